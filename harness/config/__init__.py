@@ -1,0 +1,23 @@
+"""From a command line to a checked RunSpec, its run id and its folder; no torch."""
+
+from harness.config.compose import asks_for_sweep, compose, config_dir, groups, plan, register_schema
+from harness.config.errors import ConfigError, did_you_mean
+from harness.config.identity import run_folder, run_id
+from harness.config.schema import RunSpec
+from harness.config.stored import flatten, to_mapping
+
+__all__ = [
+    "ConfigError",
+    "RunSpec",
+    "asks_for_sweep",
+    "compose",
+    "config_dir",
+    "did_you_mean",
+    "flatten",
+    "groups",
+    "plan",
+    "register_schema",
+    "run_folder",
+    "run_id",
+    "to_mapping",
+]

@@ -1,0 +1,247 @@
+"""Hydra's overrides → checked RunSpecs, or one ConfigError that names the key.
+
+Hydra composes each distinct choice of groups once; plain values are then set one at a time, so that
+the culprit of an error is known and a sweep of hundreds of jobs is planned in a second.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
+
+from harness.config.errors import ConfigError, did_you_mean
+from harness.config.ranges import check_ranges
+from harness.config.schema import SCHEMAS, RunSpec
+from harness.config.words import expectation
+
+HIDDEN = ("common", "schema")  # groups that only serve other groups
+
+
+def config_dir() -> Path:
+    """The folder of the YAML tree: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "_configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def register_schema() -> None:
+    """Put the typed schema into Hydra's ConfigStore (idempotent)."""
+    store = ConfigStore.instance()
+    store.store(name="run", node=RunSpec, group="schema", package="_global_")
+    for group, choices in SCHEMAS.items():
+        for name, node in choices.items():
+            store.store(name=name, node=node, group=f"schema/{group}")
+
+
+def groups() -> dict[str, list[str]]:
+    """Every group and its choices, as found in the YAML tree."""
+    folders = sorted(f for f in config_dir().iterdir() if f.is_dir() and f.name not in HIDDEN)
+    return {f.name: sorted(p.stem for p in f.glob("*.yaml")) for f in folders}
+
+
+def compose(overrides: Sequence[str] = ()) -> RunSpec:
+    """One run from Hydra overrides.
+
+    Args:
+        overrides: as on the command line, e.g. ["model=cnn", "optim.lr=0.01"].
+
+    Returns:
+        The checked specification.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, a value out of range, a missing value.
+
+    Example:
+        >>> compose(["optim=adam", "optim.lr=0.01"]).optim.lr
+        0.01
+    """
+    jobs = plan(overrides, multirun=False)
+    return jobs[0]
+
+
+def plan(overrides: Sequence[str], *, multirun: bool) -> list[RunSpec]:
+    """Every run that a command line asks for, composed and checked, in Hydra's order.
+
+    Raises:
+        ConfigError: as `compose`; also for a sweep without `multirun`.
+    """
+    own = [o for o in _parse(overrides) if not o.get_key_element().lstrip("+~").startswith("hydra")]
+    for override in own:
+        _refuse_unknown_add(override)
+    if not multirun:
+        for override in own:
+            if override.is_sweep_override():
+                raise ConfigError(
+                    _key(override),
+                    expected="one value",
+                    came=str(override.input_line).partition("=")[2],
+                    hint="Add -m to run them all.",
+                )
+        return [_one(tuple(overrides))]
+    jobs = _cartesian(overrides)
+    return [_one(tuple(job)) for job in jobs]
+
+
+def asks_for_sweep(overrides: Sequence[str]) -> bool:
+    """Whether the configuration itself (an experiment, say) asks for a sweep."""
+    mode = _composed(_single_choices(overrides)).hydra.mode
+    return mode is not None and mode.name == "MULTIRUN"
+
+
+def _one(overrides: tuple[str, ...]) -> RunSpec:
+    """One job: groups by Hydra (cached), values in process."""
+    parsed = _parse(overrides)
+    choices = tuple(text for text, o in zip(overrides, parsed, strict=True) if _is_group(text) or _hydras(o))
+    config = copy.deepcopy(_own(choices))
+    for text, override in zip(overrides, parsed, strict=True):
+        if text not in choices:
+            _set(config, override)
+    try:
+        spec = cast(RunSpec, OmegaConf.to_object(config))
+    except MissingMandatoryValue as error:
+        key = str(error.full_key)
+        raise ConfigError(key, "a value is needed", hint=f"Give it with {key}=…") from None
+    check_ranges(spec)
+    return spec
+
+
+@lru_cache(maxsize=256)
+def _own(choices: tuple[str, ...]) -> DictConfig:
+    """The composition without Hydra's node."""
+    config = copy.deepcopy(_composed(choices))
+    with open_dict(config):
+        del config["hydra"]
+    return config
+
+
+@lru_cache(maxsize=256)
+def _composed(choices: tuple[str, ...]) -> DictConfig:
+    """Hydra's composition of the group choices, Hydra's own node included."""
+    register_schema()
+    for choice in choices:
+        _check_choice(choice)
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3", job_name="harness"):
+            return hydra_compose("config", list(choices), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError("", f"cannot compose {' '.join(choices)}: {reason}") from error
+
+
+def _check_choice(choice: str) -> None:
+    group, _, name = choice.partition("=")
+    known = groups().get(group)
+    if known is not None and name not in (*known, "null"):
+        raise ConfigError(
+            group, expected=f"one of {', '.join(known)}", came=name, hint=did_you_mean(name, known)
+        )
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError("", f"cannot read {text!r} ({reason})", hint="Write key=value.") from None
+    return parsed
+
+
+def _key(override: Override) -> str:
+    return override.key_or_group
+
+
+def _is_group(text: str) -> bool:
+    key = text.split("=", 1)[0].split("@", 1)[0].lstrip("+~")
+    return key in groups()
+
+
+def _hydras(override: Override) -> bool:
+    return override.key_or_group.split("@", 1)[0].split(".", 1)[0].split("/", 1)[0] == "hydra"
+
+
+def _refuse_unknown_add(override: Override) -> None:
+    if not (override.is_add() or override.is_force_add() or override.is_delete()):
+        return
+    sign, key = "~" if override.is_delete() else "+", _key(override)
+    known = [*_leaf_keys(_own(())), *groups()]
+    hint = f"Write {key}=… instead." if key in known else did_you_mean(key, known)
+    raise ConfigError(f"{sign}{key}", "keys can be set, but not added or deleted", hint=hint)
+
+
+def _set(config: DictConfig, override: Override) -> None:
+    """Set one plain value, or say which key cannot take it."""
+    key, value = _key(override), override.value()
+    parent, _, leaf = key.rpartition(".")
+    node: Any = OmegaConf.select(config, parent) if parent else config
+    known = _leaf_keys(config)
+    if leaf == "name" and parent in groups():
+        raise ConfigError(key, "the choice is made by the group", hint=f"Write {parent}={value}.")
+    if not isinstance(node, DictConfig) or leaf not in list(node) or isinstance(node._get_node(leaf), DictConfig):
+        if key in {k.rpartition(".")[0] for k in known}:
+            raise ConfigError(
+                key, "this is a group", hint=f"Choose with {key}=choice or set {key}.name_of_a_key=value."
+            )
+        siblings = [k for k in known if k.startswith(f"{parent}.")] if parent else []
+        near = did_you_mean(key, [*known, *groups()])
+        choice = getattr(node, "get", lambda *_: None)("name") if parent else None
+        there = f"{parent}={choice} has {', '.join(k.rsplit('.', 1)[1] for k in siblings)}." if choice else ""
+        raise ConfigError(key, "there is no such key", hint=" ".join(filter(None, (near, there))))
+    try:
+        with open_dict(config):
+            OmegaConf.update(config, key, value, merge=True)
+    except (ValidationError, OmegaConfBaseException) as error:
+        raise ConfigError(key, expected=expectation(node, leaf), came=_shown(value)) from error
+
+
+def _leaf_keys(config: DictConfig, prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name in config:
+        node = config._get_node(str(name))
+        if name in ("hydra", "name"):
+            continue
+        path = f"{prefix}{name}"
+        keys += _leaf_keys(node, f"{path}.") if isinstance(node, DictConfig) else [path]
+    return keys
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    return f"{value!r}" if isinstance(value, str) else f"{value}"
+
+
+def _cartesian(overrides: Sequence[str]) -> list[list[str]]:
+    """Hydra's own expansion of a sweep (its basic sweeper's), experiments' params included."""
+    params = _composed(_single_choices(overrides)).hydra.sweeper.get("params") or {}
+    kept = [o for o in overrides if o.startswith("hydra.")]
+    swept = [*(f"{key}={value}" for key, value in params.items()), *(o for o in overrides if o not in kept)]
+    with initialize_config_dir(str(config_dir()), version_base="1.3", job_name="harness"):
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        batches = BasicSweeper.split_arguments(parser.parse_overrides(swept), None)
+    return [[*job, *kept] for batch in batches for job in batch]
+
+
+def _single_choices(overrides: Sequence[str]) -> tuple[str, ...]:
+    """The group choices that are not swept over, and Hydra's own overrides."""
+    return tuple(
+        text
+        for text, override in zip(overrides, _parse(overrides), strict=True)
+        if not override.is_sweep_override() and (_is_group(text) or _hydras(override))
+    )

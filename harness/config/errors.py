@@ -1,0 +1,53 @@
+"""The one error of everything a user can type wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run.
+
+    Args:
+        key: the dotted key that is wrong, or "" if the fault has no key.
+        problem: what is wrong, where "expected … but got …" does not say it.
+        expected: what would have been right, in words.
+        came: the value that came.
+        hint: what to do.
+
+    Example:
+        >>> print(ConfigError("optim.lr", expected="a number above 0", came=-1))
+        optim.lr: expected a number above 0, but got -1.
+    """
+
+    def __init__(
+        self, key: str, problem: str = "", *, expected: str = "", came: Any = None, hint: str = ""
+    ) -> None:
+        self.key = key
+        said = problem or f"expected {expected}, but got {came if came != '' else 'an empty value'}"
+        text = f"{key}: {said}." if key else f"{said}."
+        super().__init__(f"{text} {hint}".rstrip())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (self.key, str(self)))
+
+
+def _rebuild(key: str, text: str) -> ConfigError:
+    error = ConfigError(key, "")
+    error.args = (text,)
+    return error
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint that names the nearest known words, or nothing.
+
+    >>> did_you_mean("optim.lrr", ["optim.lr", "seed"])
+    'Did you mean optim.lr?'
+    """
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    if not near:  # the last part alone: lr -> optim.lr
+        near = [k for k in known if k.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1]][:3]
+    return f"Did you mean {' or '.join(near)}?" if near else ""

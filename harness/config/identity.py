@@ -1,0 +1,68 @@
+"""Which run this is: a readable name and a hash of everything that decides its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from harness.config.errors import ConfigError
+from harness.config.schema import RunSpec
+from harness.config.stored import flatten, to_mapping
+
+FORMAT = 1  # raise it when the meaning of a configuration changes: old results are then not reused
+
+#: What does not change a run's result: where things lie, and how they are shown.
+WITHOUT_EFFECT = ("output", "force", "data.root", "data.path", "record.tensorboard", "train.checkpoint_seconds")
+WITHOUT_EFFECT_GROUPS = ("detect.",)
+
+
+def run_id(spec: RunSpec) -> str:
+    """`<readable>-<hash8>`: equal for equal results-to-be, whatever the folder they lie in.
+
+    Raises:
+        ConfigError: `data.path` names no file (its content is part of the hash).
+
+    Example:
+        >>> from harness.config import compose
+        >>> run_id(compose(["seed=1"])) == run_id(compose(["seed=1", "output=elsewhere"]))
+        True
+    """
+    decisive = {
+        key: value
+        for key, value in flatten(to_mapping(spec)).items()
+        if key not in WITHOUT_EFFECT and not key.startswith(WITHOUT_EFFECT_GROUPS)
+    }
+    path = getattr(spec.data, "path", None)
+    if path is not None:
+        decisive["data.content"] = _digest(Path(path).expanduser())
+    text = json.dumps({"format": FORMAT, **decisive}, sort_keys=True)
+    return f"{readable(spec)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def readable(spec: RunSpec) -> str:
+    """The part of a run's name that a person reads: what is most often swept."""
+    parts = [spec.data.name, spec.model.name, spec.activation.name]
+    if (spec.init.name, spec.init.gain, spec.init.mean) != ("kaiming_normal", 1.0, 0.0):
+        parts.append(spec.init.name)
+    parts += [spec.optim.name, f"lr{spec.optim.lr:g}"]
+    if spec.bias.offset:
+        parts.append(f"bias{spec.bias.offset:g}")
+    return "-".join([*parts, f"s{spec.seed}"])
+
+
+def run_folder(spec: RunSpec) -> Path:
+    """Where the run's files lie."""
+    return Path(spec.output).expanduser() / run_id(spec)
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        raise ConfigError("data.path", expected="an existing .npz file", came=_what_is(path))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _what_is(path: Path) -> Any:
+    return f"{path} ({'a folder' if path.is_dir() else 'no such file'})"

@@ -1,0 +1,85 @@
+"""Ranges of configuration values: declared beside a field, checked on the finished RunSpec."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, field, fields, is_dataclass
+from typing import Any
+
+from omegaconf import MISSING
+
+from harness.config.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a number may be; `length` is that of a list whose items are so limited."""
+
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+    one_of: tuple[Any, ...] | None = None
+    length: int | None = None
+
+    def allows(self, value: float) -> bool:
+        """Whether a single number lies in the range; NaN and infinities never do."""
+        return (
+            math.isfinite(value)
+            and (self.above is None or value > self.above)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.below is None or value < self.below)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.one_of is None or value in self.one_of)
+        )
+
+    def __str__(self) -> str:
+        """The range in words.
+
+        >>> print(Limits(above=0)), print(Limits(at_least=0, below=1, length=2))
+        a number above 0
+        a list of 2 numbers, each at least 0 and below 1
+        (None, None)
+        """
+        words = {"above": "above", "at_least": "at least", "below": "below", "at_most": "at most"}
+        bounds = [f"{words[name]} {_short(getattr(self, name))}" for name in words if getattr(self, name) is not None]
+        if self.one_of is not None:
+            return f"one of {', '.join(map(str, self.one_of))}"
+        text = " and ".join(bounds) or "finite"
+        if self.length is not None:
+            return f"a list of {self.length} numbers, each {text}"
+        return f"a number {text}" if bounds else "a finite number"
+
+
+def _short(value: float) -> str:
+    return f"{value}" if isinstance(value, int) else f"{value:g}"
+
+
+def limits(**bounds: Any) -> Any:
+    """A dataclass field without default whose value must lie in `Limits(**bounds)`."""
+    return field(default=MISSING, metadata={"limits": Limits(**bounds)})
+
+
+def limited_fields(spec: Any, prefix: str = "") -> Iterator[tuple[str, Field[Any], Any]]:
+    """Every leaf of a (nested) dataclass as (dotted key, field, value)."""
+    for item in fields(spec):
+        key, value = f"{prefix}{item.name}", getattr(spec, item.name)
+        if is_dataclass(value):
+            yield from limited_fields(value, f"{key}.")
+        else:
+            yield key, item, value
+
+
+def check_ranges(spec: Any) -> None:
+    """Raise ConfigError, naming the dotted key, for the first value outside its range or empty text."""
+    for key, item, value in limited_fields(spec):
+        if value == "":
+            raise ConfigError(key, expected="text", came=value)
+        allowed: Limits | None = item.metadata.get("limits")
+        if allowed is None or value is None:
+            continue
+        values = value if isinstance(value, list) else [value]
+        wrong_length = allowed.length is not None and len(values) != allowed.length
+        if wrong_length or not all(allowed.allows(one) for one in values):
+            raise ConfigError(key, expected=str(allowed), came=value)

@@ -1,0 +1,334 @@
+"""The types and ranges of everything a run can be told; the values stand in `configs/`.
+
+Each class is one choice of a Hydra group (or a whole group); its field names are the dotted keys of
+the command line. Defaults live in the YAML files, so that a user finds each in one place; ranges live
+here, beside the types (see `ranges.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from omegaconf import MISSING
+
+from harness.config.ranges import limits
+
+
+class Norm(Enum):
+    """The normalisation between a layer and its activation."""
+
+    none = "none"
+    batch = "batch"
+    layer = "layer"
+
+
+class Skip(Enum):
+    """How a residual branch is joined to its input."""
+
+    none = "none"
+    post_add = "post_add"
+    pre_norm = "pre_norm"
+    zero_init = "zero_init"
+
+
+class BiasBase(Enum):
+    """What biases are before the offset is added."""
+
+    zero = "zero"
+    torch_default = "torch_default"
+
+
+class Device(Enum):
+    """Where a run trains; auto takes a GPU if there is one."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Dtype(Enum):
+    """Arithmetic of a run; bfloat16 means autocast over float32 parameters."""
+
+    float32 = "float32"
+    float64 = "float64"
+    bfloat16 = "bfloat16"
+
+
+# --- data ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Data:
+    """Options that every data set has, applied in the order standardise, negate, shift."""
+
+    name: str = MISSING
+    root: str = MISSING  # folder of downloaded data sets
+    standardise: bool = MISSING  # zero mean and unit deviation per channel; else [0, 1]
+    negate: bool = MISSING  # x -> -x
+    shift: float = limits()  # added to every input
+    label_noise: float = limits(at_least=0, at_most=1)  # share of training labels replaced by another class
+    imbalance: float = limits(at_least=1)  # most frequent / least frequent class
+    reshuffle_labels_every: int = limits(at_least=0)  # epochs; 0 = never
+    subset: int = limits(at_least=0)  # training inputs kept; 0 = all
+    probe_size: int = limits(at_least=1)  # held-out inputs of the probe
+    augment: bool = MISSING  # crop and flip
+
+
+@dataclass
+class Images(Data):
+    """digits, mnist, fashion_mnist, kmnist, cifar10, cifar100."""
+
+
+@dataclass
+class Arrays(Data):
+    """The user's own .npz with x_train, y_train, x_test, y_test."""
+
+    path: str = MISSING
+
+
+@dataclass
+class Synthetic(Data):
+    """Gaussian inputs, labelled by a random ReLU teacher."""
+
+    features: int = limits(at_least=1)
+    classes: int = limits(at_least=2)
+    train_size: int = limits(at_least=1)
+    test_size: int = limits(at_least=1)
+    teacher_seed: int = limits(at_least=0)
+
+
+# --- network ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Model:
+    """A network; each choice below has its own sizes."""
+
+    name: str = MISSING
+
+
+@dataclass
+class Mlp(Model):
+    """A multilayer perceptron."""
+
+    depth: int = limits(at_least=1)
+    width: int = limits(at_least=1)
+    norm: Norm = MISSING
+    skip: Skip = MISSING
+
+
+@dataclass
+class Cnn(Model):
+    """Two convolutions with pooling, one hidden linear layer."""
+
+    channels: int = limits(at_least=1)
+    width: int = limits(at_least=1)
+    norm: Norm = MISSING
+
+
+@dataclass
+class Vgg(Model):
+    """VGG (Simonyan & Zisserman 2014) with a single linear head."""
+
+    depth: int = limits(one_of=(11, 13, 16))
+    channels: int = limits(at_least=1)
+    norm: Norm = MISSING
+
+
+@dataclass
+class Resnet(Model):
+    """CIFAR ResNet-20 (He et al. 2015) or torchvision's ResNet-18 with a CIFAR stem."""
+
+    depth: int = limits(one_of=(18, 20))
+
+
+@dataclass
+class Rnn(Model):
+    """Image rows as a sequence through cells that are written out."""
+
+    width: int = limits(at_least=1)
+    layers: int = limits(at_least=1)
+
+
+@dataclass
+class Transformer(Model):
+    """Patches through pre-norm encoder blocks."""
+
+    patch: int = limits(at_least=1)
+    width: int = limits(at_least=1)
+    depth: int = limits(at_least=1)
+    heads: int = limits(at_least=1)
+    mlp_ratio: int = limits(at_least=1)
+
+
+@dataclass
+class Activation:
+    """An activation without parameters."""
+
+    name: str = MISSING
+
+
+@dataclass
+class Sloped(Activation):
+    """leaky_relu, and prelu with its initial slope."""
+
+    slope: float = limits()
+
+
+@dataclass
+class Scaled(Activation):
+    """elu and celu."""
+
+    alpha: float = limits(above=0)
+
+
+@dataclass
+class Softplus(Activation):
+    """log(1 + exp(beta z)) / beta."""
+
+    beta: float = limits(above=0)
+
+
+@dataclass
+class Init:
+    """How weights are drawn; gain multiplies the scheme's own, mean is in units of 1/sqrt(fan_in)."""
+
+    name: str = MISSING
+    gain: float = limits(above=0)
+    mean: float = limits()
+
+
+@dataclass
+class Bias:
+    """Initial biases of the layers that feed an activation: base + offset."""
+
+    base: BiasBase = MISSING
+    offset: float = limits()
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Optim:
+    """Plain stochastic gradient descent, and what all optimizers have."""
+
+    name: str = MISSING
+    lr: float = limits(above=0)
+    weight_decay: float = limits(at_least=0)
+
+
+@dataclass
+class Momentum(Optim):
+    """SGD with momentum."""
+
+    momentum: float = limits(at_least=0, below=1)
+    nesterov: bool = MISSING
+
+
+@dataclass
+class Adam(Optim):
+    """Adam and AdamW."""
+
+    betas: list[float] = limits(at_least=0, below=1, length=2)
+
+
+@dataclass
+class Schedule:
+    """The learning rate's course; times are in optimizer steps."""
+
+    name: str = MISSING
+
+
+@dataclass
+class Warmup(Schedule):
+    """Linear from 0 over `steps`, then constant."""
+
+    steps: int = limits(at_least=1)
+
+
+@dataclass
+class Cosine(Schedule):
+    """Linear warm-up, then half a cosine down to `final` times the peak at the last step."""
+
+    warmup_steps: int = limits(at_least=0)
+    final: float = limits(at_least=0, at_most=1)
+
+
+@dataclass
+class Step(Schedule):
+    """Multiplied by `gamma` every `every` steps."""
+
+    every: int = limits(at_least=1)
+    gamma: float = limits(above=0)
+
+
+@dataclass
+class Train:
+    """Length and batches of a training; the shorter of epochs and max_steps ends it."""
+
+    epochs: int = limits(at_least=1)
+    max_steps: int | None = limits(at_least=1)
+    batch_size: int = limits(at_least=1)
+    clip_grad: float | None = limits(above=0)  # largest global gradient norm
+    checkpoint_seconds: float = limits(at_least=0)  # least time between two checkpoints
+    threads: int | None = limits(at_least=1)  # null: one for small networks, else all cores
+
+
+@dataclass
+class Record:
+    """What is kept of the observation. Counting itself happens at every step."""
+
+    enabled: bool = MISSING
+    census_every: int = limits(at_least=1)  # steps between two censuses
+    early: bool = MISSING  # also after steps 1, 2, 4, 8, ...
+    probe: bool = MISSING  # a census on held-out inputs too, from step 0 on
+    gradients: bool = MISSING
+    gate_eps: float = limits(at_least=0)
+    tensorboard: bool = MISSING
+
+
+@dataclass
+class Detect:
+    """Thresholds of the verdict; they can be changed later without training again."""
+
+    rare: float = limits(at_least=0, at_most=1)
+    confidence: float = limits(above=0, below=1)
+    healthy: float = limits(at_least=0, at_most=1)  # dead share below which a network is called healthy
+
+
+@dataclass
+class RunSpec:
+    """One run, fully told. Build it with `harness.config.compose`."""
+
+    data: Data = MISSING
+    model: Model = MISSING
+    activation: Activation = MISSING
+    init: Init = MISSING
+    bias: Bias = MISSING
+    optim: Optim = MISSING
+    schedule: Schedule = MISSING
+    train: Train = MISSING
+    record: Record = MISSING
+    detect: Detect = MISSING
+    seed: int = limits(at_least=0, at_most=2**32 - 1)
+    device: Device = MISSING
+    dtype: Dtype = MISSING
+    output: str = MISSING
+    force: bool = MISSING
+
+
+#: Choice of a group -> its class. A choice that is missing here takes the group's general class.
+SCHEMAS: dict[str, dict[str, type]] = {
+    "data": {"images": Images, "arrays": Arrays, "synthetic": Synthetic},
+    "model": {"mlp": Mlp, "cnn": Cnn, "vgg": Vgg, "resnet": Resnet, "rnn": Rnn, "transformer": Transformer},
+    "activation": {"plain": Activation, "sloped": Sloped, "scaled": Scaled, "softplus": Softplus},
+    "init": {"init": Init},
+    "bias": {"bias": Bias},
+    "optim": {"sgd": Optim, "momentum": Momentum, "adam": Adam},
+    "schedule": {"constant": Schedule, "warmup": Warmup, "cosine": Cosine, "step": Step},
+    "train": {"train": Train},
+    "record": {"record": Record},
+    "detect": {"detect": Detect},
+}

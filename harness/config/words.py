@@ -1,0 +1,41 @@
+"""What a configuration key takes, in words."""
+
+from __future__ import annotations
+
+import types
+import typing
+from enum import Enum
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def expectation(node: DictConfig, leaf: str) -> str:
+    """What the field `leaf` of a typed node takes, with its range if it has one."""
+    owner = OmegaConf.get_type(node)
+    if owner is None or leaf not in getattr(owner, "__dataclass_fields__", {}):
+        return "another type"
+    hint = typing.get_type_hints(owner)[leaf]
+    limits = owner.__dataclass_fields__[leaf].metadata.get("limits")
+    words = in_words(hint)
+    if limits is None or str(limits) == "a finite number":
+        return words
+    return str(limits).replace("a number", words, 1) if str(limits).startswith("a number") else str(limits)
+
+
+def in_words(hint: Any) -> str:
+    """A type hint in words.
+
+    >>> in_words(int | None)
+    'a whole number or null'
+    """
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return f"one of {', '.join(m.name for m in hint)}"
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join("null" if a is type(None) else in_words(a) for a in arguments)
+    if origin is list:
+        return f"a list, each {in_words(arguments[0])}"
+    return NAMES.get(hint, str(getattr(hint, "__name__", hint)))
