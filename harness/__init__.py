@@ -1,0 +1,53 @@
+"""harness: see, explain and cure dying ReLUs.
+
+Names are imported when first used, so that `import harness` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.detector.lifetimes import lifetimes
+    from harness.detector.states import Thresholds, classify
+    from harness.hooks.recorder import Recorder
+    from harness.hooks.scan import DeadUnitsError, Report, scan
+    from harness.hooks.sites import Site
+    from harness.store.runs import open_runs
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "DeadUnitsError": "harness.hooks.scan",
+    "Recorder": "harness.hooks.recorder",
+    "Report": "harness.hooks.scan",
+    "Site": "harness.hooks.sites",
+    "Thresholds": "harness.detector.states",
+    "classify": "harness.detector.states",
+    "lifetimes": "harness.detector.lifetimes",
+    "open_runs": "harness.store.runs",
+    "scan": "harness.hooks.scan",
+}
+
+__all__ = [
+    "DeadUnitsError",
+    "Recorder",
+    "Report",
+    "Site",
+    "Thresholds",
+    "classify",
+    "lifetimes",
+    "open_runs",
+    "scan",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'harness' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

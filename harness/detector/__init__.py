@@ -1,0 +1,1 @@
+"""Tables in, verdicts out; no torch."""

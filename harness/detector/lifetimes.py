@@ -1,0 +1,79 @@
+"""Lifetimes: for each unit whether it was born dead, when it died and when it came back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = ("site", "unit", "born_dead", "died_at", "revived_at", "deaths", "dead_now", "censuses")
+
+
+def lifetimes(history: pd.DataFrame) -> pd.DataFrame:
+    """Births and deaths of every unit, from the censuses of one kind of evidence.
+
+    With censuses on a probe, these are used alone: the same inputs every time, from before the first step.
+    Otherwise the training stream's are, and born dead means dead in the first of them. Censuses in which a
+    unit was not observed say nothing about it.
+
+    Args:
+        history: censuses with the columns evidence, step, site, unit and state.
+
+    Returns:
+        One row per site × unit: born_dead, died_at (step of the first census at which it is dead after
+        having been alive, NA if never), revived_at (likewise alive after having been dead), deaths (how
+        often it died), dead_now (dead in its last census), censuses (in which it was observed).
+
+    Raises:
+        ValueError: a needed column is missing.
+
+    Example:
+        >>> states = ["active", "dead", "active", "dead"]
+        >>> h = pd.DataFrame({"evidence": "stream", "step": [0, 10, 20, 30], "site": "a", "unit": 0, "state": states})
+        >>> lifetimes(h)[["died_at", "revived_at", "deaths"]].iloc[0].tolist()
+        [10, 20, 2]
+    """
+    missing = [c for c in ("evidence", "step", "site", "unit", "state") if c not in history]
+    if missing:
+        raise ValueError(f"expected a history of censuses, but the columns {', '.join(missing)} are missing")
+    rows = one_evidence(history)
+    rows = rows[rows["state"] != "unobserved"]
+    table = pd.DataFrame(
+        {
+            "site": pd.Categorical(rows["site"], categories=rows["site"].unique()),
+            "unit": rows["unit"].to_numpy(),
+            "step": rows["step"].to_numpy(),
+            "dead": (rows["state"] == "dead").to_numpy(),
+        }
+    ).sort_values(["site", "unit", "step"], kind="stable")
+    key = table["site"].cat.codes.to_numpy().astype(np.int64), table["unit"].to_numpy()
+    first = np.ones(len(table), bool)
+    first[1:] = (key[0][1:] != key[0][:-1]) | (key[1][1:] != key[1][:-1])
+    dead, step = table["dead"].to_numpy(), table["step"].to_numpy()
+    before = np.concatenate([[False], dead[:-1]])
+    died, revived = dead & ~before & ~first, ~dead & before & ~first
+    group = np.cumsum(first) - 1
+    starts = np.flatnonzero(first)
+    last = np.append(starts[1:], len(table)) - 1 if len(table) else starts
+    units = table.iloc[starts][["site", "unit"]].reset_index(drop=True)
+    units["site"] = units["site"].astype(object)
+    return units.assign(
+        born_dead=dead[starts],
+        died_at=_first_step(died, group, step, len(starts)),
+        revived_at=_first_step(revived, group, step, len(starts)),
+        deaths=np.bincount(group[died], minlength=len(starts)),
+        dead_now=dead[last],
+        censuses=np.bincount(group, minlength=len(starts)) if len(table) else starts,
+    )
+
+
+def one_evidence(history: pd.DataFrame) -> pd.DataFrame:
+    """The probe's censuses if there are any, else the stream's."""
+    probe = history["evidence"] == "probe"
+    return history[probe] if probe.any() else history
+
+
+def _first_step(event: np.ndarray, group: np.ndarray, step: np.ndarray, units: int) -> pd.Series:
+    at = np.full(units, -1, np.int64)
+    where = np.flatnonzero(event)[::-1]  # the earliest is written last
+    at[group[where]] = step[where]
+    return pd.Series(at, dtype="Int64").mask(pd.Series(at) < 0)

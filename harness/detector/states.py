@@ -1,0 +1,166 @@
+"""What state a unit is in, from what was counted; every threshold can be changed afterwards.
+
+A census has one row per site × unit. Its state is the first of `STATES` that applies. "Dead" is a
+statement about n inputs: it never comes without n and the bound `rate_upper` on the rate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import betaincinv
+
+STATES = ("unobserved", "non_finite", "dead", "starved", "rare", "always_on", "active")
+
+CENSUS_COLUMNS = (
+    "evidence",
+    "step",
+    "site",
+    "unit",
+    "n",
+    "active",
+    "rate",
+    "rate_upper",
+    "silent_for",
+    "mean",
+    "std",
+    "max",
+    "non_finite",
+    "grad_rms",
+    "grad_norm",
+    "state",
+)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a verdict depends on beside the counts.
+
+    Args:
+        rare: an alive unit whose rate is below this is `rare`.
+        confidence: of the one-sided upper bound on the rate.
+
+    Raises:
+        ValueError: a threshold outside [0, 1], or a confidence outside (0, 1).
+    """
+
+    rare: float = 0.01
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rare <= 1:
+            raise ValueError(f"rare: expected a share in [0, 1], but got {self.rare}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence: expected a share in (0, 1), but got {self.confidence}")
+
+
+def rate_upper(active: np.ndarray, n: np.ndarray, confidence: float = 0.95) -> np.ndarray:
+    """Exact one-sided upper bound on a rate (Clopper & Pearson 1934); 1 where nothing was observed.
+
+    Args:
+        active: inputs on which the gate was open, any shape.
+        n: inputs observed, same shape.
+        confidence: that the true rate lies below the bound.
+
+    Example:
+        >>> rate_upper(np.array([0]), np.array([2000])).round(6)  # 1 - 0.05 ** (1 / 2000)
+        array([0.001497])
+    """
+    active, n = np.asarray(active, float), np.asarray(n, float)
+    below = active < n
+    bound = betaincinv(active + 1, np.where(below, n - active, 1.0), confidence)
+    return np.where(below, bound, 1.0)
+
+
+def states(census: pd.DataFrame, thresholds: Thresholds | None = None) -> np.ndarray:
+    """The state of every row (array of str), from n, active, non_finite and grad_rms."""
+    thresholds = thresholds or Thresholds()
+    n, active = census["n"].to_numpy(), census["active"].to_numpy()
+    gradient = census["grad_rms"].to_numpy(dtype=float) if "grad_rms" in census else np.full(len(n), np.nan)
+    conditions = [
+        n == 0,
+        census["non_finite"].to_numpy() > 0,
+        active == 0,
+        gradient == 0,  # the gate opens, yet nothing comes back: all downstream is dead
+        active < thresholds.rare * n,
+        active == n,
+    ]
+    return np.select(conditions, list(STATES[:-1]), STATES[-1])
+
+
+def classify(units: pd.DataFrame, thresholds: Thresholds | None = None) -> pd.DataFrame:
+    """A census with `rate_upper` and `state` made anew under other thresholds; the input is not changed.
+
+    Args:
+        units: rows with n, active, non_finite and, if gradients were watched, grad_rms.
+        thresholds: defaults to `Thresholds()`.
+
+    Raises:
+        ValueError: a needed column is missing.
+
+    Example:
+        >>> census = pd.DataFrame({"n": [100, 100], "active": [0, 3], "non_finite": 0})
+        >>> list(classify(census, Thresholds(rare=0.05)).state)
+        ['dead', 'rare']
+    """
+    missing = [c for c in ("n", "active", "non_finite") if c not in units]
+    if missing:
+        raise ValueError(f"expected the columns n, active, non_finite, but {', '.join(missing)} is missing")
+    thresholds = thresholds or Thresholds()
+    bound = rate_upper(units["active"].to_numpy(), units["n"].to_numpy(), thresholds.confidence)
+    return units.assign(rate_upper=bound, state=states(units, thresholds))
+
+
+def summarise(units: pd.DataFrame) -> pd.DataFrame:
+    """One row per site, in order of appearance: how many units in each state, n, rates and gradients.
+
+    Args:
+        units: one census (one evidence, one step).
+
+    Returns:
+        Columns site, units, n, one per state, rate (median), rate_upper (largest among the dead, NaN if
+        none), grad_rms (median).
+    """
+    observed = units["unit"] >= 0
+    groups = units.assign(units=observed.astype(int)).groupby("site", sort=False)
+    table = groups.agg(units=("units", "sum"), n=("n", "max"), rate=("rate", "median"))
+    for state in STATES:
+        table[state] = units["state"].eq(state).groupby(units["site"], sort=False).sum()
+    dead = units[units["state"] == "dead"]
+    table["rate_upper"] = dead.groupby("site", sort=False)["rate_upper"].max()
+    table["grad_rms"] = groups["grad_rms"].median() if "grad_rms" in units else np.nan
+    return table.reset_index()
+
+
+def dead_fraction(units: pd.DataFrame) -> float:
+    """Share of dead units among the observed ones of a census; NaN if nothing was observed."""
+    observed = units["state"] != "unobserved"
+    return float((units["state"] == "dead").sum() / observed.sum()) if observed.any() else float("nan")
+
+
+def sentence(units: pd.DataFrame) -> str:
+    """What a census says, in one sentence that carries n and the bound.
+
+    Example:
+        >>> census = classify(pd.DataFrame({"n": [2000] * 4, "active": [0, 9, 900, 2000], "non_finite": 0}))
+        >>> sentence(census)
+        '1 of 4 units dead (25.0 %; n = 2,000, rate < 0.15 %).'
+    """
+    observed = units[units["state"] != "unobserved"]
+    hidden = units.loc[units["state"] == "unobserved", "site"].nunique() if "site" in units else 0
+    if observed.empty:
+        return "Nothing was observed: no statement about dead units can be made."
+    dead, total = int((observed["state"] == "dead").sum()), len(observed)
+    n = f"n = {_span(observed['n'])}"
+    bound = f", rate < {100 * observed.loc[observed['state'] == 'dead', 'rate_upper'].max():.2g} %" if dead else ""
+    text = f"{dead:,} of {total:,} units dead ({100 * dead / total:.1f} %; {n}{bound})."
+    broken = int((observed["state"] == "non_finite").sum())
+    text += f" {broken:,} with NaN or infinite pre-activations." if broken else ""
+    return f"{text} {hidden} site(s) unobserved." if hidden else text
+
+
+def _span(n: pd.Series) -> str:
+    low, high = int(n.min()), int(n.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

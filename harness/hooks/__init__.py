@@ -1,0 +1,1 @@
+"""Observation of anyone's model: sites, per-unit statistics, censuses."""

@@ -1,0 +1,68 @@
+"""What users call a batch, and how a model is called with one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Batch = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
+
+
+def as_batches(batches: Batch | Iterable[Batch]) -> Iterable[Batch]:
+    """A bare tensor or mapping is one batch; everything else is iterated.
+
+    Raises:
+        TypeError: not iterable.
+    """
+    if isinstance(batches, Tensor | Mapping):
+        return [batches]
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"batches: expected a tensor or an iterable of batches, but got {type(batches).__name__}")
+    return batches
+
+
+def call(model: nn.Module, batch: Batch, device: torch.device | None) -> Any:
+    """The model's output: a tensor is the input, of a tuple or list the first item, a dict is keywords.
+
+    Raises:
+        TypeError: a batch of another kind.
+    """
+    if isinstance(batch, Mapping):
+        return model(**{name: _moved(value, device) for name, value in batch.items()})
+    if isinstance(batch, tuple | list) and batch:
+        batch = batch[0]
+    if not isinstance(batch, Tensor):
+        raise TypeError(
+            "a batch: expected a tensor, a tuple or list whose first item is the input, or a dict of keyword "
+            f"arguments, but got {type(batch).__name__}"
+        )
+    return model(_moved(batch, device))
+
+
+def device_of(model: nn.Module) -> torch.device | None:
+    """Where the model's first parameter or buffer lies."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return None
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode in which nothing lasting changes: each module's mode and all random states come back."""
+    modes = [(module, module.training) for module in model.modules()]
+    cuda = [d.index for d in {t.device for t in model.parameters()} if d.type == "cuda" and d.index is not None]
+    with torch.random.fork_rng(devices=cuda):
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+
+def _moved(value: Any, device: torch.device | None) -> Any:
+    return value.to(device) if isinstance(value, Tensor) and device is not None else value

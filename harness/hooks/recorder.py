@@ -1,0 +1,279 @@
+"""Recorder: the context manager for a user's own training loop."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from harness.detector.states import Thresholds
+from harness.hooks.batches import Batch, as_batches, call, device_of, evaluation
+from harness.hooks.gradients import IncomingGradients
+from harness.hooks.schedule import due
+from harness.hooks.sites import Site
+from harness.hooks.taps import Taps
+from harness.hooks.windows import Windows, frame
+
+OBSERVE = ("train", "eval", "all")
+
+
+class Recorder:
+    """Counts, for every unit of a model, on which inputs its gate was open, while you train.
+
+    Every forward of the model in the observed mode is counted; training is not changed by a single bit.
+
+    Args:
+        model: any module; only its own forwards count.
+        optimizer: one or several; with it the censuses carry `grad_norm`.
+        census_every: steps between two censuses; None: only when `census()` is called.
+        observe: which forwards count: "train", "eval" or "all".
+        probe: held-out batches that are passed through at every census, and once before the first step.
+        gate_eps: a gate is open where |f'(z)| exceeds this.
+        gradients: whether ∂L/∂z is watched.
+        thresholds: of the states in the censuses.
+        per_call: keep repeated calls that are fed by the same layer apart.
+        axis: site name → unit axis, where the automatic choice is wrong.
+
+    Raises:
+        TypeError: `model` is no module, `optimizer` no optimizer.
+        ValueError: an argument out of range.
+
+    Example:
+        >>> import torch, harness
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> with harness.Recorder(model, optimizer=optimizer, census_every=10) as recorder:
+        ...     for _ in range(20):
+        ...         loss = model(torch.randn(32, 4)).square().mean()
+        ...         loss.backward()
+        ...         optimizer.step()
+        ...         optimizer.zero_grad()
+        ...         recorder.step()
+        >>> recorder.sites[0].name, recorder.census().n.iloc[0], recorder.history().step.unique().tolist()
+        ('1', np.int64(320), [10, 20])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        optimizer: Optimizer | Sequence[Optimizer] | None = None,
+        census_every: int | None = 100,
+        observe: str = "train",
+        probe: Batch | Iterable[Batch] | None = None,
+        gate_eps: float = 1e-6,
+        gradients: bool = True,
+        thresholds: Thresholds | None = None,
+        per_call: bool = False,
+        axis: Mapping[str, int] | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model: expected a torch.nn.Module, but got {type(model).__name__}")
+        if observe not in OBSERVE:
+            raise ValueError(f"observe: expected one of {', '.join(OBSERVE)}, but got {observe!r}")
+        if census_every is not None and (not isinstance(census_every, int) or census_every < 1):
+            raise ValueError(f"census_every: expected a whole number above 0 or None, but got {census_every!r}")
+        if not gate_eps >= 0:
+            raise ValueError(f"gate_eps: expected a number at least 0, but got {gate_eps!r}")
+        self._model = model
+        self._optimizers = _optimizers(optimizer)
+        self._every = census_every
+        self._thresholds = thresholds or Thresholds()
+        self._incoming = IncomingGradients(self._optimizers, every_step=census_every is None)
+        self._stream = Windows("stream", self._incoming_site if gradients else None)
+        options: dict[str, Any] = {"gate_eps": gate_eps, "per_call": per_call, "axis": axis}
+        self._taps = Taps(model, self._stream, observe=observe, gradients=gradients, **options)
+        self._forward_hook: Any = None
+        self._probe: list[Batch] | None = None if probe is None else list(as_batches(probe))
+        self._probed = Windows("probe")
+        self._probe_taps = Taps(model, self._probed, observe="eval", gradients=False, **options)
+        self._history: list[dict[str, Any]] = []
+        self._latest: pd.DataFrame | None = None
+        self._steps = 0
+        self._attached = False
+        self._warned: set[str] = set()
+        self._gradients = gradients
+
+    # --- life ---------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        """Attach; with a probe, take the census before the first step."""
+        self.attach()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close a window that is not empty, then detach."""
+        try:
+            if kind is None and self._stream.nonempty:
+                self.census()
+        finally:
+            self.detach()
+
+    def attach(self) -> None:
+        """Register the hooks (the context manager does it).
+
+        Raises:
+            RuntimeError: already attached.
+        """
+        if self._attached:
+            raise RuntimeError("this Recorder is already attached: leave its block first, or make another one")
+        self._attached = True
+        self._taps.attach()
+        if self._gradients:
+            self._incoming.attach()
+            self._forward_hook = self._model.register_forward_pre_hook(_ForwardHook(self._incoming))
+        if self._probe is not None and self._steps == 0 and not self._history:
+            self._store([self._probe_census()])
+
+    def detach(self) -> None:
+        """Remove every hook; what was recorded stays."""
+        self._attached = False
+        self._taps.detach()
+        self._probe_taps.detach()
+        self._incoming.detach()
+        if self._forward_hook is not None:
+            self._forward_hook.remove()
+            self._forward_hook = None
+
+    # --- the loop -----------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Call once after each optimizer step: counts the step and takes the census when one is due.
+
+        Raises:
+            RuntimeError: not attached.
+        """
+        self._need_attached("step()")
+        self._steps += 1
+        if due(self._steps, self._every):
+            self.census()
+
+    def census(self) -> pd.DataFrame:
+        """Close the window now; after the block, the last census again.
+
+        Returns:
+            One row per site × unit (and evidence): the columns of `harness.detector.states.CENSUS_COLUMNS`.
+            With nothing observed since the last census, rows with n = 0 and state `unobserved`.
+
+        Raises:
+            ValueError: the model has no activation at all.
+            RuntimeError: nothing was recorded and the recorder is not attached.
+        """
+        if not self._attached:
+            if self._latest is None:
+                raise RuntimeError("census() came before anything was recorded: use `with Recorder(...)` first")
+            return self._latest
+        unseen = self._taps.unseen()
+        if not self._stream.sites and not unseen:
+            raise ValueError(
+                "no activation was seen in this model: expected modules such as nn.ReLU or calls such as F.relu "
+                "in its forward. Did a forward run in the observed mode?"
+            )
+        self._warn(unseen)
+        columns = self._stream.close(self._steps, unseen, self._incoming.close if self._gradients else None)
+        self._incoming.clear()
+        parts = [columns]
+        if self._probe is not None:
+            parts.append(self._probe_census())
+        return self._store(parts)
+
+    # --- what was recorded --------------------------------------------------------------------------
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites so far, in order of their first call, then those that cannot be seen."""
+        seen = self._stream.sites or self._probed.sites
+        return (*seen, *self._taps.unseen()) if self._stream.sites else tuple(seen or self._taps.unseen())
+
+    def history(self) -> pd.DataFrame:
+        """Every census so far, oldest first."""
+        if not self._history:
+            return frame({c: v[:0] for c, v in _nothing().items()}, self._thresholds)
+        parts = [frame(columns, self._thresholds) for columns in self._history]
+        return pd.concat(parts, ignore_index=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps and running windows (tensors and plain values): enough to continue them elsewhere."""
+        return {"steps": self._steps, "stream": self._stream.state_dict(), "probe": self._probed.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue the windows of `state_dict`; the history itself is not part of it.
+
+        Raises:
+            ValueError: not a state of a Recorder.
+        """
+        if not {"steps", "stream", "probe"} <= set(state):
+            raise ValueError(f"expected the keys steps, stream, probe, but got {', '.join(state)}")
+        self._steps = int(state["steps"])
+        self._stream.load_state_dict(state["stream"])
+        self._probed.load_state_dict(state["probe"])
+
+    # --- inside -------------------------------------------------------------------------------------
+
+    def _incoming_site(self, index: int, site: Site, producer: nn.Module | None) -> None:
+        self._incoming.add(index, producer, site.size)
+
+    def _probe_census(self) -> dict[str, Any]:
+        """One pass over the probe, seen by taps of its own."""
+        device = device_of(self._model)
+        self._probe_taps.attach()
+        try:
+            with evaluation(self._model), torch.no_grad():
+                for batch in self._probe or ():
+                    call(self._model, batch, device)
+        finally:
+            self._probe_taps.detach()
+        return self._probed.close(self._steps, self._probe_taps.unseen(), None)
+
+    def _store(self, parts: list[dict[str, Any]]) -> pd.DataFrame:
+        self._history += parts
+        self._latest = pd.concat([frame(c, self._thresholds) for c in parts], ignore_index=True)
+        return self._latest
+
+    def _warn(self, unseen: list[Site]) -> None:
+        for site in unseen:
+            if site.name not in self._warned:
+                self._warned.add(site.name)
+                warnings.warn(f"{site.name} ({site.activation}) is unobserved: {site.reason}", stacklevel=3)
+
+    def _need_attached(self, what: str) -> None:
+        if not self._attached:
+            raise RuntimeError(f"{what} came outside the block: use `with Recorder(model) as recorder:`")
+
+
+class _ForwardHook:
+    """Tells the gradient watch that a forward begins; does nothing in copies."""
+
+    def __init__(self, incoming: IncomingGradients | None) -> None:
+        self.incoming = incoming
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        if self.incoming is not None:
+            self.incoming.forward_begins()
+
+    def __deepcopy__(self, memo: Any) -> _ForwardHook:
+        return _ForwardHook(None)
+
+    def __reduce__(self) -> tuple[type, tuple[None]]:
+        return _ForwardHook, (None,)
+
+
+def _optimizers(given: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
+    found = [] if given is None else [given] if isinstance(given, Optimizer) else list(given)
+    for one in found:
+        if not isinstance(one, Optimizer):
+            raise TypeError(f"optimizer: expected torch.optim optimizers, but got {type(one).__name__}")
+    return found
+
+
+def _nothing() -> dict[str, Any]:
+    return Windows("stream").close(0, [Site("", "", -1, None, None)], None)

@@ -1,0 +1,148 @@
+"""scan: one verdict on any model, one pass over its inputs, nothing left behind."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from harness.detector.states import STATES, Thresholds, dead_fraction, sentence, summarise
+from harness.hooks.batches import Batch, as_batches, call, device_of, evaluation
+from harness.hooks.recorder import Recorder
+
+
+class DeadUnitsError(RuntimeError):
+    """More units are dead than `Report.raise_if` allows, or none was observed."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a scan found; `print(report)` is the table.
+
+    Attributes:
+        units: the census, one row per site × unit.
+    """
+
+    units: pd.DataFrame
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """One row per site: units, n, rate and how many units are in each state."""
+        return summarise(self.units)
+
+    @cached_property
+    def dead_fraction(self) -> float:
+        """Share of dead units among the observed ones; NaN if nothing was observed."""
+        return dead_fraction(self.units)
+
+    def raise_if(self, dead: float) -> None:
+        """Raise DeadUnitsError if the dead share is strictly greater than `dead`, or nothing was observed.
+
+        Raises:
+            ValueError: `dead` is no share in [0, 1].
+        """
+        if not 0 <= dead <= 1:
+            raise ValueError(f"dead: expected a share in [0, 1], but got {dead!r}")
+        if not self.dead_fraction <= dead:  # NaN is not "few"
+            raise DeadUnitsError(f"{sentence(self.units)} Allowed: {100 * dead:g} %.")
+
+    def __str__(self) -> str:
+        """The table of sites and the verdict in one sentence."""
+        return f"{_table(self.summary)}\n{sentence(self.units)}"
+
+
+def scan(
+    model: nn.Module,
+    batches: Batch | Iterable[Batch],
+    *,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    gate_eps: float = 1e-6,
+    thresholds: Thresholds | None = None,
+    per_call: bool = False,
+    axis: dict[str, int] | None = None,
+) -> Report:
+    """Pass over the batches in evaluation mode and say which units are dead on them.
+
+    The model's modes, buffers, gradients and all random states are as before afterwards.
+
+    Args:
+        model: any module.
+        batches: a tensor (one batch), a dict of keyword arguments (one batch), or any iterable of batches:
+            tensors, tuples or lists whose first item is the input, dicts.
+        loss: called as loss(output, batch); then gradients are watched too and units can be `starved`.
+        gate_eps: a gate is open where |f'(z)| exceeds this.
+        thresholds: of the states.
+        per_call: keep repeated calls that are fed by the same layer apart.
+        axis: site name → unit axis, where the automatic choice is wrong.
+
+    Raises:
+        TypeError: `model` is no module, or a batch is of another kind.
+        ValueError: no batch came, or the model has no activation at all.
+
+    Example:
+        >>> layer = nn.Linear(1, 2)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[1.0], [-1.0]])), layer.bias.data.zero_()
+        >>> report = scan(nn.Sequential(layer, nn.ReLU()), torch.rand(2000, 1) + 1)
+        >>> report.dead_fraction, report.units.state.tolist()
+        (0.5, ['always_on', 'dead'])
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, but got {type(model).__name__}")
+    recorder = Recorder(
+        model,
+        census_every=None,
+        observe="eval",
+        gate_eps=gate_eps,
+        gradients=loss is not None,
+        thresholds=thresholds,
+        per_call=per_call,
+        axis=axis,
+    )
+    device, came = device_of(model), False
+    with evaluation(model), _kept_gradients(model), recorder:
+        for batch in as_batches(batches):
+            came = True
+            with torch.set_grad_enabled(loss is not None):
+                output = call(model, batch, device)
+                if loss is not None:
+                    loss(output, batch).backward()
+        if not came:
+            raise ValueError("batches: expected at least one batch, but none came")
+        units = recorder.census()
+    return Report(units)
+
+
+class _kept_gradients:
+    """Restores every parameter's `.grad` on exit."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._kept = [(p, p.grad) for p in model.parameters()]
+
+    def __enter__(self) -> None:
+        for parameter, _ in self._kept:
+            parameter.grad = None
+
+    def __exit__(self, *_: object) -> None:
+        for parameter, gradient in self._kept:
+            parameter.grad = gradient
+
+
+def _table(summary: pd.DataFrame) -> str:
+    """The per-site table as text; states that never occur have no column."""
+    shown = [s for s in STATES if s in ("dead", "rare", "active") or summary[s].any()]
+    table = summary[["site", "units", "n", *shown]].copy()
+    table["median rate"] = summary["rate"].map(lambda r: "-" if pd.isna(r) else f"{100 * r:.1f} %")
+    if summary["grad_rms"].notna().any():
+        table["gradient"] = summary["grad_rms"].map(lambda g: "-" if pd.isna(g) else f"{g:.2e}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        text = table.to_string(index=False, formatters={"n": "{:,}".format}, justify="right")
+    rule = "─" * max(map(len, text.splitlines()))
+    head, *rows = text.splitlines()
+    return "\n".join([head, rule, *rows, rule])

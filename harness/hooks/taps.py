@@ -1,0 +1,357 @@
+"""Taps: how a forward and backward pass is observed, attached and detached without a trace.
+
+Module hooks see activation modules and the layers that feed them. A function mode sees activations that are
+called as functions; it is entered only for models that need it, which trial forwards (the 1st, 2nd, 4th, …)
+tell. Everything works on detached tensors, keeps none alive, and never asks the device for a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
+from harness.hooks import functional
+from harness.hooks.activations import Gate, lookup
+from harness.hooks.lineage import Lineage
+from harness.hooks.sites import (
+    FUSED,
+    TRANSPARENT,
+    Origin,
+    Site,
+    as_units,
+    guess_axis,
+    layer_axis,
+    qualified_names,
+    shown_axis,
+)
+
+
+class Sink(Protocol):
+    """Who receives what the taps see; sites are numbered from 0 in order of first call."""
+
+    def opened(self, index: int, site: Site, device: torch.device, producer: nn.Module | None) -> None:
+        """A new site."""
+
+    def forward(self, index: int, z: Tensor, gate: Gate) -> None:
+        """Pre-activations (A, F) or (A, F, P), detached."""
+
+    def backward(self, index: int, gradient: Tensor) -> None:
+        """∂L/∂z in the same shape."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A site that has been seen."""
+
+    index: int
+    size: int
+    axis: int
+
+
+class _Inert:
+    """What a copied or unpickled model holds in place of our hooks."""
+
+    def __call__(self, *_: Any) -> None:
+        return None
+
+
+class _Hook:
+    """A hook that does nothing in copies of the model, so that these can be pickled and never count."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: Callable[..., None]) -> None:
+        self.run = run
+
+    def __call__(self, *args: Any) -> None:
+        self.run(*args)
+
+    def __deepcopy__(self, memo: Any) -> _Inert:
+        return _Inert()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _Inert, ()
+
+
+class _Mode(TorchFunctionMode):
+    """Shows every torch function of a forward to the taps."""
+
+    def __init__(self, taps: Taps) -> None:
+        super().__init__()
+        self._taps = taps
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        return self._taps._function(func, args, kwargs)
+
+
+class Taps:
+    """Observation of one model.
+
+    Args:
+        model: the root; only its own forwards count, not calls of its parts.
+        sink: receives what is seen.
+        observe: "train", "eval" or "all": forwards of the root in that mode.
+        gate_eps: a gate is open where |f'(z)| exceeds it.
+        gradients: whether ∂L/∂z is watched.
+        per_call: keep repeated calls with the same producer apart.
+        axis: site name → unit axis, overriding what is found.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sink: Sink,
+        *,
+        observe: str = "train",
+        gate_eps: float = 1e-6,
+        gradients: bool = True,
+        per_call: bool = False,
+        axis: Mapping[str, int] | None = None,
+    ) -> None:
+        self._model, self._sink, self._observe, self._eps = model, sink, observe, gate_eps
+        self._gradients, self._per_call, self._axes = gradients, per_call, dict(axis or {})
+        self._names = qualified_names(model)
+        self._lineage = Lineage({id(p): m for m in model.modules() for p in m.parameters(recurse=False)})
+        self._handles: list[RemovableHandle] = []
+        self._stack_handles: list[RemovableHandle] = []
+        self._sites: dict[tuple[Any, ...], _Open] = {}
+        self._gates: dict[tuple[Any, ...], Gate] = {}
+        self._calls: dict[Any, int] = {}
+        self._named: dict[str, int] = {}
+        self._stack: list[nn.Module] = []
+        self._inside: list[nn.Module] = []  # activation modules being called
+        self._depth = 0
+        self._forwards = 0
+        self._active = False
+        self._mode: _Mode | None = None
+        self.needs_functions = any(isinstance(m, nn.TransformerEncoderLayer) for m in model.modules())
+        self.called: set[nn.Module] = set()
+
+    # --- attach and detach ----------------------------------------------------------------------
+
+    def attach(self) -> None:
+        """Register the hooks."""
+        keep = self._handles.append
+        keep(self._model.register_forward_pre_hook(_Hook(self._enter)))
+        for module in self._names:
+            if lookup(module) is not None:
+                hook = _Hook(self._activation)
+                keep(module.register_forward_pre_hook(hook, with_kwargs=True))
+                keep(module.register_forward_hook(_Hook(self._activated)))
+            elif layer_axis(module, 4) is not None:
+                keep(module.register_forward_hook(_Hook(self._layer)))
+            elif isinstance(module, TRANSPARENT):
+                keep(module.register_forward_hook(_Hook(self._transparent)))
+        keep(self._model.register_forward_hook(_Hook(self._leave), always_call=True))
+
+    def detach(self) -> None:
+        """Remove every hook; nothing of ours stays in the model."""
+        for handle in [*self._handles, *self._stack_handles]:
+            handle.remove()
+        self._handles.clear()
+        self._stack_handles.clear()
+        self._lineage.clear()
+
+    def unseen(self) -> list[Site]:
+        """Sites that are there but cannot be observed, or were not called so far."""
+        fused = "its units live inside a fused kernel"
+        found = []
+        for module, name in self._names.items():
+            known = lookup(module)
+            if isinstance(module, FUSED):
+                found.append(Site(name, type(module).__name__.lower(), -1, None, None, fused))
+            elif isinstance(module, torch.jit.ScriptModule):
+                if not any(name.startswith(f"{s.name}.") or s.name == "" for s in found if s.reason):
+                    reason = "a scripted module runs outside Python"
+                    found.append(Site(name, "scripted", -1, None, None, reason))
+            elif known is not None and module not in self.called:
+                found.append(Site(name or known[0], known[0], -1, None, None, "it was never called"))
+        return found
+
+    # --- the root's forward ---------------------------------------------------------------------
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        self._depth += 1
+        if self._depth > 1:
+            return
+        training = module.training
+        self._active = self._observe == "all" or training == (self._observe == "train")
+        if not self._active:
+            return
+        self._forwards += 1
+        self._calls.clear()
+        self._lineage.clear()
+        if self.needs_functions or self._forwards & (self._forwards - 1) == 0:
+            self._watch_functions()
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._depth -= 1
+        if self._depth > 0:
+            return
+        self._active = False
+        self._inside.clear()
+        self._lineage.clear()
+        if self._mode is not None:
+            self._mode.__exit__(None, None, None)
+            self._mode = None
+            if not self.needs_functions:
+                for handle in self._stack_handles:
+                    handle.remove()
+                self._stack_handles.clear()
+
+    def _watch_functions(self) -> None:
+        if not self._stack_handles:
+            for module in self._names:
+                if module is not self._model:
+                    push, pop = _Hook(self._push), _Hook(self._pop)
+                    self._stack_handles.append(module.register_forward_pre_hook(push))
+                    self._stack_handles.append(module.register_forward_hook(pop, always_call=True))
+        self._stack[:] = [self._model]
+        self._mode = _Mode(self)
+        self._mode.__enter__()
+
+    def _push(self, module: nn.Module, args: Any) -> None:
+        self._stack.append(module)
+
+    def _pop(self, module: nn.Module, args: Any, output: Any) -> None:
+        if len(self._stack) > 1:
+            self._stack.pop()
+
+    # --- layers ---------------------------------------------------------------------------------
+
+    def _layer(self, module: nn.Module, args: Any, output: Any) -> None:
+        if (self._active or _recomputing()) and isinstance(output, Tensor):
+            self._lineage.put(output, Origin(module, layer_axis(module, output.ndim)))
+
+    def _transparent(self, module: nn.Module, args: Any, output: Any) -> None:
+        if (self._active or _recomputing()) and args and isinstance(output, Tensor):
+            origin = self._lineage.get(args[0])
+            if origin is not None and output.ndim == args[0].ndim:
+                self._lineage.put(output, origin)
+
+    # --- activations ----------------------------------------------------------------------------
+
+    def _activation(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        recomputing = _recomputing()
+        if not self._active and not recomputing:
+            return
+        z = args[0] if args else next(iter(kwargs.values()), None)
+        if not isinstance(z, Tensor):
+            return
+        self._inside.append(module)
+        self.called.add(module)
+        known = lookup(module)
+        assert known is not None  # only activation modules bear this hook
+        name, gate_of = known
+        self._observed(module, self._names[module] or f":{name}", name, z, partial(gate_of, module), recomputing)
+
+    def _activated(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._inside:
+            self._inside.pop()
+        if (self._active or _recomputing()) and args and isinstance(output, Tensor) and output is not args[0]:
+            origin = self._lineage.get(args[0])
+            if origin is not None and output.shape == args[0].shape:
+                self._lineage.put(output, origin)
+
+    def _function(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Called by the mode for every torch function of a watched forward."""
+        if self._active and not self._inside:
+            found = functional.bound(func, args, kwargs)
+            if found is not None:
+                name, z, arguments = found
+                if functional.gate(name, arguments, self._eps) is not None:
+                    self.needs_functions = True
+                    where, shown = self._stack[-1], functional.shown(name)
+                    gate_of = partial(_gate_of_call, name, arguments)
+                    self._observed(
+                        (where, shown), f"{self._names[where]}:{shown}", shown, z, gate_of, _recomputing()
+                    )
+        out = func(*args, **kwargs)
+        if self._active:
+            self._lineage.follow(getattr(func, "__name__", ""), args, kwargs, out)
+        return out
+
+    def _observed(
+        self,
+        caller: Any,
+        name: str,
+        activation: str,
+        z: Tensor,
+        gate_of: Callable[[float], Gate],
+        recomputing: bool,
+    ) -> None:
+        origin = self._lineage.get(z)
+        if self._mode is not None and (origin is None or not origin.direct):
+            self.needs_functions = self.needs_functions or origin is not None
+        producer = origin.producer if origin is not None else None
+        call = 0
+        if producer is None or self._per_call:
+            call = self._calls.get(caller, 0)
+            self._calls[caller] = call + 1
+        key = (caller, producer, call)
+        site = self._sites.get(key)
+        if site is None:
+            if recomputing:
+                return
+            site = self._open(key, name, activation, z, origin)
+        if z.ndim < -site.axis or z.shape[site.axis] != site.size:
+            return  # another width than at first: the units are not the same
+        gate = self._gates.get(key)
+        if gate is None:
+            gate = gate_of(self._eps)
+            if not isinstance(gate.low, Tensor):  # learned slopes are read at every call
+                self._gates[key] = gate
+        if not recomputing:
+            self._sink.forward(site.index, as_units(z.detach(), site.axis), gate)
+        if self._gradients and z.requires_grad:
+            z.register_hook(partial(self._gradient, site.index, site.axis))
+
+    def _open(
+        self, key: tuple[Any, ...], name: str, activation: str, z: Tensor, origin: Origin | None
+    ) -> _Open:
+        count = self._named.get(name, 0)
+        self._named[name] = count + 1
+        shown = f"{name}#{count}" if count else name
+        axis = origin.axis if origin is not None and origin.axis is not None else guess_axis(z.ndim)
+        if shown in self._axes:
+            given = self._axes[shown]
+            if not -z.ndim <= given < z.ndim:
+                raise ValueError(f"axis[{shown!r}]: expected an axis of a {z.ndim}-axis tensor, but got {given}")
+            axis = given - z.ndim if given >= 0 else given
+        axis = max(axis, -z.ndim)
+        site = _Open(len(self._sites), z.shape[axis] if z.ndim else 1, axis)
+        self._sites[key] = site
+        producer = origin.producer if origin is not None else None
+        described = Site(
+            name=shown,
+            activation=activation,
+            size=site.size,
+            axis=shown_axis(axis),
+            producer=self._names.get(producer) if producer is not None else None,
+        )
+        self._sink.opened(site.index, described, z.device, producer)
+        return site
+
+    def _gradient(self, index: int, axis: int, gradient: Tensor) -> None:
+        self._sink.backward(index, as_units(gradient.detach(), axis))
+
+
+def _recomputing() -> bool:
+    """Whether this forward is a checkpoint's recomputation inside a backward pass."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def _gate_of_call(name: str, arguments: Mapping[str, Any], eps: float) -> Gate:
+    gate = functional.gate(name, arguments, eps)
+    assert gate is not None
+    return gate

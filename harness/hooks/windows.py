@@ -1,0 +1,124 @@
+"""Windows: the statistics of every site since the last census, and the census that closes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from harness.detector.states import CENSUS_COLUMNS, Thresholds, classify
+from harness.hooks.activations import Gate
+from harness.hooks.sites import Site
+from harness.hooks.statistics import (
+    UnitStatistics,
+    empty,
+    finalise,
+    from_state,
+    to_state,
+    update,
+    update_gradient,
+)
+
+
+class Windows:
+    """The sink of the taps: one UnitStatistics per site.
+
+    Args:
+        evidence: "stream" or "probe", the census column.
+        on_site: told of every new site and its producer.
+    """
+
+    def __init__(
+        self, evidence: str, on_site: Callable[[int, Site, nn.Module | None], None] | None = None
+    ) -> None:
+        self.evidence = evidence
+        self.sites: list[Site] = []
+        self._statistics: list[UnitStatistics] = []
+        self._restored: dict[str, dict[str, Any]] = {}
+        self._on_site = on_site
+
+    # --- what the taps call -----------------------------------------------------------------------
+
+    def opened(self, index: int, site: Site, device: torch.device, producer: nn.Module | None) -> None:
+        self.sites.append(site)
+        kept = self._restored.pop(site.name, None)
+        self._statistics.append(from_state(kept, device) if kept else empty(site.size, device))
+        if self._on_site is not None:
+            self._on_site(index, site, producer)
+
+    def forward(self, index: int, z: Tensor, gate: Gate) -> None:
+        update(self._statistics[index], z, gate)
+
+    def backward(self, index: int, gradient: Tensor) -> None:
+        update_gradient(self._statistics[index], gradient)
+
+    # --- censuses ---------------------------------------------------------------------------------
+
+    @property
+    def nonempty(self) -> bool:
+        return any(s.n or s.grad_n for s in self._statistics)
+
+    def close(
+        self, step: int, unseen: list[Site], grad_norm: Callable[[int, int], np.ndarray] | None
+    ) -> dict[str, np.ndarray]:
+        """The columns of the census (without verdicts), and new windows; `unseen` sites become rows too."""
+        parts = []
+        for index, (site, statistics) in enumerate(zip(self.sites, self._statistics, strict=True)):
+            columns = finalise(statistics)
+            columns["unit"] = np.arange(site.size, dtype=np.int64)
+            norm = None if grad_norm is None else grad_norm(index, site.size)
+            columns["grad_norm"] = np.full(site.size, np.nan) if norm is None else norm
+            columns["site"] = np.full(site.size, site.name, dtype=object)
+            parts.append(columns)
+            self._statistics[index] = empty(site.size, statistics.active.device, statistics.silent_for)
+        parts += [_unobserved(site) for site in unseen]
+        names = [c for c in CENSUS_COLUMNS if c not in ("evidence", "step", "rate_upper", "state")]
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in names}
+        rows = len(columns["unit"])
+        columns["evidence"] = np.full(rows, self.evidence, dtype=object)
+        columns["step"] = np.full(rows, step, np.int64)
+        return columns
+
+    # --- state ------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """Per site name, the running sums: tensors and plain values."""
+        running = {s.name: to_state(u) for s, u in zip(self.sites, self._statistics, strict=True)}
+        return self._restored | running
+
+    def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None:
+        """Continue the sums that `state_dict` returned; sites not called yet take theirs up when they are."""
+        self._restored = dict(state)
+        for index, site in enumerate(self.sites):
+            kept = self._restored.pop(site.name, None)
+            if kept is not None:
+                self._statistics[index] = from_state(kept, self._statistics[index].active.device)
+
+
+def frame(columns: dict[str, np.ndarray], thresholds: Thresholds | None = None) -> pd.DataFrame:
+    """A census as a DataFrame with verdicts, in the pinned column order."""
+    units = classify(pd.DataFrame(columns), thresholds)
+    return units[list(CENSUS_COLUMNS)]
+
+
+def _unobserved(site: Site) -> dict[str, np.ndarray]:
+    nothing = np.array([np.nan])
+    zero = np.zeros(1, np.int64)
+    return {
+        "n": zero,
+        "active": zero,
+        "rate": nothing,
+        "silent_for": zero,
+        "mean": nothing,
+        "std": nothing,
+        "max": nothing,
+        "non_finite": zero,
+        "grad_rms": nothing,
+        "unit": np.array([-1], np.int64),
+        "grad_norm": nothing,
+        "site": np.array([site.name], dtype=object),
+    }

@@ -1,0 +1,1 @@
+"""A run on disk: the source of truth of everything that is shown."""

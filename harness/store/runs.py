@@ -1,0 +1,151 @@
+"""open_runs: every run below a folder, as tidy frames that are loaded on demand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from harness.store.folder import read_config, read_status
+from harness.store.writer import read_table
+
+
+class Run:
+    """One run on disk.
+
+    Attributes:
+        path: its folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Nested configuration."""
+        return read_config(self.path)
+
+    @cached_property
+    def status(self) -> dict[str, Any]:
+        """`status.json`."""
+        return read_status(self.path) or {}
+
+    @cached_property
+    def census(self) -> pd.DataFrame:
+        """Every census of the run (the history, as `Recorder.history()` gives it)."""
+        return read_table(self.path, "census").to_pandas()
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """One row per optimizer step."""
+        return read_table(self.path, "steps").to_pandas()
+
+    @cached_property
+    def events(self) -> pd.DataFrame:
+        """What happened, with the step."""
+        return read_table(self.path, "events").to_pandas()
+
+    def row(self) -> dict[str, Any]:
+        """The run as a row of `Runs.table`."""
+        row: dict[str, Any] = {
+            "run": self.name,
+            "path": str(self.path),
+            "status": self.status.get("state", "running"),
+        }
+        for group, value in self.config.items():
+            if isinstance(value, dict):
+                row |= {f"{group}.{key}": _cell(inner) for key, inner in value.items()}
+            else:
+                row[group] = _cell(value)
+        row |= {f"final.{key}": value for key, value in (self.status.get("final") or {}).items()}
+        return row
+
+
+class Runs(Sequence[Run]):
+    """Runs in order of their names.
+
+    Example:
+        >>> Runs([]).table.empty
+        True
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self._runs = list(runs)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self._runs[index]
+        return Runs(found) if isinstance(index, slice) else found
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._runs)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row per run: run, path, status, dotted configuration, `final.…` metrics."""
+        return pd.DataFrame([run.row() for run in self._runs])
+
+    @cached_property
+    def census(self) -> pd.DataFrame:
+        """The censuses of all runs, with a column `run` in front."""
+        return self._gather("census")
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """The steps of all runs, with a column `run` in front."""
+        return self._gather("steps")
+
+    @cached_property
+    def events(self) -> pd.DataFrame:
+        """The events of all runs, with a column `run` in front."""
+        return self._gather("events")
+
+    def _gather(self, name: str) -> pd.DataFrame:
+        tables = []
+        for run in self._runs:
+            table = read_table(run.path, name)
+            column = pa.array([run.name] * len(table), pa.string())
+            tables.append(table.add_column(0, "run", column))
+        return pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame()
+
+    def __repr__(self) -> str:
+        return f"{len(self)} runs\n{self.table.get('status', pd.Series(dtype=object)).value_counts().to_string()}"
+
+
+def open_runs(path: str | os.PathLike[str]) -> Runs:
+    """Every run in the folder `path` or below it.
+
+    Args:
+        path: a run's own folder, a sweep's, or any folder above.
+
+    Returns:
+        The runs; empty if there is none.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"open_runs: expected a folder with runs, but there is no folder {root}")
+    found = []
+    for folder, below, files in os.walk(root):
+        below.sort()
+        if "config.yaml" in files and "status.json" in files:
+            found.append(Run(Path(folder)))
+            below.clear()
+    return Runs(sorted(found, key=lambda run: run.name))
+
+
+def _cell(value: Any) -> Any:
+    return str(value) if isinstance(value, list) else value

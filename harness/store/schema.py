@@ -1,0 +1,53 @@
+"""The columns of a run's tables, with their types on disk."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+CENSUS = pa.schema(
+    [
+        ("evidence", pa.string()),
+        ("step", pa.int64()),
+        ("site", pa.string()),
+        ("unit", pa.int32()),
+        ("n", pa.int64()),
+        ("active", pa.int64()),
+        ("rate", pa.float64()),
+        ("rate_upper", pa.float64()),
+        ("silent_for", pa.int64()),
+        ("mean", pa.float32()),
+        ("std", pa.float32()),
+        ("max", pa.float32()),
+        ("non_finite", pa.int64()),
+        ("grad_rms", pa.float32()),
+        ("grad_norm", pa.float32()),
+        ("state", pa.string()),
+    ]
+)
+
+STEPS = pa.schema(
+    [
+        ("step", pa.int64()),  # completed optimizer steps
+        ("epoch", pa.float64()),
+        ("loss", pa.float64()),  # of the batch, before the step
+        ("accuracy", pa.float64()),  # of the batch
+        ("lr", pa.float64()),
+        ("test_loss", pa.float64()),  # NaN except where the test set was evaluated
+        ("test_accuracy", pa.float64()),
+    ]
+)
+
+EVENTS = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("kind", pa.string()),  # died, revived, unobserved, reshuffled_labels, diverged, finished
+        ("site", pa.string()),
+        ("units", pa.int64()),
+        ("detail", pa.string()),
+    ]
+)
+
+TABLES: dict[str, pa.Schema] = {"census": CENSUS, "steps": STEPS, "events": EVENTS}
+
+STATUSES = ("running", "finished", "diverged", "failed", "interrupted")
+COMPLETE = ("finished", "diverged")  # results that are not trained again

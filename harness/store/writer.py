@@ -1,0 +1,111 @@
+"""Tables of a running run: appended batch by batch as an Arrow stream, one Parquet file at the end.
+
+A stream is the schema followed by record batches. Its end may be torn by a kill at any moment: what is whole
+is read, and a continued run cuts the stream back to where its checkpoint stood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.store.files import whole
+from harness.store.schema import TABLES
+
+
+class TableWriter:
+    """One growing table.
+
+    Args:
+        folder: of the run; must exist.
+        name: a key of `TABLES`.
+        position: bytes of an existing stream to keep (from a checkpoint); 0 starts anew.
+    """
+
+    def __init__(self, folder: Path, name: str, position: int = 0) -> None:
+        self._schema = TABLES[name]
+        self._stream, self._parquet = folder / f"{name}.arrows", folder / f"{name}.parquet"
+        self._file: BinaryIO = self._stream.open("r+b" if position else "wb")
+        self._file.truncate(position)
+        self._file.seek(position)
+        if position == 0:
+            self._file.write(self._schema.serialize())
+            self._file.flush()
+
+    @property
+    def position(self) -> int:
+        """Bytes written so far: what a checkpoint has to remember."""
+        return self._file.tell()
+
+    def append(self, columns: Mapping[str, Any]) -> None:
+        """Write rows; they are in the hands of the operating system when this returns.
+
+        Raises:
+            ValueError: columns of different lengths, or a missing one.
+        """
+        missing = [name for name in self._schema.names if name not in columns]
+        if missing:
+            raise ValueError(f"expected the columns {self._schema.names}, but {missing} are missing")
+        arrays = [
+            _array(columns[field.name], field.type) for field in self._schema
+        ]
+        batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        self._file.write(batch.serialize())
+        self._file.flush()
+
+    def finish(self) -> None:
+        """Turn the stream into one Parquet file and remove it."""
+        self._file.close()
+        table = read_stream(self._stream)
+        floats = [f.name for f in self._schema if pa.types.is_floating(f.type)]
+        words = [f.name for f in self._schema if pa.types.is_string(f.type)]
+        with whole(self._parquet) as part:
+            pq.write_table(
+                table,
+                part,
+                compression="zstd",
+                use_dictionary=words,
+                use_byte_stream_split=floats,
+            )
+        self._stream.unlink()
+
+    def close(self) -> None:
+        """Leave the stream as it is."""
+        self._file.close()
+
+
+def read_table(folder: Path, name: str) -> pa.Table:
+    """A run's table: the Parquet file, or what is whole of the stream, or no rows."""
+    parquet = folder / f"{name}.parquet"
+    if parquet.is_file():
+        return pq.read_table(parquet, schema=TABLES[name])
+    stream = folder / f"{name}.arrows"
+    return read_stream(stream) if stream.is_file() else TABLES[name].empty_table()
+
+
+def read_stream(path: Path) -> pa.Table:
+    """The whole record batches of a stream; a torn tail costs at most the last one."""
+    batches: list[pa.RecordBatch] = []
+    schema: pa.Schema | None = None
+    try:
+        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
+            schema = reader.schema
+            while True:
+                batches.append(reader.read_next_batch())
+    except (StopIteration, pa.ArrowInvalid, OSError):
+        pass
+    if schema is None:
+        name = path.stem
+        return TABLES[name].empty_table()
+    return pa.Table.from_batches(batches, schema)
+
+
+def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    if isinstance(values, np.ndarray) and pa.types.is_floating(kind):
+        values = values.astype(kind.to_pandas_dtype(), copy=False)
+    return pa.array(values, type=kind, from_pandas=False)

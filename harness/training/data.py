@@ -1,0 +1,243 @@
+"""The data set of a run, whole in memory: each batch is gathered from it and normalised at once.
+
+A batch is a function of (seed, epoch, step), so a continued run sees the batches it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from harness.config.errors import ConfigError
+from harness.config.schema import Data, RunSpec
+from harness.training.augment import crop_and_flip
+from harness.training.randomness import stream
+from harness.training.sources import RawData, load_arrays
+
+
+def load(spec: RunSpec, device: torch.device, dtype: torch.dtype) -> Dataset:
+    """The data set that a run asks for.
+
+    Raises:
+        ConfigError: it cannot be had, or an option does not fit it (`data.subset`, `data.augment`, …).
+
+    Example:
+        >>> from harness.config import compose
+        >>> digits = load(compose(["train.batch_size=100"]), torch.device("cpu"), torch.float32)
+        >>> digits.shape, digits.classes, digits.size, digits.steps_per_epoch
+        ((1, 8, 8), 10, 1437, 14)
+        >>> x, y = digits.batch(epoch=0, step_in_epoch=3)
+        >>> x.shape, x.dtype, y.dtype
+        (torch.Size([100, 1, 8, 8]), torch.float32, torch.int64)
+    """
+    batch_size = spec.train.batch_size
+    return Dataset(load_arrays(spec.data), spec.data, spec.seed, batch_size, device=device, dtype=dtype)
+
+
+class Dataset:
+    """Inputs as they are stored (uint8 or float32) on the run's device, normalised batch by batch.
+
+    Attributes:
+        shape: of one input.
+        classes: number of classes.
+        size: number of training inputs.
+        batch_size: inputs of a batch; a smaller data set is one batch.
+        steps_per_epoch: an incomplete last batch is dropped.
+    """
+
+    def __init__(
+        self,
+        raw: RawData,
+        options: Data,
+        seed: int,
+        batch_size: int,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        kept = _kept(raw.y_train, options)
+        whole = len(kept) == len(raw.y_train)  # then runs in one process share the stored tensor
+        self.shape = tuple(raw.x_train.shape[1:])
+        self.classes = raw.classes
+        self.size = len(kept)
+        self.batch_size = min(batch_size, self.size)
+        self.steps_per_epoch = self.size // self.batch_size
+        if options.augment and len(self.shape) != 3:
+            raise ConfigError("data.augment", expected="false for inputs that are not images", came="true")
+        self._seed, self._dtype, self._device = seed, dtype, device
+        self._augment, self._reshuffle_every = options.augment, options.reshuffle_labels_every
+        self._x = (raw.x_train if whole else raw.x_train[kept]).to(device)
+        self._y = noisy_labels(raw.y_train[kept], options.label_noise, raw.classes, seed).to(device)
+        self._x_test, self._y_test = raw.x_test.to(device), raw.y_test.to(device)
+        fixed = torch.randperm(len(raw.y_test), generator=stream(0, "probe"))
+        self._probe = fixed[: options.probe_size].to(device)
+        self._centre, self._spread = _normalisation(self._x, raw.divisor, options, dtype)
+        self._epoch = (-1, self._probe, self._y)  # the last epoch asked for, its order and labels
+
+    def order(self, epoch: int) -> Tensor:
+        """The training inputs in the order of an epoch: (size,) int64 on the device."""
+        return torch.randperm(self.size, generator=stream(self._seed, "order", epoch)).to(self._device)
+
+    def labels(self, epoch: int) -> Tensor:
+        """The training labels (size,) that hold in an epoch."""
+        period = epoch // self._reshuffle_every if self._reshuffle_every else 0
+        if period == 0:
+            return self._y
+        mixed = torch.randperm(self.size, generator=stream(self._seed, "reshuffle", period))
+        return self._y[mixed.to(self._device)]
+
+    def batch(self, epoch: int, step_in_epoch: int) -> tuple[Tensor, Tensor]:
+        """One training batch.
+
+        Args:
+            epoch: from 0.
+            step_in_epoch: 0 … steps_per_epoch - 1.
+
+        Returns:
+            x (batch_size, *shape), normalised, and y (batch_size,) int64.
+
+        Raises:
+            IndexError: the epoch has no such step.
+        """
+        if not 0 <= step_in_epoch < self.steps_per_epoch:
+            raise IndexError(f"step {step_in_epoch} of an epoch of {self.steps_per_epoch}")
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, self.order(epoch), self.labels(epoch))
+        _, order, labels = self._epoch
+        rows = order[step_in_epoch * self.batch_size :][: self.batch_size]
+        x = _rows(self._x, rows)
+        if self._augment:
+            x = crop_and_flip(x, stream(self._seed, "augment", epoch, step_in_epoch))
+        return self._normalised(x), labels[rows]
+
+    def test_batches(self, batch_size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
+        """The held-out inputs in their stored order, the last batch possibly smaller."""
+        for x, y in zip(self._x_test.split(batch_size), self._y_test.split(batch_size), strict=True):
+            yield self._normalised(x), y
+
+    def probe_batches(self, batch_size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
+        """The held-out inputs watched at every census: the same ones whatever the run's seed."""
+        for rows in self._probe.split(batch_size):
+            yield self._normalised(_rows(self._x_test, rows)), self._y_test[rows]
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        return torch.sub(x.to(self._centre.dtype), self._centre).div_(self._spread).to(self._dtype)
+
+
+def _rows(x: Tensor, rows: Tensor) -> Tensor:
+    """x[rows], eighteen times as fast: rows of a matrix are copied whole."""
+    return x.view(len(x), -1).index_select(0, rows).view(-1, *x.shape[1:])
+
+
+# --- which inputs, which labels -----------------------------------------------------------------
+
+
+def _kept(y: Tensor, options: Data) -> Tensor:
+    """Places of the training inputs that stay: the subset, then its long tail."""
+    if options.subset > len(y):
+        raise ConfigError(
+            "data.subset", expected=f"at most {len(y)}, the training inputs there are", came=options.subset
+        )
+    kept = torch.arange(len(y))
+    if options.subset:
+        kept = torch.randperm(len(y), generator=stream(0, "subset"))[: options.subset].sort().values
+    return kept[long_tail(y[kept], options.imbalance)]
+
+
+def long_tail(y: Tensor, ratio: float) -> Tensor:
+    """The inputs kept of an exponential class profile (Cui et al. 2019, arXiv:1901.05555).
+
+    Of C classes the k-th keeps n · ratio^(-k / (C - 1)) inputs (at least one), with the largest n that all
+    classes can provide. Which inputs are kept does not depend on the run.
+
+    Args:
+        y: (N,) labels.
+        ratio: most frequent / least frequent class; 1 keeps everything.
+
+    Returns:
+        Places in `y`, ascending.
+
+    Example:
+        >>> y = torch.arange(3).repeat(100)
+        >>> y[long_tail(y, 100)].bincount()
+        tensor([100,  10,   1])
+    """
+    if ratio == 1:
+        return torch.arange(len(y))
+    shuffled = torch.randperm(len(y), generator=stream(0, "imbalance"))
+    members = [shuffled[y[shuffled] == c] for c in y.unique()]
+    profile = [ratio ** (-k / max(1, len(members) - 1)) for k in range(len(members))]
+    most = min(len(m) / share for m, share in zip(members, profile, strict=True))
+    # 1e-6: 50 must not become 49 by rounding
+    counts = [max(1, int(most * share + 1e-6)) for share in profile]
+    return torch.cat([m[:n] for m, n in zip(members, counts, strict=True)]).sort().values
+
+
+def noisy_labels(y: Tensor, share: float, classes: int, seed: int) -> Tensor:
+    """Labels of which exactly round(share · N) are replaced, each by a class drawn from the others.
+
+    A larger share replaces the same labels by the same classes, and some more.
+
+    Args:
+        y: (N,) labels.
+        share: from 0 to 1.
+        classes: number of classes.
+        seed: the run's.
+
+    Raises:
+        ConfigError: there is no other class (`data.label_noise`).
+
+    Example:
+        >>> y = torch.zeros(10, dtype=torch.int64)
+        >>> int((noisy_labels(y, 0.3, classes=5, seed=0) != y).sum())
+        3
+    """
+    if share == 0:
+        return y
+    if classes < 2:
+        raise ConfigError("data.label_noise", expected="0, as there is only one class", came=share)
+    draws = stream(seed, "labels")
+    replaced = torch.randperm(len(y), generator=draws)[: round(share * len(y))]
+    other = (y + torch.randint(1, classes, y.shape, generator=draws)) % classes
+    return y.index_copy(0, replaced, other[replaced])
+
+
+# --- normalisation ------------------------------------------------------------------------------
+
+
+def _normalisation(x: Tensor, divisor: float, options: Data, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Centre and spread, so that (stored - centre) / spread is divided, standardised, negated and shifted.
+
+    Both have shape (C, 1, 1), or (1,) for vectors. Subtracting first keeps the digits of inputs whose mean
+    is far from 0, which scale · x + offset would lose.
+    """
+    channels = (x.shape[1], 1, 1) if x.ndim == 4 else (1,)
+    centre = torch.zeros(channels, dtype=torch.float64, device=x.device)
+    spread = torch.full_like(centre, divisor)
+    if options.standardise:
+        centre, std = (moment.view(channels) for moment in _moments(x))
+        resolvable = std > torch.finfo(torch.float32).eps * centre.abs()
+        spread = torch.where(resolvable, std, spread)  # a constant channel is only centred
+    if options.negate:
+        spread = -spread
+    exact = torch.promote_types(dtype, torch.float32)
+    return (centre - options.shift * spread).to(exact), spread.to(exact)
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (ddof 0) per channel of images, of everything for vectors, in float64."""
+    axes = (0, 2, 3) if x.ndim == 4 else (0, 1)
+    chunks = x.split(1000)  # float64 copies of a few megabytes
+    near = chunks[0].double().mean(axes, keepdim=True)  # keeps the squares small
+    if x.dtype == torch.uint8:
+        near = near.round()  # sums of integers are exact, in whatever order
+    total = square = torch.zeros_like(near)
+    for chunk in chunks:
+        distance = chunk.double() - near
+        total = total + distance.sum(axes, keepdim=True)
+        square = square + distance.square_().sum(axes, keepdim=True)
+    count = x.numel() // near.numel()
+    mean = total / count
+    return near + mean, (square / count - mean**2).clamp(0).sqrt()

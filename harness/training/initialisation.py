@@ -1,0 +1,154 @@
+"""Initial weights and biases: every layer's draw from a stream of its own.
+
+Sources: He et al. 2015 (arXiv 1502.01852); Glorot & Bengio 2010; LeCun et al. 1998; Saxe et al. 2013
+(arXiv 1312.6120); randomized asymmetric initialisation, Lu et al. 2019 (arXiv 1903.06733); sign flipping
+after Rister & Rubin 2020 (arXiv 2007.06192), see `sign_flip`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from harness.config.schema import BiasBase, RunSpec
+from harness.training.models.wiring import feeds, zeroed
+from harness.training.randomness import stream
+from harness.training.sign_flip import sign_flip
+
+#: Scheme -> what fills a weight (units, ...) in place, with fan_in = entries per unit. The gain of
+#: kaiming_* is √2 whatever the activation, so that arms with different activations start equal.
+SCHEMES: dict[str, Callable[[Tensor, torch.Generator], object]] = {
+    "kaiming_normal": lambda w, g: nn.init.kaiming_normal_(w, nonlinearity="relu", generator=g),
+    "kaiming_uniform": lambda w, g: nn.init.kaiming_uniform_(w, nonlinearity="relu", generator=g),
+    "xavier_normal": lambda w, g: nn.init.xavier_normal_(w, generator=g),
+    "xavier_uniform": lambda w, g: nn.init.xavier_uniform_(w, generator=g),
+    "lecun_normal": lambda w, g: nn.init.normal_(w, 0.0, 1 / math.sqrt(w[0].numel()), generator=g),
+    "orthogonal": lambda w, g: nn.init.orthogonal_(w, generator=g),
+    "torch_default": lambda w, g: nn.init.kaiming_uniform_(w, a=math.sqrt(5), generator=g),
+}
+SCHEMES["sign_flip"] = SCHEMES["kaiming_normal"]
+
+RAI_DEVIATION = 0.6007  # times 1/sqrt(fan_in)
+
+
+class LinearMap(NamedTuple):
+    """One linear map inside a layer: weight (units, ...), bias (units,) or None; views, to be written to."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+def initialise(model: nn.Module, spec: RunSpec, sample: Tensor | None = None) -> None:
+    """Draw every weight and bias of a network anew, in place.
+
+    The order is: scheme, `init.gain` times the weights, `init.mean`/√fan_in added to each weight, base
+    bias, `bias.offset`, sign flips. The k-th layer (in order of registration, norms not counted) draws
+    from `stream(seed, "init", k)`, so that its draw depends on its own shape alone. All is drawn in
+    float32 and then cast: runs in float64 start from the same numbers. Norm layers start at γ = 1,
+    β = 0; positions stay as built.
+
+    The offset is added where it moves a pre-activation: to the bias of the layer that feeds an
+    activation, or to β if a norm stands between. The head and attention projections get the base
+    only; the scheme rai draws all biases itself and leaves nothing to the base. A branch that has to
+    start at zero (skip=zero_init) stays exactly zero.
+
+    Args:
+        model: a network of `harness.training.models.build`.
+        spec: the run; `init`, `bias` and `seed` are read.
+        sample: inputs (N, *shape) on which sign_flip decides; the other schemes ignore it.
+
+    Raises:
+        ValueError: sign_flip without a sample, or an offset or sign_flip for a model that does not say
+            which layers feed its activations.
+
+    Example:
+        >>> from harness.config import compose
+        >>> from harness.training.models import build
+        >>> spec = compose(["model.depth=1", "model.width=4", "bias.offset=-0.5"])
+        >>> model = build(spec, (64,), 10)
+        >>> initialise(model, spec)
+        >>> model.layers[0].linear.bias.tolist(), model.head.bias.count_nonzero().item()
+        ([-0.5, -0.5, -0.5, -0.5], 0)
+    """
+    flips = spec.init.name == "sign_flip"
+    if flips and sample is None:
+        raise ValueError("init=sign_flip decides on inputs: give a sample")
+    if (flips or spec.bias.offset) and not feeds(model):
+        raise ValueError(f"{type(model).__name__} does not say which layers feed its activations")
+    dtype = next(model.parameters()).dtype
+    model.float()
+    with torch.no_grad():
+        _draw_all(model, spec)
+        for layer in {feed.layer: None for feed in feeds(model)}:  # each once, though an RNN calls it often
+            bias = model.get_submodule(layer).bias
+            assert isinstance(bias, Tensor), f"{layer} feeds an activation and has no bias"
+            bias.add_(spec.bias.offset)
+        if flips and sample is not None:
+            sign_flip(model, sample)
+    model.to(dtype)
+
+
+def layers(model: nn.Module) -> Iterator[tuple[str, list[LinearMap]]]:
+    """Every layer that is drawn, in order of registration: its name and its linear maps.
+
+    Query, key and value of an attention are three maps of one layer.
+
+    Example:
+        >>> [(name, len(maps)) for name, maps in layers(nn.MultiheadAttention(4, 2))]
+        [('', 3), ('out_proj', 1)]
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            yield name, [LinearMap(module.weight, module.bias)]
+        elif isinstance(module, nn.MultiheadAttention):
+            weights, biases = module.in_proj_weight.chunk(3), module.in_proj_bias.chunk(3)
+            yield name, [LinearMap(weight, bias) for weight, bias in zip(weights, biases, strict=True)]
+
+
+def _draw_all(model: nn.Module, spec: RunSpec) -> None:
+    kept = zeroed(model)
+    for index, (name, maps) in enumerate(layers(model)):
+        generator = stream(spec.seed, "init", index)
+        for linear_map in maps:
+            if name in kept:
+                weight, bias = torch.zeros(()), torch.zeros(())
+            else:
+                weight, bias = _draw(linear_map, spec, generator)
+            linear_map.weight.copy_(weight)
+            if linear_map.bias is not None:
+                linear_map.bias.copy_(bias)
+    for module in model.modules():
+        if isinstance(module, _BatchNorm | nn.LayerNorm | nn.GroupNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
+def _draw(shapes: LinearMap, spec: RunSpec, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Weight and bias of one map, in float32 on the CPU wherever the model is."""
+    weight = torch.empty(shapes.weight.shape)
+    units, fan_in = len(weight), weight[0].numel()
+    if spec.init.name == "rai":
+        weight, bias = _rai(weight, shapes.bias is not None, generator)
+    else:
+        SCHEMES[spec.init.name](weight, generator)
+        bias = torch.zeros(units)
+        if spec.bias.base is BiasBase.torch_default:
+            bias.uniform_(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=generator)
+    return weight * spec.init.gain + spec.init.mean / math.sqrt(fan_in), bias
+
+
+def _rai(weight: Tensor, with_bias: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Weights and bias ~ N(0, .6007²/fan_in), then one random entry of each unit ~ Beta(2, 1)."""
+    units, fan_in = len(weight), weight[0].numel()
+    entries = torch.empty(units, fan_in + with_bias)
+    entries.normal_(0.0, RAI_DEVIATION / math.sqrt(fan_in), generator=generator)
+    chosen = torch.randint(entries.shape[1], (units, 1), generator=generator)
+    beta = torch.rand(units, 1, generator=generator).sqrt()  # P(√U <= x) = x², the law Beta(2, 1)
+    entries.scatter_(1, chosen, beta)
+    bias = entries[:, fan_in] if with_bias else torch.zeros(units)
+    return entries[:, :fan_in].reshape(weight.shape), bias

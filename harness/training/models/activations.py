@@ -1,0 +1,85 @@
+"""The activation of a configuration as a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from harness.config.errors import ConfigError, did_you_mean
+from harness.config.schema import Activation, Scaled, Sloped, Softplus
+from harness.hooks.crelu import CReLU
+
+PLAIN: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "selu": nn.SELU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "mish": nn.Mish,
+    "relu6": nn.ReLU6,
+    "hardswish": nn.Hardswish,
+    "crelu": CReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+}
+
+
+def make_activation(activation: Activation, units: int) -> nn.Module:
+    """A fresh activation module, never in place: the pre-activation is what gets observed.
+
+    Args:
+        activation: the choice and its parameters.
+        units: width of the pre-activation; PReLU has one slope for each.
+
+    Raises:
+        ConfigError: there is no such activation.
+
+    Example:
+        >>> from harness.config import compose
+        >>> make_activation(compose(["activation=leaky_relu"]).activation, 8)
+        LeakyReLU(negative_slope=0.01)
+    """
+    match activation:
+        case Sloped(name="leaky_relu"):
+            return nn.LeakyReLU(activation.slope)
+        case Sloped(name="prelu"):
+            return nn.PReLU(num_parameters=units, init=activation.slope)
+        case Scaled(name="elu"):
+            return nn.ELU(activation.alpha)
+        case Scaled(name="celu"):
+            return nn.CELU(activation.alpha)
+        case Softplus():
+            return nn.Softplus(beta=activation.beta)
+    if activation.name in PLAIN:
+        return PLAIN[activation.name]()
+    raise ConfigError(
+        "activation",
+        expected=f"one of {', '.join(sorted(PLAIN))}",
+        came=activation.name,
+        hint=did_you_mean(activation.name, PLAIN),
+    )
+
+
+def widening(activation: Activation) -> int:
+    """Outputs per unit: 2 for CReLU, else 1.
+
+    Example:
+        >>> from harness.config import compose
+        >>> widening(compose(["activation=crelu"]).activation)
+        2
+    """
+    return 2 if activation.name == "crelu" else 1
+
+
+def refuse_widening(activation: Activation, where: str) -> None:
+    """Refuse CReLU where the activation's output is added to something of the unwidened shape.
+
+    Raises:
+        ConfigError: key `activation`.
+    """
+    if widening(activation) != 1:
+        raise ConfigError(
+            "activation",
+            f"{activation.name} doubles the width, which the shortcuts of {where} cannot follow",
+            hint="Choose another activation, or a network without shortcuts around the activation.",
+        )
