@@ -1,6 +1,6 @@
 """From a command line to a checked RunSpec, its run id and its folder; no torch."""
 
-from harness.config.compose import asks_for_sweep, compose, config_dir, groups, plan, register_schema
+from harness.config.compose import asks_for_sweep, checked, compose, config_dir, groups, plan, register_schema
 from harness.config.errors import ConfigError, did_you_mean
 from harness.config.identity import run_folder, run_id
 from harness.config.schema import RunSpec
@@ -10,6 +10,7 @@ __all__ = [
     "ConfigError",
     "RunSpec",
     "asks_for_sweep",
+    "checked",
     "compose",
     "config_dir",
     "did_you_mean",

@@ -110,8 +110,17 @@ def _one(overrides: tuple[str, ...]) -> RunSpec:
     for text, override in zip(overrides, parsed, strict=True):
         if text not in choices:
             _set(config, override)
+    return checked(config)
+
+
+def checked(config: DictConfig) -> RunSpec:
+    """A composed configuration as a RunSpec.
+
+    Raises:
+        ConfigError: a missing value, or one out of range.
+    """
     try:
-        spec = cast(RunSpec, OmegaConf.to_object(config))
+        spec = cast("RunSpec", OmegaConf.to_object(config))
     except MissingMandatoryValue as error:
         key = str(error.full_key)
         raise ConfigError(key, "a value is needed", hint=f"Give it with {key}=…") from None

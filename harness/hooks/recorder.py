@@ -201,6 +201,11 @@ class Recorder:
         parts = [frame(columns, self._thresholds) for columns in self._history]
         return pd.concat(parts, ignore_index=True)
 
+    def drain(self) -> pd.DataFrame:
+        """The censuses since the last call, which then leave the history: for loops that keep them elsewhere."""
+        drained, self._history = self.history(), []
+        return drained
+
     def state_dict(self) -> dict[str, Any]:
         """Steps and running windows (tensors and plain values): enough to continue them elsewhere."""
         return {"steps": self._steps, "stream": self._stream.state_dict(), "probe": self._probed.state_dict()}

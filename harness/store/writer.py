@@ -30,6 +30,10 @@ class TableWriter:
     def __init__(self, folder: Path, name: str, position: int = 0) -> None:
         self._schema = TABLES[name]
         self._stream, self._parquet = folder / f"{name}.arrows", folder / f"{name}.parquet"
+        if position and not self._stream.exists() and self._parquet.exists():
+            self._finished: int | None = position  # killed while finishing: this table already is what it shall be
+            return
+        self._finished = None
         self._file: BinaryIO = self._stream.open("r+b" if position else "wb")
         self._file.truncate(position)
         self._file.seek(position)
@@ -40,7 +44,7 @@ class TableWriter:
     @property
     def position(self) -> int:
         """Bytes written so far: what a checkpoint has to remember."""
-        return self._file.tell()
+        return self._file.tell() if self._finished is None else self._finished
 
     def append(self, columns: Mapping[str, Any]) -> None:
         """Write rows; they are in the hands of the operating system when this returns.
@@ -60,6 +64,9 @@ class TableWriter:
 
     def finish(self) -> None:
         """Turn the stream into one Parquet file and remove it."""
+        if self._finished is not None:
+            return
+        self._finished = self.position
         self._file.close()
         table = read_stream(self._stream)
         floats = [f.name for f in self._schema if pa.types.is_floating(f.type)]
@@ -76,7 +83,8 @@ class TableWriter:
 
     def close(self) -> None:
         """Leave the stream as it is."""
-        self._file.close()
+        if self._finished is None:
+            self._file.close()
 
 
 def read_table(folder: Path, name: str) -> pa.Table:

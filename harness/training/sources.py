@@ -216,7 +216,8 @@ def _unavailable(name: str, family: Any, root: str, error: Exception) -> ConfigE
 def _users(path: str) -> RawData:
     names = ("x_train", "y_train", "x_test", "y_test")
     try:
-        with np.load(Path(path).expanduser(), allow_pickle=False) as file:
+        # Opened here, since NumPy leaves a damaged file open.
+        with Path(path).expanduser().open("rb") as stored, np.load(stored, allow_pickle=False) as file:
             if absent := [name for name in names if name not in file.files]:
                 raise _malformed(path, f"{', '.join(absent)} is missing")
             found = {name: file[name] for name in names}

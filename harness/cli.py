@@ -1,0 +1,86 @@
+"""`harness`: one run, or a sweep with -m."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import replace
+
+import hydra
+from omegaconf import DictConfig
+
+from harness.config import ConfigError, asks_for_sweep, checked, compose, config_dir, plan, register_schema
+from harness.console import about, progress, show, show_sweep
+from harness.sweeps.job import check_jobs, missing, run_job, stored
+
+HYDRAS_OWN = {"--hydra-help", "--info", "-i", "--cfg", "-c", "--shell-completion", "-sc", "--package", "-p", "--resolve"}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point; exits with 0 for a result (a diverged run is one), 1 for a failed run, 2 for a wrong command."""
+    try:
+        code = run(sys.argv[1:] if argv is None else argv)
+    except ConfigError as error:
+        if os.environ.get("HARNESS_DEBUG"):
+            raise
+        print(f"harness: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("harness: interrupted; the same command continues.", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def run(argv: list[str]) -> int:
+    """Carry out a command line and return its exit code.
+
+    Raises:
+        ConfigError: what the user typed cannot be run; nothing was written.
+    """
+    words = {word.split("=", 1)[0] for word in argv if word.startswith("-")}
+    if words & {"--help", "-h", "--version"}:
+        print(about(version="--version" in words))
+        return 0
+    if words & HYDRAS_OWN:
+        return _hydra(argv)
+    if words - {"-m", "--multirun"}:
+        unknown = sorted(words - {"-m", "--multirun"})[0]
+        raise ConfigError(unknown, "there is no such option", hint="harness --help shows what there is.")
+    overrides = [word for word in argv if not word.startswith("-")]
+    if words or asks_for_sweep(overrides):
+        return _sweep(overrides, argv if words else [*argv, "-m"])
+    spec = compose(overrides)
+    signal.signal(signal.SIGTERM, _interrupt)
+    outcome = run_job(spec, progress())
+    show(spec, outcome)
+    return 1 if outcome.state == "failed" else 0
+
+
+def _sweep(overrides: list[str], argv: list[str]) -> int:
+    """Check every job, let Hydra's launcher run them, then say from the disk what became of each."""
+    specs = plan(overrides, multirun=True)
+    check_jobs(specs)
+    _hydra(argv)
+    outcomes = [stored(replace(spec, force=False)) or missing(spec) for spec in specs]
+    show_sweep(specs, outcomes)
+    return 1 if any(outcome.state == "failed" for outcome in outcomes) else 0
+
+
+def _hydra(argv: list[str]) -> int:
+    """Hydra's own application around `_task`."""
+    register_schema()
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    sys.argv = [sys.argv[0], *argv]
+    hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(_task)()
+    return 0
+
+
+def _task(config: DictConfig) -> str:
+    """One job of a launcher. Never raises for a failure: the run's folder says what happened."""
+    return run_job(checked(config), None).state
+
+
+def _interrupt(*_: object) -> None:
+    """SIGTERM ends a run like Ctrl-C: with a checkpoint."""
+    raise KeyboardInterrupt

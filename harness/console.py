@@ -1,0 +1,146 @@
+"""What the command `harness` shows: help, progress, the view of a run, the summary of a sweep."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from harness.config import RunSpec, compose, groups, run_folder, to_mapping
+from harness.sweeps.job import Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FOOTER = """\
+One run:     harness data=mnist model=cnn optim=adam optim.lr=0.01 bias.offset=-0.5
+A sweep:     harness -m optim.lr=0.01,0.1,1 activation=relu,leaky_relu 'seed=range(4)'
+Afterwards:  harness-tools report runs        tensorboard --logdir runs"""
+
+
+def about(*, version: bool = False) -> str:
+    """Help, with every group and every value; or the version."""
+    from harness import __version__
+
+    if version:
+        return f"harness {__version__}"
+    import yaml
+
+    choices = "\n".join(f"  {group + '=':<12}{' | '.join(names)}" for group, names in groups().items() if names)
+    values = yaml.safe_dump(to_mapping(compose()), sort_keys=False)
+    return (
+        "harness trains a network, watches every unit at every step, and says which are dead, how sure that "
+        f"is, and when they died.\n\nChoose a group:\n{choices}\n\nSet a value (group.key=value); the default "
+        f"run is:\n\n{_indented(values)}\n{FOOTER}"
+    )
+
+
+def show(spec: RunSpec, outcome: Outcome) -> None:
+    """The view of one run, from its folder."""
+    from harness.detector.states import Thresholds
+    from harness.report.tables import run_view
+    from harness.store.runs import Run
+
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    if outcome.state == "failed":
+        console.print(f"[bold red]failed[/]: {outcome.error}\nThe traceback is in {outcome.path / 'error.txt'}.")
+        return
+    run = Run(outcome.path)
+    final = run.status.get("final") or {}
+    console.print(
+        run_view(
+            run.census,
+            title=title(spec),
+            thresholds=Thresholds(rare=spec.detect.rare, confidence=spec.detect.confidence),
+            healthy=spec.detect.healthy,
+            accuracy=final.get("accuracy"),
+            diverged_at=run.status.get("diverged_at"),
+        )
+    )
+    if outcome.stored:
+        console.print("This run was finished before: its stored result is shown (force=true trains it again).")
+    console.print(f"\nresults     {outcome.path}\ndashboard   tensorboard --logdir {spec.output}", soft_wrap=True)
+
+
+def title(spec: RunSpec) -> str:
+    """A run in a few words."""
+    parts = [spec.data.name, spec.model.name, spec.activation.name, f"{spec.optim.name} lr {spec.optim.lr:g}"]
+    if spec.bias.offset:
+        parts.append(f"bias {spec.bias.offset:+g}")
+    return " · ".join([*parts, f"seed {spec.seed}"])
+
+
+def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[Outcome]) -> None:
+    """One line per run, and which failed."""
+    from harness.store.folder import read_status
+
+    table = Table(title=f"{len(specs)} runs in {specs[0].output}", title_justify="left", title_style="bold")
+    for name in ("run", "status", "dead", "born dead", "died", "accuracy"):
+        table.add_column(name, justify="left" if name in ("run", "status") else "right", no_wrap=name == "run")
+    for spec, outcome in zip(specs, outcomes, strict=True):
+        final = (read_status(run_folder(spec)) or {}).get("final") or {}
+        keys = ("dead_fraction", "born_dead_fraction", "died_fraction", "accuracy")
+        table.add_row(outcome.path.name, outcome.state, *(_percent(final.get(k)) for k in keys))
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console.print(table)
+    for outcome in outcomes:
+        if outcome.error:
+            console.print(f"[bold red]{outcome.state}[/] {outcome.path}: {outcome.error}", soft_wrap=True)
+
+
+def progress() -> Callable[[RunSpec, int], Any] | None:
+    """The maker of a progress display on stderr, or None if that is no terminal."""
+    return Bar if sys.stderr.isatty() else None
+
+
+class Bar:
+    """Step, loss, accuracy, dead share and time left (a Listener of `harness.training.journal`)."""
+
+    def __init__(self, spec: RunSpec, total: int) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}  acc {task.fields[accuracy]}  dead {task.fields[dead]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        fields = {"loss": "-", "accuracy": "-", "dead": "-"}
+        self._task = self._bar.add_task(title(spec), total=total, **fields)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def tick(self, step: int) -> None:
+        self._bar.update(self._task, completed=step)
+
+    def steps(self, rows: pd.DataFrame) -> None:
+        last = rows.tail(20)
+        loss, accuracy = f"{last['loss'].mean():.3f}", _percent(last["accuracy"].mean())
+        self._bar.update(self._task, loss=loss, accuracy=accuracy)
+
+    def census(self, rows: pd.DataFrame) -> None:
+        from harness.detector.lifetimes import one_evidence
+        from harness.detector.states import dead_fraction
+
+        self._bar.update(self._task, dead=_percent(dead_fraction(one_evidence(rows))))
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None or share != share else f"{100 * share:.1f} %"
+
+
+def _indented(text: str) -> str:
+    return "".join(f"  {line}\n" for line in text.splitlines())

@@ -1,0 +1,1 @@
+"""Views of what the store holds: console, TensorBoard, figures. Rebuildable at any time."""

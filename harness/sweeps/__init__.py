@@ -1,0 +1,1 @@
+"""Jobs: how a specification becomes a finished run."""

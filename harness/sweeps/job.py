@@ -1,0 +1,225 @@
+"""One job: recognise a finished run, else train it, and leave a status whatever happens."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.config import ConfigError, RunSpec, run_folder, to_mapping
+from harness.detector.states import Thresholds
+from harness.detector.verdict import verdict
+from harness.store.folder import RunFolder, read_status
+from harness.store.schema import COMPLETE
+from harness.store.writer import read_table
+
+PACKAGES = ("dying-relu-harness", "torch", "torchvision", "hydra-core", "numpy", "pandas", "pyarrow", "numba")
+Progress = Callable[[RunSpec, int], Any]  # (spec, total steps) → a listener that is a context manager
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes:
+        path: the run's folder.
+        state: its status.
+        stored: whether the result was there before.
+        error: one line, for a failed run.
+    """
+
+    path: Path
+    state: str
+    stored: bool = False
+    error: str = ""
+
+
+def check_output(spec: RunSpec) -> None:
+    """Raise ConfigError early, if results cannot be written."""
+    root = Path(spec.output).expanduser()
+    nearest = next(p for p in (root, *root.absolute().parents) if p.exists())
+    if not nearest.is_dir():
+        raise ConfigError("output", expected="a folder", came=f"{root} ({nearest} is a file)")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigError("output", f"{nearest} is not writable", hint="Give another folder with output=…")
+
+
+def stored(spec: RunSpec) -> Outcome | None:
+    """The outcome of a run that has a result already; torch is not needed to know."""
+    path = run_folder(spec)
+    state = (read_status(path) or {}).get("state")
+    return Outcome(path, state, stored=True) if state in COMPLETE and not spec.force else None
+
+
+def missing(spec: RunSpec) -> Outcome:
+    """The outcome of a run without a result."""
+    status = read_status(run_folder(spec)) or {}
+    return Outcome(run_folder(spec), status.get("state", "failed"), error=status.get("error") or "it did not run")
+
+
+def check_jobs(specs: Sequence[RunSpec]) -> None:
+    """Refuse a sweep early: output, data and networks of every job that has no result yet.
+
+    Raises:
+        ConfigError: one job cannot be run; nothing was written.
+    """
+    seen = set()
+    for spec in specs:
+        shape = repr((spec.data, spec.model, spec.activation, spec.device, spec.dtype))
+        if shape not in seen and stored(spec) is None:
+            seen.add(shape)
+            check_output(spec)
+            _prepare(spec)
+
+
+def run_job(spec: RunSpec, progress: Progress | None = None) -> Outcome:
+    """Train a run to its end, or continue it, or show that it is finished.
+
+    Args:
+        spec: the run.
+        progress: makes the display of a training, if there is one.
+
+    Returns:
+        The outcome; a failure is one of them, with its traceback in `error.txt` in the folder.
+
+    Raises:
+        ConfigError: what the user asked for cannot be run; nothing was written.
+        KeyboardInterrupt: after the state has been kept.
+    """
+    from filelock import FileLock, Timeout
+
+    found = stored(spec)
+    if found is not None:
+        return found
+    check_output(spec)
+    data = _prepare(spec)
+    folder = RunFolder(run_folder(spec))
+    try:
+        with FileLock(folder.path / ".lock", timeout=0):
+            return _train(spec, data, folder, progress)
+    except Timeout:
+        raise ConfigError(
+            "output", f"another process is training {folder.path} right now", hint="Wait for it, or change output."
+        ) from None
+
+
+def _prepare(spec: RunSpec) -> Any:
+    """Everything that can be wrong with data, device and model, before anything is written."""
+    from harness.training.data import load
+    from harness.training.loop import place
+    from harness.training.models import build
+
+    device, dtype = place(spec)
+    data = load(spec, device, dtype)
+    build(spec, data.shape, data.classes)
+    return data
+
+
+def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | None) -> Outcome:
+    from harness.training import checkpoint
+    from harness.training.loop import total_steps, train
+
+    if spec.force or not (folder.path / checkpoint.NAME).is_file():
+        folder.clear()
+    began, earlier = time.time(), folder.status.get("seconds", 0.0)
+    folder.write_config(to_mapping(spec))
+    folder.write_status("running", seed=spec.seed, versions=_versions(), hardware=_hardware(spec))
+    board = _board(spec, folder.path)
+    listeners = [view for view in (board,) if view is not None]
+
+    def seconds() -> float:
+        return round(earlier + time.time() - began, 3)
+
+    try:
+        display = None if progress is None else progress(spec, total_steps(spec, data))
+        if display is None:
+            ending = train(spec, data, folder, listeners)
+        else:
+            with display:
+                ending = train(spec, data, folder, [*listeners, display])
+    except KeyboardInterrupt:
+        folder.write_status("interrupted", seconds=seconds())
+        raise
+    except ConfigError:
+        raise
+    except Exception as error:
+        (folder.path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        line = f"{type(error).__name__}: {error}"
+        folder.write_status("failed", seconds=seconds(), error=line)
+        return Outcome(folder.path, "failed", error=line)
+    state = "finished" if ending.diverged_at is None else "diverged"
+    final, text = _final(spec, folder.path, ending.diverged_at)
+    if board is not None:
+        board.maps(read_table(folder.path, "census").to_pandas())
+        board.text("verdict", text, ending.steps)
+        board.close()
+    folder.write_status(
+        state,
+        seconds=seconds(),
+        steps=ending.steps,
+        diverged_at=ending.diverged_at,
+        final=final,
+        verdict=text,
+        error=None,
+    )
+    return Outcome(folder.path, state)
+
+
+def _final(spec: RunSpec, path: Path, diverged_at: int | None) -> tuple[dict[str, Any], str]:
+    """Final metrics, and the verdict in words."""
+    steps = read_table(path, "steps").to_pandas()
+    tested = steps.dropna(subset=["test_accuracy"])
+    finite = steps["loss"][steps["loss"].abs() < float("inf")]
+    final: dict[str, Any] = {
+        "loss": float(finite.iloc[-1]) if len(finite) else None,
+        "test_loss": _finite(tested["test_loss"].iloc[-1]) if len(tested) else None,
+        "accuracy": float(tested["test_accuracy"].iloc[-1]) if len(tested) else None,
+    }
+    history = read_table(path, "census").to_pandas()
+    if history.empty:
+        return final, "Nothing was recorded (record=off): no statement about dead units."
+    thresholds = Thresholds(rare=spec.detect.rare, confidence=spec.detect.confidence)
+    found = verdict(history, thresholds, healthy=spec.detect.healthy, diverged_at=diverged_at)
+    return final | found.metrics(), found.text
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if pd.notna(value) and abs(value) != float("inf") else None
+
+
+def _board(spec: RunSpec, path: Path) -> Any:
+    """TensorBoard's view; what an interrupted attempt had shown is written again from the store."""
+    if not spec.record.tensorboard:
+        return None
+    from harness.report.tensorboard import RunBoard
+
+    return RunBoard(path)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _hardware(spec: RunSpec) -> dict[str, Any]:
+    import torch
+
+    from harness.training.loop import place
+
+    device, _ = place(spec)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
+    return {"device": device.type, "name": name, "cores": os.cpu_count(), "platform": sys.platform}

@@ -1,0 +1,67 @@
+"""Checkpoints: whole or not at all, tensors and plain values only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from harness.hooks.recorder import Recorder
+from harness.store.files import whole
+
+NAME = "checkpoint.pt"
+
+
+def save(
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: Optimizer,
+    recorder: Recorder | None,
+    positions: dict[str, int],
+) -> None:
+    """Write everything that decides how training goes on.
+
+    Args:
+        folder: of the run.
+        step: completed steps.
+        model: its parameters and buffers are written.
+        optimizer: its state.
+        recorder: its running windows.
+        positions: table → bytes of its stream that belong to this checkpoint.
+    """
+    content = {
+        "step": step,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "recorder": None if recorder is None else recorder.state_dict(),
+        "positions": positions,
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    with whole(folder / NAME) as part:
+        torch.save(content, part)
+
+
+def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """The checkpoint's content, or None if there is no readable one."""
+    try:
+        return torch.load(folder / NAME, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError):
+        return None
+
+
+def restore(
+    content: dict[str, Any], model: nn.Module, optimizer: Optimizer, recorder: Recorder | None
+) -> None:
+    """Put a checkpoint's content back."""
+    model.load_state_dict(content["model"])
+    optimizer.load_state_dict(content["optimizer"])
+    if recorder is not None and content["recorder"] is not None:
+        recorder.load_state_dict(content["recorder"])
+    torch.set_rng_state(content["random"].cpu())
+    if content["random_cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([state.cpu() for state in content["random_cuda"]])

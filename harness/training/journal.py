@@ -1,0 +1,105 @@
+"""The journal of a run in training: rows go to its tables, and from there to whoever shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from torch import Tensor, stack
+
+from harness.store.folder import RunFolder
+from harness.store.schema import EVENTS, STEPS, TABLES
+from harness.store.writer import TableWriter
+
+
+class Listener(Protocol):
+    """A view of a run that is training. Rows are on disk before a listener hears of them."""
+
+    def tick(self, step: int) -> None:
+        """A step is done; called at every step."""
+
+    def steps(self, rows: pd.DataFrame) -> None:
+        """New rows of the table `steps`."""
+
+    def census(self, rows: pd.DataFrame) -> None:
+        """A new census."""
+
+
+class Journal:
+    """Buffers the scalars of every step on the device and writes them in blocks.
+
+    Args:
+        folder: of the run.
+        positions: of the streams at the checkpoint that is continued; empty to start anew.
+        listeners: told after each write.
+    """
+
+    def __init__(self, folder: RunFolder, positions: dict[str, int], listeners: Sequence[Listener]) -> None:
+        self._writers = {name: TableWriter(folder.path, name, positions.get(name, 0)) for name in TABLES}
+        self._listeners = listeners
+        self._rows: list[tuple[int, float, float]] = []
+        self._values: list[Tensor] = []
+        self._tests: dict[int, tuple[float, float]] = {}
+
+    def step(self, step: int, epoch: float, lr: float, loss: Tensor, accuracy: Tensor) -> None:
+        """Remember one step; `loss` and `accuracy` stay on their device until the next `flush`."""
+        self._rows.append((step, epoch, lr))
+        self._values.append(stack([loss.detach().double(), accuracy.double()]))
+        for listener in self._listeners:
+            listener.tick(step)
+
+    def test(self, step: int, loss: float, accuracy: float) -> None:
+        """The test set's result after `step` steps."""
+        self._tests[step] = (loss, accuracy)
+
+    def flush(self) -> int | None:
+        """Write what is buffered.
+
+        Returns:
+            The first step whose loss is not finite, which is the last one written; None if all are.
+        """
+        if not self._rows:
+            return None
+        values = stack(self._values).cpu().numpy()
+        bad = np.flatnonzero(~np.isfinite(values[:, 0]))
+        kept = len(values) if len(bad) == 0 else int(bad[0]) + 1
+        columns: dict[str, Any] = dict(zip(("step", "epoch", "lr"), zip(*self._rows[:kept], strict=True), strict=True))
+        columns |= {"loss": values[:kept, 0], "accuracy": values[:kept, 1]}
+        tests = [self._tests.pop(step, (np.nan, np.nan)) for step, _, _ in self._rows[:kept]]
+        columns["test_loss"], columns["test_accuracy"] = zip(*tests, strict=True)
+        diverged = None if len(bad) == 0 else self._rows[kept - 1][0]
+        self._rows, self._values = [], []
+        columns = {name: np.asarray(values) for name, values in columns.items()}
+        self._writers["steps"].append(columns)
+        frame = pd.DataFrame(columns)[STEPS.names]
+        for listener in self._listeners:
+            listener.steps(frame)
+        return diverged
+
+    def census(self, rows: pd.DataFrame) -> None:
+        """Write a census, one batch of rows."""
+        if len(rows):
+            self._writers["census"].append({name: rows[name].to_numpy() for name in rows})
+            for listener in self._listeners:
+                listener.census(rows)
+
+    def event(self, step: int, kind: str, *, site: str = "", units: int = 0, detail: str = "") -> None:
+        """Write that something happened."""
+        row = {"step": [step], "kind": [kind], "site": [site], "units": [units], "detail": [detail]}
+        self._writers["events"].append({name: row[name] for name in EVENTS.names})
+
+    @property
+    def positions(self) -> dict[str, int]:
+        return {name: writer.position for name, writer in self._writers.items()}
+
+    def finish(self) -> None:
+        """Turn the streams into Parquet files."""
+        for writer in self._writers.values():
+            writer.finish()
+
+    def close(self) -> None:
+        """Leave the streams, to be continued."""
+        for writer in self._writers.values():
+            writer.close()

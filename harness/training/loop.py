@@ -1,0 +1,252 @@
+"""One run, from its specification to a result on disk."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from harness.config import ConfigError, RunSpec
+from harness.config.schema import Device, Dtype
+from harness.detector.states import Thresholds
+from harness.detector.transitions import transitions
+from harness.detector.verdict import last_census
+from harness.hooks.recorder import Recorder
+from harness.hooks.schedule import due
+from harness.store.folder import RunFolder
+from harness.store.writer import read_table
+from harness.training import checkpoint
+from harness.training.data import Dataset
+from harness.training.initialisation import initialise
+from harness.training.journal import Journal, Listener
+from harness.training.models import build
+from harness.training.optimisation import factor, make_optimizer, set_learning_rate
+from harness.training.randomness import stream
+
+SMALL = ("mlp", "rnn")  # networks for which a second thread costs more than it brings
+DEVICE_LOOK = 25  # steps between two looks at the losses on a GPU
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a training ended: completed steps, and the step of the first non-finite loss, if any."""
+
+    steps: int
+    diverged_at: int | None
+
+
+def train(spec: RunSpec, data: Dataset, folder: RunFolder, listeners: Sequence[Listener] = ()) -> Ending:
+    """Train one run, or continue it from its checkpoint, and leave its tables on disk.
+
+    Args:
+        spec: the run.
+        data: as `harness.training.data.load` made it for this spec.
+        folder: of the run; a checkpoint in it is continued.
+        listeners: views that are told of new rows.
+
+    Raises:
+        ConfigError: the model cannot read the data, or similar.
+        KeyboardInterrupt: passed on after a checkpoint has been written.
+    """
+    device, dtype = place(spec)
+    with _reproducible(spec):
+        model = build(spec, data.shape, data.classes)
+        kept = checkpoint.load(folder.path, torch.device("cpu"))
+        if kept is None:
+            initialise(model, spec, data.batch(0, 0)[0].cpu())
+        model.to(device)
+        optimizer = make_optimizer(spec, model)
+        recorder = make_recorder(spec, model, optimizer, data) if spec.record.enabled else None
+        if kept is not None:
+            checkpoint.restore(kept, model, optimizer, recorder)
+        journal = Journal(folder, {} if kept is None else kept["positions"], listeners)
+        run = _Run(spec, data, model, optimizer, recorder, journal, folder)
+        run.step = 0 if kept is None else kept["step"]
+        try:
+            ending = run.train()
+            journal.finish()
+        finally:
+            journal.close()
+        return ending
+
+
+def place(spec: RunSpec) -> tuple[torch.device, torch.dtype]:
+    """Device and parameter dtype of a run.
+
+    Raises:
+        ConfigError: device=cuda where there is none.
+    """
+    gpu = torch.cuda.is_available()
+    if spec.device is Device.cuda and not gpu:
+        raise ConfigError("device", "no CUDA device is available", hint="Use device=auto or device=cpu.")
+    use = spec.device is not Device.cpu and gpu
+    return torch.device("cuda" if use else "cpu"), (
+        torch.float64 if spec.dtype is Dtype.float64 else torch.float32
+    )
+
+
+def make_recorder(spec: RunSpec, model: nn.Module, optimizer: torch.optim.Optimizer, data: Dataset) -> Recorder:
+    """The recorder of a run, as its `record` group asks."""
+    return Recorder(
+        model,
+        optimizer=optimizer,
+        census_every=spec.record.census_every,
+        probe=[x for x, _ in data.probe_batches()] if spec.record.probe else None,
+        gate_eps=spec.record.gate_eps,
+        gradients=spec.record.gradients,
+        thresholds=Thresholds(rare=spec.detect.rare, confidence=spec.detect.confidence),
+    )
+
+
+class _Run:
+    """The state of one training."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        data: Dataset,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        recorder: Recorder | None,
+        journal: Journal,
+        folder: RunFolder,
+    ) -> None:
+        self.spec, self.data, self.model, self.optimizer = spec, data, model, optimizer
+        self.recorder, self.journal, self.folder = recorder, journal, folder
+        self.total = total_steps(spec, data)
+        self.step = 0
+        self.latest: pd.DataFrame | None = None
+        device = place(spec)[0].type
+        self.autocast = torch.autocast(device, torch.bfloat16, enabled=spec.dtype is Dtype.bfloat16)
+        self.look_every = 1 if device == "cpu" else DEVICE_LOOK
+
+    def train(self) -> Ending:
+        """Every step that is left."""
+        if self.recorder is not None:
+            self.recorder.attach()
+            self.latest = last_census(read_table(self.folder.path, "census").to_pandas()) if self.step else None
+            self._write_censuses()
+        try:
+            return self._steps()
+        except KeyboardInterrupt:
+            self.save()
+            raise
+        finally:
+            if self.recorder is not None:
+                self.recorder.detach()
+
+    def _steps(self) -> Ending:
+        saved = time.monotonic()
+        while self.step < self.total:
+            if not self._one_step():
+                diverged = self.journal.flush() or self.step
+                self.journal.event(diverged, "diverged", detail="the loss or a parameter is not finite")
+                return Ending(self.step, diverged)
+            if time.monotonic() - saved >= self.spec.train.checkpoint_seconds:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+        return Ending(self.step, None)
+
+    def save(self) -> None:
+        """A checkpoint of this very moment."""
+        self.journal.flush()
+        positions = self.journal.positions
+        checkpoint.save(self.folder.path, self.step, self.model, self.optimizer, self.recorder, positions)
+
+    def _one_step(self) -> bool:
+        """One update; False, if the run has diverged."""
+        epoch, within = divmod(self.step, self.data.steps_per_epoch)
+        last = self.step + 1 == self.total
+        census = last or due(self.step + 1, self.spec.record.census_every, early=self.spec.record.early)
+        lr = self.spec.optim.lr * factor(self.spec.schedule, self.step, self.total)
+        set_learning_rate(self.optimizer, lr)
+        x, y = self.data.batch(epoch, within)
+        with self.autocast:
+            output = self.model(x)
+            loss = F.cross_entropy(output.float() if output.dtype == torch.bfloat16 else output, y)
+        accuracy = (output.detach().argmax(1) == y).float().mean()
+        self.journal.step(self.step + 1, (self.step + 1) / self.data.steps_per_epoch, lr, loss, accuracy)
+        look = census or (self.step + 1) % self.look_every == 0
+        if look and not math.isfinite(loss.item()):
+            return False
+        loss.backward()
+        if self.spec.train.clip_grad is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.train.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        if census and not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            return False
+        if within + 1 == self.data.steps_per_epoch or last:
+            self.journal.test(self.step, *evaluate(self.model, self.data))
+        every = self.spec.data.reshuffle_labels_every
+        if every and epoch and epoch % every == 0 and within == 0:
+            self.journal.event(self.step, "reshuffled_labels", detail=f"epoch {epoch}")
+        if self.recorder is not None:
+            self.recorder.step()
+            if census and self.step % self.spec.record.census_every:
+                self.recorder.census()
+            self._write_censuses()
+        if census:
+            self.journal.flush()
+        return True
+
+    def _write_censuses(self) -> None:
+        assert self.recorder is not None
+        census = self.recorder.drain()
+        if census.empty:
+            return
+        self.journal.census(census)
+        unseen = census[census["state"].eq("unobserved") & census["unit"].eq(-1)]["site"].unique()
+        if self.latest is None:
+            for site in self.recorder.sites:
+                if site.name in unseen:
+                    self.journal.event(self.step, "unobserved", site=site.name, detail=site.reason)
+        else:
+            for kind, site, units in transitions(self.latest, census):
+                self.journal.event(self.step, kind, site=site, units=units)
+        self.latest = census
+
+
+def total_steps(spec: RunSpec, data: Dataset) -> int:
+    """Optimizer steps of the whole run: the shorter of `train.epochs` and `train.max_steps`."""
+    by_epochs = spec.train.epochs * data.steps_per_epoch
+    return by_epochs if spec.train.max_steps is None else min(by_epochs, spec.train.max_steps)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: Dataset) -> tuple[float, float]:
+    """Mean loss and accuracy on the test set, in evaluation mode."""
+    model.eval()
+    losses, hits, inputs = [], [], 0
+    for x, y in data.test_batches():
+        output = model(x)
+        losses.append(F.cross_entropy(output, y, reduction="sum").double())
+        hits.append((output.argmax(1) == y).sum())
+        inputs += len(y)
+    model.train()
+    return torch.stack(losses).sum().item() / inputs, torch.stack(hits).sum().item() / inputs
+
+
+@contextmanager
+def _reproducible(spec: RunSpec) -> Iterator[None]:
+    """Threads, random state and algorithms of a run; the caller's come back afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(spec.train.threads or (1 if spec.model.name in SMALL else threads))
+    deterministic = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(stream(spec.seed, "global").initial_seed())
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic
