@@ -14,11 +14,22 @@ from harness.config import ConfigError, asks_for_sweep, checked, compose, config
 from harness.console import about, progress, show, show_sweep
 from harness.sweeps.job import check_jobs, missing, run_job, stored
 
-HYDRAS_OWN = {"--hydra-help", "--info", "-i", "--cfg", "-c", "--shell-completion", "-sc", "--package", "-p", "--resolve"}
+HYDRAS_OWN = {
+    "--hydra-help",
+    "--info",
+    "-i",
+    "--cfg",
+    "-c",
+    "--shell-completion",
+    "-sc",
+    "--package",
+    "-p",
+    "--resolve",
+}
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point; exits with 0 for a result (a diverged run is one), 1 for a failed run, 2 for a wrong command."""
+    """Exit with 0 for a result (a diverged run is one), 1 for a failed run, 2 for a wrong command line."""
     try:
         code = run(sys.argv[1:] if argv is None else argv)
     except ConfigError as error:

@@ -31,11 +31,12 @@ def about(*, version: bool = False) -> str:
         return f"harness {__version__}"
     import yaml
 
-    choices = "\n".join(f"  {group + '=':<12}{' | '.join(names)}" for group, names in groups().items() if names)
+    rows = [(f"{group}=", " | ".join(names)) for group, names in groups().items() if names]
+    choices = "\n".join(f"  {group:<12}{names}" for group, names in rows)
     values = yaml.safe_dump(to_mapping(compose()), sort_keys=False)
     return (
-        "harness trains a network, watches every unit at every step, and says which are dead, how sure that "
-        f"is, and when they died.\n\nChoose a group:\n{choices}\n\nSet a value (group.key=value); the default "
+        "harness trains a network, watches every unit at every step, and says which are dead, how sure "
+        f"that is, and when they died.\n\nChoose a group:\n{choices}\n\nSet a value (group.key=value); the default "
         f"run is:\n\n{_indented(values)}\n{FOOTER}"
     )
 
@@ -48,7 +49,9 @@ def show(spec: RunSpec, outcome: Outcome) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     if outcome.state == "failed":
-        console.print(f"[bold red]failed[/]: {outcome.error}\nThe traceback is in {outcome.path / 'error.txt'}.")
+        console.print(
+            f"[bold red]failed[/]: {outcome.error}\nThe traceback is in {outcome.path / 'error.txt'}."
+        )
         return
     run = Run(outcome.path)
     final = run.status.get("final") or {}
@@ -63,8 +66,12 @@ def show(spec: RunSpec, outcome: Outcome) -> None:
         )
     )
     if outcome.stored:
-        console.print("This run was finished before: its stored result is shown (force=true trains it again).")
-    console.print(f"\nresults     {outcome.path}\ndashboard   tensorboard --logdir {spec.output}", soft_wrap=True)
+        console.print(
+            "This run was finished before: its stored result is shown (force=true trains it again)."
+        )
+    console.print(
+        f"\nresults     {outcome.path}\ndashboard   tensorboard --logdir {spec.output}", soft_wrap=True
+    )
 
 
 def title(spec: RunSpec) -> str:
@@ -81,7 +88,9 @@ def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[Outcome]) -> None:
 
     table = Table(title=f"{len(specs)} runs in {specs[0].output}", title_justify="left", title_style="bold")
     for name in ("run", "status", "dead", "born dead", "died", "accuracy"):
-        table.add_column(name, justify="left" if name in ("run", "status") else "right", no_wrap=name == "run")
+        table.add_column(
+            name, justify="left" if name in ("run", "status") else "right", no_wrap=name == "run"
+        )
     for spec, outcome in zip(specs, outcomes, strict=True):
         final = (read_status(run_folder(spec)) or {}).get("final") or {}
         keys = ("dead_fraction", "born_dead_fraction", "died_fraction", "accuracy")
@@ -111,8 +120,7 @@ class Bar:
             console=Console(stderr=True),
             transient=True,
         )
-        fields = {"loss": "-", "accuracy": "-", "dead": "-"}
-        self._task = self._bar.add_task(title(spec), total=total, **fields)
+        self._task = self._bar.add_task(title(spec), total=total, loss="-", accuracy="-", dead="-")
 
     def __enter__(self) -> Self:
         self._bar.start()

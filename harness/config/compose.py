@@ -202,7 +202,11 @@ def _set(config: DictConfig, override: Override) -> None:
     known = _leaf_keys(config)
     if leaf == "name" and parent in groups():
         raise ConfigError(key, "the choice is made by the group", hint=f"Write {parent}={value}.")
-    if not isinstance(node, DictConfig) or leaf not in list(node) or isinstance(node._get_node(leaf), DictConfig):
+    if (
+        not isinstance(node, DictConfig)
+        or leaf not in list(node)
+        or isinstance(node._get_node(leaf), DictConfig)
+    ):
         if key in {k.rpartition(".")[0] for k in known}:
             raise ConfigError(
                 key, "this is a group", hint=f"Choose with {key}=choice or set {key}.name_of_a_key=value."

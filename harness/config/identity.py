@@ -14,7 +14,14 @@ from harness.config.stored import flatten, to_mapping
 FORMAT = 1  # raise it when the meaning of a configuration changes: old results are then not reused
 
 #: What does not change a run's result: where things lie, and how they are shown.
-WITHOUT_EFFECT = ("output", "force", "data.root", "data.path", "record.tensorboard", "train.checkpoint_seconds")
+WITHOUT_EFFECT = (
+    "output",
+    "force",
+    "data.root",
+    "data.path",
+    "record.tensorboard",
+    "train.checkpoint_seconds",
+)
 WITHOUT_EFFECT_GROUPS = ("detect.",)
 
 

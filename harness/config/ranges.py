@@ -43,7 +43,11 @@ class Limits:
         (None, None)
         """
         words = {"above": "above", "at_least": "at least", "below": "below", "at_most": "at most"}
-        bounds = [f"{words[name]} {_short(getattr(self, name))}" for name in words if getattr(self, name) is not None]
+        bounds = [
+            f"{words[name]} {_short(getattr(self, name))}"
+            for name in words
+            if getattr(self, name) is not None
+        ]
         if self.one_of is not None:
             return f"one of {', '.join(map(str, self.one_of))}"
         text = " and ".join(bounds) or "finite"

@@ -231,7 +231,7 @@ class Momentum(Optim):
 class Adam(Optim):
     """Adam and AdamW."""
 
-    betas: list[float] = limits(at_least=0, below=1, length=2)
+    betas: list[float] = limits(at_least=0, below=1, length=2)  # noqa: RUF009 (a field, as all above)
 
 
 @dataclass

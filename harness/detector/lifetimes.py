@@ -28,7 +28,8 @@ def lifetimes(history: pd.DataFrame) -> pd.DataFrame:
 
     Example:
         >>> states = ["active", "dead", "active", "dead"]
-        >>> h = pd.DataFrame({"evidence": "stream", "step": [0, 10, 20, 30], "site": "a", "unit": 0, "state": states})
+        >>> h = pd.DataFrame({"step": [0, 10, 20, 30], "state": states})
+        >>> h = h.assign(evidence="stream", site="a", unit=0)
         >>> lifetimes(h)[["died_at", "revived_at", "deaths"]].iloc[0].tolist()
         [10, 20, 2]
     """

@@ -154,7 +154,11 @@ def sentence(units: pd.DataFrame) -> str:
         return "Nothing was observed: no statement about dead units can be made."
     dead, total = int((observed["state"] == "dead").sum()), len(observed)
     n = f"n = {_span(observed['n'])}"
-    bound = f", rate < {100 * observed.loc[observed['state'] == 'dead', 'rate_upper'].max():.2g} %" if dead else ""
+    bound = (
+        f", rate < {100 * observed.loc[observed['state'] == 'dead', 'rate_upper'].max():.2g} %"
+        if dead
+        else ""
+    )
     text = f"{dead:,} of {total:,} units dead ({100 * dead / total:.1f} %; {n}{bound})."
     broken = int((observed["state"] == "non_finite").sum())
     text += f" {broken:,} with NaN or infinite pre-activations." if broken else ""

@@ -94,8 +94,11 @@ def last_census(history: pd.DataFrame) -> pd.DataFrame:
 
 
 def site_table(history: pd.DataFrame, thresholds: Thresholds | None = None) -> pd.DataFrame:
-    """One row per site: `summarise` of the last census, with born dead, died, revived, and the stream's
-    starved units and gradients.
+    """One row per site: the last census, births and deaths, and the stream's gradients.
+
+    Returns:
+        The columns of `summarise`, with born_dead, died, revived; starved and grad_rms from the latest
+        census of the stream, since a probe has no backward.
     """
     history = classify(history, thresholds)
     table = summarise(last_census(history)).set_index("site")
@@ -125,7 +128,9 @@ def _words(
     parts = []
     if diverged_at is not None:
         at = f"step {int(last['step'].iloc[0]):,}" if len(last) else "none"
-        parts.append(f"Diverged: the loss was not finite at step {diverged_at:,}. At the last good census ({at}):")
+        parts.append(
+            f"Diverged: the loss was not finite at step {diverged_at:,}. At the last good census ({at}):"
+        )
     elif np.isnan(fraction):
         parts.append("No verdict:")
     elif fraction >= 0.5:
@@ -145,7 +150,11 @@ def _words(
     if died:
         steps = lives["died_at"].dropna().astype(int)
         first, half, end = int(steps.min()), int(steps.quantile(0.5, "lower")), int(steps.max())
-        when = f"at step {first:,}" if first == end else f"in steps {first:,} to {end:,}, half of them by {half:,}"
+        when = (
+            f"at step {first:,}"
+            if first == end
+            else f"in steps {first:,} to {end:,}, half of them by {half:,}"
+        )
         parts.append(f"{died:,} died {when}.")
     if revived:
         parts.append(f"{revived:,} revived at some time.")

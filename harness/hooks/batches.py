@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,11 @@ def as_batches(batches: Batch | Iterable[Batch]) -> Iterable[Batch]:
         TypeError: not iterable.
     """
     if isinstance(batches, Tensor | Mapping):
-        return [batches]
+        return [cast("Batch", batches)]
     if not isinstance(batches, Iterable):
-        raise TypeError(f"batches: expected a tensor or an iterable of batches, but got {type(batches).__name__}")
-    return batches
+        came = type(batches).__name__
+        raise TypeError(f"batches: expected a tensor or an iterable of batches, but got {came}")
+    return cast("Iterable[Batch]", batches)
 
 
 def call(model: nn.Module, batch: Batch, device: torch.device | None) -> Any:
@@ -52,9 +53,10 @@ def device_of(model: nn.Module) -> torch.device | None:
 
 @contextmanager
 def evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode in which nothing lasting changes: each module's mode and all random states come back."""
+    """Evaluation mode in which nothing lasting changes: all modes and random states come back."""
     modes = [(module, module.training) for module in model.modules()]
-    cuda = [d.index for d in {t.device for t in model.parameters()} if d.type == "cuda" and d.index is not None]
+    devices = {p.device for p in model.parameters()}
+    cuda = [device.index for device in devices if device.type == "cuda" and device.index is not None]
     with torch.random.fork_rng(devices=cuda):
         model.eval()
         try:

@@ -40,7 +40,10 @@ def _rrelu(a: Arguments, eps: float) -> Gate:
 #: canonical name -> (parameter names after the input, gate from the bound arguments)
 FUNCTIONS: dict[str, tuple[Sequence[str], Callable[[Arguments, float], Gate | None]]] = {
     "relu": ((), lambda a, eps: act.zero_side(0.0, eps)),
-    "leaky_relu": (("negative_slope",), lambda a, eps: act.zero_side(_number(a, "negative_slope", 0.01), eps)),
+    "leaky_relu": (
+        ("negative_slope",),
+        lambda a, eps: act.zero_side(_number(a, "negative_slope", 0.01), eps),
+    ),
     "rrelu": (("lower", "upper"), _rrelu),
     "prelu": (("weight",), lambda a, eps: act.prelu(a["weight"], eps)),
     "elu": (("alpha",), lambda a, eps: act.exponential(_number(a, "alpha", 1.0), 1.0, eps)),
@@ -81,7 +84,7 @@ def _table() -> dict[Any, str]:
     found: dict[Any, str] = {}
     spellings = [*((name, name) for name in FUNCTIONS), *ALIASES.items()]
     for spelled, name in spellings:
-        for owner in (torch, F, Tensor, torch.special, torch._C._nn):
+        for owner in (torch, F, Tensor, torch.special, vars(torch._C)["_nn"]):
             for suffix in ("", "_"):
                 function = getattr(owner, spelled + suffix, None)
                 if callable(function):
@@ -92,7 +95,9 @@ def _table() -> dict[Any, str]:
 TABLE = _table()
 
 
-def bound(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, Tensor, Arguments] | None:
+def bound(
+    function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[str, Tensor, Arguments] | None:
     """Key, pre-activation and bound arguments, if the function is an activation; else None."""
     name = TABLE.get(function)
     if name is None:

@@ -72,7 +72,7 @@ def observe(z: Tensor, gate: Gate) -> Reduction:
 
 
 def observe_gradient(gradient: Tensor) -> Any:
-    """Per-unit sum of squares of a gradient of shape (A, F) or (A, F, P), float64, exactly 0 iff all are 0."""
+    """Per-unit sum of squares of a gradient (A, F) or (A, F, P), float64; exactly 0 iff all are 0."""
     if not _compiled(gradient):
         wide = gradient.detach().to(torch.float64)
         return wide.square().sum(_others(wide))
@@ -135,9 +135,7 @@ def _is_open_typed(v, bounds, j):
         return lambda v, bounds, j: v > bounds[j]
     if len(bounds) == 1:
         return lambda v, bounds, j: v > bounds[0]
-    return lambda v, bounds, j: (
-        (v > bounds[0]) & (v < bounds[1]) & ((v < bounds[2]) | (v > bounds[3]))
-    )
+    return lambda v, bounds, j: (v > bounds[0]) & (v < bounds[1]) & ((v < bounds[2]) | (v > bounds[3]))
 
 
 @nb.njit(nogil=True, cache=True, fastmath=REORDER | {"nnan"})

@@ -79,7 +79,9 @@ class Recorder:
         if observe not in OBSERVE:
             raise ValueError(f"observe: expected one of {', '.join(OBSERVE)}, but got {observe!r}")
         if census_every is not None and (not isinstance(census_every, int) or census_every < 1):
-            raise ValueError(f"census_every: expected a whole number above 0 or None, but got {census_every!r}")
+            raise ValueError(
+                f"census_every: expected a whole number above 0 or None, but got {census_every!r}"
+            )
         if not gate_eps >= 0:
             raise ValueError(f"gate_eps: expected a number at least 0, but got {gate_eps!r}")
         self._model = model
@@ -125,7 +127,9 @@ class Recorder:
             RuntimeError: already attached.
         """
         if self._attached:
-            raise RuntimeError("this Recorder is already attached: leave its block first, or make another one")
+            raise RuntimeError(
+                "this Recorder is already attached: leave its block first, or make another one"
+            )
         self._attached = True
         self._taps.attach()
         if self._gradients:
@@ -170,13 +174,15 @@ class Recorder:
         """
         if not self._attached:
             if self._latest is None:
-                raise RuntimeError("census() came before anything was recorded: use `with Recorder(...)` first")
+                raise RuntimeError(
+                    "census() came before anything was recorded: use `with Recorder(...)` first"
+                )
             return self._latest
         unseen = self._taps.unseen()
         if not self._stream.sites and not unseen:
             raise ValueError(
-                "no activation was seen in this model: expected modules such as nn.ReLU or calls such as F.relu "
-                "in its forward. Did a forward run in the observed mode?"
+                "no activation was seen in this model: expected modules such as nn.ReLU or calls such as F.relu"
+                " in its forward. Did a forward run in the observed mode?"
             )
         self._warn(unseen)
         columns = self._stream.close(self._steps, unseen, self._incoming.close if self._gradients else None)
@@ -202,7 +208,7 @@ class Recorder:
         return pd.concat(parts, ignore_index=True)
 
     def drain(self) -> pd.DataFrame:
-        """The censuses since the last call, which then leave the history: for loops that keep them elsewhere."""
+        """The censuses since the last call; they leave the history, to be kept elsewhere."""
         drained, self._history = self.history(), []
         return drained
 

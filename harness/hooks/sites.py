@@ -103,7 +103,12 @@ def as_units(z: Tensor, axis: int) -> Tensor:
     units = z.shape[axis]
     if axis == -1:
         return z.reshape(-1, units) if z.numel() else z.new_empty(0, units)
-    if z.ndim == 4 and axis == -3 and not z.is_contiguous() and z.is_contiguous(memory_format=torch.channels_last):
+    if (
+        z.ndim == 4
+        and axis == -3
+        and not z.is_contiguous()
+        and z.is_contiguous(memory_format=torch.channels_last)
+    ):
         return z.permute(0, 2, 3, 1).reshape(-1, units)
     positions = 1
     for size in z.shape[axis + 1 :]:

@@ -159,9 +159,11 @@ def to_state(statistics: UnitStatistics) -> dict[str, Any]:
 
 def from_state(state: Mapping[str, Any], device: torch.device | str = "cpu") -> UnitStatistics:
     """The statistics that `to_state` wrote."""
-    return UnitStatistics(
-        **{n: v.to(device, copy=True) if isinstance(v, Tensor) else v for n, v in state.items()}
-    )
+    moved: dict[str, Any] = {
+        name: value.to(device, copy=True) if isinstance(value, Tensor) else value
+        for name, value in state.items()
+    }
+    return UnitStatistics(**moved)
 
 
 def _copy(value: Any) -> Any:

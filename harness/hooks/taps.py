@@ -253,7 +253,9 @@ class Taps:
         known = lookup(module)
         assert known is not None  # only activation modules bear this hook
         name, gate_of = known
-        self._observed(module, self._names[module] or f":{name}", name, z, partial(gate_of, module), recomputing)
+        self._observed(
+            module, self._names[module] or f":{name}", name, z, partial(gate_of, module), recomputing
+        )
 
     def _activated(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._inside:
@@ -326,7 +328,9 @@ class Taps:
         if shown in self._axes:
             given = self._axes[shown]
             if not -z.ndim <= given < z.ndim:
-                raise ValueError(f"axis[{shown!r}]: expected an axis of a {z.ndim}-axis tensor, but got {given}")
+                raise ValueError(
+                    f"axis[{shown!r}]: expected an axis of a {z.ndim}-axis tensor, but got {given}"
+                )
             axis = given - z.ndim if given >= 0 else given
         axis = max(axis, -z.ndim)
         site = _Open(len(self._sites), z.shape[axis] if z.ndim else 1, axis)

@@ -13,7 +13,8 @@ from harness.detector.lifetimes import one_evidence
 from harness.report.style import DEAD, RC, UNOBSERVED
 
 READ_RATES = (
-    "Read it as: one line per unit, sorted by its last rate; black = the gate opened on no input at that census."
+    "Read it as: one line per unit, sorted by its last rate; "
+    "black = the gate opened on no input at that census."
 )
 
 
@@ -31,7 +32,7 @@ def rate_map(history: pd.DataFrame, *, site: str | None = None, title: str = "")
     rows = one_evidence(history)
     rows = rows[rows["unit"] >= 0]
     names = [site] if site is not None else list(rows["site"].unique())
-    if rows.empty or site is not None and site not in set(rows["site"]):
+    if rows.empty or (site is not None and site not in set(rows["site"])):
         raise ValueError(f"rate_map: nothing was observed{f' at {site!r}' if site else ''}")
     with mpl.rc_context(RC):
         figure = Figure(figsize=(max(4.2, min(3.2 * len(names), 14)), 4.0), layout="constrained")
@@ -41,7 +42,9 @@ def rate_map(history: pd.DataFrame, *, site: str | None = None, title: str = "")
         for axis, name in zip(axes, names, strict=True):
             part = rows[rows["site"] == name]
             grid = part.pivot(index="unit", columns="step", values="rate")
-            dead = part.assign(dead=part["state"] == "dead").pivot(index="unit", columns="step", values="dead")
+            dead = part.assign(dead=part["state"] == "dead").pivot(
+                index="unit", columns="step", values="dead"
+            )
             order = np.lexsort([grid.iloc[:, k].fillna(-1) for k in range(grid.shape[1])])[::-1]
             image = axis.imshow(
                 grid.to_numpy()[order], aspect="auto", vmin=0, vmax=1, cmap=colours, interpolation="nearest"

@@ -17,7 +17,7 @@ COLOURS = {
 DEAD = "#111111"  # a unit that never opened: darker than any rate
 UNOBSERVED = "#d9d9d9"
 
-RC: dict[str, Any] = {
+RC: Any = {
     "figure.dpi": 110,
     "savefig.dpi": 150,
     "font.size": 9,

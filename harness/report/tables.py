@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -43,21 +44,30 @@ def sites(table: pd.DataFrame, found: Verdict, title: str) -> Table:
     shown = [c for c in COUNTS if c in ("dead", "born_dead", "died", "revived") or table[c].any()]
     evidence = {"probe": "held-out probe", "stream": "training stream"}[found.evidence]
     view = Table(
-        title=f"{title}\n[dim]step {found.step:,}, {evidence}[/dim]",
+        title=f"{title}\n[not bold dim]step {found.step:,}, {evidence}[/]",
         title_justify="left",
         title_style="bold",
+        box=SIMPLE_HEAD,
         show_footer=len(table) > 1,
     )
     view.add_column("site", footer="all", no_wrap=True)
-    for name, value in (("units", table["units"].sum()), *((c, table[c].sum()) for c in shown)):
-        view.add_column(name.replace("_", " "), justify="right", footer=f"{value:,}")
+    view.add_column("units", footer=f"{table['units'].sum():,}", justify="right")
+    view.add_column("dead %", footer=f"{_share(table['dead'].sum(), table['units'].sum())}", justify="right")
+    for name in shown:
+        view.add_column(
+            name.replace("_", " "), footer=f"{table[name].sum():,}", justify="right", no_wrap=True
+        )
     for name in ("n", "median rate", "gradient"):
-        view.add_column(name, justify="right")
+        view.add_column(name, justify="right", no_wrap=True)
     for row in table.to_dict("records"):
+        hidden = row["units"] == 0
+        share = _share(row["dead"], row["units"])
+        unhealthy = not hidden and row["dead"] / row["units"] > HEALTHY
         view.add_row(
             row["site"],
-            f"{row['units']:,}",
-            *(_count(row[c], row["units"], c) for c in shown),
+            "-" if hidden else f"{row['units']:,}",
+            f"[bold red]{share}[/]" if unhealthy else share,
+            *("-" if hidden else f"{row[name]:,}" for name in shown),
             f"{row['n']:,}",
             "-" if pd.isna(row["rate"]) else f"{100 * row['rate']:.1f} %",
             "-" if pd.isna(row["grad_rms"]) else f"{row['grad_rms']:.1e}",
@@ -73,7 +83,5 @@ def words(found: Verdict, accuracy: float | None = None) -> Text:
     return text
 
 
-def _count(value: int, units: int, name: str) -> str:
-    share = value / units if units else 0.0
-    text = f"{value:,}" if not value else f"{value:,} ({100 * share:.0f} %)" if share >= 0.005 else f"{value:,} (<1 %)"
-    return f"[bold red]{text}[/]" if name == "dead" and share >= HEALTHY else text
+def _share(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f}" if whole else "unobserved"

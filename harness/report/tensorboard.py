@@ -13,16 +13,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary, SummaryMetadata
-from tensorboard.compat.proto.tensor_pb2 import TensorProto
-from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from harness.detector.lifetimes import one_evidence
 from harness.detector.states import dead_fraction
 from harness.report.plots import rate_map
+from harness.store.runs import Run
+
+# generated modules, whose names no type checker sees
+Event: Any = vars(event_pb2)["Event"]
+HistogramProto: Any = vars(summary_pb2)["HistogramProto"]
+Summary: Any = vars(summary_pb2)["Summary"]
+SummaryMetadata: Any = vars(summary_pb2)["SummaryMetadata"]
+TensorProto: Any = vars(tensor_pb2)["TensorProto"]
+TensorShapeProto: Any = vars(tensor_shape_pb2)["TensorShapeProto"]
+DT_STRING: int = vars(types_pb2)["DT_STRING"]
 
 BINS = np.linspace(0.0, 1.0, 31)  # of the rate histograms: fixed, so that runs can be compared
 MAPS = 8  # heat maps are drawn at the end; more sites than this share the largest ones
@@ -53,7 +59,9 @@ class RunBoard:
                 "loss/test": row["test_loss"],
                 "accuracy/test": row["test_accuracy"],
             }
-            self._scalars(int(row["step"]), {k: v for k, v in values.items() if not np.isnan(v) or k == "loss/train"})
+            self._scalars(
+                int(row["step"]), {k: v for k, v in values.items() if not np.isnan(v) or k == "loss/train"}
+            )
 
     def census(self, rows: pd.DataFrame) -> None:
         """Dead shares and rate histograms of a census."""
@@ -101,12 +109,27 @@ class RunBoard:
     def _scalars(self, step: int, values: dict[str, float]) -> None:
         self._write(step, Summary(value=[Summary.Value(tag=k, simple_value=v) for k, v in values.items()]))
 
-    def _write(self, step: int, summary: Summary) -> None:
+    def _write(self, step: int, summary: Any) -> None:
         # the same rows give the same file: the step stands for the time
         self._writer.add_event(Event(wall_time=float(step), step=step, summary=summary))
 
 
-def _histogram(rates: np.ndarray) -> HistogramProto:
+def rebuild(run: Run) -> None:
+    """Write a run's event file anew from its tables."""
+    board = RunBoard(run.path)
+    steps, history = run.steps, run.census
+    if len(steps):
+        board.steps(steps)
+    for _, census in history.groupby("step", sort=True):
+        board.census(census)
+    if len(history):
+        board.maps(history)
+    if run.status.get("verdict"):
+        board.text("verdict", run.status["verdict"], int(run.status.get("steps", 0)))
+    board.close()
+
+
+def _histogram(rates: np.ndarray) -> Any:
     counts, _ = np.histogram(rates, BINS)
     return HistogramProto(
         min=float(rates.min()),
@@ -123,6 +146,4 @@ def _png(figure: Figure) -> Any:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     width, height = (int(v) for v in figure.get_size_inches() * figure.dpi)
-    return Summary.Image(
-        encoded_image_string=buffer.getvalue(), width=width, height=height, colorspace=3
-    )
+    return Summary.Image(encoded_image_string=buffer.getvalue(), width=width, height=height, colorspace=3)

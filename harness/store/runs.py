@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -120,7 +121,8 @@ class Runs(Sequence[Run]):
         return pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame()
 
     def __repr__(self) -> str:
-        return f"{len(self)} runs\n{self.table.get('status', pd.Series(dtype=object)).value_counts().to_string()}"
+        states = Counter(run.status.get("state", "running") for run in self._runs)
+        return f"{len(self)} runs: {', '.join(f'{n} {state}' for state, n in sorted(states.items()))}"
 
 
 def open_runs(path: str | os.PathLike[str]) -> Runs:

@@ -31,7 +31,9 @@ class TableWriter:
         self._schema = TABLES[name]
         self._stream, self._parquet = folder / f"{name}.arrows", folder / f"{name}.parquet"
         if position and not self._stream.exists() and self._parquet.exists():
-            self._finished: int | None = position  # killed while finishing: this table already is what it shall be
+            self._finished: int | None = (
+                position  # killed while finishing: this table already is what it shall be
+            )
             return
         self._finished = None
         self._file: BinaryIO = self._stream.open("r+b" if position else "wb")
@@ -55,9 +57,7 @@ class TableWriter:
         missing = [name for name in self._schema.names if name not in columns]
         if missing:
             raise ValueError(f"expected the columns {self._schema.names}, but {missing} are missing")
-        arrays = [
-            _array(columns[field.name], field.type) for field in self._schema
-        ]
+        arrays = [_array(columns[field.name], field.type) for field in self._schema]
         batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
         self._file.write(batch.serialize())
         self._file.flush()
@@ -69,8 +69,8 @@ class TableWriter:
         self._finished = self.position
         self._file.close()
         table = read_stream(self._stream)
-        floats = [f.name for f in self._schema if pa.types.is_floating(f.type)]
-        words = [f.name for f in self._schema if pa.types.is_string(f.type)]
+        floats: Any = [f.name for f in self._schema if pa.types.is_floating(f.type)]
+        words: Any = [f.name for f in self._schema if pa.types.is_string(f.type)]
         with whole(self._parquet) as part:
             pq.write_table(
                 table,

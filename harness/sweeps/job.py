@@ -63,7 +63,9 @@ def stored(spec: RunSpec) -> Outcome | None:
 def missing(spec: RunSpec) -> Outcome:
     """The outcome of a run without a result."""
     status = read_status(run_folder(spec)) or {}
-    return Outcome(run_folder(spec), status.get("state", "failed"), error=status.get("error") or "it did not run")
+    return Outcome(
+        run_folder(spec), status.get("state", "failed"), error=status.get("error") or "it did not run"
+    )
 
 
 def check_jobs(specs: Sequence[RunSpec]) -> None:
@@ -108,7 +110,9 @@ def run_job(spec: RunSpec, progress: Progress | None = None) -> Outcome:
             return _train(spec, data, folder, progress)
     except Timeout:
         raise ConfigError(
-            "output", f"another process is training {folder.path} right now", hint="Wait for it, or change output."
+            "output",
+            f"another process is training {folder.path} right now",
+            hint="Wait for it, or change output.",
         ) from None
 
 
@@ -221,5 +225,7 @@ def _hardware(spec: RunSpec) -> dict[str, Any]:
     from harness.training.loop import place
 
     device, _ = place(spec)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
+    name = (
+        torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
+    )
     return {"device": device.type, "name": name, "cores": os.cpu_count(), "platform": sys.platform}

@@ -65,14 +65,15 @@ class Journal:
         values = stack(self._values).cpu().numpy()
         bad = np.flatnonzero(~np.isfinite(values[:, 0]))
         kept = len(values) if len(bad) == 0 else int(bad[0]) + 1
-        columns: dict[str, Any] = dict(zip(("step", "epoch", "lr"), zip(*self._rows[:kept], strict=True), strict=True))
+        columns: dict[str, Any] = dict(
+            zip(("step", "epoch", "lr"), zip(*self._rows[:kept], strict=True), strict=True)
+        )
         columns |= {"loss": values[:kept, 0], "accuracy": values[:kept, 1]}
         tests = [self._tests.pop(step, (np.nan, np.nan)) for step, _, _ in self._rows[:kept]]
         columns["test_loss"], columns["test_accuracy"] = zip(*tests, strict=True)
         diverged = None if len(bad) == 0 else self._rows[kept - 1][0]
         self._rows, self._values = [], []
-        columns = {name: np.asarray(values) for name, values in columns.items()}
-        self._writers["steps"].append(columns)
+        self._writers["steps"].append({name: np.asarray(column) for name, column in columns.items()})
         frame = pd.DataFrame(columns)[STEPS.names]
         for listener in self._listeners:
             listener.steps(frame)
@@ -81,7 +82,7 @@ class Journal:
     def census(self, rows: pd.DataFrame) -> None:
         """Write a census, one batch of rows."""
         if len(rows):
-            self._writers["census"].append({name: rows[name].to_numpy() for name in rows})
+            self._writers["census"].append({str(name): rows[name].to_numpy() for name in rows})
             for listener in self._listeners:
                 listener.census(rows)
 

@@ -55,7 +55,7 @@ def train(spec: RunSpec, data: Dataset, folder: RunFolder, listeners: Sequence[L
         ConfigError: the model cannot read the data, or similar.
         KeyboardInterrupt: passed on after a checkpoint has been written.
     """
-    device, dtype = place(spec)
+    device, _ = place(spec)
     with _reproducible(spec):
         model = build(spec, data.shape, data.classes)
         kept = checkpoint.load(folder.path, torch.device("cpu"))
@@ -92,7 +92,9 @@ def place(spec: RunSpec) -> tuple[torch.device, torch.dtype]:
     )
 
 
-def make_recorder(spec: RunSpec, model: nn.Module, optimizer: torch.optim.Optimizer, data: Dataset) -> Recorder:
+def make_recorder(
+    spec: RunSpec, model: nn.Module, optimizer: torch.optim.Optimizer, data: Dataset
+) -> Recorder:
     """The recorder of a run, as its `record` group asks."""
     return Recorder(
         model,
@@ -131,7 +133,9 @@ class _Run:
         """Every step that is left."""
         if self.recorder is not None:
             self.recorder.attach()
-            self.latest = last_census(read_table(self.folder.path, "census").to_pandas()) if self.step else None
+            self.latest = (
+                last_census(read_table(self.folder.path, "census").to_pandas()) if self.step else None
+            )
             self._write_censuses()
         try:
             return self._steps()
