@@ -17,6 +17,10 @@ from harness.sweeps.job import Outcome
 if TYPE_CHECKING:
     import pandas as pd
 
+HEADER = """\
+harness trains a network, watches every unit at every step, and says which are dead, how sure that is,
+and when they died."""
+VALUES = "Set a value with group.key=value. The default run is:"
 FOOTER = """\
 One run:     harness data=mnist model=cnn optim=adam optim.lr=0.01 bias.offset=-0.5
 A sweep:     harness -m optim.lr=0.01,0.1,1 activation=relu,leaky_relu 'seed=range(4)'
@@ -34,11 +38,7 @@ def about(*, version: bool = False) -> str:
     rows = [(f"{group}=", " | ".join(names)) for group, names in groups().items() if names]
     choices = "\n".join(f"  {group:<12}{names}" for group, names in rows)
     values = yaml.safe_dump(to_mapping(compose()), sort_keys=False)
-    return (
-        "harness trains a network, watches every unit at every step, and says which are dead, how sure "
-        f"that is, and when they died.\n\nChoose a group:\n{choices}\n\nSet a value (group.key=value); the default "
-        f"run is:\n\n{_indented(values)}\n{FOOTER}"
-    )
+    return f"{HEADER}\n\nChoose a group:\n{choices}\n\n{VALUES}\n\n{_indented(values)}\n{FOOTER}"
 
 
 def show(spec: RunSpec, outcome: Outcome) -> None:

@@ -181,7 +181,7 @@ class Recorder:
         unseen = self._taps.unseen()
         if not self._stream.sites and not unseen:
             raise ValueError(
-                "no activation was seen in this model: expected modules such as nn.ReLU or calls such as F.relu"
+                "no activation was seen in this model: expected modules such as nn.ReLU or calls like F.relu"
                 " in its forward. Did a forward run in the observed mode?"
             )
         self._warn(unseen)
