@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -37,7 +39,10 @@ def rate_map(history: pd.DataFrame, *, site: str | None = None, title: str = "")
     with mpl.rc_context(RC):
         figure = Figure(figsize=(max(4.2, min(3.2 * len(names), 14)), 4.0), layout="constrained")
         axes = np.atleast_1d(figure.subplots(1, len(names), squeeze=False)).ravel()
-        colours = mpl.colormaps["viridis"].with_extremes(bad=UNOBSERVED)
+        # without viridis' darkest part, which could be taken for black
+        colours = ListedColormap(mpl.colormaps["viridis"](np.linspace(0.2, 1, 256))).with_extremes(
+            bad=UNOBSERVED
+        )
         image = None
         for axis, name in zip(axes, names, strict=True):
             part = rows[rows["site"] == name]
@@ -62,5 +67,6 @@ def rate_map(history: pd.DataFrame, *, site: str | None = None, title: str = "")
         figure.legend(handles=[Patch(color=DEAD, label="dead")], loc="outside upper right", ncols=2)
         if title:
             figure.suptitle(title, x=0.01, ha="left")
-        figure.supxlabel(READ_RATES, fontsize=7.5, x=0.01, ha="left", color="#444444")
+        read = fill(READ_RATES, int(17 * figure.get_figwidth()))
+        figure.supxlabel(read, fontsize=7.5, x=0.01, ha="left", color="#444444")
     return figure

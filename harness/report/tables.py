@@ -49,15 +49,15 @@ def sites(table: pd.DataFrame, found: Verdict, title: str) -> Table:
         title_style="bold",
         box=SIMPLE_HEAD,
         show_footer=len(table) > 1,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
     )
     view.add_column("site", footer="all", no_wrap=True)
     view.add_column("units", footer=f"{table['units'].sum():,}", justify="right")
     view.add_column("dead %", footer=f"{_share(table['dead'].sum(), table['units'].sum())}", justify="right")
     for name in shown:
-        view.add_column(
-            name.replace("_", " "), footer=f"{table[name].sum():,}", justify="right", no_wrap=True
-        )
-    for name in ("n", "median rate", "gradient"):
+        view.add_column(_header(name), footer=f"{table[name].sum():,}", justify="right", no_wrap=True)
+    for name in ("n", "median\nrate", "gradient"):
         view.add_column(name, justify="right", no_wrap=True)
     for row in table.to_dict("records"):
         hidden = row["units"] == 0
@@ -81,6 +81,10 @@ def words(found: Verdict, accuracy: float | None = None) -> Text:
     if accuracy is not None:
         text.append(f"\nTest accuracy {100 * accuracy:.1f} %.")
     return text
+
+
+def _header(name: str) -> str:
+    return name.replace("_", "\n") if name != "non_finite" else "not\nfinite"
 
 
 def _share(part: float, whole: float) -> str:

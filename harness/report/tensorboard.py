@@ -7,6 +7,7 @@ activation rates); heat map/<site> (neuron × time); verdict (text).
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,7 @@ class RunBoard:
         self._write(step, Summary(value=[Summary.Value(tag=k, simple_value=v) for k, v in values.items()]))
 
     def _write(self, step: int, summary: Any) -> None:
-        # the same rows give the same file: the step stands for the time
-        self._writer.add_event(Event(wall_time=float(step), step=step, summary=summary))
+        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
 
 
 def rebuild(run: Run) -> None:

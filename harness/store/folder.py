@@ -8,7 +8,9 @@ from typing import Any
 import yaml
 
 from harness.store.files import read_json, write_json, write_text
-from harness.store.schema import COMPLETE, STATUSES
+
+STATUSES = ("running", "finished", "diverged", "failed", "interrupted")
+COMPLETE = ("finished", "diverged")  # results that are not trained again
 
 
 class RunFolder:

@@ -48,6 +48,3 @@ EVENTS = pa.schema(
 )
 
 TABLES: dict[str, pa.Schema] = {"census": CENSUS, "steps": STEPS, "events": EVENTS}
-
-STATUSES = ("running", "finished", "diverged", "failed", "interrupted")
-COMPLETE = ("finished", "diverged")  # results that are not trained again

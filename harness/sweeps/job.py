@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
@@ -13,14 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 
 from harness.config import ConfigError, RunSpec, run_folder, to_mapping
-from harness.detector.states import Thresholds
-from harness.detector.verdict import verdict
-from harness.store.folder import RunFolder, read_status
-from harness.store.schema import COMPLETE
-from harness.store.writer import read_table
+from harness.store.folder import COMPLETE, RunFolder, read_status
 
 PACKAGES = ("dying-relu-harness", "torch", "torchvision", "hydra-core", "numpy", "pandas", "pyarrow", "numba")
 Progress = Callable[[RunSpec, int], Any]  # (spec, total steps) → a listener that is a context manager
@@ -129,6 +125,7 @@ def _prepare(spec: RunSpec) -> Any:
 
 
 def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | None) -> Outcome:
+    from harness.store.writer import read_table
     from harness.training import checkpoint
     from harness.training.loop import total_steps, train
 
@@ -180,6 +177,10 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
 
 def _final(spec: RunSpec, path: Path, diverged_at: int | None) -> tuple[dict[str, Any], str]:
     """Final metrics, and the verdict in words."""
+    from harness.detector.states import Thresholds
+    from harness.detector.verdict import verdict
+    from harness.store.writer import read_table
+
     steps = read_table(path, "steps").to_pandas()
     tested = steps.dropna(subset=["test_accuracy"])
     finite = steps["loss"][steps["loss"].abs() < float("inf")]
@@ -197,7 +198,7 @@ def _final(spec: RunSpec, path: Path, diverged_at: int | None) -> tuple[dict[str
 
 
 def _finite(value: float) -> float | None:
-    return float(value) if pd.notna(value) and abs(value) != float("inf") else None
+    return float(value) if math.isfinite(value) else None
 
 
 def _board(spec: RunSpec, path: Path) -> Any:

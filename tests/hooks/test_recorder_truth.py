@@ -1,0 +1,173 @@
+"""Every census of every awkward model equals slow truth, live and after the fact."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from oracle import COLUMNS, assert_same_census, true_scan, true_training
+from torch import nn
+from zoo import CASES, Case
+
+import harness
+
+
+def model_of(case: Case) -> Any:
+    torch.manual_seed(0)
+    return case.make()
+
+
+def optimizer_of(case: Case, model: nn.Module) -> torch.optim.Optimizer | None:
+    return torch.optim.SGD(model.parameters(), lr=0.05) if case.train else None
+
+
+def live(case: Case, model: nn.Module, census_every: int) -> tuple[harness.Recorder, pd.DataFrame]:
+    optimizer = optimizer_of(case, model)
+    recorder = harness.Recorder(model, optimizer=optimizer, census_every=census_every, **case.recorder)
+    with recorder:
+        for i, x in enumerate(case.batches()):
+            output = model(x)
+            if optimizer is not None:
+                case.loss(output).backward()
+            if (i + 1) % case.accumulate:
+                continue
+            if optimizer is not None:
+                optimizer.step()
+                optimizer.zero_grad()
+            recorder.step()
+    return recorder, recorder.history()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_live(name: str) -> None:
+    case = CASES[name]
+    model = model_of(case)
+    twin = copy.deepcopy(model)
+    torch.manual_seed(1)
+    with warnings.catch_warnings():
+        if not case.quiet:
+            warnings.simplefilter("ignore")
+        recorder, history = live(case, model, census_every=2)
+    torch.manual_seed(1)
+    true = true_training(
+        twin,
+        case.reference,
+        case.sites,
+        optimizer_of(case, twin),
+        case.batches(),
+        case.loss,
+        census_every=2,
+        accumulate=case.accumulate,
+    )
+    assert list(history.columns) == COLUMNS
+    assert set(history.evidence) == {"stream"}
+    assert_same_census(history, true)
+    for site in case.sites:
+        found = history[(history.site == site.name) & (history.state == "dead")]
+        for _, census in found.groupby("step"):
+            assert site.dead <= set(census.unit)
+    for (key, a), b in zip(model.state_dict().items(), twin.state_dict().values(), strict=True):
+        assert torch.equal(a, b), f"training differs: {key}"
+    known = {site.name: site for site in recorder.sites}
+    for site in case.sites:
+        assert known[site.name].size == site.size
+        assert known[site.name].producer == site.producer
+    assert [site.name for site in recorder.sites if site.size >= 0] == [
+        s.name for s in case.sites if s.size >= 0
+    ]
+
+
+@pytest.mark.parametrize("with_loss", [False, True], ids=["forward", "loss"])
+@pytest.mark.parametrize("name", CASES)
+def test_scan(name: str, with_loss: bool) -> None:
+    case = CASES[name]
+    if with_loss and not case.train:
+        pytest.skip("not for training")
+    model = model_of(case)
+    twin = copy.deepcopy(model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="None of the inputs have requires_grad")
+        if not case.quiet:
+            warnings.simplefilter("ignore")
+        loss = (lambda output, batch: case.loss(output)) if with_loss else None
+        report = harness.scan(model, case.batches(), loss=loss, **case.recorder)
+    true = true_scan(twin, case.reference, case.sites, case.batches(), case.loss if with_loss else None)
+    true["step"] = report.units.step.to_numpy()[0]
+    assert_same_census(report.units, true, skip=["grad_norm"])
+    observed = true[true.n > 0]
+    assert report.dead_fraction == pytest.approx((observed.state == "dead").mean(), abs=1e-12)
+    if not with_loss:
+        assert report.units.grad_rms.isna().all()
+        assert report.units.grad_norm.isna().all()
+        assert "starved" not in set(report.units.state)
+
+
+@pytest.mark.parametrize("name", ["mlp", "encoder", "conv batchnorm dropout", "resnet"])
+@pytest.mark.parametrize("observe", ["eval", "all"])
+def test_evaluation_passes(name: str, observe: str) -> None:
+    case = CASES[name]
+    model = model_of(case).eval()
+    twin = copy.deepcopy(model)
+    with harness.Recorder(model, census_every=None, observe=observe) as recorder, torch.no_grad():
+        for x in case.batches():
+            model(x)
+        census = recorder.census()
+    true = true_scan(twin, case.reference, case.sites, case.batches())
+    assert_same_census(census, true)
+
+
+def test_one_position_is_alive() -> None:
+    """A channel that opens at a single position of a single image is not dead."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU())
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([1.0, -1]).reshape(2, 1, 1, 1))
+        model[0].bias.fill_(-0.5)  # pyright: ignore[reportCallIssue, reportOptionalMemberAccess]
+    x = torch.zeros(2, 1, 30, 30)
+    x[1, 0, 29, 29] = 1
+    units = harness.scan(model, x).units.set_index("unit")
+    assert units.n.tolist() == [1800, 1800]
+    assert units.active.tolist() == [1, 0]
+    assert units.state.tolist() == ["rare", "dead"]
+
+
+def test_starved_units_are_named() -> None:
+    case = CASES["starved"]
+    _, history = live(case, model_of(case), census_every=5)
+    first = history[history.site == "1"].set_index("unit")
+    assert set(first.drop(index=[2, 7]).state) == {"starved"}
+    assert set(first.loc[[2, 7]].state) == {"dead"}
+
+
+def test_wrapped_names() -> None:
+    """Prefixes of wrappers are no part of a name."""
+    case = CASES["shared relu"]
+    model = model_of(case)
+    wrapped = nn.DataParallel(model)
+    assert set(harness.scan(wrapped, case.batches()).units.site) == {"relu", "relu#1", "relu#2"}
+
+
+def test_gate_eps() -> None:
+    """A leaky slope below ε is a closed gate."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.LeakyReLU(0.05))
+    x = torch.randn(64, 3)
+    z = model[0](x)
+    wide, narrow = harness.scan(model, x), harness.scan(model, x, gate_eps=0.1)
+    assert wide.units.active.tolist() == [64] * 4
+    assert narrow.units.active.tolist() == (z > 0).sum(0).tolist()
+
+
+def test_float64_and_bfloat16() -> None:
+    for dtype in (torch.float64, torch.bfloat16):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 4), nn.ReLU()).to(dtype)
+        x = torch.randn(64, 3, dtype=dtype)
+        z = model[0](x).detach().to(torch.float64)
+        units = harness.scan(model, x).units
+        assert units.active.tolist() == (z > 0).sum(0).tolist()
+        torch.testing.assert_close(torch.tensor(units["mean"].to_numpy()), z.mean(0), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(torch.tensor(units["max"].to_numpy()), z.amax(0), rtol=1e-6, atol=0)

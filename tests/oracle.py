@@ -1,0 +1,337 @@
+"""Slow truth: what a census must say, from explicit pre-activations and Python loops.
+
+Nothing of `harness` is used. A model under test calls `keep(site, z)` on each pre-activation; here `keep`
+stores the tensor and hands on a copy, so that in-place activations do no harm.
+
+Semantics: DESIGN.md §4b.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+COLUMNS = [
+    "evidence", "step", "site", "unit", "n", "active", "rate", "rate_upper", "silent_for", "mean", "std", "max",
+    "non_finite", "grad_rms", "grad_norm", "state",
+]  # fmt: skip
+STATES = ("unobserved", "non_finite", "dead", "starved", "rare", "always_on", "active")
+NAN = float("nan")
+
+Keep = Callable[[str, Tensor], Tensor]
+
+
+def through(site: str, z: Tensor) -> Tensor:
+    """The `keep` of an ordinary forward: nothing."""
+    return z
+
+
+@dataclass(frozen=True)
+class TrueSite:
+    """A site as its model's author knows it.
+
+    Attributes:
+        name: as DESIGN.md §4 names it.
+        axis: of the units.
+        producer: nearest module with per-unit parameters, None for a sum.
+        function: the activation; its gate is found by differentiating it. None: ReLU, open iff z > 0.
+        size: number of units; -1: cannot be seen.
+    """
+
+    name: str
+    axis: int = -1
+    producer: str | None = None
+    function: Callable[[Tensor], Tensor] | None = None
+    size: int = -1
+    dead: frozenset[int] = frozenset()
+    transposed: bool = False
+
+
+def state_of(n: int, active: int, non_finite: int, grad_rms: float, rare: float = 0.01) -> str:
+    """One unit's state: the first that applies."""
+    if n == 0:
+        return "unobserved"
+    if non_finite > 0:
+        return "non_finite"
+    if active == 0:
+        return "dead"
+    if grad_rms == 0:
+        return "starved"
+    if active / n < rare:
+        return "rare"
+    if active == n:
+        return "always_on"
+    return "active"
+
+
+@cache
+def upper_bound(active: int, n: int, confidence: float = 0.95) -> float:
+    """Clopper and Pearson's one-sided upper bound, by scipy's root finder."""
+    if n == 0:
+        return 1.0
+    return float(
+        binomtest(active, n, alternative="less")
+        .proportion_ci(confidence_level=confidence, method="exact")
+        .high
+    )
+
+
+def open_gates(site: TrueSite, z: np.ndarray, eps: float = 1e-6) -> np.ndarray:
+    """Which of the pre-activations let a gradient through; z: any shape, float64."""
+    if site.function is None:
+        return np.array([bool(v > 0) for v in z.ravel()], dtype=bool).reshape(z.shape)
+    leaf = torch.tensor(z, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(site.function(leaf).sum(), leaf)
+    return slope.abs().numpy() > eps
+
+
+def by_unit(site: TrueSite, z: Tensor) -> np.ndarray:
+    """z as (inputs, units) in float64."""
+    moved = np.moveaxis(z.detach().to(torch.float64).cpu().numpy(), site.axis, -1)
+    return moved.reshape(-1, moved.shape[-1]) if moved.size else np.zeros((0, moved.shape[-1]))
+
+
+@dataclass
+class Truth:
+    """Observes forwards and backwards of one model and tells the censuses."""
+
+    sites: tuple[TrueSite, ...]
+    gate_eps: float = 1e-6
+    values: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    gradients: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    silent: dict[str, list[int]] = field(default_factory=dict)
+    norms: dict[str, list[float]] = field(default_factory=dict)
+    history: list[pd.DataFrame] = field(default_factory=list)
+    steps: int = 0
+
+    def forward(
+        self, run: Callable[[Keep], Tensor], observed: bool = True
+    ) -> tuple[Tensor, list[tuple[str, Tensor]]]:
+        """Run a forward; its output and the pre-activations, in order."""
+        kept: list[tuple[str, Tensor]] = []
+
+        def keep(site: str, z: Tensor) -> Tensor:
+            kept.append((site, z))
+            return z.clone()
+
+        output = run(keep)
+        if observed:
+            self._count(kept)
+        return output, kept
+
+    def _count(self, kept: list[tuple[str, Tensor]]) -> None:
+        known = {site.name: site for site in self.sites}
+        opened: dict[str, np.ndarray] = {}
+        seen: dict[str, int] = {}
+        for name, z in kept:
+            rows = by_unit(known[name], z)
+            self.values.setdefault(name, []).append(rows)
+            gates = open_gates(known[name], rows, self.gate_eps)
+            opened[name] = gates.any(0) | opened.get(name, np.zeros(rows.shape[1], dtype=bool))
+            seen[name] = seen.get(name, 0) + len(rows)
+        for name, any_open in opened.items():
+            before = self.silent.get(name, [0] * len(any_open))
+            self.silent[name] = [0 if o else s + seen[name] for o, s in zip(any_open, before, strict=True)]
+
+    def backward(self, loss: Tensor, kept: list[tuple[str, Tensor]]) -> None:
+        """Backward of a loss, with the gradient at every pre-activation."""
+        known = {site.name: site for site in self.sites}
+        wanted = [(name, z) for name, z in kept if z.requires_grad]
+        if wanted:
+            found = torch.autograd.grad(loss, [z for _, z in wanted], retain_graph=True, allow_unused=True)
+            for (name, _), gradient in zip(wanted, found, strict=True):
+                if gradient is not None:
+                    self.gradients.setdefault(name, []).append(by_unit(known[name], gradient))
+        loss.backward()
+
+    def before_optimizer_step(self, model: nn.Module) -> None:
+        """Read the gradients of every unit's incoming parameters."""
+        for site in self.sites:
+            if site.producer is not None:
+                self.norms[site.name] = unit_norms(model.get_submodule(site.producer), site.transposed)
+
+    def census(self, evidence: str = "stream") -> pd.DataFrame:
+        """Close the window."""
+        rows: list[dict[str, Any]] = []
+        for site in self.sites:
+            if site.name not in self.values:
+                units = [-1] if site.size < 0 else range(site.size)
+                rows += [self._unobserved(evidence, site.name, unit) for unit in units]
+                continue
+            z = np.concatenate(self.values[site.name])
+            gates = open_gates(site, z, self.gate_eps)
+            gradients = self.gradients.get(site.name)
+            g = np.concatenate(gradients) if gradients else None
+            for unit in range(z.shape[1]):
+                norm = self.norms[site.name][unit] if site.name in self.norms else NAN
+                column = None if g is None else g[:, unit]
+                rows.append(self._row(evidence, site.name, unit, z[:, unit], gates[:, unit], column, norm))
+        self.values, self.gradients, self.norms = {}, {}, {}
+        self.history.append(pd.DataFrame(rows, columns=COLUMNS))
+        return self.history[-1]
+
+    def _unobserved(self, evidence: str, site: str, unit: int) -> dict[str, Any]:
+        row = dict.fromkeys(COLUMNS, NAN) | {
+            "evidence": evidence,
+            "step": self.steps,
+            "site": site,
+            "unit": unit,
+        }
+        return row | {"n": 0, "active": 0, "rate_upper": 1.0, "non_finite": 0, "state": "unobserved"}
+
+    def _row(
+        self,
+        evidence: str,
+        site: str,
+        unit: int,
+        z: np.ndarray,
+        gates: np.ndarray,
+        gradient: np.ndarray | None,
+        norm: float,
+    ) -> dict[str, Any]:
+        n = active = non_finite = 0
+        finite: list[float] = []
+        for value, gate in zip(z.tolist(), gates.tolist(), strict=True):
+            n += 1
+            active += bool(gate)
+            if math.isfinite(value):
+                finite.append(value)
+            else:
+                non_finite += 1
+        mean = math.fsum(finite) / len(finite) if finite else NAN
+        variance = math.fsum((v - mean) ** 2 for v in finite) / len(finite) if finite else NAN
+        grad_rms = NAN
+        if gradient is not None and len(gradient):
+            grad_rms = math.sqrt(math.fsum(v * v for v in gradient.tolist()) / len(gradient))
+        return {
+            "evidence": evidence,
+            "step": self.steps,
+            "site": site,
+            "unit": unit,
+            "n": n,
+            "active": active,
+            "rate": active / n if n else NAN,
+            "rate_upper": upper_bound(active, n),
+            "silent_for": self.silent[site][unit],
+            "mean": mean,
+            "std": math.sqrt(variance) if finite else NAN,
+            "max": max(finite) if finite else NAN,
+            "non_finite": non_finite,
+            "grad_rms": grad_rms,
+            "grad_norm": norm,
+            "state": state_of(n, active, non_finite, grad_rms),
+        }
+
+
+def unit_norms(producer: nn.Module, transposed: bool = False) -> list[float]:
+    """L2 norm of each unit's row of weight.grad and bias.grad; NaN where there is no gradient."""
+    found = []
+    for name in ("weight", "bias"):
+        parameter = getattr(producer, name, None)
+        if parameter is None:
+            continue
+        if parameter.grad is None:
+            return [NAN] * getattr(producer, "weight").shape[1 if transposed else 0]  # noqa: B009
+        gradient = parameter.grad.detach().to(torch.float64).numpy()
+        if transposed and name == "weight":
+            gradient = np.swapaxes(gradient, 0, 1)
+        found.append(gradient.reshape(len(gradient), -1))
+    return [
+        math.sqrt(sum(math.fsum(v * v for v in g[u].tolist()) for g in found)) for u in range(len(found[0]))
+    ]
+
+
+def true_training(
+    model: nn.Module,
+    reference: Callable[[Any, Any, Keep], Tensor],
+    sites: tuple[TrueSite, ...],
+    optimizer: torch.optim.Optimizer | None,
+    batches: Iterable[Any],
+    loss: Callable[[Tensor], Tensor],
+    *,
+    census_every: int | None = None,
+    accumulate: int = 1,
+    gate_eps: float = 1e-6,
+) -> pd.DataFrame:
+    """Train and take the true censuses: every `census_every` steps, and at the end of a non-empty window."""
+    truth = Truth(sites, gate_eps)
+    for i, x in enumerate(batches):
+        output, kept = truth.forward(lambda keep, x=x: reference(model, x, keep))
+        if optimizer is not None:
+            truth.backward(loss(output), kept)
+        if (i + 1) % accumulate:
+            continue
+        if optimizer is not None:
+            truth.before_optimizer_step(model)
+            optimizer.step()
+            optimizer.zero_grad()
+        truth.steps += 1
+        if census_every and truth.steps % census_every == 0:
+            truth.census()
+    if any(len(rows) for window in truth.values.values() for rows in window):
+        truth.census()
+    return pd.concat(truth.history, ignore_index=True)
+
+
+def true_scan(
+    model: nn.Module,
+    reference: Callable[[Any, Any, Keep], Tensor],
+    sites: tuple[TrueSite, ...],
+    batches: Iterable[Any],
+    loss: Callable[[Tensor], Tensor] | None = None,
+    gate_eps: float = 1e-6,
+) -> pd.DataFrame:
+    """One pass in evaluation mode (the model is left in it)."""
+    truth = Truth(sites, gate_eps)
+    model.eval()
+    for x in batches:
+        output, kept = truth.forward(lambda keep, x=x: reference(model, x, keep))
+        if loss is not None:
+            truth.backward(loss(output), kept)
+    return truth.census()
+
+
+EXACT = ["n", "active", "non_finite", "state", "silent_for"]
+
+
+def assert_same_census(actual: pd.DataFrame, true: pd.DataFrame, *, skip: Iterable[str] = ()) -> None:
+    """Counts, states and silences exactly; the rest to 1e-5 of the unit's scale."""
+    skip = set(skip)
+    key = ["step", "site", "unit"]
+    got = actual.sort_values(key, kind="stable").reset_index(drop=True)
+    want = true.sort_values(key, kind="stable").reset_index(drop=True)
+    assert got[key].astype(object).to_numpy().tolist() == want[key].astype(object).to_numpy().tolist(), (
+        f"rows differ:\n{got.groupby(['step', 'site']).unit.count()}\n{want.groupby(['step', 'site']).unit.count()}"
+    )
+    observed = (want["n"] > 0).to_numpy()
+    for column in EXACT:
+        if column in skip:
+            continue
+        a, b = got[column].to_numpy(), want[column].to_numpy()
+        if column == "silent_for":
+            a, b = a[observed], b[observed]
+        assert [*a] == [*b], f"{column}:\n{_difference(got, want, column)}"
+    scale = want["mean"].abs() + want["std"]
+    for column in ("rate", "rate_upper", "mean", "std", "max", "grad_rms", "grad_norm"):
+        if column in skip:
+            continue
+        a, b = got[column].to_numpy(dtype=float), want[column].to_numpy(dtype=float)
+        atol = 1e-6 * np.nan_to_num(scale.to_numpy(dtype=float)) if column in ("mean", "std") else 1e-12
+        near = np.abs(a - b) <= atol + 1e-5 * np.abs(b)
+        same = near | (np.isnan(a) & np.isnan(b)) | (a == b)
+        assert same.all(), f"{column}:\n{_difference(got, want, column, same)}"
+
+
+def _difference(got: pd.DataFrame, want: pd.DataFrame, column: str, same: np.ndarray | None = None) -> str:
+    table = want[["step", "site", "unit"]].assign(got=got[column], want=want[column])
+    different = ~same if same is not None else (table.got != table.want).to_numpy()
+    return table[different].head(12).to_string()

@@ -1,0 +1,44 @@
+"""The floors of the house, and what is not imported when it is not needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_imports_only_go_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert lint_imports(cache_dir=None) == EXIT_STATUS_SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import harness", "torch torchvision hydra tensorboard matplotlib pandas"),
+        ("import harness; harness.Recorder, harness.scan", "torchvision hydra tensorboard matplotlib"),
+        ("import harness; harness.open_runs", "torch matplotlib tensorboard"),
+        ("from harness.cli import run; run(['--help'])", "torch pandas pyarrow matplotlib"),
+        ("import harness.report.plots, harness.report.tensorboard, harness.report.tables", "torch"),
+    ],
+)
+def test_what_is_not_needed_is_not_imported(code: str, absent: str) -> None:
+    program = f"import sys\n{code}\nprint('LOADED', *(m for m in {absent.split()!r} if m in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines()[-1].split() == ["LOADED"]
+
+
+def test_public_names_are_there() -> None:
+    import harness
+
+    assert all(getattr(harness, name) is not None for name in harness.__all__)
+    assert set(harness.__all__) <= set(dir(harness))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = harness.nonsense  # type: ignore[attr-defined]
