@@ -21,9 +21,9 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 COLUMNS = [
-    "evidence", "step", "site", "unit", "n", "active", "rate", "rate_upper", "silent_for", "mean", "std", "max",
-    "non_finite", "grad_rms", "grad_norm", "state",
-]  # fmt: skip
+    *("evidence", "step", "site", "unit", "n", "active", "rate", "rate_upper", "silent_for"),
+    *("mean", "std", "max", "non_finite", "grad_rms", "grad_norm", "state"),
+]
 STATES = ("unobserved", "non_finite", "dead", "starved", "rare", "always_on", "active")
 NAN = float("nan")
 
@@ -124,8 +124,7 @@ class Truth:
             return z.clone()
 
         output = run(keep)
-        if observed:
-            self._count(kept)
+        self._count(kept)
         return output, kept
 
     def _count(self, kept: list[tuple[str, Tensor]]) -> None:
@@ -309,9 +308,9 @@ def assert_same_census(actual: pd.DataFrame, true: pd.DataFrame, *, skip: Iterab
     key = ["step", "site", "unit"]
     got = actual.sort_values(key, kind="stable").reset_index(drop=True)
     want = true.sort_values(key, kind="stable").reset_index(drop=True)
-    assert got[key].astype(object).to_numpy().tolist() == want[key].astype(object).to_numpy().tolist(), (
-        f"rows differ:\n{got.groupby(['step', 'site']).unit.count()}\n{want.groupby(['step', 'site']).unit.count()}"
-    )
+    rows = [table[key].astype(object).to_numpy().tolist() for table in (got, want)]
+    sizes = [table.groupby(["step", "site"]).unit.count() for table in (got, want)]
+    assert rows[0] == rows[1], f"rows differ:\n{sizes[0]}\n{sizes[1]}"
     observed = (want["n"] > 0).to_numpy()
     for column in EXACT:
         if column in skip:

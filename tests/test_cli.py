@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def out(tmp_path: Path) -> str:
 
 def write_npz(path: Path, **changes: np.ndarray) -> str:
     rng = np.random.default_rng(0)
-    arrays = {
+    arrays: dict[str, Any] = {
         "x_train": rng.random((20, 3), np.float32),
         "y_train": np.arange(20) % 2,
         "x_test": rng.random((6, 3), np.float32),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_c_depth_law() -> None:
     width, depth, n = 1024, 10, 1000
     sizes = [n + 1, *[width] * depth]
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+    for fan_in, fan_out in pairwise(sizes):
         linear = nn.Linear(fan_in, fan_out)
         nn.init.normal_(linear.weight, std=math.sqrt(2 / fan_in))
         nn.init.zeros_(linear.bias)
@@ -166,7 +167,8 @@ def test_k_batch_norm_bounds() -> None:
 
 def test_l_a_unit_dead_on_the_batch_has_no_gradient_at_all() -> None:
     torch.manual_seed(9)
-    model = nn.Sequential(*layer(torch.randn(300, 8), -3.0), nn.Linear(300, 3))
+    head = nn.Linear(300, 3)
+    model = nn.Sequential(*layer(torch.randn(300, 8), -3.0), head)
     x = torch.randn(40, 8)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with harness.Recorder(model, optimizer=optimizer, census_every=None) as recorder:
@@ -178,7 +180,8 @@ def test_l_a_unit_dead_on_the_batch_has_no_gradient_at_all() -> None:
     assert (units["grad_rms"][dead] == 0).all()
     assert (units["grad_norm"][dead] == 0).all()
     assert (units["grad_norm"][~dead] > 0).all()
-    assert (model[2].weight.grad[:, torch.tensor(dead.tolist())] == 0).all()
+    assert head.weight.grad is not None
+    assert (head.weight.grad[:, torch.tensor(dead.tolist())] == 0).all()
 
 
 def test_m_first_layer_units_dead_on_all_training_inputs_never_revive() -> None:

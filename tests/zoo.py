@@ -142,10 +142,10 @@ def sequential(names: dict[int, str]) -> Callable[[Any, Any, Keep], Tensor]:
     return reference
 
 
-# ------------------------------------------------------------------------------------------------ plain nets
+# ------------------------------------------------------------------------------------------ plain nets
 
 
-def mlp(activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
+def mlp(activation: Callable[[], nn.Module] = nn.ReLU) -> Any:
     model = nn.Sequential(nn.Linear(6, 10), activation(), nn.Linear(10, 8), activation(), nn.Linear(8, 3))
     kill(model[0], 2, 7)
     kill(model[2], 0)
@@ -216,7 +216,7 @@ class Listed(nn.Module):
         return self.head(self.acts["relu"](keep("acts.relu#1", self.layers[2](x))))
 
 
-# ---------------------------------------------------------------------------------------- what lies in between
+# -------------------------------------------------------------------------------- what lies in between
 
 
 class ConvNet(nn.Module):
@@ -309,7 +309,7 @@ def norm_mlp_site(producer: str) -> tuple[TrueSite, ...]:
     return (TrueSite("relu", producer=producer, size=8, dead=dead(1, 6)),)
 
 
-# --------------------------------------------------------------------------------------------- sums and repeats
+# ------------------------------------------------------------------------------------ sums and repeats
 
 
 class Residual(nn.Module):
@@ -403,7 +403,7 @@ class Cell(nn.Module):
         return self.head(h)
 
 
-# --------------------------------------------------------------------------------------------------- functions
+# ------------------------------------------------------------------------------------------- functions
 
 
 class Functional(nn.Module):
@@ -480,7 +480,7 @@ class Mixed(nn.Module):
         return self.head(self.act(keep("act", self.fc(x))))
 
 
-# ------------------------------------------------------------------------------------------------- what is unseen
+# -------------------------------------------------------------------------------------- what is unseen
 
 
 class NeverCalled(nn.Module):
@@ -508,7 +508,7 @@ class Recurrent(nn.Module):
         return self.head(self.relu(keep("relu", self.fc(self.rnn(x)[0][:, -1]))))
 
 
-# ------------------------------------------------------------------------------------- transformers, checkpoints
+# --------------------------------------------------------------------------- transformers, checkpoints
 
 
 class Encoder(nn.Module):
@@ -561,7 +561,7 @@ CHECKPOINT_SITES = (
 )
 
 
-# ------------------------------------------------------------------------------------------------- awkward inputs
+# -------------------------------------------------------------------------------------- awkward inputs
 
 
 def with_gaps() -> list[Tensor]:

@@ -13,7 +13,7 @@ def lifetimes(history: pd.DataFrame) -> pd.DataFrame:
 
     With censuses on a probe, these are used alone: the same inputs every time, from before the first step.
     Otherwise the training stream's are, and born dead means dead in the first of them. Censuses in which a
-    unit was not observed say nothing about it.
+    unit was not observed, or not finite, say nothing about it.
 
     Args:
         history: censuses with the columns evidence, step, site, unit and state.
@@ -37,7 +37,7 @@ def lifetimes(history: pd.DataFrame) -> pd.DataFrame:
     if missing:
         raise ValueError(f"expected a history of censuses, but the columns {', '.join(missing)} are missing")
     rows = one_evidence(history)
-    rows = rows[rows["state"] != "unobserved"]
+    rows = rows[~rows["state"].isin(("unobserved", "non_finite"))]  # neither dead nor alive
     table = pd.DataFrame(
         {
             "site": pd.Categorical(rows["site"], categories=rows["site"].unique()),

@@ -20,7 +20,7 @@ EPS = 1e-6
 
 
 class Gate(NamedTuple):
-    """Open iff low < z < high and not hole_low <= z <= hole_high. A non-finite z is never open.
+    """Open iff low < z < high and not hole_low <= z <= hole_high; never for NaN.
 
     `low` is a tensor of shape (units,) where units differ (PReLU).
     """

@@ -53,8 +53,14 @@ def device_of(model: nn.Module) -> torch.device | None:
 
 @contextmanager
 def evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode in which nothing lasting changes: all modes and random states come back."""
+    """Evaluation mode in which nothing lasting changes: modes, buffers and random states come back."""
     modes = [(module, module.training) for module in model.modules()]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
     devices = {p.device for p in model.parameters()}
     cuda = [device.index for device in devices if device.type == "cuda" and device.index is not None]
     with torch.random.fork_rng(devices=cuda):
@@ -64,6 +70,11 @@ def evaluation(model: nn.Module) -> Iterator[None]:
         finally:
             for module, mode in modes:
                 module.training = mode
+            with torch.no_grad():
+                for module, name, buffer, kept in buffers:
+                    module._buffers[name] = buffer
+                    if not torch.equal(buffer, kept):
+                        buffer.copy_(kept)
 
 
 def _moved(value: Any, device: torch.device | None) -> Any:

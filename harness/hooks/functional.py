@@ -27,11 +27,6 @@ def _clamp(a: Arguments, eps: float) -> Gate | None:
     return Gate(low=0.0, high=act.INF if high is None else float(high))
 
 
-def _maximum(a: Arguments, eps: float) -> Gate | None:
-    other = a.get("other")
-    return Gate(low=0.0) if isinstance(other, Tensor) and not bool(other.any()) else None
-
-
 def _rrelu(a: Arguments, eps: float) -> Gate:
     slopes = abs(_number(a, "lower", 1 / 8)), abs(_number(a, "upper", 1 / 3))
     return act.zero_side(min(slopes), eps)
@@ -73,7 +68,7 @@ FUNCTIONS: dict[str, tuple[Sequence[str], Callable[[Arguments, float], Gate | No
     "tanhshrink": ((), lambda a, eps: act.MODULES[torch.nn.Tanhshrink][1](None, eps)),
     "clamp": (("min", "max"), _clamp),
     "clamp_min": (("min",), _clamp),
-    "maximum": (("other",), _maximum),
+    "maximum": (("other",), lambda a, eps: Gate(low=0.0)),
 }
 ALIASES = {"clip": "clamp", "expit": "sigmoid"}
 CANONICAL_SHOWN = {"clamp_min": "clamp"}
@@ -96,16 +91,29 @@ TABLE = _table()
 
 
 def bound(
-    function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], is_data: Callable[[Tensor], bool]
 ) -> tuple[str, Tensor, Arguments] | None:
-    """Key, pre-activation and bound arguments, if the function is an activation; else None."""
+    """Key, pre-activation and bound arguments, if the call is an activation; else None.
+
+    Args:
+        function: as a torch function mode sees it.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        is_data: whether a tensor comes from the model's inputs or layers (a zero to compare with does not).
+    """
     name = TABLE.get(function)
     if name is None:
         return None
     z = args[0] if args else kwargs.get("input", kwargs.get("self"))
+    arguments = dict(zip(FUNCTIONS[name][0], args[1:], strict=False)) | dict(kwargs)
+    if name == "maximum":
+        pair = [z, arguments.get("other")]
+        zeros = [isinstance(t, Tensor) and not is_data(t) and not bool(t.any()) for t in pair]
+        if sum(zeros) != 1:
+            return None
+        z = pair[1 - zeros.index(True)]
     if not isinstance(z, Tensor) or not z.is_floating_point():
         return None
-    arguments = dict(zip(FUNCTIONS[name][0], args[1:], strict=False)) | dict(kwargs)
     return name, z, arguments
 
 
@@ -117,3 +125,25 @@ def gate(name: str, arguments: Arguments, eps: float) -> Gate | None:
 def shown(name: str) -> str:
     """The canonical name in site names."""
     return CANONICAL_SHOWN.get(name, name)
+
+
+def mentions(function: Any, seen: set[Any] | None = None) -> bool:
+    """Whether a function's code, or that of a helper it calls, has the name of an activation in it."""
+    seen = set() if seen is None else seen
+    code = getattr(function, "__code__", None)
+    if code is None or code in seen or str(getattr(function, "__module__", "")).startswith("torch."):
+        return False
+    seen.add(code)
+    names = _names(code)
+    if names & NAMES:
+        return True
+    known = getattr(function, "__globals__", {})
+    return any(mentions(known[name], seen) for name in names if callable(known.get(name)))
+
+
+def _names(code: Any) -> set[str]:
+    inner = (_names(constant) for constant in code.co_consts if hasattr(constant, "co_names"))
+    return set(code.co_names).union(*inner)
+
+
+NAMES = {spelled + suffix for spelled in (*FUNCTIONS, *ALIASES) for suffix in ("", "_")}

@@ -1,9 +1,7 @@
 """grad_norm: the gradient of each unit's incoming parameters, as the optimizer uses it.
 
-Read in the optimizer's step-pre hook, so that neither the order of `zero_grad` nor a gradient scaler
-matters. Reading every step would cost a pass over all gradients, so the hook only remembers them; the norms
-are taken when a census asks, which it mostly does before the next forward. When that forward begins the
-gradients are let go, unless they will be needed: then the norms are taken first.
+Read in the optimizer's step-pre hook, after unscaling, so that neither the order of `zero_grad` nor a
+gradient scaler matters; only the norms are kept, never a gradient.
 """
 
 from __future__ import annotations
@@ -19,19 +17,28 @@ from torch.utils.hooks import RemovableHandle
 
 from harness.hooks import kernels
 
-TRIAL_STEPS = 2  # steps at which norms are always taken, until the loop's habits are known
-Held = dict[int, list[tuple[Tensor, int]]]  # site → gradients with their version
+TRANSPOSED = nn.modules.conv._ConvTransposeNd
 
 
 def unit_parameters(producer: nn.Module | None, size: int) -> list[nn.Parameter]:
-    """The parameters of a layer with one row (axis 0) per unit: weight and bias, γ and β.
-
-    Transposed convolutions keep their units on axis 1 and embeddings have no per-unit parameters: none.
-    """
-    if producer is None or isinstance(producer, nn.modules.conv._ConvTransposeNd):
+    """The parameters of a layer that belong to single units: weight and bias, γ and β."""
+    if producer is None or isinstance(producer, nn.Embedding | nn.EmbeddingBag):
         return []
-    own = (getattr(producer, name, None) for name in ("weight", "bias"))
-    return [p for p in own if isinstance(p, nn.Parameter) and p.ndim > 0 and p.shape[0] == size]
+    own = [getattr(producer, name, None) for name in ("weight", "bias")]
+    groups = producer.groups if isinstance(producer, TRANSPOSED) else 1
+    rows = [(p, 1 if isinstance(producer, TRANSPOSED) and name == 0 else 0) for name, p in enumerate(own)]
+    return [
+        p for p, axis in rows if isinstance(p, nn.Parameter) and p.shape[axis : axis + 1] == (size // groups,)
+    ]
+
+
+def by_unit(gradient: Tensor, producer: nn.Module) -> Tensor:
+    """A parameter's gradient with the units on axis 0 (a transposed convolution has them on axis 1)."""
+    if not isinstance(producer, TRANSPOSED) or gradient.ndim == 1:
+        return gradient
+    inputs, outputs = gradient.shape[:2]
+    grouped = gradient.reshape(producer.groups, inputs // producer.groups, outputs, -1)
+    return grouped.transpose(1, 2).reshape(producer.groups * outputs, -1)
 
 
 class IncomingGradients:
@@ -39,85 +46,56 @@ class IncomingGradients:
 
     Args:
         optimizers: whose steps are watched; without any, `.grad` is read when asked.
-        every_step: take the norms at every step (when no census schedule is known).
     """
 
-    def __init__(self, optimizers: Sequence[Optimizer], *, every_step: bool) -> None:
+    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
         self._optimizers = optimizers
-        # with several optimizers a forward of the one comes before the census of the other
-        self._eager = every_step or len(optimizers) > 1
-        self._parameters: dict[int, list[nn.Parameter]] = {}
-        self._held: Held = {}
-        self._norms: dict[int, np.ndarray] = {}
+        self._producers: dict[int, tuple[nn.Module, list[nn.Parameter]]] = {}
+        self._squares: dict[int, Any] = {}
         self._handles: list[RemovableHandle] = []
-        self._steps = 0
-        self._forwards = 0  # since the last optimizer step
 
     def attach(self) -> None:
+        """Hook the optimizers."""
         for optimizer in self._optimizers:
             self._handles.append(optimizer.register_step_pre_hook(_StepHook(self)))
 
     def detach(self) -> None:
+        """Leave no hook behind."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._held.clear()
 
     def add(self, index: int, producer: nn.Module | None, size: int) -> None:
         """Watch the parameters of a site's producer."""
-        self._parameters[index] = unit_parameters(producer, size)
+        parameters = unit_parameters(producer, size)
+        if producer is not None and parameters:
+            self._producers[index] = producer, parameters
 
     def stepping(self, optimizer: Optimizer) -> None:
         """An optimizer is about to step: its gradients are final."""
         owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        for index, parameters in self._parameters.items():
-            grads = [p.grad for p in parameters if id(p) in owned and p.grad is not None]
+        for index, (producer, parameters) in self._producers.items():
+            grads = [p.grad for p in parameters if p.grad is not None and id(p) in owned]
             if grads:
-                self._held[index] = [(g, g._version) for g in grads]
-        self._eager = self._eager or self._forwards > 1  # accumulation: a census may come in between
-        self._steps += 1
-        self._forwards = 0
-        if self._eager or self._steps <= TRIAL_STEPS:
-            self._take()
-
-    def forward_begins(self) -> None:
-        """Let the held gradients go before new memory is needed."""
-        self._forwards += 1
-        if not self._held:
-            return
-        if self._steps <= TRIAL_STEPS:  # zeroed in place: what is held would not last
-            self._eager = self._eager or not all(_intact(held) for held in self._held.values())
-        if not self._eager and self._steps > TRIAL_STEPS:
-            self._norms = {}  # a stale norm is worse than none
-        self._held.clear()
-
-    def _take(self) -> None:
-        for index, held in self._held.items():
-            if _intact(held):
-                self._norms[index] = _norms([g for g, _ in held])
+                self._squares[index] = _squares(grads, producer)
 
     def close(self, index: int, size: int) -> np.ndarray:
         """Norms (F,) for the census that closes now; NaN where none is known."""
-        if self._held and not self._eager:
-            self._take()
-        if not self._optimizers:
-            grads = [p.grad for p in self._parameters.get(index, []) if p.grad is not None]
-            return _norms(grads) if grads else np.full(size, np.nan)
-        return self._norms.get(index, np.full(size, np.nan))
+        if not self._optimizers and index in self._producers:
+            producer, parameters = self._producers[index]
+            grads = [p.grad for p in parameters if p.grad is not None]
+            if grads:
+                self._squares[index] = _squares(grads, producer)
+        squares = self._squares.get(index)
+        return np.full(size, np.nan) if squares is None else np.sqrt(torch.as_tensor(squares).cpu().numpy())
 
     def clear(self) -> None:
         """A new window begins."""
-        self._held.clear()
-        self._norms = {}
+        self._squares = {}
 
 
-def _intact(held: list[tuple[Tensor, int]]) -> bool:
-    return all(g._version == version for g, version in held)
-
-
-def _norms(grads: Sequence[Tensor]) -> np.ndarray:
-    squares: Any = sum(torch.as_tensor(kernels.row_norms_squared(g)).cpu() for g in grads)
-    return np.sqrt(squares.numpy())
+def _squares(grads: Sequence[Tensor], producer: nn.Module) -> Any:
+    return sum(kernels.row_norms_squared(by_unit(g, producer)) for g in grads)
 
 
 class _StepHook:

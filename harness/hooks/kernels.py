@@ -21,6 +21,7 @@ from torch import Tensor
 from harness.hooks.activations import Gate
 
 RUN = 512  # rows or positions that are summed in z's own precision before the sum moves to float64
+HUGE = 1e38  # stands for an infinite z when its gate is asked for
 NARROW = 64  # fewer positions than this are treated as further columns
 REORDER = {"reassoc", "contract", "nsz"}  # vectorised sums; NaN and infinities keep their meaning
 
@@ -116,9 +117,10 @@ def _observe_torch(z: Tensor, gate: Gate) -> Reduction:
     low = gate.low
     if isinstance(low, Tensor):
         low = low.to(wide).reshape(-1, *(1,) * (z.ndim - 2))
-    gated = finite & (wide > low) & (wide < gate.high)
+    held = wide.clamp(-HUGE, HUGE)
+    gated = (held > low) & (held < gate.high)
     if gate.has_hole:
-        gated &= (wide < gate.hole_low) | (wide > gate.hole_high)
+        gated &= (held < gate.hole_low) | (held > gate.hole_high)
     kept = wide.where(finite, 0.0)
     floor = wide.where(finite, -torch.inf)
     peak = floor.amax(dims) if z.numel() else floor.new_full((z.shape[1],), -torch.inf)
@@ -235,6 +237,9 @@ def _exact(z, bounds):
                 v = z[i, j, p]
                 if not np.isfinite(v):
                     non_finite[j] += 1
+                    if not np.isnan(v):
+                        huge = z.dtype.type(HUGE)
+                        active[j] += _is_open(huge if v > 0 else -huge, bounds, j)
                     continue
                 active[j] += _is_open(v, bounds, j)
                 total[j] += v

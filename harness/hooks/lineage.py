@@ -13,6 +13,7 @@ from harness.hooks.sites import Origin
 SHAPE_FREE = {"transpose", "permute", "movedim", "swapaxes", "t", "T", "mT", "__get__"}
 CONVOLUTIONS = {f"conv{transposed}{d}d": d for d in (1, 2, 3) for transposed in ("", "_transpose")}
 NORMS = {"batch_norm": 1, "group_norm": 1, "instance_norm": 1, "layer_norm": -1, "rms_norm": -1}
+FRESH = ("_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor")  # values of their own
 PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "einsum", "bilinear"}
 
 
@@ -51,6 +52,8 @@ class Lineage:
     def _origin(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
     ) -> Origin | None:
+        if name.endswith(FRESH):
+            return None
         weight = self._weight(args, kwargs)
         if name in CONVOLUTIONS:
             return Origin(weight, -CONVOLUTIONS[name] - 1, direct=False)

@@ -88,11 +88,10 @@ class Recorder:
         self._optimizers = _optimizers(optimizer)
         self._every = census_every
         self._thresholds = thresholds or Thresholds()
-        self._incoming = IncomingGradients(self._optimizers, every_step=census_every is None)
+        self._incoming = IncomingGradients(self._optimizers)
         self._stream = Windows("stream", self._incoming_site if gradients else None)
         options: dict[str, Any] = {"gate_eps": gate_eps, "per_call": per_call, "axis": axis}
         self._taps = Taps(model, self._stream, observe=observe, gradients=gradients, **options)
-        self._forward_hook: Any = None
         self._probe: list[Batch] | None = None if probe is None else list(as_batches(probe))
         self._probed = Windows("probe")
         self._probe_taps = Taps(model, self._probed, observe="eval", gradients=False, **options)
@@ -115,8 +114,11 @@ class Recorder:
     ) -> None:
         """Close a window that is not empty, then detach."""
         try:
-            if kind is None and self._stream.nonempty:
+            if self._stream.nonempty:
                 self.census()
+        except Exception:
+            if error is None:  # never in place of the user's own
+                raise
         finally:
             self.detach()
 
@@ -134,7 +136,6 @@ class Recorder:
         self._taps.attach()
         if self._gradients:
             self._incoming.attach()
-            self._forward_hook = self._model.register_forward_pre_hook(_ForwardHook(self._incoming))
         if self._probe is not None and self._steps == 0 and not self._history:
             self._store([self._probe_census()])
 
@@ -144,9 +145,6 @@ class Recorder:
         self._taps.detach()
         self._probe_taps.detach()
         self._incoming.detach()
-        if self._forward_hook is not None:
-            self._forward_hook.remove()
-            self._forward_hook = None
 
     # --- the loop -----------------------------------------------------------------------------------
 
@@ -178,14 +176,17 @@ class Recorder:
                     "census() came before anything was recorded: use `with Recorder(...)` first"
                 )
             return self._latest
-        unseen = self._taps.unseen()
-        if not self._stream.sites and not unseen:
+        unseen = self._taps.unseen({*self._probe_taps.called, *self._taps.called})
+        unseen = [site for site in unseen if site.name not in self._stream.restored_names]
+        known = self._probed.sites
+        if not self._stream.sites and not unseen and not known and not self._stream.restored_names:
             raise ValueError(
                 "no activation was seen in this model: expected modules such as nn.ReLU or calls like F.relu"
                 " in its forward. Did a forward run in the observed mode?"
             )
         self._warn(unseen)
-        columns = self._stream.close(self._steps, unseen, self._incoming.close if self._gradients else None)
+        norms = self._incoming.close if self._gradients else None
+        columns = self._stream.close(self._steps, unseen, norms, known)
         self._incoming.clear()
         parts = [columns]
         if self._probe is not None:
@@ -198,7 +199,7 @@ class Recorder:
     def sites(self) -> tuple[Site, ...]:
         """The sites so far, in order of their first call, then those that cannot be seen."""
         seen = self._stream.sites or self._probed.sites
-        return (*seen, *self._taps.unseen()) if self._stream.sites else tuple(seen or self._taps.unseen())
+        return (*seen, *self._taps.unseen({*self._probe_taps.called, *self._taps.called}))
 
     def history(self) -> pd.DataFrame:
         """Every census so far, oldest first."""
@@ -238,12 +239,12 @@ class Recorder:
         device = device_of(self._model)
         self._probe_taps.attach()
         try:
-            with evaluation(self._model), torch.no_grad():
+            with self._taps.paused(), evaluation(self._model), torch.no_grad():
                 for batch in self._probe or ():
                     call(self._model, batch, device)
         finally:
             self._probe_taps.detach()
-        return self._probed.close(self._steps, self._probe_taps.unseen(), None)
+        return self._probed.close(self._steps, self._probe_taps.unseen(self._probe_taps.called), None)
 
     def _store(self, parts: list[dict[str, Any]]) -> pd.DataFrame:
         self._history += parts
@@ -259,23 +260,6 @@ class Recorder:
     def _need_attached(self, what: str) -> None:
         if not self._attached:
             raise RuntimeError(f"{what} came outside the block: use `with Recorder(model) as recorder:`")
-
-
-class _ForwardHook:
-    """Tells the gradient watch that a forward begins; does nothing in copies."""
-
-    def __init__(self, incoming: IncomingGradients | None) -> None:
-        self.incoming = incoming
-
-    def __call__(self, module: nn.Module, args: Any) -> None:
-        if self.incoming is not None:
-            self.incoming.forward_begins()
-
-    def __deepcopy__(self, memo: Any) -> _ForwardHook:
-        return _ForwardHook(None)
-
-    def __reduce__(self) -> tuple[type, tuple[None]]:
-        return _ForwardHook, (None,)
 
 
 def _optimizers(given: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:

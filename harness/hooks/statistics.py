@@ -63,13 +63,15 @@ def empty(units: int, device: torch.device | str = "cpu", silent_for: Tensor | N
     )
 
 
-def update(statistics: UnitStatistics, z: Tensor, gate: Gate) -> None:
-    """Count one forward in.
+def update(statistics: UnitStatistics, z: Tensor, gate: Gate, *, again: bool = False) -> None:
+    """Count one call in.
 
     Args:
         statistics: changed in place.
         z: pre-activations of shape (A, F) or (A, F, P), detached.
         gate: where the activation's gate is open.
+        again: the site was called before in the same forward of the model, which is the resolution of
+            `silent_for`: a unit that opened in one of the calls is not silent.
 
     Example:
         >>> s = empty(2)
@@ -88,8 +90,9 @@ def update(statistics: UnitStatistics, z: Tensor, gate: Gate) -> None:
     statistics.total += torch.as_tensor(batch.total)
     statistics.squares += torch.as_tensor(batch.squares)
     torch.maximum(statistics.peak, torch.as_tensor(batch.peak), out=statistics.peak)
+    open_now = (active > 0) | (statistics.silent_for == 0) if again else active > 0
     statistics.silent_for += n
-    statistics.silent_for *= active == 0
+    statistics.silent_for *= ~open_now
 
 
 def update_gradient(statistics: UnitStatistics, gradient: Tensor) -> None:

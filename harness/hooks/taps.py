@@ -7,7 +7,8 @@ tell. Everything works on detached tensors, keeps none alive, and never asks the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -18,9 +19,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from harness.hooks import functional
-from harness.hooks.activations import Gate, lookup
+from harness.hooks.activations import MODULES, Gate, lookup
+from harness.hooks.functional import mentions
 from harness.hooks.lineage import Lineage
 from harness.hooks.sites import (
+    CHANNEL_AXIS,
     FUSED,
     TRANSPARENT,
     Origin,
@@ -39,8 +42,8 @@ class Sink(Protocol):
     def opened(self, index: int, site: Site, device: torch.device, producer: nn.Module | None) -> None:
         """A new site."""
 
-    def forward(self, index: int, z: Tensor, gate: Gate) -> None:
-        """Pre-activations (A, F) or (A, F, P), detached."""
+    def forward(self, index: int, z: Tensor, gate: Gate, again: bool) -> None:
+        """Pre-activations (A, F) or (A, F, P), detached; `again`: a repeated call in one forward."""
 
     def backward(self, index: int, gradient: Tensor) -> None:
         """∂L/∂z in the same shape."""
@@ -53,6 +56,7 @@ class _Open:
     index: int
     size: int
     axis: int
+    given: bool  # the axis was given by the user
 
 
 class _Inert:
@@ -134,7 +138,9 @@ class Taps:
         self._forwards = 0
         self._active = False
         self._mode: _Mode | None = None
-        self.needs_functions = any(isinstance(m, nn.TransformerEncoderLayer) for m in model.modules())
+        self._paused = False
+        self._called_now: set[int] = set()  # sites, in the forward that runs
+        self.needs_functions = _calls_functions(model)
         self.called: set[nn.Module] = set()
 
     # --- attach and detach ----------------------------------------------------------------------
@@ -142,8 +148,10 @@ class Taps:
     def attach(self) -> None:
         """Register the hooks."""
         keep = self._handles.append
-        keep(self._model.register_forward_pre_hook(_Hook(self._enter)))
+        keep(self._model.register_forward_pre_hook(_Hook(self._enter), with_kwargs=True))
         for module in self._names:
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # takes no hooks
             if lookup(module) is not None:
                 hook = _Hook(self._activation)
                 keep(module.register_forward_pre_hook(hook, with_kwargs=True))
@@ -162,8 +170,17 @@ class Taps:
         self._stack_handles.clear()
         self._lineage.clear()
 
-    def unseen(self) -> list[Site]:
-        """Sites that are there but cannot be observed, or were not called so far."""
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Forwards in the block are not ours."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+
+    def unseen(self, called: Collection[nn.Module]) -> list[Site]:
+        """Sites that are there but cannot be observed, or are not among the modules `called` so far."""
         fused = "its units live inside a fused kernel"
         found = []
         for module, name in self._names.items():
@@ -174,23 +191,28 @@ class Taps:
                 if not any(name.startswith(f"{s.name}.") or s.name == "" for s in found if s.reason):
                     reason = "a scripted module runs outside Python"
                     found.append(Site(name, "scripted", -1, None, None, reason))
-            elif known is not None and module not in self.called:
+            elif known is not None and module not in called:
                 found.append(Site(name or known[0], known[0], -1, None, None, "it was never called"))
         return found
 
     # --- the root's forward ---------------------------------------------------------------------
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
+    def _enter(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         self._depth += 1
         if self._depth > 1:
             return
         training = module.training
-        self._active = self._observe == "all" or training == (self._observe == "train")
+        wanted = self._observe == "all" or training == (self._observe == "train")
+        self._active = wanted and not self._paused
         if not self._active:
             return
         self._forwards += 1
         self._calls.clear()
+        self._called_now.clear()
         self._lineage.clear()
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, Tensor):
+                self._lineage.put(value, Origin(None, None))
         if self.needs_functions or self._forwards & (self._forwards - 1) == 0:
             self._watch_functions()
 
@@ -212,7 +234,7 @@ class Taps:
     def _watch_functions(self) -> None:
         if not self._stack_handles:
             for module in self._names:
-                if module is not self._model:
+                if module is not self._model and not isinstance(module, torch.jit.ScriptModule):
                     push, pop = _Hook(self._push), _Hook(self._pop)
                     self._stack_handles.append(module.register_forward_pre_hook(push))
                     self._stack_handles.append(module.register_forward_hook(pop, always_call=True))
@@ -231,7 +253,11 @@ class Taps:
 
     def _layer(self, module: nn.Module, args: Any, output: Any) -> None:
         if (self._active or _recomputing()) and isinstance(output, Tensor):
-            self._lineage.put(output, Origin(module, layer_axis(module, output.ndim)))
+            producer: nn.Module | None = module
+            if isinstance(module, CHANNEL_AXIS) and getattr(module, "weight", None) is None:
+                before = self._lineage.get(args[0]) if args else None
+                producer = None if before is None else before.producer  # a norm without parameters
+            self._lineage.put(output, Origin(producer, layer_axis(module, output.ndim)))
 
     def _transparent(self, module: nn.Module, args: Any, output: Any) -> None:
         if (self._active or _recomputing()) and args and isinstance(output, Tensor):
@@ -268,7 +294,7 @@ class Taps:
     def _function(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Called by the mode for every torch function of a watched forward."""
         if self._active and not self._inside:
-            found = functional.bound(func, args, kwargs)
+            found = functional.bound(func, args, kwargs, self._is_data)
             if found is not None:
                 name, z, arguments = found
                 if functional.gate(name, arguments, self._eps) is not None:
@@ -293,8 +319,8 @@ class Taps:
         recomputing: bool,
     ) -> None:
         origin = self._lineage.get(z)
-        if self._mode is not None and (origin is None or not origin.direct):
-            self.needs_functions = self.needs_functions or origin is not None
+        if self._mode is not None and origin is not None and not origin.direct:
+            self.needs_functions = True
         producer = origin.producer if origin is not None else None
         call = 0
         if producer is None or self._per_call:
@@ -306,7 +332,10 @@ class Taps:
             if recomputing:
                 return
             site = self._open(key, name, activation, z, origin)
-        if z.ndim < -site.axis or z.shape[site.axis] != site.size:
+        axis = site.axis
+        if origin is not None and origin.axis is not None and not site.given:
+            axis = origin.axis  # of this call: channels before positions that come and go
+        if z.ndim < -axis or z.shape[axis] != site.size:
             return  # another width than at first: the units are not the same
         gate = self._gates.get(key)
         if gate is None:
@@ -314,9 +343,11 @@ class Taps:
             if not isinstance(gate.low, Tensor):  # learned slopes are read at every call
                 self._gates[key] = gate
         if not recomputing:
-            self._sink.forward(site.index, as_units(z.detach(), site.axis), gate)
+            again = site.index in self._called_now
+            self._called_now.add(site.index)
+            self._sink.forward(site.index, as_units(z.detach(), axis), gate, again)
         if self._gradients and z.requires_grad:
-            z.register_hook(partial(self._gradient, site.index, site.axis))
+            z.register_hook(partial(self._gradient, site.index, axis))
 
     def _open(
         self, key: tuple[Any, ...], name: str, activation: str, z: Tensor, origin: Origin | None
@@ -333,7 +364,7 @@ class Taps:
                 )
             axis = given - z.ndim if given >= 0 else given
         axis = max(axis, -z.ndim)
-        site = _Open(len(self._sites), z.shape[axis] if z.ndim else 1, axis)
+        site = _Open(len(self._sites), z.shape[axis] if z.ndim else 1, axis, shown in self._axes)
         self._sites[key] = site
         producer = origin.producer if origin is not None else None
         described = Site(
@@ -346,8 +377,27 @@ class Taps:
         self._sink.opened(site.index, described, z.device, producer)
         return site
 
+    def _is_data(self, tensor: Tensor) -> bool:
+        return self._lineage.get(tensor) is not None
+
     def _gradient(self, index: int, axis: int, gradient: Tensor) -> None:
         self._sink.backward(index, as_units(gradient.detach(), axis))
+
+
+def _calls_functions(model: nn.Module) -> bool:
+    """Whether activations may be called as functions somewhere, or a fast path may go around modules.
+
+    Read off the code of the modules' classes, so that a branch that is first taken late is not missed.
+    """
+    for cls in {type(module) for module in model.modules()}:
+        if issubclass(cls, nn.TransformerEncoderLayer):
+            return True
+        if cls.__module__.startswith("torch.") or any(issubclass(cls, known) for known in MODULES):
+            continue
+        own = (vars(base).values() for base in cls.__mro__ if not base.__module__.startswith("torch."))
+        if any(mentions(function) for functions in own for function in functions):
+            return True
+    return False
 
 
 def _recomputing() -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class Windows:
         self.evidence = evidence
         self.sites: list[Site] = []
         self._statistics: list[UnitStatistics] = []
-        self._restored: dict[str, dict[str, Any]] = {}
+        self._restored: dict[str, tuple[Site, dict[str, Any]]] = {}  # of sites that were not called yet
         self._on_site = on_site
 
     # --- what the taps call -----------------------------------------------------------------------
@@ -46,12 +47,12 @@ class Windows:
     def opened(self, index: int, site: Site, device: torch.device, producer: nn.Module | None) -> None:
         self.sites.append(site)
         kept = self._restored.pop(site.name, None)
-        self._statistics.append(from_state(kept, device) if kept else empty(site.size, device))
+        self._statistics.append(empty(site.size, device) if kept is None else _continued(site, kept, device))
         if self._on_site is not None:
             self._on_site(index, site, producer)
 
-    def forward(self, index: int, z: Tensor, gate: Gate) -> None:
-        update(self._statistics[index], z, gate)
+    def forward(self, index: int, z: Tensor, gate: Gate, again: bool) -> None:
+        update(self._statistics[index], z, gate, again=again)
 
     def backward(self, index: int, gradient: Tensor) -> None:
         update_gradient(self._statistics[index], gradient)
@@ -62,19 +63,37 @@ class Windows:
     def nonempty(self) -> bool:
         return any(s.n or s.grad_n for s in self._statistics)
 
+    @property
+    def restored_names(self) -> set[str]:
+        """Sites of a loaded state that were not called since."""
+        return set(self._restored)
+
     def close(
-        self, step: int, unseen: list[Site], grad_norm: Callable[[int, int], np.ndarray] | None
+        self,
+        step: int,
+        unseen: Sequence[Site],
+        grad_norm: Callable[[int, int], np.ndarray] | None,
+        known: Sequence[Site] = (),
     ) -> dict[str, np.ndarray]:
-        """The columns of the census (without verdicts), and new windows; `unseen` sites become rows too."""
+        """The columns of the census (without verdicts); new windows begin.
+
+        Args:
+            step: its label.
+            unseen: sites that cannot be observed: one row each.
+            grad_norm: (index, size) → norms of the incoming gradients, if they are watched.
+            known: sites that the probe has seen: rows with n = 0 as long as no forward came here.
+        """
         parts = []
         for index, (site, statistics) in enumerate(zip(self.sites, self._statistics, strict=True)):
-            columns = finalise(statistics)
-            columns["unit"] = np.arange(site.size, dtype=np.int64)
             norm = None if grad_norm is None else grad_norm(index, site.size)
-            columns["grad_norm"] = np.full(site.size, np.nan) if norm is None else norm
-            columns["site"] = np.full(site.size, site.name, dtype=object)
-            parts.append(columns)
+            parts.append(_rows(site, statistics, norm))
             self._statistics[index] = empty(site.size, statistics.active.device, statistics.silent_for)
+        for name, (site, state) in self._restored.items():
+            statistics = from_state(state)
+            parts.append(_rows(site, statistics))
+            self._restored[name] = site, to_state(empty(site.size, silent_for=statistics.silent_for))
+        if not parts:
+            parts = [_rows(site, empty(site.size)) for site in known]
         parts += [_unobserved(site) for site in unseen]
         names = [c for c in CENSUS_COLUMNS if c not in ("evidence", "step", "rate_upper", "state")]
         columns = {name: np.concatenate([part[name] for part in parts]) for name in names}
@@ -85,18 +104,45 @@ class Windows:
 
     # --- state ------------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, dict[str, Any]]:
-        """Per site name, the running sums: tensors and plain values."""
-        running = {s.name: to_state(u) for s, u in zip(self.sites, self._statistics, strict=True)}
-        return self._restored | running
+    def state_dict(self) -> dict[str, Any]:
+        """Per site name its description and its running sums: tensors and plain values."""
+        waiting = {
+            name: {"site": asdict(site), "sums": sums} for name, (site, sums) in self._restored.items()
+        }
+        running = {
+            site.name: {"site": asdict(site), "sums": to_state(statistics)}
+            for site, statistics in zip(self.sites, self._statistics, strict=True)
+        }
+        return waiting | running
 
-    def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None:
-        """Continue the sums that `state_dict` returned; sites not called yet take theirs up when they are."""
-        self._restored = dict(state)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue the sums that `state_dict` returned; sites not called yet take theirs up when they are.
+
+        Raises:
+            ValueError: a site has another number of units: the state is of another model.
+        """
+        self._restored = {name: (Site(**kept["site"]), kept["sums"]) for name, kept in state.items()}
         for index, site in enumerate(self.sites):
             kept = self._restored.pop(site.name, None)
             if kept is not None:
-                self._statistics[index] = from_state(kept, self._statistics[index].active.device)
+                self._statistics[index] = _continued(site, kept, self._statistics[index].active.device)
+
+
+def _continued(site: Site, kept: tuple[Site, dict[str, Any]], device: torch.device) -> UnitStatistics:
+    if kept[0].size != site.size:
+        raise ValueError(
+            f"the recorder's state is of another model: expected {site.size} units at {site.name!r}, "
+            f"but the state has {kept[0].size}"
+        )
+    return from_state(kept[1], device)
+
+
+def _rows(site: Site, statistics: UnitStatistics, norm: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    columns = finalise(statistics)
+    columns["unit"] = np.arange(site.size, dtype=np.int64)
+    columns["grad_norm"] = np.full(site.size, np.nan) if norm is None else norm
+    columns["site"] = np.full(site.size, site.name, dtype=object)
+    return columns
 
 
 def frame(columns: dict[str, np.ndarray], thresholds: Thresholds | None = None) -> pd.DataFrame:

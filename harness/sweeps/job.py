@@ -14,7 +14,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-
 from harness.config import ConfigError, RunSpec, run_folder, to_mapping
 from harness.store.folder import COMPLETE, RunFolder, read_status
 

@@ -78,7 +78,7 @@ def test_a_sweep_is_the_product_in_hydras_order() -> None:
 
 
 def test_one_bad_value_refuses_the_whole_sweep() -> None:
-    with pytest.raises(ConfigError, match="optim.lr: expected a number above 0"):
+    with pytest.raises(ConfigError, match=r"optim\.lr: expected a number above 0"):
         plan(["optim.lr=0.1,-1", "seed=range(4)"], multirun=True)
 
 

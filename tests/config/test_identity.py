@@ -32,7 +32,8 @@ def test_what_decides_the_result_does(override: str) -> None:
 
 def test_the_content_of_the_users_arrays_is_part_of_it(tmp_path: Path) -> None:
     one, two = tmp_path / "one.npz", tmp_path / "two.npz"
-    one.write_bytes(b"a"), two.write_bytes(b"a")
+    for path in (one, two):
+        path.write_bytes(b"a")
     ids = [run_id(compose(["data=arrays", f"data.path={p}"])) for p in (one, two)]
     assert ids[0] == ids[1]
     two.write_bytes(b"b")

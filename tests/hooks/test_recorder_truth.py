@@ -122,10 +122,10 @@ def test_evaluation_passes(name: str, observe: str) -> None:
 
 def test_one_position_is_alive() -> None:
     """A channel that opens at a single position of a single image is not dead."""
-    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU())
+    model: Any = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU())
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([1.0, -1]).reshape(2, 1, 1, 1))
-        model[0].bias.fill_(-0.5)  # pyright: ignore[reportCallIssue, reportOptionalMemberAccess]
+        model[0].bias.fill_(-0.5)
     x = torch.zeros(2, 1, 30, 30)
     x[1, 0, 29, 29] = 1
     units = harness.scan(model, x).units.set_index("unit")
@@ -171,3 +171,36 @@ def test_float64_and_bfloat16() -> None:
         assert units.active.tolist() == (z > 0).sum(0).tolist()
         torch.testing.assert_close(torch.tensor(units["mean"].to_numpy()), z.mean(0), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(torch.tensor(units["max"].to_numpy()), z.amax(0), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("offset", "scale"), [(0.0, 1.0), (100.0, 0.1), (-1e4, 3.0), (0.0, 1e25), (0.0, 1e-18)]
+)
+@pytest.mark.parametrize("shape", [(6000, 3), (7, 3, 40, 40), (900, 3, 7)])
+def test_numbers_of_many_inputs(shape: tuple[int, ...], offset: float, scale: float) -> None:
+    """Sums of many, large, small and off-centre values keep five digits."""
+    torch.manual_seed(0)
+    z = torch.randn(shape) * scale + offset
+    units = harness.scan(nn.Sequential(nn.Identity(), nn.ReLU()), z, axis={"1": 1}).units
+    wide = z.double().movedim(1, -1).reshape(-1, 3)
+    assert units.active.tolist() == (wide > 0).sum(0).tolist()
+    assert units["max"].tolist() == wide.amax(0).tolist()
+    std = wide.std(0, correction=0)
+    torch.testing.assert_close(torch.tensor(units["std"].to_numpy()), std, rtol=1e-5, atol=0)
+    near = 1e-5 * (std + wide.mean(0).abs())
+    assert (abs(torch.tensor(units["mean"].to_numpy()) - wide.mean(0)) <= near).all()
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-25, 1e-30, 1e15, 1e22])
+@pytest.mark.parametrize("shape", [(16, 3), (8, 3, 5, 5), (2, 3, 20, 20)])
+def test_tiny_gradients_are_not_zero(shape: tuple[int, ...], scale: float) -> None:
+    """A unit is starved only if its gradient is exactly 0, and a large one is finite."""
+    torch.manual_seed(0)
+    z, upstream = torch.randn(shape), torch.randn(shape) * scale
+    model = nn.Sequential(nn.Identity(), nn.ReLU())
+    with harness.Recorder(model, census_every=None, axis={"1": 1}) as recorder:
+        model(z.requires_grad_()).backward(upstream)
+        units = recorder.census()
+    want = (upstream * (z > 0)).double().movedim(1, -1).reshape(-1, 3).square().mean(0).sqrt()
+    assert set(units.state) == {"active"}
+    torch.testing.assert_close(torch.tensor(units.grad_rms.to_numpy()), want, rtol=1e-5, atol=0)

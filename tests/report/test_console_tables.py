@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pandas as pd
@@ -54,9 +55,8 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_view_of_a_run(name: str) -> None:
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    with console.file:
-        console.print(run_view(history(), **CASES[name]))
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(run_view(history(), **CASES[name]))
     text = "\n".join(line.rstrip() for line in console.export_text().splitlines()) + "\n"
     assert text == (GOLDEN / name).read_text(encoding="utf-8")
 
