@@ -1,0 +1,290 @@
+"""`python -m experiments.benchmarks.hooks`: what watching every unit at every step costs.
+
+Each variant trains its own copy of the network; rounds of steps are interleaved in one process, on one
+thread, in CPU time, and each round is compared with the bare round beside it. The rivals are written the way
+people write them. Recorder: defaults, every step, every unit, activations and gradients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from harness import Recorder
+from harness.hooks.gradients import IncomingGradients
+from harness.hooks.kernels import observe, observe_gradient
+from harness.hooks.activations import Gate
+from harness.hooks.taps import Taps
+
+Step = Callable[[], None]
+GOALS = {"MLP": 1.03, "small CNN": 1.03, "ResNet-18": 1.01, "tiny net": 1.20}
+
+
+def mlp(*sizes: int) -> nn.Sequential:
+    """Linear layers with a ReLU module between them."""
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def cnn() -> nn.Sequential:
+    """The small CNN of `model=cnn`."""
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(3136, 128),
+        nn.ReLU(),
+        nn.Linear(128, 10),
+    )
+
+
+def resnet18() -> nn.Module:
+    """torchvision's, for 32 × 32 inputs."""
+    from torchvision.models import resnet18
+
+    model = resnet18(num_classes=10)
+    model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    return model
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
+    "MLP": (lambda: mlp(784, 512, 512, 512, 10), (128, 784), 12),
+    "small CNN": (cnn, (64, 1, 28, 28), 4),
+    "ResNet-18": (resnet18, (64, 3, 32, 32), 1),
+    "tiny net": (lambda: mlp(64, 32, 32, 10), (32, 64), 150),
+}
+
+
+# --- the rivals ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def zero_share(model: nn.Module, optimizer: Any):
+    """`(x == 0).float().mean().item()` per layer."""
+    seen: dict[str, float] = {}
+
+    def hook(name: str) -> Callable[..., None]:
+        def record(module: nn.Module, args: Any, out: Tensor) -> None:
+            seen[name] = (out == 0).float().mean().item()
+
+        return record
+
+    relus = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ReLU)]
+    handles = [module.register_forward_hook(hook(name)) for name, module in relus]
+    yield lambda: None
+    for handle in handles:
+        handle.remove()
+
+
+@contextmanager
+def per_unit_sums(model: nn.Module, optimizer: Any):
+    """`(x > 0).sum` per unit, with a full backward hook."""
+    active: dict[str, Tensor] = {}
+    gradients: dict[str, Tensor] = {}
+
+    def forward(name: str) -> Callable[..., None]:
+        def record(module: nn.Module, args: Any, out: Tensor) -> None:
+            dims = [d for d in range(out.ndim) if d != 1]
+            active[name] = active.get(name, 0) + (out > 0).sum(dims)
+
+        return record
+
+    def backward(name: str) -> Callable[..., None]:
+        def record(module: nn.Module, grad_in: Any, grad_out: Any) -> None:
+            dims = [d for d in range(grad_in[0].ndim) if d != 1]
+            gradients[name] = gradients.get(name, 0) + grad_in[0].pow(2).sum(dims)
+
+        return record
+
+    handles = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False  # a full backward hook crashes in-place modules
+            handles.append(module.register_forward_hook(forward(name)))
+            handles.append(module.register_full_backward_hook(backward(name)))
+    yield lambda: None
+    for handle in handles:
+        handle.remove()
+
+
+@contextmanager
+def histograms(model: nn.Module, optimizer: Any):
+    """Mean, std, near-zero share and a 40-bin histogram per layer."""
+    stats: dict[str, list[Any]] = {}
+
+    def hook(name: str) -> Callable[..., None]:
+        def record(module: nn.Module, args: Any, out: Tensor) -> None:
+            x = out.detach()
+            bins = x.float().cpu().histc(40, 0, 10)
+            stats[name] = [x.mean().item(), x.std().item(), (x.abs() < 0.05).float().mean().item(), bins]
+
+        return record
+
+    relus = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ReLU)]
+    handles = [module.register_forward_hook(hook(name)) for name, module in relus]
+    yield lambda: None
+    for handle in handles:
+        handle.remove()
+
+
+@contextmanager
+def recorder(model: nn.Module, optimizer: Any):
+    """harness.Recorder, defaults."""
+    with Recorder(model, optimizer=optimizer) as watching:
+        yield watching.step
+
+
+VARIANTS: dict[str, Callable[..., Any]] = {
+    "bare": lambda model, optimizer: nullcontext(lambda: None),
+    "Recorder": recorder,
+    "zero share": zero_share,
+    "sums + backward hook": per_unit_sums,
+    "histograms": histograms,
+}
+
+
+# --- measuring -------------------------------------------------------------------------------------
+
+
+def stepper(model: nn.Module, shape: tuple[int, ...], after: Callable[[], None], optimizer: Any) -> Step:
+    """One training step on fixed inputs."""
+    x, y = torch.randn(shape), torch.randint(10, shape[:1])
+
+    def step() -> None:
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        after()
+
+    return step
+
+
+def ratios(case: str, rounds: int) -> dict[str, list[float]]:
+    """Per variant and round: CPU time / CPU time of the bare round beside it."""
+    make, shape, steps = CASES[case]
+    torch.manual_seed(0)
+    original = make()
+    runs: dict[str, Step] = {}
+    with ExitStack() as stack:
+        for name, attach in VARIANTS.items():
+            model = copy.deepcopy(original)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+            after = stack.enter_context(attach(model, optimizer))
+            runs[name] = stepper(model, shape, after, optimizer)
+            for _ in range(3):
+                runs[name]()
+        found: dict[str, list[float]] = {name: [] for name in VARIANTS}
+        for number in range(rounds):
+            spent = {}
+            order = list(runs) if number % 2 else list(runs)[::-1]
+            for name in order:
+                began = time.process_time()
+                for _ in range(steps):
+                    runs[name]()
+                spent[name] = time.process_time() - began
+            for name, seconds in spent.items():
+                found[name].append(seconds / spent["bare"])
+    return found
+
+
+def inside(case: str, rounds: int) -> float:
+    """Share of a watched step that is spent in our hooks (their own timers included)."""
+    make, shape, steps = CASES[case]
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    spent = [0.0]
+
+    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            began = time.perf_counter()
+            result = function(*args)
+            spent[0] += time.perf_counter() - began
+            return result
+
+        return call
+
+    places = [(Taps, n) for n in ("_enter", "_leave", "_layer", "_transparent", "_activation", "_activated")]
+    places += [(Taps, "_gradient"), (IncomingGradients, "stepping")]
+    kept = [(owner, name, getattr(owner, name)) for owner, name in places]
+    try:
+        for owner, name, function in kept:
+            setattr(owner, name, timed(function))
+        with recorder(model, optimizer) as after:
+            step = stepper(model, shape, after, optimizer)
+            for _ in range(3):
+                step()
+            spent[0], began = 0.0, time.perf_counter()
+            for _ in range(steps * rounds):
+                step()
+            return spent[0] / (time.perf_counter() - began)
+    finally:
+        for owner, name, function in kept:
+            setattr(owner, name, function)
+
+
+def bandwidth(shape: tuple[int, ...], repeats: int = 60) -> dict[str, float]:
+    """Read bandwidth of our kernels / that of `x.sum()`."""
+    x = torch.randn(shape)
+    calls: dict[str, Callable[[], Any]] = {
+        "sum": x.sum,
+        "observe": lambda: observe(x, Gate(low=0.0)),
+        "gradient": lambda: observe_gradient(x),
+    }
+    best = dict.fromkeys(calls, float("inf"))
+    for _ in range(repeats):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            best[name] = min(best[name], time.perf_counter() - began)
+    return {name: best["sum"] / seconds for name, seconds in best.items()}
+
+
+def main(rounds: int = 21, cases: tuple[str, ...] = tuple(CASES)) -> dict[str, dict[str, float]]:
+    """Print the tables; returns the median ratios."""
+    torch.set_num_threads(1)
+    console = Console(highlight=False)
+    table = Table(title=f"CPU time of a step / of the bare step (median of {rounds} rounds, one thread)")
+    for name in ("network", *list(VARIANTS)[1:], "goal", "in our hooks"):
+        table.add_column(name, justify="left" if name == "network" else "right")
+    medians = {}
+    for case in cases:
+        found = {name: statistics.median(values) for name, values in ratios(case, rounds).items()}
+        medians[case] = found
+        share = inside(case, max(3, rounds // 3))
+        cells = [f"{found[name]:.3f}" for name in list(VARIANTS)[1:]]
+        table.add_row(case, *cells, f"{GOALS[case]:.2f}", f"{100 * share:.1f} %")
+    console.print(table)
+    speeds = Table(title="Read bandwidth of a kernel / of x.sum()")
+    for name in ("tensor", "MB", "activations", "gradients"):
+        speeds.add_column(name, justify="right")
+    for shape in ((2048, 512), (128, 4096), (64, 32, 784), (64, 64, 1024), (64, 512, 16)):
+        found = bandwidth(shape)
+        size = 4 * torch.Size(shape).numel() / 2**20
+        speeds.add_row(str(shape), f"{size:.1f}", f"{found['observe']:.2f}", f"{found['gradient']:.2f}")
+    console.print(speeds)
+    return medians
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--cases", nargs="*", default=list(CASES))
+    given = parser.parse_args()
+    main(given.rounds, tuple(given.cases))
