@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from harness import Recorder
 from harness.hooks.gradients import IncomingGradients
-from harness.hooks.kernels import observe, observe_gradient
 from harness.hooks.activations import Gate
+from harness.hooks.statistics import empty, update, update_gradient
 from harness.hooks.taps import Taps
 
 Step = Callable[[], None]
@@ -241,11 +241,12 @@ def inside(case: str, rounds: int) -> float:
 
 def bandwidth(shape: tuple[int, ...], repeats: int = 60) -> dict[str, float]:
     """Read bandwidth of our kernels / that of `x.sum()`."""
-    x = torch.randn(shape)
+    x, axis = torch.randn(shape), 1 - len(shape)
+    statistics_ = empty(shape[1])
     calls: dict[str, Callable[[], Any]] = {
         "sum": x.sum,
-        "observe": lambda: observe(x, Gate(low=0.0)),
-        "gradient": lambda: observe_gradient(x),
+        "observe": lambda: update(statistics_, x, Gate(low=0.0), axis),
+        "gradient": lambda: update_gradient(statistics_, x, axis),
     }
     best = dict.fromkeys(calls, float("inf"))
     for _ in range(repeats):

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -51,7 +50,8 @@ class IncomingGradients:
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
         self._optimizers = optimizers
         self._producers: dict[int, tuple[nn.Module, list[nn.Parameter]]] = {}
-        self._squares: dict[int, Any] = {}
+        self._squares: dict[int, Tensor] = {}
+        self._owned: dict[int, tuple[int, set[int]]] = {}  # optimizer → number and ids of its parameters
         self._handles: list[RemovableHandle] = []
 
     def attach(self) -> None:
@@ -73,29 +73,31 @@ class IncomingGradients:
 
     def stepping(self, optimizer: Optimizer) -> None:
         """An optimizer is about to step: its gradients are final."""
-        owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        groups = optimizer.param_groups
+        known, owned = self._owned.get(id(optimizer), (-1, set()))
+        total = sum(len(group["params"]) for group in groups)
+        if known != total:  # parameters may be added
+            owned = {id(p) for group in groups for p in group["params"]}
+            self._owned[id(optimizer)] = total, owned
         for index, (producer, parameters) in self._producers.items():
-            grads = [p.grad for p in parameters if p.grad is not None and id(p) in owned]
-            if grads:
-                self._squares[index] = _squares(grads, producer)
+            if id(parameters[0]) in owned:
+                self._take(index, producer, parameters)
 
     def close(self, index: int, size: int) -> np.ndarray:
         """Norms (F,) for the census that closes now; NaN where none is known."""
         if not self._optimizers and index in self._producers:
-            producer, parameters = self._producers[index]
-            grads = [p.grad for p in parameters if p.grad is not None]
-            if grads:
-                self._squares[index] = _squares(grads, producer)
+            self._take(index, *self._producers[index])
         squares = self._squares.get(index)
-        return np.full(size, np.nan) if squares is None else np.sqrt(torch.as_tensor(squares).cpu().numpy())
+        return np.full(size, np.nan) if squares is None else np.sqrt(squares.cpu().numpy())
 
     def clear(self) -> None:
         """A new window begins."""
         self._squares = {}
 
-
-def _squares(grads: Sequence[Tensor], producer: nn.Module) -> Any:
-    return sum(kernels.row_norms_squared(by_unit(g, producer)) for g in grads)
+    def _take(self, index: int, producer: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
+        weight, *bias = [by_unit(p.grad, producer) for p in parameters if p.grad is not None] or [None]
+        if weight is not None:
+            self._squares[index] = kernels.unit_squares(weight, bias[0] if bias else None)
 
 
 class _StepHook:

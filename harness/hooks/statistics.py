@@ -15,6 +15,8 @@ from torch import Tensor
 
 from harness.hooks import kernels
 from harness.hooks.activations import Gate
+from harness.hooks.kernels import Sums
+from harness.hooks.loops import ACTIVE, GRADIENT, NON_FINITE, PEAK, SILENT, SQUARES, TOTAL
 
 
 @dataclass(slots=True)
@@ -24,84 +26,61 @@ class UnitStatistics:
     Attributes:
         n: inputs observed (batch × positions), the same for every unit.
         grad_n: inputs whose backward ran.
-        active: (F,) int64, inputs on which the gate was open.
-        non_finite: (F,) int64, inputs on which z was NaN or infinite.
-        total: (F,) float64, sum of finite z.
-        squares: (F,) float64, sum of squares of finite z.
-        peak: (F,) float64, largest finite z, -inf if there was none.
-        grad_squares: (F,) float64, sum of squares of ∂L/∂z.
-        silent_for: (F,) int64, inputs since the gate was last open; outlives the window.
+        running: the sums themselves, as two tensors:
+        counts: (3, F) int64. Rows: ACTIVE, inputs on which the gate was open; NON_FINITE, inputs on which
+            z was NaN or infinite; SILENT, inputs since the gate was last open (outlives the window).
+        sums: (4, F) float64. Rows: TOTAL and SQUARES of finite z; PEAK, the largest finite z, -inf if there
+            was none; GRADIENT, squares of ∂L/∂z.
     """
 
     n: int
     grad_n: int
-    active: Tensor
-    non_finite: Tensor
-    total: Tensor
-    squares: Tensor
-    peak: Tensor
-    grad_squares: Tensor
-    silent_for: Tensor
+    running: Sums
+
+    @property
+    def counts(self) -> Tensor:
+        return self.running.counts
+
+    @property
+    def sums(self) -> Tensor:
+        return self.running.sums
+
+    @property
+    def size(self) -> int:
+        return self.counts.shape[1]
 
 
 def empty(units: int, device: torch.device | str = "cpu", silent_for: Tensor | None = None) -> UnitStatistics:
     """Statistics of no inputs for `units` units; `silent_for` is carried over from an earlier window."""
-
-    def zeros(dtype: torch.dtype) -> Tensor:
-        return torch.zeros(units, dtype=dtype, device=device)
-
-    return UnitStatistics(
-        n=0,
-        grad_n=0,
-        active=zeros(torch.int64),
-        non_finite=zeros(torch.int64),
-        total=zeros(torch.float64),
-        squares=zeros(torch.float64),
-        peak=torch.full((units,), -torch.inf, dtype=torch.float64, device=device),
-        grad_squares=zeros(torch.float64),
-        silent_for=zeros(torch.int64) if silent_for is None else silent_for,
-    )
+    fresh = UnitStatistics(0, 0, Sums(units, device))
+    if silent_for is not None:
+        fresh.counts[SILENT] = silent_for
+    return fresh
 
 
-def update(statistics: UnitStatistics, z: Tensor, gate: Gate, *, again: bool = False) -> None:
+def update(statistics: UnitStatistics, z: Tensor, gate: Gate, axis: int = -1, *, again: bool = False) -> None:
     """Count one call in.
 
     Args:
         statistics: changed in place.
-        z: pre-activations of shape (A, F) or (A, F, P), detached.
+        z: pre-activations, detached, with the units on `axis`.
         gate: where the activation's gate is open.
+        axis: of the units, from the end.
         again: the site was called before in the same forward of the model, which is the resolution of
             `silent_for`: a unit that opened in one of the calls is not silent.
 
     Example:
         >>> s = empty(2)
         >>> update(s, torch.tensor([[1.0, -1.0], [2.0, -2.0]]), Gate(low=0.0))
-        >>> s.n, s.active.tolist(), s.silent_for.tolist()
+        >>> s.n, s.counts[ACTIVE].tolist(), s.counts[SILENT].tolist()
         (2, [2, 0], [0, 2])
     """
-    n = z.shape[0] * (z.shape[2] if z.ndim == 3 else 1)
-    if n == 0:
-        return
-    batch = kernels.observe(z, gate)
-    active = torch.as_tensor(batch.active)
-    statistics.n += n
-    statistics.active += active
-    statistics.non_finite += torch.as_tensor(batch.non_finite)
-    statistics.total += torch.as_tensor(batch.total)
-    statistics.squares += torch.as_tensor(batch.squares)
-    torch.maximum(statistics.peak, torch.as_tensor(batch.peak), out=statistics.peak)
-    open_now = (active > 0) | (statistics.silent_for == 0) if again else active > 0
-    statistics.silent_for += n
-    statistics.silent_for *= ~open_now
+    statistics.n += kernels.accumulate(statistics.running, z, axis, gate, again=again)
 
 
-def update_gradient(statistics: UnitStatistics, gradient: Tensor) -> None:
-    """Count one backward in; `gradient` is ∂L/∂z in the shape (A, F) or (A, F, P)."""
-    n = gradient.shape[0] * (gradient.shape[2] if gradient.ndim == 3 else 1)
-    if n == 0:
-        return
-    statistics.grad_n += n
-    statistics.grad_squares += torch.as_tensor(kernels.observe_gradient(gradient))
+def update_gradient(statistics: UnitStatistics, gradient: Tensor, axis: int = -1) -> None:
+    """Count one backward in; `gradient` is ∂L/∂z, with the units on `axis`."""
+    statistics.grad_n += kernels.accumulate_gradient(statistics.running, gradient, axis)
 
 
 def merge(a: UnitStatistics, b: UnitStatistics) -> UnitStatistics:
@@ -110,19 +89,15 @@ def merge(a: UnitStatistics, b: UnitStatistics) -> UnitStatistics:
     Raises:
         ValueError: the two speak of different numbers of units.
     """
-    if a.active.shape != b.active.shape:
-        raise ValueError(f"expected equal numbers of units, but got {len(a.active)} and {len(b.active)}")
-    return UnitStatistics(
-        n=a.n + b.n,
-        grad_n=a.grad_n + b.grad_n,
-        active=a.active + b.active,
-        non_finite=a.non_finite + b.non_finite,
-        total=a.total + b.total,
-        squares=a.squares + b.squares,
-        peak=torch.maximum(a.peak, b.peak),
-        grad_squares=a.grad_squares + b.grad_squares,
-        silent_for=torch.where(b.active > 0, b.silent_for, a.silent_for + b.n),
-    )
+    if a.size != b.size:
+        raise ValueError(f"expected equal numbers of units, but got {a.size} and {b.size}")
+    merged = empty(a.size, a.counts.device)
+    merged.n, merged.grad_n = a.n + b.n, a.grad_n + b.grad_n
+    merged.counts.copy_(a.counts + b.counts)
+    merged.sums.copy_(a.sums + b.sums)
+    merged.sums[PEAK] = torch.maximum(a.sums[PEAK], b.sums[PEAK])
+    merged.counts[SILENT] = torch.where(b.counts[ACTIVE] > 0, b.counts[SILENT], a.counts[SILENT] + b.n)
+    return merged
 
 
 def finalise(statistics: UnitStatistics) -> dict[str, np.ndarray]:
@@ -131,10 +106,9 @@ def finalise(statistics: UnitStatistics) -> dict[str, np.ndarray]:
     `std` has ddof 0; mean, std and max are over finite values and NaN where there is none; `grad_rms` is
     NaN where no backward ran.
     """
-    s = {
-        name: getattr(statistics, name).cpu().numpy()
-        for name in ("active", "non_finite", "total", "squares", "peak", "grad_squares", "silent_for")
-    }
+    counts, sums = statistics.counts.cpu().numpy(), statistics.sums.cpu().numpy()
+    s = {"active": counts[ACTIVE], "non_finite": counts[NON_FINITE], "silent_for": counts[SILENT]}
+    s |= {"total": sums[TOTAL], "squares": sums[SQUARES], "peak": sums[PEAK], "grad_squares": sums[GRADIENT]}
     finite = statistics.n - s["non_finite"]
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(finite > 0, s["total"] / finite, np.nan)
@@ -157,17 +131,14 @@ def finalise(statistics: UnitStatistics) -> dict[str, np.ndarray]:
 
 def to_state(statistics: UnitStatistics) -> dict[str, Any]:
     """Tensors and plain values only."""
-    return {name: _copy(getattr(statistics, name)) for name in UnitStatistics.__slots__}
+    counts, sums = statistics.counts.clone(), statistics.sums.clone()
+    return {"n": statistics.n, "grad_n": statistics.grad_n, "counts": counts, "sums": sums}
 
 
 def from_state(state: Mapping[str, Any], device: torch.device | str = "cpu") -> UnitStatistics:
     """The statistics that `to_state` wrote."""
-    moved: dict[str, Any] = {
-        name: value.to(device, copy=True) if isinstance(value, Tensor) else value
-        for name, value in state.items()
-    }
-    return UnitStatistics(**moved)
-
-
-def _copy(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
+    statistics = empty(state["counts"].shape[1], device)
+    statistics.n, statistics.grad_n = state["n"], state["grad_n"]
+    statistics.counts.copy_(state["counts"])
+    statistics.sums.copy_(state["sums"])
+    return statistics

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,6 @@ from harness.hooks.sites import (
     TRANSPARENT,
     Origin,
     Site,
-    as_units,
     guess_axis,
     layer_axis,
     qualified_names,
@@ -42,11 +41,11 @@ class Sink(Protocol):
     def opened(self, index: int, site: Site, device: torch.device, producer: nn.Module | None) -> None:
         """A new site."""
 
-    def forward(self, index: int, z: Tensor, gate: Gate, again: bool) -> None:
-        """Pre-activations (A, F) or (A, F, P), detached; `again`: a repeated call in one forward."""
+    def forward(self, index: int, z: Tensor, axis: int, gate: Gate, again: bool) -> None:
+        """Pre-activations, detached, units on `axis` (from the end); `again`: repeated in one forward."""
 
-    def backward(self, index: int, gradient: Tensor) -> None:
-        """∂L/∂z in the same shape."""
+    def backward(self, index: int, gradient: Tensor, axis: int) -> None:
+        """∂L/∂z likewise."""
 
 
 @dataclass(slots=True)
@@ -57,6 +56,16 @@ class _Open:
     size: int
     axis: int
     given: bool  # the axis was given by the user
+    gate: Gate | None = None  # None: asked for at every call, since it is learned
+
+
+class _Caller(NamedTuple):
+    """What is called at a site: a module, or (module, function) for a function called in its forward."""
+
+    key: Any
+    name: str
+    activation: str
+    gate_of: Callable[[float], Gate]
 
 
 class _Inert:
@@ -129,7 +138,6 @@ class Taps:
         self._handles: list[RemovableHandle] = []
         self._stack_handles: list[RemovableHandle] = []
         self._sites: dict[tuple[Any, ...], _Open] = {}
-        self._gates: dict[tuple[Any, ...], Gate] = {}
         self._calls: dict[Any, int] = {}
         self._named: dict[str, int] = {}
         self._stack: list[nn.Module] = []
@@ -149,13 +157,15 @@ class Taps:
         """Register the hooks."""
         keep = self._handles.append
         keep(self._model.register_forward_pre_hook(_Hook(self._enter), with_kwargs=True))
-        for module in self._names:
+        for module, name in self._names.items():
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # takes no hooks
-            if lookup(module) is not None:
-                hook = _Hook(self._activation)
+            known = lookup(module)
+            if known is not None:
+                activation, gate_of = known
+                call = _Caller(module, name or f":{activation}", activation, partial(gate_of, module))
+                hook = _Hook(partial(self._activation, call))
                 keep(module.register_forward_pre_hook(hook, with_kwargs=True))
-                keep(module.register_forward_hook(_Hook(self._activated)))
             elif layer_axis(module, 4) is not None:
                 keep(module.register_forward_hook(_Hook(self._layer)))
             elif isinstance(module, TRANSPARENT):
@@ -234,7 +244,11 @@ class Taps:
     def _watch_functions(self) -> None:
         if not self._stack_handles:
             for module in self._names:
-                if module is not self._model and not isinstance(module, torch.jit.ScriptModule):
+                if isinstance(module, torch.jit.ScriptModule):
+                    continue
+                if lookup(module) is not None:
+                    self._stack_handles.append(module.register_forward_hook(_Hook(self._activated)))
+                if module is not self._model:
                     push, pop = _Hook(self._push), _Hook(self._pop)
                     self._stack_handles.append(module.register_forward_pre_hook(push))
                     self._stack_handles.append(module.register_forward_hook(pop, always_call=True))
@@ -267,29 +281,25 @@ class Taps:
 
     # --- activations ----------------------------------------------------------------------------
 
-    def _activation(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        recomputing = _recomputing()
-        if not self._active and not recomputing:
+    def _activation(self, caller: _Caller, module: nn.Module, args: Any, kwargs: Any) -> None:
+        recomputing = not self._active
+        if recomputing and not _recomputing():
             return
         z = args[0] if args else next(iter(kwargs.values()), None)
         if not isinstance(z, Tensor):
             return
-        self._inside.append(module)
+        if self._mode is not None:
+            self._inside.append(module)
         self.called.add(module)
-        known = lookup(module)
-        assert known is not None  # only activation modules bear this hook
-        name, gate_of = known
-        self._observed(
-            module, self._names[module] or f":{name}", name, z, partial(gate_of, module), recomputing
-        )
+        self._observed(caller, z, recomputing)
 
     def _activated(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._inside:
             self._inside.pop()
-        if (self._active or _recomputing()) and args and isinstance(output, Tensor) and output is not args[0]:
+        if self._active and args and isinstance(output, Tensor) and output is not args[0]:
             origin = self._lineage.get(args[0])
             if origin is not None and output.shape == args[0].shape:
-                self._lineage.put(output, origin)
+                self._lineage.put(output, Origin(origin.producer, origin.axis, direct=False))
 
     def _function(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Called by the mode for every torch function of a watched forward."""
@@ -301,60 +311,50 @@ class Taps:
                     self.needs_functions = True
                     where, shown = self._stack[-1], functional.shown(name)
                     gate_of = partial(_gate_of_call, name, arguments)
-                    self._observed(
-                        (where, shown), f"{self._names[where]}:{shown}", shown, z, gate_of, _recomputing()
-                    )
+                    caller = _Caller((where, shown), f"{self._names[where]}:{shown}", shown, gate_of)
+                    self._observed(caller, z, _recomputing())
         out = func(*args, **kwargs)
         if self._active:
             self._lineage.follow(getattr(func, "__name__", ""), args, kwargs, out)
         return out
 
-    def _observed(
-        self,
-        caller: Any,
-        name: str,
-        activation: str,
-        z: Tensor,
-        gate_of: Callable[[float], Gate],
-        recomputing: bool,
-    ) -> None:
+    def _observed(self, caller: _Caller, z: Tensor, recomputing: bool) -> None:
+        """One call of an activation, about to happen on z."""
         origin = self._lineage.get(z)
-        if self._mode is not None and origin is not None and not origin.direct:
-            self.needs_functions = True
-        producer = origin.producer if origin is not None else None
+        producer = None
+        if origin is not None:
+            producer = origin.producer
+            if not origin.direct and self._mode is not None:
+                self.needs_functions = True
         call = 0
         if producer is None or self._per_call:
-            call = self._calls.get(caller, 0)
-            self._calls[caller] = call + 1
-        key = (caller, producer, call)
-        site = self._sites.get(key)
+            call = self._calls.get(caller.key, 0)
+            self._calls[caller.key] = call + 1
+        site = self._sites.get((caller.key, producer, call))
         if site is None:
             if recomputing:
                 return
-            site = self._open(key, name, activation, z, origin)
+            site = self._sites[caller.key, producer, call] = self._open(caller, z, origin)
         axis = site.axis
         if origin is not None and origin.axis is not None and not site.given:
             axis = origin.axis  # of this call: channels before positions that come and go
         if z.ndim < -axis or z.shape[axis] != site.size:
             return  # another width than at first: the units are not the same
-        gate = self._gates.get(key)
-        if gate is None:
-            gate = gate_of(self._eps)
-            if not isinstance(gate.low, Tensor):  # learned slopes are read at every call
-                self._gates[key] = gate
         if not recomputing:
-            again = site.index in self._called_now
-            self._called_now.add(site.index)
-            self._sink.forward(site.index, as_units(z.detach(), axis), gate, again)
+            index = site.index
+            again = index in self._called_now
+            self._called_now.add(index)
+            gate = site.gate
+            if gate is None:
+                gate = caller.gate_of(self._eps)
+            self._sink.forward(index, z.detach(), axis, gate, again)
         if self._gradients and z.requires_grad:
             z.register_hook(partial(self._gradient, site.index, axis))
 
-    def _open(
-        self, key: tuple[Any, ...], name: str, activation: str, z: Tensor, origin: Origin | None
-    ) -> _Open:
-        count = self._named.get(name, 0)
-        self._named[name] = count + 1
-        shown = f"{name}#{count}" if count else name
+    def _open(self, caller: _Caller, z: Tensor, origin: Origin | None) -> _Open:
+        count = self._named.get(caller.name, 0)
+        self._named[caller.name] = count + 1
+        shown = f"{caller.name}#{count}" if count else caller.name
         axis = origin.axis if origin is not None and origin.axis is not None else guess_axis(z.ndim)
         if shown in self._axes:
             given = self._axes[shown]
@@ -364,12 +364,18 @@ class Taps:
                 )
             axis = given - z.ndim if given >= 0 else given
         axis = max(axis, -z.ndim)
-        site = _Open(len(self._sites), z.shape[axis] if z.ndim else 1, axis, shown in self._axes)
-        self._sites[key] = site
+        gate = caller.gate_of(self._eps)
+        site = _Open(
+            index=len(self._sites),
+            size=z.shape[axis] if z.ndim else 1,
+            axis=axis,
+            given=shown in self._axes,
+            gate=None if isinstance(gate.low, Tensor) else gate,
+        )
         producer = origin.producer if origin is not None else None
         described = Site(
             name=shown,
-            activation=activation,
+            activation=caller.activation,
             size=site.size,
             axis=shown_axis(axis),
             producer=self._names.get(producer) if producer is not None else None,
@@ -381,7 +387,7 @@ class Taps:
         return self._lineage.get(tensor) is not None
 
     def _gradient(self, index: int, axis: int, gradient: Tensor) -> None:
-        self._sink.backward(index, as_units(gradient.detach(), axis))
+        self._sink.backward(index, gradient.detach(), axis)
 
 
 def _calls_functions(model: nn.Module) -> bool:

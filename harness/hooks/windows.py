@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from harness.detector.states import CENSUS_COLUMNS, Thresholds, classify
 from harness.hooks.activations import Gate
+from harness.hooks.loops import SILENT
 from harness.hooks.sites import Site
 from harness.hooks.statistics import (
     UnitStatistics,
@@ -51,11 +52,11 @@ class Windows:
         if self._on_site is not None:
             self._on_site(index, site, producer)
 
-    def forward(self, index: int, z: Tensor, gate: Gate, again: bool) -> None:
-        update(self._statistics[index], z, gate, again=again)
+    def forward(self, index: int, z: Tensor, axis: int, gate: Gate, again: bool) -> None:
+        update(self._statistics[index], z, gate, axis, again=again)
 
-    def backward(self, index: int, gradient: Tensor) -> None:
-        update_gradient(self._statistics[index], gradient)
+    def backward(self, index: int, gradient: Tensor, axis: int) -> None:
+        update_gradient(self._statistics[index], gradient, axis)
 
     # --- censuses ---------------------------------------------------------------------------------
 
@@ -87,11 +88,11 @@ class Windows:
         for index, (site, statistics) in enumerate(zip(self.sites, self._statistics, strict=True)):
             norm = None if grad_norm is None else grad_norm(index, site.size)
             parts.append(_rows(site, statistics, norm))
-            self._statistics[index] = empty(site.size, statistics.active.device, statistics.silent_for)
+            self._statistics[index] = empty(site.size, statistics.counts.device, statistics.counts[SILENT])
         for name, (site, state) in self._restored.items():
             statistics = from_state(state)
             parts.append(_rows(site, statistics))
-            self._restored[name] = site, to_state(empty(site.size, silent_for=statistics.silent_for))
+            self._restored[name] = site, to_state(empty(site.size, silent_for=statistics.counts[SILENT]))
         if not parts:
             parts = [_rows(site, empty(site.size)) for site in known]
         parts += [_unobserved(site) for site in unseen]
@@ -125,7 +126,7 @@ class Windows:
         for index, site in enumerate(self.sites):
             kept = self._restored.pop(site.name, None)
             if kept is not None:
-                self._statistics[index] = _continued(site, kept, self._statistics[index].active.device)
+                self._statistics[index] = _continued(site, kept, self._statistics[index].counts.device)
 
 
 def _continued(site: Site, kept: tuple[Site, dict[str, Any]], device: torch.device) -> UnitStatistics:
