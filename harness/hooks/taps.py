@@ -8,7 +8,7 @@ tell. Everything works on detached tensors, keeps none alive, and never asks the
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -140,6 +140,7 @@ class Taps:
         self._sites: dict[tuple[Any, ...], _Open] = {}
         self._calls: dict[Any, int] = {}
         self._named: dict[str, int] = {}
+        self._stance = ExitStack()
         self._stack: list[nn.Module] = []
         self._inside: list[nn.Module] = []  # activation modules being called
         self._depth = 0
@@ -154,7 +155,8 @@ class Taps:
     # --- attach and detach ----------------------------------------------------------------------
 
     def attach(self) -> None:
-        """Register the hooks."""
+        """Register the hooks; until `detach`, compiled models run eagerly, since compiled code has none."""
+        self._stance.enter_context(torch.compiler.set_stance("force_eager"))
         keep = self._handles.append
         keep(self._model.register_forward_pre_hook(_Hook(self._enter), with_kwargs=True))
         for module, name in self._names.items():
@@ -179,6 +181,7 @@ class Taps:
         self._handles.clear()
         self._stack_handles.clear()
         self._lineage.clear()
+        self._stance.close()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
