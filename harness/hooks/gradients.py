@@ -88,7 +88,10 @@ class IncomingGradients:
         if not self._optimizers and index in self._producers:
             self._take(index, *self._producers[index])
         squares = self._squares.get(index)
-        return np.full(size, np.nan) if squares is None else np.sqrt(squares.cpu().numpy())
+        if squares is None:
+            return np.full(size, np.nan)
+        whole = getattr(squares, "full_tensor", None)  # of sharded parameters
+        return np.sqrt((squares if whole is None else whole()).cpu().numpy())
 
     def clear(self) -> None:
         """A new window begins."""

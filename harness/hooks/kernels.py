@@ -92,7 +92,8 @@ def accumulate_gradient(sums: Sums, gradient: Tensor, axis: int) -> int:
 def unit_squares(weight: Tensor, bias: Tensor | None) -> Tensor:
     """Sum of squares of each unit's rows, units on axis 0: (F,) float64 on the same device."""
     flat = weight.detach().reshape(len(weight), -1)
-    if flat.device.type == "cpu" and flat.dtype in COMPILED and (bias is None or bias.dtype == flat.dtype):
+    plain = type(flat) is Tensor and flat.device.type == "cpu" and flat.dtype in COMPILED
+    if plain and (bias is None or bias.dtype == flat.dtype):
         rest = flat[:0, 0] if bias is None else bias.detach()
         return torch.from_numpy(loops.row_squares(flat.contiguous().numpy(), rest.numpy()))
     squares = flat.to(torch.float64).square().sum(1)

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from harness.detector.states import Thresholds
 from harness.hooks.batches import Batch, as_batches, call, device_of, evaluation
 from harness.hooks.gradients import IncomingGradients
+from harness.hooks.ranks import is_distributed
 from harness.hooks.schedule import due
 from harness.hooks.sites import Site
 from harness.hooks.taps import Taps
@@ -186,7 +187,9 @@ class Recorder:
             )
         self._warn(unseen)
         norms = self._incoming.close if self._gradients else None
-        columns = self._stream.close(self._steps, unseen, norms, known)
+        columns = self._stream.close(
+            self._steps, unseen, norms, known, across_ranks=is_distributed(self._model)
+        )
         self._incoming.clear()
         parts = [columns]
         if self._probe is not None:

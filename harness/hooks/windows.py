@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from harness.detector.states import CENSUS_COLUMNS, Thresholds, classify
 from harness.hooks.activations import Gate
 from harness.hooks.loops import SILENT
+from harness.hooks.ranks import together
 from harness.hooks.sites import Site
 from harness.hooks.statistics import (
     UnitStatistics,
@@ -75,6 +76,8 @@ class Windows:
         unseen: Sequence[Site],
         grad_norm: Callable[[int, int], np.ndarray] | None,
         known: Sequence[Site] = (),
+        *,
+        across_ranks: bool = False,
     ) -> dict[str, np.ndarray]:
         """The columns of the census (without verdicts); new windows begin.
 
@@ -83,12 +86,19 @@ class Windows:
             unseen: sites that cannot be observed: one row each.
             grad_norm: (index, size) → norms of the incoming gradients, if they are watched.
             known: sites that the probe has seen: rows with n = 0 as long as no forward came here.
+            across_ranks: one census of all ranks (a collective call).
         """
+        sites, statistics = list(self.sites), list(self._statistics)
+        order = {site.name: index for index, site in enumerate(sites)}
+        if across_ranks:
+            sites, statistics = together(sites, statistics)
         parts = []
-        for index, (site, statistics) in enumerate(zip(self.sites, self._statistics, strict=True)):
-            norm = None if grad_norm is None else grad_norm(index, site.size)
-            parts.append(_rows(site, statistics, norm))
-            self._statistics[index] = empty(site.size, statistics.counts.device, statistics.counts[SILENT])
+        for site, running in zip(sites, statistics, strict=True):
+            index = order.get(site.name)
+            norm = None if grad_norm is None or index is None else grad_norm(index, site.size)
+            parts.append(_rows(site, running, norm))
+        for index, (site, running) in enumerate(zip(self.sites, self._statistics, strict=True)):
+            self._statistics[index] = empty(site.size, running.counts.device, running.counts[SILENT])
         for name, (site, state) in self._restored.items():
             statistics = from_state(state)
             parts.append(_rows(site, statistics))
