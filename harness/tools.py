@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -59,6 +59,61 @@ def dashboard(path: Folder) -> None:
     for run in runs:
         rebuild(run)
     print(f"{len(runs)} run(s) rebuilt. Look at them with: tensorboard --logdir {path}")
+
+
+@app.command()
+def scan(
+    factory: Annotated[str, typer.Argument(help="package.module:function that returns the model.")],
+    data: Annotated[str, typer.Option(help="A data group of ours, its held-out probe.")] = "digits",
+    batches: Annotated[str, typer.Option(help="package.module:function that returns batches, instead.")] = "",
+    override: Annotated[list[str] | None, typer.Option(help="e.g. data.root=…, data.path=…")] = None,
+    out: Annotated[list[Path] | None, typer.Option(help="Files: .json .csv .parquet .sarif")] = None,
+    fail_over: Annotated[float | None, typer.Option(help="Exit with 1 above this dead share.")] = None,
+) -> None:
+    """Pass data through any model and say which units are dead (exit code 1 over --fail-over, for CI)."""
+    from harness.config import ConfigError
+    from harness.hooks.scan import DeadUnitsError
+    from harness.hooks.scan import scan as scan_model
+    from harness.report.export import export
+
+    try:
+        model = _called(factory)
+        inputs = _called(batches) if batches else _probe(data, override or [])
+        found = scan_model(model, inputs)
+        print(found)
+        for path in out or ():
+            export(found.units, path, subject=factory)
+        if fail_over is not None:
+            found.raise_if(fail_over)
+    except DeadUnitsError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(1) from None
+    except (ConfigError, ValueError, TypeError, OSError) as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _called(place: str) -> Any:
+    """What `package.module:function` returns; modules of the current folder can be named."""
+    from importlib import import_module
+
+    module, _, name = place.partition(":")
+    sys.path.insert(0, "")
+    try:
+        function = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{place}: expected package.module:function, but {error}") from None
+    return function()
+
+
+def _probe(name: str, overrides: list[str]) -> Any:
+    """The held-out probe of one of our data sets, as inputs."""
+    import torch
+
+    from harness.config import compose
+    from harness.training.data import load
+
+    loaded = load(compose([f"data={name}", *overrides]), torch.device("cpu"), torch.float32)
+    return (x for x, _ in loaded.probe_batches())
 
 
 def _runs(path: Path) -> Runs:

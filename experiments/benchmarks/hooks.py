@@ -60,7 +60,8 @@ def resnet18() -> nn.Module:
     from torchvision.models import resnet18
 
     model = resnet18(num_classes=10)
-    model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    model.add_module("maxpool", nn.Identity())
     return model
 
 

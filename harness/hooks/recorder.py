@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from harness.detector.states import Thresholds
 from harness.hooks.batches import Batch, as_batches, call, device_of, evaluation
+from harness.hooks.explain import explain
 from harness.hooks.gradients import IncomingGradients
 from harness.hooks.ranks import is_distributed
 from harness.hooks.schedule import due
@@ -210,6 +211,31 @@ class Recorder:
             return frame({c: v[:0] for c, v in _nothing().items()}, self._thresholds)
         parts = [frame(columns, self._thresholds) for columns in self._history]
         return pd.concat(parts, ignore_index=True)
+
+    def explain(self, site: str, unit: int) -> str:
+        """One unit's evidence in words: pre-activations, bias, incoming weights, gradient, when it died.
+
+        Args:
+            site: name of the site.
+            unit: number of the unit.
+
+        Raises:
+            ValueError: no such site or unit.
+            RuntimeError: there is no census yet.
+        """
+        history = self.history()
+        if history.empty:
+            raise RuntimeError("explain() needs a census: call census() or step() first")
+        rows = history[(history["site"] == site) & (history["unit"] == unit)]
+        if rows.empty:
+            known = [s for s in self.sites if s.size >= 0]
+            names = ", ".join(f"{s.name} ({s.size} units)" for s in known)
+            raise ValueError(
+                f"expected a site and one of its units, but got {site!r}, {unit}. Sites: {names}"
+            )
+        producer = next((s.producer for s in self.sites if s.name == site), None)
+        layer = None if producer is None else dict(self._model.named_modules()).get(producer)
+        return explain(rows, layer, unit)
 
     def drain(self) -> pd.DataFrame:
         """The censuses since the last call; they leave the history, to be kept elsewhere."""

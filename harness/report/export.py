@@ -1,0 +1,67 @@
+"""A census as files for other programs: JSON, CSV, Parquet, SARIF."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.store.files import whole
+
+SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
+
+
+def export(units: pd.DataFrame, path: Path, *, subject: str) -> None:
+    """Write a census in the format that the file's suffix names; whole or not at all.
+
+    Args:
+        units: rows of a census.
+        path: ends in .json, .csv, .parquet or .sarif.
+        subject: what was scanned, for SARIF.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    write = WRITERS.get(path.suffix)
+    if write is None:
+        raise ValueError(f"expected a file ending in {', '.join(WRITERS)}, but got {path.name}")
+    with whole(path) as part:
+        write(units, part, subject)
+
+
+def sarif(units: pd.DataFrame, subject: str) -> dict[str, Any]:
+    """Static Analysis Results Interchange Format 2.1.0: one result per site with dead or unseen units."""
+    results = []
+    for site, rows in units.groupby("site", sort=False):
+        for state, level in (("dead", "warning"), ("non_finite", "error"), ("unobserved", "note")):
+            hit = rows[rows["state"] == state]
+            if hit.empty:
+                continue
+            n = int(hit["n"].max())
+            bound = f", rate < {100 * hit['rate_upper'].max():.2g} %" if state == "dead" else ""
+            text = (
+                f"{site}: {len(hit):,} of {len(rows):,} units {state.replace('_', ' ')} (n = {n:,}{bound})."
+            )
+            place = {"logicalLocations": [{"fullyQualifiedName": f"{subject}.{site}", "kind": "module"}]}
+            results.append({"ruleId": state, "level": level, "message": {"text": text}, "locations": [place]})
+    rules = [{"id": state} for state in ("dead", "non_finite", "unobserved")]
+    tool = {"driver": {"name": "harness", "rules": rules}}
+    return {"$schema": SARIF, "version": "2.1.0", "runs": [{"tool": tool, "results": results}]}
+
+
+def _json(units: pd.DataFrame, path: Path, subject: str) -> None:
+    rows = units.astype(object).where(units.notna(), None).to_dict("records")
+    path.write_text(
+        json.dumps({"subject": subject, "units": rows}, indent=1, default=float), encoding="utf-8"
+    )
+
+
+WRITERS: dict[str, Callable[[pd.DataFrame, Path, str], Any]] = {
+    ".json": _json,
+    ".csv": lambda units, path, subject: units.to_csv(path, index=False),
+    ".parquet": lambda units, path, subject: units.to_parquet(path, index=False),
+    ".sarif": lambda units, path, subject: path.write_text(json.dumps(sarif(units, subject), indent=1)),
+}

@@ -1,0 +1,35 @@
+"""Recorder.explain: one unit's evidence."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import harness
+
+
+def test_a_unit_that_dies_and_revives_is_told_with_its_steps() -> None:
+    layer = nn.Linear(1, 2)
+    model = nn.Sequential(layer, nn.ReLU())
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0], [2.0]]))
+        layer.bias.zero_()
+    x = torch.rand(50, 1) + 1
+    with harness.Recorder(model, census_every=1) as recorder:
+        for bias in (0.0, -9.0, 0.0):
+            with torch.no_grad():
+                layer.bias[1] = bias
+            model(x).sum().backward()
+            recorder.step()
+        text = recorder.explain("1", 1)
+        assert "alive at step 1, died by step 2, revived by step 3" in text
+        assert "bias        0 now" in text
+        assert "norm 2 now" in text
+        assert "open on 50 of 50" in text
+        with pytest.raises(ValueError, match=r"1 \(2 units\)"):
+            recorder.explain("nowhere", 0)
+        with pytest.raises(ValueError, match="one of its units"):
+            recorder.explain("1", 2)
+    with pytest.raises(RuntimeError, match="needs a census"):
+        harness.Recorder(model).explain("1", 0)

@@ -1,0 +1,67 @@
+"""`harness-tools scan`: any model from the command line, for people and for CI."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from harness.tools import app
+
+SOURCE = """
+import torch
+from torch import nn
+
+def model():
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 10)
+    with torch.no_grad():
+        layer.bias[:3] = -1e3
+    return nn.Sequential(nn.Flatten(), layer, nn.ReLU(), nn.Linear(10, 2))
+
+def batches():
+    return [torch.randn(20, 64), torch.randn(5, 64)]
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "my_scan_subject.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_it_prints_writes_and_fails_over_a_share(here: Path) -> None:
+    runner = CliRunner()
+    files = [f"found{suffix}" for suffix in (".json", ".csv", ".parquet", ".sarif")]
+    arguments = ["scan", "my_scan_subject:model", "--batches", "my_scan_subject:batches"]
+    for name in files:
+        arguments += ["--out", name]
+    done = runner.invoke(app, [*arguments, "--fail-over", "0.3"])
+    assert done.exit_code == 0, done.output
+    assert "3 of 10 units dead (30.0 %; n = 25" in done.output
+    assert runner.invoke(app, [*arguments, "--fail-over", "0.29"]).exit_code == 1
+    units = pd.read_parquet(here / "found.parquet")
+    assert (units["state"] == "dead").sum() == 3
+    assert len(pd.read_csv(here / "found.csv")) == 10
+    assert sum(u["state"] == "dead" for u in json.loads((here / "found.json").read_text())["units"]) == 3
+    found = json.loads((here / "found.sarif").read_text())
+    assert found["version"] == "2.1.0"
+    assert found["runs"][0]["results"][0]["ruleId"] == "dead"
+
+
+def test_our_data_serves_too_and_errors_are_clear(here: Path) -> None:
+    runner = CliRunner()
+    done = runner.invoke(app, ["scan", "my_scan_subject:model", "--data", "digits"])
+    assert done.exit_code == 0
+    assert "n = 360" in done.output
+    for wrong in (
+        ["nowhere:model"],
+        ["my_scan_subject:nothing"],
+        ["my_scan_subject:model", "--data", "digit"],
+    ):
+        assert runner.invoke(app, ["scan", *wrong]).exit_code == 2
+    assert runner.invoke(app, ["scan", "my_scan_subject:model", "--out", "found.txt"]).exit_code == 2
