@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, nullcontext
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -22,8 +23,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from harness import Recorder
-from harness.hooks.gradients import IncomingGradients
 from harness.hooks.activations import Gate
+from harness.hooks.gradients import IncomingGradients
 from harness.hooks.statistics import empty, update, update_gradient
 from harness.hooks.taps import Taps
 
@@ -34,7 +35,7 @@ GOALS = {"MLP": 1.03, "small CNN": 1.03, "ResNet-18": 1.01, "tiny net": 1.20}
 def mlp(*sizes: int) -> nn.Sequential:
     """Linear layers with a ReLU module between them."""
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+    for fan_in, fan_out in pairwise(sizes):
         layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
