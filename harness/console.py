@@ -112,15 +112,14 @@ class Bar:
 
     def __init__(self, spec: RunSpec, total: int) -> None:
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=18),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]}  acc {task.fields[accuracy]}  dead {task.fields[dead]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
         )
-        self._task = self._bar.add_task(title(spec), total=total, loss="-", accuracy="-", dead="-")
+        self._task = self._bar.add_task("", total=total, loss="-", accuracy="-", dead="-")
 
     def __enter__(self) -> Self:
         self._bar.start()
