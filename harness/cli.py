@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from dataclasses import replace
 
 import hydra
 from omegaconf import DictConfig
 
-from harness.config import ConfigError, asks_for_sweep, checked, compose, config_dir, plan, register_schema
+from harness.config import (
+    ConfigError,
+    asks_for_sweep,
+    checked,
+    compose,
+    config_dir,
+    plan,
+    register_schema,
+    run_id,
+)
 from harness.console import about, progress, show, show_sweep
 from harness.sweeps.job import check_jobs, missing, run_job, stored
 
@@ -54,9 +62,13 @@ def run(argv: list[str]) -> int:
     """
     words = {word.split("=", 1)[0] for word in argv if word.startswith("-")}
     if words & {"--help", "-h", "--version"}:
-        print(about(version="--version" in words))
+        overrides = [word for word in argv if not word.startswith("-")]
+        print(about(overrides, version="--version" in words))
         return 0
     if words & HYDRAS_OWN:
+        if words & {"-m", "--multirun"}:
+            raise ConfigError("-m", f"does not go with {' '.join(sorted(words & HYDRAS_OWN))}")
+        compose([word for word in argv if "=" in word and not word.startswith("-")])
         return _hydra(argv)
     if words - {"-m", "--multirun"}:
         unknown = sorted(words - {"-m", "--multirun"})[0]
@@ -65,9 +77,14 @@ def run(argv: list[str]) -> int:
     if words or asks_for_sweep(overrides):
         return _sweep(overrides, argv if words else [*argv, "-m"])
     spec = compose(overrides)
-    signal.signal(signal.SIGTERM, _interrupt)
     outcome = run_job(spec, progress())
-    show(spec, outcome)
+    try:
+        show(spec, outcome)
+    except (OSError, ValueError) as error:  # a damaged table
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            "", f"cannot read {outcome.path} ({reason})", hint="force=true trains again."
+        ) from None
     return 1 if outcome.state == "failed" else 0
 
 
@@ -76,6 +93,7 @@ def _sweep(overrides: list[str], argv: list[str]) -> int:
     specs = plan(overrides, multirun=True)
     check_jobs(specs)
     _hydra(argv)
+    specs = list({run_id(spec): spec for spec in specs}.values())  # equal jobs are one run
     outcomes = [stored(replace(spec, force=False)) or missing(spec) for spec in specs]
     show_sweep(specs, outcomes)
     return 1 if any(outcome.state == "failed" for outcome in outcomes) else 0
@@ -91,10 +109,9 @@ def _hydra(argv: list[str]) -> int:
 
 
 def _task(config: DictConfig) -> str:
-    """One job of a launcher. Never raises for a failure: the run's folder says what happened."""
-    return run_job(checked(config), None).state
-
-
-def _interrupt(*_: object) -> None:
-    """SIGTERM ends a run like Ctrl-C: with a checkpoint."""
-    raise KeyboardInterrupt
+    """One job of a launcher; the other jobs of a sweep go on whatever becomes of it."""
+    try:
+        return run_job(checked(config), None).state
+    except ConfigError as error:
+        print(f"harness: {error}", file=sys.stderr)
+        return "refused"

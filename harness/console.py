@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -20,15 +22,17 @@ if TYPE_CHECKING:
 HEADER = """\
 harness trains a network, watches every unit at every step, and says which are dead, how sure that is,
 and when they died."""
-VALUES = "Set a value with group.key=value. The default run is:"
+VALUES = (
+    "Set a value with group.key=value; -m runs a sweep. `harness model=cnn --help` shows that run's values:"
+)
 FOOTER = """\
 One run:     harness data=mnist model=cnn optim=adam optim.lr=0.01 bias.offset=-0.5
 A sweep:     harness -m optim.lr=0.01,0.1,1 activation=relu,leaky_relu 'seed=range(4)'
 Afterwards:  harness-tools report runs        tensorboard --logdir runs"""
 
 
-def about(*, version: bool = False) -> str:
-    """Help, with every group and every value; or the version."""
+def about(overrides: Sequence[str] = (), *, version: bool = False) -> str:
+    """Help, with every group and the values of the run that `overrides` choose; or the version."""
     from harness import __version__
 
     if version:
@@ -37,7 +41,7 @@ def about(*, version: bool = False) -> str:
 
     rows = [(f"{group}=", " | ".join(names)) for group, names in groups().items() if names]
     choices = "\n".join(f"  {group:<12}{names}" for group, names in rows)
-    values = yaml.safe_dump(to_mapping(compose()), sort_keys=False)
+    values = yaml.safe_dump(to_mapping(compose(overrides)), sort_keys=False)
     return f"{HEADER}\n\nChoose a group:\n{choices}\n\n{VALUES}\n\n{_indented(values)}\n{FOOTER}"
 
 
@@ -49,9 +53,8 @@ def show(spec: RunSpec, outcome: Outcome) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     if outcome.state == "failed":
-        console.print(
-            f"[bold red]failed[/]: {outcome.error}\nThe traceback is in {outcome.path / 'error.txt'}."
-        )
+        console.print("failed:", style="bold red", end=" ")
+        console.print(f"{outcome.error}\nThe traceback is in {outcome.path / 'error.txt'}.", markup=False)
         return
     run = Run(outcome.path)
     final = run.status.get("final") or {}
@@ -69,9 +72,8 @@ def show(spec: RunSpec, outcome: Outcome) -> None:
         console.print(
             "This run was finished before: its stored result is shown (force=true trains it again)."
         )
-    console.print(
-        f"\nresults     {outcome.path}\ndashboard   tensorboard --logdir {spec.output}", soft_wrap=True
-    )
+    places = f"\nresults     {outcome.path}\ndashboard   tensorboard --logdir {spec.output}"
+    console.print(places, soft_wrap=True, markup=False)
 
 
 def title(spec: RunSpec) -> str:
@@ -86,11 +88,15 @@ def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[Outcome]) -> None:
     """One line per run, and which failed."""
     from harness.store.folder import read_status
 
-    table = Table(title=f"{len(specs)} runs in {specs[0].output}", title_justify="left", title_style="bold")
+    table = Table(
+        title=escape(f"{len(specs)} runs in {specs[0].output}"),
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+    )
     for name in ("run", "status", "dead", "born dead", "died", "accuracy"):
-        table.add_column(
-            name, justify="left" if name in ("run", "status") else "right", no_wrap=name == "run"
-        )
+        side = "left" if name in ("run", "status") else "right"
+        table.add_column(name, justify=side, no_wrap=name != "run", overflow="fold")
     for spec, outcome in zip(specs, outcomes, strict=True):
         final = (read_status(run_folder(spec)) or {}).get("final") or {}
         keys = ("dead_fraction", "born_dead_fraction", "died_fraction", "accuracy")
@@ -99,7 +105,8 @@ def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[Outcome]) -> None:
     console.print(table)
     for outcome in outcomes:
         if outcome.error:
-            console.print(f"[bold red]{outcome.state}[/] {outcome.path}: {outcome.error}", soft_wrap=True)
+            console.print(outcome.state, style="bold red", end=" ")
+            console.print(f"{outcome.path}: {outcome.error}", soft_wrap=True, markup=False)
 
 
 def progress() -> Callable[[RunSpec, int], Any] | None:

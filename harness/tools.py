@@ -18,31 +18,42 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Look at finished runs, and rebuild their views.",
 )
+DETECT = {"rare": 0.01, "confidence": 0.95, "healthy": 0.1}  # of runs whose configuration is lost
 Folder = Annotated[Path, typer.Argument(help="A run's folder, or any folder above.")]
 
 
 @app.command()
 def report(
     path: Folder,
-    rare: Annotated[float, typer.Option(help="Alive units with a rate below this are rare.")] = 0.01,
-    confidence: Annotated[float, typer.Option(help="Of the bound on a dead unit's rate.")] = 0.95,
+    rare: Annotated[float | None, typer.Option(help="Alive units with a rate below this are rare.")] = None,
+    confidence: Annotated[float | None, typer.Option(help="Of the bound on a dead unit's rate.")] = None,
+    healthy: Annotated[float | None, typer.Option(help="Dead share below which a run is healthy.")] = None,
 ) -> None:
-    """Print the table and the verdict of every run, under any thresholds."""
+    """Print the table and the verdict of every run, under its own thresholds or any others."""
     from harness.detector.states import Thresholds
     from harness.report.tables import run_view
 
-    try:
-        thresholds = Thresholds(rare, confidence)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+    given = {"rare": rare, "confidence": confidence, "healthy": healthy}
+    asked = {name: value for name, value in given.items() if value is not None}
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     for run in _runs(path):
         final = run.status.get("final") or {}
+        detect = DETECT | (run.config.get("detect") or {}) | asked
+        try:
+            thresholds = Thresholds(detect["rare"], detect["confidence"])
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        try:
+            history = run.census
+        except (OSError, ValueError) as error:  # a damaged table: the other runs still have theirs
+            console.print(f"{run.path}: cannot be read ({error})", markup=False)
+            continue
         console.print(
             run_view(
-                run.census,
-                title=f"{run.name} ({run.status['state']})",
+                history,
+                title=f"{run.name} ({run.status.get('state', 'status unknown')})",
                 thresholds=thresholds,
+                healthy=detect["healthy"],
                 accuracy=final.get("accuracy"),
                 diverged_at=run.status.get("diverged_at"),
             )

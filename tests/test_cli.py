@@ -79,6 +79,17 @@ WRONG = [
     "-m optim.lr=0.1,-1",
     "-m model=mlp,mpl",
     "experiment=nothing",
+    "model=null",
+    "optim=momentum optim.nesterov=true optim.momentum=0",
+    "optim.lr=1e308",
+    "record.gate_eps=10",
+    "model.width=1000000000",
+    "model.norm=batch train.batch_size=1",
+    "data.root=${nope}",
+    "--cfg job optim.lrr=3",
+    "--cfg job -m seed=0,1",
+    "-m optim.lr=interval(0.1,1)",
+    "-m seed=glob(*)",
 ]
 
 
@@ -158,6 +169,35 @@ def test_a_diverged_run_is_a_result(out: str, tmp_path: Path, capsys: pytest.Cap
     assert np.isfinite(run_.census["mean"]).all()
     assert run_.events["kind"].tolist()[-1] == "diverged"
     json.loads((run_.path / "status.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_damaged_remains_do_not_stop_a_run(
+    out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*TINY, out) == 0
+    path = open_runs(tmp_path / "runs")[0].path
+    (path / "census.parquet").write_bytes(b"garbage")
+    capsys.readouterr()
+    assert run(*TINY, out) == 2
+    assert "force=true" in capsys.readouterr().err
+    (path / "status.json").write_text("{")  # not known to be finished: trained again, from the start
+    (path / "checkpoint.pt").write_bytes(b"garbage")
+    assert run(*TINY, out) == 0
+    assert "units dead" in capsys.readouterr().out
+
+
+def test_square_brackets_in_a_folder_are_no_markup(tmp_path: Path) -> None:
+    assert run(*TINY, f"output='{tmp_path}/[/red]'") == 0
+
+
+def test_a_diverged_run_that_lost_its_status_is_trained_again(out: str, tmp_path: Path) -> None:
+    line = [*TINY, out, "optim.lr=1e30", "train.max_steps=20", "train.checkpoint_seconds=0"]
+    assert run(*line) == 0
+    run_ = open_runs(tmp_path / "runs")[0]
+    before = run_.census
+    (run_.path / "status.json").unlink()
+    assert run(*line) == 0
+    assert open_runs(tmp_path / "runs")[0].census.equals(before)
 
 
 def test_record_off_trains_without_a_verdict(out: str, capsys: pytest.CaptureFixture[str]) -> None:

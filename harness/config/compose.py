@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from harness.config.errors import ConfigError, did_you_mean
-from harness.config.ranges import check_ranges
+from harness.config.ranges import check_ranges, check_together
 from harness.config.schema import SCHEMAS, RunSpec
 from harness.config.words import expectation
 
@@ -124,7 +124,11 @@ def checked(config: DictConfig) -> RunSpec:
     except MissingMandatoryValue as error:
         key = str(error.full_key)
         raise ConfigError(key, "a value is needed", hint=f"Give it with {key}=…") from None
+    except OmegaConfBaseException as error:  # an interpolation that leads nowhere
+        reason = " ".join(str(error).split("full_key")[0].split())
+        raise ConfigError(str(error.full_key or ""), f"cannot be resolved ({reason})") from None
     check_ranges(spec)
+    check_together(spec)
     return spec
 
 
@@ -154,7 +158,7 @@ def _composed(choices: tuple[str, ...]) -> DictConfig:
 def _check_choice(choice: str) -> None:
     group, _, name = choice.partition("=")
     known = groups().get(group)
-    if known is not None and name not in (*known, "null"):
+    if known is not None and name not in known and (group, name) != ("experiment", "null"):
         raise ConfigError(
             group, expected=f"one of {', '.join(known)}", came=name, hint=did_you_mean(name, known)
         )
@@ -214,7 +218,8 @@ def _set(config: DictConfig, override: Override) -> None:
         siblings = [k for k in known if k.startswith(f"{parent}.")] if parent else []
         near = did_you_mean(key, [*known, *groups()])
         choice = getattr(node, "get", lambda *_: None)("name") if parent else None
-        there = f"{parent}={choice} has {', '.join(k.rsplit('.', 1)[1] for k in siblings)}." if choice else ""
+        own = ", ".join(k.rsplit(".", 1)[1] for k in siblings) or "no values"
+        there = f"{parent}={choice} has {own}." if choice else ""
         raise ConfigError(key, "there is no such key", hint=" ".join(filter(None, (near, there))))
     try:
         with open_dict(config):
@@ -247,8 +252,14 @@ def _cartesian(overrides: Sequence[str]) -> list[list[str]]:
     swept = [*(f"{key}={value}" for key, value in params.items()), *(o for o in overrides if o not in kept)]
     with initialize_config_dir(str(config_dir()), version_base="1.3", job_name="harness"):
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-        batches = BasicSweeper.split_arguments(parser.parse_overrides(swept), None)
-    return [[*job, *kept] for batch in batches for job in batch]
+        try:
+            batches = BasicSweeper.split_arguments(parser.parse_overrides(swept), None)
+        except HydraException as error:
+            raise ConfigError("", f"cannot sweep ({error})", hint="Use a,b,c or range() or glob().") from None
+    jobs = [[*job, *kept] for batch in batches for job in batch]
+    if not jobs:
+        raise ConfigError("", f"the sweep {' '.join(overrides)} has no runs")
+    return jobs
 
 
 def _single_choices(overrides: Sequence[str]) -> tuple[str, ...]:

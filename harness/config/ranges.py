@@ -86,4 +86,13 @@ def check_ranges(spec: Any) -> None:
         values = value if isinstance(value, list) else [value]
         wrong_length = allowed.length is not None and len(values) != allowed.length
         if wrong_length or not all(allowed.allows(one) for one in values):
-            raise ConfigError(key, expected=str(allowed), came=value)
+            words = str(allowed)
+            if isinstance(value, int) and words.startswith("a number"):
+                words = words.replace("a number", "a whole number", 1)
+            raise ConfigError(key, expected=words, came=value)
+
+
+def check_together(spec: Any) -> None:
+    """Raise ConfigError for values that are right alone and wrong together."""
+    if getattr(spec.optim, "nesterov", False) and spec.optim.momentum == 0:
+        raise ConfigError("optim.nesterov", "needs a momentum above 0", hint="Set optim.momentum too.")

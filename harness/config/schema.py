@@ -66,7 +66,7 @@ class Data:
     root: str = MISSING  # folder of downloaded data sets
     standardise: bool = MISSING  # zero mean and unit deviation per channel; else [0, 1]
     negate: bool = MISSING  # x -> -x
-    shift: float = limits()  # added to every input
+    shift: float = limits(at_least=-1e6, at_most=1e6)  # added to every input
     label_noise: float = limits(at_least=0, at_most=1)  # share of training labels replaced by another class
     imbalance: float = limits(at_least=1)  # most frequent / least frequent class
     reshuffle_labels_every: int = limits(at_least=0)  # epochs; 0 = never
@@ -112,7 +112,7 @@ class Model:
 class Mlp(Model):
     """A multilayer perceptron."""
 
-    depth: int = limits(at_least=1)
+    depth: int = limits(at_least=1, at_most=1000)
     width: int = limits(at_least=1)
     norm: Norm = MISSING
     skip: Skip = MISSING
@@ -157,7 +157,7 @@ class Transformer(Model):
 
     patch: int = limits(at_least=1)
     width: int = limits(at_least=1)
-    depth: int = limits(at_least=1)
+    depth: int = limits(at_least=1, at_most=1000)
     heads: int = limits(at_least=1)
     mlp_ratio: int = limits(at_least=1)
 
@@ -173,21 +173,21 @@ class Activation:
 class Sloped(Activation):
     """leaky_relu, and prelu with its initial slope."""
 
-    slope: float = limits()
+    slope: float = limits(at_least=-1000, at_most=1000)
 
 
 @dataclass
 class Scaled(Activation):
     """elu and celu."""
 
-    alpha: float = limits(above=0)
+    alpha: float = limits(at_least=1e-6, at_most=1e6)
 
 
 @dataclass
 class Softplus(Activation):
     """log(1 + exp(beta z)) / beta."""
 
-    beta: float = limits(above=0)
+    beta: float = limits(at_least=1e-6, at_most=1e6)
 
 
 @dataclass
@@ -195,8 +195,8 @@ class Init:
     """How weights are drawn; gain multiplies the scheme's own, mean is in units of 1/sqrt(fan_in)."""
 
     name: str = MISSING
-    gain: float = limits(above=0)
-    mean: float = limits()
+    gain: float = limits(above=0, at_most=1e6)
+    mean: float = limits(at_least=-1e6, at_most=1e6)
 
 
 @dataclass
@@ -204,7 +204,7 @@ class Bias:
     """Initial biases of the layers that feed an activation: base + offset."""
 
     base: BiasBase = MISSING
-    offset: float = limits()
+    offset: float = limits(at_least=-1e6, at_most=1e6)
 
 
 # --- training -----------------------------------------------------------------------------------
@@ -215,8 +215,8 @@ class Optim:
     """Plain stochastic gradient descent, and what all optimizers have."""
 
     name: str = MISSING
-    lr: float = limits(above=0)
-    weight_decay: float = limits(at_least=0)
+    lr: float = limits(above=0, at_most=1e36)  # beyond, float32 overflows
+    weight_decay: float = limits(at_least=0, at_most=1e36)
 
 
 @dataclass
@@ -261,7 +261,7 @@ class Step(Schedule):
     """Multiplied by `gamma` every `every` steps."""
 
     every: int = limits(at_least=1)
-    gamma: float = limits(above=0)
+    gamma: float = limits(above=0, at_most=10)
 
 
 @dataclass
@@ -273,7 +273,7 @@ class Train:
     batch_size: int = limits(at_least=1)
     clip_grad: float | None = limits(above=0)  # largest global gradient norm
     checkpoint_seconds: float = limits(at_least=0)  # least time between two checkpoints
-    threads: int | None = limits(at_least=1)  # null: one for small networks, else all cores
+    threads: int | None = limits(at_least=1, at_most=1024)  # null: one for small networks, else all cores
 
 
 @dataclass
@@ -285,7 +285,7 @@ class Record:
     early: bool = MISSING  # also after steps 1, 2, 4, 8, ...
     probe: bool = MISSING  # a census on held-out inputs too, from step 0 on
     gradients: bool = MISSING
-    gate_eps: float = limits(at_least=0)
+    gate_eps: float = limits(at_least=0, below=0.1)
     tensorboard: bool = MISSING
 
 
@@ -316,7 +316,7 @@ class RunSpec:
     device: Device = MISSING
     dtype: Dtype = MISSING
     output: str = MISSING
-    force: bool = MISSING
+    force: bool = MISSING  # train again
 
 
 #: Choice of a group -> its class. A choice that is missing here takes the group's general class.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-COLUMNS = ("site", "unit", "born_dead", "died_at", "revived_at", "deaths", "dead_now", "censuses")
-
 
 def lifetimes(history: pd.DataFrame) -> pd.DataFrame:
     """Births and deaths of every unit, from the censuses of one kind of evidence.
@@ -21,7 +19,8 @@ def lifetimes(history: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per site × unit: born_dead, died_at (step of the first census at which it is dead after
         having been alive, NA if never), revived_at (likewise alive after having been dead), deaths (how
-        often it died), dead_now (dead in its last census), censuses (in which it was observed).
+        often it died), dead_now (dead in its last census), censuses (in which it was observed), first
+        (step of the first of them).
 
     Raises:
         ValueError: a needed column is missing.
@@ -64,6 +63,7 @@ def lifetimes(history: pd.DataFrame) -> pd.DataFrame:
         deaths=np.bincount(group[died], minlength=len(starts)),
         dead_now=dead[last],
         censuses=np.bincount(group, minlength=len(starts)) if len(table) else starts,
+        first=step[starts],
     )
 
 

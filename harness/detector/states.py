@@ -135,9 +135,10 @@ def summarise(units: pd.DataFrame) -> pd.DataFrame:
 
 
 def dead_fraction(units: pd.DataFrame) -> float:
-    """Share of dead units among the observed ones of a census; NaN if nothing was observed."""
+    """Share of dead units among the observed ones of a census; NaN if none was observed and finite."""
     observed = units["state"] != "unobserved"
-    return float((units["state"] == "dead").sum() / observed.sum()) if observed.any() else float("nan")
+    finite = observed & (units["state"] != "non_finite")
+    return float((units["state"] == "dead").sum() / observed.sum()) if finite.any() else float("nan")
 
 
 def sentence(units: pd.DataFrame) -> str:
@@ -152,6 +153,8 @@ def sentence(units: pd.DataFrame) -> str:
     hidden = units.loc[units["state"] == "unobserved", "site"].nunique() if "site" in units else 0
     if observed.empty:
         return "Nothing was observed: no statement about dead units can be made."
+    if (observed["state"] == "non_finite").all():
+        return f"No statement: all {len(observed):,} units had NaN or infinite pre-activations."
     dead, total = int((observed["state"] == "dead").sum()), len(observed)
     n = f"n = {_span(observed['n'])}"
     bound = (

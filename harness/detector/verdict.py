@@ -88,9 +88,11 @@ def verdict(
 
 
 def last_census(history: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the latest census, of the probe where there is one."""
+    """The rows of the latest census, of the probe where there is one; of a finite one, if there is any."""
     rows = one_evidence(history)
-    return rows[rows["step"] == rows["step"].max()]
+    finite = rows[~rows["state"].isin(("unobserved", "non_finite"))]
+    latest = (finite if len(finite) else rows)["step"].max()
+    return rows[rows["step"] == latest]
 
 
 def site_table(history: pd.DataFrame, thresholds: Thresholds | None = None) -> pd.DataFrame:
@@ -146,7 +148,9 @@ def _words(
         int(lives["revived_at"].notna().sum()),
     )
     if born:
-        parts.append(f"{born:,} {'was' if born == 1 else 'were'} born dead (dead before the first step).")
+        first = int(lives["first"].min())
+        when = "before the first step" if first == 0 else f"at the first census, step {first:,}"
+        parts.append(f"{born:,} {'was' if born == 1 else 'were'} born dead (dead {when}).")
     if died:
         steps = lives["died_at"].dropna().astype(int)
         first, half, end = int(steps.min()), int(steps.quantile(0.5, "lower")), int(steps.max())

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from harness.hooks.crelu import CReLU
 
 INF = math.inf
-EPS = 1e-6
 
 
 class Gate(NamedTuple):

@@ -70,7 +70,7 @@ FUNCTIONS: dict[str, tuple[Sequence[str], Callable[[Arguments, float], Gate | No
     "clamp_min": (("min",), _clamp),
     "maximum": (("other",), lambda a, eps: Gate(low=0.0)),
 }
-ALIASES = {"clip": "clamp", "expit": "sigmoid"}
+ALIASES = {"clip": "clamp", "expit": "sigmoid", "max": "maximum", "fmax": "maximum"}
 CANONICAL_SHOWN = {"clamp_min": "clamp"}
 
 

@@ -80,12 +80,13 @@ class Recorder:
             raise TypeError(f"model: expected a torch.nn.Module, but got {type(model).__name__}")
         if observe not in OBSERVE:
             raise ValueError(f"observe: expected one of {', '.join(OBSERVE)}, but got {observe!r}")
-        if census_every is not None and (not isinstance(census_every, int) or census_every < 1):
+        whole = isinstance(census_every, int) and not isinstance(census_every, bool)
+        if census_every is not None and (not whole or census_every < 1):
             raise ValueError(
                 f"census_every: expected a whole number above 0 or None, but got {census_every!r}"
             )
-        if not gate_eps >= 0:
-            raise ValueError(f"gate_eps: expected a number at least 0, but got {gate_eps!r}")
+        if not isinstance(gate_eps, int | float) or not 0 <= gate_eps < 1:
+            raise ValueError(f"gate_eps: expected a number at least 0 and below 1, but got {gate_eps!r}")
         self._model = model
         self._optimizers = _optimizers(optimizer)
         self._every = census_every
@@ -292,7 +293,8 @@ class Recorder:
 
 
 def _optimizers(given: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
-    found = [] if given is None else [given] if isinstance(given, Optimizer) else list(given)
+    several = given if isinstance(given, Sequence) else [] if given is None else [given]
+    found = list(several)
     for one in found:
         if not isinstance(one, Optimizer):
             raise TypeError(f"optimizer: expected torch.optim optimizers, but got {type(one).__name__}")

@@ -101,7 +101,7 @@ def merge(a: UnitStatistics, b: UnitStatistics) -> UnitStatistics:
 
 
 def finalise(statistics: UnitStatistics) -> dict[str, np.ndarray]:
-    """The census columns that follow from the sums (DESIGN: census columns), each of shape (F,).
+    """The census columns that follow from the sums (as `Recorder.census` returns them), each of shape (F,).
 
     `std` has ddof 0; mean, std and max are over finite values and NaN where there is none; `grad_rms` is
     NaN where no backward ran.

@@ -182,6 +182,10 @@ class Taps:
         self._stack_handles.clear()
         self._lineage.clear()
         self._stance.close()
+        self._depth, self._active = 0, False  # also after an interrupt inside a forward,
+        if self._mode is not None:  # for which torch calls no hook
+            self._mode.__exit__(None, None, None)
+            self._mode = None
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -1,19 +1,9 @@
-"""One look for every figure: colours that the colour-blind can tell apart (Okabe & Ito 2008), plain axes."""
+"""One look for every figure: plain axes, and colours that the colour-blind can tell apart."""
 
 from __future__ import annotations
 
 from typing import Any
 
-COLOURS = {
-    "blue": "#0072B2",
-    "orange": "#E69F00",
-    "green": "#009E73",
-    "red": "#D55E00",
-    "purple": "#CC79A7",
-    "sky": "#56B4E9",
-    "yellow": "#F0E442",
-    "black": "#000000",
-}
 DEAD = "#111111"  # a unit that never opened: darker than any rate
 UNOBSERVED = "#d9d9d9"
 

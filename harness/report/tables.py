@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+from typing import Any
+
 import pandas as pd
 from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from harness.detector.states import Thresholds
 from harness.detector.verdict import HEALTHY, Verdict, site_table, verdict
 
+EXPENDABLE = ("dead", "always_on", "gradient", "median_rate", "rare", "starved", "revived")
 COUNTS = ("dead", "born_dead", "died", "revived", "rare", "starved", "non_finite", "always_on")
 
 
@@ -34,45 +40,81 @@ def run_view(
         diverged_at: step at which the loss stopped being finite.
     """
     if history.empty:
-        return Text("Nothing was recorded (record=off): no statement about dead units.")
+        return Text("No census is stored (record=off, or its table is gone): no statement about dead units.")
     found = verdict(history, thresholds, healthy=healthy, diverged_at=diverged_at)
-    return Group(sites(site_table(history, thresholds), found, title), Text(""), words(found, accuracy))
-
-
-def sites(table: pd.DataFrame, found: Verdict, title: str) -> Table:
-    """One row per site and a total; states that never occur have no column."""
-    shown = [c for c in COUNTS if c in ("dead", "born_dead", "died", "revived") or table[c].any()]
-    evidence = {"probe": "held-out probe", "stream": "training stream"}[found.evidence]
-    view = Table(
-        title=f"{title}\n[not bold dim]step {found.step:,}, {evidence}[/]",
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        show_footer=len(table) > 1,
-        padding=(0, 0, 0, 1),
-        pad_edge=False,
+    return Group(
+        SiteTable(site_table(history, thresholds), found, title, healthy), Text(""), words(found, accuracy)
     )
-    view.add_column("site", footer="all", no_wrap=True)
-    view.add_column("units", footer=f"{table['units'].sum():,}", justify="right")
-    view.add_column("dead %", footer=f"{_share(table['dead'].sum(), table['units'].sum())}", justify="right")
-    for name in shown:
-        view.add_column(_header(name), footer=f"{table[name].sum():,}", justify="right", no_wrap=True)
-    for name in ("n", "median\nrate", "gradient"):
-        view.add_column(name, justify="right", no_wrap=True)
-    for row in table.to_dict("records"):
-        hidden = row["units"] == 0
-        share = _share(row["dead"], row["units"])
-        unhealthy = not hidden and row["dead"] / row["units"] > HEALTHY
-        view.add_row(
-            row["site"],
-            "-" if hidden else f"{row['units']:,}",
-            f"[bold red]{share}[/]" if unhealthy else share,
-            *("-" if hidden else f"{row[name]:,}" for name in shown),
-            f"{row['n']:,}",
-            "-" if pd.isna(row["rate"]) else f"{100 * row['rate']:.1f} %",
-            "-" if pd.isna(row["grad_rms"]) else f"{row['grad_rms']:.1e}",
+
+
+class SiteTable:
+    """One row per site and a total; states that never occur have no column.
+
+    Where the console is too narrow, the columns in `EXPENDABLE` go, first to last.
+    """
+
+    def __init__(self, table: pd.DataFrame, found: Verdict, title: str, healthy: float) -> None:
+        self._table, self._found, self._title, self._healthy = table, found, title, healthy
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        hidden: list[str] = []
+        view = self._view(hidden)
+        unbounded = options.update(max_width=10_000)
+        for name in EXPENDABLE:
+            if Measurement.get(console, unbounded, view).maximum <= options.max_width:
+                break
+            hidden.append(name)
+            view = self._view(hidden)
+        yield view
+
+    def _view(self, hidden: Sequence[str]) -> Table:
+        table, found = self._table, self._found
+        evidence = {"probe": "held-out probe", "stream": "training stream"}[found.evidence]
+        view = Table(
+            title=f"{escape(self._title)}\n[not bold dim]step {found.step:,}, {evidence}[/]",
+            title_justify="left",
+            title_style="bold",
+            box=SIMPLE_HEAD,
+            show_footer=len(table) > 1,
+            padding=(0, 0, 0, 1),
+            pad_edge=False,
         )
-    return view
+        cells = self._cells()
+        for name, (footer, _) in cells.items():
+            if name not in hidden:
+                right = "left" if name == "site" else "right"
+                fold = name == "site" and len(hidden) == len(EXPENDABLE)
+                view.add_column(
+                    _header(name), footer=footer, justify=right, no_wrap=not fold, overflow="fold"
+                )
+        shown = [values for name, (_, values) in cells.items() if name not in hidden]
+        for row in zip(*shown, strict=True):
+            view.add_row(*row)
+        return view
+
+    def _cells(self) -> dict[str, tuple[str, list[str]]]:
+        """Column → footer and cells."""
+        rows = self._table.to_dict("records")
+        seen = [row["units"] > 0 for row in rows]
+        units, dead = self._table["units"].sum(), self._table["dead"].sum()
+        cells = {
+            "site": ("all", [escape(row["site"]) for row in rows]),
+            "units": (f"{units:,}", _counts(rows, "units", seen)),
+            "dead %": (_share(dead, units), [self._dead(row) for row in rows]),
+        }
+        for name in COUNTS:
+            if name in ("dead", "born_dead", "died", "revived") or self._table[name].any():
+                cells[name] = f"{self._table[name].sum():,}", _counts(rows, name, seen)
+        cells["n"] = "", [f"{row['n']:,}" for row in rows]
+        rates = ["-" if pd.isna(row["rate"]) else f"{100 * row['rate']:.1f} %" for row in rows]
+        cells["median_rate"] = "", rates
+        gradients = ["-" if pd.isna(row["grad_rms"]) else f"{row['grad_rms']:.1e}" for row in rows]
+        cells["gradient"] = "", gradients
+        return cells
+
+    def _dead(self, row: dict[Hashable, Any]) -> str:
+        share = _share(row["dead"], row["units"])
+        return f"[bold red]{share}[/]" if row["dead"] > self._healthy * row["units"] else share
 
 
 def words(found: Verdict, accuracy: float | None = None) -> Text:
@@ -81,6 +123,10 @@ def words(found: Verdict, accuracy: float | None = None) -> Text:
     if accuracy is not None:
         text.append(f"\nTest accuracy {100 * accuracy:.1f} %.")
     return text
+
+
+def _counts(rows: Sequence[dict[Hashable, Any]], name: str, seen: Sequence[bool]) -> list[str]:
+    return [f"{row[name]:,}" if known else "-" for row, known in zip(rows, seen, strict=True)]
 
 
 def _header(name: str) -> str:

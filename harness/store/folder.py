@@ -45,14 +45,9 @@ class RunFolder:
     def status(self) -> dict[str, Any]:
         return read_status(self.path) or {}
 
-    @property
-    def complete(self) -> bool:
-        """Whether there is a result."""
-        return self.status.get("state") in COMPLETE
-
     def clear(self) -> None:
         """Remove what an earlier training left; the folder and its configuration stay."""
-        for name in ("status.json", "checkpoint.pt", "error.txt", "final.pt"):
+        for name in ("status.json", "checkpoint.pt", "error.txt"):
             (self.path / name).unlink(missing_ok=True)
         for pattern in ("*.arrows", "*.parquet", "events.out.tfevents.*", ".*.part"):
             for file in self.path.glob(pattern):

@@ -40,7 +40,7 @@ STEPS = pa.schema(
 EVENTS = pa.schema(
     [
         ("step", pa.int64()),
-        ("kind", pa.string()),  # died, revived, unobserved, reshuffled_labels, diverged, finished
+        ("kind", pa.string()),  # died, revived, unobserved, reshuffled_labels, diverged
         ("site", pa.string()),
         ("units", pa.int64()),
         ("detail", pa.string()),

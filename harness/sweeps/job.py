@@ -9,12 +9,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from harness.config import ConfigError, RunSpec, run_folder, to_mapping
+from harness.store.files import write_text
 from harness.store.folder import COMPLETE, RunFolder, read_status
 
 PACKAGES = ("dying-relu-harness", "torch", "torchvision", "hydra-core", "numpy", "pandas", "pyarrow", "numba")
@@ -99,7 +101,10 @@ def run_job(spec: RunSpec, progress: Progress | None = None) -> Outcome:
         return found
     check_output(spec)
     data = _prepare(spec)
-    folder = RunFolder(run_folder(spec))
+    try:
+        folder = RunFolder(run_folder(spec))
+    except OSError as error:
+        raise ConfigError("output", f"cannot make {run_folder(spec)} ({error.strerror})") from None
     try:
         with FileLock(folder.path / ".lock", timeout=0):
             return _train(spec, data, folder, progress)
@@ -113,13 +118,23 @@ def run_job(spec: RunSpec, progress: Progress | None = None) -> Outcome:
 
 def _prepare(spec: RunSpec) -> Any:
     """Everything that can be wrong with data, device and model, before anything is written."""
+    from torch.nn.modules.batchnorm import _NormBase
+
     from harness.training.data import load
     from harness.training.loop import place
     from harness.training.models import build
 
     device, dtype = place(spec)
-    data = load(spec, device, dtype)
-    build(spec, data.shape, data.classes)
+    try:
+        data = load(spec, device, dtype)
+        model = build(spec, data.shape, data.classes)
+    except (RuntimeError, MemoryError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError("model", f"this run cannot be built ({reason})") from None
+    if data.batch_size == 1 and any(isinstance(m, _NormBase) for m in model.modules()):
+        raise ConfigError(
+            "train.batch_size", "batch normalisation needs at least 2 inputs in a batch, but there is 1"
+        )
     return data
 
 
@@ -128,50 +143,54 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
     from harness.training import checkpoint
     from harness.training.loop import total_steps, train
 
-    if spec.force or not (folder.path / checkpoint.NAME).is_file():
+    if spec.force or not checkpoint.continues(folder.path, total_steps(spec, data)):
         folder.clear()
     began, earlier = time.time(), folder.status.get("seconds", 0.0)
-    folder.write_config(to_mapping(spec))
-    folder.write_status("running", seed=spec.seed, versions=_versions(), hardware=_hardware(spec))
-    board = _board(spec, folder.path)
-    listeners = [view for view in (board,) if view is not None]
 
     def seconds() -> float:
         return round(earlier + time.time() - began, 3)
 
     try:
-        display = None if progress is None else progress(spec, total_steps(spec, data))
-        if display is None:
-            ending = train(spec, data, folder, listeners)
-        else:
-            with display:
-                ending = train(spec, data, folder, [*listeners, display])
+        folder.write_config(to_mapping(spec))
+        folder.write_status("running", seed=spec.seed, versions=_versions(), hardware=_hardware(spec))
+        board = _board(spec, folder.path)
+        display = nullcontext() if progress is None else progress(spec, total_steps(spec, data))
+        with display as bar:
+            ending = train(spec, data, folder, [view for view in (board, bar) if view is not None])
+        state = "finished" if ending.diverged_at is None else "diverged"
+        final, text = _final(spec, folder.path, ending.diverged_at)
+        if board is not None:
+            board.maps(read_table(folder.path, "census").to_pandas())
+            board.text("verdict", text, ending.steps)
+            board.close()
+        folder.write_status(
+            state,
+            seconds=seconds(),
+            steps=ending.steps,
+            diverged_at=ending.diverged_at,
+            final=final,
+            verdict=text,
+            error=None,
+        )
     except KeyboardInterrupt:
         folder.write_status("interrupted", seconds=seconds())
         raise
     except ConfigError:
         raise
     except Exception as error:
-        (folder.path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        line = f"{type(error).__name__}: {error}"
-        folder.write_status("failed", seconds=seconds(), error=line)
-        return Outcome(folder.path, "failed", error=line)
-    state = "finished" if ending.diverged_at is None else "diverged"
-    final, text = _final(spec, folder.path, ending.diverged_at)
-    if board is not None:
-        board.maps(read_table(folder.path, "census").to_pandas())
-        board.text("verdict", text, ending.steps)
-        board.close()
-    folder.write_status(
-        state,
-        seconds=seconds(),
-        steps=ending.steps,
-        diverged_at=ending.diverged_at,
-        final=final,
-        verdict=text,
-        error=None,
-    )
+        return _failed(folder, error, seconds())
     return Outcome(folder.path, state)
+
+
+def _failed(folder: RunFolder, error: Exception, seconds: float) -> Outcome:
+    """The outcome of a training that raised; on a full disk the outcome is all that can be kept."""
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    try:
+        write_text(folder.path / "error.txt", traceback.format_exc())
+        folder.write_status("failed", seconds=seconds, error=line)
+    except OSError:
+        pass
+    return Outcome(folder.path, "failed", error=line)
 
 
 def _final(spec: RunSpec, path: Path, diverged_at: int | None) -> tuple[dict[str, Any], str]:
@@ -201,7 +220,7 @@ def _finite(value: float) -> float | None:
 
 
 def _board(spec: RunSpec, path: Path) -> Any:
-    """TensorBoard's view; what an interrupted attempt had shown is written again from the store."""
+    """TensorBoard's view; it begins anew, and the journal of a continued run tells it what came before."""
     if not spec.record.tensorboard:
         return None
     from harness.report.tensorboard import RunBoard

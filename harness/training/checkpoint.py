@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -11,8 +12,10 @@ from torch.optim import Optimizer
 
 from harness.hooks.recorder import Recorder
 from harness.store.files import whole
+from harness.store.schema import TABLES
 
 NAME = "checkpoint.pt"
+KEYS = {"step", "model", "optimizer", "recorder", "positions", "random", "random_cuda"}
 
 
 def save(
@@ -47,11 +50,21 @@ def save(
 
 
 def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """The checkpoint's content, or None if there is no readable one."""
+    """The checkpoint's content, or None if there is none that can be read and continued."""
     try:
-        return torch.load(folder / NAME, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError):
+        content = torch.load(folder / NAME, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError):
         return None
+    return content if isinstance(content, dict) and set(content) >= KEYS else None
+
+
+def continues(folder: Path, total: int) -> bool:
+    """Whether a training of `total` steps can be continued: checkpoint and tables belong together."""
+    content = load(folder, torch.device("cpu"))
+    if content is None:
+        return False
+    streams = all((folder / f"{name}.arrows").is_file() for name in TABLES)
+    return streams or content["step"] == total  # killed while the tables were being finished
 
 
 def restore(

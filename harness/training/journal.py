@@ -11,7 +11,7 @@ from torch import Tensor, stack
 
 from harness.store.folder import RunFolder
 from harness.store.schema import EVENTS, STEPS, TABLES
-from harness.store.writer import TableWriter
+from harness.store.writer import TableWriter, read_table
 
 
 class Listener(Protocol):
@@ -42,6 +42,14 @@ class Journal:
         self._rows: list[tuple[int, float, float]] = []
         self._values: list[Tensor] = []
         self._tests: dict[int, tuple[float, float]] = {}
+        if positions and listeners:  # they begin anew: tell them what came before
+            steps = read_table(folder.path, "steps").to_pandas()
+            history = read_table(folder.path, "census").to_pandas()
+            for listener in listeners:
+                if len(steps):
+                    listener.steps(steps)
+                for _, census in history.groupby("step", sort=True):
+                    listener.census(census)
 
     def step(self, step: int, epoch: float, lr: float, loss: Tensor, accuracy: Tensor) -> None:
         """Remember one step; `loss` and `accuracy` stay on their device until the next `flush`."""

@@ -25,6 +25,7 @@ from harness.store.writer import read_table
 from harness.training import checkpoint
 from harness.training.data import Dataset
 from harness.training.initialisation import initialise
+from harness.training.interrupts import DeferredInterrupts
 from harness.training.journal import Journal, Listener
 from harness.training.models import build
 from harness.training.optimisation import factor, make_optimizer, set_learning_rate
@@ -53,7 +54,7 @@ def train(spec: RunSpec, data: Dataset, folder: RunFolder, listeners: Sequence[L
 
     Raises:
         ConfigError: the model cannot read the data, or similar.
-        KeyboardInterrupt: passed on after a checkpoint has been written.
+        KeyboardInterrupt: between two steps, after a checkpoint has been written.
     """
     device, _ = place(spec)
     with _reproducible(spec):
@@ -138,21 +139,22 @@ class _Run:
             )
             self._write_censuses()
         try:
-            return self._steps()
-        except KeyboardInterrupt:
-            self.save()
-            raise
+            with DeferredInterrupts() as interrupts:
+                return self._steps(interrupts)
         finally:
             if self.recorder is not None:
                 self.recorder.detach()
 
-    def _steps(self) -> Ending:
+    def _steps(self, interrupts: DeferredInterrupts) -> Ending:
         saved = time.monotonic()
         while self.step < self.total:
             if not self._one_step():
                 diverged = self.journal.flush() or self.step
                 self.journal.event(diverged, "diverged", detail="the loss or a parameter is not finite")
                 return Ending(self.step, diverged)
+            if interrupts.requested:
+                self.save()
+                raise KeyboardInterrupt
             if time.monotonic() - saved >= self.spec.train.checkpoint_seconds:
                 self.save()
                 saved = time.monotonic()
@@ -228,7 +230,7 @@ def total_steps(spec: RunSpec, data: Dataset) -> int:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, data: Dataset) -> tuple[float, float]:
-    """Mean loss and accuracy on the test set, in evaluation mode."""
+    """Mean loss and accuracy on the test set, in evaluation mode and the parameters' precision."""
     model.eval()
     losses, hits, inputs = [], [], 0
     for x, y in data.test_batches():

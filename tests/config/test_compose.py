@@ -10,8 +10,8 @@ from harness.config.schema import Adam, Cnn, Dtype, Norm
 WRONG = [
     (["optim.lrr=1"], "optim.lrr", "Did you mean optim.lr"),
     (["lr=1"], "lr", "Did you mean optim.lr"),
-    (["optim.lr=abc"], "optim.lr", "expected a number above 0, but got 'abc'"),
-    (["optim.lr=-1"], "optim.lr", "expected a number above 0, but got -1"),
+    (["optim.lr=abc"], "optim.lr", "but got 'abc'"),
+    (["optim.lr=-1"], "optim.lr", "expected a number above 0 and at most 1e+36, but got -1"),
     (["optim.lr=nan"], "optim.lr", "expected a number above 0"),
     (["optim.lr=inf"], "optim.lr", "expected a number above 0"),
     (["optim.lr=null"], "optim.lr", "but got null"),

@@ -1,0 +1,37 @@
+"""Interrupts that wait for the end of a step, so that what is saved is whole."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class DeferredInterrupts:
+    """Within the block, SIGINT and SIGTERM only set `requested`; a second one interrupts at once.
+
+    Outside the main thread, which alone may handle signals, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._earlier: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._earlier = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
