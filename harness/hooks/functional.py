@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.hooks import activations as act
 from harness.hooks.activations import Gate
@@ -125,6 +125,22 @@ def gate(name: str, arguments: Arguments, eps: float) -> Gate | None:
 def shown(name: str) -> str:
     """The canonical name in site names."""
     return CANONICAL_SHOWN.get(name, name)
+
+
+def calls_functions(model: nn.Module) -> bool:
+    """Whether activations may be called as functions somewhere, or a fast path may go around modules.
+
+    Read off the code of the modules' classes, so that a branch that is first taken late is not missed.
+    """
+    for cls in {type(module) for module in model.modules()}:
+        if issubclass(cls, nn.TransformerEncoderLayer):
+            return True
+        if cls.__module__.startswith("torch.") or any(issubclass(cls, known) for known in act.MODULES):
+            continue
+        own = (vars(base).values() for base in cls.__mro__ if not base.__module__.startswith("torch."))
+        if any(mentions(function) for functions in own for function in functions):
+            return True
+    return False
 
 
 def mentions(function: Any, seen: set[Any] | None = None) -> bool:

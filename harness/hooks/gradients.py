@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from harness.hooks import kernels
+from harness.hooks.hook import Hook
 
 TRANSPOSED = nn.modules.conv._ConvTransposeNd
 
@@ -57,7 +58,7 @@ class IncomingGradients:
     def attach(self) -> None:
         """Hook the optimizers."""
         for optimizer in self._optimizers:
-            self._handles.append(optimizer.register_step_pre_hook(_StepHook(self)))
+            self._handles.append(optimizer.register_step_pre_hook(Hook(self.stepping)))
 
     def detach(self) -> None:
         """Leave no hook behind."""
@@ -71,7 +72,7 @@ class IncomingGradients:
         if producer is not None and parameters:
             self._producers[index] = producer, parameters
 
-    def stepping(self, optimizer: Optimizer) -> None:
+    def stepping(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """An optimizer is about to step: its gradients are final."""
         groups = optimizer.param_groups
         known, owned = self._owned.get(id(optimizer), (-1, set()))
@@ -101,20 +102,3 @@ class IncomingGradients:
         weight, *bias = [by_unit(p.grad, producer) for p in parameters if p.grad is not None] or [None]
         if weight is not None:
             self._squares[index] = kernels.unit_squares(weight, bias[0] if bias else None)
-
-
-class _StepHook:
-    """The optimizer's hook; does nothing in copies and pickles of the optimizer."""
-
-    def __init__(self, owner: IncomingGradients | None) -> None:
-        self.owner = owner
-
-    def __call__(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if self.owner is not None:
-            self.owner.stepping(optimizer)
-
-    def __deepcopy__(self, memo: Any) -> _StepHook:
-        return _StepHook(None)
-
-    def __reduce__(self) -> tuple[type, tuple[None]]:
-        return _StepHook, (None,)

@@ -19,8 +19,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from harness.hooks import functional
-from harness.hooks.activations import MODULES, Gate, lookup
-from harness.hooks.functional import mentions
+from harness.hooks.activations import Gate, lookup
+from harness.hooks.functional import calls_functions
+from harness.hooks.hook import Hook
 from harness.hooks.lineage import Lineage
 from harness.hooks.sites import (
     CHANNEL_AXIS,
@@ -33,6 +34,7 @@ from harness.hooks.sites import (
     qualified_names,
     shown_axis,
 )
+from harness.hooks.tensors import outside_transforms, plain, recomputing
 
 
 class Sink(Protocol):
@@ -66,31 +68,6 @@ class _Caller(NamedTuple):
     name: str
     activation: str
     gate_of: Callable[[float], Gate]
-
-
-class _Inert:
-    """What a copied or unpickled model holds in place of our hooks."""
-
-    def __call__(self, *_: Any) -> None:
-        return None
-
-
-class _Hook:
-    """A hook that does nothing in copies of the model, so that these can be pickled and never count."""
-
-    __slots__ = ("run",)
-
-    def __init__(self, run: Callable[..., None]) -> None:
-        self.run = run
-
-    def __call__(self, *args: Any) -> None:
-        self.run(*args)
-
-    def __deepcopy__(self, memo: Any) -> _Inert:
-        return _Inert()
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return _Inert, ()
 
 
 class _Mode(TorchFunctionMode):
@@ -140,6 +117,8 @@ class Taps:
         self._sites: dict[tuple[Any, ...], _Open] = {}
         self._calls: dict[Any, int] = {}
         self._named: dict[str, int] = {}
+        self._hidden: dict[str, Site] = {}
+        self._busy = False
         self._stance = ExitStack()
         self._stack: list[nn.Module] = []
         self._inside: list[nn.Module] = []  # activation modules being called
@@ -149,7 +128,7 @@ class Taps:
         self._mode: _Mode | None = None
         self._paused = False
         self._called_now: set[int] = set()  # sites, in the forward that runs
-        self.needs_functions = _calls_functions(model)
+        self.needs_functions = calls_functions(model)
         self.called: set[nn.Module] = set()
 
     # --- attach and detach ----------------------------------------------------------------------
@@ -158,7 +137,7 @@ class Taps:
         """Register the hooks; until `detach`, compiled models run eagerly, since compiled code has none."""
         self._stance.enter_context(torch.compiler.set_stance("force_eager"))
         keep = self._handles.append
-        keep(self._model.register_forward_pre_hook(_Hook(self._enter), with_kwargs=True))
+        keep(self._model.register_forward_pre_hook(Hook(self._enter), with_kwargs=True))
         for module, name in self._names.items():
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # takes no hooks
@@ -166,13 +145,13 @@ class Taps:
             if known is not None:
                 activation, gate_of = known
                 call = _Caller(module, name or f":{activation}", activation, partial(gate_of, module))
-                hook = _Hook(partial(self._activation, call))
+                hook = Hook(partial(self._activation, call))
                 keep(module.register_forward_pre_hook(hook, with_kwargs=True))
             elif layer_axis(module, 4) is not None:
-                keep(module.register_forward_hook(_Hook(self._layer)))
+                keep(module.register_forward_hook(Hook(self._layer)))
             elif isinstance(module, TRANSPARENT):
-                keep(module.register_forward_hook(_Hook(self._transparent)))
-        keep(self._model.register_forward_hook(_Hook(self._leave), always_call=True))
+                keep(module.register_forward_hook(Hook(self._transparent)))
+        keep(self._model.register_forward_hook(Hook(self._leave), always_call=True))
 
     def detach(self) -> None:
         """Remove every hook; nothing of ours stays in the model."""
@@ -182,7 +161,7 @@ class Taps:
         self._stack_handles.clear()
         self._lineage.clear()
         self._stance.close()
-        self._depth, self._active = 0, False  # also after an interrupt inside a forward,
+        self._depth, self._active, self._busy = 0, False, False  # also after an interrupt inside a forward,
         if self._mode is not None:  # for which torch calls no hook
             self._mode.__exit__(None, None, None)
             self._mode = None
@@ -199,7 +178,7 @@ class Taps:
     def unseen(self, called: Collection[nn.Module]) -> list[Site]:
         """Sites that are there but cannot be observed, or are not among the modules `called` so far."""
         fused = "its units live inside a fused kernel"
-        found = []
+        found = list(self._hidden.values())
         for module, name in self._names.items():
             known = lookup(module)
             if isinstance(module, FUSED):
@@ -254,9 +233,9 @@ class Taps:
                 if isinstance(module, torch.jit.ScriptModule):
                     continue
                 if lookup(module) is not None:
-                    self._stack_handles.append(module.register_forward_hook(_Hook(self._activated)))
+                    self._stack_handles.append(module.register_forward_hook(Hook(self._activated)))
                 if module is not self._model:
-                    push, pop = _Hook(self._push), _Hook(self._pop)
+                    push, pop = Hook(self._push), Hook(self._pop)
                     self._stack_handles.append(module.register_forward_pre_hook(push))
                     self._stack_handles.append(module.register_forward_hook(pop, always_call=True))
         self._stack[:] = [self._model]
@@ -273,7 +252,7 @@ class Taps:
     # --- layers ---------------------------------------------------------------------------------
 
     def _layer(self, module: nn.Module, args: Any, output: Any) -> None:
-        if (self._active or _recomputing()) and isinstance(output, Tensor):
+        if (self._active or recomputing()) and isinstance(output, Tensor):
             producer: nn.Module | None = module
             if isinstance(module, CHANNEL_AXIS) and getattr(module, "weight", None) is None:
                 before = self._lineage.get(args[0]) if args else None
@@ -281,7 +260,7 @@ class Taps:
             self._lineage.put(output, Origin(producer, layer_axis(module, output.ndim)))
 
     def _transparent(self, module: nn.Module, args: Any, output: Any) -> None:
-        if (self._active or _recomputing()) and args and isinstance(output, Tensor):
+        if (self._active or recomputing()) and args and isinstance(output, Tensor):
             origin = self._lineage.get(args[0])
             if origin is not None and output.ndim == args[0].ndim:
                 self._lineage.put(output, origin)
@@ -289,8 +268,8 @@ class Taps:
     # --- activations ----------------------------------------------------------------------------
 
     def _activation(self, caller: _Caller, module: nn.Module, args: Any, kwargs: Any) -> None:
-        recomputing = not self._active
-        if recomputing and not _recomputing():
+        recomputed = not self._active
+        if recomputed and not recomputing():
             return
         z = args[0] if args else next(iter(kwargs.values()), None)
         if not isinstance(z, Tensor):
@@ -298,7 +277,7 @@ class Taps:
         if self._mode is not None:
             self._inside.append(module)
         self.called.add(module)
-        self._observed(caller, z, recomputing)
+        self._observed(caller, z, recomputed)
 
     def _activated(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._inside:
@@ -310,6 +289,8 @@ class Taps:
 
     def _function(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Called by the mode for every torch function of a watched forward."""
+        if self._busy:
+            return func(*args, **kwargs)
         if self._active and not self._inside:
             found = functional.bound(func, args, kwargs, self._is_data)
             if found is not None:
@@ -319,14 +300,19 @@ class Taps:
                     where, shown = self._stack[-1], functional.shown(name)
                     gate_of = partial(_gate_of_call, name, arguments)
                     caller = _Caller((where, shown), f"{self._names[where]}:{shown}", shown, gate_of)
-                    self._observed(caller, z, _recomputing())
+                    self._observed(caller, z, recomputing())
         out = func(*args, **kwargs)
         if self._active:
             self._lineage.follow(getattr(func, "__name__", ""), args, kwargs, out)
         return out
 
-    def _observed(self, caller: _Caller, z: Tensor, recomputing: bool) -> None:
+    def _observed(self, caller: _Caller, z: Tensor, recomputed: bool) -> None:
         """One call of an activation, about to happen on z."""
+        value = plain(z)
+        if value is None:
+            reason = "it was called under vmap or without values (a trace)"
+            self._hidden[caller.name] = Site(caller.name, caller.activation, -1, None, None, reason)
+            return
         origin = self._lineage.get(z)
         producer = None
         if origin is not None:
@@ -339,7 +325,7 @@ class Taps:
             self._calls[caller.key] = call + 1
         site = self._sites.get((caller.key, producer, call))
         if site is None:
-            if recomputing:
+            if recomputed:
                 return
             site = self._sites[caller.key, producer, call] = self._open(caller, z, origin)
         axis = site.axis
@@ -347,14 +333,17 @@ class Taps:
             axis = origin.axis  # of this call: channels before positions that come and go
         if z.ndim < -axis or z.shape[axis] != site.size:
             return  # another width than at first: the units are not the same
-        if not recomputing:
+        if not recomputed:
             index = site.index
             again = index in self._called_now
             self._called_now.add(index)
             gate = site.gate
             if gate is None:
                 gate = caller.gate_of(self._eps)
-            self._sink.forward(index, z.detach(), axis, gate, again)
+            self._busy = True  # what the sink computes is no part of the model
+            with outside_transforms(z, value):
+                self._sink.forward(index, value.detach(), axis, gate, again)
+            self._busy = False
         if self._gradients and z.requires_grad:
             z.register_hook(partial(self._gradient, site.index, axis))
 
@@ -394,28 +383,10 @@ class Taps:
         return self._lineage.get(tensor) is not None
 
     def _gradient(self, index: int, axis: int, gradient: Tensor) -> None:
-        self._sink.backward(index, gradient.detach(), axis)
-
-
-def _calls_functions(model: nn.Module) -> bool:
-    """Whether activations may be called as functions somewhere, or a fast path may go around modules.
-
-    Read off the code of the modules' classes, so that a branch that is first taken late is not missed.
-    """
-    for cls in {type(module) for module in model.modules()}:
-        if issubclass(cls, nn.TransformerEncoderLayer):
-            return True
-        if cls.__module__.startswith("torch.") or any(issubclass(cls, known) for known in MODULES):
-            continue
-        own = (vars(base).values() for base in cls.__mro__ if not base.__module__.startswith("torch."))
-        if any(mentions(function) for functions in own for function in functions):
-            return True
-    return False
-
-
-def _recomputing() -> bool:
-    """Whether this forward is a checkpoint's recomputation inside a backward pass."""
-    return torch._C._current_graph_task_id() != -1
+        value = plain(gradient)
+        if value is not None:
+            with outside_transforms(gradient, value):
+                self._sink.backward(index, value.detach(), axis)
 
 
 def _gate_of_call(name: str, arguments: Mapping[str, Any], eps: float) -> Gate:

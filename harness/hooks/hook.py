@@ -1,0 +1,37 @@
+"""Hooks that leave nothing in copies: a model or optimizer that bears them can be copied and pickled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Inert:
+    """What a copied or unpickled object holds in place of a hook."""
+
+    def __call__(self, *_: Any) -> None:
+        return None
+
+
+class Hook:
+    """Calls `run`; inert in copies and pickles, which so never count into the original's recorder.
+
+    Example:
+        >>> import copy
+        >>> type(copy.deepcopy(Hook(print))).__name__
+        'Inert'
+    """
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: Callable[..., None]) -> None:
+        self.run = run
+
+    def __call__(self, *args: Any) -> None:
+        self.run(*args)
+
+    def __deepcopy__(self, memo: Any) -> Inert:
+        return Inert()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return Inert, ()

@@ -1,0 +1,32 @@
+"""What kind of tensor a hook was handed: inside a function transform, a recomputation, a trace."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+
+def plain(tensor: Tensor) -> Tensor | None:
+    """The plain tensor inside function transforms; None where units or values cannot be told.
+
+    Under vmap the extra axis may be members of an ensemble or single inputs: which, nobody can tell.
+    """
+    while is_functorch_wrapped_tensor(tensor):
+        if is_batchedtensor(tensor):
+            return None
+        tensor = get_unwrapped(tensor)
+    return None if tensor.device.type == "meta" else tensor
+
+
+def outside_transforms(tensor: Tensor, value: Tensor) -> AbstractContextManager[object]:
+    """A context in which `value`, the plain inside of `tensor`, can be computed with."""
+    return nullcontext() if value is tensor else temporarily_clear_interpreter_stack()
+
+
+def recomputing() -> bool:
+    """Whether this forward is a checkpoint's recomputation inside a backward pass."""
+    return torch._C._current_graph_task_id() != -1
