@@ -72,7 +72,9 @@ def show(spec: RunSpec, outcome: Outcome) -> None:
         console.print(
             "This run was finished before: its stored result is shown (force=true trains it again)."
         )
-    places = f"\nresults     {outcome.path}\ndashboard   tensorboard --logdir {spec.output}"
+    places = f"\nresults     {outcome.path}"
+    if spec.record.tensorboard:
+        places += f"\ndashboard   tensorboard --logdir {spec.output}"
     console.print(places, soft_wrap=True, markup=False)
 
 
@@ -89,7 +91,7 @@ def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[Outcome]) -> None:
     from harness.store.folder import read_status
 
     table = Table(
-        title=escape(f"{len(specs)} runs in {specs[0].output}"),
+        title=escape(f"{len(specs)} run(s) in {specs[0].output}"),
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,

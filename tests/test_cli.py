@@ -208,7 +208,7 @@ def test_record_off_trains_without_a_verdict(out: str, capsys: pytest.CaptureFix
 def test_a_sweep_by_hydra(out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("-m", *TINY, out, "optim.lr=0.1,1e30", "seed=range(2)") == 0
     said = capsys.readouterr().out
-    assert "4 runs" in said
+    assert "4 run(s)" in said
     table = open_runs(tmp_path / "runs").table
     assert sorted(table["status"]) == ["diverged", "diverged", "finished", "finished"]
     assert sorted(set(table["seed"])) == [0, 1]

@@ -117,8 +117,9 @@ class Recorder:
     ) -> None:
         """Close a window that is not empty, then detach."""
         try:
-            if self._stream.nonempty:
-                self.census()
+            nothing_yet = self._latest is None and not self._stream.sites
+            if self._stream.nonempty or (nothing_yet and self._taps.unseen(self._taps.called)):
+                self.census()  # also when all there is cannot be observed: that is a result too
         except Exception:
             if error is None:  # never in place of the user's own
                 raise

@@ -33,3 +33,12 @@ def test_a_unit_that_dies_and_revives_is_told_with_its_steps() -> None:
             recorder.explain("1", 2)
     with pytest.raises(RuntimeError, match="needs a census"):
         harness.Recorder(model).explain("1", 0)
+
+
+def test_a_model_of_which_nothing_can_be_seen_says_so_after_the_block() -> None:
+    model = nn.RNN(3, 4, nonlinearity="relu")
+    with pytest.warns(UserWarning, match="fused kernel"), harness.Recorder(model) as recorder:
+        model(torch.randn(5, 2, 3))
+    units = recorder.census()
+    assert units["state"].tolist() == ["unobserved"]
+    assert units["n"].tolist() == [0]
