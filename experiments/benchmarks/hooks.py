@@ -78,6 +78,16 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
 
 
 @contextmanager
+def forward_hooks(model: nn.Module, hook: Callable[[str], Callable[..., None]]):
+    """`hook(name)` on every ReLU module, for the block."""
+    relus = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ReLU)]
+    handles = [module.register_forward_hook(hook(name)) for name, module in relus]
+    yield
+    for handle in handles:
+        handle.remove()
+
+
+@contextmanager
 def zero_share(model: nn.Module, optimizer: Any):
     """`(x == 0).float().mean().item()` per layer."""
     seen: dict[str, float] = {}
@@ -88,11 +98,8 @@ def zero_share(model: nn.Module, optimizer: Any):
 
         return record
 
-    relus = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ReLU)]
-    handles = [module.register_forward_hook(hook(name)) for name, module in relus]
-    yield lambda: None
-    for handle in handles:
-        handle.remove()
+    with forward_hooks(model, hook):
+        yield lambda: None
 
 
 @contextmanager
@@ -139,11 +146,8 @@ def histograms(model: nn.Module, optimizer: Any):
 
         return record
 
-    relus = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ReLU)]
-    handles = [module.register_forward_hook(hook(name)) for name, module in relus]
-    yield lambda: None
-    for handle in handles:
-        handle.remove()
+    with forward_hooks(model, hook):
+        yield lambda: None
 
 
 @contextmanager
