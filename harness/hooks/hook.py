@@ -14,13 +14,25 @@ class Inert:
 
 
 class Hook:
-    """Calls `run`; inert in copies and pickles, which so never count into the original's recorder.
+    """A callable that is inert in copies and pickles, which so never count into the original's recorder.
 
     Example:
         >>> import copy
-        >>> type(copy.deepcopy(Hook(print))).__name__
+        >>> type(copy.deepcopy(Call(print))).__name__
         'Inert'
     """
+
+    __slots__ = ()
+
+    def __deepcopy__(self, memo: Any) -> Inert:
+        return Inert()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return Inert, ()
+
+
+class Call(Hook):
+    """A hook that calls `run`."""
 
     __slots__ = ("run",)
 
@@ -29,9 +41,3 @@ class Hook:
 
     def __call__(self, *args: Any) -> None:
         self.run(*args)
-
-    def __deepcopy__(self, memo: Any) -> Inert:
-        return Inert()
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return Inert, ()

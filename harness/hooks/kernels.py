@@ -1,11 +1,11 @@
 """Reductions of a batch into a site's running sums: compiled loops on the CPU, plain torch elsewhere.
 
-GPU tensors, half precision and traced code take the torch path, which never asks the device for a value.
+GPU tensors and traced code take the torch path, which never asks the device for a value.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from math import prod
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from harness.hooks.activations import Gate
 from harness.hooks.loops import ACTIVE, GRADIENT, HUGE, NON_FINITE, PEAK, SILENT, SQUARES, TOTAL
 from harness.hooks.sites import as_units
 
-COMPILED = (torch.float32, torch.float64)
+LIKE = {torch.float32: np.zeros(1, np.float32), torch.float64: np.zeros(1, np.float64)}
+HALF = (torch.float16, torch.bfloat16)
 
 
 class Sums:
@@ -36,6 +37,43 @@ class Sums:
         self.sums[PEAK] = -torch.inf
         on_cpu = self.counts.device.type == "cpu"
         self.arrays = (self.counts.numpy(), self.sums.numpy()) if on_cpu else None
+
+
+class Layout:
+    """How the units of a tensor lie in memory: (A, F, P) without gaps, all that the compiled loops need.
+
+    Attributes:
+        shape: of the tensor.
+        dtype: of its values.
+        format: the memory format in which it is without gaps.
+        rows: A.
+        positions: P.
+        n: inputs, A · P.
+    """
+
+    __slots__ = ("dtype", "format", "n", "positions", "rows", "shape")
+
+    def __init__(self, z: Tensor, axis: int) -> None:
+        self.shape, self.dtype, self.format = z.shape, z.dtype, torch.contiguous_format
+        self.rows, self.positions = prod(z.shape[:axis]), prod(z.shape[axis:][1:])
+        if self.positions > 1 and z.ndim == 4 and axis == -3 and not z.is_contiguous():
+            self.format = torch.channels_last
+            self.rows, self.positions = self.rows * self.positions, 1
+        self.n = self.rows * self.positions
+
+
+def layout(z: Tensor, axis: int) -> Layout | None:
+    """The layout of a CPU tensor, None where the compiled loops cannot take it as it lies in memory.
+
+    Example:
+        >>> here = layout(torch.zeros(2, 3, 4, 5), -3)
+        >>> here.rows, here.positions, here.n
+        (2, 20, 40)
+    """
+    if not z.is_cpu or z.dtype not in LIKE or z.ndim < -axis or z.numel() == 0:
+        return None
+    found = Layout(z, axis)
+    return found if z.is_contiguous(memory_format=found.format) else None
 
 
 def accumulate(sums: Sums, z: Tensor, axis: int, gate: Gate, *, again: bool = False) -> int:
@@ -58,67 +96,72 @@ def accumulate(sums: Sums, z: Tensor, axis: int, gate: Gate, *, again: bool = Fa
         >>> sums.counts[ACTIVE].tolist(), sums.sums[TOTAL].tolist()
         ([0, 2], [-4.0, 6.0])
     """
-    if sums.arrays is None or z.dtype not in COMPILED:
-        units = as_units(z, axis)
-        n = units.numel() // max(1, units.shape[1])
-        if n:
-            _accumulate_torch(sums, units, gate, again, n)
-        return n
-    array = _as_array(z, axis)
-    positions = array.shape[2] if array.ndim == 3 else 1
-    n = array.shape[0] * positions
+    z, here, axis = _laid_out(sums, z, axis)
+    if here is not None and sums.arrays is not None:
+        bounds = bounds_of(gate, z)
+        loops.accumulate(z.data_ptr(), here.rows, here.positions, again, bounds, *sums.arrays)
+        return here.n
+    units = as_units(z, axis)
+    n = units.numel() // max(1, units.shape[1])
     if n:
-        table = array.reshape(len(array), -1) if array.ndim == 3 else array
-        bounds = _bounds(gate, array.dtype, positions, array.shape[1])
-        loops.accumulate(table, bounds, positions, again, *sums.arrays)
+        _accumulate_torch(sums, units, gate, again, n)
     return n
 
 
 def accumulate_gradient(sums: Sums, gradient: Tensor, axis: int) -> int:
     """Add the squares of ∂L/∂z, detached; returns the inputs counted."""
-    if sums.arrays is None or gradient.dtype not in COMPILED:
-        units = as_units(gradient, axis)
-        if units.numel():
-            wide = units.to(sums.sums)
-            sums.sums[GRADIENT] += wide.square().sum(_others(units))
-        return units.numel() // max(1, units.shape[1])
-    array = _as_array(gradient, axis)
-    if array.size:
-        add = loops.accumulate_squares if array.ndim == 2 else loops.accumulate_squares_inner
-        add(array, sums.arrays[1][GRADIENT])
-    return array.size // max(1, array.shape[1])
+    gradient, here, axis = _laid_out(sums, gradient, axis)
+    if here is not None and sums.arrays is not None:
+        like = LIKE[gradient.dtype]
+        loops.add_squares(gradient.data_ptr(), here.rows, here.positions, like, sums.arrays[1][GRADIENT])
+        return here.n
+    units = as_units(gradient, axis)
+    if units.numel():
+        sums.sums[GRADIENT] += units.to(sums.sums).square().sum(_others(units))
+    return units.numel() // max(1, units.shape[1])
 
 
 def unit_squares(weight: Tensor, bias: Tensor | None) -> Tensor:
     """Sum of squares of each unit's rows, units on axis 0: (F,) float64 on the same device."""
     flat = weight.detach().reshape(len(weight), -1)
-    plain = type(flat) is Tensor and flat.device.type == "cpu" and flat.dtype in COMPILED
+    plain = type(flat) is Tensor and flat.is_cpu and flat.dtype in LIKE
     if plain and (bias is None or bias.dtype == flat.dtype):
-        rest = flat[:0, 0] if bias is None else bias.detach()
-        return torch.from_numpy(loops.row_squares(flat.contiguous().numpy(), rest.numpy()))
+        squares = np.zeros(len(flat))
+        for part in (flat, bias):
+            if part is not None and part.numel():
+                part = part.detach().contiguous()
+                positions = part.numel() // len(part)
+                loops.add_squares(part.data_ptr(), 1, positions, LIKE[part.dtype], squares)
+        return torch.from_numpy(squares)
     squares = flat.to(torch.float64).square().sum(1)
     return squares if bias is None else squares + bias.detach().to(torch.float64).square()
 
 
-def _as_array(z: Tensor, axis: int) -> np.ndarray:
-    """(A, F) or (A, F, P), contiguous."""
-    units = z if axis == -1 and z.ndim == 2 else as_units(z, axis)
-    return (units if units.is_contiguous() else units.contiguous()).numpy()
+def bounds_of(gate: Gate, z: Tensor) -> np.ndarray:
+    """The gate as the loops take it, in the precision of z: lows (1, units or 1), or all bounds (4, 1)."""
+    kind = LIKE[z.dtype].dtype
+    if isinstance(gate.low, Tensor):
+        return gate.low.detach().cpu().numpy().astype(kind, copy=False).reshape(1, -1)
+    if gate.high == np.inf and not gate.has_hole:
+        return np.full((1, 1), gate.low, kind)
+    return np.array(gate, kind).reshape(4, 1)
+
+
+def _laid_out(sums: Sums, z: Tensor, axis: int) -> tuple[Tensor, Layout | None, int]:
+    """The tensor as the loops can take it, copied where it must be; no layout where they cannot."""
+    if sums.arrays is None or z.numel() == 0:
+        return z, None, axis
+    if z.dtype in HALF:
+        z = z.float()  # exact
+    here = layout(z, axis)
+    if here is None and z.dtype in LIKE:
+        z, axis = as_units(z, axis).contiguous(), 1 - as_units(z, axis).ndim
+        here = layout(z, axis)
+    return z, here, axis
 
 
 def _others(units: Tensor) -> tuple[int, ...]:
     return (0,) if units.ndim == 2 else (0, 2)
-
-
-def _bounds(gate: Gate, dtype: np.dtype[Any], positions: int, units: int) -> Any:
-    """The gate as the loops take it: (low,), (low, high, hole_low, hole_high) or an array of lows."""
-    if isinstance(gate.low, Tensor):
-        low = gate.low.detach().cpu().numpy().astype(dtype, copy=False)
-        return np.repeat(np.broadcast_to(low, (units,)), positions)
-    kind = dtype.type
-    if gate.high == np.inf and not gate.has_hole:
-        return (kind(gate.low),)
-    return tuple(kind(bound) for bound in gate)
 
 
 def _accumulate_torch(into: Sums, z: Tensor, gate: Gate, again: bool, n: int) -> None:

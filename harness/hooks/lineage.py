@@ -26,16 +26,16 @@ class Lineage:
 
     def __init__(self, owners: Mapping[int, nn.Module]) -> None:
         self._owners = owners
-        self._known: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
+        self.known: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
 
     def clear(self) -> None:
-        self._known.clear()
+        self.known.clear()
 
     def put(self, tensor: Tensor, origin: Origin) -> None:
-        self._known[id(tensor)] = (weakref.ref(tensor), origin)
+        self.known[id(tensor)] = (weakref.ref(tensor), origin)
 
     def get(self, tensor: Tensor) -> Origin | None:
-        found = self._known.get(id(tensor))
+        found = self.known.get(id(tensor))
         return found[1] if found is not None and found[0]() is tensor else None
 
     def follow(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> None:

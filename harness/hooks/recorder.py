@@ -41,6 +41,8 @@ class Recorder:
         thresholds: of the states in the censuses.
         per_call: keep repeated calls that are fed by the same layer apart.
         axis: site name → unit axis, where the automatic choice is wrong.
+        across_ranks: whether the processes of a distributed training take one census together; by default
+            where the model is wrapped by DistributedDataParallel or sharded (FSDP2).
 
     Raises:
         TypeError: `model` is no module, `optimizer` no optimizer.
@@ -75,6 +77,7 @@ class Recorder:
         thresholds: Thresholds | None = None,
         per_call: bool = False,
         axis: Mapping[str, int] | None = None,
+        across_ranks: bool | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, but got {type(model).__name__}")
@@ -95,15 +98,17 @@ class Recorder:
         self._stream = Windows("stream", self._incoming_site if gradients else None)
         options: dict[str, Any] = {"gate_eps": gate_eps, "per_call": per_call, "axis": axis}
         self._taps = Taps(model, self._stream, observe=observe, gradients=gradients, **options)
+        self._taps.on_forward = self._incoming.forward if gradients else None
         self._probe: list[Batch] | None = None if probe is None else list(as_batches(probe))
         self._probed = Windows("probe")
         self._probe_taps = Taps(model, self._probed, observe="eval", gradients=False, **options)
         self._history: list[dict[str, Any]] = []
-        self._latest: pd.DataFrame | None = None
+        self._latest: list[dict[str, Any]] | None = None  # the parts of the last census
         self._steps = 0
         self._attached = False
         self._warned: set[str] = set()
         self._gradients = gradients
+        self._across_ranks = across_ranks
 
     # --- life ---------------------------------------------------------------------------------------
 
@@ -119,7 +124,7 @@ class Recorder:
         try:
             nothing_yet = self._latest is None and not self._stream.sites
             if self._stream.nonempty or (nothing_yet and self._taps.unseen(self._taps.called)):
-                self.census()  # also when all there is cannot be observed: that is a result too
+                self._close()  # also when all there is cannot be observed: that is a result too
         except Exception:
             if error is None:  # never in place of the user's own
                 raise
@@ -140,6 +145,7 @@ class Recorder:
         self._taps.attach()
         if self._gradients:
             self._incoming.attach()
+            self._incoming.closing = due(self._steps + 1, self._every)
         if self._probe is not None and self._steps == 0 and not self._history:
             self._store([self._probe_census()])
 
@@ -160,8 +166,10 @@ class Recorder:
         """
         self._need_attached("step()")
         self._steps += 1
+        self._incoming.called()
         if due(self._steps, self._every):
-            self.census()
+            self._close()
+        self._incoming.closing = due(self._steps + 1, self._every)
 
     def census(self) -> pd.DataFrame:
         """Close the window now; after the block, the last census again.
@@ -179,7 +187,12 @@ class Recorder:
                 raise RuntimeError(
                     "census() came before anything was recorded: use `with Recorder(...)` first"
                 )
-            return self._latest
+            return self._frame(self._latest)
+        self._close()
+        return self._frame(self._latest or [])
+
+    def _close(self) -> None:
+        """Close the window: its columns are put together, the tables only when somebody looks."""
         unseen = self._taps.unseen({*self._probe_taps.called, *self._taps.called})
         unseen = [site for site in unseen if site.name not in self._stream.restored_names]
         known = self._probed.sites
@@ -190,16 +203,25 @@ class Recorder:
             )
         self._warn(unseen)
         norms = self._incoming.close if self._gradients else None
-        columns = self._stream.close(
-            self._steps, unseen, norms, known, across_ranks=is_distributed(self._model)
-        )
+        together = is_distributed(self._model) if self._across_ranks is None else self._across_ranks
+        columns = self._stream.close(self._steps, unseen, norms, known, across_ranks=together)
         self._incoming.clear()
         parts = [columns]
         if self._probe is not None:
             parts.append(self._probe_census())
-        return self._store(parts)
+        self._store(parts)
 
     # --- what was recorded --------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        """Completed `step()` calls."""
+        return self._steps
+
+    @property
+    def latest(self) -> pd.DataFrame | None:
+        """The last census, as `census()` returned it; None before the first."""
+        return None if self._latest is None else self._frame(self._latest)
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -211,8 +233,7 @@ class Recorder:
         """Every census so far, oldest first."""
         if not self._history:
             return frame({c: v[:0] for c, v in _nothing().items()}, self._thresholds)
-        parts = [frame(columns, self._thresholds) for columns in self._history]
-        return pd.concat(parts, ignore_index=True)
+        return self._frame(self._history)
 
     def explain(self, site: str, unit: int) -> str:
         """One unit's evidence in words: pre-activations, bias, incoming weights, gradient, when it died.
@@ -277,10 +298,12 @@ class Recorder:
             self._probe_taps.detach()
         return self._probed.close(self._steps, self._probe_taps.unseen(self._probe_taps.called), None)
 
-    def _store(self, parts: list[dict[str, Any]]) -> pd.DataFrame:
+    def _store(self, parts: list[dict[str, Any]]) -> None:
         self._history += parts
-        self._latest = pd.concat([frame(c, self._thresholds) for c in parts], ignore_index=True)
-        return self._latest
+        self._latest = parts
+
+    def _frame(self, parts: list[dict[str, Any]]) -> pd.DataFrame:
+        return pd.concat([frame(columns, self._thresholds) for columns in parts], ignore_index=True)
 
     def _warn(self, unseen: list[Site]) -> None:
         for site in unseen:

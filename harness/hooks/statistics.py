@@ -49,6 +49,13 @@ class UnitStatistics:
     def size(self) -> int:
         return self.counts.shape[1]
 
+    def clear(self) -> None:
+        """A new window: nothing observed; the inputs since a gate was last open go on counting."""
+        self.n = self.grad_n = 0
+        self.counts[:SILENT] = 0
+        self.sums.zero_()
+        self.sums[PEAK] = -torch.inf
+
 
 def empty(units: int, device: torch.device | str = "cpu", silent_for: Tensor | None = None) -> UnitStatistics:
     """Statistics of no inputs for `units` units; `silent_for` is carried over from an earlier window."""
@@ -135,9 +142,11 @@ def to_state(statistics: UnitStatistics) -> dict[str, Any]:
     return {"n": statistics.n, "grad_n": statistics.grad_n, "counts": counts, "sums": sums}
 
 
-def from_state(state: Mapping[str, Any], device: torch.device | str = "cpu") -> UnitStatistics:
-    """The statistics that `to_state` wrote."""
-    statistics = empty(state["counts"].shape[1], device)
+def from_state(
+    state: Mapping[str, Any], device: torch.device | str = "cpu", into: UnitStatistics | None = None
+) -> UnitStatistics:
+    """The statistics that `to_state` wrote; `into`: written over those, which stay the same object."""
+    statistics = into or empty(state["counts"].shape[1], device)
     statistics.n, statistics.grad_n = state["n"], state["grad_n"]
     statistics.counts.copy_(state["counts"])
     statistics.sums.copy_(state["sums"])

@@ -7,25 +7,27 @@ tell. Everything works on detached tensors, keeps none alive, and never asks the
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from harness.hooks import functional
 from harness.hooks.activations import Gate, lookup
+from harness.hooks.counter import Counter, counter
 from harness.hooks.functional import calls_functions
-from harness.hooks.hook import Hook
+from harness.hooks.hook import Call, Hook
 from harness.hooks.lineage import Lineage
+from harness.hooks.mode import FunctionWatch
 from harness.hooks.sites import (
     CHANNEL_AXIS,
-    FUSED,
     TRANSPARENT,
     Origin,
     Site,
@@ -34,31 +36,34 @@ from harness.hooks.sites import (
     qualified_names,
     shown_axis,
 )
-from harness.hooks.tensors import outside_transforms, plain, recomputing
+from harness.hooks.statistics import UnitStatistics, update, update_gradient
+from harness.hooks.tensors import outside_transforms, plain, recomputing, watch_gradient
+from harness.hooks.unseen import UNDER_TRANSFORM, hidden, unseen
+
+UNKNOWN = Origin(None, None)
+FEW = 64  # shapes of calls whose short way is kept
 
 
 class Sink(Protocol):
-    """Who receives what the taps see; sites are numbered from 0 in order of first call."""
+    """Who owns the sums; sites are numbered from 0 in order of first call."""
 
-    def opened(self, index: int, site: Site, device: torch.device, producer: nn.Module | None) -> None:
-        """A new site."""
-
-    def forward(self, index: int, z: Tensor, axis: int, gate: Gate, again: bool) -> None:
-        """Pre-activations, detached, units on `axis` (from the end); `again`: repeated in one forward."""
-
-    def backward(self, index: int, gradient: Tensor, axis: int) -> None:
-        """∂L/∂z likewise."""
+    def opened(
+        self, index: int, site: Site, device: torch.device, producer: nn.Module | None
+    ) -> UnitStatistics:
+        """A new site; returns its running sums, into which every call of it is counted."""
+        ...
 
 
 @dataclass(slots=True)
 class _Open:
     """A site that has been seen."""
 
-    index: int
+    statistics: UnitStatistics
     size: int
     axis: int
     given: bool  # the axis was given by the user
-    gate: Gate | None = None  # None: asked for at every call, since it is learned
+    gate: Gate | None  # None: asked for at every call, since it is learned
+    forward: int = 0  # number of the last forward in which it was called
 
 
 class _Caller(NamedTuple):
@@ -68,20 +73,6 @@ class _Caller(NamedTuple):
     name: str
     activation: str
     gate_of: Callable[[float], Gate]
-
-
-class _Mode(TorchFunctionMode):
-    """Shows every torch function of a forward to the taps."""
-
-    def __init__(self, taps: Taps) -> None:
-        super().__init__()
-        self._taps = taps
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        return self._taps._function(func, args, kwargs)
 
 
 class Taps:
@@ -109,27 +100,25 @@ class Taps:
         axis: Mapping[str, int] | None = None,
     ) -> None:
         self._model, self._sink, self._observe, self._eps = model, sink, observe, gate_eps
-        self._gradients, self._per_call, self._axes = gradients, per_call, dict(axis or {})
+        self.gradients, self.per_call, self._axes = gradients, per_call, dict(axis or {})
         self._names = qualified_names(model)
-        self._lineage = Lineage({id(p): m for m in model.modules() for p in m.parameters(recurse=False)})
+        self.lineage = Lineage({id(p): m for m in model.modules() for p in m.parameters(recurse=False)})
         self._handles: list[RemovableHandle] = []
-        self._stack_handles: list[RemovableHandle] = []
         self._sites: dict[tuple[Any, ...], _Open] = {}
         self._calls: dict[Any, int] = {}
         self._named: dict[str, int] = {}
         self._hidden: dict[str, Site] = {}
         self._busy = False
         self._stance = ExitStack()
-        self._stack: list[nn.Module] = []
-        self._inside: list[nn.Module] = []  # activation modules being called
-        self._depth = 0
-        self._forwards = 0
-        self._active = False
-        self._mode: _Mode | None = None
+        self.depth = 0
+        self.forwards = 0
+        self.active = False  # a forward that counts is running
+        self.watching = False  # and its functions are watched
+        self.functions = FunctionWatch(model, self._names, self._function, self._activated)
         self._paused = False
-        self._called_now: set[int] = set()  # sites, in the forward that runs
         self.needs_functions = calls_functions(model)
         self.called: set[nn.Module] = set()
+        self.on_forward: Callable[[], None] | None = None
 
     # --- attach and detach ----------------------------------------------------------------------
 
@@ -137,7 +126,7 @@ class Taps:
         """Register the hooks; until `detach`, compiled models run eagerly, since compiled code has none."""
         self._stance.enter_context(torch.compiler.set_stance("force_eager"))
         keep = self._handles.append
-        keep(self._model.register_forward_pre_hook(Hook(self._enter), with_kwargs=True))
+        keep(self._model.register_forward_pre_hook(_Enter(self), with_kwargs=True))
         for module, name in self._names.items():
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # takes no hooks
@@ -145,26 +134,22 @@ class Taps:
             if known is not None:
                 activation, gate_of = known
                 call = _Caller(module, name or f":{activation}", activation, partial(gate_of, module))
-                hook = Hook(partial(self._activation, call))
-                keep(module.register_forward_pre_hook(hook, with_kwargs=True))
+                keep(module.register_forward_pre_hook(_Activation(self, call), with_kwargs=True))
             elif layer_axis(module, 4) is not None:
-                keep(module.register_forward_hook(Hook(self._layer)))
+                keep(module.register_forward_hook(_Layer(self, module)))
             elif isinstance(module, TRANSPARENT):
-                keep(module.register_forward_hook(Hook(self._transparent)))
-        keep(self._model.register_forward_hook(Hook(self._leave), always_call=True))
+                keep(module.register_forward_hook(Call(self._transparent)))
+        keep(self._model.register_forward_hook(_Leave(self), always_call=True))
 
     def detach(self) -> None:
         """Remove every hook; nothing of ours stays in the model."""
-        for handle in [*self._handles, *self._stack_handles]:
+        for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._stack_handles.clear()
-        self._lineage.clear()
+        self.functions.leave(again=False)
+        self.lineage.clear()
         self._stance.close()
-        self._depth, self._active, self._busy = 0, False, False  # also after an interrupt inside a forward,
-        if self._mode is not None:  # for which torch calls no hook
-            self._mode.__exit__(None, None, None)
-            self._mode = None
+        self.depth, self.active, self.watching, self._busy = 0, False, False, False
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -177,175 +162,116 @@ class Taps:
 
     def unseen(self, called: Collection[nn.Module]) -> list[Site]:
         """Sites that are there but cannot be observed, or are not among the modules `called` so far."""
-        fused = "its units live inside a fused kernel"
-        found = list(self._hidden.values())
-        for module, name in self._names.items():
-            known = lookup(module)
-            if isinstance(module, FUSED):
-                found.append(Site(name, type(module).__name__.lower(), -1, None, None, fused))
-            elif isinstance(module, torch.jit.ScriptModule):
-                if not any(name.startswith(f"{s.name}.") or s.name == "" for s in found if s.reason):
-                    reason = "a scripted module runs outside Python"
-                    found.append(Site(name, "scripted", -1, None, None, reason))
-            elif known is not None and module not in called:
-                found.append(Site(name or known[0], known[0], -1, None, None, "it was never called"))
-        return found
+        return unseen(self._names, self._hidden.values(), called)
 
     # --- the root's forward ---------------------------------------------------------------------
 
-    def _enter(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-        self._depth += 1
-        if self._depth > 1:
+    def enter(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+        """A forward of the root begins."""
+        if self.depth and _running(module) < 2:
+            self.after_forward()  # the last forward was interrupted, and then torch calls no hook
+        self.depth += 1
+        if self.depth > 1:
             return
         training = module.training
-        wanted = self._observe == "all" or training == (self._observe == "train")
-        self._active = wanted and not self._paused
-        if not self._active:
+        if self._paused or not (self._observe == "all" or training == (self._observe == "train")):
             return
-        self._forwards += 1
-        self._calls.clear()
-        self._called_now.clear()
-        self._lineage.clear()
-        for value in (*args, *kwargs.values()):
-            if isinstance(value, Tensor):
-                self._lineage.put(value, Origin(None, None))
-        if self.needs_functions or self._forwards & (self._forwards - 1) == 0:
-            self._watch_functions()
+        self.active = True
+        self.forwards += 1
+        if self._calls:
+            self._calls.clear()
+        if self.on_forward is not None:
+            self.on_forward()
+        if self.needs_functions or self.forwards & (self.forwards - 1) == 0:
+            for value in (*args, *kwargs.values()):
+                if isinstance(value, Tensor):
+                    self.lineage.put(value, UNKNOWN)
+            self.watching = True
+            self.functions.enter()
 
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._depth -= 1
-        if self._depth > 0:
-            return
-        self._active = False
-        self._inside.clear()
-        self._lineage.clear()
-        if self._mode is not None:
-            self._mode.__exit__(None, None, None)
-            self._mode = None
-            if not self.needs_functions:
-                for handle in self._stack_handles:
-                    handle.remove()
-                self._stack_handles.clear()
-
-    def _watch_functions(self) -> None:
-        if not self._stack_handles:
-            for module in self._names:
-                if isinstance(module, torch.jit.ScriptModule):
-                    continue
-                if lookup(module) is not None:
-                    self._stack_handles.append(module.register_forward_hook(Hook(self._activated)))
-                if module is not self._model:
-                    push, pop = Hook(self._push), Hook(self._pop)
-                    self._stack_handles.append(module.register_forward_pre_hook(push))
-                    self._stack_handles.append(module.register_forward_hook(pop, always_call=True))
-        self._stack[:] = [self._model]
-        self._mode = _Mode(self)
-        self._mode.__enter__()
-
-    def _push(self, module: nn.Module, args: Any) -> None:
-        self._stack.append(module)
-
-    def _pop(self, module: nn.Module, args: Any, output: Any) -> None:
-        if len(self._stack) > 1:
-            self._stack.pop()
+    def after_forward(self) -> None:
+        """A forward of the root has ended."""
+        self.depth, self.active, self._busy = 0, False, False
+        self.lineage.known.clear()
+        if self.watching:
+            self.watching = False
+            self.functions.leave(again=self.needs_functions)
 
     # --- layers ---------------------------------------------------------------------------------
 
-    def _layer(self, module: nn.Module, args: Any, output: Any) -> None:
-        if (self._active or recomputing()) and isinstance(output, Tensor):
-            producer: nn.Module | None = module
-            if isinstance(module, CHANNEL_AXIS) and getattr(module, "weight", None) is None:
-                before = self._lineage.get(args[0]) if args else None
-                producer = None if before is None else before.producer  # a norm without parameters
-            self._lineage.put(output, Origin(producer, layer_axis(module, output.ndim)))
-
     def _transparent(self, module: nn.Module, args: Any, output: Any) -> None:
-        if (self._active or recomputing()) and args and isinstance(output, Tensor):
-            origin = self._lineage.get(args[0])
+        if (self.active or recomputing()) and args and isinstance(output, Tensor):
+            origin = self.lineage.get(args[0])
             if origin is not None and output.ndim == args[0].ndim:
-                self._lineage.put(output, origin)
+                self.lineage.put(output, origin)
 
     # --- activations ----------------------------------------------------------------------------
 
-    def _activation(self, caller: _Caller, module: nn.Module, args: Any, kwargs: Any) -> None:
-        recomputed = not self._active
-        if recomputed and not recomputing():
-            return
-        z = args[0] if args else next(iter(kwargs.values()), None)
-        if not isinstance(z, Tensor):
-            return
-        if self._mode is not None:
-            self._inside.append(module)
-        self.called.add(module)
-        self._observed(caller, z, recomputed)
-
     def _activated(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._inside:
-            self._inside.pop()
-        if self._active and args and isinstance(output, Tensor) and output is not args[0]:
-            origin = self._lineage.get(args[0])
+        if self.active and args and isinstance(output, Tensor) and output is not args[0]:
+            origin = self.lineage.get(args[0])
             if origin is not None and output.shape == args[0].shape:
-                self._lineage.put(output, Origin(origin.producer, origin.axis, direct=False))
+                self.lineage.put(output, Origin(origin.producer, origin.axis, direct=False))
 
     def _function(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Called by the mode for every torch function of a watched forward."""
         if self._busy:
             return func(*args, **kwargs)
-        if self._active and not self._inside:
+        if self.active and not self.functions.inside_activation:
             found = functional.bound(func, args, kwargs, self._is_data)
             if found is not None:
                 name, z, arguments = found
                 if functional.gate(name, arguments, self._eps) is not None:
                     self.needs_functions = True
-                    where, shown = self._stack[-1], functional.shown(name)
+                    where, shown = self.functions.where, functional.shown(name)
                     gate_of = partial(_gate_of_call, name, arguments)
                     caller = _Caller((where, shown), f"{self._names[where]}:{shown}", shown, gate_of)
-                    self._observed(caller, z, recomputing())
+                    self.observed(caller, z, recomputing())
         out = func(*args, **kwargs)
-        if self._active:
-            self._lineage.follow(getattr(func, "__name__", ""), args, kwargs, out)
+        if self.active:
+            self.lineage.follow(getattr(func, "__name__", ""), args, kwargs, out)
         return out
 
-    def _observed(self, caller: _Caller, z: Tensor, recomputed: bool) -> None:
-        """One call of an activation, about to happen on z."""
+    def observed(self, caller: _Caller, z: Tensor, recomputed: bool) -> tuple[_Open, Counter] | None:
+        """One call of an activation, about to happen on z; returns the short way for calls like it."""
         value = plain(z)
         if value is None:
-            reason = "it was called under vmap or without values (a trace)"
-            self._hidden[caller.name] = Site(caller.name, caller.activation, -1, None, None, reason)
-            return
-        origin = self._lineage.get(z)
+            self._hidden[caller.name] = hidden(caller.name, caller.activation, UNDER_TRANSFORM)
+            return None
+        origin = self.lineage.get(z)
         producer = None
         if origin is not None:
             producer = origin.producer
-            if not origin.direct and self._mode is not None:
+            if not origin.direct and self.watching:
                 self.needs_functions = True
         call = 0
-        if producer is None or self._per_call:
+        if producer is None or self.per_call:
             call = self._calls.get(caller.key, 0)
             self._calls[caller.key] = call + 1
         site = self._sites.get((caller.key, producer, call))
         if site is None:
             if recomputed:
-                return
+                return None
             site = self._sites[caller.key, producer, call] = self._open(caller, z, origin)
         axis = site.axis
         if origin is not None and origin.axis is not None and not site.given:
             axis = origin.axis  # of this call: channels before positions that come and go
         if z.ndim < -axis or z.shape[axis] != site.size:
-            return  # another width than at first: the units are not the same
+            return None  # another width than at first: the units are not the same
+        gate = caller.gate_of(self._eps) if site.gate is None else site.gate
         if not recomputed:
-            index = site.index
-            again = index in self._called_now
-            self._called_now.add(index)
-            gate = site.gate
-            if gate is None:
-                gate = caller.gate_of(self._eps)
-            self._busy = True  # what the sink computes is no part of the model
+            again = site.forward == self.forwards
+            site.forward = self.forwards
+            self._busy = True  # what is computed here is no part of the model
             with outside_transforms(z, value):
-                self._sink.forward(index, value.detach(), axis, gate, again)
+                update(site.statistics, value.detach(), gate, axis, again=again)
             self._busy = False
-        if self._gradients and z.requires_grad:
-            z.register_hook(partial(self._gradient, site.index, axis))
+        if self.gradients and z.requires_grad:
+            watch_gradient(z, partial(self.backward, site.statistics, axis))
+        if origin is None or producer is None or self.per_call or site.gate is None or self.watching:
+            return None
+        short = counter(origin, site.statistics, z, axis, gate)
+        return None if short is None else (site, short)
 
     def _open(self, caller: _Caller, z: Tensor, origin: Origin | None) -> _Open:
         count = self._named.get(caller.name, 0)
@@ -360,36 +286,148 @@ class Taps:
                 )
             axis = given - z.ndim if given >= 0 else given
         axis = max(axis, -z.ndim)
-        gate = caller.gate_of(self._eps)
-        site = _Open(
-            index=len(self._sites),
-            size=z.shape[axis] if z.ndim else 1,
-            axis=axis,
-            given=shown in self._axes,
-            gate=None if isinstance(gate.low, Tensor) else gate,
-        )
+        size = z.shape[axis] if z.ndim else 1
         producer = origin.producer if origin is not None else None
         described = Site(
             name=shown,
             activation=caller.activation,
-            size=site.size,
+            size=size,
             axis=shown_axis(axis),
             producer=self._names.get(producer) if producer is not None else None,
         )
-        self._sink.opened(site.index, described, z.device, producer)
-        return site
+        gate = caller.gate_of(self._eps)
+        learned = isinstance(gate.low, Tensor)
+        statistics = self._sink.opened(len(self._sites), described, z.device, producer)
+        return _Open(statistics, size, axis, shown in self._axes, None if learned else gate)
 
     def _is_data(self, tensor: Tensor) -> bool:
-        return self._lineage.get(tensor) is not None
+        return self.lineage.get(tensor) is not None
 
-    def _gradient(self, index: int, axis: int, gradient: Tensor) -> None:
+    def backward(self, statistics: UnitStatistics, axis: int, gradient: Tensor) -> None:
+        """∂L/∂z of one call."""
         value = plain(gradient)
         if value is not None:
             with outside_transforms(gradient, value):
-                self._sink.backward(index, value.detach(), axis)
+                update_gradient(statistics, value.detach(), axis)
+
+
+class _Enter(Hook):
+    """Before the root."""
+
+    __slots__ = ("_taps",)
+
+    def __init__(self, taps: Taps) -> None:
+        self._taps = taps
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._taps.enter(module, args, kwargs)
+
+
+class _Leave(Hook):
+    """After the root, also when it raised."""
+
+    __slots__ = ("_taps",)
+
+    def __init__(self, taps: Taps) -> None:
+        self._taps = taps
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        taps = self._taps
+        taps.depth -= 1
+        if taps.depth == 0:
+            taps.after_forward()
+
+
+class _Activation(Hook):
+    """Before an activation module: counts its input, by the short way where one is known."""
+
+    __slots__ = ("_caller", "_short", "_taps")
+
+    def __init__(self, taps: Taps, caller: _Caller) -> None:
+        self._taps, self._caller = taps, caller
+        self._short: dict[int, _Short] = {}  # id of the origin → what it came to
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        taps = self._taps
+        recomputed = recomputing()  # also where a backward pass runs inside a forward
+        if taps.active and args and not taps.watching and not recomputed:
+            z = args[0]
+            known = taps.lineage.known.get(id(z))
+            if known is not None and known[0]() is z:
+                short = self._short.get(id(known[1]))
+                if short is not None:
+                    site, counter, backward = short
+                    if counter.forward(z, site.forward == taps.forwards):
+                        site.forward = taps.forwards
+                        if taps.gradients and z.requires_grad:
+                            watch_gradient(z, backward)
+                        return
+        if taps.active or recomputed:
+            self._long(module, args, kwargs, recomputed=recomputed)
+
+    def _long(self, module: nn.Module, args: Any, kwargs: Any, *, recomputed: bool) -> None:
+        z = args[0] if args else next(iter(kwargs.values()), None)
+        if not isinstance(z, Tensor):
+            return
+        taps = self._taps
+        if taps.watching:
+            taps.functions.activating(module)
+        taps.called.add(module)
+        short = taps.observed(self._caller, z, recomputed)
+        if short is not None:
+            if len(self._short) >= FEW:
+                self._short.clear()
+            site, counter = short
+            self._short[id(counter.origin)] = site, counter, partial(_backward, taps, site, counter)
+
+
+_Short = tuple[_Open, Counter, Callable[[Tensor], None]]
+
+
+def _backward(taps: Taps, site: _Open, counter: Counter, gradient: Tensor) -> None:
+    if not counter.backward(gradient):
+        taps.backward(site.statistics, counter.axis, gradient)
+
+
+class _Layer(Hook):
+    """After a layer: its output comes from it."""
+
+    __slots__ = ("_origin", "_origins", "_taps")
+
+    def __init__(self, taps: Taps, module: nn.Module) -> None:
+        self._taps = taps
+        # one object for each kind of output: the short ways know an origin by its identity
+        fixed = not isinstance(module, CHANNEL_AXIS)
+        self._origin = Origin(module, layer_axis(module, 4)) if fixed else None
+        self._origins: dict[tuple[nn.Module | None, int], Origin] = {}
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        taps = self._taps
+        if (taps.active or recomputing()) and isinstance(output, Tensor):
+            origin = self._origin or self._of_norm(module, args, output)
+            taps.lineage.known[id(output)] = ref(output), origin
+
+    def _of_norm(self, module: nn.Module, args: Any, output: Tensor) -> Origin:
+        producer: nn.Module | None = module
+        if getattr(module, "weight", None) is None:  # a norm without parameters
+            before = self._taps.lineage.get(args[0]) if args else None
+            producer = None if before is None else before.producer
+        key = producer, output.ndim
+        if key not in self._origins:
+            self._origins[key] = Origin(producer, layer_axis(module, output.ndim))
+        return self._origins[key]
 
 
 def _gate_of_call(name: str, arguments: Mapping[str, Any], eps: float) -> Gate:
     gate = functional.gate(name, arguments, eps)
     assert gate is not None
     return gate
+
+
+def _running(module: nn.Module) -> int:
+    """How many calls of the module are on the stack."""
+    calls, frame = 0, sys._getframe()
+    while frame is not None:
+        calls += frame.f_code is nn.Module._call_impl.__code__ and frame.f_locals.get("self") is module
+        frame = frame.f_back
+    return calls

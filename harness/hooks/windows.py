@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from harness.detector.states import CENSUS_COLUMNS, Thresholds, classify
-from harness.hooks.activations import Gate
-from harness.hooks.loops import SILENT
 from harness.hooks.ranks import together
 from harness.hooks.sites import Site
 from harness.hooks.statistics import (
@@ -22,8 +20,6 @@ from harness.hooks.statistics import (
     finalise,
     from_state,
     to_state,
-    update,
-    update_gradient,
 )
 
 
@@ -46,18 +42,15 @@ class Windows:
 
     # --- what the taps call -----------------------------------------------------------------------
 
-    def opened(self, index: int, site: Site, device: torch.device, producer: nn.Module | None) -> None:
+    def opened(
+        self, index: int, site: Site, device: torch.device, producer: nn.Module | None
+    ) -> UnitStatistics:
         self.sites.append(site)
         kept = self._restored.pop(site.name, None)
         self._statistics.append(empty(site.size, device) if kept is None else _continued(site, kept, device))
         if self._on_site is not None:
             self._on_site(index, site, producer)
-
-    def forward(self, index: int, z: Tensor, axis: int, gate: Gate, again: bool) -> None:
-        update(self._statistics[index], z, gate, axis, again=again)
-
-    def backward(self, index: int, gradient: Tensor, axis: int) -> None:
-        update_gradient(self._statistics[index], gradient, axis)
+        return self._statistics[index]
 
     # --- censuses ---------------------------------------------------------------------------------
 
@@ -97,12 +90,13 @@ class Windows:
             index = order.get(site.name)
             norm = None if grad_norm is None or index is None else grad_norm(index, site.size)
             parts.append(_rows(site, running, norm))
-        for index, (site, running) in enumerate(zip(self.sites, self._statistics, strict=True)):
-            self._statistics[index] = empty(site.size, running.counts.device, running.counts[SILENT])
+        for running in self._statistics:
+            running.clear()
         for name, (site, state) in self._restored.items():
-            statistics = from_state(state)
-            parts.append(_rows(site, statistics))
-            self._restored[name] = site, to_state(empty(site.size, silent_for=statistics.counts[SILENT]))
+            waiting = from_state(state)
+            parts.append(_rows(site, waiting))
+            waiting.clear()
+            self._restored[name] = site, to_state(waiting)
         if not parts:
             parts = [_rows(site, empty(site.size)) for site in known]
         parts += [_unobserved(site) for site in unseen]
@@ -136,16 +130,21 @@ class Windows:
         for index, site in enumerate(self.sites):
             kept = self._restored.pop(site.name, None)
             if kept is not None:
-                self._statistics[index] = _continued(site, kept, self._statistics[index].counts.device)
+                _continued(site, kept, "cpu", self._statistics[index])
 
 
-def _continued(site: Site, kept: tuple[Site, dict[str, Any]], device: torch.device) -> UnitStatistics:
+def _continued(
+    site: Site,
+    kept: tuple[Site, dict[str, Any]],
+    device: torch.device | str,
+    into: UnitStatistics | None = None,
+) -> UnitStatistics:
     if kept[0].size != site.size:
         raise ValueError(
             f"the recorder's state is of another model: expected {site.size} units at {site.name!r}, "
             f"but the state has {kept[0].size}"
         )
-    return from_state(kept[1], device)
+    return from_state(kept[1], device, into)
 
 
 def _rows(site: Site, statistics: UnitStatistics, norm: np.ndarray | None = None) -> dict[str, np.ndarray]:

@@ -1,0 +1,100 @@
+"""Counter: the short way of a call that came before in the same shape, kind and memory layout.
+
+A small network spends more time in Python than in arithmetic, so everything that can be decided once is
+decided once: a Counter holds it, checks that the next tensor is alike, and counts it in one compiled call.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from harness.hooks import kernels, loops
+from harness.hooks.activations import Gate
+from harness.hooks.kernels import LIKE, Layout
+from harness.hooks.loops import GRADIENT
+from harness.hooks.sites import Origin
+from harness.hooks.statistics import UnitStatistics
+
+
+class Counter:
+    """Counts calls of one site whose tensors are alike.
+
+    Args:
+        origin: of the tensors, kept so that its identity stays its own.
+        statistics: of the site, changed in place at every call.
+        z: a tensor of the kind, as it is passed to the activation.
+        axis: of the units in it, from the end.
+        here: its layout.
+        gate: where the activation's gate is open.
+    """
+
+    __slots__ = (
+        "_bounds",
+        "_counts",
+        "_dtype",
+        "_format",
+        "_gradients",
+        "_like",
+        "_n",
+        "_positions",
+        "_rows",
+        "_shape",
+        "_statistics",
+        "_sums",
+        "axis",
+        "origin",
+    )
+
+    def __init__(
+        self, origin: Origin, statistics: UnitStatistics, z: Tensor, axis: int, here: Layout, gate: Gate
+    ) -> None:
+        arrays = statistics.running.arrays
+        assert arrays is not None  # a tensor with a layout is on the CPU, as are the sums of its site
+        self.origin, self._shape, self._dtype, self._format = origin, here.shape, here.dtype, here.format
+        self.axis = axis
+        self._rows, self._positions, self._n = here.rows, here.positions, here.n
+        self._statistics, self._bounds, self._like = statistics, kernels.bounds_of(gate, z), LIKE[z.dtype]
+        self._counts, self._sums = arrays
+        self._gradients = arrays[1][GRADIENT]
+
+    def forward(self, z: Tensor, again: bool) -> bool:
+        """Count pre-activations in; False where they are not alike, or inside a function transform."""
+        if z.shape != self._shape or z.dtype is not self._dtype or type(z) is not Tensor:
+            return False
+        try:
+            address = z.data_ptr() if z.is_contiguous(memory_format=self._format) else 0
+        except RuntimeError:  # inside grad or vmap a tensor has no memory of its own
+            address = 0
+        if not address:
+            return False
+        loops.accumulate(address, self._rows, self._positions, again, self._bounds, self._counts, self._sums)
+        self._statistics.n += self._n
+        return True
+
+    def backward(self, gradient: Tensor) -> bool:
+        """Likewise for ∂L/∂z."""
+        try:
+            address = gradient.data_ptr() if gradient.is_contiguous(memory_format=self._format) else 0
+        except RuntimeError:
+            address = 0
+        if not address or type(gradient) is not Tensor:
+            return False
+        loops.add_squares(address, self._rows, self._positions, self._like, self._gradients)
+        self._statistics.grad_n += self._n
+        return True
+
+
+def counter(origin: Origin, statistics: UnitStatistics, z: Tensor, axis: int, gate: Gate) -> Counter | None:
+    """The short way for tensors like z; None where there is none.
+
+    Example:
+        >>> import torch
+        >>> from harness.hooks.statistics import empty
+        >>> short = counter(Origin(None, -1), empty(2), torch.ones(3, 2), -1, Gate(low=0.0))
+        >>> short.forward(torch.ones(3, 2), False)
+        True
+    """
+    if type(z) is not Tensor or statistics.running.arrays is None:
+        return None
+    here = kernels.layout(z, axis)
+    return None if here is None else Counter(origin, statistics, z, axis, here, gate)

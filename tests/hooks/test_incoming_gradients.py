@@ -1,0 +1,135 @@
+"""grad_norm in loops of every kind: that of the last optimizer step of a window, or NaN, never another."""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import harness
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+
+
+def norms(layer: nn.Module) -> np.ndarray:
+    assert isinstance(layer, nn.Linear)
+    assert layer.weight.grad is not None
+    assert layer.bias.grad is not None
+    squares = layer.weight.grad.double().square().sum(1) + layer.bias.grad.double().square()
+    return squares.sqrt().numpy()
+
+
+def latest(recorder: harness.Recorder) -> pd.DataFrame:
+    assert recorder.latest is not None
+    return recorder.latest
+
+
+def batches(n: int) -> list[torch.Tensor]:
+    return list(torch.randn(n, 16, 4, generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.LBFGS])
+def test_a_closure_makes_the_gradients(optimizer: Callable[..., torch.optim.Optimizer]) -> None:
+    model = net()
+    opt = optimizer(model.parameters(), lr=0.1)
+    with harness.Recorder(model, optimizer=opt, census_every=1) as recorder:
+        for x in batches(4):
+
+            def closure(x: torch.Tensor = x) -> Any:
+                opt.zero_grad()
+                loss = model(x).square().mean()
+                loss.backward()
+                return loss
+
+            opt.step(closure)
+            used = norms(model[0])
+            recorder.step()
+            np.testing.assert_allclose(latest(recorder).grad_norm, used)
+
+
+def zero_by_none(model: nn.Module) -> None:
+    model.zero_grad(set_to_none=True)
+
+
+def zero_in_place(model: nn.Module) -> None:
+    model.zero_grad(set_to_none=False)
+
+
+def zero_behind(model: nn.Module) -> None:
+    for p in model.parameters():
+        if p.grad is not None:
+            p.grad.data.zero_()
+
+
+@pytest.mark.parametrize("zero", [zero_by_none, zero_in_place, zero_behind])
+@pytest.mark.parametrize("steps", [1, 7, 17, 40, 61])
+def test_a_window_closed_by_hand(zero: Callable[[nn.Module], None], steps: int) -> None:
+    model = net()
+    opt = torch.optim.SGD(model.parameters(), lr=0.01)
+    used = np.empty(0)
+    with harness.Recorder(model, optimizer=opt, census_every=None) as recorder:
+        for x in batches(steps):
+            model(x).square().mean().backward()
+            used = norms(model[0])
+            opt.step()
+            zero(model)
+            recorder.step()
+        with torch.no_grad():
+            model.eval()(batches(1)[0])
+        np.testing.assert_allclose(recorder.census().grad_norm, used)
+
+
+def test_accumulation_and_late_steps() -> None:
+    model = net()
+    opt = torch.optim.SGD(model.parameters(), lr=0.01)
+    used = np.empty(0)
+    with harness.Recorder(model, optimizer=opt, census_every=50) as recorder:
+        for i, x in enumerate(batches(203), 1):
+            model(x).square().mean().backward()
+            if i % 4 == 0:
+                used = norms(model[0])
+                opt.step()
+                opt.zero_grad()
+            recorder.step()
+            if i % 50 == 0:
+                np.testing.assert_allclose(latest(recorder).grad_norm, used)
+
+
+def test_a_fused_optimizer_unscales_by_itself() -> None:
+    model, plain = net(), net()
+    opt = torch.optim.SGD(model.parameters(), lr=0.01, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    with harness.Recorder(model, optimizer=opt, census_every=1) as recorder:
+        x = batches(1)[0]
+        scaler.scale(model(x).square().mean()).backward()
+        scaler.step(opt)
+        scaler.update()
+        recorder.step()
+    plain(x).square().mean().backward()
+    np.testing.assert_allclose(recorder.census().grad_norm, norms(plain[0]), rtol=1e-5)
+
+
+def test_nothing_is_kept_alive_in_a_forward() -> None:
+    """Gradients may wait for a census by hand, but not while the next forward and backward need memory."""
+    model = net()
+    opt = torch.optim.SGD(model.parameters(), lr=0.01)
+    alive: list[bool] = []
+    last: Callable[[], object] = object
+    with harness.Recorder(model, optimizer=opt, census_every=None) as recorder:
+        for x in batches(40):
+            loss = model(x).square().mean()
+            if recorder.steps:
+                alive.append(last() is not None)
+            loss.backward()
+            last = weakref.ref(model[0].weight.grad)
+            opt.step()
+            opt.zero_grad()
+            recorder.step()
+    assert not any(alive)

@@ -1,0 +1,160 @@
+"""The compiled loops against numpy, over shapes, layouts, gates and values."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from harness.hooks.activations import Gate
+from harness.hooks.counter import counter
+from harness.hooks.kernels import Sums, accumulate, accumulate_gradient, unit_squares
+from harness.hooks.loops import ACTIVE, GRADIENT, NON_FINITE, PEAK, SILENT, SQUARES, TOTAL
+from harness.hooks.sites import Origin
+from harness.hooks.statistics import empty
+
+GATES = {
+    "relu": Gate(low=0.0),
+    "relu6": Gate(low=0.0, high=0.8),
+    "hole": Gate(low=-1.0, hole_low=-0.2, hole_high=0.1),
+    "outside": Gate(hole_low=-0.5, hole_high=0.5),
+}
+
+
+def open_share(z: np.ndarray, gate: Gate) -> np.ndarray:
+    v = np.clip(z, -1e38, 1e38)
+    beside = (v < gate.hole_low) | (v > gate.hole_high) | (not gate.has_hole)
+    return (v > np.asarray(gate.low)) & (v < gate.high) & beside
+
+
+def expected(z: Tensor, axis: int, gate: Gate) -> dict[str, np.ndarray]:
+    units = np.moveaxis(z.double().numpy(), axis, 0).reshape(z.shape[axis], -1)
+    if isinstance(gate.low, Tensor):
+        gate = gate._replace(low=gate.low.double().numpy()[:, None])
+    finite = np.isfinite(units)
+    kept = np.where(finite, units, 0)
+    return {
+        "active": open_share(units, gate).sum(1),
+        "non_finite": (~finite).sum(1),
+        "total": kept.sum(1),
+        "squares": (kept**2).sum(1),
+        "peak": np.where(finite, units, -np.inf).max(1),
+    }
+
+
+def check(sums: Sums, want: dict[str, np.ndarray], *, tolerance: float) -> None:
+    counts, values = sums.counts.numpy(), sums.sums.numpy()
+    np.testing.assert_array_equal(counts[ACTIVE], want["active"])
+    np.testing.assert_array_equal(counts[NON_FINITE], want["non_finite"])
+    np.testing.assert_array_equal(values[PEAK], want["peak"])
+    scale = np.sqrt(want["squares"]) + 1e-30
+    np.testing.assert_allclose(values[SQUARES], want["squares"], rtol=tolerance)
+    assert (np.abs(values[TOTAL] - want["total"]) <= tolerance * 30 * scale).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.sampled_from([1, 2, 15, 16, 17, 33, 255, 256, 257, 600]),
+    units=st.sampled_from([1, 2, 3, 15, 16, 17, 33, 64, 513]),
+    positions=st.sampled_from([0, 1, 2, 3, 16, 49, 127, 128, 129, 200]),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+    gate=st.sampled_from(sorted(GATES)),
+    shift=st.sampled_from([0.0, -3.0, 100.0]),
+    odd=st.sampled_from(["", "nan", "inf", "-inf", "huge", "dead"]),
+    seed=st.integers(0, 99),
+)
+def test_loops_count_what_numpy_counts(
+    rows: int, units: int, positions: int, dtype: torch.dtype, gate: str, shift: float, odd: str, seed: int
+) -> None:
+    if rows * units * max(1, positions) > 300_000:
+        rows = 3
+    shape = (rows, units, positions) if positions else (rows, units)
+    z = (torch.randn(shape, generator=torch.Generator().manual_seed(seed)) + shift).to(dtype)
+    if odd == "dead":
+        z[:, -1] = -z[:, -1].abs()
+    elif odd:
+        z.reshape(-1)[seed % z.numel()] = 3e38 if odd == "huge" else float(odd)
+    axis = -1 if z.ndim == 2 else -2
+    sums = Sums(units, "cpu")
+    n = accumulate(sums, z, axis, GATES[gate])
+    assert n == rows * max(1, positions)
+    want = expected(z, axis, GATES[gate])
+    check(sums, want, tolerance=3e-5)
+    np.testing.assert_array_equal(sums.counts[SILENT].numpy(), np.where(want["active"] > 0, 0, n))
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (7, 5, 3), (3, 40, 150), (300, 600)])
+def test_a_gate_of_its_own_for_every_unit(shape: tuple[int, ...]) -> None:
+    z = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    low = torch.where(torch.arange(shape[1]) % 2 == 0, 0.0, -torch.inf)
+    sums = Sums(shape[1], "cpu")
+    accumulate(sums, z, 1 - z.ndim, Gate(low=low))
+    check(sums, expected(z, 1 - z.ndim, Gate(low=low)), tolerance=1e-5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    rows=st.sampled_from([1, 3, 16, 17, 70]),
+    units=st.sampled_from([1, 3, 16, 33, 513]),
+    positions=st.sampled_from([0, 1, 5, 16, 127, 128, 150]),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.float16]),
+    scale=st.sampled_from([1.0, 1e-30, 1e15]),
+)
+def test_squares_of_gradients(
+    rows: int, units: int, positions: int, dtype: torch.dtype, scale: float
+) -> None:
+    shape = (rows, units, positions) if positions else (rows, units)
+    g = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    g = (g * (scale if dtype != torch.float16 else 1.0)).to(dtype)
+    g[:, units // 2] = 0
+    sums = Sums(units, "cpu")
+    axis = -1 if g.ndim == 2 else -2
+    assert accumulate_gradient(sums, g, axis) == rows * max(1, positions)
+    want = np.moveaxis(g.double().numpy(), axis, 0).reshape(units, -1)
+    np.testing.assert_allclose(sums.sums[GRADIENT].numpy(), (want**2).sum(1), rtol=1e-12)
+    assert sums.sums[GRADIENT][units // 2] == 0
+
+
+def test_squares_of_a_units_weights() -> None:
+    for shape in [(3, 1), (17, 9), (5, 3, 3, 3), (4, 400)]:
+        weight, bias = torch.randn(shape), torch.randn(shape[0])
+        want = weight.double().reshape(shape[0], -1).square().sum(1) + bias.double().square()
+        torch.testing.assert_close(unit_squares(weight, bias), want)
+
+
+@pytest.mark.parametrize("view", ["channels_last", "transposed", "sliced", "expanded"])
+def test_any_layout_in_memory(view: str) -> None:
+    z = torch.randn(6, 8, 5, 5, generator=torch.Generator().manual_seed(0))
+    z = {
+        "channels_last": lambda: z.to(memory_format=torch.channels_last),
+        "transposed": lambda: z.transpose(0, 1).contiguous().transpose(0, 1),
+        "sliced": lambda: z[:, :, 1:4, ::2],
+        "expanded": lambda: z[:1].expand(4, 8, 5, 5),
+    }[view]()
+    sums = Sums(8, "cpu")
+    accumulate(sums, z, -3, GATES["relu"])
+    check(sums, expected(z, -3, GATES["relu"]), tolerance=1e-5)
+
+
+def test_the_short_way_refuses_what_is_not_alike() -> None:
+    z = torch.randn(4, 3, 5, 5)
+    statistics = empty(3)
+    short = counter(Origin(None, -3), statistics, z, -3, GATES["relu"])
+    assert short is not None
+    assert short.forward(z.clone(), False)
+    for other in (z[:2], z.double(), z.transpose(2, 3), z.to(memory_format=torch.channels_last)):
+        assert not short.forward(other, False)
+    assert not short.backward(z.transpose(2, 3))
+    assert statistics.n == 100
+    assert counter(Origin(None, -1), empty(3), z.to("meta"), -3, GATES["relu"]) is None
+    assert counter(Origin(None, -1), empty(3), z[:, :, ::2], -3, GATES["relu"]) is None
+    seen = []
+
+    def inside(v: Tensor) -> Tensor:
+        seen.append(short.forward(v, False))
+        return v.sum()
+
+    torch.func.grad(inside)(z)
+    torch.func.vmap(inside)(z[None])
+    assert seen == [False, False]
