@@ -140,13 +140,15 @@ class NeuronHealthCallback(TrainerCallback):
         trainer, checkpoint = _caller()
         self._trainer = trainer
         if state.global_step:
-            folder = checkpoint or Path(args.output_dir, f"checkpoint-{state.global_step}")
+            folder = checkpoint or Path(args.output_dir or ".", f"checkpoint-{state.global_step}")
             if (folder / FILE).is_file():
                 self._watch.load_state_dict(torch.load(folder / FILE, weights_only=True))
         wrapped = getattr(trainer, "model_wrapped", model)
         root = wrapped if is_distributed(wrapped) else model
         name = type(model).__name__
-        self._log(control, self._watch.start(root, _optimizers(optimizer), steps=state.global_step, name=name))
+        self._log(
+            control, self._watch.start(root, _optimizers(optimizer), steps=state.global_step, name=name)
+        )
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -154,18 +156,32 @@ class NeuronHealthCallback(TrainerCallback):
         """Count a step."""
         self._log(control, self._watch.step())
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Write the windows and the history into the checkpoint's folder."""
         kept = self._watch.state_dict()
-        folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        folder = Path(args.output_dir or ".", f"checkpoint-{state.global_step}")
         if state.is_world_process_zero and folder.is_dir():
             torch.save(kept, folder / FILE)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Close the last window with the Trainer's summary: `on_train_end` closes the reporters before us."""
+        if logs and "train_runtime" in logs:
+            self._log(control, self._watch.finish())
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Close the last window, detach, log and say the verdict."""
-        self._log(control, self._watch.finish())
+        """Detach, and say the verdict."""
+        self._watch.finish()
         self._trainer = None
         if self._say and state.is_world_process_zero:
             print(self._watch.words())
