@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,8 +44,8 @@ def data() -> list[Tensor]:
     return [torch.randn(6, generator=generator) for _ in range(BATCH * BATCHES)]
 
 
-def loader() -> DataLoader[Any]:
-    return DataLoader(data(), batch_size=BATCH)  # type: ignore[arg-type]
+def loader(batch: int = BATCH) -> DataLoader[Any]:
+    return DataLoader(data(), batch_size=batch)  # type: ignore[arg-type]
 
 
 def network() -> nn.Sequential:
@@ -116,16 +117,16 @@ def trainer(*callbacks: Any, **options: Any) -> Trainer:
 
 
 def by_hand(
-    model: nn.Module, *, every: int = 5, epochs: int = 2, accumulate: int = 1, **options: Any
+    model: nn.Module, *, every: int = 5, accumulate: int = 1, batch: int = BATCH, **options: Any
 ) -> pd.DataFrame:
     """The same training in an ordinary loop."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     with harness.Recorder(model, optimizer=optimizer, census_every=every, **options) as recorder:
-        for _ in range(epochs):
-            for index, batch in enumerate(loader()):
+        for _ in range(2):
+            for index, x in enumerate(loader(batch)):
                 if index % accumulate == 0:
                     optimizer.zero_grad()
-                (loss(model(batch)) / accumulate).backward()
+                (loss(model(x)) / accumulate).backward()
                 if (index + 1) % accumulate == 0:
                     optimizer.step()
                     recorder.step()
@@ -457,3 +458,35 @@ def test_without_the_library_the_message_names_the_extra() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'dying-relu-harness[lightning]'" in done.stderr
+
+
+def test_two_processes_are_one_census(tmp_path: Path) -> None:
+    program = [sys.executable, "-W", "ignore", __file__, str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(harness.__file__).parents[1])}
+    done = subprocess.run(program, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert (
+        done.stdout.count("Neuron health at step 12.") == 2
+    )  # the whole fit and the resumed, on rank 0 alone
+    alone = named(by_hand(network(), batch=2 * BATCH))
+    exact = ["evidence", "step", "site", "unit", "n", "active", "state"]
+    for rank in (0, 1):
+        found = pd.read_parquet(tmp_path / f"{rank}.parquet")
+        assert_frame_equal(found[exact], alone[exact])
+        assert_frame_equal(pd.read_parquet(tmp_path / f"{rank}-resumed.parquet"), found)
+
+
+def distributed(folder: Path) -> None:
+    """What each of two processes does: a fit, and one that goes on from its checkpoint."""
+    saver = ModelCheckpoint(folder, every_n_train_steps=6, save_top_k=-1, filename="{step}")
+    for name, callbacks, path in (("", [saver], None), ("-resumed", [], folder / "step=6.ckpt")):
+        health = NeuronHealth(census_every=5)
+        two: dict[str, Any] = {"strategy": "ddp", "devices": 2, "use_distributed_sampler": False}
+        host = trainer(health, *callbacks, enable_checkpointing=bool(callbacks), **two)
+        mine = data()[int(os.environ.get("LOCAL_RANK", 0)) :: 2]
+        host.fit(Net(), DataLoader(mine, batch_size=BATCH), ckpt_path=path, weights_only=True)  # type: ignore[arg-type]
+        health.history().to_parquet(folder / f"{host.global_rank}{name}.parquet")
+
+
+if __name__ == "__main__":
+    distributed(Path(sys.argv[1]))
