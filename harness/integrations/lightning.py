@@ -100,6 +100,11 @@ class NeuronHealth(Callback):
         self._strategy: Any = None
 
     @property
+    def state_key(self) -> str:
+        """Under which the state lies in a checkpoint: callbacks on several modules are several."""
+        return f"NeuronHealth(module={self._module!r})"
+
+    @property
     def recorder(self) -> Recorder | None:
         """The Recorder of the latest fit; None before the first."""
         return self._watch.recorder

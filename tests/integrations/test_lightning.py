@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from pandas.testing import assert_frame_equal
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 import harness
@@ -178,6 +179,17 @@ def test_module_is_watched_alone() -> None:
     untouched(model, host)
 
 
+def test_two_callbacks_on_two_modules(tmp_path: Path) -> None:
+    one, two = NeuronHealth(census_every=3, module="first"), NeuronHealth(census_every=4, module="second")
+    host = trainer(one, two)
+    host.fit(Manual(), loader())
+    host.save_checkpoint(tmp_path / "both.ckpt")
+    assert one.history()["step"].unique().tolist() == [3, 6, 9, 12]
+    assert two.history()["step"].unique().tolist() == [4, 8, 12]
+    kept = torch.load(tmp_path / "both.ckpt", weights_only=True)["callbacks"]
+    assert [kept[health.state_key]["steps"] for health in (one, two)] == [12, 12]
+
+
 def test_a_name_that_is_no_submodule() -> None:
     with pytest.raises(ValueError, match="module: expected a submodule such as net, but got 'nte'"):
         trainer(NeuronHealth(module="nte")).fit(Net(), loader())
@@ -295,6 +307,34 @@ def test_manual_optimization_with_two_optimizers() -> None:
     for name in ("first.", "second."):
         own = found[found["site"].str.startswith(name)].reset_index(drop=True)
         assert_frame_equal(own, named(recorder.history(), name))
+
+
+@pytest.mark.xfail(reason="a recomputation inside the root's own forward is counted again (hooks/taps.py)")
+def test_activation_checkpointing_in_manual_optimization() -> None:
+    class Recomputes(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch: Tensor, batch_idx: int) -> None:  # type: ignore[override]
+            optimizer = self.optimizers()
+            optimizer.zero_grad()  # type: ignore[union-attr]
+            self.manual_backward(loss(checkpoint(self.net, batch, use_reentrant=False)))  # type: ignore[arg-type]
+            optimizer.step()  # type: ignore[union-attr, call-arg]
+
+    health = NeuronHealth(census_every=5)
+    trainer(health).fit(Recomputes(), loader())
+    assert_frame_equal(health.history(), named(by_hand(network())))
+
+
+def test_activation_checkpointing() -> None:
+    class Recomputes(Net):
+        def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+            return loss(checkpoint(self.net, batch, use_reentrant=False))  # type: ignore[arg-type]
+
+    health = NeuronHealth(census_every=5)
+    trainer(health).fit(Recomputes(), loader())
+    assert_frame_equal(health.history(), named(by_hand(network())))
 
 
 def test_mixed_precision() -> None:
