@@ -20,8 +20,11 @@ def test_imports_only_go_down(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import harness", "torch torchvision hydra tensorboard matplotlib pandas"),
-        ("import harness; harness.Recorder, harness.scan", "torchvision hydra tensorboard matplotlib"),
+        ("import harness", "torch torchvision hydra tensorboard matplotlib pandas lightning"),
+        (
+            "import harness; harness.Recorder, harness.scan",
+            "torchvision hydra tensorboard matplotlib lightning",
+        ),
         ("import harness; harness.open_runs", "torch matplotlib tensorboard"),
         ("from harness.cli import run; run(['--help'])", "torch pandas pyarrow matplotlib"),
         ("import harness.report.plots, harness.report.tensorboard, harness.report.tables", "torch"),

@@ -1,0 +1,302 @@
+"""NeuronHealth: a callback for Lightning's Trainer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from harness.detector.states import Thresholds
+from harness.detector.verdict import HEALTHY, Verdict
+from harness.hooks.batches import Batch
+from harness.hooks.hook import Hook
+from harness.hooks.recorder import Recorder
+from harness.integrations.watch import Watch
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+    from torch.utils.hooks import RemovableHandle
+else:
+    # The same library has two names, whose trainers refuse each other's callbacks: this one is for both.
+    bases = []
+    for package in ("lightning.pytorch", "pytorch_lightning"):
+        try:
+            bases.append(__import__(package, fromlist=["Callback"]).Callback)
+        except ImportError as error:
+            missing = error
+    if not bases:
+        raise ImportError(
+            "harness.integrations.lightning needs Lightning: pip install 'dying-relu-harness[lightning]'"
+        ) from missing
+    Callback = type("Callback", tuple(bases), {})
+
+STEP = "training_step"
+
+
+class NeuronHealth(Callback):
+    """Counts every unit at every training step, logs `dead_fraction`, and says at the end who died.
+
+    Everything that `training_step` calls counts, however it is called: `self(x)`, `self.net(x)`, several
+    networks. Validation, sanity checks, tests and predictions do not. A step of the record is a batch after
+    which an optimizer stepped, so that accumulated batches belong to one window. Training is not changed by
+    a single bit. A fit that starts at step 0 begins a new record; one that goes on, also from a checkpoint,
+    goes on with the record. Each census goes to the trainer's loggers at its own step, whatever
+    `log_every_n_steps` is, and `dead_fraction` to the progress bar and `trainer.callback_metrics`.
+
+    Args:
+        census_every: steps between two censuses; None: one, at the end.
+        probe: held-out batches, passed through `forward` (or `module`) at every census and before the first
+            step.
+        module: name of the submodule that is watched alone, such as "net" or "model.encoder"; None:
+            whatever `training_step` calls, which includes activations in a loss.
+        per_site: log `dead_fraction/<site>` too.
+        healthy: dead share below which the verdict is "Healthy".
+        thresholds: of the states.
+        say: print the verdict when a fit ends.
+        options: further keyword arguments of `harness.Recorder`.
+
+    Raises:
+        TypeError, ValueError: an argument out of range, at once; a name that is no submodule, when the
+            training starts.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> health = NeuronHealth(census_every=50)
+        >>> trainer = Trainer(max_epochs=1, callbacks=[health], accelerator="cpu", logger=False)
+        >>> trainer.fit(model, loader)  # doctest: +SKIP
+        >>> health.history().step.unique()  # doctest: +SKIP
+        array([ 50, 100])
+    """
+
+    def __init__(
+        self,
+        census_every: int | None = 100,
+        *,
+        probe: Batch | Iterable[Batch] | None = None,
+        module: str | None = None,
+        per_site: bool = False,
+        healthy: float = HEALTHY,
+        thresholds: Thresholds | None = None,
+        say: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self._watch = Watch(
+            census_every=census_every,
+            probe=probe,
+            per_site=per_site,
+            healthy=healthy,
+            thresholds=thresholds,
+            **options,
+        )
+        self._module, self._say = module, say
+        self._stepped = self._warned = False
+        self._handles: list[RemovableHandle] = []
+        self._strategy: Any = None
+
+    @property
+    def state_key(self) -> str:
+        """Under which the state lies in a checkpoint: callbacks on several modules are several."""
+        return f"NeuronHealth(module={self._module!r})"
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """The Recorder of the latest fit; None before the first."""
+        return self._watch.recorder
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the censuses say; None before the first."""
+        return self._watch.verdict
+
+    def history(self) -> pd.DataFrame:
+        """Every census so far, oldest first, also those before a checkpoint was loaded."""
+        return self._watch.history()
+
+    # --- Lightning's hooks --------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Attach: after the sanity check and after a checkpoint was loaded."""
+        self._release()
+        if self._module is None:
+            root: nn.Module = _TrainingStep(trainer, pl_module)
+        else:
+            root = _submodule(pl_module, self._module)
+        echoes = [_Echo(optimizer) for optimizer in trainer.optimizers]
+        for optimizer, echo in zip(trainer.optimizers, echoes, strict=True):
+            self._handles.append(optimizer.register_step_post_hook(Hook(partial(self._on_step, echo))))
+        name = STEP if self._module is None else repr(self._module)
+        first = self._watch.start(root, echoes, steps=trainer.global_step, name=name)
+        if isinstance(root, _TrainingStep):
+            self._strategy = trainer.strategy
+            self._strategy.training_step = root.step
+        self._log(trainer, pl_module, first, bar=False)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count a step, if this batch completed one."""
+        if not self._stepped:
+            return
+        self._stepped = False
+        metrics = self._watch.step()
+        if metrics is not None:
+            self._log(trainer, pl_module, metrics)
+            self._warn()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the last window, detach, log and say the verdict."""
+        self._release()
+        self._log(trainer, pl_module, self._watch.finish(), bar=False)
+        self._warn()
+        if self._say and trainer.is_global_zero:
+            pl_module.print(self._watch.words())
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave nothing behind."""
+        self._release()
+        self._watch.stop()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave nothing behind, however the fit ended."""
+        self._release()
+        self._watch.stop()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps, open windows and history, for the checkpoint: tensors and plain values."""
+        return self._watch.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """The next fit goes on where the checkpoint was written.
+
+        Raises:
+            ValueError: not a state of this callback.
+        """
+        self._watch.load_state_dict(state_dict)
+
+    # --- inside -------------------------------------------------------------------------------------
+
+    def _on_step(self, echo: _Echo, *_: Any) -> None:
+        echo.step()
+        self._stepped = True
+
+    def _release(self) -> None:
+        self._stepped = False
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        if self._strategy is not None:
+            vars(self._strategy).pop("training_step", None)
+            self._strategy = None
+
+    def _log(
+        self, trainer: Trainer, pl_module: LightningModule, metrics: dict[str, float] | None, bar: bool = True
+    ) -> None:
+        if not metrics:
+            return
+        if trainer.is_global_zero:  # not by `pl_module.log`, which drops what misses log_every_n_steps
+            for logger in trainer.loggers:
+                logger.log_metrics(metrics, step=self._watch.steps)
+        if bar:
+            share = metrics.get("dead_fraction")
+            others = {name: value for name, value in metrics.items() if name != "dead_fraction"}
+            if share is not None:
+                pl_module.log("dead_fraction", share, prog_bar=True, logger=False, on_step=True)
+            pl_module.log_dict(others, logger=False, on_step=True)
+
+    def _warn(self) -> None:
+        recorder = self.recorder
+        own = [s.name for s in recorder.sites if s.name.startswith(f"{STEP}:")] if recorder else []
+        if own and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{', '.join(own)}: called in {STEP} itself, and counted. If that is part of the loss, name "
+                'the network: NeuronHealth(module="…")',
+                stacklevel=2,
+            )
+
+
+class _Echo(Optimizer):
+    """What the Recorder takes for the optimizer: its hooks come when the true one has just stepped.
+
+    In automatic optimization the backward pass runs inside `optimizer.step`, after the true one's pre-hooks;
+    once it has stepped, the gradients that it used still lie there.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        super().__init__([nn.Parameter()], {})
+        self.param_groups = optimizer.param_groups  # the same list: groups may be added
+
+    def step(self, closure: Any = None) -> Any:
+        """Only for the hooks."""
+
+
+class _TrainingStep(nn.Module):
+    """The root that is watched: a forward of it is one training step of the trainer.
+
+    A LightningModule's own `forward` need not be called in training at all, so that it cannot be the root.
+    Outside a step (for a probe), it is the LightningModule.
+    """
+
+    def __init__(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().__init__()
+        self.module = pl_module
+        strategy = trainer.strategy
+        self._precision = strategy.precision_plugin
+        self._step = strategy.training_step
+        self._wrappers = [m for m in (strategy.model,) if m is not None and m is not pl_module]
+        self._running: Any = None
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """In place of the strategy's `training_step`."""
+        self._running = partial(self._step, *args, **kwargs)
+        try:
+            return self(*_tensors([*args, *kwargs.values()]))  # so that the inputs are known as such
+        finally:
+            self._running = None
+
+    def forward(self, *inputs: Any, **kwargs: Any) -> Any:
+        if self._running is not None:
+            return self._running()
+        with self._precision.forward_context():
+            try:
+                return self.module(
+                    *self._precision.convert_input(inputs), **self._precision.convert_input(kwargs)
+                )
+            except NotImplementedError as error:
+                raise ValueError(
+                    f'probe: {type(self.module).__name__} has no forward; name the network: module="…"'
+                ) from error
+
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Generator[tuple[str, nn.Module]]:
+        """The LightningModule's own names; a wrapper (DDP) around it is among the modules."""
+        yield STEP, self
+        for wrapper in self._wrappers:
+            yield "module", wrapper
+        yield from self.module.named_modules(memo, prefix, remove_duplicate)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in a batch, however it is nested."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
+
+
+def _submodule(pl_module: nn.Module, name: str) -> nn.Module:
+    try:
+        return pl_module.get_submodule(name)
+    except AttributeError:
+        known = ", ".join(n for n, _ in pl_module.named_children())
+        raise ValueError(f"module: expected a submodule such as {known}, but got {name!r}") from None

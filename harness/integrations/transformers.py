@@ -1,0 +1,220 @@
+"""NeuronHealthCallback: a callback for the Trainer of Hugging Face Transformers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from harness.detector.states import Thresholds
+from harness.detector.verdict import HEALTHY, Verdict
+from harness.hooks.batches import Batch
+from harness.hooks.ranks import is_distributed
+from harness.hooks.recorder import Recorder
+from harness.integrations.watch import Watch
+
+try:
+    from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+except ImportError as error:
+    raise ImportError(
+        "harness.integrations.transformers needs Transformers and Accelerate: "
+        "pip install 'dying-relu-harness[transformers]'"
+    ) from error
+
+FILE = "neuron_health.pt"  # in every checkpoint folder
+
+
+class NeuronHealthCallback(TrainerCallback):
+    """Counts every unit at every training step, logs `dead_fraction`, and says at the end who died.
+
+    Forwards of the model in training mode count; evaluation and prediction do not. A step of the record is
+    the Trainer's own (`state.global_step`), so that accumulated batches belong to one window. Training is not
+    changed by a single bit. Each census is an entry of its own in `state.log_history` and in all that the
+    Trainer reports to, at its own step, whatever `logging_steps` is. Checkpoints hold the open windows and
+    the history (`neuron_health.pt`); `resume_from_checkpoint` goes on with them.
+
+    Give it to the Trainer's constructor, `Trainer(..., callbacks=[callback])`: then nothing is left in the
+    model even if `train()` raises. If it was added later, call `close()` in that case.
+
+    Args:
+        census_every: steps between two censuses; None: one, at the end.
+        probe: held-out batches (dicts of keyword arguments), passed through the model at every census and
+            before the first step.
+        per_site: log `dead_fraction/<site>` too.
+        healthy: dead share below which the verdict is "Healthy".
+        thresholds: of the states.
+        say: print the verdict when a training ends.
+        options: further keyword arguments of `harness.Recorder`.
+
+    Raises:
+        TypeError, ValueError: an argument out of range.
+
+    Example:
+        >>> from transformers import Trainer
+        >>> health = NeuronHealthCallback(census_every=50)
+        >>> trainer = Trainer(model, args, train_dataset=data, callbacks=[health])  # doctest: +SKIP
+        >>> trainer.train()  # doctest: +SKIP
+        >>> health.history().step.unique()  # doctest: +SKIP
+        array([ 50, 100])
+    """
+
+    def __init__(
+        self,
+        census_every: int | None = 100,
+        *,
+        probe: Batch | Iterable[Batch] | None = None,
+        per_site: bool = False,
+        healthy: float = HEALTHY,
+        thresholds: Thresholds | None = None,
+        say: bool = True,
+        **options: Any,
+    ) -> None:
+        self._watch = Watch(
+            census_every=census_every,
+            probe=probe,
+            per_site=per_site,
+            healthy=healthy,
+            thresholds=thresholds,
+            **options,
+        )
+        self._say = say
+        self._trainer: Trainer | None = None
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """The Recorder of the latest training; None before the first."""
+        return self._watch.recorder
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the censuses say; None before the first."""
+        return self._watch.verdict
+
+    def history(self) -> pd.DataFrame:
+        """Every census so far, oldest first, also those before a checkpoint was loaded."""
+        return self._watch.history()
+
+    def close(self) -> None:
+        """Detach from the model, if a training broke off; what was recorded stays."""
+        self._watch.stop()
+        self._trainer = None
+
+    # --- the Trainer's events -----------------------------------------------------------------------
+
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """See to it that `train()` leaves nothing behind when it raises: no event tells of that."""
+        trainer, _path = _caller()
+        if trainer is None:
+            return
+        train = trainer.train
+
+        @wraps(train)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return train(*args, **kwargs)
+            finally:
+                self.close()
+
+        trainer.train = guarded
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        optimizer: Any = None,
+        **_: Any,
+    ) -> None:
+        """Attach; on resuming, go on with the checkpoint's windows."""
+        assert model is not None
+        trainer, checkpoint = _caller()
+        self._trainer = trainer
+        if state.global_step:
+            folder = checkpoint or Path(args.output_dir or ".", f"checkpoint-{state.global_step}")
+            if (folder / FILE).is_file():
+                self._watch.load_state_dict(torch.load(folder / FILE, weights_only=True))
+        wrapped = getattr(trainer, "model_wrapped", model)
+        root = wrapped if is_distributed(wrapped) else model
+        name = type(model).__name__
+        self._log(
+            control, self._watch.start(root, _optimizers(optimizer), steps=state.global_step, name=name)
+        )
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Count a step."""
+        self._log(control, self._watch.step())
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Write the windows and the history into the checkpoint's folder."""
+        kept = self._watch.state_dict()
+        folder = Path(args.output_dir or ".", f"checkpoint-{state.global_step}")
+        if state.is_world_process_zero and folder.is_dir():
+            torch.save(kept, folder / FILE)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Close the last window with the Trainer's summary: `on_train_end` closes the reporters before us."""
+        if logs and "train_runtime" in logs:
+            self._log(control, self._watch.finish())
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Detach, and say the verdict."""
+        self._watch.finish()
+        self._trainer = None
+        if self._say and state.is_world_process_zero:
+            print(self._watch.words())
+
+    # --- inside -------------------------------------------------------------------------------------
+
+    def _log(self, control: TrainerControl, metrics: dict[str, float] | None) -> None:
+        if metrics and self._trainer is not None:
+            due = control.should_log
+            self._trainer.log(dict(metrics))  # which takes the Trainer's own entry at this step for written
+            control.should_log = due
+
+
+def _caller() -> tuple[Trainer | None, Path | None]:
+    """The Trainer whose event this is, and the checkpoint that it resumes from.
+
+    Events carry neither, and by them alone no callback can reach the reporters: `on_log` comes to these
+    first. But every event is called from within the Trainer's own methods.
+    """
+    frame = sys._getframe(1)
+    trainer = None
+    while frame is not None:
+        if isinstance(frame.f_locals.get("self"), Trainer):
+            trainer = frame.f_locals["self"]
+            path = frame.f_locals.get("resume_from_checkpoint")
+            if isinstance(path, str | Path):
+                return trainer, Path(path)
+        frame = frame.f_back
+    return trainer, None
+
+
+def _optimizers(optimizer: Any) -> list[Optimizer]:
+    """The optimizer itself, without Accelerate's wrapper, which bears no hooks."""
+    while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
+        optimizer = optimizer.optimizer
+    return [optimizer] if isinstance(optimizer, Optimizer) else []

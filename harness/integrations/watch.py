@@ -1,0 +1,231 @@
+"""What the callbacks share: one record of a training that somebody else's loop runs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from harness.detector.states import Thresholds, dead_fraction
+from harness.detector.verdict import HEALTHY, Verdict, last_census, verdict
+from harness.hooks.batches import Batch, as_batches
+from harness.hooks.ranks import is_distributed
+from harness.hooks.recorder import Recorder
+from harness.hooks.schedule import due
+
+NOTHING = "No verdict: no forward of {root} in training mode was seen, so nothing was counted."
+
+
+class Watch:
+    """A Recorder per training, its history in one piece across checkpoints, and the numbers for a logger.
+
+    Args:
+        census_every: steps between two censuses; None: one, at the end.
+        probe: held-out batches, passed through at every census and once before the first step.
+        per_site: whether the metrics hold the dead share of every site too.
+        healthy: dead share below which the network is called healthy.
+        thresholds: of the states.
+        options: further keyword arguments of `harness.Recorder`.
+
+    Raises:
+        TypeError, ValueError: whatever `harness.Recorder` says of the arguments.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU())
+        >>> _ = nn.init.constant_(net[0].bias, -9)
+        >>> watch = Watch(census_every=2)
+        >>> _ = watch.start(net, [], steps=0)
+        >>> for _ in range(2):
+        ...     _ = net(torch.rand(16, 4))
+        ...     metrics = watch.step()
+        >>> metrics
+        {'dead_fraction': 1.0}
+        >>> watch.finish()
+        >>> watch.verdict.text
+        'Most units are dead: 8 of 8 units dead (100.0 %; n = 32, rate < 8.9 %). 8 were born dead (dead at the
+        first census, step 2).'
+    """
+
+    def __init__(
+        self,
+        *,
+        census_every: int | None = 100,
+        probe: Batch | Iterable[Batch] | None = None,
+        per_site: bool = False,
+        healthy: float = HEALTHY,
+        thresholds: Thresholds | None = None,
+        **options: Any,
+    ) -> None:
+        # what is wrong with an argument is said now, not hours later when the training starts
+        Recorder(nn.Identity(), census_every=census_every, thresholds=thresholds, **options)
+        if not 0 <= healthy <= 1:
+            raise ValueError(f"healthy: expected a share in [0, 1], but got {healthy!r}")
+        self.recorder: Recorder | None = None
+        self.steps = 0
+        self._every, self._per_site, self._healthy = census_every, per_site, healthy
+        self._probe = None if probe is None else list(as_batches(probe))
+        self._thresholds, self._options = thresholds, options
+        self._past = pd.DataFrame()  # censuses of the recorders before this one
+        self._loaded: dict[str, Any] | None = None
+        self._attached = self._across = False
+        self._told = 0  # step of the last census whose metrics were handed out
+        self._root = "the model"
+
+    # --- the host's loop ------------------------------------------------------------------------------
+
+    def start(
+        self, root: nn.Module, optimizers: Sequence[Optimizer], *, steps: int, name: str = "the model"
+    ) -> dict[str, float] | None:
+        """A training begins, or goes on.
+
+        Args:
+            root: the module whose forwards count.
+            optimizers: those of this training.
+            steps: how many steps the host has behind it: 0 begins a new record; otherwise the loaded state,
+                or else the record so far, goes on.
+            name: of the root, for messages.
+
+        Returns:
+            The metrics of the census before the first step, if there is a probe.
+        """
+        self.stop()
+        state = self._loaded or (self.state_dict() if steps else {})
+        self._loaded, self._root = None, name
+        self._past = _unpacked(state["history"]) if state else pd.DataFrame()
+        self.recorder = Recorder(
+            root,
+            optimizer=optimizers,
+            census_every=None,
+            probe=self._probe,
+            thresholds=self._thresholds,
+            **self._options,
+        )
+        self.steps = self._told = int(state.get("steps", steps))
+        windows = _of_this_rank(state.get("windows", []), is_distributed(root))
+        nothing: dict[str, Any] = {"stream": {}, "probe": {}}
+        self.recorder.load_state_dict((windows or nothing) | {"steps": self.steps})
+        self.recorder.attach()
+        self._attached, self._across = True, is_distributed(root)
+        if not self._across and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            warnings.warn(f"{name} is counted on every rank by itself: no sums over the ranks", stacklevel=3)
+        first = self.recorder.history()
+        return None if first.empty else self._metrics(first)
+
+    def step(self) -> dict[str, float] | None:
+        """An optimizer step is complete: its metrics, if a census was due."""
+        assert self.recorder is not None
+        self.recorder.step()
+        self.steps += 1
+        if not due(self.steps, self._every):
+            return None
+        return self._metrics(self.recorder.census())
+
+    def finish(self) -> dict[str, float] | None:
+        """The training is over: closes a window that is not empty, detaches; its metrics, if it did."""
+        if self.recorder is None or not self._attached:
+            return None
+        self._attached = False
+        self.recorder.__exit__(None, None, None)
+        try:
+            last = self.recorder.census()
+        except RuntimeError:  # nothing was ever recorded
+            return None
+        return self._metrics(last) if int(last["step"].max()) > self._told else None
+
+    def stop(self) -> None:
+        """The training broke off: as `finish`, but without asking other ranks, which may be gone."""
+        if self.recorder is None or not self._attached:
+            return
+        self._attached = False
+        if self._across:
+            self.recorder.detach()
+        else:
+            broken = RuntimeError("the training broke off")
+            self.recorder.__exit__(RuntimeError, broken, None)
+
+    # --- what was recorded ----------------------------------------------------------------------------
+
+    def history(self) -> pd.DataFrame:
+        """Every census so far, oldest first, also those before a checkpoint was loaded."""
+        own = pd.DataFrame() if self.recorder is None else self.recorder.history()
+        if self.recorder is not None and self._past.empty:
+            return own
+        return self._past if own.empty else pd.concat([self._past, own], ignore_index=True)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the censuses say; None before the first."""
+        history = self.history()
+        if history.empty:
+            return None
+        return verdict(history, self._thresholds, healthy=self._healthy)
+
+    def words(self) -> str:
+        """The verdict in plain words, also when there is none."""
+        found = self.verdict
+        if found is None:
+            return NOTHING.format(root=self._root)
+        return f"Neuron health at step {found.step:,}. {found.text}"
+
+    # --- checkpoints ----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps, the open windows of every rank and the history: tensors and plain values.
+
+        In a distributed training a collective call, as the saving of a checkpoint is.
+        """
+        if self._loaded is not None:
+            return self._loaded
+        if self.recorder is None:
+            return {}
+        windows: list[Any] = [self.recorder.state_dict()]
+        if self._attached and self._across:
+            windows = [None] * dist.get_world_size()
+            dist.all_gather_object(windows, self.recorder.state_dict())
+        return {"steps": self.steps, "windows": windows, "history": _packed(self.history())}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The next `start` goes on from `state_dict`'s state.
+
+        Raises:
+            ValueError: not such a state.
+        """
+        if state and not {"steps", "windows", "history"} <= set(state):
+            raise ValueError(f"expected the keys steps, windows, history, but got {', '.join(state)}")
+        self._loaded = dict(state) or None
+
+    # --- inside ---------------------------------------------------------------------------------------
+
+    def _metrics(self, census: pd.DataFrame) -> dict[str, float]:
+        """Dead shares by name, without those of which nothing is known: no number is not 0 % dead."""
+        self._told = self.steps
+        rows = last_census(census)
+        shares = {"dead_fraction": dead_fraction(rows)}
+        if self._per_site:
+            for site, units in rows.groupby("site", sort=False):
+                shares[f"dead_fraction/{site}"] = dead_fraction(units)
+        return {name: share for name, share in shares.items() if share == share}
+
+
+def _of_this_rank(windows: Sequence[Mapping[str, Any]], across: bool) -> dict[str, Any]:
+    """The open windows that this process goes on with; none if the number of processes has changed."""
+    ranks, rank = (dist.get_world_size(), dist.get_rank()) if across else (1, 0)
+    return dict(windows[rank]) if len(windows) == ranks else {}
+
+
+def _packed(history: pd.DataFrame) -> Tensor:
+    """A history as the bytes of a Parquet file (uint8): small, and safe to load with `weights_only`."""
+    buffer = BytesIO()
+    history.to_parquet(buffer, compression="zstd", index=False)
+    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+
+
+def _unpacked(history: Tensor) -> pd.DataFrame:
+    return pd.read_parquet(BytesIO(history.cpu().numpy().tobytes()))

@@ -1,0 +1,66 @@
+"""Every notebook runs, without an error or a warning, and reads well as it is committed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*Kernel is running over TCP without encryption.*"),
+]
+
+
+def test_there_are_some() -> None:
+    assert NOTEBOOKS
+
+
+def outputs(notebook: Any) -> Iterator[Any]:
+    return (output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs)
+
+
+class ThisInterpreter(KernelSpecManager):
+    """The kernel is the running Python, whatever kernels the user has installed."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=argv, display_name="Python 3", language="python")
+
+
+class Kernels(AsyncKernelManager):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, kernel_spec_manager=ThisInterpreter())
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_runs(path: Path, tmp_path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    where = {"metadata": {"path": str(tmp_path)}}
+    client = NotebookClient(notebook, kernel_manager_class=Kernels, timeout=120, resources=where)
+    client.execute(env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    for output in outputs(notebook):
+        assert output.output_type != "error"
+        assert output.get("name") != "stderr", output.text
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_is_committed_executed_and_small(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert path.stat().st_size < 200_000
+    written = path.read_text()
+    for word in ("Warning", "Traceback", "stderr", "/home/", "/tmp/", "/work/", "site-packages"):
+        assert word not in written, word
