@@ -23,12 +23,15 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from harness import Recorder
+from harness.hooks import taps
 from harness.hooks.activations import Gate
+from harness.hooks.counter import Counter
 from harness.hooks.gradients import IncomingGradients
 from harness.hooks.statistics import empty, update, update_gradient
 from harness.hooks.taps import Taps
 
 Step = Callable[[], None]
+FAR = 2**28  # bytes that no cache holds
 GOALS = {"MLP": 1.03, "small CNN": 1.03, "ResNet-18": 1.01, "tiny net": 1.20}
 
 
@@ -226,8 +229,9 @@ def inside(case: str, rounds: int) -> float:
 
         return call
 
-    places = [(Taps, n) for n in ("_enter", "_leave", "_layer", "_transparent", "_activation", "_activated")]
-    places += [(Taps, "_gradient"), (IncomingGradients, "stepping")]
+    places = [(hook, "__call__") for hook in (taps._Enter, taps._Leave, taps._Layer, taps._Activation)]
+    places += [(Taps, "_transparent"), (Taps, "_activated"), (Taps, "_backward"), (Counter, "backward")]
+    places += [(IncomingGradients, "stepping"), (Recorder, "step")]
     kept = [(owner, name, getattr(owner, name)) for owner, name in places]
     try:
         for owner, name, function in kept:
@@ -245,22 +249,24 @@ def inside(case: str, rounds: int) -> float:
             setattr(owner, name, function)
 
 
-def bandwidth(shape: tuple[int, ...], repeats: int = 60) -> dict[str, float]:
-    """Read bandwidth of our kernels / that of `x.sum()`."""
-    x, axis = torch.randn(shape), 1 - len(shape)
-    statistics_ = empty(shape[1])
-    calls: dict[str, Callable[[], Any]] = {
-        "sum": x.sum,
-        "observe": lambda: update(statistics_, x, Gate(low=0.0), axis),
-        "gradient": lambda: update_gradient(statistics_, x, axis),
+def bandwidth(shape: tuple[int, ...], fresh: bool, repeats: int = 40) -> dict[str, float]:
+    """Read bandwidth of our kernels / that of `x.sum()`, on one tensor again and again or on fresh ones."""
+    size = 4 * torch.Size(shape).numel()
+    tensors = [torch.randn(shape) for _ in range(max(2, FAR // size) if fresh else 1)]
+    axis, statistics_ = 1 - len(shape), empty(shape[1])
+    calls: dict[str, Callable[[Tensor], Any]] = {
+        "sum": lambda x: x.sum(),
+        "observe": lambda x: update(statistics_, x, Gate(low=0.0), axis),
+        "gradient": lambda x: update_gradient(statistics_, x, axis),
     }
-    best = dict.fromkeys(calls, float("inf"))
+    spent: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
             began = time.perf_counter()
-            call()
-            best[name] = min(best[name], time.perf_counter() - began)
-    return {name: best["sum"] / seconds for name, seconds in best.items()}
+            for x in tensors:
+                call(x)
+            spent[name].append(time.perf_counter() - began)
+    return {name: min(spent["sum"]) / min(seconds) for name, seconds in spent.items()}
 
 
 def main(rounds: int = 21, cases: tuple[str, ...] = tuple(CASES)) -> dict[str, dict[str, float]]:
@@ -278,13 +284,14 @@ def main(rounds: int = 21, cases: tuple[str, ...] = tuple(CASES)) -> dict[str, d
         cells = [f"{found[name]:.3f}" for name in list(VARIANTS)[1:]]
         table.add_row(case, *cells, f"{GOALS[case]:.2f}", f"{100 * share:.1f} %")
     console.print(table)
-    speeds = Table(title="Read bandwidth of a kernel / of x.sum()")
+    speeds = Table(title="Read bandwidth of a kernel / of x.sum(): from memory (from cache)")
     for name in ("tensor", "MB", "activations", "gradients"):
         speeds.add_column(name, justify="right")
     for shape in ((2048, 512), (128, 4096), (64, 32, 784), (64, 64, 1024), (64, 512, 16)):
-        found = bandwidth(shape)
+        fresh, cached = bandwidth(shape, fresh=True), bandwidth(shape, fresh=False)
         size = 4 * torch.Size(shape).numel() / 2**20
-        speeds.add_row(str(shape), f"{size:.1f}", f"{found['observe']:.2f}", f"{found['gradient']:.2f}")
+        cells = [f"{fresh[name]:.2f} ({cached[name]:.2f})" for name in ("observe", "gradient")]
+        speeds.add_row(str(shape), f"{size:.1f}", *cells)
     console.print(speeds)
     return medians
 

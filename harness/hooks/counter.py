@@ -6,6 +6,9 @@ decided once: a Counter holds it, checks that the next tensor is alike, and coun
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from harness.hooks import kernels, loops
@@ -23,35 +26,42 @@ class Counter:
         origin: of the tensors, kept so that its identity stays its own.
         statistics: of the site, changed in place at every call.
         z: a tensor of the kind, as it is passed to the activation.
-        axis: of the units in it, from the end.
         here: its layout.
         gate: where the activation's gate is open.
+        long_way_back: takes gradients that are not like z.
     """
 
     __slots__ = (
         "_bounds",
         "_counts",
         "_dtype",
-        "_format",
         "_gradients",
         "_like",
+        "_long_way_back",
         "_n",
         "_positions",
         "_rows",
         "_shape",
         "_statistics",
         "_sums",
-        "axis",
+        "_whole",
         "origin",
     )
 
     def __init__(
-        self, origin: Origin, statistics: UnitStatistics, z: Tensor, axis: int, here: Layout, gate: Gate
+        self,
+        origin: Origin,
+        statistics: UnitStatistics,
+        z: Tensor,
+        here: Layout,
+        gate: Gate,
+        long_way_back: Callable[[Tensor], None],
     ) -> None:
         arrays = statistics.running.arrays
         assert arrays is not None  # a tensor with a layout is on the CPU, as are the sums of its site
-        self.origin, self._shape, self._dtype, self._format = origin, here.shape, here.dtype, here.format
-        self.axis = axis
+        self.origin, self._shape, self._dtype = origin, here.shape, here.dtype
+        self._long_way_back = long_way_back
+        self._whole = Tensor.is_contiguous if here.format is torch.contiguous_format else _channels_last
         self._rows, self._positions, self._n = here.rows, here.positions, here.n
         self._statistics, self._bounds, self._like = statistics, kernels.bounds_of(gate, z), LIKE[z.dtype]
         self._counts, self._sums = arrays
@@ -62,7 +72,7 @@ class Counter:
         if z.shape != self._shape or z.dtype is not self._dtype or type(z) is not Tensor:
             return False
         try:
-            address = z.data_ptr() if z.is_contiguous(memory_format=self._format) else 0
+            address = z.data_ptr() if self._whole(z) else 0
         except RuntimeError:  # inside grad or vmap a tensor has no memory of its own
             address = 0
         if not address:
@@ -71,30 +81,40 @@ class Counter:
         self._statistics.n += self._n
         return True
 
-    def backward(self, gradient: Tensor) -> bool:
-        """Likewise for ∂L/∂z."""
+    def backward(self, gradient: Tensor) -> None:
+        """Likewise for ∂L/∂z; what is not alike takes the long way."""
         try:
-            address = gradient.data_ptr() if gradient.is_contiguous(memory_format=self._format) else 0
+            address = gradient.data_ptr() if self._whole(gradient) else 0
         except RuntimeError:
             address = 0
-        if not address or type(gradient) is not Tensor:
-            return False
-        loops.add_squares(address, self._rows, self._positions, self._like, self._gradients)
-        self._statistics.grad_n += self._n
-        return True
+        if address and type(gradient) is Tensor:
+            loops.add_squares(address, self._rows, self._positions, self._like, self._gradients)
+            self._statistics.grad_n += self._n
+        else:
+            self._long_way_back(gradient)
 
 
-def counter(origin: Origin, statistics: UnitStatistics, z: Tensor, axis: int, gate: Gate) -> Counter | None:
+def _channels_last(z: Tensor) -> bool:
+    return z.is_contiguous(memory_format=torch.channels_last)
+
+
+def counter(
+    origin: Origin,
+    statistics: UnitStatistics,
+    z: Tensor,
+    axis: int,
+    gate: Gate,
+    long_way_back: Callable[[Tensor], None],
+) -> Counter | None:
     """The short way for tensors like z; None where there is none.
 
     Example:
-        >>> import torch
         >>> from harness.hooks.statistics import empty
-        >>> short = counter(Origin(None, -1), empty(2), torch.ones(3, 2), -1, Gate(low=0.0))
-        >>> short.forward(torch.ones(3, 2), False)
-        True
+        >>> short = counter(Origin(None, -1), empty(2), torch.ones(3, 2), -1, Gate(low=0.0), print)
+        >>> short.forward(torch.ones(3, 2), False), short.forward(torch.ones(4, 2), False)
+        (True, False)
     """
     if type(z) is not Tensor or statistics.running.arrays is None:
         return None
     here = kernels.layout(z, axis)
-    return None if here is None else Counter(origin, statistics, z, axis, here, gate)
+    return None if here is None else Counter(origin, statistics, z, here, gate, long_way_back)

@@ -266,11 +266,12 @@ class Taps:
             with outside_transforms(z, value):
                 update(site.statistics, value.detach(), gate, axis, again=again)
             self._busy = False
+        back = partial(self._backward, site.statistics, axis)
         if self.gradients and z.requires_grad:
-            watch_gradient(z, partial(self.backward, site.statistics, axis))
+            watch_gradient(z, back)
         if origin is None or producer is None or self.per_call or site.gate is None or self.watching:
             return None
-        short = counter(origin, site.statistics, z, axis, gate)
+        short = counter(origin, site.statistics, z, axis, gate, back)
         return None if short is None else (site, short)
 
     def _open(self, caller: _Caller, z: Tensor, origin: Origin | None) -> _Open:
@@ -303,8 +304,7 @@ class Taps:
     def _is_data(self, tensor: Tensor) -> bool:
         return self.lineage.get(tensor) is not None
 
-    def backward(self, statistics: UnitStatistics, axis: int, gradient: Tensor) -> None:
-        """∂L/∂z of one call."""
+    def _backward(self, statistics: UnitStatistics, axis: int, gradient: Tensor) -> None:
         value = plain(gradient)
         if value is not None:
             with outside_transforms(gradient, value):
@@ -345,7 +345,7 @@ class _Activation(Hook):
 
     def __init__(self, taps: Taps, caller: _Caller) -> None:
         self._taps, self._caller = taps, caller
-        self._short: dict[int, _Short] = {}  # id of the origin → what it came to
+        self._short: dict[int, tuple[_Open, Counter]] = {}  # id of the origin → what it came to
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         taps = self._taps
@@ -356,11 +356,11 @@ class _Activation(Hook):
             if known is not None and known[0]() is z:
                 short = self._short.get(id(known[1]))
                 if short is not None:
-                    site, counter, backward = short
+                    site, counter = short
                     if counter.forward(z, site.forward == taps.forwards):
                         site.forward = taps.forwards
                         if taps.gradients and z.requires_grad:
-                            watch_gradient(z, backward)
+                            watch_gradient(z, counter.backward)
                         return
         if taps.active or recomputed:
             self._long(module, args, kwargs, recomputed=recomputed)
@@ -377,16 +377,7 @@ class _Activation(Hook):
         if short is not None:
             if len(self._short) >= FEW:
                 self._short.clear()
-            site, counter = short
-            self._short[id(counter.origin)] = site, counter, partial(_backward, taps, site, counter)
-
-
-_Short = tuple[_Open, Counter, Callable[[Tensor], None]]
-
-
-def _backward(taps: Taps, site: _Open, counter: Counter, gradient: Tensor) -> None:
-    if not counter.backward(gradient):
-        taps.backward(site.statistics, counter.axis, gradient)
+            self._short[id(short[1].origin)] = short
 
 
 class _Layer(Hook):
@@ -403,7 +394,9 @@ class _Layer(Hook):
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         taps = self._taps
-        if (taps.active or recomputing()) and isinstance(output, Tensor):
+        if not taps.active and not recomputing():
+            return
+        if type(output) is Tensor or isinstance(output, Tensor):  # the second is slow
             origin = self._origin or self._of_norm(module, args, output)
             taps.lineage.known[id(output)] = ref(output), origin
 

@@ -140,15 +140,19 @@ def test_any_layout_in_memory(view: str) -> None:
 def test_the_short_way_refuses_what_is_not_alike() -> None:
     z = torch.randn(4, 3, 5, 5)
     statistics = empty(3)
-    short = counter(Origin(None, -3), statistics, z, -3, GATES["relu"])
+    back: list[Tensor] = []
+    short = counter(Origin(None, -3), statistics, z, -3, GATES["relu"], back.append)
     assert short is not None
     assert short.forward(z.clone(), False)
     for other in (z[:2], z.double(), z.transpose(2, 3), z.to(memory_format=torch.channels_last)):
         assert not short.forward(other, False)
-    assert not short.backward(z.transpose(2, 3))
+    short.backward(z)
+    short.backward(z.transpose(2, 3))
+    assert len(back) == 1
+    assert statistics.grad_n == 100
     assert statistics.n == 100
-    assert counter(Origin(None, -1), empty(3), z.to("meta"), -3, GATES["relu"]) is None
-    assert counter(Origin(None, -1), empty(3), z[:, :, ::2], -3, GATES["relu"]) is None
+    assert counter(Origin(None, -1), empty(3), z.to("meta"), -3, GATES["relu"], print) is None
+    assert counter(Origin(None, -1), empty(3), z[:, :, ::2], -3, GATES["relu"], print) is None
     seen = []
 
     def inside(v: Tensor) -> Tensor:
