@@ -17,22 +17,18 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import COLUMNS, assert_same_census, unit_norms
 from torch import Tensor, nn
-from zoo import (
-    BasicBlock,
-    Checkpointed,
-    ConvNet,
-    Encoder,
-    Functional,
-    Mixed,
-    NeverCalled,
-    Recurrent,
-    kill,
-    mlp,
-)
 
 import harness
+from harness.selftest.axes import ConvNet
+from harness.selftest.case import kill
+from harness.selftest.compare import assert_same_census
+from harness.selftest.forms import Functional
+from harness.selftest.machinery import Checkpointed, Encoder
+from harness.selftest.plain import mlp
+from harness.selftest.sharing import BasicBlock, Mixed
+from harness.selftest.truth import COLUMNS, unit_norms
+from harness.selftest.unseen import NeverCalled, Recurrent
 
 
 def small() -> Any:
