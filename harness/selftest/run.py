@@ -45,14 +45,17 @@ def run(groups: Mapping[str, Mapping[str, Case]], device: str = "cpu") -> Iterat
         device: as torch names it.
 
     Raises:
-        RuntimeError: there is no such device.
+        ValueError: there is no such device.
 
     Example:
         >>> from harness.selftest.cases import chosen
         >>> [outcome.status for outcome in run(chosen("shared relu"))]
         ['passed']
     """
-    torch.zeros(1, device=device)
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # the second: a torch that was built without CUDA
+        raise ValueError(f"device: {str(error).splitlines()[0]}") from None
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
