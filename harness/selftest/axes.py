@@ -55,35 +55,6 @@ class PlainNormConvNet(ConvNet):
         self.norm1, self.norm2 = batch_norm_without_parameters(6), batch_norm_without_parameters(4)
 
 
-class Conv1dNet(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.norm, self.relu = nn.Conv1d(3, 5, 3), nn.BatchNorm1d(5), nn.ReLU()
-        self.conv2, self.head = nn.Conv1d(5, 4, 3), nn.Linear(4, 2)
-        kill(self.norm, 1)
-        kill(self.conv2, 0)
-
-    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
-        x = self.relu(keep("relu", self.norm(self.conv1(x))))
-        x = self.relu(keep("relu#1", self.conv2(x)))
-        return self.head(x.mean(-1))
-
-
-class Decoder(nn.Module):
-    """Transposed convolution: the weight's second axis holds the units."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.up, self.relu, self.head = nn.ConvTranspose2d(3, 5, 2, stride=2), nn.ReLU(), nn.Conv2d(5, 1, 1)
-        with torch.no_grad():
-            self.up.weight[:, 4] = 0
-            assert self.up.bias is not None
-            self.up.bias[4] = -1
-
-    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
-        return self.head(self.relu(keep("relu", self.up(x))))
-
-
 class NormMLP(nn.Module):
     """Linear → norm → dropout → ReLU, on any number of leading axes."""
 
@@ -91,7 +62,8 @@ class NormMLP(nn.Module):
         super().__init__()
         self.fc, self.norm, self.drop, self.relu = nn.Linear(6, 8), norm, dropout, nn.ReLU()
         self.head = nn.Linear(8, 3)
-        kill(self.fc if isinstance(norm, nn.Identity) else norm, 1, 6)
+        if not isinstance(norm, nn.RMSNorm):  # which has no bias
+            kill(self.fc if isinstance(norm, nn.Identity) else norm, 1, 6)
 
     def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
         return self.head(self.relu(keep("relu", self.drop(self.norm(self.fc(x))))))
@@ -124,25 +96,18 @@ CASES: dict[str, Case] = {
             for s, p in zip(conv_sites(("", "")), ("conv1", "conv2"), strict=True)
         ),
     ),
-    "conv1d": Case(
-        Conv1dNet,
-        normal(4, 3, 9),
-        (
-            TrueSite("relu", axis=1, producer="norm", size=5, dead=dead(1)),
-            TrueSite("relu#1", axis=1, producer="conv2", size=4, dead=dead(0)),
-        ),
-    ),
-    "transposed conv": Case(
-        Decoder,
-        normal(3, 3, 4, 4),
-        (TrueSite("relu", axis=1, producer="up", size=5, dead=dead(4), transposed=True),),
-    ),
     "batchnorm1d": Case(
         lambda: NormMLP(nn.BatchNorm1d(8), nn.Identity()), normal(16, 6), norm_mlp_site("norm")
     ),
     "layernorm": Case(lambda: NormMLP(nn.LayerNorm(8), nn.Identity()), normal(16, 6), norm_mlp_site("norm")),
     "layernorm sequence dropout": Case(
         lambda: NormMLP(nn.LayerNorm(8), nn.Dropout(0.4)), normal(3, 5, 6), norm_mlp_site("norm")
+    ),
+    "rmsnorm": Case(
+        lambda: NormMLP(nn.RMSNorm(8), nn.Identity()),
+        normal(16, 6),
+        (TrueSite("relu", producer="norm", size=8),),
+        needs=("torch.nn.RMSNorm",),
     ),
     "dropout": Case(lambda: NormMLP(nn.Identity(), nn.Dropout(0.5)), normal(16, 6), norm_mlp_site("fc")),
 }

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from harness.selftest import axes, forms, machinery, plain, sharing, unseen
+from harness.selftest import (
+    attention,
+    axes,
+    convolutions,
+    forms,
+    machinery,
+    plain,
+    repeated,
+    sharing,
+    stuck,
+    unseen,
+)
 from harness.selftest.case import Case
 
 GROUPS: dict[str, dict[str, Case]] = {
     "plain nets and awkward inputs": plain.CASES,
     "spellings of activations": forms.CASES,
+    "units stuck in the flat part": stuck.CASES,
     "axes, norms and dropout": axes.CASES,
-    "shared and repeated modules": sharing.CASES,
-    "fast paths, checkpoints, autocast": machinery.CASES,
+    "convolutions": convolutions.CASES,
+    "shared modules and sums": sharing.CASES,
+    "repeated and tied blocks": repeated.CASES,
+    "transformers": attention.CASES,
+    "checkpoints, autocast, compile, lazy layers": machinery.CASES,
     "what cannot be seen": unseen.CASES,
 }
 CASES: dict[str, Case] = {name: case for group in GROUPS.values() for name, case in group.items()}

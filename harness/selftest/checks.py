@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,7 +53,7 @@ def watched_training(case: Case, model: nn.Module, device: str = "cpu", census_e
 def live(case: Case, device: str = "cpu") -> list[Difference]:
     """Train one model under a Recorder and its twin in slow motion: every census, and every last weight."""
     model = built(case, device)
-    twin = copy.deepcopy(model)
+    twin = built(case, device)
     torch.manual_seed(1)
     true = true_training(
         twin,
@@ -82,9 +81,11 @@ def live(case: Case, device: str = "cpu") -> list[Difference]:
 def scanned(case: Case, device: str = "cpu", *, with_loss: bool = False) -> list[Difference]:
     """One pass in evaluation mode, with or without gradients."""
     model = built(case, device)
-    twin = copy.deepcopy(model)
+    twin = built(case, device)
     loss = case.loss if with_loss else None
+    torch.manual_seed(1)  # lazy layers are drawn in the first forward
     true = true_scan(twin, partial(_reference, case, device), case.sites, inputs(case, device), loss)
+    torch.manual_seed(1)
     with _warnings() as spoken, case.context(device):
         report = scan(
             model,
@@ -185,8 +186,8 @@ def _sites(true: tuple[TrueSite, ...], actual: tuple[Site, ...]) -> list[Differe
 def _weights(model: nn.Module, twin: nn.Module, *, exact: bool) -> list[Difference]:
     found = []
     for (name, a), b in zip(model.state_dict().items(), twin.state_dict().values(), strict=True):
-        same = torch.equal(a, b) if exact else torch.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True)
-        if not same:
+        rtol, atol = (0.0, 0.0) if exact else (1e-5, 1e-6)
+        if not torch.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True):
             apart = f"differs by up to {float((a - b).abs().max()):.3g}"
             found.append(Difference(f"{name} after training", "as without a Recorder", apart))
     return found

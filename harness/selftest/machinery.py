@@ -1,39 +1,20 @@
-"""What stands between a user's code and the kernels: fast paths, checkpoints, autocast, compile."""
+"""What stands between a user's code and the kernels: checkpoints, autocast, compile, lazy layers."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from harness.selftest.case import Case, dead, kill, normal
+from harness.selftest.case import Case, dead, kill, normal, sequential
+from harness.selftest.plain import MLP_REFERENCE, MLP_SITES, mlp
 from harness.selftest.truth import Keep, TrueSite, through
-
-
-class Encoder(nn.Module):
-    """Two stock transformer layers."""
-
-    def __init__(self, dropout: float = 0.1) -> None:
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(8, 2, 12, dropout, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-        self.head = nn.Linear(8, 2)
-        for block in self.encoder.layers:
-            kill(block.linear1, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.encoder(x))
-
-
-def encoder_reference(model: Any, x: Tensor, keep: Keep) -> Tensor:
-    for i, layer in enumerate(model.encoder.layers):
-        attended = layer.self_attn(x, x, x, need_weights=False)[0]
-        x = layer.norm1(x + layer.dropout1(attended))
-        z = keep(f"encoder.layers.{i}:relu", layer.linear1(x))
-        x = layer.norm2(x + layer.dropout2(layer.linear2(layer.dropout(F.relu(z)))))
-    return model.head(x)
 
 
 class Checkpointed(nn.Module):
@@ -56,24 +37,79 @@ class Checkpointed(nn.Module):
         return self.head(x)
 
 
+class CheckpointedFunction(nn.Module):
+    """A function of the root's own is checkpointed, with its activations as functions."""
+
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.stem, self.fc, self.head = nn.Linear(6, 6), nn.Linear(6, 7), nn.Linear(7, 2)
+        self.reentrant = reentrant
+        kill(self.stem, 0)
+        kill(self.fc, 1)
+
+    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
+        def part(x: Tensor) -> Tensor:
+            return F.relu(keep(":relu#1", self.fc(x)))
+
+        x = F.relu(keep(":relu", self.stem(x)))
+        if keep is through:
+            return self.head(checkpoint(part, x, use_reentrant=self.reentrant))
+        return self.head(part(x))
+
+
 CHECKPOINT_SITES = (
     TrueSite("relu", producer="stem", size=6, dead=dead(0)),
     TrueSite("middle.1", producer="middle.0", size=7, dead=dead(1)),
 )
+FUNCTION_SITES = (
+    TrueSite(":relu", producer="stem", size=6, dead=dead(0)),
+    TrueSite(":relu#1", producer="fc", size=7, dead=dead(1)),
+)
+
+
+def autocast(dtype: torch.dtype, device: str) -> AbstractContextManager[Any]:
+    return torch.autocast(torch.device(device).type, dtype)
+
+
+def called_as_a_function(model: nn.Module) -> Any:
+    return lambda x: functional_call(model, dict(model.named_parameters()), (x,))
+
+
+def lazy() -> Any:
+    return nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(5), nn.ReLU(), nn.LazyLinear(2))
+
+
+def lazy_images() -> Any:
+    return nn.Sequential(nn.LazyConv2d(5, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
 
 
 CASES: dict[str, Case] = {
-    "encoder": Case(
-        Encoder,
-        normal(3, 4, 8, batches=3),
-        tuple(
-            TrueSite(
-                f"encoder.layers.{i}:relu", producer=f"encoder.layers.{i}.linear1", size=12, dead=dead(5)
-            )
-            for i in range(2)
-        ),
-        encoder_reference,
-    ),
     "checkpoint": Case(lambda: Checkpointed(False), normal(8, 6), CHECKPOINT_SITES),
     "checkpoint reentrant": Case(lambda: Checkpointed(True), normal(8, 6), CHECKPOINT_SITES),
+    "checkpoint accumulation": Case(
+        lambda: Checkpointed(False), normal(4, 6, batches=6), CHECKPOINT_SITES, accumulate=3
+    ),
+    "checkpointed function": Case(lambda: CheckpointedFunction(False), normal(8, 6), FUNCTION_SITES),
+    "autocast bfloat16": Case(
+        mlp, normal(16, 6), MLP_SITES, MLP_REFERENCE, context=partial(autocast, torch.bfloat16)
+    ),
+    "autocast float16": Case(
+        mlp, normal(16, 6), MLP_SITES, MLP_REFERENCE, context=partial(autocast, torch.float16)
+    ),
+    "compiled": Case(
+        mlp, normal(16, 6), MLP_SITES, MLP_REFERENCE, wrap=partial(torch.compile, backend="eager")
+    ),
+    "functional_call": Case(mlp, normal(16, 6), MLP_SITES, MLP_REFERENCE, wrap=called_as_a_function),
+    "lazy linear": Case(
+        lazy,
+        normal(16, 6),
+        (TrueSite("1", producer="0", size=8), TrueSite("3", producer="2", size=5)),
+        sequential({1: "1", 3: "3"}),
+    ),
+    "lazy conv": Case(
+        lazy_images,
+        normal(4, 2, 6, 6, batches=3),
+        (TrueSite("2", axis=1, producer="1", size=5),),
+        sequential({2: "2"}),
+    ),
 }

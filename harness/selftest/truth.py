@@ -240,11 +240,12 @@ def unit_norms(producer: nn.Module, transposed: bool = False) -> list[float]:
         parameter = getattr(producer, name, None)
         if parameter is None:
             continue
+        blocks = getattr(producer, "groups", 1) if transposed else 1
         if parameter.grad is None:
-            return [NAN] * getattr(producer, "weight").shape[1 if transposed else 0]  # noqa: B009
+            return [NAN] * (getattr(producer, "weight").shape[1 if transposed else 0] * blocks)  # noqa: B009
         gradient = parameter.grad.detach().cpu().to(torch.float64).numpy()
-        if transposed and name == "weight":
-            gradient = np.swapaxes(gradient, 0, 1)
+        if transposed and name == "weight":  # (inputs, units of a group, …): each group has inputs of its own
+            gradient = np.concatenate([np.swapaxes(g, 0, 1) for g in np.split(gradient, blocks)])
         found.append(gradient.reshape(len(gradient), -1))
     return [
         math.sqrt(sum(math.fsum(v * v for v in g[u].tolist()) for g in found)) for u in range(len(found[0]))

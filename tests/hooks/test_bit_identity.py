@@ -10,7 +10,7 @@ from small_nets import dropout_cnn, x
 from torch import Tensor, nn
 
 import harness
-from harness.selftest.machinery import Encoder
+from harness.selftest.attention import Encoder
 from harness.selftest.plain import mlp
 from harness.selftest.sharing import Mixed
 

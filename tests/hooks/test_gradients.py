@@ -14,6 +14,7 @@ from small_nets import sgd, small, train_step, x
 from torch import Tensor
 
 import harness
+from harness.selftest.machinery import CheckpointedFunction
 from harness.selftest.plain import mlp
 from harness.selftest.truth import unit_norms
 
@@ -262,3 +263,16 @@ def test_retained_graph_and_two_losses() -> None:
         output[:, 0].sum().backward(retain_graph=True)
         output[:, 1].sum().backward()
         assert set(recorder.census().n) == {10}
+
+
+@pytest.mark.xfail(strict=True, reason="a recomputation runs outside the function mode")
+def test_gradients_of_a_function_in_a_reentrant_checkpoint() -> None:
+    """The counts are right; grad_rms is NaN where it should be a number."""
+    torch.manual_seed(0)
+    model = CheckpointedFunction(True)
+    with harness.Recorder(model, census_every=None) as recorder:
+        model(x(8, columns=6)).square().mean().backward()
+        census = recorder.census().set_index("site")
+    assert set(census.n) == {8}
+    assert census.grad_rms[":relu"].notna().all()
+    assert census.grad_rms[":relu#1"].notna().all()

@@ -13,9 +13,10 @@ from small_nets import global_hooks, hooks_of, optimizer_hooks, sgd, small, trai
 from torch import nn
 
 import harness
+from harness.selftest.attention import Encoder
 from harness.selftest.axes import ConvNet
 from harness.selftest.forms import Functional
-from harness.selftest.machinery import Checkpointed, Encoder
+from harness.selftest.machinery import Checkpointed
 from harness.selftest.sharing import Mixed
 
 
