@@ -60,7 +60,7 @@ def with_part(convert: Callable[[nn.Module], Any]) -> nn.Sequential:
     model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Sequential(nn.Linear(5, 5), nn.ReLU()))
     kill(model[0], 2)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")  # jit is deprecated
         model[2] = convert(model[2])
     return model
 
