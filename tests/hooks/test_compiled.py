@@ -179,3 +179,35 @@ def test_an_error_under_observation_gives_the_compiled_code_back() -> None:
         assert not calls
         compiled(torch.randn(4, 6))
     assert calls
+
+
+@pytest.mark.xfail(strict=True, reason="each Recorder restores the stance that it found, in whatever order")
+def test_recorders_that_leave_in_any_order_give_the_compiled_code_back() -> None:
+    """The last to leave does, and until then compiled models run eagerly."""
+    torch._dynamo.reset()
+    calls = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        calls.append(1)
+        return graph.forward
+
+    model = Net()
+    compiled: Any = torch.compile(model, backend=backend)
+    first, second = harness.Recorder(model, census_every=None), harness.Recorder(model, census_every=None)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            first.__enter__()
+            second.__enter__()
+            compiled(torch.randn(3, 6))
+            first.__exit__(None, None, None)
+            compiled(torch.randn(4, 6))
+            assert not calls
+            second.__exit__(None, None, None)
+            compiled(torch.randn(5, 6))
+            assert calls
+        assert set(second.census()["n"]) == {7}
+    finally:
+        first.detach()
+        second.detach()
+        torch.compiler.set_stance("default")

@@ -127,3 +127,4 @@ def test_recorders_detach_in_any_order() -> None:
     assert hooks_of(model) == before
     assert a.census().n.min() == 6
     assert b.census().n.min() == 12
+    torch.compiler.set_stance("default")  # see the expected failure in test_compiled.py
