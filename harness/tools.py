@@ -1,4 +1,4 @@
-"""`harness-tools`: what can be done with runs that are there."""
+"""`harness-tools`: what can be done with runs and models that are there, and the self-test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Look at finished runs, and rebuild their views.",
+    help="Look at finished runs, rebuild their views, scan models, and test the counting itself.",
 )
 DETECT = {"rare": 0.01, "confidence": 0.95, "healthy": 0.1}  # of runs whose configuration is lost
 Folder = Annotated[Path, typer.Argument(help="A run's folder, or any folder above.")]
@@ -101,6 +101,31 @@ def scan(
         raise typer.Exit(1) from None
     except (ConfigError, ValueError, TypeError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
+
+
+@app.command()
+def selftest(
+    only: Annotated[str | None, typer.Option(help="A part of a case's name, or a glob.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List every case.")] = False,
+    device: Annotated[str, typer.Option(help="On which the cases run: cpu, cuda, …")] = "cpu",
+    json: Annotated[Path | None, typer.Option(help="Write the result to this file too.")] = None,
+) -> None:
+    """Count models whose dead units are known, on your own torch, and print the score (exit code 0 or 1)."""
+    from harness.selftest.cases import chosen
+    from harness.selftest.run import run
+    from harness.selftest.show import as_json, sound, view
+    from harness.store.files import write_json
+
+    try:
+        outcomes = list(run(chosen(only), device))
+        if json is not None:
+            write_json(json, as_json(outcomes, device))
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from None
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console.print(view(outcomes, device, verbose=verbose))
+    if not sound(outcomes):
+        raise typer.Exit(1)
 
 
 def _called(place: str) -> Any:

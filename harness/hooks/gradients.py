@@ -31,7 +31,10 @@ def unit_parameters(producer: nn.Module | None, size: int) -> list[nn.Parameter]
     groups = producer.groups if isinstance(producer, TRANSPOSED) else 1
     rows = [(p, 1 if isinstance(producer, TRANSPOSED) and name == 0 else 0) for name, p in enumerate(own)]
     return [
-        p for p, axis in rows if isinstance(p, nn.Parameter) and p.shape[axis : axis + 1] == (size // groups,)
+        p
+        for p, axis in rows
+        if isinstance(p, nn.Parameter)
+        and p.shape[axis : axis + 1] == (size if p.ndim == 1 else size // groups,)
     ]
 
 

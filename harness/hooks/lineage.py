@@ -15,6 +15,7 @@ CONVOLUTIONS = {f"conv{transposed}{d}d": d for d in (1, 2, 3) for transposed in 
 NORMS = {"batch_norm": 1, "group_norm": 1, "instance_norm": 1, "layer_norm": -1, "rms_norm": -1}
 FRESH = ("_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor")  # values of their own
 PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "einsum", "bilinear"}
+OUT_PROJECTION = 11  # place of the weight among the arguments of multi_head_attention_forward
 
 
 class Lineage:
@@ -55,12 +56,15 @@ class Lineage:
         if name.endswith(FRESH):
             return None
         weight = self._weight(args, kwargs)
+        if name == "multi_head_attention_forward":  # its last matrix makes the units
+            last = [*args[OUT_PROJECTION:], kwargs.get("out_proj_weight")]
+            return Origin(self._weight(last, {}), -1, direct=False)
         if name in CONVOLUTIONS:
             return Origin(weight, -CONVOLUTIONS[name] - 1, direct=False)
         if name in NORMS:
             axis = -1 if NORMS[name] == -1 else 1 - out.ndim
             return Origin(weight or self._join(args, out, same_shape=True).producer, axis, direct=False)
-        if name in ("linear", "embedding", "multi_head_attention_forward"):
+        if name in ("linear", "embedding"):
             return Origin(weight, -1, direct=False)
         if name in PRODUCTS:
             return Origin(weight, -1, direct=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -22,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from harness.hooks import functional
 from harness.hooks.activations import Gate, lookup
 from harness.hooks.counter import Counter, counter
+from harness.hooks.eager import Eager
 from harness.hooks.functional import calls_functions
 from harness.hooks.hook import Call, Hook
 from harness.hooks.lineage import Lineage
@@ -109,7 +110,7 @@ class Taps:
         self._named: dict[str, int] = {}
         self._hidden: dict[str, Site] = {}
         self._busy = False
-        self._stance = ExitStack()
+        self._attached = False
         self.depth = 0
         self.forwards = 0
         self.active = False  # a forward that counts is running
@@ -124,7 +125,8 @@ class Taps:
 
     def attach(self) -> None:
         """Register the hooks; until `detach`, compiled models run eagerly, since compiled code has none."""
-        self._stance.enter_context(torch.compiler.set_stance("force_eager"))
+        Eager.enter()
+        self._attached = True
         keep = self._handles.append
         keep(self._model.register_forward_pre_hook(_Enter(self), with_kwargs=True))
         for module, name in self._names.items():
@@ -148,7 +150,9 @@ class Taps:
         self._handles.clear()
         self.functions.leave(again=False)
         self.lineage.clear()
-        self._stance.close()
+        if self._attached:
+            Eager.leave()
+            self._attached = False
         self.depth, self.active, self.watching, self._busy = 0, False, False, False
 
     @contextmanager

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import STATES, state_of, upper_bound
 from scipy.stats import beta, binom
 
 import harness
 from harness.detector.states import rate_upper
+from harness.selftest.truth import STATES, state_of, upper_bound
 
 ROW = st.integers(0, 3000).flatmap(
     lambda n: st.tuples(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 import harness
 
@@ -61,3 +65,147 @@ def test_a_compiled_model_is_counted_as_the_plain_one(attached: str, fullgraph: 
     z2 = model.two(z1.relu())
     assert units["active"].tolist() == [*(z1 > 0).sum(0).tolist(), *(z2 > 0).sum(0).tolist()]
     assert units["state"].tolist()[2] == "dead"
+
+
+def train(
+    model: Any, call: Any, sizes: tuple[int, ...], census_every: int | None = 2
+) -> tuple[Any, list[Tensor]]:
+    """History and losses of a training under a Recorder; what is called is `call`."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    generator = torch.Generator().manual_seed(1)
+    losses = []
+    with harness.Recorder(model, optimizer=optimizer, census_every=2) as recorder:
+        for size in sizes:
+            loss = call(torch.randn(size, 6, generator=generator)).square().mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            recorder.step()
+            losses.append(loss.detach())
+    return recorder.history(), losses
+
+
+def compiler_or_skip(backend: str) -> None:
+    if backend == "inductor" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        pytest.skip("inductor needs a C++ compiler, and there is none")
+
+
+BACKENDS = ["eager", "aot_eager", "inductor"]
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["fresh", "compiled before"])
+@pytest.mark.parametrize(
+    ("backend", "dynamic"),
+    [("eager", None), ("eager", True), ("aot_eager", None), ("aot_eager", True), ("inductor", None)],
+)
+def test_under_observation_a_compiled_model_is_the_eager_one_bit_for_bit(
+    backend: str, dynamic: bool | None, warm: bool
+) -> None:
+    """Censuses, losses and parameters; batches of any size, nothing is compiled meanwhile."""
+    compiler_or_skip(backend)
+    torch._dynamo.reset()
+    sizes = (8, 3, 8, 1, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        eager = Net()
+        want, true_losses = train(eager, eager, sizes)
+        torch.manual_seed(0)
+        model = Net()
+        compiled: Any = torch.compile(model, backend=backend, dynamic=dynamic)
+        if warm:
+            with torch.no_grad():
+                compiled(torch.randn(8, 6))
+        got, losses = train(model, compiled, sizes)
+    pd.testing.assert_frame_equal(got, want, check_exact=True)
+    assert all(torch.equal(a, b) for a, b in zip(losses, true_losses, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), eager.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_after_observation_the_compiled_code_runs_again(backend: str) -> None:
+    """No recompilation: what was compiled before is used as it is."""
+    compiler_or_skip(backend)
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model, batch = Net(), torch.randn(8, 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiled: Any = torch.compile(model, backend=backend, fullgraph=True, dynamic=False)
+        before = compiled(batch)
+        frames = dict(counters["frames"])
+        with harness.Recorder(model, census_every=None) as recorder:
+            during = compiled(batch)
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            after = compiled(batch)
+    assert dict(counters["frames"]) == frames
+    assert torch.equal(before, after)
+    assert torch.equal(during, model(batch))
+    torch.testing.assert_close(before, during)
+    assert set(recorder.census()["n"]) == {8}
+
+
+def test_marked_dynamic_batches_are_counted() -> None:
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model = Net()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiled: Any = torch.compile(model, backend="eager", fullgraph=True)
+        for watched in (False, True):
+            recorder = harness.Recorder(model, census_every=None)
+            with recorder if watched else nullcontext():
+                for size in (4, 7, 9):
+                    batch = torch.randn(size, 6)
+                    torch._dynamo.mark_dynamic(batch, 0)
+                    compiled(batch)
+    assert set(recorder.census()["n"]) == {20}
+
+
+def test_an_error_under_observation_gives_the_compiled_code_back() -> None:
+    torch._dynamo.reset()
+    calls = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        calls.append(1)
+        return graph.forward
+
+    model = Net()
+    compiled: Any = torch.compile(model, backend=backend)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(RuntimeError), harness.Recorder(model, census_every=None):
+            compiled(torch.randn(4, 99))
+        assert not calls
+        compiled(torch.randn(4, 6))
+    assert calls
+
+
+def test_recorders_that_leave_in_any_order_give_the_compiled_code_back() -> None:
+    """The last to leave does, and until then compiled models run eagerly."""
+    torch._dynamo.reset()
+    calls = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        calls.append(1)
+        return graph.forward
+
+    model = Net()
+    compiled: Any = torch.compile(model, backend=backend)
+    first, second = harness.Recorder(model, census_every=None), harness.Recorder(model, census_every=None)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            first.__enter__()
+            second.__enter__()
+            compiled(torch.randn(3, 6))
+            first.__exit__(None, None, None)
+            compiled(torch.randn(4, 6))
+            assert not calls
+            second.__exit__(None, None, None)
+            compiled(torch.randn(5, 6))
+            assert calls
+        assert set(second.census()["n"]) == {7}
+    finally:
+        first.detach()
+        second.detach()

@@ -3,118 +3,36 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
-from oracle import COLUMNS, assert_same_census, true_scan, true_training
 from torch import nn
-from zoo import CASES, Case
 
 import harness
-
-
-def model_of(case: Case) -> Any:
-    torch.manual_seed(0)
-    return case.make()
-
-
-def optimizer_of(case: Case, model: nn.Module) -> torch.optim.Optimizer | None:
-    return torch.optim.SGD(model.parameters(), lr=0.05) if case.train else None
-
-
-def live(case: Case, model: nn.Module, census_every: int) -> tuple[harness.Recorder, pd.DataFrame]:
-    optimizer = optimizer_of(case, model)
-    recorder = harness.Recorder(model, optimizer=optimizer, census_every=census_every, **case.recorder)
-    with recorder:
-        for i, x in enumerate(case.batches()):
-            output = model(x)
-            if optimizer is not None:
-                case.loss(output).backward()
-            if (i + 1) % case.accumulate:
-                continue
-            if optimizer is not None:
-                optimizer.step()
-                optimizer.zero_grad()
-            recorder.step()
-    return recorder, recorder.history()
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_live(name: str) -> None:
-    case = CASES[name]
-    model = model_of(case)
-    twin = copy.deepcopy(model)
-    torch.manual_seed(1)
-    with warnings.catch_warnings():
-        if not case.quiet:
-            warnings.simplefilter("ignore")
-        recorder, history = live(case, model, census_every=2)
-    torch.manual_seed(1)
-    true = true_training(
-        twin,
-        case.reference,
-        case.sites,
-        optimizer_of(case, twin),
-        case.batches(),
-        case.loss,
-        census_every=2,
-        accumulate=case.accumulate,
-    )
-    assert list(history.columns) == COLUMNS
-    assert set(history.evidence) == {"stream"}
-    assert_same_census(history, true)
-    for site in case.sites:
-        found = history[(history.site == site.name) & (history.state == "dead")]
-        for _, census in found.groupby("step"):
-            assert site.dead <= set(census.unit)
-    for (key, a), b in zip(model.state_dict().items(), twin.state_dict().values(), strict=True):
-        assert torch.equal(a, b), f"training differs: {key}"
-    known = {site.name: site for site in recorder.sites}
-    for site in case.sites:
-        assert known[site.name].size == site.size
-        assert known[site.name].producer == site.producer
-    assert [site.name for site in recorder.sites if site.size >= 0] == [
-        s.name for s in case.sites if s.size >= 0
-    ]
+from harness.selftest.cases import CASES
+from harness.selftest.checks import CHECKS, built, checks_of, watched_training
+from harness.selftest.compare import assert_same_census
+from harness.selftest.truth import true_scan
 
 
 @pytest.mark.parametrize(
-    ("name", "with_loss"),
+    ("name", "check"),
     [
-        pytest.param(name, with_loss, id=f"{name}-{'loss' if with_loss else 'forward'}")
+        pytest.param(name, check, id=f"{name}-{check}")
         for name, case in CASES.items()
-        for with_loss in ([False, True] if case.train else [False])
+        for check in checks_of(case)
     ],
 )
-def test_scan(name: str, with_loss: bool) -> None:
-    case = CASES[name]
-    model = model_of(case)
-    twin = copy.deepcopy(model)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="None of the inputs have requires_grad")
-        if not case.quiet:
-            warnings.simplefilter("ignore")
-        loss = (lambda output, batch: case.loss(output)) if with_loss else None
-        report = harness.scan(model, case.batches(), loss=loss, **case.recorder)
-    true = true_scan(twin, case.reference, case.sites, case.batches(), case.loss if with_loss else None)
-    true["step"] = report.units.step.to_numpy()[0]
-    assert_same_census(report.units, true, skip=["grad_norm"])
-    observed = true[true.n > 0]
-    assert report.dead_fraction == pytest.approx((observed.state == "dead").mean(), abs=1e-12)
-    if not with_loss:
-        assert report.units.grad_rms.isna().all()
-        assert report.units.grad_norm.isna().all()
-        assert "starved" not in set(report.units.state)
+def test_known_truth(name: str, check: str) -> None:
+    assert CHECKS[check](CASES[name], "cpu") == []
 
 
 @pytest.mark.parametrize("name", ["mlp", "encoder", "conv batchnorm dropout", "resnet"])
 @pytest.mark.parametrize("observe", ["eval", "all"])
 def test_evaluation_passes(name: str, observe: str) -> None:
     case = CASES[name]
-    model = model_of(case).eval()
+    model = built(case).eval()
     twin = copy.deepcopy(model)
     with harness.Recorder(model, census_every=None, observe=observe) as recorder, torch.no_grad():
         for x in case.batches():
@@ -140,7 +58,7 @@ def test_one_position_is_alive() -> None:
 
 def test_starved_units_are_named() -> None:
     case = CASES["starved"]
-    _, history = live(case, model_of(case), census_every=5)
+    history = watched_training(case, built(case), census_every=5).history()
     first = history[history.site == "1"].set_index("unit")
     assert set(first.drop(index=[2, 7]).state) == {"starved"}
     assert set(first.loc[[2, 7]].state) == {"dead"}
@@ -149,7 +67,7 @@ def test_starved_units_are_named() -> None:
 def test_wrapped_names() -> None:
     """Prefixes of wrappers are no part of a name."""
     case = CASES["shared relu"]
-    model = model_of(case)
+    model = built(case)
     wrapped = nn.DataParallel(model)
     assert set(harness.scan(wrapped, case.batches()).units.site) == {"relu", "relu#1", "relu#2"}
 

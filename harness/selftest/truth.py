@@ -1,9 +1,7 @@
 """Slow truth: what a census must say, from explicit pre-activations and Python loops.
 
-Nothing of `harness` is used. A model under test calls `keep(site, z)` on each pre-activation; here `keep`
+Nothing of the hooks is used. A model under test calls `keep(site, z)` on each pre-activation; here `keep`
 stores the tensor and hands on a copy, so that in-place activations do no harm.
-
-Semantics: DESIGN.md §4b.
 """
 
 from __future__ import annotations
@@ -40,11 +38,14 @@ class TrueSite:
     """A site as its model's author knows it.
 
     Attributes:
-        name: as DESIGN.md §4 names it.
+        name: of the module called, `#1` … for later calls, `:relu` for a function.
         axis: of the units.
         producer: nearest module with per-unit parameters, None for a sum.
         function: the activation; its gate is found by differentiating it. None: ReLU, open iff z > 0.
         size: number of units; -1: cannot be seen.
+        dead: units that are dead in every census, by construction.
+        alive: units that are dead in none.
+        transposed: the second axis of the producer's weight holds the units.
     """
 
     name: str
@@ -53,6 +54,7 @@ class TrueSite:
     function: Callable[[Tensor], Tensor] | None = None
     size: int = -1
     dead: frozenset[int] = frozenset()
+    alive: frozenset[int] = frozenset()
     transposed: bool = False
 
 
@@ -95,8 +97,8 @@ def open_gates(site: TrueSite, z: np.ndarray, eps: float = 1e-6) -> np.ndarray:
 
 
 def by_unit(site: TrueSite, z: Tensor) -> np.ndarray:
-    """z as (inputs, units) in float64."""
-    moved = np.moveaxis(z.detach().to(torch.float64).cpu().numpy(), site.axis, -1)
+    """Z as (inputs, units) in float64."""
+    moved = np.moveaxis(z.detach().cpu().to(torch.float64).numpy(), site.axis, -1)
     return moved.reshape(-1, moved.shape[-1]) if moved.size else np.zeros((0, moved.shape[-1]))
 
 
@@ -238,11 +240,12 @@ def unit_norms(producer: nn.Module, transposed: bool = False) -> list[float]:
         parameter = getattr(producer, name, None)
         if parameter is None:
             continue
+        blocks = getattr(producer, "groups", 1) if transposed else 1
         if parameter.grad is None:
-            return [NAN] * getattr(producer, "weight").shape[1 if transposed else 0]  # noqa: B009
-        gradient = parameter.grad.detach().to(torch.float64).numpy()
-        if transposed and name == "weight":
-            gradient = np.swapaxes(gradient, 0, 1)
+            return [NAN] * (getattr(producer, "weight").shape[1 if transposed else 0] * blocks)  # noqa: B009
+        gradient = parameter.grad.detach().cpu().to(torch.float64).numpy()
+        if transposed and name == "weight":  # (inputs, units of a group, …): each group has inputs of its own
+            gradient = np.concatenate([np.swapaxes(g, 0, 1) for g in np.split(gradient, blocks)])
         found.append(gradient.reshape(len(gradient), -1))
     return [
         math.sqrt(sum(math.fsum(v * v for v in g[u].tolist()) for g in found)) for u in range(len(found[0]))
@@ -297,40 +300,3 @@ def true_scan(
         if loss is not None:
             truth.backward(loss(output), kept)
     return truth.census()
-
-
-EXACT = ["n", "active", "non_finite", "state", "silent_for"]
-
-
-def assert_same_census(actual: pd.DataFrame, true: pd.DataFrame, *, skip: Iterable[str] = ()) -> None:
-    """Counts, states and silences exactly; the rest to 1e-5 of the unit's scale."""
-    skip = set(skip)
-    key = ["step", "site", "unit"]
-    got = actual.sort_values(key, kind="stable").reset_index(drop=True)
-    want = true.sort_values(key, kind="stable").reset_index(drop=True)
-    rows = [table[key].astype(object).to_numpy().tolist() for table in (got, want)]
-    sizes = [table.groupby(["step", "site"]).unit.count() for table in (got, want)]
-    assert rows[0] == rows[1], f"rows differ:\n{sizes[0]}\n{sizes[1]}"
-    observed = (want["n"] > 0).to_numpy()
-    for column in EXACT:
-        if column in skip:
-            continue
-        a, b = got[column].to_numpy(), want[column].to_numpy()
-        if column == "silent_for":
-            a, b = a[observed], b[observed]
-        assert [*a] == [*b], f"{column}:\n{_difference(got, want, column)}"
-    scale = want["mean"].abs() + want["std"]
-    for column in ("rate", "rate_upper", "mean", "std", "max", "grad_rms", "grad_norm"):
-        if column in skip:
-            continue
-        a, b = got[column].to_numpy(dtype=float), want[column].to_numpy(dtype=float)
-        atol = 1e-6 * np.nan_to_num(scale.to_numpy(dtype=float)) if column in ("mean", "std") else 1e-12
-        near = np.abs(a - b) <= atol + 1e-5 * np.abs(b)
-        same = near | (np.isnan(a) & np.isnan(b)) | (a == b)
-        assert same.all(), f"{column}:\n{_difference(got, want, column, same)}"
-
-
-def _difference(got: pd.DataFrame, want: pd.DataFrame, column: str, same: np.ndarray | None = None) -> str:
-    table = want[["step", "site", "unit"]].assign(got=got[column], want=want[column])
-    different = ~same if same is not None else (table.got != table.want).to_numpy()
-    return table[different].head(12).to_string()

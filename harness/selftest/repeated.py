@@ -1,0 +1,191 @@
+"""Weights and blocks that come back: nested, tied, recursive, concatenated, split."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.selftest.case import Case, dead, kill, normal
+from harness.selftest.truth import Keep, TrueSite, through
+
+
+class Inner(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act = nn.Linear(6, 6), nn.ReLU()
+        kill(self.fc, 1)
+
+    def forward(self, x: Tensor, keep: Keep = through, name: str = "") -> Tensor:
+        return self.act(keep(name, self.fc(x)))
+
+
+class Outer(nn.Module):
+    """Its own layer, then the activation of a block that others own too, then that block."""
+
+    def __init__(self, inner: Inner) -> None:
+        super().__init__()
+        self.inner, self.fc = inner, nn.Linear(6, 6)
+
+    def forward(self, x: Tensor, keep: Keep = through, name: str = "") -> Tensor:
+        x = self.inner.act(keep(name, self.fc(x)))
+        return self.inner(x, keep, "a.inner.act#1") if keep is not through else self.inner(x)
+
+
+class Nested(nn.Module):
+    """One inner block inside two outer ones: its units are met twice in a forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        inner = Inner()
+        self.a, self.b, self.head = Outer(inner), Outer(inner), nn.Linear(6, 2)
+        kill(self.a.fc, 0)
+        kill(self.b.fc, 2, 5)
+
+    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
+        x = self.a(x, keep, "a.inner.act") if keep is not through else self.a(x)
+        x = self.b(x, keep, "a.inner.act#2") if keep is not through else self.b(x)
+        return self.head(x)
+
+
+class Tied(nn.Module):
+    """Two layers with one weight and biases of their own are different units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.act, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2)
+        self.two.weight = self.one.weight
+        with torch.no_grad():
+            self.one.bias[1] = -100.0
+            self.two.bias[2] = -100.0
+
+    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
+        x = self.act(keep("act", self.one(x)))
+        return self.head(self.act(keep("act#1", self.two(x))))
+
+
+class Borrowed(nn.Module):
+    """A layer that is never called itself: its parameters are used by a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.head = nn.Linear(6, 5), nn.Linear(5, 2)
+        kill(self.fc, 3)
+
+    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
+        return self.head(F.relu(keep(":relu", F.linear(x, self.fc.weight, self.fc.bias))))
+
+
+class Recursive(nn.Module):
+    """The root calls itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act, self.head = nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2)
+        kill(self.fc, 4)
+
+    def forward(self, x: Tensor, keep: Keep = through, depth: int = 3) -> Tensor:
+        x = self.act(keep("act", self.fc(x)))
+        return self(x, keep, depth - 1) if depth > 1 else self.head(x)
+
+
+class Tree(nn.Module):
+    """A part calls itself on halves of its input, as often as the input asks for."""
+
+    class Node(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.act = nn.Linear(6, 6), nn.ReLU()
+            kill(self.fc, 2)
+
+        def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
+            if x.shape[1] > 1:
+                left, right = x.chunk(2, 1)
+                x = self(left, keep) + self(right, keep)
+            return self.act(keep("node.act", self.fc(x)))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.node, self.head = Tree.Node(), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
+        return self.head(self.node(x, keep)[:, 0])
+
+
+class Loop(nn.Module):
+    """A ModuleList walked through with one function: a site per layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers, self.head = nn.ModuleList(nn.Linear(6, 6) for _ in range(4)), nn.Linear(6, 2)
+        for i, layer in enumerate(self.layers):
+            kill(layer, i)
+
+    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
+        for i, layer in enumerate(self.layers):
+            x = F.relu(keep(f":relu#{i}" if i else ":relu", layer(x)))
+        return self.head(x)
+
+
+class Dense(nn.Module):
+    """The units of two layers side by side have no layer of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.act, self.head = nn.Linear(6, 4), nn.Linear(6, 3), nn.ReLU(), nn.Linear(7, 2)
+        kill(self.a, 1)
+        kill(self.b, 2)
+
+    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
+        return self.head(self.act(keep("act", torch.cat([self.a(x), self.b(x)], -1))))
+
+
+class Gated(nn.Module):
+    """One half of a layer's units goes through the activation, the other past it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.head = nn.Linear(6, 8), nn.Linear(4, 2)
+        kill(self.fc, 1)
+
+    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
+        gate, value = self.fc(x).chunk(2, -1)
+        return self.head(F.relu(keep(":relu", gate)) * value)
+
+
+CASES: dict[str, Case] = {
+    "nested shared blocks": Case(
+        Nested,
+        normal(16, 6),
+        (
+            TrueSite("a.inner.act", producer="a.fc", size=6, dead=dead(0)),
+            TrueSite("a.inner.act#1", producer="a.inner.fc", size=6, dead=dead(1)),
+            TrueSite("a.inner.act#2", producer="b.fc", size=6, dead=dead(2, 5)),
+        ),
+    ),
+    "tied weights": Case(
+        Tied,
+        normal(16, 6),
+        (
+            TrueSite("act", producer="one", size=6, dead=dead(1)),
+            TrueSite("act#1", producer="two", size=6, dead=dead(2)),
+        ),
+    ),
+    "borrowed weights": Case(
+        Borrowed, normal(16, 6), (TrueSite(":relu", producer="fc", size=5, dead=dead(3)),)
+    ),
+    "recursive root": Case(Recursive, normal(8, 6), (TrueSite("act", producer="fc", size=6, dead=dead(4)),)),
+    "recursive part": Case(
+        Tree, normal(5, 4, 6), (TrueSite("node.act", producer="node.fc", size=6, dead=dead(2)),)
+    ),
+    "module list in a loop": Case(
+        Loop,
+        normal(16, 6),
+        tuple(
+            TrueSite(f":relu#{i}" if i else ":relu", producer=f"layers.{i}", size=6, dead=dead(i))
+            for i in range(4)
+        ),
+    ),
+    "concatenation": Case(Dense, normal(16, 6), (TrueSite("act", size=7, dead=dead(1, 6)),)),
+    "half of a layer": Case(Gated, normal(16, 6), (TrueSite(":relu", size=4, dead=dead(1)),)),
+}
