@@ -153,6 +153,28 @@ def histograms(model: nn.Module, optimizer: Any):
         yield lambda: None
 
 
+def _nothing(_: Tensor) -> None:
+    return None
+
+
+@contextmanager
+def reading(model: nn.Module, optimizer: Any):
+    """No statistics: `x.sum()` of every pre-activation and gradient, the least that seeing them costs."""
+
+    def hook(name: str) -> Callable[..., None]:
+        def record(module: nn.Module, args: Any, out: Tensor) -> None:
+            args[0].detach().sum()
+            args[0].register_hook(lambda gradient: _nothing(gradient.sum()))
+
+        return record
+
+    for module in model.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    with forward_hooks(model, hook):
+        yield lambda: None
+
+
 @contextmanager
 def recorder(model: nn.Module, optimizer: Any):
     """harness.Recorder, defaults."""
@@ -163,6 +185,7 @@ def recorder(model: nn.Module, optimizer: Any):
 VARIANTS: dict[str, Callable[..., Any]] = {
     "bare": lambda model, optimizer: nullcontext(lambda: None),
     "Recorder": recorder,
+    "one read": reading,
     "zero share": zero_share,
     "sums + backward hook": per_unit_sums,
     "histograms": histograms,

@@ -79,7 +79,7 @@ class Projected(nn.Module):
         return self.head(self.relu(keep("relu", self.attention(x, x, x, need_weights=False)[0])))
 
 
-TOKENS = normal(3, 4, 8, batches=3)
+TOKENS = normal(3, 4, 8)
 CASES: dict[str, Case] = {
     "encoder": Case(Encoder, TOKENS, encoder_sites(), encoder_reference),
     "encoder norm first": Case(lambda: Encoder(norm_first=True), TOKENS, encoder_sites(), encoder_reference),

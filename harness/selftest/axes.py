@@ -73,7 +73,7 @@ def norm_mlp_site(producer: str) -> tuple[TrueSite, ...]:
     return (TrueSite("relu", producer=producer, size=8, dead=dead(1, 6)),)
 
 
-IMAGES = normal(4, 2, 8, 8, batches=3)
+IMAGES = normal(4, 2, 8, 8)
 
 
 CASES: dict[str, Case] = {

@@ -18,7 +18,7 @@ def sum_of_squares(output: Tensor) -> Tensor:
     return (output - 0.3).square().sum() / 16
 
 
-def normal(*shape: int, batches: int = 5) -> Callable[[], list[Tensor]]:
+def normal(*shape: int, batches: int = 8) -> Callable[[], list[Tensor]]:
     """Batches of Gaussian inputs."""
 
     def make() -> list[Tensor]:

@@ -71,9 +71,7 @@ def case(
         dead=dead(1, 4),
         transposed=transposed,
     )
-    return Case(
-        lambda: Convolved(make(), None if norm is None else norm()), normal(*shape, batches=3), (site,)
-    )
+    return Case(lambda: Convolved(make(), None if norm is None else norm()), normal(*shape), (site,))
 
 
 CASES: dict[str, Case] = {

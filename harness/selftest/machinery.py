@@ -108,7 +108,7 @@ CASES: dict[str, Case] = {
     ),
     "lazy conv": Case(
         lazy_images,
-        normal(4, 2, 6, 6, batches=3),
+        normal(4, 2, 6, 6),
         (TrueSite("2", axis=1, producer="1", size=5),),
         sequential({2: "2"}),
     ),

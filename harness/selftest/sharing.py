@@ -213,7 +213,7 @@ CASES: dict[str, Case] = {
     "basic block": Case(BasicBlock, normal(3, 4, 5, 5), block_sites("relu")),
     "resnet": Case(
         ResNet,
-        normal(4, 2, 8, 8, batches=3),
+        normal(4, 2, 8, 8),
         (
             TrueSite("relu", axis=1, producer="bn", size=4),
             *block_sites("layer.0.relu", "layer.0."),
