@@ -223,7 +223,7 @@ def channel_scale(x: Tensor, divisor: float, *, standardise: bool) -> tuple[Tens
 def turned(centre: Tensor, spread: Tensor, options: Data, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """A scale with which (stored - centre) / spread is also negated and shifted, as `options` ask.
 
-    Subtracting first keeps the digits of inputs whose mean is far from 0, which scale · x + offset would lose.
+    Subtracting first keeps the digits of inputs whose mean is far from 0; scale · x + offset would lose them.
     """
     if options.negate:
         spread = -spread

@@ -111,7 +111,7 @@ class CohortData:
         return x.expand(members, -1, -1), y
 
     def test_batches(self, batch_size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
-        """The held-out inputs in their stored order: x (K, n, F), one memory where all see the same; y (n,)."""
+        """The held-out inputs in their stored order: x (K, n, F), one memory if all see the same; y (n,)."""
         for x, y in zip(self._x_test.split(batch_size), self._y_test.split(batch_size), strict=True):
             yield self._for_all(x), y
 

@@ -27,7 +27,7 @@ from harness.training.stacked.network import StackedMLP, cross_entropy
 from harness.training.stacked.optimizers import Optimizer, learning_rates
 from harness.training.stacked.parameters import Parameter
 from harness.training.stacked.recording import Recording
-from harness.training.stacked.results import leave_checkpoints
+from harness.training.stacked.results import leave_networks
 
 
 def train_cohort(
@@ -86,7 +86,7 @@ def _train(
             cohort.restore(kept)
         with DeferredInterrupts() as interrupts:
             cohort.train(interrupts)
-        leave_checkpoints(cohort.stacked, folders, cohort.members, cohort.parameters, cohort.buffers, ledger)
+        leave_networks([folders[k] for k in cohort.members], cohort.parameters, cohort.buffers)
         ledger.finish()
         checkpoint.remove(keep)
         return cohort.endings
@@ -112,6 +112,8 @@ class _Cohort:
         self.members = order(specs)
         ledger.members = self.members
         self.step = 0
+        self.parameters: list[Parameter] = []
+        self.buffers: dict[str, torch.Tensor] = {}
         self.found: list[Ending | None] = [None] * len(specs)
         self.patience = min(spec.train.checkpoint_seconds for spec in specs)
         self.sites = sites(specs[0], data) if specs[0].record.enabled else ()

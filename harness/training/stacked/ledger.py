@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,8 @@ import pyarrow as pa
 from harness.store.folder import RunFolder
 from harness.store.schema import STEPS
 from harness.training.journal import Journal
+
+WRITERS = 16  # files that wait for the disk at once
 
 
 class Ledger:
@@ -83,8 +86,9 @@ class Ledger:
 
     def finish(self) -> None:
         """Turn the streams into Parquet files."""
-        for journal in self._journals:
-            journal.finish()
+        with ThreadPoolExecutor(WRITERS) as pool:  # most of it is waiting for the disk
+            for _ in pool.map(Journal.finish, self._journals):
+                pass
 
     def close(self) -> None:
         """Leave the streams, to be continued."""

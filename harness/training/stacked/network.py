@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.config.schema import Activation, Mlp, Norm, Skip
-from harness.training.stacked.layers import Activations, BatchNorm, LayerNorm, Linear
+from harness.training.stacked.layers import Activations, BatchNorm, Head, LayerNorm, Linear
 from harness.training.stacked.parameters import Parameter
 
 Seen = Callable[[int, Tensor], None]  # (number of the activation, its input or ∂L/∂input (K, B, F))
@@ -85,10 +85,10 @@ class StackedMLP:
         self.stem = None if config.skip is Skip.none else Linear(named, "stem")
         names = [f"layers.{k}" for k in range(config.depth)]
         self.blocks = [_Block(config, activations, named, buffers, name) for name in names]
-        self.head = Linear(named, "head")
+        self.head = Head(named, "head")
 
     def forward(self, x: Tensor, seen: Seen | None = None, *, training: bool = True) -> Tensor:
-        """Logits (K, B, C) of inputs (K, B, F); `seen` is shown every pre-activation."""
+        """Logits (K, C, B) of inputs (K, B, F); `seen` is shown every pre-activation."""
         if self.stem is not None:
             x = self.stem.forward(x, training=training)
         for number, block in enumerate(self.blocks):
@@ -97,7 +97,7 @@ class StackedMLP:
 
     def backward(self, dlogits: Tensor, seen: Seen | None = None) -> None:
         """Every parameter's gradient; `seen` is shown ∂L/∂z of every activation, the last first."""
-        dx = self.head.backward(dlogits)
+        dx: Tensor | None = self.head.backward(dlogits)
         for number in range(len(self.blocks) - 1, -1, -1):
             assert dx is not None
             first = number == 0 and self.stem is None
@@ -110,22 +110,26 @@ def cross_entropy(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean loss of each member, its accuracy, and ∂loss/∂logits.
 
     Args:
-        logits: (K, B, C).
+        logits: (K, C, B).
         y: (K, B) int64.
 
     Returns:
-        loss (K,), accuracy (K,) float32 and gradient (K, B, C).
+        loss (K,), accuracy (K,) float32 and gradient (K, C, B).
 
     Example:
-        >>> loss, accuracy, gradient = cross_entropy(torch.zeros(1, 2, 4), torch.tensor([[0, 1]]))
-        >>> loss, accuracy, gradient[0, 0]
+        >>> loss, accuracy, gradient = cross_entropy(torch.zeros(1, 4, 2), torch.tensor([[0, 1]]))
+        >>> loss, accuracy, gradient[0, :, 0]
         (tensor([1.3863]), tensor([0.5000]), tensor([-0.3750,  0.1250,  0.1250,  0.1250]))
     """
-    n = logits.shape[1]
-    log_p = torch.log_softmax(logits, -1)
-    true = y.unsqueeze(-1)
-    loss = log_p.gather(-1, true).squeeze(-1).sum(1).div_(-n)
-    accuracy = (logits.argmax(-1) == y).sum(1).float().div_(n)
+    n = y.shape[1]
+    losses, hits, log_p = losses_and_hits(logits, y)
     gradient = log_p.exp_().div_(n)
-    gradient.scatter_add_(-1, true, gradient.new_full((1, 1, 1), -1 / n).expand(true.shape))
-    return loss, accuracy, gradient
+    gradient.scatter_add_(1, y.unsqueeze(1), gradient.new_full((1, 1, 1), -1 / n).expand(len(y), 1, n))
+    return losses.div_(n), hits.float().div_(n), gradient
+
+
+def losses_and_hits(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums over the inputs (K,) of loss and of right answers, and log p (K, C, B)."""
+    log_p = torch.log_softmax(logits, 1)
+    losses = log_p.gather(1, y.unsqueeze(1)).squeeze(1).sum(1).neg_()
+    return losses, (logits.max(1).indices == y).sum(1), log_p

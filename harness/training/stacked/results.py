@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.config import RunSpec
 from harness.store.files import whole
 from harness.store.folder import RunFolder
 from harness.training.checkpoint import NAME
-from harness.training.stacked.ledger import Ledger
+from harness.training.stacked.ledger import WRITERS
 from harness.training.stacked.parameters import Parameter
 
 
-def leave_checkpoints(
-    specs: Sequence[RunSpec],
-    folders: Sequence[RunFolder],
-    members: Sequence[int],
-    parameters: Sequence[Parameter],
-    buffers: dict[str, Tensor],
-    ledger: Ledger,
+def leave_networks(
+    folders: Sequence[RunFolder], parameters: Sequence[Parameter], buffers: dict[str, Tensor]
 ) -> None:
-    """Write the trained network of every member that has not diverged."""
-    for place, member in enumerate(members):
+    """Write the trained network of every member that is left.
+
+    Only the entry `model` of an ordinary run's checkpoint is there: these runs have ended, and a cohort is
+    continued as a whole.
+
+    Args:
+        folders: of the members, in the order of the stack.
+        parameters: of the stack.
+        buffers: of the stack.
+    """
+
+    def leave(place: int) -> None:
         model: dict[str, Any] = {
             p.name: p.value[place - p.members.start].clone() for p in parameters if place in p.members
         }
         model |= {name: buffer[place].clone() for name, buffer in buffers.items()}
-        content = {"model": model}
-        with whole(folders[member].path / NAME) as part:
-            torch.save(content, part)
+        with whole(folders[place].path / NAME) as part:
+            torch.save({"model": model}, part)
+
+    with ThreadPoolExecutor(WRITERS) as pool:  # most of it is waiting for the disk
+        for _ in pool.map(leave, range(len(folders))):
+            pass

@@ -6,6 +6,7 @@ Legend: K members, A inputs, F units of a site, S sites, U units of all sites.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -137,7 +138,7 @@ def _runs(bounds: Sequence[np.ndarray | None]) -> list[tuple[slice, np.ndarray |
     forms = [None if b is None else b.shape for b in bounds]
     cuts = [0, *(k for k in range(1, len(forms)) if forms[k] != forms[k - 1]), len(forms)]
     found = []
-    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, stop in pairwise(cuts):
         given = [b for b in bounds[start:stop] if b is not None]
         found.append((slice(start, stop), np.stack(given) if given else None))
     return found
