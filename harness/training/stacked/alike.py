@@ -8,6 +8,7 @@ import torch
 
 from harness.config import RunSpec, to_mapping
 from harness.config import schema as s
+from harness.store.folder import RunFolder
 from harness.training.models import widening
 
 #: Keys in which the members of a stack may differ (or that decide nothing in it).
@@ -51,8 +52,6 @@ def refusal(spec: RunSpec) -> str:
         return "crops and flips are not stacked"
     if spec.device is s.Device.cuda or (spec.device is s.Device.auto and torch.cuda.is_available()):
         return "stacks are trained on the CPU"
-    if isinstance(spec.optim, s.Momentum) and spec.optim.nesterov and not spec.optim.momentum:
-        return "Nesterov's method needs a momentum"  # the run fails alone, as it would by itself
     return ""
 
 
@@ -76,10 +75,12 @@ def alike(spec: RunSpec) -> str:
     return repr(shared)
 
 
-def check(specs: Sequence[RunSpec]) -> None:
+def check(specs: Sequence[RunSpec], folders: Sequence[RunFolder]) -> None:
     """Raise ValueError where runs cannot be trained as one stack."""
     if not specs:
         raise ValueError("expected at least one run")
+    if len({folder.path for folder in folders}) != len(specs):
+        raise ValueError("expected each run once, with a folder of its own")
     for spec in specs:
         if refusal(spec):
             raise ValueError(refusal(spec))

@@ -52,7 +52,7 @@ def train_cohort(
         ConfigError: the network cannot read the data, or similar.
         KeyboardInterrupt: between two steps, after a checkpoint has been written.
     """
-    check(specs)
+    check(specs, folders)
     threads = torch.get_num_threads()
     torch.set_num_threads(specs[0].train.threads or 1)
     try:
@@ -255,7 +255,6 @@ class _Cohort:
         self.ledger.keep(places)
         self.members = self.ledger.members
         state = None if self.recording is None else self.recording.state()
-        norms = None if self.recording is None else self.recording.norms[places]
         self.data.keep(places)
         if places:
             rows = torch.tensor(places)
@@ -263,6 +262,5 @@ class _Cohort:
             self._assemble(parameters, {name: buffer[rows] for name, buffer in self.buffers.items()})
             if self.recording is not None and state is not None:
                 self.recording.load(state, places)
-                self.recording.norms = norms
         else:
             self.parameters, self.buffers, self.recording = [], {}, None

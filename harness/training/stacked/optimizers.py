@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ class Optimizer:
         rows = [[spec.optim.weight_decay for spec in specs]]
         if self._adam:
             names += ["beta1", "beta2"]
-            rows += [[spec.optim.betas[k] for spec in specs] for k in (0, 1)]
+            rows += [[_betas(spec)[k] for spec in specs] for k in (0, 1)]
         if self._momentum:
             names += ["momentum", "nesterov"]
             rows += [[float(getattr(spec.optim, name)) for spec in specs] for name in names[1:]]
@@ -61,7 +62,7 @@ class Optimizer:
             if len(p.moments) != wanted:
                 p.moments = [torch.zeros_like(p.value) for _ in range(wanted)]
         self._ones = np.ones(len(specs))
-        self._flat = [
+        self._flat: list[tuple[int, int, list[Any]]] = [
             (p.members.start, p.members.stop, [_flat(t) for t in (p.value, p.grad, *p.moments)])
             for p in parameters
         ]
@@ -92,6 +93,11 @@ class Optimizer:
                 updates.momentum(*arrays, scale, rate, decay, *own, step == 1)
             else:
                 updates.sgd(*arrays, scale, rate, decay)
+
+
+def _betas(spec: RunSpec) -> list[float]:
+    assert isinstance(spec.optim, s.Adam)
+    return spec.optim.betas
 
 
 def _flat(tensor: torch.Tensor) -> np.ndarray:

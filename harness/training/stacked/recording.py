@@ -50,7 +50,7 @@ class Recording:
             [named[name] for name in (f"{site.producer}.weight", f"{site.producer}.bias") if name in named]
             for site in sites
         ]
-        self.norms = np.full((self._members, len(self._layout.units)), np.nan)
+        self._norms = np.full((self._members, len(self._layout.units)), np.nan)
         self._dead: np.ndarray | None = None  # (K, U), of the last census
 
     @property
@@ -77,7 +77,7 @@ class Recording:
             for p in parameters:
                 squares += p.grad.double().square().view(self._members, site.size, -1).sum(2)
             parts.append(squares)
-        self.norms = torch.cat(parts, 1).sqrt().numpy() * scales[:, None]
+        self._norms = torch.cat(parts, 1).sqrt().numpy() * scales[:, None]
 
     def before(self, data: CohortData) -> pa.RecordBatch | None:
         """The census of the probe before the first step."""
@@ -90,7 +90,7 @@ class Recording:
     def census(self, step: int, data: CohortData) -> tuple[pa.RecordBatch, list[Change]]:
         """Close the window: the rows of all members, and what changed in them."""
         columns = self._stream.close()
-        columns["grad_norm"] = self.norms
+        columns["grad_norm"] = self._norms
         self._verdicts.add(columns)
         parts = [("stream", columns)]
         if self._probing:
@@ -103,14 +103,17 @@ class Recording:
     def state(self) -> dict[str, Any]:
         """Tensors and plain values."""
         dead = None if self._dead is None else torch.from_numpy(self._dead)
-        return {"stream": self._stream.state(), "probe": self._probe.state(), "dead": dead}
+        norms = torch.from_numpy(self._norms)
+        return {"stream": self._stream.state(), "probe": self._probe.state(), "dead": dead, "norms": norms}
 
     def load(self, state: dict[str, Any], places: Sequence[int] | None = None) -> None:
         """Continue what `state` returned, or the members at some places of it."""
         self._stream.load(state["stream"], places)
         self._probe.load(state["probe"], places)
+        rows: Any = slice(None) if places is None else list(places)
         dead = state["dead"]
-        self._dead = None if dead is None else dead.numpy()[slice(None) if places is None else list(places)]
+        self._dead = None if dead is None else dead.numpy()[rows]
+        self._norms = state["norms"].numpy()[rows]
 
     def _pass(self, data: CohortData) -> dict[str, np.ndarray]:
         for x in data.probe_batches():

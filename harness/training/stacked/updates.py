@@ -6,10 +6,12 @@ first, as torch does. Legend: M members, P numbers each; `scale` is what clippin
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba as nb
 import numpy as np
 
-compiled = nb.njit(nogil=True, cache=True, error_model="numpy")
+compiled: Any = nb.njit(nogil=True, cache=True, error_model="numpy")
 
 
 @compiled
