@@ -120,7 +120,13 @@ def test_who_diverges_leaves_the_others_alone(norm: str, tmp_path: Path) -> None
     """The others are, to the last bit, those of a cohort in which nobody diverges."""
     shared = ["optim=sgd", f"model.norm={norm}", "record.early=true"]
     sound = [[f"seed={k}", f"activation={('relu', 'elu')[k % 2]}"] for k in range(4)]
-    late = ["optim.lr=1e-3", "schedule=step", "schedule.every=1", "schedule.gamma=10", "activation=silu"]
+    late = [
+        "optim.lr=1e-3",
+        "schedule=step",
+        "schedule.every=1",
+        "schedule.gamma=10",
+        "activation=leaky_relu",
+    ]
     members = [EXPLODING, *sound[:2], [*EXPLODING, "seed=5"], *sound[2:], late]
     alone, mixed = made(tmp_path / "alone", sound, shared), made(tmp_path / "mixed", members, shared)
     single = made(tmp_path / "single", [members[0], members[3], late], shared)

@@ -77,6 +77,11 @@ class CohortData:
         self._rows = self._y = torch.empty(0)
         self._buffer: Tensor | None = None
 
+    @property
+    def members(self) -> int:
+        """K."""
+        return len(self._seeds)
+
     def keep(self, places: Sequence[int]) -> None:
         """Go on with the members at these places alone."""
         self._seeds = [self._seeds[k] for k in places]
@@ -98,7 +103,7 @@ class CohortData:
             self._begin(epoch)
         at = slice(within * self.batch_size, (within + 1) * self.batch_size)
         rows = self._rows[:, at].reshape(-1)
-        members, y = len(self._seeds), self._y[:, at]
+        y = self._y[:, at]
         if self._table is not None:
             if self._buffer is None:
                 self._buffer = self._table.new_empty(len(rows), self._table.shape[1])
@@ -108,7 +113,7 @@ class CohortData:
             views = self._view[: len(raw)]  # one view, where all share one batch
             x = torch.cat([self._see(part, v) for part, v in zip(raw, views, strict=True)])
         x = x.view(len(self._rows), self.batch_size, -1)
-        return x.expand(members, -1, -1), y
+        return x.expand(self.members, -1, -1), y
 
     def test_batches(self, batch_size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
         """The held-out inputs in their stored order: x (K, n, F), one memory if all see the same; y (n,)."""

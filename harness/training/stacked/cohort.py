@@ -22,8 +22,9 @@ from harness.training.stacked.alike import check
 from harness.training.stacked.batches import CohortData
 from harness.training.stacked.evaluation import evaluate
 from harness.training.stacked.ledger import Ledger
+from harness.training.stacked.losses import cross_entropy
 from harness.training.stacked.members import initial, order, sites
-from harness.training.stacked.network import StackedMLP, cross_entropy
+from harness.training.stacked.network import StackedMLP
 from harness.training.stacked.optimizers import Optimizer, learning_rates
 from harness.training.stacked.parameters import Parameter
 from harness.training.stacked.recording import Recording
@@ -159,6 +160,7 @@ class _Cohort:
         model: Any = specs[0].model
         self.network = StackedMLP(model, [spec.activation for spec in specs], parameters, buffers)
         self.optimizer = Optimizer(specs, parameters)
+        self.own_rates = self.rates[:, self.members]
         if self.sites:
             dtype = parameters[0].value.dtype
             self.recording = Recording(specs, self.sites, self.network, parameters, dtype)
@@ -206,14 +208,13 @@ class _Cohort:
         census = last or due(self.step + 1, spec.record.census_every, early=spec.record.early)
         x, y = self.data.batch(epoch, within)
         logits = self.network.forward(x, None if recording is None else recording.forward)
-        loss, accuracy, gradient = cross_entropy(logits, y)
-        losses = loss.numpy()
-        self.ledger.step(self.step + 1, losses, accuracy.numpy())
+        losses, accuracies, gradient = cross_entropy(logits, y)
+        self.ledger.step(self.step + 1, losses, accuracies)
         self.network.backward(gradient, None if recording is None else recording.backward)
         scales = self.optimizer.scales()
         if census and recording is not None:
             recording.read_gradients(scales)
-        self.optimizer.step(self.rates[self.step, self.members], self.step + 1, scales)
+        self.optimizer.step(self.own_rates[self.step], self.step + 1, scales)
         self.step += 1
         if not math.isfinite(losses.sum(dtype=np.float64)) or census:
             self._drop_diverged(np.isfinite(losses), census=census)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from harness.config.schema import Activation, Mlp, Norm, Skip
@@ -104,32 +103,3 @@ class StackedMLP:
             dx = self.blocks[number].backward(dx, number, seen, inputs=not first)
         if self.stem is not None and dx is not None:
             self.stem.backward(dx, inputs=False)
-
-
-def cross_entropy(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean loss of each member, its accuracy, and ∂loss/∂logits.
-
-    Args:
-        logits: (K, C, B).
-        y: (K, B) int64.
-
-    Returns:
-        loss (K,), accuracy (K,) float32 and gradient (K, C, B).
-
-    Example:
-        >>> loss, accuracy, gradient = cross_entropy(torch.zeros(1, 4, 2), torch.tensor([[0, 1]]))
-        >>> loss, accuracy, gradient[0, :, 0]
-        (tensor([1.3863]), tensor([0.5000]), tensor([-0.3750,  0.1250,  0.1250,  0.1250]))
-    """
-    n = y.shape[1]
-    losses, hits, log_p = losses_and_hits(logits, y)
-    gradient = log_p.exp_().div_(n)
-    gradient.scatter_add_(1, y.unsqueeze(1), gradient.new_full((1, 1, 1), -1 / n).expand(len(y), 1, n))
-    return losses.div_(n), hits.float().div_(n), gradient
-
-
-def losses_and_hits(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums over the inputs (K,) of loss and of right answers, and log p (K, C, B)."""
-    log_p = torch.log_softmax(logits, 1)
-    losses = log_p.gather(1, y.unsqueeze(1)).squeeze(1).sum(1).neg_()
-    return losses, (logits.max(1).indices == y).sum(1), log_p

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.config import RunSpec
+from harness.hooks.kernels import unit_squares
 from harness.hooks.sites import Site
 from harness.training.stacked.batches import CohortData
 from harness.training.stacked.census import DEAD, Change, Layout, Verdicts
@@ -71,12 +72,11 @@ class Recording:
             return
         parts = []
         for site, parameters in zip(self._layout.sites, self._incoming, strict=True):
-            squares = torch.full(
-                (self._members, site.size), 0.0 if parameters else np.nan, dtype=torch.float64
-            )
-            for p in parameters:
-                squares += p.grad.double().square().view(self._members, site.size, -1).sum(2)
-            parts.append(squares)
+            units = self._members * site.size
+            gradients = [p.grad.view(units, -1) for p in parameters]
+            bias = gradients[1].view(units) if len(gradients) > 1 else None
+            squares = unit_squares(gradients[0], bias) if gradients else torch.full((units,), torch.nan)
+            parts.append(squares.view(self._members, site.size))
         self._norms = torch.cat(parts, 1).sqrt().numpy() * scales[:, None]
 
     def before(self, data: CohortData) -> pa.RecordBatch | None:
