@@ -20,10 +20,10 @@ SMALL = [
     "record.tensorboard=false",
     "data.subset=200",
     "data.probe_size=50",
-    "train.epochs=3",
+    "train.epochs=2",
     "model.width=12",
 ]
-SMALL += ["model.depth=2", "record.census_every=7", "record.early=false"]
+SMALL += ["model.depth=2", "record.census_every=5", "record.early=false"]
 TABLES = ("steps", "census", "events")
 
 

@@ -20,6 +20,7 @@ MEMBERS = [
     ["activation=elu", "optim.lr=0.003"],
 ]
 SHARED = [
+    "train.epochs=3",
     "model.norm=batch",
     "optim=adamw",
     "record.early=true",
@@ -118,7 +119,7 @@ def test_a_checkpoint_of_other_members_or_without_tables_is_not_continued(
 @pytest.mark.parametrize("norm", ["none", "layer"])
 def test_who_diverges_leaves_the_others_alone(norm: str, tmp_path: Path) -> None:
     """The others are, to the last bit, those of a cohort in which nobody diverges."""
-    shared = ["optim=sgd", f"model.norm={norm}", "record.early=true"]
+    shared = ["optim=sgd", f"model.norm={norm}", "record.early=true", "train.epochs=3"]
     sound = [[f"seed={k}", f"activation={('relu', 'elu')[k % 2]}"] for k in range(4)]
     late = [
         "optim.lr=1e-3",

@@ -89,29 +89,32 @@ class BatchNorm:
         self.gamma, self.beta = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
         self._mean, self._var = buffers[f"{name}.running_mean"], buffers[f"{name}.running_var"]
         self._batches = buffers[f"{name}.num_batches_tracked"]
+        self._room = Room()
 
     def forward(self, z: Tensor, *, training: bool) -> Tensor:
         gamma, beta = self.gamma.value.unsqueeze(1), self.beta.value.unsqueeze(1)
         if not training:
             scale = gamma * (self._var + EPS).rsqrt().unsqueeze(1)
-            return (z - self._mean.unsqueeze(1)) * scale + beta
-        var, mean = torch.var_mean(z, 1, correction=0, keepdim=True)
+            shift = torch.addcmul(beta, self._mean.unsqueeze(1), scale, value=-1)
+            return torch.addcmul(shift, z, scale, out=self._room("held out", z, *z.shape))
         n = z.shape[1]
+        mean = z.mean(1, keepdim=True)
+        distance = torch.sub(z, mean, out=self._room("normal", z, *z.shape))
+        # torch.var is ten times as slow along this axis
+        var = torch.mul(distance, distance, out=self._room("y", z, *z.shape)).mean(1, keepdim=True)
         self._batches += 1
         self._mean.mul_(1 - MOMENTUM).add_(mean.squeeze(1), alpha=MOMENTUM)
         self._var.mul_(1 - MOMENTUM).add_(var.squeeze(1), alpha=MOMENTUM * n / (n - 1))
         self._inverse = (var + EPS).rsqrt_()
-        self._normal = (z - mean).mul_(self._inverse)
-        return torch.addcmul(beta, self._normal, gamma)
+        self._normal = distance.mul_(self._inverse)
+        return torch.addcmul(beta, self._normal, gamma, out=self._room("y", z, *z.shape))
 
     def backward(self, dy: Tensor) -> Tensor:
+        n, dz = dy.shape[1], self._room("dz", dy, *dy.shape)
         torch.sum(dy, 1, out=self.beta.grad)
-        torch.sum(dy * self._normal, 1, out=self.gamma.grad)
-        n = dy.shape[1]
-        mean = (self.beta.grad / n).unsqueeze(1)
-        slope = (self.gamma.grad / n).unsqueeze(1)
-        dz = dy - mean
-        dz.addcmul_(self._normal, slope, value=-1)
+        torch.sum(torch.mul(dy, self._normal, out=dz), 1, out=self.gamma.grad)
+        torch.sub(dy, (self.beta.grad / n).unsqueeze(1), out=dz)
+        dz.addcmul_(self._normal, (self.gamma.grad / n).unsqueeze(1), value=-1)
         return dz.mul_(self.gamma.value.unsqueeze(1) * self._inverse)
 
 
