@@ -35,7 +35,7 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("stop", [1, 5, 7, 13, 17])
+@pytest.mark.parametrize("stop", [1, 7, 13])
 def test_a_continued_cohort_equals_an_uninterrupted_one(
     stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,15 +35,16 @@ def cross_entropy(logits: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray, Te
     losses, hits, log_p = losses_and_hits(logits, y)
     gradient = log_p.exp_()
     _towards_the_truth(gradient.numpy(), y.numpy())
-    return (losses / n).astype(gradient.numpy().dtype), (hits / n).astype(np.float32), gradient
+    return losses / n, (hits / n).astype(np.float32), gradient
 
 
 def losses_and_hits(logits: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray, Tensor]:
-    """Sums over the inputs of loss and of right answers, (K,) float64, and log p (K, C, B)."""
+    """Sums over the inputs of loss, in the precision of the logits, and of right answers; log p (K, C, B)."""
     log_p = torch.log_softmax(logits, 1)
     losses, hits = np.zeros(len(y)), np.zeros(len(y))
     _tally(logits.numpy(), log_p.numpy(), y.numpy(), losses, hits)
-    return losses, hits, log_p
+    with np.errstate(over="ignore"):
+        return losses.astype(logits.numpy().dtype), hits, log_p
 
 
 @compiled

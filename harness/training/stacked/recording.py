@@ -77,7 +77,8 @@ class Recording:
             bias = gradients[1].view(units) if len(gradients) > 1 else None
             squares = unit_squares(gradients[0], bias) if gradients else torch.full((units,), torch.nan)
             parts.append(squares.view(self._members, site.size))
-        self._norms = torch.cat(parts, 1).sqrt().numpy() * scales[:, None]
+        with np.errstate(invalid="ignore"):  # of members that diverge
+            self._norms = torch.cat(parts, 1).sqrt().numpy() * scales[:, None]
 
     def before(self, data: CohortData) -> pa.RecordBatch | None:
         """The census of the probe before the first step."""

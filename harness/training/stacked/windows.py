@@ -70,17 +70,20 @@ class StackWindows:
         self._like = LIKE[dtype]
         self._slopes = slopes
         self._eps = np.array([spec.record.gate_eps for spec in specs])
-        self._runs = _runs([_bounds(s.activation, s.record.gate_eps, dtype) for s in specs])
+        runs = _runs([_bounds(s.activation, s.record.gate_eps, dtype) for s in specs])
+        self._parts = [
+            [(part, bounds, running.counts[part], running.sums[part]) for part, bounds in runs]
+            for running in self.statistics
+        ]
 
     def forward(self, site: int, z: Tensor) -> None:
         """Count pre-activations (K, A, F) in."""
-        running, rows = self.statistics[site], z.shape[1]
+        rows, address = z.shape[1], z.data_ptr()
         size = z.stride(0) * z.element_size()
-        for part, bounds in self._runs:
+        for part, bounds, counts, sums in self._parts[site]:
             gates = self._learned(site, part) if bounds is None else bounds
-            address = z.data_ptr() + part.start * size
-            loops.accumulate_members(address, rows, gates, running.counts[part], running.sums[part])
-        running.n += rows
+            loops.accumulate_members(address + part.start * size, rows, gates, counts, sums)
+        self.statistics[site].n += rows
 
     def backward(self, site: int, gradient: Tensor) -> None:
         """Add the squares of ∂L/∂z (K, A, F)."""
