@@ -39,6 +39,12 @@ def train_cohort(
 ) -> list[Ending]:
     """Train a cohort, or continue it from its checkpoint, and leave each member's tables on disk.
 
+    A continued cohort equals an uninterrupted one bit by bit. A member equals its single run up to rounding;
+    and it does not depend on who else is there, except perhaps in the last bits where its matrices are no
+    multiples of 64 bytes, since the matrix products then round by where a matrix begins in memory.
+
+    Three files of each member stay open: mind the limit of the operating system.
+
     Args:
         specs: of the members; `harness.training.stacked.alike` tells which may be together.
         folders: of their runs, in the same order.
