@@ -44,6 +44,10 @@ class Thresholds:
 
     Raises:
         ValueError: a threshold outside [0, 1], or a confidence outside (0, 1).
+
+    Example:
+        >>> Thresholds(rare=0.05).confidence
+        0.95
     """
 
     rare: float = 0.01
