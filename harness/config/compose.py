@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +29,36 @@ from harness.config.ranges import check_ranges, check_together, check_value
 from harness.config.schema import SCHEMAS, RunSpec
 from harness.config.words import expectation
 
+OURS = "harness.sweeps.sweep.run_sweep"  # what stands for a launcher class when it is ours
 HIDDEN = ("common", "schema")  # groups that only serve other groups
+
+
+@dataclass
+class Workers:
+    """`hydra/launcher=harness`, the default: worker processes of our own, runs of one shape as cohorts."""
+
+    _target_: str = OURS
+    workers: int | None = None  # processes; null: one per core
+    stack: bool = True  # whether runs of one shape train together
+    cohort: int = 32  # members of a cohort at most
+
+
+def launcher(overrides: Sequence[str]) -> Any:
+    """Hydra's launcher node for a command line.
+
+    Raises:
+        ConfigError: an option of our own launcher that is out of range.
+    """
+    node = _composed(_single_choices(overrides)).hydra.launcher
+    for name in ("workers", "cohort") if node.get("_target_") == OURS else ():
+        if node[name] is not None and node[name] < 1:
+            raise ConfigError(f"hydra.launcher.{name}", expected="a whole number above 0", came=node[name])
+    return node
+
+
+def jobs_of(overrides: Sequence[str]) -> list[list[str]]:
+    """The command line of every job of a sweep, in Hydra's order."""
+    return _cartesian(overrides)
 
 
 def config_dir() -> Path:
@@ -42,6 +71,7 @@ def config_dir() -> Path:
 def register_schema() -> None:
     """Put the typed schema into Hydra's ConfigStore (idempotent)."""
     store = ConfigStore.instance()
+    store.store(name="harness", node=Workers, group="hydra/launcher", provider="harness")
     store.store(name="run", node=RunSpec, group="schema", package="_global_")
     for group, choices in SCHEMAS.items():
         for name, node in choices.items():

@@ -114,18 +114,26 @@ class RunBoard:
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
 
 
-def rebuild(run: Run) -> None:
-    """Write a run's event file anew from its tables."""
+def rebuild(run: Run, *, maps: bool = True, verdict: str | None = None, steps: int = 0) -> None:
+    """Write a run's event file anew from its tables.
+
+    Args:
+        run: on disk.
+        maps: whether to draw the heat maps, which take longest.
+        verdict: in words, and
+        steps: completed, where the status does not tell yet.
+    """
     board = RunBoard(run.path)
-    steps, history = run.steps, run.census
-    if len(steps):
-        board.steps(steps)
+    rows, history = run.steps, run.census
+    if len(rows):
+        board.steps(rows)
     for _, census in history.groupby("step", sort=True):
         board.census(census)
-    if len(history):
+    if len(history) and maps:
         board.maps(history)
-    if run.status.get("verdict"):
-        board.text("verdict", run.status["verdict"], int(run.status.get("steps", 0)))
+    verdict = verdict or run.status.get("verdict")
+    if verdict:
+        board.text("verdict", verdict, steps or int(run.status.get("steps", 0)))
     board.close()
 
 

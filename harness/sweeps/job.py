@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -80,12 +81,13 @@ def check_jobs(specs: Sequence[RunSpec]) -> None:
             _prepare(spec)
 
 
-def run_job(spec: RunSpec, progress: Progress | None = None) -> Outcome:
+def run_job(spec: RunSpec, progress: Progress | None = None, *, locked: bool = False) -> Outcome:
     """Train a run to its end, or continue it, or show that it is finished.
 
     Args:
         spec: the run.
-        progress: makes the display of a training, if there is one.
+        progress: makes the display of a training, if there is one; told of every step.
+        locked: whether the caller holds the run's lock.
 
     Returns:
         The outcome; a failure is one of them, with its traceback in `error.txt` in the folder.
@@ -106,7 +108,7 @@ def run_job(spec: RunSpec, progress: Progress | None = None) -> Outcome:
     except OSError as error:
         raise ConfigError("output", f"cannot make {run_folder(spec)} ({error.strerror})") from None
     try:
-        with FileLock(folder.path / ".lock", timeout=0):
+        with nullcontext() if locked else FileLock(folder.path / ".lock", timeout=0):
             return _train(spec, data, folder, progress)
     except Timeout:
         raise ConfigError(
@@ -152,13 +154,13 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
 
     try:
         folder.write_config(to_mapping(spec))
-        folder.write_status("running", seed=spec.seed, versions=_versions(), hardware=_hardware(spec))
+        folder.write_status("running", seed=spec.seed, versions=versions(), hardware=hardware(spec))
         board = _board(spec, folder.path)
         display = nullcontext() if progress is None else progress(spec, total_steps(spec, data))
         with display as bar:
             ending = train(spec, data, folder, [view for view in (board, bar) if view is not None])
         state = "finished" if ending.diverged_at is None else "diverged"
-        final, text = _final(spec, folder.path, ending.diverged_at)
+        final, text = final_metrics(spec, folder.path, ending.diverged_at)
         if board is not None:
             board.maps(read_table(folder.path, "census").to_pandas())
             board.text("verdict", text, ending.steps)
@@ -178,11 +180,11 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
     except ConfigError:
         raise
     except Exception as error:
-        return _failed(folder, error, seconds())
+        return failed(folder, error, seconds())
     return Outcome(folder.path, state)
 
 
-def _failed(folder: RunFolder, error: Exception, seconds: float) -> Outcome:
+def failed(folder: RunFolder, error: Exception, seconds: float) -> Outcome:
     """The outcome of a training that raised; on a full disk the outcome is all that can be kept."""
     line = " ".join(f"{type(error).__name__}: {error}".split())
     try:
@@ -193,7 +195,7 @@ def _failed(folder: RunFolder, error: Exception, seconds: float) -> Outcome:
     return Outcome(folder.path, "failed", error=line)
 
 
-def _final(spec: RunSpec, path: Path, diverged_at: int | None) -> tuple[dict[str, Any], str]:
+def final_metrics(spec: RunSpec, path: Path, diverged_at: int | None) -> tuple[dict[str, Any], str]:
     """Final metrics, and the verdict in words."""
     from harness.detector.states import Thresholds
     from harness.detector.verdict import verdict
@@ -228,7 +230,9 @@ def _board(spec: RunSpec, path: Path) -> Any:
     return RunBoard(path)
 
 
-def _versions() -> dict[str, str]:
+@cache
+def versions() -> dict[str, str]:
+    """Of python and the packages that decide a result."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -238,7 +242,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _hardware(spec: RunSpec) -> dict[str, Any]:
+def hardware(spec: RunSpec) -> dict[str, Any]:
+    """What the run was computed on."""
     import torch
 
     from harness.training.loop import place
