@@ -9,18 +9,19 @@ from __future__ import annotations
 import io
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from harness.detector.lifetimes import one_evidence
-from harness.detector.states import dead_fraction
-from harness.report.plots import rate_map
+from harness.detector.states import dead_share
 from harness.store.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # generated modules, whose names no type checker sees
 Event: Any = vars(event_pb2)["Event"]
@@ -31,6 +32,7 @@ TensorProto: Any = vars(tensor_pb2)["TensorProto"]
 TensorShapeProto: Any = vars(tensor_shape_pb2)["TensorShapeProto"]
 DT_STRING: int = vars(types_pb2)["DT_STRING"]
 
+STEP_TAGS = ("loss/train", "accuracy/train", "lr", "loss/test", "accuracy/test")
 BINS = np.linspace(0.0, 1.0, 31)  # of the rate histograms: fixed, so that runs can be compared
 MAPS = 8  # heat maps are drawn at the end; more sites than this share the largest ones
 
@@ -52,40 +54,40 @@ class RunBoard:
 
     def steps(self, rows: pd.DataFrame) -> None:
         """Scalars of every step."""
-        for row in rows.to_dict("records"):
-            values = {
-                "loss/train": row["loss"],
-                "accuracy/train": row["accuracy"],
-                "lr": row["lr"],
-                "loss/test": row["test_loss"],
-                "accuracy/test": row["test_accuracy"],
-            }
-            self._scalars(
-                int(row["step"]), {k: v for k, v in values.items() if not np.isnan(v) or k == "loss/train"}
-            )
+        names = ("loss", "accuracy", "lr", "test_loss", "test_accuracy")
+        columns = [rows[name].to_numpy(dtype=float).tolist() for name in names]
+        for step, *values in zip(rows["step"].tolist(), *columns, strict=True):
+            tagged = zip(STEP_TAGS, values, strict=True)
+            self._scalars(step, {tag: v for tag, v in tagged if v == v or tag == "loss/train"})
 
     def census(self, rows: pd.DataFrame) -> None:
         """Dead shares and rate histograms of a census."""
-        step = int(rows["step"].iloc[0])
-        seen = one_evidence(rows)
-        seen = seen[seen["unit"] >= 0]
-        if seen.empty:
+        evidence, site, state = (rows[c].to_numpy(dtype=object) for c in ("evidence", "site", "state"))
+        observed = rows["unit"].to_numpy() >= 0
+        probe = evidence == "probe"
+        seen = observed & (probe if probe.any() else True)
+        if not seen.any():
             return
-        scalars = {"dead/all": dead_fraction(seen)}
-        stream = rows[(rows["evidence"] == "stream") & (rows["unit"] >= 0)]
-        if len(stream):
-            scalars["starved/all"] = float((stream["state"] == "starved").mean())
+        step, rate = int(rows["step"].iloc[0]), rows["rate"].to_numpy(dtype=float)
+        scalars = {"dead/all": dead_share(state[seen])}
+        stream = observed & (evidence == "stream")
+        if stream.any():
+            scalars["starved/all"] = float((state[stream] == "starved").mean())
         values = []
-        for site, units in seen.groupby("site", sort=False):
-            scalars[f"dead/{site}"] = dead_fraction(units)
-            rates = units["rate"].dropna().to_numpy()
+        for name in dict.fromkeys(site[seen]):
+            here = seen & (site == name)
+            scalars[f"dead/{name}"] = dead_share(state[here])
+            rates = rate[here]
+            rates = rates[~np.isnan(rates)]
             if len(rates):
-                values.append(Summary.Value(tag=f"rate/{site}", histo=_histogram(rates)))
+                values.append(Summary.Value(tag=f"rate/{name}", histo=_histogram(rates)))
         self._scalars(step, scalars)
         self._write(step, Summary(value=values))
 
     def maps(self, history: pd.DataFrame) -> None:
         """The neuron × time heat map of the largest sites."""
+        from harness.report.plots import rate_map  # matplotlib: half a second to import
+
         seen = one_evidence(history)
         seen = seen[seen["unit"] >= 0]
         if seen.empty:
@@ -127,8 +129,9 @@ def rebuild(run: Run, *, maps: bool = True, verdict: str | None = None, steps: i
     rows, history = run.steps, run.census
     if len(rows):
         board.steps(rows)
-    for _, census in history.groupby("step", sort=True):
-        board.census(census)
+    step = history["step"].to_numpy()
+    for at in np.unique(step):
+        board.census(history[step == at])
     if len(history) and maps:
         board.maps(history)
     verdict = verdict or run.status.get("verdict")
