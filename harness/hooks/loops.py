@@ -273,3 +273,27 @@ def add_squares(address, rows, positions, like, sums):
                         lanes.squares_part(pointer(at + vectors * LANES * size, like), 1, 0, rest, into)
             for j in range(here):
                 sums[tile + j] += total[j * LANES : (j + 1) * LANES].sum()
+
+
+@nb.njit(nogil=True, cache=True)
+def accumulate_members(address, rows, bounds, counts, sums):
+    """Count a batch of K members of a stack in: (K, A, F) in memory.
+
+    Args:
+        address: of the batch.
+        rows: A, at least 1.
+        bounds: (K, 1 or 4, ·): the gate of each member, as in `accumulate`.
+        counts: (K, 3, F) int64, changed in place.
+        sums: (K, 4, F) float64, changed in place.
+    """
+    size = rows * counts.shape[2] * bounds.itemsize
+    for k in range(len(counts)):
+        accumulate(address + k * size, rows, 1, False, bounds[k], counts[k], sums[k])
+
+
+@nb.njit(nogil=True, cache=True)
+def add_squares_members(address, rows, like, sums):
+    """Add the squares of a gradient (K, A, F) at `address` to row GRADIENT of `sums` (K, 4, F)."""
+    size = rows * sums.shape[2] * like.itemsize
+    for k in range(len(sums)):
+        add_squares(address + k * size, rows, 1, like, sums[k, GRADIENT])

@@ -58,7 +58,16 @@ class TableWriter:
         if missing:
             raise ValueError(f"expected the columns {self._schema.names}, but {missing} are missing")
         arrays = [_array(columns[field.name], field.type) for field in self._schema]
-        batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        self.append_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+
+    def append_batch(self, batch: pa.RecordBatch) -> None:
+        """Write rows that are an Arrow batch of the table's schema already.
+
+        Raises:
+            ValueError: it has another schema.
+        """
+        if batch.schema != self._schema:
+            raise ValueError(f"expected the columns {self._schema.names}, but got {batch.schema.names}")
         self._file.write(batch.serialize())
         self._file.flush()
 

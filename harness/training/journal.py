@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from torch import Tensor, stack
 
 from harness.store.folder import RunFolder
@@ -93,6 +94,10 @@ class Journal:
             self._writers["census"].append({str(name): rows[name].to_numpy() for name in rows})
             for listener in self._listeners:
                 listener.census(rows)
+
+    def append(self, name: str, rows: pa.RecordBatch) -> None:
+        """Write rows that are columns already; listeners do not hear of them."""
+        self._writers[name].append_batch(rows)
 
     def event(self, step: int, kind: str, *, site: str = "", units: int = 0, detail: str = "") -> None:
         """Write that something happened."""

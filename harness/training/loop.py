@@ -225,7 +225,12 @@ class _Run:
 
 def total_steps(spec: RunSpec, data: Dataset) -> int:
     """Optimizer steps of the whole run: the shorter of `train.epochs` and `train.max_steps`."""
-    by_epochs = spec.train.epochs * data.steps_per_epoch
+    return total_of(spec, data.steps_per_epoch)
+
+
+def total_of(spec: RunSpec, steps_per_epoch: int) -> int:
+    """Likewise, where only the steps of an epoch are known."""
+    by_epochs = spec.train.epochs * steps_per_epoch
     return by_epochs if spec.train.max_steps is None else min(by_epochs, spec.train.max_steps)
 
 

@@ -1,0 +1,186 @@
+"""The batches of a whole stack: one gather from the one stored tensor.
+
+Legend: K members, B inputs of a batch, F features, N stored inputs, V views (ways to normalise).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from harness.config import RunSpec
+from harness.training.data import (
+    channel_scale,
+    kept_places,
+    noisy_labels,
+    normalised,
+    take_rows,
+    turned,
+)
+from harness.training.randomness import stream
+from harness.training.sources import load_arrays
+
+TABLE = 2**28  # bytes of normalised inputs that are kept, so that a batch is nothing but a copy of rows
+
+
+class CohortData:
+    """The data of all members; member k's batches are those of its own run, bit by bit.
+
+    Args:
+        specs: of the members, in the order of the stack; they share data set and batch size.
+        dtype: of the inputs.
+
+    Attributes:
+        shape: of one input.
+        classes: number of classes.
+        size: training inputs.
+        batch_size: B.
+        steps_per_epoch: an incomplete last batch is dropped.
+
+    Raises:
+        ConfigError: as `harness.training.data.load`.
+
+    Example:
+        >>> from harness.config import compose
+        >>> data = CohortData([compose([f"seed={seed}"]) for seed in range(3)], torch.float32)
+        >>> x, y = data.batch(epoch=0, within=0)
+        >>> x.shape, y.shape
+        (torch.Size([3, 32, 64]), torch.Size([3, 32]))
+    """
+
+    def __init__(self, specs: Sequence[RunSpec], dtype: torch.dtype) -> None:
+        options = specs[0].data
+        raw = load_arrays(options)
+        kept = kept_places(raw.y_train, options)
+        self.shape, self.classes = tuple(raw.x_train.shape[1:]), raw.classes
+        self.size = len(kept)
+        self.batch_size = min(specs[0].train.batch_size, self.size)
+        self.steps_per_epoch = self.size // self.batch_size
+        self._dtype, self._every = dtype, options.reshuffle_labels_every
+        self._x = raw.x_train if self.size == len(raw.y_train) else raw.x_train[kept]
+        self._x_test, self._y_test = raw.x_test, raw.y_test
+        fixed = torch.randperm(len(raw.y_test), generator=stream(0, "probe"))
+        self._probe = fixed[: options.probe_size]
+        self._seeds = [spec.seed for spec in specs]
+        self._scales, self._view = self._views(specs, raw.divisor)
+        clean = raw.y_train[kept]
+        labels: dict[tuple[int, float], Tensor] = {}
+        for spec in specs:
+            key = spec.seed, spec.data.label_noise
+            if key not in labels:
+                labels[key] = noisy_labels(clean, key[1], raw.classes, spec.seed)
+        self._labels = [labels[spec.seed, spec.data.label_noise] for spec in specs]
+        self._table = self._normalised_table()
+        self._epoch = -1
+        self._rows = self._y = torch.empty(0)
+        self._buffer: Tensor | None = None
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Go on with the members at these places alone."""
+        self._seeds = [self._seeds[k] for k in places]
+        self._view = [self._view[k] for k in places]
+        self._labels = [self._labels[k] for k in places]
+        self._epoch, self._buffer = -1, None
+
+    def batch(self, epoch: int, within: int) -> tuple[Tensor, Tensor]:
+        """One training batch of every member.
+
+        Args:
+            epoch: from 0.
+            within: the step in the epoch.
+
+        Returns:
+            x (K, B, F), perhaps one batch seen K times and valid until the next call, and y (K, B).
+        """
+        if epoch != self._epoch:
+            self._begin(epoch)
+        at = slice(within * self.batch_size, (within + 1) * self.batch_size)
+        rows = self._rows[:, at].reshape(-1)
+        members, y = len(self._seeds), self._y[:, at]
+        if self._table is not None:
+            if self._buffer is None:
+                self._buffer = self._table.new_empty(len(rows), self._table.shape[1])
+            x = torch.index_select(self._table, 0, rows, out=self._buffer)
+        else:
+            raw = take_rows(self._x, rows).view(len(self._rows), self.batch_size, *self.shape)
+            views = self._view[: len(raw)]  # one view, where all share one batch
+            x = torch.cat([self._see(part, v) for part, v in zip(raw, views, strict=True)])
+        x = x.view(len(self._rows), self.batch_size, -1)
+        return x.expand(members, -1, -1), y
+
+    def test_batches(self, batch_size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
+        """The held-out inputs in their stored order: x (K, n, F), one memory where all see the same; y (n,)."""
+        for x, y in zip(self._x_test.split(batch_size), self._y_test.split(batch_size), strict=True):
+            yield self._for_all(x), y
+
+    def probe_batches(self, batch_size: int = 1000) -> Iterator[Tensor]:
+        """The probe, likewise."""
+        for rows in self._probe.split(batch_size):
+            yield self._for_all(take_rows(self._x_test, rows))
+
+    def first(self, place: int) -> Tensor:
+        """The first batch (B, *shape) of one member."""
+        order = self._order(self._seeds[place], 0)[: self.batch_size]
+        return self._see(take_rows(self._x, order), self._view[place]).view(-1, *self.shape)
+
+    # --- inside -------------------------------------------------------------------------------------
+
+    def _views(
+        self, specs: Sequence[RunSpec], divisor: float
+    ) -> tuple[list[tuple[Tensor, Tensor]], list[int]]:
+        """The distinct scales, and which of them each member has."""
+        known: dict[tuple[bool, bool, float], int] = {}
+        bases: dict[bool, tuple[Tensor, Tensor]] = {}
+        scales, view = [], []
+        for spec in specs:
+            o = spec.data
+            key = o.standardise, o.negate, o.shift
+            if o.standardise not in bases:
+                bases[o.standardise] = channel_scale(self._x, divisor, standardise=o.standardise)
+            if key not in known:
+                known[key] = len(scales)
+                scales.append(turned(*bases[o.standardise], o, self._dtype))
+            view.append(known[key])
+        return scales, view
+
+    def _normalised_table(self) -> Tensor | None:
+        """(V · N, F), or None where it would be too large."""
+        size = self._x.numel() * torch.empty(0, dtype=self._dtype).element_size()
+        if size * len(self._scales) > TABLE:
+            return None
+        return torch.cat([self._see(self._x, v) for v in range(len(self._scales))])
+
+    def _see(self, x: Tensor, view: int) -> Tensor:
+        return normalised(x, *self._scales[view], self._dtype).flatten(1)
+
+    def _for_all(self, x: Tensor) -> Tensor:
+        distinct = sorted(set(self._view))
+        seen = torch.stack([self._see(x, v) for v in distinct])
+        if len(distinct) == 1:
+            return seen.expand(len(self._view), -1, -1)
+        return seen[torch.tensor([distinct.index(v) for v in self._view])]
+
+    def _order(self, seed: int, epoch: int) -> Tensor:
+        return torch.randperm(self.size, generator=stream(seed, "order", epoch))
+
+    def _begin(self, epoch: int) -> None:
+        """Order and labels of an epoch: rows (K or 1, N) of the table, y (K, N)."""
+        orders = {seed: self._order(seed, epoch) for seed in set(self._seeds)}
+        period = epoch // self._every if self._every else 0
+        mixed = {
+            seed: torch.randperm(self.size, generator=stream(seed, "reshuffle", period)) if period else None
+            for seed in orders
+        }
+        labels = []
+        for seed, own in zip(self._seeds, self._labels, strict=True):
+            mixing = mixed[seed]
+            labels.append((own if mixing is None else own[mixing])[orders[seed]])
+        self._y = torch.stack(labels)
+        offset = 0 if self._table is None else self.size
+        pairs = list(zip(self._seeds, self._view, strict=True))
+        if len(set(pairs)) == 1:
+            pairs = pairs[:1]
+        self._rows = torch.stack([orders[seed] + offset * view for seed, view in pairs])
+        self._epoch = epoch

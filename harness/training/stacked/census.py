@@ -1,0 +1,139 @@
+"""The censuses of all members at once: columns, verdicts, and what changed since the last one.
+
+Legend: K members, U units of all sites, S sites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from harness.config import RunSpec
+from harness.detector.states import STATES, rate_upper
+from harness.hooks.sites import Site
+from harness.store.schema import CENSUS
+
+DEAD = STATES.index("dead")
+
+
+class Change(NamedTuple):
+    """`units` units of `site` "died" or "revived" in the member at `place` of the stack."""
+
+    place: int
+    kind: str
+    site: str
+    units: int
+
+
+class Verdicts:
+    """`harness.detector.states.classify` with the thresholds of each member.
+
+    Args:
+        specs: of the members, in the order of the stack.
+    """
+
+    def __init__(self, specs: Sequence[RunSpec]) -> None:
+        self._rare = np.array([[spec.detect.rare] for spec in specs])
+        self._confidence = np.array([spec.detect.confidence for spec in specs])
+        self._bounds: dict[tuple[float, int], np.ndarray] = {}
+
+    def add(self, columns: dict[str, np.ndarray]) -> None:
+        """Give a census, columns (K, U), its `rate_upper` and its `state` (a place in STATES)."""
+        n, active = columns["n"], columns["active"]
+        upper = np.empty(n.shape)
+        for confidence in np.unique(self._confidence):
+            rows = self._confidence == confidence
+            upper[rows] = self._upper(active[rows], int(n.flat[0]), float(confidence))
+        columns["rate_upper"] = upper
+        conditions = [
+            n == 0,
+            columns["non_finite"] > 0,
+            active == 0,
+            columns["grad_rms"] == 0,
+            active < self._rare * n,
+            active == n,
+        ]
+        codes = np.full(n.shape, len(STATES) - 1, np.int8)
+        for code in range(len(conditions) - 1, -1, -1):
+            codes[conditions[code]] = code
+        columns["state"] = codes
+
+    def _upper(self, active: np.ndarray, n: int, confidence: float) -> np.ndarray:
+        """The bound is a function of `active` alone, as n is the same for all: each value is solved once."""
+        known = self._bounds.get((confidence, n))
+        if known is None:
+            if len(self._bounds) > 64:
+                self._bounds.clear()
+            known = self._bounds[confidence, n] = np.full(n + 1, np.nan)
+        found = known[active]
+        new = np.unique(active[np.isnan(found)])
+        if len(new):
+            known[new] = rate_upper(new, np.full(len(new), n), confidence)
+            found = known[active]
+        return found
+
+
+class Layout:
+    """Which unit of which site each of the U columns is.
+
+    Args:
+        sites: as a Recorder finds them in one member.
+    """
+
+    def __init__(self, sites: Sequence[Site]) -> None:
+        self.sites = tuple(sites)
+        sizes = [site.size for site in sites]
+        self.starts = np.cumsum([0, *sizes[:-1]])
+        self.units = np.concatenate([np.arange(size, dtype=np.int32) for size in sizes])
+        self.site = np.repeat(np.arange(len(sites), dtype=np.int32), sizes)
+
+    def changes(self, before: np.ndarray, after: np.ndarray) -> list[Change]:
+        """Deaths and returns between two sets of dead units, (K, U) bool; by member, kind and site."""
+        found = []
+        for kind, changed in (("died", after & ~before), ("revived", before & ~after)):
+            if changed.any():
+                counts = np.add.reduceat(changed, self.starts, axis=1, dtype=np.int64)
+                found += [
+                    Change(int(k), kind, self.sites[s].name, int(counts[k, s]))
+                    for k, s in zip(*np.nonzero(counts), strict=True)
+                ]
+        return found
+
+    def table(self, parts: Sequence[tuple[str, dict[str, np.ndarray]]], step: int) -> pa.RecordBatch:
+        """The censuses of all members, one behind the other: K · E · U rows for E parts of evidence.
+
+        Args:
+            parts: evidence and columns (K, U), in the order of the rows of a member.
+            step: of the census.
+        """
+        members = len(parts[0][1]["n"])
+        many = members * len(parts)
+        words = {
+            "evidence": (
+                np.tile(np.repeat(np.arange(len(parts), dtype=np.int32), len(self.units)), members),
+                [evidence for evidence, _ in parts],
+            ),
+            "site": (np.tile(self.site, many), [site.name for site in self.sites]),
+            "state": (_joined(parts, "state").astype(np.int32), list(STATES)),
+        }
+        rows = many * len(self.units)
+        plain = {"step": np.full(rows, step, np.int64), "unit": np.tile(self.units, many)}
+        arrays = []
+        for field in CENSUS:
+            if field.name in words:
+                codes, names = words[field.name]
+                coded = pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(names, pa.string()))
+                arrays.append(coded.dictionary_decode())
+                continue
+            column = plain[field.name] if field.name in plain else _joined(parts, field.name)
+            kind = field.type.to_pandas_dtype()
+            with np.errstate(over="ignore"):
+                arrays.append(pa.array(column.astype(kind, copy=False), type=field.type, from_pandas=False))
+        return pa.RecordBatch.from_arrays(arrays, schema=CENSUS)
+
+
+def _joined(parts: Sequence[tuple[str, dict[str, np.ndarray]]], name: str) -> np.ndarray:
+    return np.concatenate([columns[name] for _, columns in parts], 1).reshape(-1)

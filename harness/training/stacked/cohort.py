@@ -1,0 +1,266 @@
+"""A cohort: runs of one shape, trained as one stack, each with the result it would have alone."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.config import RunSpec
+from harness.config.schema import Dtype
+from harness.hooks.schedule import due
+from harness.store.folder import RunFolder
+from harness.training.interrupts import DeferredInterrupts
+from harness.training.loop import Ending, total_of
+from harness.training.stacked import kept as checkpoint
+from harness.training.stacked.alike import check
+from harness.training.stacked.batches import CohortData
+from harness.training.stacked.evaluation import evaluate
+from harness.training.stacked.ledger import Ledger
+from harness.training.stacked.members import initial, order, sites
+from harness.training.stacked.network import StackedMLP, cross_entropy
+from harness.training.stacked.optimizers import Optimizer, learning_rates
+from harness.training.stacked.parameters import Parameter
+from harness.training.stacked.recording import Recording
+from harness.training.stacked.results import leave_checkpoints
+
+
+def train_cohort(
+    specs: Sequence[RunSpec],
+    folders: Sequence[RunFolder],
+    keep: Path,
+    tick: Callable[[int], None] | None = None,
+) -> list[Ending]:
+    """Train a cohort, or continue it from its checkpoint, and leave each member's tables on disk.
+
+    Args:
+        specs: of the members; `harness.training.stacked.alike` tells which may be together.
+        folders: of their runs, in the same order.
+        keep: folder of the cohort's checkpoint, which is removed at the end.
+        tick: told the completed steps after each.
+
+    Returns:
+        How each training ended, in the order given.
+
+    Raises:
+        ValueError: the runs cannot be one stack.
+        ConfigError: the network cannot read the data, or similar.
+        KeyboardInterrupt: between two steps, after a checkpoint has been written.
+    """
+    check(specs)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(specs[0].train.threads or 1)
+    try:
+        with torch.no_grad():
+            return _train(specs, folders, keep, tick)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(
+    specs: Sequence[RunSpec],
+    folders: Sequence[RunFolder],
+    keep: Path,
+    tick: Callable[[int], None] | None,
+) -> list[Ending]:
+    kept = checkpoint.load(keep, specs, folders)
+    dtype = torch.float64 if specs[0].dtype is Dtype.float64 else torch.float32
+    data = CohortData([specs[k] for k in order(specs)], dtype)
+    rates = learning_rates(specs, total_of(specs[0], data.steps_per_epoch))
+    positions = [{} for _ in specs] if kept is None else kept["positions"]
+    if kept is None:
+        for folder in folders:  # what an earlier training left would be read before the new streams
+            for table in folder.path.glob("*.parquet"):
+                table.unlink()
+    ledger = Ledger(folders, positions, rates, data.steps_per_epoch)
+    try:
+        cohort = _Cohort(specs, data, rates, ledger, keep, tick)
+        if kept is None:
+            cohort.begin()
+        else:
+            cohort.restore(kept)
+        with DeferredInterrupts() as interrupts:
+            cohort.train(interrupts)
+        leave_checkpoints(cohort.stacked, folders, cohort.members, cohort.parameters, cohort.buffers, ledger)
+        ledger.finish()
+        checkpoint.remove(keep)
+        return cohort.endings
+    finally:
+        ledger.close()
+
+
+class _Cohort:
+    """The state of one cohort's training; `members` are those still in the stack, in its order."""
+
+    def __init__(
+        self,
+        specs: Sequence[RunSpec],
+        data: CohortData,
+        rates: np.ndarray,
+        ledger: Ledger,
+        keep: Path,
+        tick: Callable[[int], None] | None,
+    ) -> None:
+        self.specs, self.data, self.rates, self.ledger, self.keep = specs, data, rates, ledger, keep
+        self.tick = tick
+        self.total = len(rates)
+        self.members = order(specs)
+        ledger.members = self.members
+        self.step = 0
+        self.found: list[Ending | None] = [None] * len(specs)
+        self.patience = min(spec.train.checkpoint_seconds for spec in specs)
+        self.sites = sites(specs[0], data) if specs[0].record.enabled else ()
+        self.recording: Recording | None = None
+
+    @property
+    def stacked(self) -> list[RunSpec]:
+        """The specifications of the members still there, in the order of the stack."""
+        return [self.specs[k] for k in self.members]
+
+    @property
+    def endings(self) -> list[Ending]:
+        return [Ending(self.step, None) if ending is None else ending for ending in self.found]
+
+    # --- beginnings -----------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """New members, before their first step."""
+        self._assemble(*initial(self.stacked, self.data))
+        table = None if self.recording is None else self.recording.before(self.data)
+        if table is not None:
+            self.ledger.census(table)
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """The members as they were at a checkpoint."""
+        self.step = kept["step"]
+        self.found = [None if e is None else Ending(*e) for e in kept["endings"]]
+        self.data.keep([self.members.index(k) for k in kept["stack"]])
+        self.members = self.ledger.members = list(kept["stack"])
+        if not self.members:
+            return
+        parameters = [
+            Parameter(name, range(*span), value, torch.empty_like(value), list(moments))
+            for name, span, value, moments in kept["parameters"]
+        ]
+        self._assemble(parameters, kept["buffers"])
+        if self.recording is not None:
+            self.recording.load(kept["recording"])
+
+    def _assemble(self, parameters: list[Parameter], buffers: dict[str, torch.Tensor]) -> None:
+        specs = self.stacked
+        self.parameters, self.buffers = parameters, buffers
+        model: Any = specs[0].model
+        self.network = StackedMLP(model, [spec.activation for spec in specs], parameters, buffers)
+        self.optimizer = Optimizer(specs, parameters)
+        if self.sites:
+            dtype = parameters[0].value.dtype
+            self.recording = Recording(specs, self.sites, self.network, parameters, dtype)
+
+    def save(self, *, done: bool = False) -> None:
+        """A checkpoint of this very moment."""
+        self.ledger.flush()
+        parameters = [
+            (p.name, (p.members.start, p.members.stop), p.value, p.moments) for p in self.parameters
+        ]
+        content = {
+            "members": checkpoint.fingerprint(self.specs),
+            "step": self.step,
+            "done": done,
+            "stack": self.members,
+            "endings": [None if e is None else (e.steps, e.diverged_at) for e in self.found],
+            "positions": self.ledger.positions,
+            "parameters": parameters,
+            "buffers": self.buffers,
+            "recording": None if self.recording is None else self.recording.state(),
+        }
+        checkpoint.save(self.keep, content)
+
+    # --- steps ----------------------------------------------------------------------------------
+
+    def train(self, interrupts: DeferredInterrupts) -> None:
+        """Every step that is left."""
+        saved = time.monotonic()
+        while self.step < self.total and self.members:
+            self._one_step()
+            if self.tick is not None:
+                self.tick(self.step)
+            if interrupts.requested:
+                self.save()
+                raise KeyboardInterrupt
+            if time.monotonic() - saved >= self.patience:
+                self.save()
+                saved = time.monotonic()
+        self.save(done=True)
+
+    def _one_step(self) -> None:
+        spec, recording = self.specs[0], self.recording
+        epoch, within = divmod(self.step, self.data.steps_per_epoch)
+        last = self.step + 1 == self.total
+        census = last or due(self.step + 1, spec.record.census_every, early=spec.record.early)
+        x, y = self.data.batch(epoch, within)
+        logits = self.network.forward(x, None if recording is None else recording.forward)
+        loss, accuracy, gradient = cross_entropy(logits, y)
+        losses = loss.numpy()
+        self.ledger.step(self.step + 1, losses, accuracy.numpy())
+        self.network.backward(gradient, None if recording is None else recording.backward)
+        scales = self.optimizer.scales()
+        if census and recording is not None:
+            recording.read_gradients(scales)
+        self.optimizer.step(self.rates[self.step, self.members], self.step + 1, scales)
+        self.step += 1
+        if not math.isfinite(losses.sum(dtype=np.float64)) or census:
+            self._drop_diverged(np.isfinite(losses), census=census)
+        if not self.members:
+            return
+        recording = self.recording  # a new one, if members have left
+        if within + 1 == self.data.steps_per_epoch or last:
+            self.ledger.test(self.step, *evaluate(self.network, self.data))
+        every = spec.data.reshuffle_labels_every
+        if every and epoch and epoch % every == 0 and within == 0:
+            for place in range(len(self.members)):
+                self.ledger.event(place, self.step, "reshuffled_labels", detail=f"epoch {epoch}")
+        if census:
+            if recording is not None:
+                table, changes = recording.census(self.step, self.data)
+                self.ledger.census(table)
+                for place, kind, site, units in changes:
+                    self.ledger.event(place, self.step, kind, site=site, units=units)
+            self.ledger.flush()
+
+    def _drop_diverged(self, good: np.ndarray, *, census: bool) -> None:
+        """Members whose loss (or, at a census, a parameter) is not finite leave the stack."""
+        sound = good.copy()
+        if census:
+            for p in self.parameters:
+                rows = slice(p.members.start, p.members.stop)
+                sound[rows] &= p.value.flatten(1).isfinite().all(1).numpy()
+        if sound.all():
+            return
+        places = [int(k) for k in np.flatnonzero(sound)]
+        for place in np.flatnonzero(~sound):
+            member = self.members[place]
+            completed = (
+                self.step if good[place] else self.step - 1
+            )  # the loss stops a step, a parameter ends it
+            self.found[member] = Ending(completed, self.step)
+            detail = "the loss or a parameter is not finite"
+            self.ledger.event(int(place), self.step, "diverged", detail=detail)
+        self.ledger.keep(places)
+        self.members = self.ledger.members
+        state = None if self.recording is None else self.recording.state()
+        norms = None if self.recording is None else self.recording.norms[places]
+        self.data.keep(places)
+        if places:
+            rows = torch.tensor(places)
+            parameters = [own for p in self.parameters if (own := p.keep(places)) is not None]
+            self._assemble(parameters, {name: buffer[rows] for name, buffer in self.buffers.items()})
+            if self.recording is not None and state is not None:
+                self.recording.load(state, places)
+                self.recording.norms = norms
+        else:
+            self.parameters, self.buffers, self.recording = [], {}, None

@@ -1,0 +1,60 @@
+"""The checkpoint of a cohort: whole or not at all, tensors and plain values only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from harness.config import RunSpec, to_mapping
+from harness.store.files import whole
+from harness.store.folder import RunFolder
+from harness.store.schema import TABLES
+
+NAME = "cohort.pt"
+WITHOUT_EFFECT = ("output", "force")
+
+
+def fingerprint(specs: Sequence[RunSpec]) -> str:
+    """What a checkpoint is of: the members and their order."""
+    told = [{k: v for k, v in to_mapping(spec).items() if k not in WITHOUT_EFFECT} for spec in specs]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def save(keep: Path, content: dict[str, Any]) -> None:
+    """Replace the checkpoint."""
+    keep.mkdir(parents=True, exist_ok=True)
+    with whole(keep / NAME) as part:
+        torch.save(content, part)
+
+
+def load(keep: Path, specs: Sequence[RunSpec], folders: Sequence[RunFolder]) -> dict[str, Any] | None:
+    """The checkpoint, or None if none can be read that is of these members and has their tables."""
+    try:
+        content = torch.load(keep / NAME, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError):
+        return None
+    if not isinstance(content, dict) or content.get("members") != fingerprint(specs):
+        return None
+    there = zip(folders, content["positions"], strict=True)
+    return content if all(_has_tables(f.path, p, done=content["done"]) for f, p in there) else None
+
+
+def _has_tables(path: Path, positions: dict[str, int], *, done: bool) -> bool:
+    for name in TABLES:
+        stream = path / f"{name}.arrows"
+        if stream.is_file() and stream.stat().st_size >= positions[name]:
+            continue
+        if not (done and (path / f"{name}.parquet").is_file()):  # killed while tables were being finished
+            return False
+    return True
+
+
+def remove(keep: Path) -> None:
+    """The cohort is finished."""
+    (keep / NAME).unlink(missing_ok=True)

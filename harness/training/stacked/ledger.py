@@ -1,0 +1,118 @@
+"""The tables of all members: written together, each into its own run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from harness.store.folder import RunFolder
+from harness.store.schema import STEPS
+from harness.training.journal import Journal
+
+
+class Ledger:
+    """One Journal for each member, and the scalars of every step until they are written.
+
+    Args:
+        folders: of all members.
+        positions: of their streams at the checkpoint that is continued; empty dictionaries to start anew.
+        rates: (steps, K) learning rates of all members.
+        steps_per_epoch: for the column `epoch`.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[RunFolder],
+        positions: Sequence[dict[str, int]],
+        rates: np.ndarray,
+        steps_per_epoch: int,
+    ) -> None:
+        self._journals: list[Journal] = []
+        try:
+            for folder, position in zip(folders, positions, strict=True):
+                self._journals.append(Journal(folder, position, ()))
+        except BaseException:
+            self.close()
+            raise
+        self._rates, self._steps_per_epoch = rates, steps_per_epoch
+        self.members = list(range(len(folders)))  # those whose rows come, in the order of the stack
+        self._steps: list[int] = []
+        self._values: list[np.ndarray] = []  # (2, members) of each step
+        self._tests: dict[int, np.ndarray] = {}
+
+    def step(self, step: int, loss: np.ndarray, accuracy: np.ndarray) -> None:
+        """Remember one step of all members, in the order of the stack."""
+        self._steps.append(step)
+        self._values.append(np.stack([loss, accuracy]).astype(np.float64))
+
+    def test(self, step: int, loss: np.ndarray, accuracy: np.ndarray) -> None:
+        """The test set's results after `step` steps."""
+        self._tests[step] = np.stack([loss, accuracy]).astype(np.float64)
+
+    def census(self, table: pa.RecordBatch) -> None:
+        """Write the rows of all members, which lie one behind the other."""
+        self._write("census", table, len(self.members))
+
+    def event(
+        self, place: int, step: int, kind: str, *, site: str = "", units: int = 0, detail: str = ""
+    ) -> None:
+        """Write that something happened to the member at a place of the stack."""
+        self._journals[self.members[place]].event(step, kind, site=site, units=units, detail=detail)
+
+    def flush(self) -> None:
+        """Write the steps that are buffered."""
+        if self._steps and self.members:
+            self._write("steps", self._rows(range(len(self.members))), len(self.members))
+        self._steps, self._values, self._tests = [], [], {}
+
+    def keep(self, places: Sequence[int]) -> None:
+        """The rows of the other members end here: theirs are written."""
+        gone = [k for k in range(len(self.members)) if k not in set(places)]
+        for place in gone:
+            if self._steps:
+                self._journals[self.members[place]].append("steps", self._rows([place]))
+        self._values = [value[:, list(places)] for value in self._values]
+        self._tests = {step: value[:, list(places)] for step, value in self._tests.items()}
+        self.members = [self.members[k] for k in places]
+
+    @property
+    def positions(self) -> list[dict[str, int]]:
+        return [journal.positions for journal in self._journals]
+
+    def finish(self) -> None:
+        """Turn the streams into Parquet files."""
+        for journal in self._journals:
+            journal.finish()
+
+    def close(self) -> None:
+        """Leave the streams, to be continued."""
+        for journal in self._journals:
+            journal.close()
+
+    def _rows(self, places: Sequence[int]) -> pa.RecordBatch:
+        """The buffered rows of some members, one member behind the other."""
+        steps = np.array(self._steps, np.int64)
+        values = np.stack(self._values)[:, :, list(places)]  # (steps, 2, members)
+        tests = np.full(values.shape, np.nan)
+        for row, step in enumerate(self._steps):
+            if step in self._tests:
+                tests[row] = self._tests[step][:, list(places)]
+        members = [self.members[k] for k in places]
+        columns = {
+            "step": np.tile(steps, len(members)),
+            "epoch": np.tile(steps / self._steps_per_epoch, len(members)),
+            "lr": self._rates[steps - 1][:, members].T.reshape(-1),
+            "loss": values[:, 0].T.reshape(-1),
+            "accuracy": values[:, 1].T.reshape(-1),
+            "test_loss": tests[:, 0].T.reshape(-1),
+            "test_accuracy": tests[:, 1].T.reshape(-1),
+        }
+        arrays = [pa.array(columns[f.name], type=f.type, from_pandas=False) for f in STEPS]
+        return pa.RecordBatch.from_arrays(arrays, schema=STEPS)
+
+    def _write(self, name: str, table: pa.RecordBatch, members: int) -> None:
+        length = len(table) // members
+        for place, member in enumerate(self.members):
+            self._journals[member].append(name, table.slice(place * length, length))

@@ -1,0 +1,59 @@
+"""The network of every member, made as its own run would make it, then stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from harness.config import RunSpec
+from harness.config.schema import Dtype
+from harness.hooks.recorder import Recorder
+from harness.hooks.sites import Site
+from harness.training.initialisation import initialise
+from harness.training.models import build
+from harness.training.stacked.batches import CohortData
+from harness.training.stacked.parameters import Parameter, stack
+
+
+def order(specs: Sequence[RunSpec]) -> list[int]:
+    """The order in the stack: equal activations beside each other, else as given.
+
+    Example:
+        >>> from harness.config import compose
+        >>> order([compose([f"activation={name}"]) for name in ("relu", "elu", "relu", "prelu")])
+        [1, 3, 0, 2]
+    """
+    return sorted(range(len(specs)), key=lambda k: (specs[k].activation.name, repr(specs[k].activation), k))
+
+
+def initial(specs: Sequence[RunSpec], data: CohortData) -> tuple[list[Parameter], dict[str, Tensor]]:
+    """Parameters and buffers of freshly initialised members, in the order of `specs`.
+
+    Raises:
+        ConfigError: a network cannot read the data or carry the activation.
+    """
+    states, names = [], dict[str, None]()
+    for place, spec in enumerate(specs):
+        model = build(spec, data.shape, data.classes)
+        initialise(model, spec, data.first(place) if spec.init.name == "sign_flip" else None)
+        states.append(model.state_dict())
+        names |= dict.fromkeys(name for name, _ in model.named_parameters())
+    parameters = stack(states, list(names))
+    buffers = {name: torch.stack([s[name] for s in states]) for name in states[0] if name not in names}
+    return parameters, buffers
+
+
+def sites(spec: RunSpec, data: CohortData) -> tuple[Site, ...]:
+    """The sites of a member's network, as an ordinary Recorder finds them."""
+    model = build(spec, data.shape, data.classes)
+    dtype = torch.float64 if spec.dtype is Dtype.float64 else torch.float32
+    recorder = Recorder(model, gradients=False)
+    recorder.attach()
+    try:
+        with torch.no_grad():
+            model(torch.zeros(2, *data.shape, dtype=dtype))
+    finally:
+        recorder.detach()
+    return recorder.sites

@@ -1,0 +1,68 @@
+"""The parameters of a stack: those of its members, one behind the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(slots=True)
+class Parameter:
+    """One parameter of all members that have it.
+
+    Attributes:
+        name: as in the state of a single model.
+        members: places in the stack, ascending and without gaps.
+        value: (M, ...) of these M members.
+        grad: likewise; written anew in every backward pass.
+        moments: the optimizer's running tensors, each like `value`.
+    """
+
+    name: str
+    members: range
+    value: Tensor
+    grad: Tensor
+    moments: list[Tensor] = field(default_factory=list)
+
+    def keep(self, places: Sequence[int]) -> Parameter | None:
+        """The parameter of the members at these places of the stack; None if none of them has it."""
+        own = [k for k in places if k in self.members]
+        if not own:
+            return None
+        rows = torch.tensor(own) - self.members.start
+        first = list(places).index(own[0])
+        return Parameter(
+            self.name,
+            range(first, first + len(own)),
+            self.value[rows],
+            torch.empty_like(self.grad[rows]),
+            [moment[rows] for moment in self.moments],
+        )
+
+
+def stack(states: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> list[Parameter]:
+    """Parameters from the states of single models, in the order of the stack.
+
+    Args:
+        states: name → tensor of each member.
+        names: of the parameters; members that lack one stand beside each other.
+
+    Raises:
+        ValueError: members that share a parameter are scattered.
+
+    Example:
+        >>> one, two = {"w": torch.zeros(2)}, {"w": torch.ones(2), "slope": torch.ones(1)}
+        >>> [(p.name, tuple(p.value.shape), p.members) for p in stack([one, two], ["w", "slope"])]
+        [('w', (2, 2), range(0, 2)), ('slope', (1, 1), range(1, 2))]
+    """
+    found = []
+    for name in names:
+        own = [k for k, state in enumerate(states) if name in state]
+        if own != list(range(own[0], own[0] + len(own))):
+            raise ValueError(f"{name}: expected its members beside each other, but got {own}")
+        value = torch.stack([states[k][name].detach() for k in own]).contiguous()
+        found.append(Parameter(name, range(own[0], own[0] + len(own)), value, torch.empty_like(value)))
+    return found

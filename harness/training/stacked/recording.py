@@ -1,0 +1,124 @@
+"""The observation of a stack: what a Recorder sees of each member, for all members at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from harness.config import RunSpec
+from harness.hooks.sites import Site
+from harness.training.stacked.batches import CohortData
+from harness.training.stacked.census import DEAD, Change, Layout, Verdicts
+from harness.training.stacked.network import Seen, StackedMLP
+from harness.training.stacked.parameters import Parameter
+from harness.training.stacked.windows import StackWindows
+
+
+class Recording:
+    """Counts at every step and takes the censuses of all members together.
+
+    Args:
+        specs: of the members, in the order of the stack.
+        sites: of every member.
+        network: whose slopes and gradients are read.
+        parameters: of the stack.
+        dtype: of the pre-activations.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[RunSpec],
+        sites: Sequence[Site],
+        network: StackedMLP,
+        parameters: Sequence[Parameter],
+        dtype: torch.dtype,
+    ) -> None:
+        record = specs[0].record
+        self._probing, self._gradients = record.probe, record.gradients
+        self._layout, self._verdicts = Layout(sites), Verdicts(specs)
+        slopes = [block.act.slope for block in network.blocks]
+        sizes = [site.size for site in sites]
+        self._stream, self._probe = (StackWindows(specs, sizes, dtype, slopes) for _ in range(2))
+        self._network, self._members = network, len(specs)
+        named = {p.name: p for p in parameters}
+        self._incoming = [
+            [named[name] for name in (f"{site.producer}.weight", f"{site.producer}.bias") if name in named]
+            for site in sites
+        ]
+        self.norms = np.full((self._members, len(self._layout.units)), np.nan)
+        self._dead: np.ndarray | None = None  # (K, U), of the last census
+
+    @property
+    def forward(self) -> Seen:
+        return self._stream.forward
+
+    @property
+    def backward(self) -> Seen | None:
+        return self._stream.backward if self._gradients else None
+
+    def read_gradients(self, scales: np.ndarray) -> None:
+        """The norms of the gradients that the optimizer is about to use: for the census of this step.
+
+        Args:
+            scales: (K,) what clipping multiplies them by.
+        """
+        if not self._gradients:
+            return
+        parts = []
+        for site, parameters in zip(self._layout.sites, self._incoming, strict=True):
+            squares = torch.full(
+                (self._members, site.size), 0.0 if parameters else np.nan, dtype=torch.float64
+            )
+            for p in parameters:
+                squares += p.grad.double().square().view(self._members, site.size, -1).sum(2)
+            parts.append(squares)
+        self.norms = torch.cat(parts, 1).sqrt().numpy() * scales[:, None]
+
+    def before(self, data: CohortData) -> pa.RecordBatch | None:
+        """The census of the probe before the first step."""
+        if not self._probing:
+            return None
+        columns = self._pass(data)
+        self._dead = columns["state"] == DEAD
+        return self._layout.table([("probe", columns)], 0)
+
+    def census(self, step: int, data: CohortData) -> tuple[pa.RecordBatch, list[Change]]:
+        """Close the window: the rows of all members, and what changed in them."""
+        columns = self._stream.close()
+        columns["grad_norm"] = self.norms
+        self._verdicts.add(columns)
+        parts = [("stream", columns)]
+        if self._probing:
+            parts.append(("probe", self._pass(data)))
+        dead = parts[-1][1]["state"] == DEAD
+        changes = [] if self._dead is None else self._layout.changes(self._dead, dead)
+        self._dead = dead
+        return self._layout.table(parts, step), changes
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        dead = None if self._dead is None else torch.from_numpy(self._dead)
+        return {"stream": self._stream.state(), "probe": self._probe.state(), "dead": dead}
+
+    def load(self, state: dict[str, Any], places: Sequence[int] | None = None) -> None:
+        """Continue what `state` returned, or the members at some places of it."""
+        self._stream.load(state["stream"], places)
+        self._probe.load(state["probe"], places)
+        dead = state["dead"]
+        self._dead = None if dead is None else dead.numpy()[slice(None) if places is None else list(places)]
+
+    def _pass(self, data: CohortData) -> dict[str, np.ndarray]:
+        for x in data.probe_batches():
+            self._network.forward(x, self._seen, training=False)
+        columns = self._probe.close()
+        columns["grad_norm"] = np.full(columns["mean"].shape, np.nan)
+        self._verdicts.add(columns)
+        return columns
+
+    def _seen(self, site: int, z: Tensor) -> None:
+        self._probe.forward(site, z)

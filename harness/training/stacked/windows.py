@@ -1,0 +1,143 @@
+"""The counts of a stack since the last census: those of a Recorder, with a leading member axis.
+
+Legend: K members, A inputs, F units of a site, S sites, U units of all sites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harness.config import RunSpec
+from harness.config.schema import Activation
+from harness.hooks import loops
+from harness.hooks.activations import Gate, lookup
+from harness.hooks.kernels import LIKE, Sums, bounds_of
+from harness.hooks.loops import PEAK, SILENT
+from harness.hooks.statistics import UnitStatistics, finalise
+from harness.training.models import make_activation
+from harness.training.stacked.parameters import Parameter
+
+
+class MemberStatistics:
+    """Running sums of one site: counts (K, 3, F) int64 and sums (K, 4, F), rows as in `UnitStatistics`."""
+
+    def __init__(self, members: int, units: int) -> None:
+        self.n = self.grad_n = 0
+        self.counts, self.sums = np.zeros((members, 3, units), np.int64), np.zeros((members, 4, units))
+        self.sums[:, PEAK] = -np.inf
+
+    def clear(self) -> None:
+        """A new window; the inputs since a gate was last open go on counting."""
+        self.n = self.grad_n = 0
+        self.counts[:, :SILENT] = 0
+        self.sums[:] = 0
+        self.sums[:, PEAK] = -np.inf
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The census columns of `finalise`, each (K, F)."""
+        members, _, units = self.counts.shape
+        flat = Sums(0, "cpu")
+        flat.counts = torch.from_numpy(self.counts.transpose(1, 0, 2).reshape(3, -1))
+        flat.sums = torch.from_numpy(self.sums.transpose(1, 0, 2).reshape(4, -1))
+        found = finalise(UnitStatistics(self.n, self.grad_n, flat))
+        return {name: column.reshape(members, units) for name, column in found.items()}
+
+
+class StackWindows:
+    """The running sums of every site of a stack.
+
+    Args:
+        specs: of the members, in the order of the stack.
+        sizes: F of each site.
+        dtype: of the pre-activations.
+        slopes: PReLU's slopes at each site, None where no member learns any.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[RunSpec],
+        sizes: Sequence[int],
+        dtype: torch.dtype,
+        slopes: Sequence[Parameter | None],
+    ) -> None:
+        self.statistics = [MemberStatistics(len(specs), size) for size in sizes]
+        self._like = LIKE[dtype]
+        self._slopes = slopes
+        self._eps = np.array([spec.record.gate_eps for spec in specs])
+        self._runs = _runs([_bounds(s.activation, s.record.gate_eps, dtype) for s in specs])
+
+    def forward(self, site: int, z: Tensor) -> None:
+        """Count pre-activations (K, A, F) in."""
+        running, rows = self.statistics[site], z.shape[1]
+        size = z.stride(0) * z.element_size()
+        for part, bounds in self._runs:
+            gates = self._learned(site, part) if bounds is None else bounds
+            address = z.data_ptr() + part.start * size
+            loops.accumulate_members(address, rows, gates, running.counts[part], running.sums[part])
+        running.n += rows
+
+    def backward(self, site: int, gradient: Tensor) -> None:
+        """Add the squares of ∂L/∂z (K, A, F)."""
+        running = self.statistics[site]
+        loops.add_squares_members(gradient.data_ptr(), gradient.shape[1], self._like, running.sums)
+        running.grad_n += gradient.shape[1]
+
+    def close(self) -> dict[str, np.ndarray]:
+        """The columns of a census, each (K, U); new windows begin."""
+        parts = [running.columns() for running in self.statistics]
+        for running in self.statistics:
+            running.clear()
+        return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
+
+    def state(self) -> list[dict[str, Any]]:
+        """Tensors and plain values."""
+        return [
+            {
+                "n": running.n,
+                "grad_n": running.grad_n,
+                "counts": torch.from_numpy(running.counts.copy()),
+                "sums": torch.from_numpy(running.sums.copy()),
+            }
+            for running in self.statistics
+        ]
+
+    def load(self, state: Sequence[dict[str, Any]], places: Sequence[int] | None = None) -> None:
+        """Continue what `state` returned, or the members at some places of it."""
+        rows: Any = slice(None) if places is None else list(places)
+        for running, kept in zip(self.statistics, state, strict=True):
+            running.n, running.grad_n = kept["n"], kept["grad_n"]
+            running.counts[:] = kept["counts"].numpy()[rows]
+            running.sums[:] = kept["sums"].numpy()[rows]
+
+    def _learned(self, site: int, part: slice) -> np.ndarray:
+        """PReLU's gates now, (members, 1, F): open everywhere, or like ReLU where the slope is closed."""
+        slope = self._slopes[site]
+        assert slope is not None
+        value = slope.value.numpy()
+        closed = np.abs(value) <= self._eps[part, None].astype(value.dtype)
+        return np.where(closed, 0.0, -np.inf).astype(value.dtype)[:, None, :]
+
+
+def _bounds(activation: Activation, eps: float, dtype: torch.dtype) -> np.ndarray | None:
+    """The gate of a member, (1 or 4, 1); None where it is learned."""
+    module: nn.Module = make_activation(activation, 1)
+    known = lookup(module)
+    assert known is not None, f"{activation.name} has no gate"
+    gate: Gate = known[1](module, eps)
+    return None if isinstance(gate.low, Tensor) else bounds_of(gate, torch.empty(0, dtype=dtype))
+
+
+def _runs(bounds: Sequence[np.ndarray | None]) -> list[tuple[slice, np.ndarray | None]]:
+    """Neighbouring members whose gates have the same form: their slice, and the gates (members, ·, 1)."""
+    forms = [None if b is None else b.shape for b in bounds]
+    cuts = [0, *(k for k in range(1, len(forms)) if forms[k] != forms[k - 1]), len(forms)]
+    found = []
+    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+        given = [b for b in bounds[start:stop] if b is not None]
+        found.append((slice(start, stop), np.stack(given) if given else None))
+    return found
