@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from harness.detector.states import Thresholds
 from harness.detector.verdict import HEALTHY, Verdict
 from harness.hooks.batches import Batch
-from harness.hooks.hook import Hook
+from harness.hooks.hook import Call
 from harness.hooks.recorder import Recorder
 from harness.integrations.watch import Watch
 
@@ -129,7 +129,7 @@ class NeuronHealth(Callback):
             root = _submodule(pl_module, self._module)
         echoes = [_Echo(optimizer) for optimizer in trainer.optimizers]
         for optimizer, echo in zip(trainer.optimizers, echoes, strict=True):
-            self._handles.append(optimizer.register_step_post_hook(Hook(partial(self._on_step, echo))))
+            self._handles.append(optimizer.register_step_post_hook(Call(partial(self._on_step, echo))))
         name = STEP if self._module is None else repr(self._module)
         first = self._watch.start(root, echoes, steps=trainer.global_step, name=name)
         if isinstance(root, _TrainingStep):
