@@ -68,7 +68,7 @@ class IncomingGradients:
         self._held: _Held | None = None
         self._always = len(optimizers) > 1
         self._steps = self._forwards = self._calls = 0  # of the optimizer; since its last step
-        self._in_closure = False  # whether the optimizer is given closures
+        self._with_closure: set[int] = set()  # ids of the optimizers that are given closures
         self.closing = False  # whether the next `step()` closes the window
 
     def attach(self) -> None:
@@ -81,6 +81,7 @@ class IncomingGradients:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._with_closure.clear()
         self._held = None
 
     def add(self, index: int, producer: nn.Module | None, size: int) -> None:
@@ -107,9 +108,10 @@ class IncomingGradients:
 
     def stepping(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """An optimizer is about to step: its gradients are final."""
-        if any(callable(given) for given in (*args[1:], *kwargs.values())):  # args begins with the optimizer
-            if not self._in_closure:
-                self._in_closure = self._always = True
+        if _closure_in(args, kwargs):
+            if id(optimizer) not in self._with_closure:
+                self._with_closure.add(id(optimizer))
+                self._always = True
                 self._handles.append(optimizer.register_step_post_hook(Call(self._stepped)))
             return
         if self._forwards > 1 or self._calls > 1:
@@ -129,6 +131,8 @@ class IncomingGradients:
 
     def _stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """A step that made its gradients itself, in a closure: they are read behind it."""
+        if not _closure_in(args, kwargs):
+            return
         self._steps += 1
         self._forwards = self._calls = 0
         watched = self._stepped_by(optimizer)
@@ -173,6 +177,11 @@ class IncomingGradients:
     ) -> None:
         for index, squares in _squares(watched, gradients):
             self._squares[index] = squares if scale is None else squares / scale.double().square()
+
+
+def _closure_in(args: Any, kwargs: Any) -> bool:
+    """Whether an optimizer's `step` was given a closure; args begins with the optimizer."""
+    return any(callable(given) for given in (*args[1:], *kwargs.values()))
 
 
 def _squares(watched: Sequence[_Watched], gradients: Sequence[Tensor | None]) -> Iterator[tuple[int, Tensor]]:
