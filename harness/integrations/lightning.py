@@ -130,7 +130,9 @@ class NeuronHealth(Callback):
         for optimizer in trainer.optimizers:
             self._handles.append(optimizer.register_step_post_hook(Call(self._on_step)))
         name = STEP if self._module is None else repr(self._module)
-        together = is_distributed(trainer.strategy.model)  # also where a part of it is watched alone
+        together = is_distributed(
+            trainer.strategy.model or pl_module
+        )  # also where a part of it is watched alone
         first = self._watch.start(
             root, trainer.optimizers, steps=trainer.global_step, name=name, across_ranks=together
         )

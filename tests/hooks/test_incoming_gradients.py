@@ -55,7 +55,7 @@ def test_a_closure_makes_the_gradients(optimizer: Callable[..., torch.optim.Opti
 
 
 def test_several_optimizers_with_closures() -> None:
-    models = nn.ModuleList([net(), net()])
+    models = [net(), net()]
     optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in models]
     both = nn.Sequential(*models)
     both.forward = lambda x: models[0](x) + models[1](-x)  # type: ignore[method-assign]
