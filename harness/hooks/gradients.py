@@ -69,6 +69,7 @@ class IncomingGradients:
         self._always = len(optimizers) > 1
         self._steps = self._forwards = self._calls = 0  # of the optimizer; since its last step
         self._with_closure: set[int] = set()  # ids of the optimizers that are given closures
+        self._doubts: list[Tensor] = []  # on a device: whether gradients were found changed; a census asks
         self.closing = False  # whether the next `step()` closes the window
 
     def attach(self) -> None:
@@ -101,6 +102,7 @@ class IncomingGradients:
             self._held = None
             if held.known:
                 self._always = self._always or held.changed or held.differs
+                self._doubts += held.doubts()
 
     def called(self) -> None:
         """The user called `step()`."""
@@ -142,6 +144,10 @@ class IncomingGradients:
 
     def close(self, index: int, size: int) -> np.ndarray:
         """Norms (F,) for the census that closes now; NaN where none is known."""
+        if self._doubts:
+            if any(bool(doubt) for doubt in self._doubts):
+                self._always, self._held = True, None
+            self._doubts.clear()
         if self._held is not None and not self._held.known and not self._held.changed:
             self._take(self._held.watched, self._held.gradients, None)
         self._held = None
@@ -221,7 +227,21 @@ class _Held:
     def differs(self) -> bool:
         """Whether their squares are others now: writing through `.data` leaves no other trace."""
         return any(
-            squares.is_cpu and not torch.equal(squares.nan_to_num(), self.known[index].nan_to_num())
-            for index, squares in _squares(self.watched, self.gradients)
-            if index in self.known
+            not torch.equal(now.nan_to_num(), before.nan_to_num())
+            for now, before in self._pairs()
+            if now.is_cpu
         )
+
+    def doubts(self) -> list[Tensor]:
+        """As `differs`, one for each layer on a device, which is not asked."""
+        return [
+            (now.nan_to_num() != before.nan_to_num()).any()
+            for now, before in self._pairs()
+            if not now.is_cpu and type(now) is Tensor
+        ]
+
+    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Squares of the units of a layer: now, and when they were taken."""
+        for index, squares in _squares(self.watched, self.gradients):
+            if index in self.known:
+                yield squares, self.known[index]
