@@ -184,6 +184,8 @@ class Taps:
             return
         self.active = True
         self.forwards += 1
+        if not Eager.in_force:
+            Eager.look()
         if self._calls:
             self._calls.clear()
         if self.on_forward is not None:

@@ -93,6 +93,8 @@ def run_tasks(tasks: Sequence[Task], work: Work, workers: int) -> Iterator[Event
     """
     waiting = list(range(len(tasks)))[::-1]
     context = mp.get_context(_start_method())
+    if context.get_start_method() == "fork":
+        _import_ahead()
     crew = [_Worker(context, work, tasks) for _ in range(min(workers, len(tasks)))]
     try:
         for worker in crew:
@@ -157,6 +159,13 @@ def _serve(pipe: Connection, work: Work, tasks: Sequence[Task], parent: int) -> 
             pipe.send(Done(task, tuple(work(tasks[task], tick))))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         os._exit(0)  # the state has been kept by now
+
+
+def _import_ahead() -> None:
+    """What every worker needs is imported once, before they are forked."""
+    import harness.detector.verdict
+    import harness.report.tensorboard
+    import harness.training.stacked  # noqa: F401
 
 
 def _interrupt(number: int, frame: Any) -> None:

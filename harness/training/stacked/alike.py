@@ -12,7 +12,28 @@ from harness.training.models import widening
 
 #: Keys in which the members of a stack may differ (or that decide nothing in it).
 FREE = frozenset(
-    ["seed", "output", "force", "schedule", "init", "bias", "detect", "record.gate_eps", "record.tensorboard", "data.standardise", "data.negate", "data.shift", "data.label_noise", "optim.lr", "optim.weight_decay", "optim.momentum", "optim.nesterov", "optim.betas", "train.clip_grad", "train.checkpoint_seconds"]
+    [
+        "seed",
+        "output",
+        "force",
+        "schedule",
+        "init",
+        "bias",
+        "detect",
+        "record.gate_eps",
+        "record.tensorboard",
+        "data.standardise",
+        "data.negate",
+        "data.shift",
+        "data.label_noise",
+        "optim.lr",
+        "optim.weight_decay",
+        "optim.momentum",
+        "optim.nesterov",
+        "optim.betas",
+        "train.clip_grad",
+        "train.checkpoint_seconds",
+    ]
 )
 
 
