@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import RunSpec, run_folder, to_mapping
-from harness.store.files import read_json, write_json
 from harness.store.folder import RunFolder
 from harness.sweeps.cohorts import Task
 from harness.sweeps.job import Outcome, failed, final_metrics, hardware, run_job, stored, versions
 
 FOLDER = ".cohorts"  # in the folder of results: what a cohort needs to be continued
-ENDINGS = "endings.json"
 
 
 def run_task(task: Task, tick: Callable[[int], None]) -> list[Outcome]:
@@ -68,44 +66,34 @@ def run_cohort(task: Task, tick: Callable[[int], None] | None = None) -> list[Ou
 def _train(
     specs: Sequence[RunSpec], found: Sequence[Outcome | None], keep: Path, tick: Callable[[int], None] | None
 ) -> list[Outcome]:
-    from harness.training.loop import Ending
     from harness.training.stacked import train_cohort
 
     began = time.time()
     folders = [RunFolder(run_folder(spec)) for spec in specs]
-    kept = read_json(keep / ENDINGS)
-    if kept is None and any(found):  # somebody else trained a member meanwhile: it is left alone
+    fresh = not any(keep.glob("*.pt"))
+    if fresh and any(found):  # somebody else trained a member meanwhile: it is left alone
         quiet: Callable[[int], None] = tick or (lambda step: None)
         return [
             outcome or _alone(spec, quiet, locked=True) for spec, outcome in zip(specs, found, strict=True)
         ]
-    if kept is not None:  # trained before; only what follows was cut off
-        endings = [Ending(*ending) for ending in kept["endings"]]
-        seconds = kept["seconds"]
-    else:
-        fresh = not any(keep.glob("*.pt"))
-        for spec, folder in zip(specs, folders, strict=True):
-            if fresh:
-                folder.clear()
+    facts = {"versions": versions(), "hardware": hardware(specs[0]), "cohort": keep.name}
+    for spec, folder, outcome in zip(specs, folders, found, strict=True):
+        if fresh:
+            folder.clear()
+        if outcome is None:
             folder.write_config(to_mapping(spec))
-            folder.write_status(
-                "running", seed=spec.seed, versions=versions(), hardware=hardware(spec), cohort=keep.name
-            )
-        try:
-            endings = train_cohort(specs, folders, keep, tick)
-        except KeyboardInterrupt:
-            for folder in folders:
-                folder.write_status("interrupted")
-            raise
-        except Exception:  # whose fault it is shows when each goes alone
-            for folder in folders:
-                folder.clear()
-            return [_alone(spec, tick or (lambda step: None), locked=True) for spec in specs]
-        seconds = round((time.time() - began) / len(specs), 3)
-        write_json(
-            keep / ENDINGS,
-            {"endings": [(ending.steps, ending.diverged_at) for ending in endings], "seconds": seconds},
-        )
+            folder.write_status("running", seed=spec.seed, **facts)
+    try:
+        endings = train_cohort(specs, folders, keep, tick)
+    except KeyboardInterrupt:
+        for folder in folders:
+            folder.write_status("interrupted")
+        raise
+    except Exception:  # whose fault it is shows when each goes alone
+        for folder in folders:
+            folder.clear()
+        return [_alone(spec, tick or (lambda step: None), locked=True) for spec in specs]
+    seconds = round((time.time() - began) / len(specs), 3)
     return [
         outcome or _conclude(spec, folder, ending, seconds)
         for spec, folder, ending, outcome in zip(specs, folders, endings, found, strict=True)
