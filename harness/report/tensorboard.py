@@ -7,6 +7,8 @@ activation rates); heat map/<site> (neuron × time); verdict (text).
 from __future__ import annotations
 
 import io
+import os
+import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from harness.detector.lifetimes import one_evidence
 from harness.detector.states import dead_share
@@ -47,7 +49,10 @@ class RunBoard:
     def __init__(self, folder: Path) -> None:
         for stale in folder.glob("events.out.tfevents.*"):
             stale.unlink()
-        self._writer = EventFileWriter(str(folder))
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (folder / name).open("wb")
+        self._records = RecordWriter(self._file)
+        self._records.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
 
     def tick(self, step: int) -> None:
         """Nothing to show at every step."""
@@ -83,6 +88,7 @@ class RunBoard:
                 values.append(Summary.Value(tag=f"rate/{name}", histo=_histogram(rates)))
         self._scalars(step, scalars)
         self._write(step, Summary(value=values))
+        self._file.flush()  # whoever looks sees it now
 
     def maps(self, history: pd.DataFrame) -> None:
         """The neuron × time heat map of the largest sites."""
@@ -106,14 +112,14 @@ class RunBoard:
         self._write(step, Summary(value=[Summary.Value(tag=tag, metadata=metadata, tensor=tensor)]))
 
     def close(self) -> None:
-        """Flush to disk."""
-        self._writer.close()
+        """Nothing more will come."""
+        self._file.close()
 
     def _scalars(self, step: int, values: dict[str, float]) -> None:
         self._write(step, Summary(value=[Summary.Value(tag=k, simple_value=v) for k, v in values.items()]))
 
     def _write(self, step: int, summary: Any) -> None:
-        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+        self._records.write(Event(wall_time=time.time(), step=step, summary=summary).SerializeToString())
 
 
 def rebuild(run: Run, *, maps: bool = True, verdict: str | None = None, steps: int = 0) -> None:

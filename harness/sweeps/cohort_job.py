@@ -102,15 +102,17 @@ def _train(
 
 def _conclude(spec: RunSpec, folder: RunFolder, ending: Any, seconds: float) -> Outcome:
     """Metrics, verdict, view and status of a member that has been trained."""
+    from harness.store.runs import Run
+
     try:
-        final, text = final_metrics(spec, folder.path, ending.diverged_at)
+        run = Run(folder.path)
+        final, text = final_metrics(spec, run, ending.diverged_at)
         state = "finished" if ending.diverged_at is None else "diverged"
         facts = {"steps": ending.steps, "diverged_at": ending.diverged_at, "final": final, "verdict": text}
         if spec.record.tensorboard:
             from harness.report.tensorboard import rebuild
-            from harness.store.runs import Run
 
-            rebuild(Run(folder.path), maps=False, verdict=text, steps=ending.steps)
+            rebuild(run, maps=False, verdict=text, steps=ending.steps)
         folder.write_status(state, seconds=seconds, error=None, **facts)
     except Exception as error:
         return failed(folder, error, seconds)

@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.config import ConfigError, RunSpec, run_folder, to_mapping
 from harness.store.files import write_text
 from harness.store.folder import COMPLETE, RunFolder, read_status
+
+if TYPE_CHECKING:
+    from harness.store.runs import Run
 
 PACKAGES = ("dying-relu-harness", "torch", "torchvision", "hydra-core", "numpy", "pandas", "pyarrow", "numba")
 Progress = Callable[[RunSpec, int], Any]  # (spec, total steps) → a listener that is a context manager
@@ -141,7 +144,7 @@ def _prepare(spec: RunSpec) -> Any:
 
 
 def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | None) -> Outcome:
-    from harness.store.writer import read_table
+    from harness.store.runs import Run
     from harness.training import checkpoint
     from harness.training.loop import total_steps, train
 
@@ -160,9 +163,10 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
         with display as bar:
             ending = train(spec, data, folder, [view for view in (board, bar) if view is not None])
         state = "finished" if ending.diverged_at is None else "diverged"
-        final, text = final_metrics(spec, folder.path, ending.diverged_at)
+        result = Run(folder.path)
+        final, text = final_metrics(spec, result, ending.diverged_at)
         if board is not None:
-            board.maps(read_table(folder.path, "census").to_pandas())
+            board.maps(result.census)
             board.text("verdict", text, ending.steps)
             board.close()
         folder.write_status(
@@ -195,13 +199,12 @@ def failed(folder: RunFolder, error: Exception, seconds: float) -> Outcome:
     return Outcome(folder.path, "failed", error=line)
 
 
-def final_metrics(spec: RunSpec, path: Path, diverged_at: int | None) -> tuple[dict[str, Any], str]:
+def final_metrics(spec: RunSpec, run: Run, diverged_at: int | None) -> tuple[dict[str, Any], str]:
     """Final metrics, and the verdict in words."""
     from harness.detector.states import Thresholds
     from harness.detector.verdict import verdict
-    from harness.store.writer import read_table
 
-    steps = read_table(path, "steps").to_pandas()
+    steps = run.steps
     tested = steps.dropna(subset=["test_accuracy"])
     finite = steps["loss"][steps["loss"].abs() < float("inf")]
     final: dict[str, Any] = {
@@ -209,7 +212,7 @@ def final_metrics(spec: RunSpec, path: Path, diverged_at: int | None) -> tuple[d
         "test_loss": _finite(tested["test_loss"].iloc[-1]) if len(tested) else None,
         "accuracy": float(tested["test_accuracy"].iloc[-1]) if len(tested) else None,
     }
-    history = read_table(path, "census").to_pandas()
+    history = run.census
     if history.empty:
         return final, "Nothing was recorded (record=off): no statement about dead units."
     thresholds = Thresholds(rare=spec.detect.rare, confidence=spec.detect.confidence)
