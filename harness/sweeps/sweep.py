@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.config import ConfigError, RunSpec, run_folder
+from harness.config import ConfigError, RunSpec, run_folder, to_mapping
 from harness.sweeps.cohort_job import run_task
 from harness.sweeps.cohorts import MOST, Task, divide
 from harness.sweeps.job import Outcome, check_output, stored
 from harness.sweeps.manifest import FOLDER, manifest_path, read_tasks, write_manifest
 from harness.sweeps.pool import Died, Done, Progress, run_tasks
+from harness.sweeps.status import PULSE, write_pulse
 
 #: Training inputs of the data sets.
 SIZES = {
@@ -52,6 +54,14 @@ class Sweep:
         size = min(size, spec.data.subset or size)
         steps = spec.train.epochs * (size // max(1, min(spec.train.batch_size, size or 1)))
         return min(steps, spec.train.max_steps or steps)
+
+    @property
+    def running(self) -> list[dict[str, int]]:
+        """What the workers do: runs of the task, completed steps and their total."""
+        return [
+            {"runs": len(self.tasks[task].specs), "step": step, "total": self.total(task)}
+            for task, step in self.steps.items()
+        ]
 
     @property
     def output(self) -> Path:
@@ -99,8 +109,8 @@ def run_sweep(sweep: Sweep, workers: int | None = None, tell: Teller | None = No
         if not sweep.manifest.exists():
             names = {id(spec): name for name, spec in sweep.specs.items()}
             write_manifest(sweep.manifest, list(sweep.specs), sweep.tasks, names)
-        count = workers or _cores()
-        for event in run_tasks(sweep.tasks, run_task, count):
+        began, before, told = time.time(), len(sweep.outcomes), 0.0
+        for event in run_tasks(sweep.tasks, run_task, workers or _cores()):
             task = sweep.tasks[event.task]
             sweep.steps.pop(event.task, None)
             if isinstance(event, Progress):
@@ -110,8 +120,12 @@ def run_sweep(sweep: Sweep, workers: int | None = None, tell: Teller | None = No
                     sweep.outcomes[run_folder(spec).name] = outcome
             else:
                 _mourn(sweep, task, event.reason)
+            if time.time() - told > 1:
+                told = time.time()
+                write_pulse(sweep.output, sweep.running, len(sweep.outcomes) - before, began)
             if tell is not None:
                 tell(sweep, event)
+        (sweep.output / FOLDER / PULSE).unlink(missing_ok=True)
 
 
 def _mourn(sweep: Sweep, task: Task, reason: str) -> None:
@@ -121,7 +135,9 @@ def _mourn(sweep: Sweep, task: Task, reason: str) -> None:
     for spec in task.specs:
         outcome = stored(replace(spec, force=False))
         if outcome is None:
-            RunFolder(run_folder(spec)).write_status("failed", error=reason)
+            folder = RunFolder(run_folder(spec))
+            folder.write_config(to_mapping(spec))
+            folder.write_status("failed", error=reason)
             outcome = Outcome(run_folder(spec), "failed", error=reason)
         sweep.outcomes[run_folder(spec).name] = outcome
 
