@@ -69,6 +69,7 @@ def run(argv: list[str]) -> int:
     Raises:
         ConfigError: what the user typed cannot be run; nothing was written.
     """
+    show_plugins()
     words = {word.split("=", 1)[0] for word in argv if word.startswith("-")}
     if words & {"--help", "-h", "--version"}:
         overrides = [word for word in argv if not word.startswith("-")]
@@ -124,7 +125,7 @@ def _sweep(overrides: list[str], *, dry: bool) -> int:
 
 def _launch(sweep: Sweep, overrides: list[str], *, far: bool) -> None:
     """Hydra's own way: its sweeper and launcher, one job per run, or one per cohort on far machines."""
-    argv = [*overrides, "-m"]
+    argv = ["-m", *overrides]
     if far:
         jobs = zip(plan(overrides, multirun=True), jobs_of(overrides), strict=True)
         os.environ["HARNESS_TASKS"] = str(write_tasks(sweep, {run_folder(s).name: job for s, job in jobs}))
@@ -139,7 +140,6 @@ def _found(spec: RunSpec) -> Outcome:
 def _hydra(argv: list[str]) -> int:
     """Hydra's own application around `_task`."""
     register_schema()
-    show_plugins()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     sys.argv = [sys.argv[0], *argv]
     hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(_task)()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from hydra.core.global_hydra import GlobalHydra
 
 from harness.config import compose, run_folder
 from harness.store.files import read_json, write_json
@@ -17,9 +21,11 @@ PLUGINS = Path(__file__).parent / "plugin"
 
 
 def show_plugins() -> None:
-    """Let Hydra find what lies in `plugin/`."""
+    """Let Hydra find what lies in `plugin/`, here and in the processes that launchers start."""
     if str(PLUGINS) not in sys.path:
         sys.path.append(str(PLUGINS))
+        others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+        os.environ["PYTHONPATH"] = os.pathsep.join([*others, str(PLUGINS)])
 
 
 def write_tasks(sweep: Sweep, overrides: Mapping[str, Sequence[str]]) -> Path:
@@ -40,11 +46,24 @@ def write_tasks(sweep: Sweep, overrides: Mapping[str, Sequence[str]]) -> Path:
 
 
 def run_written(place: str) -> list[Outcome]:
-    """Carry out the task `file#number`."""
-    path, _, number = place.rpartition("#")
+    """Carry out the task `file:number`."""
+    path, _, number = place.rpartition(":")
     kept = read_json(Path(path))
     if kept is None:
         raise FileNotFoundError(f"the tasks of this sweep are not at {path}: is the folder shared?")
     task = kept["tasks"][int(number)]
-    specs = tuple(compose(job) for job in task["jobs"])
+    with _another_hydra():
+        specs = tuple(compose(job) for job in task["jobs"])
     return run_task(Task(specs, task["why_single"]), lambda step: None)
+
+
+@contextmanager
+def _another_hydra() -> Iterator[None]:
+    """Compose within a job, where Hydra is at work already."""
+    instance = GlobalHydra.instance()
+    outer = instance.hydra
+    instance.clear()
+    try:
+        yield
+    finally:
+        instance.hydra = outer

@@ -37,4 +37,5 @@ class CohortSweeper(BasicSweeper):
         assert self.launcher is not None
         path = Path(os.environ[TASKS])
         count = len(json.loads(path.read_text())["tasks"])
-        return [self.launcher.launch([[f"+task={path}#{k}"] for k in range(count)], initial_job_idx=0)]
+        quoted = str(path).replace("'", r"\'")
+        return [self.launcher.launch([[f"+task='{quoted}:{k}'"] for k in range(count)], initial_job_idx=0)]
