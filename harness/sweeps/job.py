@@ -84,13 +84,17 @@ def check_jobs(specs: Sequence[RunSpec]) -> None:
             _prepare(spec)
 
 
-def run_job(spec: RunSpec, progress: Progress | None = None, *, locked: bool = False) -> Outcome:
+def run_job(
+    spec: RunSpec, progress: Progress | None = None, *, locked: bool = False, maps: bool = True
+) -> Outcome:
     """Train a run to its end, or continue it, or show that it is finished.
 
     Args:
         spec: the run.
         progress: makes the display of a training, if there is one; told of every step.
         locked: whether the caller holds the run's lock.
+        maps: whether TensorBoard gets heat maps, half a second's work; `harness-tools dashboard` draws them
+            for the runs of a sweep.
 
     Returns:
         The outcome; a failure is one of them, with its traceback in `error.txt` in the folder.
@@ -112,7 +116,7 @@ def run_job(spec: RunSpec, progress: Progress | None = None, *, locked: bool = F
         raise ConfigError("output", f"cannot make {run_folder(spec)} ({error.strerror})") from None
     try:
         with nullcontext() if locked else FileLock(folder.path / ".lock", timeout=0):
-            return _train(spec, data, folder, progress)
+            return _train(spec, data, folder, progress, maps=maps)
     except Timeout:
         raise ConfigError(
             "output",
@@ -143,7 +147,7 @@ def _prepare(spec: RunSpec) -> Any:
     return data
 
 
-def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | None) -> Outcome:
+def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | None, *, maps: bool) -> Outcome:
     from harness.store.runs import Run
     from harness.training import checkpoint
     from harness.training.loop import total_steps, train
@@ -166,7 +170,8 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
         result = Run(folder.path)
         final, text = final_metrics(spec, result, ending.diverged_at)
         if board is not None:
-            board.maps(result.census)
+            if maps:
+                board.maps(result.census)
             board.text("verdict", text, ending.steps)
             board.close()
         folder.write_status(
