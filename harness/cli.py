@@ -10,17 +10,26 @@ import hydra
 from omegaconf import DictConfig
 
 from harness.config import (
+    OURS,
     ConfigError,
+    RunSpec,
     asks_for_sweep,
     checked,
     compose,
     config_dir,
+    jobs_of,
+    launcher,
     plan,
     register_schema,
-    run_id,
+    run_folder,
 )
-from harness.console import about, progress, show, show_sweep
-from harness.sweeps.job import check_jobs, missing, run_job, stored
+from harness.console import about, progress, show, show_plan, show_sweep, sweep_progress
+from harness.sweeps.elsewhere import run_written, show_plugins, write_tasks
+from harness.sweeps.job import Outcome, check_jobs, missing, run_job, stored
+from harness.sweeps.sweep import Sweep, plan_sweep, run_sweep
+
+SWEEP_WORDS = {"-m", "--multirun", "--dry-run"}
+FAR = ("ray", "submitit")  # launchers that reach other machines: they carry cohorts
 
 HYDRAS_OWN = {
     "--hydra-help",
@@ -60,6 +69,7 @@ def run(argv: list[str]) -> int:
     Raises:
         ConfigError: what the user typed cannot be run; nothing was written.
     """
+    show_plugins()
     words = {word.split("=", 1)[0] for word in argv if word.startswith("-")}
     if words & {"--help", "-h", "--version"}:
         overrides = [word for word in argv if not word.startswith("-")]
@@ -70,13 +80,16 @@ def run(argv: list[str]) -> int:
             raise ConfigError("-m", f"does not go with {' '.join(sorted(words & HYDRAS_OWN))}")
         compose([word for word in argv if "=" in word and not word.startswith("-")])
         return _hydra(argv)
-    if words - {"-m", "--multirun"}:
-        unknown = sorted(words - {"-m", "--multirun"})[0]
+    if words - SWEEP_WORDS:
+        unknown = sorted(words - SWEEP_WORDS)[0]
         raise ConfigError(unknown, "there is no such option", hint="harness --help shows what there is.")
     overrides = [word for word in argv if not word.startswith("-")]
-    if words or asks_for_sweep(overrides):
-        return _sweep(overrides, argv if words else [*argv, "-m"])
+    if words & {"-m", "--multirun"} or asks_for_sweep(overrides):
+        return _sweep(overrides, dry="--dry-run" in words)
     spec = compose(overrides)
+    if words:
+        print(f"{run_folder(spec)}: {'has a result' if stored(spec) else 'would be trained'}")
+        return 0
     outcome = run_job(spec, progress())
     try:
         show(spec, outcome)
@@ -88,15 +101,40 @@ def run(argv: list[str]) -> int:
     return 1 if outcome.state == "failed" else 0
 
 
-def _sweep(overrides: list[str], argv: list[str]) -> int:
-    """Check every job, let Hydra's launcher run them, then say from the disk what became of each."""
+def _sweep(overrides: list[str], *, dry: bool) -> int:
+    """Check every job, divide what is left among workers (or leave it to Hydra's launcher), say what came."""
+    node = launcher(overrides)
+    ours = node.get("_target_") == OURS
     specs = plan(overrides, multirun=True)
-    check_jobs(specs)
+    far = any(name in str(node.get("_target_")) for name in FAR)
+    options = {"stack": node.stack, "most": node.cohort} if ours else {"stack": far}
+    sweep = plan_sweep(specs, **options)
+    show_plan(sweep)
+    if dry:
+        return 0
+    check_jobs([spec for task in sweep.tasks for spec in task.specs])
+    if ours:
+        with sweep_progress(sweep) as tell:
+            run_sweep(sweep, node.workers, tell)
+    elif sweep.tasks:
+        _launch(sweep, overrides, far=far)
+    outcomes = {name: sweep.outcomes.get(name) or _found(spec) for name, spec in sweep.specs.items()}
+    show_sweep(list(sweep.specs.values()), list(outcomes.values()))
+    return 1 if any(outcome.state == "failed" for outcome in outcomes.values()) else 0
+
+
+def _launch(sweep: Sweep, overrides: list[str], *, far: bool) -> None:
+    """Hydra's own way: its sweeper and launcher, one job per run, or one per cohort on far machines."""
+    argv = ["-m", *overrides]
+    if far:
+        jobs = zip(plan(overrides, multirun=True), jobs_of(overrides), strict=True)
+        os.environ["HARNESS_TASKS"] = str(write_tasks(sweep, {run_folder(s).name: job for s, job in jobs}))
+        argv.append("hydra/sweeper=cohorts")
     _hydra(argv)
-    specs = list({run_id(spec): spec for spec in specs}.values())  # equal jobs are one run
-    outcomes = [stored(replace(spec, force=False)) or missing(spec) for spec in specs]
-    show_sweep(specs, outcomes)
-    return 1 if any(outcome.state == "failed" for outcome in outcomes) else 0
+
+
+def _found(spec: RunSpec) -> Outcome:
+    return stored(replace(spec, force=False)) or missing(spec)
 
 
 def _hydra(argv: list[str]) -> int:
@@ -110,8 +148,11 @@ def _hydra(argv: list[str]) -> int:
 
 def _task(config: DictConfig) -> str:
     """One job of a launcher; the other jobs of a sweep go on whatever becomes of it."""
+    place = config.get("task")
+    if place is not None:
+        return ", ".join(outcome.state for outcome in run_written(place))
     try:
-        return run_job(checked(config), None).state
+        return run_job(checked(config), maps=False).state
     except ConfigError as error:
         print(f"harness: {error}", file=sys.stderr)
         return "refused"

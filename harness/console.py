@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,12 +16,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from harness.config import RunSpec, compose, groups, run_folder, to_mapping
+from harness.config import RunSpec, compose, groups, to_mapping
 from harness.sweeps.job import Outcome
+from harness.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
     import pandas as pd
 
+LINES = 100  # runs that are listed one by one
 HEADER = """\
 harness trains a network, watches every unit at every step, and says which are dead, how sure that is,
 and when they died."""
@@ -86,29 +91,95 @@ def title(spec: RunSpec) -> str:
     return " · ".join([*parts, f"seed {spec.seed}"])
 
 
+def show_plan(sweep: Sweep) -> None:
+    """What a sweep will do, before it does it."""
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    cohorts = [task for task in sweep.tasks if task.stacked]
+    singles = [task for task in sweep.tasks if not task.stacked]
+    waiting = sum(len(task.specs) for task in sweep.tasks)
+    text = f"{len(sweep.specs):,} run(s) in {sweep.output}: {waiting:,} to train"
+    if waiting < len(sweep.specs):
+        text += f", {len(sweep.specs) - waiting:,} with a stored result"
+    console.print(f"{text}.", markup=False)
+    if cohorts:
+        sizes = sorted({len(task.specs) for task in cohorts}, reverse=True)
+        members = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[-1]} to {sizes[0]}"
+        runs = sum(len(task.specs) for task in cohorts)
+        console.print(f"  {runs:,} as {len(cohorts):,} cohort(s) of {members}: trained as one stack each")
+    for reason, count in Counter(task.why_single for task in singles).most_common():
+        console.print(f"  {count:,} one by one: {reason}", markup=False)
+
+
 def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[Outcome]) -> None:
-    """One line per run, and which failed."""
+    """One line per run of a small sweep, how many in each state of a large one, and which failed."""
     from harness.store.folder import read_status
 
-    table = Table(
-        title=escape(f"{len(specs)} run(s) in {specs[0].output}"),
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-    )
-    for name in ("run", "status", "dead", "born dead", "died", "accuracy"):
-        side = "left" if name in ("run", "status") else "right"
-        table.add_column(name, justify=side, no_wrap=name != "run", overflow="fold")
-    for spec, outcome in zip(specs, outcomes, strict=True):
-        final = (read_status(run_folder(spec)) or {}).get("final") or {}
-        keys = ("dead_fraction", "born_dead_fraction", "died_fraction", "accuracy")
-        table.add_row(outcome.path.name, outcome.state, *(_percent(final.get(k)) for k in keys))
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    console.print(table)
-    for outcome in outcomes:
-        if outcome.error:
-            console.print(outcome.state, style="bold red", end=" ")
-            console.print(f"{outcome.path}: {outcome.error}", soft_wrap=True, markup=False)
+    states = Counter(outcome.state for outcome in outcomes)
+    words = ", ".join(f"{count:,} {state}" for state, count in states.most_common())
+    if len(specs) <= LINES:
+        table = Table(
+            title=escape(f"{len(specs)} run(s) in {specs[0].output}"),
+            title_justify="left",
+            title_style="bold",
+            box=SIMPLE_HEAD,
+        )
+        for name in ("run", "status", "dead", "born dead", "died", "accuracy"):
+            side = "left" if name in ("run", "status") else "right"
+            table.add_column(name, justify=side, no_wrap=name != "run", overflow="fold")
+        for outcome in outcomes:
+            final = (read_status(outcome.path) or {}).get("final") or {}
+            keys = ("dead_fraction", "born_dead_fraction", "died_fraction", "accuracy")
+            table.add_row(outcome.path.name, outcome.state, *(_percent(final.get(k)) for k in keys))
+        console.print(table)
+    else:
+        console.print(f"\n{len(specs):,} runs in {specs[0].output}: {words}.", markup=False)
+    errors = [outcome for outcome in outcomes if outcome.error]
+    for outcome in errors[:LINES]:
+        console.print(outcome.state, style="bold red", end=" ")
+        console.print(f"{outcome.path}: {outcome.error}", soft_wrap=True, markup=False)
+    if len(errors) > LINES:
+        console.print(
+            f"… and {len(errors) - LINES:,} more; harness-tools status {specs[0].output}", markup=False
+        )
+    if any(outcome.state in ("finished", "diverged") for outcome in outcomes):
+        console.print(
+            f"tables      harness.open_runs({str(specs[0].output)!r}).table\n"
+            f"dashboard   tensorboard --logdir {specs[0].output}",
+            soft_wrap=True,
+            markup=False,
+        )
+
+
+@contextmanager
+def sweep_progress(sweep: Sweep) -> Iterator[Callable[[Sweep, Any], None] | None]:
+    """A display of a sweep on stderr, if that is a terminal; else a line now and then."""
+    left = sum(len(task.specs) for task in sweep.tasks)
+    bar = Progress(
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("runs  {task.fields[words]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    began = time.monotonic()
+    line = bar.add_task("", total=float(left), words="")
+    before = len(sweep.outcomes)
+
+    def tell(sweep: Sweep, event: Any) -> None:
+        states = Counter(outcome.state for outcome in sweep.outcomes.values())
+        done = len(sweep.outcomes) - before
+        running = sum(
+            len(sweep.tasks[k].specs) * step / max(1, sweep.total(k)) for k, step in sweep.steps.items()
+        )
+        speed = 60 * done / max(1e-9, time.monotonic() - began)
+        words = f"{states['diverged']} diverged  {states['failed']} failed  {speed:.0f} runs/min"
+        bar.update(line, completed=done + running, words=words)
+
+    with bar:
+        yield tell
 
 
 def progress() -> Callable[[RunSpec, int], Any] | None:

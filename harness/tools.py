@@ -73,6 +73,31 @@ def dashboard(path: Folder) -> None:
 
 
 @app.command()
+def status(path: Folder) -> None:
+    """Say how far the runs in a folder are: finished, running, waiting, failed and why."""
+    from harness.sweeps.status import status_of
+
+    try:
+        found = status_of(path.expanduser())
+    except FileNotFoundError as error:
+        raise typer.BadParameter(str(error)) from None
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    if not found.total:
+        raise typer.BadParameter(f"there are no runs in {path}")
+    words = ", ".join(f"{count:,} {state}" for state, count in found.states.most_common())
+    console.print(f"{found.total:,} runs in {path}: {words}", markup=False)
+    for task in found.tasks:
+        console.print(f"  training {task['runs']:,} run(s): step {task['step']:,} of {task['total']:,}")
+    if found.rate is not None and found.left is not None:
+        console.print(f"  {found.rate:,.0f} runs a minute, about {found.left / 60:.1f} minutes left")
+    for run, error in list(found.errors.items())[:20]:
+        console.print("failed", style="bold red", end=" ")
+        console.print(f"{run}: {error}", soft_wrap=True, markup=False)
+    if len(found.errors) > 20:
+        console.print(f"… and {len(found.errors) - 20:,} more")
+
+
+@app.command()
 def scan(
     factory: Annotated[str, typer.Argument(help="package.module:function that returns the model.")],
     data: Annotated[str, typer.Option(help="A data group of ours, its held-out probe.")] = "digits",

@@ -218,6 +218,7 @@ def test_a_failed_job_leaves_the_others_and_its_traceback(
     out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from harness.training import loop
+    from harness.training.stacked import cohort
 
     honest = loop.make_optimizer
 
@@ -226,7 +227,11 @@ def test_a_failed_job_leaves_the_others_and_its_traceback(
             raise RuntimeError("boom")
         return honest(spec, model)
 
+    def unstackable(specs, data):  # type: ignore[no-untyped-def]
+        raise RuntimeError("boom")
+
     monkeypatch.setattr(loop, "make_optimizer", broken)
+    monkeypatch.setattr(cohort, "initial", unstackable)  # then each member goes alone
     assert run("-m", *TINY, out, "seed=range(3)") == 1
     assert "RuntimeError: boom" in capsys.readouterr().out
     runs = open_runs(tmp_path / "runs")

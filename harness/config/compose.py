@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -24,11 +25,40 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from harness.config.errors import ConfigError, did_you_mean
-from harness.config.ranges import check_ranges, check_together
+from harness.config.ranges import check_ranges, check_together, check_value
 from harness.config.schema import SCHEMAS, RunSpec
 from harness.config.words import expectation
 
+OURS = "harness.sweeps.sweep.run_sweep"  # what stands for a launcher class when it is ours
 HIDDEN = ("common", "schema")  # groups that only serve other groups
+
+
+@dataclass
+class Workers:
+    """`hydra/launcher=harness`, the default: worker processes of our own, runs of one shape as cohorts."""
+
+    _target_: str = OURS
+    workers: int | None = None  # processes; null: one per core
+    stack: bool = True  # whether runs of one shape train together
+    cohort: int = 32  # members of a cohort at most
+
+
+def launcher(overrides: Sequence[str]) -> Any:
+    """Hydra's launcher node for a command line.
+
+    Raises:
+        ConfigError: an option of our own launcher that is out of range.
+    """
+    node = _composed(_single_choices(overrides)).hydra.launcher
+    for name in ("workers", "cohort") if node.get("_target_") == OURS else ():
+        if node[name] is not None and node[name] < 1:
+            raise ConfigError(f"hydra.launcher.{name}", expected="a whole number above 0", came=node[name])
+    return node
+
+
+def jobs_of(overrides: Sequence[str]) -> list[list[str]]:
+    """The command line of every job of a sweep, in Hydra's order."""
+    return _cartesian(overrides)
 
 
 def config_dir() -> Path:
@@ -41,12 +71,14 @@ def config_dir() -> Path:
 def register_schema() -> None:
     """Put the typed schema into Hydra's ConfigStore (idempotent)."""
     store = ConfigStore.instance()
+    store.store(name="harness", node=Workers, group="hydra/launcher", provider="harness")
     store.store(name="run", node=RunSpec, group="schema", package="_global_")
     for group, choices in SCHEMAS.items():
         for name, node in choices.items():
             store.store(name=name, node=node, group=f"schema/{group}")
 
 
+@lru_cache(maxsize=1)
 def groups() -> dict[str, list[str]]:
     """Every group and its choices, as found in the YAML tree."""
     folders = sorted(f for f in config_dir().iterdir() if f.is_dir() and f.name not in HIDDEN)
@@ -106,11 +138,53 @@ def _one(overrides: tuple[str, ...]) -> RunSpec:
     """One job: groups by Hydra (cached), values in process."""
     parsed = _parse(overrides)
     choices = tuple(text for text, o in zip(overrides, parsed, strict=True) if _is_group(text) or _hydras(o))
-    config = copy.deepcopy(_own(choices))
-    for text, override in zip(overrides, parsed, strict=True):
-        if text not in choices:
-            _set(config, override)
-    return checked(config)
+    values = [text for text in overrides if text not in choices]
+    base = _base(choices)
+    if base is None or any("${" in text for text in values):
+        config = copy.deepcopy(_own(choices))
+        for text in values:
+            _set(config, _parse_one(text))
+        return checked(config)
+    spec = base
+    for text in values:
+        spec = _with(spec, *_typed(choices, text))
+    if values:
+        check_together(spec)
+    return spec
+
+
+@lru_cache(maxsize=256)
+def _base(choices: tuple[str, ...]) -> RunSpec | None:
+    """The run of the group choices alone; None where a value must still be given."""
+    config = _own(choices)
+    return None if OmegaConf.missing_keys(config) else checked(config)
+
+
+@lru_cache(maxsize=2**16)
+def _typed(choices: tuple[str, ...], text: str) -> tuple[str, Any]:
+    """Dotted key and checked value of a plain override; nothing in a run's values refers to another."""
+    config, override = _scratch(choices), _parse_one(text)
+    _set(config, override)
+    key = _key(override)
+    parent, _, leaf = key.rpartition(".")
+    value = OmegaConf.select(config, key)
+    value = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+    owner: Any = _base(choices)
+    for name in parent.split(".") if parent else ():
+        owner = getattr(owner, name)
+    check_value(key, next(item for item in fields(owner) if item.name == leaf), value)
+    return key, value
+
+
+@lru_cache(maxsize=256)
+def _scratch(choices: tuple[str, ...]) -> DictConfig:
+    return copy.deepcopy(_own(choices))
+
+
+def _with(spec: Any, key: str, value: Any) -> Any:
+    """A copy of a nested dataclass with one value changed; what is not on the way is shared."""
+    name, _, rest = key.partition(".")
+    return replace(spec, **{name: _with(getattr(spec, name), rest, value) if rest else value})
 
 
 def checked(config: DictConfig) -> RunSpec:
@@ -165,15 +239,16 @@ def _check_choice(choice: str) -> None:
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
-    parser = OverridesParser.create()
-    parsed = []
-    for text in overrides:
-        try:
-            parsed.append(parser.parse_override(text))
-        except HydraException as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError("", f"cannot read {text!r} ({reason})", hint="Write key=value.") from None
-    return parsed
+    return [_parse_one(text) for text in overrides]
+
+
+@lru_cache(maxsize=2**16)
+def _parse_one(text: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError("", f"cannot read {text!r} ({reason})", hint="Write key=value.") from None
 
 
 def _key(override: Override) -> str:

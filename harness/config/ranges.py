@@ -78,18 +78,23 @@ def limited_fields(spec: Any, prefix: str = "") -> Iterator[tuple[str, Field[Any
 def check_ranges(spec: Any) -> None:
     """Raise ConfigError, naming the dotted key, for the first value outside its range or empty text."""
     for key, item, value in limited_fields(spec):
-        if value == "":
-            raise ConfigError(key, expected="text", came=value)
-        allowed: Limits | None = item.metadata.get("limits")
-        if allowed is None or value is None:
-            continue
-        values = value if isinstance(value, list) else [value]
-        wrong_length = allowed.length is not None and len(values) != allowed.length
-        if wrong_length or not all(allowed.allows(one) for one in values):
-            words = str(allowed)
-            if isinstance(value, int) and words.startswith("a number"):
-                words = words.replace("a number", "a whole number", 1)
-            raise ConfigError(key, expected=words, came=value)
+        check_value(key, item, value)
+
+
+def check_value(key: str, item: Field[Any], value: Any) -> None:
+    """Raise ConfigError if `value` is not what the field `item` may be."""
+    if value == "":
+        raise ConfigError(key, expected="text", came=value)
+    allowed: Limits | None = item.metadata.get("limits")
+    if allowed is None or value is None:
+        return
+    values = value if isinstance(value, list) else [value]
+    wrong_length = allowed.length is not None and len(values) != allowed.length
+    if wrong_length or not all(allowed.allows(one) for one in values):
+        words = str(allowed)
+        if isinstance(value, int) and words.startswith("a number"):
+            words = words.replace("a number", "a whole number", 1)
+        raise ConfigError(key, expected=words, came=value)
 
 
 def check_together(spec: Any) -> None:

@@ -44,6 +44,10 @@ class Thresholds:
 
     Raises:
         ValueError: a threshold outside [0, 1], or a confidence outside (0, 1).
+
+    Example:
+        >>> Thresholds(rare=0.05).confidence
+        0.95
     """
 
     rare: float = 0.01
@@ -136,9 +140,19 @@ def summarise(units: pd.DataFrame) -> pd.DataFrame:
 
 def dead_fraction(units: pd.DataFrame) -> float:
     """Share of dead units among the observed ones of a census; NaN if none was observed and finite."""
-    observed = units["state"] != "unobserved"
-    finite = observed & (units["state"] != "non_finite")
-    return float((units["state"] == "dead").sum() / observed.sum()) if finite.any() else float("nan")
+    return dead_share(units["state"].to_numpy(dtype=object))
+
+
+def dead_share(state: np.ndarray) -> float:
+    """`dead_fraction` of an array of states.
+
+    Example:
+        >>> dead_share(np.array(["dead", "active", "unobserved"], dtype=object))
+        0.5
+    """
+    observed = state != "unobserved"
+    finite = observed & (state != "non_finite")
+    return float((state == "dead").sum() / observed.sum()) if finite.any() else float("nan")
 
 
 def sentence(units: pd.DataFrame) -> str:

@@ -91,7 +91,11 @@ TABLE = _table()
 
 
 def bound(
-    function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], is_data: Callable[[Tensor], bool]
+    function: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    is_data: Callable[[Tensor], bool],
+    is_zero: Callable[[Tensor], bool],
 ) -> tuple[str, Tensor, Arguments] | None:
     """Key, pre-activation and bound arguments, if the call is an activation; else None.
 
@@ -100,6 +104,7 @@ def bound(
         args: its positional arguments.
         kwargs: its keyword arguments.
         is_data: whether a tensor comes from the model's inputs or layers (a zero to compare with does not).
+        is_zero: whether all values of another tensor are 0.
     """
     name = TABLE.get(function)
     if name is None:
@@ -108,7 +113,7 @@ def bound(
     arguments = dict(zip(FUNCTIONS[name][0], args[1:], strict=False)) | dict(kwargs)
     if name == "maximum":
         pair = [z, arguments.get("other")]
-        zeros = [isinstance(t, Tensor) and not is_data(t) and not bool(t.any()) for t in pair]
+        zeros = [isinstance(t, Tensor) and not is_data(t) and is_zero(t) for t in pair]
         if sum(zeros) != 1:
             return None
         z = pair[1 - zeros.index(True)]

@@ -71,7 +71,8 @@ class IncomingGradients:
         self._held: _Held | None = None
         self._always = len(optimizers) > 1
         self._steps = self._forwards = self._calls = 0  # of the optimizer; since its last step
-        self._in_closure = False  # whether the optimizer is given closures
+        self._with_closure: set[int] = set()  # ids of the optimizers that are given closures
+        self._doubts: list[Tensor] = []  # on a device: whether gradients were found changed; a census asks
         self.closing = False  # whether the next `step()` closes the window
 
     def attach(self) -> None:
@@ -84,6 +85,7 @@ class IncomingGradients:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._with_closure.clear()
         self._held = None
 
     def add(self, index: int, producer: nn.Module | None, size: int) -> None:
@@ -103,6 +105,7 @@ class IncomingGradients:
             self._held = None
             if held.known:
                 self._always = self._always or held.changed or held.differs
+                self._doubts += held.doubts()
 
     def called(self) -> None:
         """The user called `step()`."""
@@ -110,9 +113,10 @@ class IncomingGradients:
 
     def stepping(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """An optimizer is about to step: its gradients are final."""
-        if any(callable(given) for given in (*args[1:], *kwargs.values())):  # args begins with the optimizer
-            if not self._in_closure:
-                self._in_closure = self._always = True
+        if _closure_in(args, kwargs):
+            if id(optimizer) not in self._with_closure:
+                self._with_closure.add(id(optimizer))
+                self._always = True
                 self._handles.append(optimizer.register_step_post_hook(Call(self._stepped)))
             return
         if self._forwards > 1 or self._calls > 1:
@@ -132,6 +136,8 @@ class IncomingGradients:
 
     def _stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """A step that made its gradients itself, in a closure: they are read behind it."""
+        if not _closure_in(args, kwargs):
+            return
         self._steps += 1
         self._forwards = self._calls = 0
         watched = self._stepped_by(optimizer)
@@ -141,6 +147,10 @@ class IncomingGradients:
 
     def close(self, index: int, size: int) -> np.ndarray:
         """Norms (F,) for the census that closes now; NaN where none is known."""
+        if self._doubts:
+            if any(bool(doubt) for doubt in self._doubts):
+                self._always, self._held = True, None
+            self._doubts.clear()
         if self._held is not None and not self._held.known and not self._held.changed:
             self._take(self._held.watched, self._held.gradients, None)
         self._held = None
@@ -176,6 +186,11 @@ class IncomingGradients:
     ) -> None:
         for index, squares in _squares(watched, gradients):
             self._squares[index] = squares if scale is None else squares / scale.double().square()
+
+
+def _closure_in(args: Any, kwargs: Any) -> bool:
+    """Whether an optimizer's `step` was given a closure; args begins with the optimizer."""
+    return any(callable(given) for given in (*args[1:], *kwargs.values()))
 
 
 def _squares(watched: Sequence[_Watched], gradients: Sequence[Tensor | None]) -> Iterator[tuple[int, Tensor]]:
@@ -215,7 +230,21 @@ class _Held:
     def differs(self) -> bool:
         """Whether their squares are others now: writing through `.data` leaves no other trace."""
         return any(
-            squares.is_cpu and not torch.equal(squares.nan_to_num(), self.known[index].nan_to_num())
-            for index, squares in _squares(self.watched, self.gradients)
-            if index in self.known
+            not torch.equal(now.nan_to_num(), before.nan_to_num())
+            for now, before in self._pairs()
+            if now.is_cpu
         )
+
+    def doubts(self) -> list[Tensor]:
+        """As `differs`, one for each layer on a device, which is not asked."""
+        return [
+            (now.nan_to_num() != before.nan_to_num()).any()
+            for now, before in self._pairs()
+            if not now.is_cpu and type(now) is Tensor
+        ]
+
+    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Squares of the units of a layer: now, and when they were taken."""
+        for index, squares in _squares(self.watched, self.gradients):
+            if index in self.known:
+                yield squares, self.known[index]

@@ -1,6 +1,6 @@
-"""Reductions of a batch into a site's running sums: compiled loops on the CPU, plain torch elsewhere.
+"""Reductions of a batch into a site's running sums: compiled loops on the CPU, fused kernels on a GPU.
 
-GPU tensors and traced code take the torch path, which never asks the device for a value.
+Everything else takes the torch path. Neither that nor the fused kernels ever ask the device for a value.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.hooks import loops
+from harness.hooks import fused, loops
 from harness.hooks.activations import Gate
 from harness.hooks.loops import ACTIVE, GRADIENT, HUGE, NON_FINITE, PEAK, SILENT, SQUARES, TOTAL
 from harness.hooks.sites import as_units
@@ -101,6 +101,11 @@ def accumulate(sums: Sums, z: Tensor, axis: int, gate: Gate, *, again: bool = Fa
         bounds = bounds_of(gate, z)
         loops.accumulate(z.data_ptr(), here.rows, here.positions, again, bounds, *sums.arrays)
         return here.n
+    if fused.serves(z):
+        try:
+            return fused.accumulate(sums, z, axis, gate, again=again)
+        except fused.NotBuilt as error:
+            fused.give_up(error)
     units = as_units(z, axis)
     n = units.numel() // max(1, units.shape[1])
     if n:
@@ -115,6 +120,11 @@ def accumulate_gradient(sums: Sums, gradient: Tensor, axis: int) -> int:
         like = LIKE[gradient.dtype]
         loops.add_squares(gradient.data_ptr(), here.rows, here.positions, like, sums.arrays[1][GRADIENT])
         return here.n
+    if fused.serves(gradient):
+        try:
+            return fused.accumulate_gradient(sums, gradient, axis)
+        except fused.NotBuilt as error:
+            fused.give_up(error)
     units = as_units(gradient, axis)
     if units.numel():
         sums.sums[GRADIENT] += units.to(sums.sums).square().sum(_others(units))

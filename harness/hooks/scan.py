@@ -18,7 +18,12 @@ from harness.hooks.recorder import Recorder
 
 
 class DeadUnitsError(RuntimeError):
-    """More units are dead than `Report.raise_if` allows, or none was observed."""
+    """More units are dead than `Report.raise_if` allows, or none was observed.
+
+    Example:
+        >>> issubclass(DeadUnitsError, RuntimeError)
+        True
+    """
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,13 @@ class Report:
 
     Attributes:
         units: the census, one row per site × unit.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 4), nn.ReLU())
+        >>> _ = nn.init.constant_(model[0].bias, -9)
+        >>> report = scan(model, torch.rand(50, 2))
+        >>> report.dead_fraction, report.summary.dead.tolist()
+        (1.0, [4])
     """
 
     units: pd.DataFrame

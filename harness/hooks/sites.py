@@ -19,6 +19,10 @@ class Site:
         axis: of the units in the pre-activation: -1 (last) or 1 (channels); None if unknown.
         producer: qualified name of the nearest module with per-unit parameters, None if there is none.
         reason: why the site cannot be observed, "" if it is.
+
+    Example:
+        >>> Site("features.1", "relu", size=64, axis=1, producer="features.0").reason
+        ''
     """
 
     name: str

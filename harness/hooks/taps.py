@@ -40,6 +40,7 @@ from harness.hooks.sites import (
 from harness.hooks.statistics import UnitStatistics, update, update_gradient
 from harness.hooks.tensors import outside_transforms, plain, recomputing, watch_gradient
 from harness.hooks.unseen import UNDER_TRANSFORM, hidden, unseen
+from harness.hooks.zeros import Zeros
 
 UNKNOWN = Origin(None, None)
 FEW = 64  # shapes of calls whose short way is kept
@@ -117,6 +118,7 @@ class Taps:
         self.watching = False  # and its functions are watched
         self.functions = FunctionWatch(model, self._names, self._function, self._activated)
         self._paused = False
+        self._zeros = Zeros()
         self.needs_functions = calls_functions(model)
         self.called: set[nn.Module] = set()
         self.on_forward: Callable[[], None] | None = None
@@ -182,6 +184,8 @@ class Taps:
             return
         self.active = True
         self.forwards += 1
+        if not Eager.in_force:
+            Eager.look()
         if self._calls:
             self._calls.clear()
         if self.on_forward is not None:
@@ -222,7 +226,7 @@ class Taps:
         if self._busy:
             return func(*args, **kwargs)
         if self.active and not self.functions.inside_activation:
-            found = functional.bound(func, args, kwargs, self._is_data)
+            found = functional.bound(func, args, kwargs, self._is_data, self._is_zero)
             if found is not None:
                 name, z, arguments = found
                 if functional.gate(name, arguments, self._eps) is not None:
@@ -307,6 +311,9 @@ class Taps:
 
     def _is_data(self, tensor: Tensor) -> bool:
         return self.lineage.get(tensor) is not None
+
+    def _is_zero(self, tensor: Tensor) -> bool:
+        return self._zeros.is_zero(tensor, self.functions.where)
 
     def _backward(self, statistics: UnitStatistics, axis: int, gradient: Tensor) -> None:
         value = plain(gradient)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from harness.detector.states import Thresholds
 from harness.detector.verdict import HEALTHY, Verdict
 from harness.hooks.batches import Batch
-from harness.hooks.hook import Hook
+from harness.hooks.hook import Call
+from harness.hooks.ranks import is_distributed
 from harness.hooks.recorder import Recorder
 from harness.integrations.watch import Watch
 
@@ -127,11 +127,15 @@ class NeuronHealth(Callback):
             root: nn.Module = _TrainingStep(trainer, pl_module)
         else:
             root = _submodule(pl_module, self._module)
-        echoes = [_Echo(optimizer) for optimizer in trainer.optimizers]
-        for optimizer, echo in zip(trainer.optimizers, echoes, strict=True):
-            self._handles.append(optimizer.register_step_post_hook(Hook(partial(self._on_step, echo))))
+        for optimizer in trainer.optimizers:
+            self._handles.append(optimizer.register_step_post_hook(Call(self._on_step)))
         name = STEP if self._module is None else repr(self._module)
-        first = self._watch.start(root, echoes, steps=trainer.global_step, name=name)
+        together = is_distributed(
+            trainer.strategy.model or pl_module
+        )  # also where a part of it is watched alone
+        first = self._watch.start(
+            root, trainer.optimizers, steps=trainer.global_step, name=name, across_ranks=together
+        )
         if isinstance(root, _TrainingStep):
             self._strategy = trainer.strategy
             self._strategy.training_step = root.step
@@ -181,8 +185,7 @@ class NeuronHealth(Callback):
 
     # --- inside -------------------------------------------------------------------------------------
 
-    def _on_step(self, echo: _Echo, *_: Any) -> None:
-        echo.step()
+    def _on_step(self, *_: Any) -> None:
         self._stepped = True
 
     def _release(self) -> None:
@@ -219,21 +222,6 @@ class NeuronHealth(Callback):
                 'the network: NeuronHealth(module="…")',
                 stacklevel=2,
             )
-
-
-class _Echo(Optimizer):
-    """What the Recorder takes for the optimizer: its hooks come when the true one has just stepped.
-
-    In automatic optimization the backward pass runs inside `optimizer.step`, after the true one's pre-hooks;
-    once it has stepped, the gradients that it used still lie there.
-    """
-
-    def __init__(self, optimizer: Optimizer) -> None:
-        super().__init__([nn.Parameter()], {})
-        self.param_groups = optimizer.param_groups  # the same list: groups may be added
-
-    def step(self, closure: Any = None) -> Any:
-        """Only for the hooks."""
 
 
 class _TrainingStep(nn.Module):

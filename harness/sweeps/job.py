@@ -11,13 +11,17 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.config import ConfigError, RunSpec, run_folder, to_mapping
 from harness.store.files import write_text
 from harness.store.folder import COMPLETE, RunFolder, read_status
+
+if TYPE_CHECKING:
+    from harness.store.runs import Run
 
 PACKAGES = ("dying-relu-harness", "torch", "torchvision", "hydra-core", "numpy", "pandas", "pyarrow", "numba")
 Progress = Callable[[RunSpec, int], Any]  # (spec, total steps) → a listener that is a context manager
@@ -80,12 +84,17 @@ def check_jobs(specs: Sequence[RunSpec]) -> None:
             _prepare(spec)
 
 
-def run_job(spec: RunSpec, progress: Progress | None = None) -> Outcome:
+def run_job(
+    spec: RunSpec, progress: Progress | None = None, *, locked: bool = False, maps: bool = True
+) -> Outcome:
     """Train a run to its end, or continue it, or show that it is finished.
 
     Args:
         spec: the run.
-        progress: makes the display of a training, if there is one.
+        progress: makes the display of a training, if there is one; told of every step.
+        locked: whether the caller holds the run's lock.
+        maps: whether TensorBoard gets heat maps, half a second's work; `harness-tools dashboard` draws them
+            for the runs of a sweep.
 
     Returns:
         The outcome; a failure is one of them, with its traceback in `error.txt` in the folder.
@@ -106,8 +115,8 @@ def run_job(spec: RunSpec, progress: Progress | None = None) -> Outcome:
     except OSError as error:
         raise ConfigError("output", f"cannot make {run_folder(spec)} ({error.strerror})") from None
     try:
-        with FileLock(folder.path / ".lock", timeout=0):
-            return _train(spec, data, folder, progress)
+        with nullcontext() if locked else FileLock(folder.path / ".lock", timeout=0):
+            return _train(spec, data, folder, progress, maps=maps)
     except Timeout:
         raise ConfigError(
             "output",
@@ -138,8 +147,8 @@ def _prepare(spec: RunSpec) -> Any:
     return data
 
 
-def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | None) -> Outcome:
-    from harness.store.writer import read_table
+def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | None, *, maps: bool) -> Outcome:
+    from harness.store.runs import Run
     from harness.training import checkpoint
     from harness.training.loop import total_steps, train
 
@@ -152,15 +161,17 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
 
     try:
         folder.write_config(to_mapping(spec))
-        folder.write_status("running", seed=spec.seed, versions=_versions(), hardware=_hardware(spec))
+        folder.write_status("running", seed=spec.seed, versions=versions(), hardware=hardware(spec))
         board = _board(spec, folder.path)
         display = nullcontext() if progress is None else progress(spec, total_steps(spec, data))
         with display as bar:
             ending = train(spec, data, folder, [view for view in (board, bar) if view is not None])
         state = "finished" if ending.diverged_at is None else "diverged"
-        final, text = _final(spec, folder.path, ending.diverged_at)
+        result = Run(folder.path)
+        final, text = final_metrics(spec, result, ending.diverged_at)
         if board is not None:
-            board.maps(read_table(folder.path, "census").to_pandas())
+            if maps:
+                board.maps(result.census)
             board.text("verdict", text, ending.steps)
             board.close()
         folder.write_status(
@@ -178,11 +189,11 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
     except ConfigError:
         raise
     except Exception as error:
-        return _failed(folder, error, seconds())
+        return failed(folder, error, seconds())
     return Outcome(folder.path, state)
 
 
-def _failed(folder: RunFolder, error: Exception, seconds: float) -> Outcome:
+def failed(folder: RunFolder, error: Exception, seconds: float) -> Outcome:
     """The outcome of a training that raised; on a full disk the outcome is all that can be kept."""
     line = " ".join(f"{type(error).__name__}: {error}".split())
     try:
@@ -193,13 +204,12 @@ def _failed(folder: RunFolder, error: Exception, seconds: float) -> Outcome:
     return Outcome(folder.path, "failed", error=line)
 
 
-def _final(spec: RunSpec, path: Path, diverged_at: int | None) -> tuple[dict[str, Any], str]:
+def final_metrics(spec: RunSpec, run: Run, diverged_at: int | None) -> tuple[dict[str, Any], str]:
     """Final metrics, and the verdict in words."""
     from harness.detector.states import Thresholds
     from harness.detector.verdict import verdict
-    from harness.store.writer import read_table
 
-    steps = read_table(path, "steps").to_pandas()
+    steps = run.steps
     tested = steps.dropna(subset=["test_accuracy"])
     finite = steps["loss"][steps["loss"].abs() < float("inf")]
     final: dict[str, Any] = {
@@ -207,7 +217,7 @@ def _final(spec: RunSpec, path: Path, diverged_at: int | None) -> tuple[dict[str
         "test_loss": _finite(tested["test_loss"].iloc[-1]) if len(tested) else None,
         "accuracy": float(tested["test_accuracy"].iloc[-1]) if len(tested) else None,
     }
-    history = read_table(path, "census").to_pandas()
+    history = run.census
     if history.empty:
         return final, "Nothing was recorded (record=off): no statement about dead units."
     thresholds = Thresholds(rare=spec.detect.rare, confidence=spec.detect.confidence)
@@ -228,7 +238,9 @@ def _board(spec: RunSpec, path: Path) -> Any:
     return RunBoard(path)
 
 
-def _versions() -> dict[str, str]:
+@cache
+def versions() -> dict[str, str]:
+    """Of python and the packages that decide a result."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -238,7 +250,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _hardware(spec: RunSpec) -> dict[str, Any]:
+def hardware(spec: RunSpec) -> dict[str, Any]:
+    """What the run was computed on."""
     import torch
 
     from harness.training.loop import place

@@ -13,7 +13,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class DeferredInterrupts:
     """Within the block, SIGINT and SIGTERM only set `requested`; a second one interrupts at once.
 
-    Outside the main thread, which alone may handle signals, it does nothing.
+    Outside the main thread, which alone may handle signals, it does nothing. A signal that was ignored
+    before (as under nohup) still is.
     """
 
     def __init__(self) -> None:
@@ -22,7 +23,8 @@ class DeferredInterrupts:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._earlier = {number: signal.signal(number, self._note) for number in SIGNALS}
+            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._earlier = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(

@@ -200,8 +200,9 @@ class _Run:
             self.recorder.step()
             if census and self.step % self.spec.record.census_every:
                 self.recorder.census()
-            self._write_censuses()
         if census:
+            if self.recorder is not None:
+                self._write_censuses()
             self.journal.flush()
         return True
 

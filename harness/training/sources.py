@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,16 +85,27 @@ def load_arrays(data: Data) -> RawData:
 @lru_cache(maxsize=1)
 def _digits() -> RawData:
     """UCI's handwritten digits as scikit-learn carries them; every fifth input of each class is a test."""
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    x = torch.from_numpy(pixels).to(torch.uint8).view(-1, 1, 8, 8)
-    y = torch.from_numpy(labels).long()
+    table = _digits_table()
+    x = torch.from_numpy(table[:, :-1]).to(torch.uint8).view(-1, 1, 8, 8)
+    y = torch.from_numpy(table[:, -1]).long()
     shuffled = torch.randperm(len(y), generator=stream(0, "digits"))
     by_class = shuffled[y[shuffled].argsort(stable=True)]
     tests = torch.zeros(len(y), dtype=torch.bool)
     tests[by_class[::5]] = True
     return RawData(x[~tests], y[~tests], x[tests], y[tests], classes=10, divisor=16.0)
+
+
+def _digits_table() -> np.ndarray:
+    """(1797, 65): pixels and label. Read from scikit-learn's file, since importing it takes a second."""
+    package = find_spec("sklearn")
+    assert package is not None
+    assert package.origin is not None
+    file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    if file.is_file():
+        return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits  # a version that keeps it elsewhere
+
+    return np.column_stack(load_digits(return_X_y=True))
 
 
 def _synthetic(data: Synthetic) -> RawData:

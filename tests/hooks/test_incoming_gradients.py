@@ -54,6 +54,22 @@ def test_a_closure_makes_the_gradients(optimizer: Callable[..., torch.optim.Opti
             np.testing.assert_allclose(latest(recorder).grad_norm, used)
 
 
+def test_several_optimizers_with_closures() -> None:
+    models = [net(), net()]
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in models]
+    both = nn.Sequential(*models)
+    both.forward = lambda x: models[0](x) + models[1](-x)  # type: ignore[method-assign]
+    recorder = harness.Recorder(both, optimizer=optimizers, census_every=1)
+    for x in batches(2):
+        with recorder:  # attached twice
+            both(x).square().mean().backward()
+            used = np.concatenate([norms(model[0]) for model in models])
+            for opt in optimizers:
+                opt.step(lambda: 0.0)
+            recorder.step()
+        np.testing.assert_allclose(latest(recorder).grad_norm, used)
+
+
 def zero_by_none(model: nn.Module) -> None:
     model.zero_grad(set_to_none=True)
 

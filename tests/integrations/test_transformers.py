@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import shutil
 import subprocess
@@ -318,6 +319,14 @@ def test_the_verdict_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert health.verdict is not None
     assert capsys.readouterr().out.endswith(f"Neuron health at step 24. {health.verdict.text}\n")
     assert "4 were born dead" in health.verdict.text or health.verdict.born_dead > 4
+
+
+def test_the_examples_in_the_docstrings() -> None:
+    import harness.integrations.transformers as module
+
+    failed, tried = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert tried
+    assert not failed
 
 
 def test_without_the_library_the_message_names_the_extra() -> None:

@@ -57,6 +57,10 @@ def test_a_continued_cohort_equals_an_uninterrupted_one(
     ticks: list[int] = []
     assert train_cohort(torn, folders(torn), tmp_path / "keep", ticks.append) == endings
     assert ticks == list(range(stop + 1, endings[0].steps + 1))
+    assert (
+        train_cohort(torn, folders(torn), tmp_path / "keep", ticks.append) == endings
+    )  # nothing is left to do
+    assert ticks[-1] == len(ticks) + stop
     for one, two in zip(whole, torn, strict=True):
         assert_same(one, two)
 
@@ -103,10 +107,9 @@ def test_killed_while_the_tables_were_being_finished(tmp_path: Path, monkeypatch
 
 
 def test_a_checkpoint_of_other_members_or_without_tables_is_not_continued(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     first = made(tmp_path / "first", MEMBERS, SHARED)
-    monkeypatch.setattr(cohort.checkpoint, "remove", lambda keep: None)
     together(first, tmp_path / "keep")
     other = made(tmp_path / "other", [["seed=8"], ["seed=9"]], SHARED)
     assert together(other, tmp_path / "keep")[0].steps == 18

@@ -48,7 +48,8 @@ def train_cohort(
     Args:
         specs: of the members; `harness.training.stacked.alike` tells which may be together.
         folders: of their runs, in the same order.
-        keep: folder of the cohort's checkpoint, which is removed at the end.
+        keep: folder of the cohort's checkpoint. It stays there at the end: whoever asked removes it, once
+            what follows is on disk too; until then another call returns at once.
         tick: told the completed steps after each.
 
     Returns:
@@ -95,7 +96,6 @@ def _train(
             cohort.train(interrupts)
         leave_networks([folders[k] for k in cohort.members], cohort.parameters, cohort.buffers)
         ledger.finish()
-        checkpoint.remove(keep)
         return cohort.endings
     finally:
         ledger.close()

@@ -53,8 +53,3 @@ def _has_tables(path: Path, positions: dict[str, int], *, done: bool) -> bool:
         if not (done and (path / f"{name}.parquet").is_file()):  # killed while tables were being finished
             return False
     return True
-
-
-def remove(keep: Path) -> None:
-    """The cohort is finished."""
-    (keep / NAME).unlink(missing_ok=True)

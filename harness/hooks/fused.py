@@ -1,0 +1,220 @@
+"""Counting on a GPU: a batch is read once, in one launch, and the host neither waits nor asks for a value.
+
+Triton comes with the CUDA builds of torch. Without it, and on devices that it does not serve, the sums are
+taken by plain torch operations (`kernels.py`), which do not wait either, but read the batch several times.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from harness.hooks.activations import Gate
+from harness.hooks.loops import GRADIENT
+from harness.hooks.sites import as_units
+
+if TYPE_CHECKING:
+    from harness.hooks.kernels import Sums
+
+KINDS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+LONG = 32  # positions from which a program takes one unit alone
+LANES = 2048  # of a program
+STEPS = 64  # values that a lane adds up in its own precision, at most
+PROGRAMS = 1024  # enough to keep a GPU busy; a fixed number, so that sums do not depend on the GPU
+OPTIONS: dict[str, Any] = {
+    "enable_fp_fusion": True
+}  # said, since Triton 3.9 warns of a change of its default
+
+
+class NotBuilt(RuntimeError):
+    """A kernel could not be built or launched on this machine; nothing was counted."""
+
+
+class Plan(NamedTuple):
+    """How a batch (A, F, P) is shared out. It follows from the shape alone.
+
+    Attributes:
+        long: whether the lanes of a program belong to one unit.
+        rows: A.
+        width: F · P, values to a row.
+        positions: P.
+        groups: blocks of columns, or units.
+        chunks: blocks of rows.
+        steps: blocks of `block_a` rows in a chunk.
+        block_a: rows that a program reads at once.
+        block_c: columns that a program reads at once.
+    """
+
+    long: bool
+    rows: int
+    width: int
+    positions: int
+    groups: int
+    chunks: int
+    steps: int
+    block_a: int
+    block_c: int
+
+    @property
+    def folded(self) -> int:
+        """Columns of a part that belong to one unit."""
+        return 1 if self.long else self.positions
+
+
+def plan(rows: int, units: int, positions: int) -> Plan:
+    """How a batch is shared out among programs.
+
+    Args:
+        rows: A, at least 1.
+        units: F, at least 1.
+        positions: P, at least 1.
+
+    Example:
+        >>> shared = plan(8192, 512, 1)
+        >>> shared.groups, shared.chunks, shared.block_a, shared.block_c
+        (8, 128, 32, 64)
+    """
+    long, width = positions >= LONG, units * positions
+    block_c = min(256, _power(positions)) if long else min(64, max(16, _power(width)))
+    block_a = LANES // block_c
+    groups = units if long else -(-width // block_c)
+    blocks = -(-rows // block_a)
+    most = max(1, STEPS // -(-positions // block_c)) if long else STEPS
+    steps = min(most, max(1, blocks * groups // PROGRAMS))
+    return Plan(long, rows, width, positions, groups, -(-blocks // steps), steps, block_a, block_c)
+
+
+def serves(z: Tensor) -> bool:
+    """Whether the kernels take this tensor: on a GPU, a plain tensor of a float type, and Triton works."""
+    return z.is_cuda and z.dtype in KINDS and type(z) is Tensor and z.numel() > 0 and _kernels() is not None
+
+
+def accumulate(sums: Sums, z: Tensor, axis: int, gate: Gate, *, again: bool = False) -> int:
+    """Count a batch of pre-activations in: as `kernels.accumulate`, for tensors that `serves` accepts."""
+    kernels, units = _kernels(), sums.counts.shape[1]
+    z, rows, positions = _laid_out(z, axis)
+    shared = plan(rows, units, positions)
+    outs = units * shared.folded
+    parts = torch.empty(5, shared.chunks, outs, dtype=torch.float64, device=z.device)
+    low, kind = gate.low, torch.float64 if z.dtype == torch.float64 else torch.float32
+    each = isinstance(low, Tensor)
+    bounds = _bounds(gate._replace(low=0.0) if each else gate, kind, z.device)
+    lows = low.detach().reshape(-1) if isinstance(low, Tensor) else bounds
+    simple = gate.high == torch.inf and not gate.has_hole
+    n = rows * positions
+    with _launching(z.device):
+        kernels.observe[(shared.groups * shared.chunks,)](
+            *(z, lows, bounds[1:], parts, rows, shared.width, positions, shared.groups, shared.chunks),
+            shared.steps,
+            EACH=each and lows.numel() > 1,
+            SIMPLE=simple,
+            LONG=shared.long,
+            KIND=_kind(kernels, kind),
+            BLOCK_A=shared.block_a,
+            BLOCK_C=shared.block_c,
+            **OPTIONS,
+        )
+        block = _units_together(shared)
+        kernels.commit[(-(-units // block),)](
+            *(parts, sums.counts, sums.sums, units, shared.folded, shared.chunks, n, int(again)),
+            BLOCK_K=1024 // block,
+            BLOCK_F=block,
+            **OPTIONS,
+        )
+    return n
+
+
+def accumulate_gradient(sums: Sums, gradient: Tensor, axis: int) -> int:
+    """Add the squares of ∂L/∂z: as `kernels.accumulate_gradient`, for tensors that `serves` accepts."""
+    kernels, units = _kernels(), sums.counts.shape[1]
+    g, rows, positions = _laid_out(gradient, axis)
+    shared = plan(rows, units, positions)
+    parts = torch.empty(shared.chunks, units * shared.folded, dtype=torch.float64, device=g.device)
+    kind = torch.float64 if g.dtype == torch.float64 else torch.float32
+    with _launching(g.device):
+        kernels.square[(shared.groups * shared.chunks,)](
+            *(g, parts, rows, shared.width, positions, shared.groups, shared.steps),
+            LONG=shared.long,
+            KIND=_kind(kernels, kind),
+            BLOCK_A=shared.block_a,
+            BLOCK_C=shared.block_c,
+            **OPTIONS,
+        )
+        block = _units_together(shared)
+        kernels.commit_squares[(-(-units // block),)](
+            *(parts, sums.sums[GRADIENT], units, shared.folded, shared.chunks),
+            BLOCK_K=1024 // block,
+            BLOCK_F=block,
+            **OPTIONS,
+        )
+    return rows * positions
+
+
+def give_up(error: NotBuilt) -> None:
+    """A kernel could not be built here (no compiler, say): plain torch counts from now on."""
+    _state["broken"] = True
+    warnings.warn(f"the GPU's kernels do not work here, counting is slower: {error}", stacklevel=2)
+
+
+_state: dict[str, Any] = {"broken": False, "kernels": None}
+
+
+def _kernels() -> Any:
+    """The module of kernels; None where there is no Triton."""
+    if _state["broken"]:
+        return None
+    if _state["kernels"] is None:
+        try:
+            from harness.hooks import fused_kernels
+        except ImportError:  # a build of torch without it
+            _state["broken"] = True
+            return None
+        _state["kernels"] = fused_kernels
+    return _state["kernels"]
+
+
+@lru_cache(maxsize=256)
+def _bounds(gate: Gate, kind: torch.dtype, device: torch.device) -> Tensor:
+    """A gate's four numbers on the device, filled in there: a copy from the host would be waited for."""
+    bounds = torch.empty(4, dtype=kind, device=device)
+    for k, value in enumerate(gate):
+        bounds[k].fill_(value)
+    return bounds
+
+
+def _laid_out(z: Tensor, axis: int) -> tuple[Tensor, int, int]:
+    """The tensor as (A, F) or (A, F, P) without gaps, copied where it must be; A and P."""
+    units = as_units(z, axis).contiguous()
+    return units, units.shape[0], units.shape[2] if units.ndim == 3 else 1
+
+
+@contextmanager
+def _launching(device: torch.device) -> Iterator[None]:
+    """Kernels are launched on the current device; what goes wrong is said as NotBuilt."""
+    elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
+    try:
+        with torch.cuda.device(device) if elsewhere else nullcontext():
+            yield
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise NotBuilt(reason.splitlines()[0]) from error
+
+
+def _units_together(shared: Plan) -> int:
+    """Units that a program of the second launch adds up: fewer where there are many parts."""
+    return 16 if shared.chunks * shared.folded > 16 else 64
+
+
+def _kind(kernels: Any, dtype: torch.dtype) -> Any:
+    return kernels.tl.float64 if dtype == torch.float64 else kernels.tl.float32
+
+
+def _power(n: int) -> int:
+    """The power of two from n on."""
+    return 1 << (n - 1).bit_length()

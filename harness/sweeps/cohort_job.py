@@ -1,0 +1,154 @@
+"""One cohort: train its members as one stack, and leave each the folder that it would have alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from harness.config import RunSpec, run_folder, to_mapping
+from harness.store.folder import RunFolder
+from harness.sweeps.cohorts import Task
+from harness.sweeps.job import Outcome, failed, final_metrics, hardware, run_job, stored, versions
+
+FOLDER = ".cohorts"  # in the folder of results: what a cohort needs to be continued
+
+
+def run_task(task: Task, tick: Callable[[int], None]) -> list[Outcome]:
+    """Carry out a task: a cohort, or one run; what goes wrong is an outcome."""
+    if task.stacked:
+        return run_cohort(task, tick)
+    return [_alone(spec, tick) for spec in task.specs]
+
+
+def run_cohort(task: Task, tick: Callable[[int], None] | None = None) -> list[Outcome]:
+    """Train or continue a cohort; members that have a result are left as they are.
+
+    Args:
+        task: its members.
+        tick: told of completed steps.
+
+    Returns:
+        The outcomes, in the order of the members. If the stack cannot be trained, each member is tried
+        alone, so that one bad member fails by itself.
+
+    Raises:
+        KeyboardInterrupt: after the state has been kept.
+    """
+    from filelock import FileLock, Timeout
+
+    specs = task.specs
+    found = [stored(spec) for spec in specs]
+    if all(found):
+        return [outcome for outcome in found if outcome is not None]
+    keep = Path(specs[0].output).expanduser() / FOLDER / task.name
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as locks:
+            for path in [keep, *(run_folder(spec) for spec in specs)]:
+                path.mkdir(parents=True, exist_ok=True)
+                locks.enter_context(FileLock(path / ".lock", timeout=0))
+            outcomes = _train(specs, found, keep, tick)
+    except Timeout as error:
+        folder = Path(error.lock_file).parent
+        return [
+            Outcome(run_folder(spec), "failed", error=f"another process is training {folder} right now")
+            for spec in specs
+        ]
+    except OSError as error:
+        return [Outcome(run_folder(spec), "failed", error=str(error)) for spec in specs]
+    _remove(keep)
+    return outcomes
+
+
+def _train(
+    specs: Sequence[RunSpec], found: Sequence[Outcome | None], keep: Path, tick: Callable[[int], None] | None
+) -> list[Outcome]:
+    from harness.training.stacked import train_cohort
+
+    began = time.time()
+    folders = [RunFolder(run_folder(spec)) for spec in specs]
+    fresh = not any(keep.glob("*.pt"))
+    if fresh and any(found):  # somebody else trained a member meanwhile: it is left alone
+        quiet: Callable[[int], None] = tick or (lambda step: None)
+        return [
+            outcome or _alone(spec, quiet, locked=True) for spec, outcome in zip(specs, found, strict=True)
+        ]
+    facts = {"versions": versions(), "hardware": hardware(specs[0]), "cohort": keep.name}
+    for spec, folder, outcome in zip(specs, folders, found, strict=True):
+        if fresh:
+            folder.clear()
+        if outcome is None:
+            folder.write_config(to_mapping(spec))
+            folder.write_status("running", seed=spec.seed, **facts)
+    try:
+        endings = train_cohort(specs, folders, keep, tick)
+    except KeyboardInterrupt:
+        for folder in folders:
+            folder.write_status("interrupted")
+        raise
+    except Exception:  # whose fault it is shows when each goes alone
+        for folder in folders:
+            folder.clear()
+        return [_alone(spec, tick or (lambda step: None), locked=True) for spec in specs]
+    seconds = round((time.time() - began) / len(specs), 3)
+    return [
+        outcome or _conclude(spec, folder, ending, seconds)
+        for spec, folder, ending, outcome in zip(specs, folders, endings, found, strict=True)
+    ]
+
+
+def _conclude(spec: RunSpec, folder: RunFolder, ending: Any, seconds: float) -> Outcome:
+    """Metrics, verdict, view and status of a member that has been trained."""
+    from harness.store.runs import Run
+
+    try:
+        run = Run(folder.path)
+        final, text = final_metrics(spec, run, ending.diverged_at)
+        state = "finished" if ending.diverged_at is None else "diverged"
+        facts = {"steps": ending.steps, "diverged_at": ending.diverged_at, "final": final, "verdict": text}
+        if spec.record.tensorboard:
+            from harness.report.tensorboard import rebuild
+
+            rebuild(run, maps=False, verdict=text, steps=ending.steps)
+        folder.write_status(state, seconds=seconds, error=None, **facts)
+    except Exception as error:
+        return failed(folder, error, seconds)
+    return Outcome(folder.path, state)
+
+
+def _alone(spec: RunSpec, tick: Callable[[int], None], *, locked: bool = False) -> Outcome:
+    """One run by itself; even a refusal is an outcome here, since the others go on."""
+    from harness.config import ConfigError
+
+    try:
+        return run_job(spec, lambda spec, total: _Ticks(tick), locked=locked, maps=False)
+    except ConfigError as error:
+        return Outcome(run_folder(spec), "failed", error=str(error))
+
+
+class _Ticks:
+    """A listener that passes on completed steps alone."""
+
+    def __init__(self, tick: Callable[[int], None]) -> None:
+        self.tick = tick
+
+    def __enter__(self) -> _Ticks:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        return None
+
+    def steps(self, rows: Any) -> None:
+        """Nothing to do."""
+
+    def census(self, rows: Any) -> None:
+        """Nothing to do."""
+
+
+def _remove(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink(missing_ok=True)
+    folder.rmdir()

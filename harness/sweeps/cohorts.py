@@ -1,0 +1,129 @@
+"""Which runs of a sweep train together: runs of one shape are one cohort, the others go one by one.
+
+Decided from the specifications alone, without torch and whatever the machine, so that a continued sweep
+has the cohorts that it had.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from harness.config import RunSpec, run_folder
+from harness.config.schema import Device, Dtype, Mlp, Skip
+from harness.config.stored import flatten, to_mapping
+
+MOST = 32  # members of a cohort: more gain little, and leave other workers idle
+HEAVY = 2**18  # weights from which a matrix product keeps a core busy by itself
+INPUTS = {"digits": 64, "mnist": 784, "fashion_mnist": 784, "kmnist": 784, "cifar10": 3072, "cifar100": 3072}
+UNKNOWN_INPUTS = 784  # of the user's own arrays
+
+#: What members of one cohort may differ in; all else has to be equal.
+FREE = (
+    "seed",
+    "optim.lr",
+    "optim.weight_decay",
+    "optim.momentum",
+    "optim.betas",
+    "init.",
+    "bias.",
+    "activation.",
+    "schedule.",
+    "detect.",
+    "data.label_noise",
+    "data.shift",
+    "data.negate",
+    "data.standardise",
+    "record.gate_eps",
+    "record.tensorboard",
+    "train.clip_grad",
+    "force",
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one worker does at a time: train one run, or a cohort of runs as one stack.
+
+    Attributes:
+        specs: its runs.
+        why_single: why they are not stacked; "" for a cohort.
+    """
+
+    specs: tuple[RunSpec, ...]
+    why_single: str = ""
+
+    @property
+    def stacked(self) -> bool:
+        return not self.why_single
+
+    @property
+    def name(self) -> str:
+        """Of the cohort: a hash of its members, in their order."""
+        names = "\n".join(run_folder(spec).name for spec in self.specs)
+        return hashlib.sha256(names.encode()).hexdigest()[:12]
+
+
+def why_not(spec: RunSpec) -> str:
+    """Why a run is not stacked with others, "" if it can be.
+
+    Example:
+        >>> from harness.config import compose
+        >>> why_not(compose(["model.width=32"])), why_not(compose(["model=cnn"]))
+        ('', 'model=cnn: convolutions gain nothing from stacking on a CPU')
+    """
+    model = spec.model
+    if not isinstance(model, Mlp):
+        gain = "convolutions gain nothing from stacking on a CPU"
+        return f"model={model.name}: {gain if model.name != 'rnn' else 'only MLPs are stacked'}"
+    if model.skip is not Skip.none:
+        return f"model.skip={model.skip.name}: only plain MLPs are stacked"
+    if spec.dtype is Dtype.bfloat16:
+        return "dtype=bfloat16: autocast is not stacked"
+    if spec.data.augment:
+        return "data.augment=true: augmented batches are not stacked"
+    weights = _weights(spec)
+    if weights > HEAVY and spec.device is not Device.cuda:
+        return f"{weights:,} weights: its matrix products keep a core busy alone"
+    return ""
+
+
+def shape(spec: RunSpec) -> str:
+    """Runs with equal shapes can train as one cohort."""
+    fixed = {key: value for key, value in flatten(to_mapping(spec)).items() if not key.startswith(FREE)}
+    return repr((fixed, spec.activation.name == "crelu"))  # CReLU widens the next layer
+
+
+def divide(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST) -> list[Task]:
+    """The tasks of a sweep: cohorts of at most `most` runs of one shape, in order, then single runs.
+
+    Example:
+        >>> from harness.config import plan
+        >>> specs = plan(["model.width=32", "optim.lr=0.1,1", "model.depth=1,2", "seed=1,2,3"], multirun=True)
+        >>> [len(task.specs) for task in divide(specs, most=4)]
+        [3, 3, 3, 3]
+    """
+    alike: dict[str, list[RunSpec]] = {}
+    single: list[Task] = []
+    for spec in specs:
+        reason = why_not(spec) if stack else "stacking is switched off"
+        if reason:
+            single.append(Task((spec,), reason))
+        else:
+            alike.setdefault(shape(spec), []).append(spec)
+    cohorts = []
+    for members in alike.values():
+        parts = -(-len(members) // most)
+        size = -(-len(members) // parts)
+        cohorts += [Task(tuple(members[k : k + size])) for k in range(0, len(members), size)]
+    lonely = [
+        replace(task, why_single="no other run has its shape") for task in cohorts if len(task.specs) == 1
+    ]
+    return [task for task in cohorts if len(task.specs) > 1] + lonely + single
+
+
+def _weights(spec: RunSpec) -> int:
+    assert isinstance(spec.model, Mlp)
+    inputs = INPUTS.get(spec.data.name, getattr(spec.data, "features", UNKNOWN_INPUTS))
+    return inputs * spec.model.width + (spec.model.depth - 1) * spec.model.width**2

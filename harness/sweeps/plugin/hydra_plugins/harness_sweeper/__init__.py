@@ -1,0 +1,41 @@
+"""Hydra's basic sweeper, but each job it launches is a whole task of a sweep: a cohort of runs, or one run.
+
+For launchers that reach other machines (Slurm by submitit, Ray): the tasks lie in a file that the jobs read.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+
+TASKS = "HARNESS_TASKS"  # environment: the file with the tasks
+
+
+@dataclass
+class CohortSweeperConf:
+    """`hydra/sweeper=cohorts`; params is where experiments put what they sweep over."""
+
+    _target_: str = "hydra_plugins.harness_sweeper.CohortSweeper"
+    max_batch_size: Any = None
+    params: Any = None
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="cohorts", node=CohortSweeperConf, provider="harness"
+)
+
+
+class CohortSweeper(BasicSweeper):
+    """One job per task."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Launch every task of the file named by HARNESS_TASKS."""
+        assert self.launcher is not None
+        path = Path(os.environ[TASKS])
+        count = len(json.loads(path.read_text())["tasks"])
+        quoted = str(path).replace("'", r"\'")
+        return [self.launcher.launch([[f"+task='{quoted}:{k}'"] for k in range(count)], initial_job_idx=0)]

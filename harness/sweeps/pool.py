@@ -1,0 +1,185 @@
+"""Worker processes: each takes a task, reports steps and results, and is replaced if it dies.
+
+Workers are forked where that is safe, so that they start at once; every one computes on one thread. A
+worker whose parent is gone stops at its next step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing as mp
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from harness.sweeps.cohorts import Task
+from harness.sweeps.job import Outcome
+
+LOOK = 0.2  # seconds between two reports of a worker
+PATIENCE = 60.0  # seconds that interrupted workers have to keep their state
+
+Work = Callable[[Task, Callable[[int], None]], list[Outcome]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A task has completed `step` steps."""
+
+    task: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """A task is over."""
+
+    task: int
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True)
+class Died:
+    """The worker of a task died."""
+
+    task: int
+    reason: str
+
+
+Event = Progress | Done | Died
+
+
+class _Worker:
+    def __init__(self, context: Any, work: Work, tasks: Sequence[Task]) -> None:
+        self.pipe, far = context.Pipe()
+        self.process = context.Process(target=_serve, args=(far, work, tasks, os.getpid()), daemon=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: none computes
+            self.process.start()
+        far.close()
+        self.task: int | None = None
+
+    def give(self, task: int) -> None:
+        self.task = task
+        self.pipe.send(task)
+
+    def stop(self) -> None:
+        with contextlib.suppress(OSError):
+            self.pipe.send(None)
+        self.process.join(PATIENCE)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+def run_tasks(tasks: Sequence[Task], work: Work, workers: int) -> Iterator[Event]:
+    """Carry out the tasks, the first ones first, and tell what happens.
+
+    Args:
+        tasks: what is to be done.
+        work: (task, told of completed steps) → outcomes; runs in a worker.
+        workers: how many processes at most.
+
+    Yields:
+        What happens, in the order in which it does.
+
+    Raises:
+        KeyboardInterrupt: after the workers have kept their state.
+    """
+    waiting = list(range(len(tasks)))[::-1]
+    context = mp.get_context(_start_method())
+    if context.get_start_method() == "fork":
+        _import_ahead()
+    crew = [_Worker(context, work, tasks) for _ in range(min(workers, len(tasks)))]
+    try:
+        for worker in crew:
+            worker.give(waiting.pop())
+        while any(worker.task is not None for worker in crew):
+            busy = [worker for worker in crew if worker.task is not None]
+            ready = wait([worker.pipe for worker in busy], timeout=LOOK)
+            for place, worker in enumerate(crew):
+                if worker.pipe not in ready or worker.task is None:
+                    continue
+                task = worker.task
+                try:
+                    event = worker.pipe.recv()
+                except (EOFError, OSError):
+                    worker.process.join()
+                    yield Died(task, _death(worker.process.exitcode))
+                    worker = crew[place] = _Worker(context, work, tasks)
+                    event = None
+                if event is not None:
+                    yield event
+                if not isinstance(event, Progress):
+                    worker.task = None
+                    if waiting:
+                        worker.give(waiting.pop())
+    except KeyboardInterrupt:
+        for worker in crew:
+            worker.process.terminate()  # they hear no SIGINT, which a terminal sends to the whole group
+        raise
+    finally:
+        for worker in crew:
+            worker.stop()
+
+
+def _serve(pipe: Connection, work: Work, tasks: Sequence[Task], parent: int) -> None:
+    """A worker's life."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _interrupt)
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # what a run has to say is in its folder
+    sys.stdin.close()
+    told = 0.0
+    try:
+        while True:
+            while not pipe.poll(1.0):
+                if os.getppid() != parent:  # forked siblings hold the pipe open: its end tells nothing
+                    os._exit(1)
+            task = pipe.recv()
+            if task is None:
+                os._exit(0)
+
+            def tick(step: int, task: int = task) -> None:
+                nonlocal told
+                if os.getppid() != parent:
+                    os._exit(1)
+                now = time.monotonic()
+                if now - told >= LOOK:
+                    told = now
+                    pipe.send(Progress(task, step))
+
+            pipe.send(Done(task, tuple(work(tasks[task], tick))))
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        os._exit(0)  # the state has been kept by now
+
+
+def _import_ahead() -> None:
+    """What every worker needs is imported once, before they are forked."""
+    import harness.detector.verdict
+    import harness.report.tensorboard
+    import harness.training.stacked  # noqa: F401
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _start_method() -> str:
+    if sys.platform != "linux":
+        return "spawn"
+    torch = sys.modules.get("torch")
+    return "spawn" if torch is not None and torch.cuda.is_initialized() else "fork"
+
+
+def _death(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"the worker process was killed ({signal.Signals(-code).name})"
+    return f"the worker process ended with exit code {code}"

@@ -1,0 +1,86 @@
+"""How far the runs in a folder are, read from the disk alone: for another terminal, or afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.store.files import read_json, write_json
+from harness.store.folder import read_status
+from harness.sweeps.manifest import FOLDER, manifests
+
+STALE = 15.0  # seconds without a sign of life after which a sweep is not running any more
+PULSE = "pulse.json"
+
+
+def write_pulse(output: Path, tasks: list[dict[str, Any]], done: int, began: float) -> None:
+    """Leave a sign of life: what the workers of the sweep in `output` do."""
+    write_json(output / FOLDER / PULSE, {"began": began, "at": time.time(), "done": done, "tasks": tasks})
+
+
+@dataclass
+class Status:
+    """What is known of the runs in a folder.
+
+    Attributes:
+        states: state → number of runs; "waiting": planned, and not begun.
+        errors: run → its error, for failed ones.
+        tasks: what the workers of a running sweep do: runs, step, total.
+        rate: finished runs per minute of that sweep, None if none is running.
+        left: seconds to its end at that rate, None if unknown.
+    """
+
+    states: Counter[str] = field(default_factory=Counter)
+    errors: dict[str, str] = field(default_factory=dict)
+    tasks: list[dict[str, Any]] = field(default_factory=list)
+    rate: float | None = None
+    left: float | None = None
+
+    @property
+    def total(self) -> int:
+        return sum(self.states.values())
+
+
+def status_of(root: Path) -> Status:
+    """The status of every run in a folder or below it, those that are planned included.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"expected a folder with runs, but there is no folder {root}")
+    found = Status()
+    seen: set[str] = set()
+    for folder in _runs(root):
+        told = read_status(folder) or {}
+        state = str(told.get("state", "waiting"))
+        found.states[state] += 1
+        seen.add(folder.name)
+        if state == "failed":
+            found.errors[folder.name] = str(told.get("error") or "")
+    planned = {run for kept in manifests(root) for run in kept.get("runs", ())}
+    found.states["waiting"] += len(planned - seen)
+    found.states += Counter()  # without zeros
+    pulse = read_json(root / FOLDER / PULSE)
+    if pulse is not None and time.time() - pulse["at"] < STALE:
+        found.tasks = pulse["tasks"]
+        passed = pulse["at"] - pulse["began"]
+        running = sum(t["runs"] * t["step"] / t["total"] for t in found.tasks if t["total"])
+        finished = pulse["done"] + running
+        if finished and passed > 0:
+            found.rate = 60 * finished / passed
+            open_ = found.states["waiting"] + found.states["running"] - running
+            found.left = max(0.0, open_ / finished * passed)
+    return found
+
+
+def _runs(root: Path) -> Iterator[Path]:
+    if (root / "config.yaml").is_file() or (root / "status.json").is_file():
+        yield root
+        return
+    for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        yield from _runs(folder)

@@ -1,0 +1,169 @@
+"""A sweep: what is left to do is divided, carried out by workers, and told to whoever shows it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from harness.config import ConfigError, RunSpec, run_folder, to_mapping
+from harness.sweeps.cohort_job import run_task
+from harness.sweeps.cohorts import MOST, Task, divide
+from harness.sweeps.job import Outcome, check_output, stored
+from harness.sweeps.manifest import FOLDER, manifest_path, read_tasks, write_manifest
+from harness.sweeps.pool import Died, Done, Progress, run_tasks
+from harness.sweeps.status import PULSE, write_pulse
+
+#: Training inputs of the data sets.
+SIZES = {
+    "digits": 1437,
+    "mnist": 60_000,
+    "fashion_mnist": 60_000,
+    "kmnist": 60_000,
+    "cifar10": 50_000,
+    "cifar100": 50_000,
+}
+Teller = Callable[["Sweep", Progress | Done | Died], None]
+
+
+@dataclass
+class Sweep:
+    """The runs of a sweep, and how far they are.
+
+    Attributes:
+        specs: name of a run → its specification, in Hydra's order; equal jobs are one run.
+        tasks: what has to be done; runs with a stored result are in none.
+        outcomes: name of a run → what became of it.
+        steps: task that is running → completed steps.
+        manifest: the file that keeps the division.
+    """
+
+    specs: dict[str, RunSpec]
+    tasks: list[Task]
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    steps: dict[int, int] = field(default_factory=dict)
+    manifest: Path = Path()
+
+    def total(self, task: int) -> int:
+        """Steps of a task, as far as its specification tells: 0 if the data decide."""
+        spec = self.tasks[task].specs[0]
+        size = SIZES.get(spec.data.name, getattr(spec.data, "train_size", 0))
+        size = min(size, spec.data.subset or size)
+        steps = spec.train.epochs * (size // max(1, min(spec.train.batch_size, size or 1)))
+        return min(steps, spec.train.max_steps or steps)
+
+    @property
+    def running(self) -> list[dict[str, int]]:
+        """What the workers do: runs of the task, completed steps and their total."""
+        return [
+            {"runs": len(self.tasks[task].specs), "step": step, "total": self.total(task)}
+            for task, step in self.steps.items()
+        ]
+
+    @property
+    def output(self) -> Path:
+        return Path(next(iter(self.specs.values())).output).expanduser()
+
+
+def plan_sweep(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST) -> Sweep:
+    """Name the runs, leave out those with a result, and divide the others as before, or anew.
+
+    Args:
+        specs: of the jobs.
+        stack: whether runs of one shape train together.
+        most: members of a cohort at most.
+    """
+    named = {run_folder(spec).name: spec for spec in specs}
+    first = next(iter(named.values()))
+    manifest = manifest_path(Path(first.output).expanduser(), [*named, f"{stack} {most}"])
+    found = {name: stored(spec) for name, spec in named.items()}
+    outcomes = {name: outcome for name, outcome in found.items() if outcome is not None}
+    if len({spec.output for spec in named.values()}) > 1:
+        raise ConfigError("output", "cannot be swept over: the runs of a sweep lie in one folder")
+    tasks = None if any(spec.force for spec in named.values()) else read_tasks(manifest, named)
+    if tasks is None:
+        tasks = divide([spec for name, spec in named.items() if name not in outcomes], stack=stack, most=most)
+    tasks = [task for task in tasks if not all(run_folder(spec).name in outcomes for spec in task.specs)]
+    return Sweep(named, tasks, outcomes, manifest=manifest)
+
+
+def run_sweep(sweep: Sweep, workers: int | None = None, tell: Teller | None = None) -> None:
+    """Carry out what is left of a sweep; `sweep.outcomes` has every run afterwards.
+
+    Args:
+        sweep: from `plan_sweep`.
+        workers: processes; None: one per core.
+        tell: told of everything that happens.
+
+    Raises:
+        ConfigError: another sweep is writing to the same folder.
+        KeyboardInterrupt: after the workers have kept their state.
+    """
+    if not sweep.tasks:
+        return
+    check_output(next(iter(sweep.specs.values())))
+    with _alone_in(sweep.output):
+        if not sweep.manifest.exists():
+            names = {id(spec): name for name, spec in sweep.specs.items()}
+            write_manifest(sweep.manifest, list(sweep.specs), sweep.tasks, names)
+        began, before, told = time.time(), len(sweep.outcomes), 0.0
+        for event in run_tasks(sweep.tasks, run_task, workers or _cores()):
+            task = sweep.tasks[event.task]
+            sweep.steps.pop(event.task, None)
+            if isinstance(event, Progress):
+                sweep.steps[event.task] = event.step
+            elif isinstance(event, Done):
+                for spec, outcome in zip(task.specs, event.outcomes, strict=True):
+                    sweep.outcomes[run_folder(spec).name] = outcome
+            else:
+                _mourn(sweep, task, event.reason)
+            if time.time() - told > 1:
+                told = time.time()
+                write_pulse(sweep.output, sweep.running, len(sweep.outcomes) - before, began)
+            if tell is not None:
+                tell(sweep, event)
+        (sweep.output / FOLDER / PULSE).unlink(missing_ok=True)
+
+
+def _mourn(sweep: Sweep, task: Task, reason: str) -> None:
+    """A worker died with the task: its runs have failed, unless they were done before."""
+    from harness.store.folder import RunFolder
+
+    for spec in task.specs:
+        outcome = stored(replace(spec, force=False))
+        if outcome is None:
+            folder = RunFolder(run_folder(spec))
+            folder.write_config(to_mapping(spec))
+            folder.write_status("failed", error=reason)
+            outcome = Outcome(run_folder(spec), "failed", error=reason)
+        sweep.outcomes[run_folder(spec).name] = outcome
+
+
+@contextmanager
+def _alone_in(output: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    folder = output / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, note = FileLock(folder / ".lock", timeout=0), folder / ".process"
+    try:
+        lock.acquire()
+    except Timeout:
+        who = note.read_text() if note.is_file() else "unknown"
+        raise ConfigError(
+            "output",
+            f"another sweep (process {who}) is writing to {output} right now",
+            hint="Wait for it, or give another output=…",
+        ) from None
+    try:
+        note.write_text(str(os.getpid()))
+        yield
+    finally:
+        lock.release()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,236 @@
+"""Sweeps: what is planned, who trains it, what is left when something dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from filelock import FileLock
+
+from harness import cli, open_runs
+from harness.config import plan
+from harness.sweeps import cohort_job, pool
+from harness.sweeps.cohorts import Task, divide, why_not
+from harness.sweeps.job import Outcome
+from harness.sweeps.manifest import manifests
+from harness.sweeps.status import status_of, write_pulse
+from harness.sweeps.sweep import plan_sweep, run_sweep
+
+TINY = ["model.width=8", "model.depth=1", "train.max_steps=12", "record.tensorboard=false"]
+SWEPT = [*TINY, "seed=range(3)", "optim.lr=0.1,0.5"]
+
+
+def run(*argv: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*argv])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def tables(folder: Path) -> dict[str, pd.DataFrame]:
+    runs = open_runs(folder)
+    timeless = runs.table.drop(columns=["path", "output"])
+    return {"table": timeless, "census": runs.census, "steps": runs.steps, "events": runs.events}
+
+
+def assert_equal(a: Path, b: Path, *, tolerance: float = 0.0) -> None:
+    for name, (left, right) in {k: (v, tables(b)[k]) for k, v in tables(a).items()}.items():
+        pd.testing.assert_frame_equal(left, right, rtol=tolerance, atol=tolerance, obj=name)
+
+
+# --- the plan --------------------------------------------------------------------------------------
+
+
+def test_runs_of_one_shape_are_one_cohort() -> None:
+    specs = plan(
+        [*TINY, "activation=relu,elu", "model.norm=none,batch", "optim=sgd,adam", "seed=1,2"], multirun=True
+    )
+    tasks = divide(specs)
+    assert [len(task.specs) for task in tasks] == [4] * 4
+    for task in tasks:
+        assert len({(s.optim.name, getattr(s.model, "norm", None)) for s in task.specs}) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["model=cnn"], "convolutions"),
+        (["data=mnist", "model.width=512"], "weights"),
+        (["dtype=bfloat16"], "autocast"),
+        (["model=transformer"], "convolutions gain nothing"),
+        (["model.depth=3", "model.skip=post_add"], "plain MLPs"),
+    ],
+)
+def test_what_is_not_stacked_and_why(overrides: list[str], reason: str) -> None:
+    assert reason in why_not(plan(overrides, multirun=True)[0])
+
+
+def test_the_division_does_not_depend_on_what_is_done(tmp_path: Path) -> None:
+    """Cohorts are divided once; a continued sweep has the same, whatever is finished by then."""
+    specs = plan([*SWEPT, f"output={tmp_path}"], multirun=True)
+    sweep = plan_sweep(specs, most=2)
+    run_sweep(sweep, workers=1)
+    first = sweep.tasks[0]
+    for spec in first.specs:
+        status = cohort_job.run_folder(spec) / "status.json"
+        status.write_text(json.dumps({"state": "failed"}))
+    again = plan_sweep(specs, most=2)
+    assert [task.name for task in again.tasks] == [first.name]
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("-m", *SWEPT, f"output={tmp_path / 'runs'}", "--dry-run", "model.norm=none,batch") == 0
+    said = capsys.readouterr().out
+    assert "12 run(s)" in said
+    assert "2 cohort(s) of 6" in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_options_of_the_launcher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = f"output={tmp_path / 'runs'}"
+    assert run("-m", *SWEPT, out, "--dry-run", "hydra.launcher.stack=false") == 0
+    assert "6 one by one: stacking is switched off" in capsys.readouterr().out
+    assert run("-m", *SWEPT, out, "--dry-run", "hydra.launcher.cohort=3") == 0
+    assert "2 cohort(s) of 3" in capsys.readouterr().out
+    for wrong in ("hydra.launcher.workers=0", "hydra.launcher.workers=many", "hydra.launcher.cohorts=3"):
+        assert run("-m", *SWEPT, out, wrong) == 2
+        assert "harness:" in capsys.readouterr().err
+
+
+# --- results ---------------------------------------------------------------------------------------
+
+
+def test_stacked_and_one_by_one_leave_the_same(tmp_path: Path) -> None:
+    swept = [*SWEPT, "bias.offset=0,-1", "activation=relu,leaky_relu", "dtype=float64"]
+    assert run("-m", *swept, f"output={tmp_path / 'a'}") == 0
+    assert run("-m", *swept, f"output={tmp_path / 'b'}", "hydra.launcher.stack=false") == 0
+    assert_equal(tmp_path / "a", tmp_path / "b", tolerance=1e-8)
+    for folder in (tmp_path / "a").iterdir():
+        if not folder.name.startswith("."):
+            other = tmp_path / "b" / folder.name
+            assert {f.name for f in folder.iterdir()} == {f.name for f in other.iterdir()}
+            same = set(json.loads((folder / "status.json").read_text())) - {"cohort"}
+            assert same == set(json.loads((other / "status.json").read_text()))
+
+
+def test_equal_jobs_train_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("-m", *TINY, "seed=1,1,2", "optim.lr=0.1,0.10", f"output={tmp_path}") == 0
+    assert "2 run(s)" in capsys.readouterr().out
+    assert len(open_runs(tmp_path)) == 2
+
+
+def test_a_finished_sweep_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("-m", *SWEPT, f"output={tmp_path}") == 0
+    before = tables(tmp_path)["table"]
+
+    def never(*_: Any) -> None:
+        raise AssertionError("a run was trained again")
+
+    monkeypatch.setattr(pool, "_Worker", never)
+    assert run("-m", *SWEPT, f"output={tmp_path}") == 0
+    pd.testing.assert_frame_equal(before, tables(tmp_path)["table"])
+
+
+def test_a_wider_sweep_trains_only_what_is_new(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("-m", *TINY, "seed=range(3)", f"output={tmp_path}") == 0
+    capsys.readouterr()
+    assert run("-m", *TINY, "seed=range(5)", f"output={tmp_path}") == 0
+    assert "2 to train, 3 with a stored result" in capsys.readouterr().out
+
+
+# --- faults ----------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_dies_fails_its_runs_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    honest = cohort_job.run_cohort
+
+    def murdered(task: Task, tick: Callable[[int], None] | None = None) -> list[Outcome]:
+        if task.specs[0].seed == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return honest(task, tick)
+
+    swept = [*TINY, "seed=range(6)", f"output={tmp_path}", "hydra.launcher.cohort=2"]
+    monkeypatch.setattr(cohort_job, "run_cohort", murdered)
+    assert run("-m", *swept) == 1
+    assert "the worker process was killed (SIGKILL)" in capsys.readouterr().out
+    assert sorted(open_runs(tmp_path).table["status"]) == ["failed"] * 2 + ["finished"] * 4
+    monkeypatch.setattr(cohort_job, "run_cohort", honest)
+    assert run("-m", *swept) == 0
+    assert set(open_runs(tmp_path).table["status"]) == {"finished"}
+
+
+def test_a_second_sweep_is_told_to_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / ".sweeps").mkdir()
+    with FileLock(tmp_path / ".sweeps" / ".lock"):
+        assert run("-m", *SWEPT, f"output={tmp_path}") == 2
+    assert "another sweep" in capsys.readouterr().err
+
+
+def test_a_run_in_other_hands_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    specs = plan([*SWEPT, f"output={tmp_path}"], multirun=True)
+    folder = cohort_job.run_folder(specs[0])
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock"):
+        assert run("-m", *SWEPT, f"output={tmp_path}") == 1
+    assert "another process is training" in capsys.readouterr().out
+    assert run("-m", *SWEPT, f"output={tmp_path}") == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="process groups and /proc")
+def test_a_killed_sweep_continues_to_the_same_tables(tmp_path: Path) -> None:
+    """SIGKILL of parent and workers at random moments; what an uninterrupted sweep leaves is left."""
+    swept = ["model.width=8", "model.depth=1", "train.epochs=12", "train.checkpoint_seconds=0.2"]
+    swept += ["seed=range(8)", "optim.lr=0.1,1e30", "hydra.launcher.cohort=4"]
+    assert run("-m", *swept, f"output={tmp_path / 'whole'}") == 0
+    command = [sys.executable, "-m", "harness", "-m", *swept, f"output={tmp_path / 'cut'}"]
+    chance, finished = random.Random(0), dict[str, float]()
+    for _ in range(3):
+        process = subprocess.Popen(
+            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(3 + 3 * chance.random())
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for path in (tmp_path / "cut").glob("*/status.json"):
+            if json.loads(path.read_text())["state"] in ("finished", "diverged"):
+                written = path.stat().st_mtime
+                assert finished.setdefault(str(path), written) == written  # not trained again
+    assert run("-m", *swept, f"output={tmp_path / 'cut'}") == 0
+    for path, written in finished.items():
+        assert Path(path).stat().st_mtime == written
+    assert_equal(tmp_path / "whole", tmp_path / "cut")
+
+
+# --- seen from outside -----------------------------------------------------------------------------
+
+
+def test_status(tmp_path: Path) -> None:
+    specs = plan([*SWEPT, f"output={tmp_path}"], multirun=True)
+    run_sweep(plan_sweep(specs), workers=1)
+    found = status_of(tmp_path)
+    assert found.states == {"finished": 6}
+    assert found.rate is None
+    kept = manifests(tmp_path)[0]
+    kept["runs"] += ["one-more-00000000"]
+    next((tmp_path / ".sweeps").glob("*.json")).write_text(json.dumps(kept))
+    write_pulse(tmp_path, [{"runs": 2, "step": 5, "total": 10}], 1, time.time() - 60)
+    found = status_of(tmp_path)
+    assert found.states == {"finished": 6, "waiting": 1}
+    assert found.rate is not None
+    assert found.rate == pytest.approx(2, rel=0.1)
+    with pytest.raises(FileNotFoundError):
+        status_of(tmp_path / "nowhere")
