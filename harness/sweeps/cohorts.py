@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.config import RunSpec, run_folder
-from harness.config.schema import Device, Dtype, Mlp, Skip
+from harness.config.schema import Device, Dtype, Mlp
 from harness.config.stored import flatten, to_mapping
 
 MOST = 32  # members of a cohort: more gain little, and leave other workers idle
@@ -77,8 +77,6 @@ def why_not(spec: RunSpec) -> str:
     if not isinstance(model, Mlp):
         gain = "convolutions gain nothing from stacking on a CPU"
         return f"model={model.name}: {gain if model.name != 'rnn' else 'only MLPs are stacked'}"
-    if model.skip is not Skip.none:
-        return f"model.skip={model.skip.name}: only plain MLPs are stacked"
     if spec.dtype is Dtype.bfloat16:
         return "dtype=bfloat16: autocast is not stacked"
     if spec.data.augment:

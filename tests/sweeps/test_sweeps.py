@@ -69,7 +69,7 @@ def test_runs_of_one_shape_are_one_cohort() -> None:
         (["data=mnist", "model.width=512"], "weights"),
         (["dtype=bfloat16"], "autocast"),
         (["model=transformer"], "convolutions gain nothing"),
-        (["model.depth=3", "model.skip=post_add"], "plain MLPs"),
+        (["data.augment=true"], "augmented"),
     ],
 )
 def test_what_is_not_stacked_and_why(overrides: list[str], reason: str) -> None:
