@@ -167,7 +167,7 @@ def edge(
         float | None, typer.Option(help="Ratio (log, 1.1) or difference (linear, 1/64 of the range).")
     ] = None,
     scale: Annotated[str, typer.Option(help="log, linear, or auto: log above 0.")] = "auto",
-    checks: Annotated[int, typer.Option(help="Values per seed that look for another crossing.")] = 1,
+    checks: Annotated[int, typer.Option(help="Values per seed that look for another crossing.")] = 2,
     output: Annotated[Path | None, typer.Option(help="Folder of results [default: runs/edge]")] = None,
 ) -> None:
     """Find the value of a number at which the dead share crosses a threshold, by bisection."""

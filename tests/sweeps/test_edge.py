@@ -124,6 +124,20 @@ def test_a_hole_on_the_living_side_is_seen_by_a_check_and_said() -> None:
     assert text == ["not monotone in the one seed: below 50 % again beyond the edge"]
 
 
+@pytest.mark.parametrize("rising", [True, False])
+def test_life_beyond_the_edge_is_looked_for_near_it(rising: bool) -> None:
+    where, curve = Range(0.01, 10, 1.1), step(1, rising=rising)
+    plain, before = find(where, curve, checks=1)
+    again, after = find(where, curve, checks=2)
+    assert again.monotone
+    (looked_at,) = after.keys() - before.keys()
+    assert (looked_at > plain.first_above) is rising
+    assert abs(math.log(looked_at / plain.first_above)) < 1
+    alive, _ = find(where, lambda v: Point(0.1) if v == looked_at else curve(v), checks=2)
+    assert not alive.monotone
+    assert (alive.last_below, alive.first_above) == (plain.last_below, plain.first_above)
+
+
 def test_a_hump_between_two_living_ends_is_found_by_a_check() -> None:
     def curve(value: float) -> Point:
         return Point(0.9 if 2 < value < 6 else 0.0)

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.config import run_folder
+from harness.store.folder import RunFolder
 from harness.store.runs import open_runs
 from harness.sweeps.edge import train
 from harness.sweeps.edge.train import Ask, search
@@ -92,6 +93,37 @@ def test_whole_numbers_and_no_crossing(tmp_path: Path) -> None:
     ]
 
 
+def write_run(folder: Path, seed: int, lr: float, state: str, dead: float | None) -> None:
+    run = RunFolder(folder / f"lr{lr}-s{seed}-{state}")
+    run.write_config({"activation": {"name": "relu"}, "optim": {"lr": lr}, "seed": seed})
+    run.write_status(state, final={"dead_fraction": dead})
+
+
+def test_stored_runs_say_what_is_not_monotone_and_what_was_left_out(tmp_path: Path) -> None:
+    for seed, shares in enumerate([(0.1, 0.2, 0.8), (0.1, 0.7, 0.3)]):
+        for lr, dead in zip((0.1, 1.0, 10.0), shares, strict=True):
+            write_run(tmp_path, seed, lr, "finished", dead)
+    write_run(tmp_path, 2, 1.0, "failed", None)
+    write_run(tmp_path, 3, 1.0, "finished", None)
+    code, text = edge(str(tmp_path), "--axis", "optim.lr")
+    assert code == 0, text
+    assert "activation=relu: not monotone in 1 of 2 seeds" in text
+    assert "Left out: 1 run(s) not complete (failed)." in text
+    assert "Left out: 1 run(s) without a dead share." in text
+    table = pd.read_parquet(tmp_path / "edge.parquet").set_index("seed")
+    assert table["last_below"].tolist() == [1.0, 0.1]
+    assert table["value"].tolist() == pytest.approx([10**0.5, 10 ** (-1 / 3)])
+    assert table["monotone"].tolist() == [True, False]
+    assert json.loads((tmp_path / "edge.json").read_text())["grid_runs"] is None
+
+    (tmp_path / "one").mkdir()
+    write_run(tmp_path / "one", 0, 1.0, "finished", 0.5)
+    code, text = edge(str(tmp_path / "one"), "--axis", "optim.lr")
+    assert (code, "an edge needs two" in text) == (2, True)
+    code, text = edge(str(tmp_path / "one"), "--axis", "optim.lrr")
+    assert (code, "Did you mean optim.lr?" in text) == (2, True)
+
+
 def test_runs_that_fail_are_a_state_and_an_exit_code_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +159,7 @@ BETWEEN = ["--axis", "optim.lr", "--between", "0.1", "1"]
         (["--between", "1", "2"], "Missing option '--axis'"),
         (["--axis", "optim.lr"], "--between LOW HIGH"),
         (["--axis", "optim.lr", "nowhere"], "there is no folder"),
+        (["--axis", "optim.lr", "."], "there is no run in"),
         ([*BETWEEN, "optim.lr=1"], "it cannot be an override too"),
         ([*BETWEEN, "seed=1,2"], "Give --seeds"),
         ([*BETWEEN, "output=x"], "Give --output"),

@@ -130,8 +130,8 @@ def bisect(
     Args:
         where: the range.
         threshold: of the dead share, above 0.
-        checks: further values on the living side, each in the middle of the widest gap: they look for a
-            crossing that a bisection has stepped over.
+        checks: further values that look for what a bisection steps over: in turn in the middle of the widest
+            gap on the living side, and of the gap beyond the edge that is nearest to it.
 
     Yields:
         Values; what came of them is to be sent back, in their order.
@@ -151,19 +151,17 @@ def bisect(
     """
     ends = (where.low, where.high)
     tried = dict(zip(ends, (yield ends), strict=True))
+    looked = 0
     while True:
         if any(_unknown(point) for point in tried.values()):
             return conclude(tried, threshold, log=where.log)
-        living, bracket = _order(tried, threshold), _bracket(tried, threshold)
-        value = _between(where, *sorted(bracket)) if bracket else None
+        order, bracket = _order(tried, threshold), _bracket(tried, threshold)
+        value = _between(where, *bracket) if bracket else None
+        while value is None and looked < checks:
+            value = _look(where, order, bracket, beyond=looked % 2 == 1)
+            looked += 1
         if value is None:
-            if not checks or not living:
-                return conclude(tried, threshold, log=where.log)
-            checks -= 1
-            side = living[: living.index(bracket[0]) + 1] if bracket else living
-            value = _in_widest_gap(where, sorted(side))
-            if value is None:
-                return conclude(tried, threshold, log=where.log)
+            return conclude(tried, threshold, log=where.log)
         (tried[value],) = yield (value,)
 
 
@@ -226,8 +224,9 @@ def _bracket(tried: Mapping[float, Point], threshold: float) -> tuple[float, flo
     return None
 
 
-def _between(where: Range, low: float, high: float) -> float | None:
+def _between(where: Range, one: float, other: float) -> float | None:
     """A value in the middle, None if these two are near enough."""
+    low, high = sorted((one, other))
     if gap(low, high, log=where.log) <= where.step * SLACK:
         return None
     return _middle(where, low, high)
@@ -245,9 +244,14 @@ def _middle(where: Range, low: float, high: float) -> float | None:
     return middle if low < middle < high else None
 
 
-def _in_widest_gap(where: Range, values: Sequence[float]) -> float | None:
-    gaps = [(gap(low, high, log=where.log), low, high) for low, high in pairwise(values)]
-    if not gaps:
-        return None
-    _, low, high = max(gaps)
-    return _between(where, low, high)
+def _look(
+    where: Range, order: Sequence[float], bracket: tuple[float, float] | None, *, beyond: bool
+) -> float | None:
+    """Where else to look; None if the values lie as densely as the resolution asks, or none is alive."""
+    if bracket and beyond:
+        pairs = list(pairwise(order[order.index(bracket[1]) :]))
+    else:
+        side = order[: order.index(bracket[1])] if bracket else order
+        pairs = sorted(pairwise(side), key=lambda pair: -abs(gap(*pair, log=where.log)))
+    middles = (_between(where, *pair) for pair in pairs)
+    return next((value for value in middles if value is not None), None)

@@ -41,7 +41,10 @@ def run(
                 "expected --between LOW HIGH, to train runs, or one folder of runs and nothing else"
             )
         folder = Path(folders[0]).expanduser()
-        found = estimate(open_runs(folder), axis, share, log=SCALES[scale])
+        runs = open_runs(folder)
+        if not len(runs):
+            raise ValueError(f"there is no run in {folder} (a run has config.yaml and status.json)")
+        found = estimate(runs, axis, share, log=SCALES[scale])
         write(found, output.expanduser() if output else folder)
         return found
     if folders:

@@ -52,13 +52,11 @@ def estimate(runs: Iterable[Run], axis: str, share: float = 0.5, *, log: bool | 
     if axis not in known:
         raise ConfigError(axis, "no stored run has such a key", hint=did_you_mean(axis, sorted(known)))
     values = {value for _, value, _ in used}
-    if axis == "seed" or len(values) < 2:
+    if len(values) < 2:
         problem = (
-            "is the unit of analysis, not an axis" if axis == "seed" else f"the {len(used)} usable stored "
+            f"{len(used):,} stored run(s) can be used, with {len(values)} value(s) of it; an edge needs two"
         )
-        if axis != "seed":
-            problem += f"run(s) have {len(values)} value(s) of it, and an edge lies between two"
-        raise ConfigError(axis, problem, hint="" if axis == "seed" else "Give --between to train runs.")
+        raise ConfigError(axis, problem, hint="Give --between to train runs.")
     low, high = min(values), max(values)
     if log and low <= 0:
         raise ValueError(f"scale: log needs numbers above 0, but a stored run has {axis}={low:g}")

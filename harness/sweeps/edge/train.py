@@ -46,7 +46,7 @@ class Ask:
     seeds: int = 8
     resolution: float | None = None
     log: bool | None = None
-    checks: int = 1
+    checks: int = 2
 
 
 @dataclass
