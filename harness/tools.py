@@ -153,6 +153,40 @@ def selftest(
         raise typer.Exit(1)
 
 
+@app.command()
+def edge(
+    axis: Annotated[str, typer.Option(help="A number in the configuration, e.g. optim.lr")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(help="Overrides, each combination an arm; or, without --between, a folder of runs."),
+    ] = None,
+    between: Annotated[tuple[float, float] | None, typer.Option(help="Train runs between these.")] = None,
+    share: Annotated[float, typer.Option(help="The dead share that is crossed.")] = 0.5,
+    seeds: Annotated[int, typer.Option(help="How many, in every arm.")] = 8,
+    resolution: Annotated[
+        float | None, typer.Option(help="Ratio (log, 1.1) or difference (linear, 1/64 of the range).")
+    ] = None,
+    scale: Annotated[str, typer.Option(help="log, linear, or auto: log above 0.")] = "auto",
+    checks: Annotated[int, typer.Option(help="Values per seed that look for another crossing.")] = 2,
+    output: Annotated[Path | None, typer.Option(help="Folder of results [default: runs/edge]")] = None,
+) -> None:
+    """Find the value of a number at which the dead share crosses a threshold, by bisection."""
+    from harness.config import ConfigError
+    from harness.sweeps.edge.command import run
+    from harness.sweeps.edge.show import view
+
+    try:
+        found = run(words or [], axis, between, share, seeds, resolution, scale, checks, output)
+    except (ConfigError, ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from None
+    except KeyboardInterrupt:
+        print("harness-tools: interrupted; the same command continues.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    Console(width=None if sys.stdout.isatty() else 110, highlight=False).print(view(found))
+    if found.errors:
+        raise typer.Exit(1)
+
+
 def _called(place: str) -> Any:
     """What `package.module:function` returns; modules of the current folder can be named."""
     from importlib import import_module

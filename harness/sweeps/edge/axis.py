@@ -1,0 +1,86 @@
+"""The axis of a search: a number in the configuration, checked before anything runs."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.config import ConfigError, RunSpec, compose, flatten, groups, jobs_of, run_id, to_mapping
+
+NUMBERS = (int, float)
+NOT_SEED = "is the unit of analysis, not an axis"
+
+
+def jobs_along(axis: str, overrides: Sequence[str]) -> list[list[str]]:
+    """The command line of every arm.
+
+    Raises:
+        ConfigError: an override that cannot be read, or of a key that the search sets itself.
+    """
+    jobs = jobs_of(overrides)
+    own = {
+        axis: "is the axis: it cannot be an override too",
+        "seed": "is not swept by overrides here",
+        "output": "is not set by an override here",
+    }
+    hints = {"seed": "Give --seeds.", "output": "Give --output."}
+    for text in (text for job in jobs for text in job):
+        key = text.partition("=")[0].lstrip("+~")
+        if key in own:
+            raise ConfigError(key, own[key], hint=hints.get(key, "Leave one of the two away."))
+    return jobs
+
+
+def check_axis(axis: str, low: float, high: float, jobs: Sequence[Sequence[str]]) -> bool:
+    """Whether the axis takes whole numbers only.
+
+    Raises:
+        ConfigError: no such key, no number, an end that it cannot take, or nothing that decides a result.
+
+    Example:
+        >>> check_axis("optim.lr", 0.1, 1, [[]]), check_axis("model.depth", 1, 8, [[]])
+        (False, True)
+    """
+    if axis == "seed":
+        raise ConfigError(axis, NOT_SEED)
+    kinds = set()
+    for job in jobs:
+        spec = compose(job)
+        kind = number_kind(spec, axis)
+        if kind is None and axis in {*flatten(to_mapping(spec)), *groups()}:
+            raise ConfigError(axis, "is not a number, so it has no edge")
+        # an axis that is not there is refused here, with what is near
+        ends = [f"{axis}={number(end, whole=kind is int)}" for end in (low, high)]
+        specs = [compose([*job, end]) for end in ends]
+        if run_id(specs[0]) == run_id(specs[1]):
+            raise ConfigError(axis, "does not change the result of a run, so it has no edge")
+        if not specs[0].record.enabled:
+            raise ConfigError("record", "is off: without a census there is no dead share")
+        kinds.add(kind)
+    return kinds == {int}
+
+
+def number(value: float, *, whole: bool) -> float:
+    """A value as the axis takes it; what is not whole stays, and is refused with the axis's own words."""
+    return int(value) if whole and value == int(value) else value
+
+
+def number_kind(spec: RunSpec, axis: str) -> type | None:
+    """`int` or `float`, None for anything else; also where the value itself is null."""
+    *parents, leaf = axis.split(".")
+    owner: Any = spec
+    for name in parents:
+        owner = getattr(owner, name, None)
+    if owner is None or leaf not in getattr(owner, "__dataclass_fields__", {}):
+        return None
+    hint = typing.get_type_hints(type(owner))[leaf]
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return next((kind for kind in NUMBERS if kind in options), None)
+
+
+def value_of(config: Mapping[str, Any], axis: str) -> float | None:
+    """The axis in a stored configuration (dotted keys), None if it is no number there."""
+    value = config.get(axis)
+    return value if isinstance(value, NUMBERS) and not isinstance(value, bool) else None

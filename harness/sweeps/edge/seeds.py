@@ -1,0 +1,146 @@
+"""From the edges of an arm's seeds to one number with an interval. No torch, no files.
+
+The seed is the unit of analysis. A seed without a crossing is not left out: its edge lies beyond an end of
+the range, and order statistics need no more than that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.sweeps.edge.bisect import SeedEdge
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class ArmEdge:
+    """The edge of one arm.
+
+    Attributes:
+        arm: what sets it apart from the others: dotted key → value.
+        seeds: seed → its edge.
+        median: of the seeds' edges; ±inf: beyond the range; NaN: no statement.
+        low, high: interval of the median: a seed's neighbours stand for its edge, so that the resolution is
+            in it; NaN with one seed.
+        coverage: the exact probability with which such an interval holds the median.
+        rising: whether the edge is passed when the value grows; None: no edge, or the seeds do not agree.
+    """
+
+    arm: dict[str, object]
+    seeds: Mapping[int, SeedEdge]
+    median: float
+    low: float
+    high: float
+    coverage: float
+    rising: bool | None
+
+    def count(self, state: str) -> int:
+        return sum(edge.state == state for edge in self.seeds.values())
+
+    @property
+    def tried(self) -> int:
+        return sum(edge.tried for edge in self.seeds.values())
+
+
+def over_seeds(arm: dict[str, object], seeds: Mapping[int, SeedEdge], *, log: bool) -> ArmEdge:
+    """Median and interval of an arm.
+
+    Example:
+        >>> edge = SeedEdge("dead", 9, True, 1.5, 1.4, 1.6, 0.1, 0.9)
+        >>> found = over_seeds({}, dict.fromkeys(range(8), edge), log=True)
+        >>> round(found.median, 6), found.low, found.high, round(found.coverage, 4)
+        (1.5, 1.4, 1.6, 0.9922)
+    """
+    observed = [edge for edge in seeds.values() if edge.state != "unobserved"]
+    directions = {edge.rising for edge in observed if edge.found}
+    if len(directions) != 1:
+        return ArmEdge(arm, seeds, math.nan, math.nan, math.nan, math.nan, None)
+    (rising,) = directions
+    beyond = math.inf if rising else -math.inf
+    values, lows, highs = [], [], []
+    for edge in observed:
+        outside = beyond if edge.state == "below" else -beyond
+        values.append(edge.value if edge.found else outside)
+        lows.append(min(edge.last_below, edge.first_above) if edge.found else outside)
+        highs.append(max(edge.last_below, edge.first_above) if edge.found else outside)
+    rank, coverage = interval_rank(len(values))
+    low, high = (sorted(lows)[rank - 1], sorted(highs)[-rank]) if rank else (math.nan, math.nan)
+    return ArmEdge(arm, seeds, _median(values, log=log), low, high, coverage, rising)
+
+
+def interval_rank(n: int, confidence: float = CONFIDENCE) -> tuple[int, float]:
+    """The interval of a median from order statistics: exact, whatever the law of the values.
+
+    Args:
+        n: values.
+        confidence: the probability asked for.
+
+    Returns:
+        Rank k and the probability that the median lies between the k-th smallest and the k-th largest
+        value; the largest k that reaches the confidence, 1 where none does, 0 for a single value.
+
+    Example:
+        >>> [interval_rank(n) for n in (1, 4, 8, 20)]
+        [(0, nan), (1, 0.875), (1, 0.9921875), (6, 0.958610534667...)]
+    """
+    if n < 2:
+        return 0, math.nan
+
+    def coverage(rank: int) -> float:
+        return 1 - 2 * sum(math.comb(n, k) for k in range(rank)) / 2**n
+
+    best = max((k for k in range(1, n // 2 + 1) if coverage(k) >= confidence), default=1)
+    return best, coverage(best)
+
+
+def notes(found: ArmEdge, threshold: float, low: float, high: float) -> list[str]:
+    """All that the number alone would hide, in words.
+
+    Args:
+        found: an arm.
+        threshold: of the dead share.
+        low: end of the range, or the least stored value.
+        high: the other end.
+    """
+    n, states = len(found.seeds), Counter(edge.state for edge in found.seeds.values())
+    crooked = sum(not edge.monotone for edge in found.seeds.values())
+    share, ends = f"{100 * threshold:g} %", f"{low:g} and {high:g}"
+    lines = []
+    if states["diverged"]:
+        of = _of(states["diverged"], n)
+        lines.append(f"an edge of divergence in {of}: training diverges before {share} are dead")
+    if states["below"]:
+        lines.append(
+            f"no crossing in {_of(states['below'], n)}: below {share} wherever tried, {ends} included"
+        )
+    if states["above"]:
+        lines.append(
+            f"no crossing in {_of(states['above'], n)}: already above {share} (or diverged) at {ends}"
+        )
+    if crooked:
+        lines.append(f"not monotone in {_of(crooked, n)}: below {share} again beyond the edge")
+    if states["unobserved"]:
+        lines.append(f"no result in {_of(states['unobserved'], n)}: a run failed or observed nothing")
+    if found.rising is not None and math.isnan(found.median):
+        lines.append("no median: it lies between seeds with a crossing and seeds without one")
+    if found.rising is None and any(edge.found for edge in found.seeds.values()):
+        lines.append("no median: the dead share rises along the axis with some seeds and falls with others")
+    return lines
+
+
+def _of(count: int, n: int) -> str:
+    return f"{count} of {n} seeds" if n > 1 else "the one seed"
+
+
+def _median(values: Sequence[float], *, log: bool) -> float:
+    ordered, half = sorted(values), len(values) // 2
+    if len(values) % 2:
+        return ordered[half]
+    low, high = ordered[half - 1], ordered[half]
+    if math.isinf(low) or math.isinf(high):
+        return low if low == high else math.nan  # between a number and "beyond the range" lies no middle
+    return math.sqrt(low * high) if log else (low + high) / 2

@@ -1,0 +1,118 @@
+"""The edges on the console, and the progress of a search."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from harness.sweeps.edge.arms import in_words
+from harness.sweeps.edge.found import Found
+from harness.sweeps.edge.seeds import ArmEdge
+from harness.sweeps.edge.train import Rounds
+from harness.sweeps.sweep import Sweep
+
+KINDS = {
+    "death": ("dead",),
+    "divergence": ("diverged",),
+    "no crossing": ("below", "above"),
+    "no result": ("unobserved",),
+}
+
+
+def view(found: Found) -> RenderableType:
+    """A row per arm, and under the table what the numbers alone would hide."""
+    share = f"{100 * found.threshold:g} %"
+    scale = "logarithmic" if found.log else "linear"
+    table = Table(
+        title=f"{escape(found.axis)} at which {share} of the units are dead or training diverges\n"
+        f"[not bold dim]{'searched' if found.grid else 'stored runs'} between {found.low:g} and "
+        f"{found.high:g}, {scale} scale[/]",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
+    )
+    table.add_column("arm", overflow="fold")
+    for name in ("edge\n(median)", "interval\n(coverage)", "seeds", "dead at\nits sides"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("runs", justify="right")
+    for arm in found.arms:
+        table.add_row(escape(in_words(arm.arm)), *_cells(found, arm))
+    parts: list[RenderableType] = [table]
+    for arm in found.arms:
+        parts += [Text(f"{in_words(arm.arm)}: {line}") for line in found.notes(arm)]
+    parts.append(Text(_closing(found)))
+    return Group(*parts)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[Rounds, Sweep], None]]:
+    """A display on stderr, if that is a terminal."""
+    bar = Progress(
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("values tried  {task.fields[words]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    line = bar.add_task("", total=None, words="")
+
+    def tell(rounds: Rounds, sweep: Sweep) -> None:
+        running = sum(
+            len(sweep.tasks[k].specs) * step / max(1, sweep.total(k)) for k, step in sweep.steps.items()
+        )
+        done = rounds.tried + len(sweep.outcomes) + running
+        words = f"round {rounds.number}  {len(sweep.specs)} runs"
+        bar.update(line, completed=int(done), total=max(rounds.most, int(done)), words=words)
+
+    with bar:
+        yield tell
+
+
+def _cells(found: Found, arm: ArmEdge) -> list[str]:
+    edges = [edge for edge in arm.seeds.values() if edge.found]
+    sides = ""
+    if edges:
+        below = sorted(edge.share_below for edge in edges)[len(edges) // 2]
+        above = sorted(edge.share_above for edge in edges)[len(edges) // 2]
+        sides = f"{100 * below:.0f} | {'-' if math.isnan(above) else f'{100 * above:.0f}'} %"
+    none = math.isnan(arm.low)
+    ends = f"{_number(found, arm.low)} … {_number(found, arm.high)}"
+    interval = "-" if none else f"{ends}\n({100 * arm.coverage:.1f} %)"
+    kinds = {word: sum(arm.count(state) for state in states) for word, states in KINDS.items()}
+    seeds = "\n".join(f"{count} {word}" for word, count in kinds.items() if count)
+    return [_number(found, arm.median), interval, seeds, sides or "-", f"{arm.tried:,}"]
+
+
+def _number(found: Found, value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return f"> {found.high:g}" if value > 0 else f"< {found.low:g}"
+    return f"{value:.4g}"
+
+
+def _closing(found: Found) -> str:
+    lines = ["Interval: exact, from order statistics over seeds; a seed's neighbours stand for its edge."]
+    if found.grid:
+        lines.append(
+            f"{found.tried:,} runs, {found.trained:,} of them trained now; "
+            f"a grid of the same resolution has {found.grid:,}."
+        )
+    else:
+        lines.append(f"{found.tried:,} stored runs; nothing was trained.")
+    lines += [f"Left out: {count:,} run(s) {reason}." for reason, count in (found.left_out or {}).items()]
+    lines += [f"failed {error}" for error in found.errors]
+    return "\n" + "\n".join(lines)
