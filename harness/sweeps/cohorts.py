@@ -11,35 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.config import RunSpec, run_folder
-from harness.config.schema import Device, Dtype, Mlp
-from harness.config.stored import flatten, to_mapping
+from harness.config.schema import Mlp
+from harness.training.alike import alike, refusal
 
 MOST = 32  # members of a cohort: more gain little, and leave other workers idle
 HEAVY = 2**18  # weights from which a matrix product keeps a core busy by itself
 INPUTS = {"digits": 64, "mnist": 784, "fashion_mnist": 784, "kmnist": 784, "cifar10": 3072, "cifar100": 3072}
 UNKNOWN_INPUTS = 784  # of the user's own arrays
-
-#: What members of one cohort may differ in; all else has to be equal.
-FREE = (
-    "seed",
-    "optim.lr",
-    "optim.weight_decay",
-    "optim.momentum",
-    "optim.betas",
-    "init.",
-    "bias.",
-    "activation.",
-    "schedule.",
-    "detect.",
-    "data.label_noise",
-    "data.shift",
-    "data.negate",
-    "data.standardise",
-    "record.gate_eps",
-    "record.tensorboard",
-    "train.clip_grad",
-    "force",
-)
 
 
 @dataclass(frozen=True)
@@ -66,31 +44,17 @@ class Task:
 
 
 def why_not(spec: RunSpec) -> str:
-    """Why a run is not stacked with others, "" if it can be.
+    """Why a run is not stacked with others, "" if it is: it cannot be, or gains nothing.
 
     Example:
         >>> from harness.config import compose
-        >>> why_not(compose(["model.width=32"])), why_not(compose(["model=cnn"]))
-        ('', 'model=cnn: convolutions gain nothing from stacking on a CPU')
+        >>> why_not(compose(["model.width=32"])), why_not(compose(["data=mnist", "model.width=512"]))
+        ('', '925,696 weights: its matrix products keep a core busy alone')
     """
-    model = spec.model
-    if not isinstance(model, Mlp):
-        gain = "convolutions gain nothing from stacking on a CPU"
-        return f"model={model.name}: {gain if model.name != 'rnn' else 'only MLPs are stacked'}"
-    if spec.dtype is Dtype.bfloat16:
-        return "dtype=bfloat16: autocast is not stacked"
-    if spec.data.augment:
-        return "data.augment=true: augmented batches are not stacked"
     weights = _weights(spec)
-    if weights > HEAVY and spec.device is not Device.cuda:
+    if not refusal(spec) and weights > HEAVY:
         return f"{weights:,} weights: its matrix products keep a core busy alone"
-    return ""
-
-
-def shape(spec: RunSpec) -> str:
-    """Runs with equal shapes can train as one cohort."""
-    fixed = {key: value for key, value in flatten(to_mapping(spec)).items() if not key.startswith(FREE)}
-    return repr((fixed, spec.activation.name == "crelu"))  # CReLU widens the next layer
+    return refusal(spec)
 
 
 def divide(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST) -> list[Task]:
@@ -102,16 +66,16 @@ def divide(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST) ->
         >>> [len(task.specs) for task in divide(specs, most=4)]
         [3, 3, 3, 3]
     """
-    alike: dict[str, list[RunSpec]] = {}
+    groups: dict[str, list[RunSpec]] = {}
     single: list[Task] = []
     for spec in specs:
         reason = why_not(spec) if stack else "stacking is switched off"
         if reason:
             single.append(Task((spec,), reason))
         else:
-            alike.setdefault(shape(spec), []).append(spec)
+            groups.setdefault(alike(spec), []).append(spec)
     cohorts = []
-    for members in alike.values():
+    for members in groups.values():
         parts = -(-len(members) // most)
         size = -(-len(members) // parts)
         cohorts += [Task(tuple(members[k : k + size])) for k in range(0, len(members), size)]
@@ -122,6 +86,7 @@ def divide(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST) ->
 
 
 def _weights(spec: RunSpec) -> int:
-    assert isinstance(spec.model, Mlp)
+    if not isinstance(spec.model, Mlp):
+        return 0
     inputs = INPUTS.get(spec.data.name, getattr(spec.data, "features", UNKNOWN_INPUTS))
     return inputs * spec.model.width + (spec.model.depth - 1) * spec.model.width**2

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -105,7 +105,8 @@ def _digits_table() -> np.ndarray:
         return np.loadtxt(file, delimiter=",")
     from sklearn.datasets import load_digits  # a version that keeps it elsewhere
 
-    return np.column_stack(load_digits(return_X_y=True))
+    pixels, labels = cast("tuple[np.ndarray, np.ndarray]", load_digits(return_X_y=True))
+    return np.column_stack([pixels, labels])
 
 
 def _synthetic(data: Synthetic) -> RawData:

@@ -68,8 +68,8 @@ def test_runs_of_one_shape_are_one_cohort() -> None:
         (["model=cnn"], "convolutions"),
         (["data=mnist", "model.width=512"], "weights"),
         (["dtype=bfloat16"], "autocast"),
-        (["model=transformer"], "convolutions gain nothing"),
-        (["data.augment=true"], "augmented"),
+        (["model=transformer"], "only MLPs"),
+        (["data.augment=true"], "crops and flips"),
     ],
 )
 def test_what_is_not_stacked_and_why(overrides: list[str], reason: str) -> None:

@@ -8,7 +8,8 @@ import pytest
 from side_by_side import assert_alike, made, one_by_one, tables, together
 
 from harness.config import compose
-from harness.training.stacked import alike, refusal, train_cohort
+from harness.training.alike import alike, refusal
+from harness.training.stacked import train_cohort
 
 ACTIVATIONS = ("relu", "leaky_relu", "prelu", "elu", "celu", "selu", "silu", "gelu", "mish", "relu6")
 ACTIVATIONS += ("hardswish", "sigmoid", "tanh", "softplus")

@@ -1,0 +1,69 @@
+"""Which runs may be trained as one stack; read off their specifications, without torch."""
+
+from __future__ import annotations
+
+from harness.config import RunSpec, to_mapping
+from harness.config import schema as s
+
+#: Keys in which the members of a stack may differ (or that decide nothing in it).
+FREE = {
+    "seed",
+    "output",
+    "force",
+    "schedule",
+    "init",
+    "bias",
+    "detect",
+    "record.gate_eps",
+    "record.tensorboard",
+    "data.standardise",
+    "data.negate",
+    "data.shift",
+    "data.label_noise",
+    "optim.lr",
+    "optim.weight_decay",
+    "optim.momentum",
+    "optim.nesterov",
+    "optim.betas",
+    "train.clip_grad",
+    "train.checkpoint_seconds",
+}
+
+
+def refusal(spec: RunSpec) -> str:
+    """Why a run cannot be part of a stack; "" if it can.
+
+    Example:
+        >>> from harness.config import compose
+        >>> refusal(compose([])), refusal(compose(["model=cnn"]))
+        ('', 'model=cnn: only MLPs are stacked, convolutions gain nothing from it on a CPU')
+    """
+    if not isinstance(spec.model, s.Mlp):
+        return f"model={spec.model.name}: only MLPs are stacked, convolutions gain nothing from it on a CPU"
+    if spec.dtype is s.Dtype.bfloat16:
+        return "dtype=bfloat16: autocast is not stacked"
+    if spec.data.augment:
+        return "data.augment=true: crops and flips are not stacked"
+    if spec.device is s.Device.cuda:
+        return "device=cuda: stacks are trained on the CPU"
+    return ""
+
+
+def alike(spec: RunSpec) -> str:
+    """What runs of one stack have in common: equal texts may share one.
+
+    Example:
+        >>> from harness.config import compose
+        >>> a, b, c = (compose([o]) for o in ("optim.lr=0.1", "activation=elu", "model.width=8"))
+        >>> alike(a) == alike(b), alike(a) == alike(c)
+        (True, False)
+    """
+    shared = {
+        group: {k: v for k, v in value.items() if f"{group}.{k}" not in FREE}
+        if isinstance(value, dict)
+        else value
+        for group, value in to_mapping(spec).items()
+        if group not in FREE
+    }
+    shared["activation"] = {"widens": spec.activation.name == "crelu"}
+    return repr(shared)
