@@ -261,7 +261,7 @@ def inside(case: str, rounds: int) -> float:
             setattr(owner, name, timed(function))
         with recorder(model, optimizer) as after:
             step = stepper(model, shape, after, optimizer)
-            for _ in range(3):
+            for _ in range(20):  # the first steps read every gradient
                 step()
             spent[0], began = 0.0, time.perf_counter()
             for _ in range(steps * rounds):
@@ -295,7 +295,7 @@ def bandwidth(shape: tuple[int, ...], fresh: bool, repeats: int = 40) -> dict[st
 def main(rounds: int = 21, cases: tuple[str, ...] = tuple(CASES)) -> dict[str, dict[str, float]]:
     """Print the tables; returns the median ratios."""
     torch.set_num_threads(1)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=112)
     table = Table(title=f"CPU time of a step / of the bare step (median of {rounds} rounds, one thread)")
     for name in ("network", *list(VARIANTS)[1:], "goal", "in our hooks"):
         table.add_column(name, justify="left" if name == "network" else "right")
