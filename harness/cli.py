@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import sys
 from dataclasses import replace
@@ -61,6 +63,20 @@ def main(argv: list[str] | None = None) -> None:
         print("harness: interrupted; the same command continues.", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def entry() -> None:
+    """The script: `main`, and then out, since tearing down torch's modules takes most of a second."""
+    code: int | str | None = 0
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def run(argv: list[str]) -> int:

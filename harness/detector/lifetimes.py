@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -36,34 +38,31 @@ def lifetimes(history: pd.DataFrame) -> pd.DataFrame:
     if missing:
         raise ValueError(f"expected a history of censuses, but the columns {', '.join(missing)} are missing")
     rows = one_evidence(history)
-    rows = rows[~rows["state"].isin(("unobserved", "non_finite"))]  # neither dead nor alive
-    table = pd.DataFrame(
-        {
-            "site": pd.Categorical(rows["site"], categories=rows["site"].unique()),
-            "unit": rows["unit"].to_numpy(),
-            "step": rows["step"].to_numpy(),
-            "dead": (rows["state"] == "dead").to_numpy(),
-        }
-    ).sort_values(["site", "unit", "step"], kind="stable")
-    key = table["site"].cat.codes.to_numpy().astype(np.int64), table["unit"].to_numpy()
-    first = np.ones(len(table), bool)
-    first[1:] = (key[0][1:] != key[0][:-1]) | (key[1][1:] != key[1][:-1])
-    dead, step = table["dead"].to_numpy(), table["step"].to_numpy()
+    state = rows["state"].to_numpy(dtype=object)
+    told = (state != "unobserved") & (state != "non_finite")  # the others are neither dead nor alive
+    site, names = pd.factorize(rows["site"].to_numpy(dtype=object)[told])
+    unit, step, dead = rows["unit"].to_numpy()[told], rows["step"].to_numpy()[told], state[told] == "dead"
+    order = np.lexsort((step, unit, site))
+    site, unit, step, dead = site[order], unit[order], step[order], dead[order].astype(bool)
+    first = np.ones(len(site), bool)
+    first[1:] = (site[1:] != site[:-1]) | (unit[1:] != unit[:-1])
     before = np.concatenate([[False], dead[:-1]])
     died, revived = dead & ~before & ~first, ~dead & before & ~first
     group = np.cumsum(first) - 1
     starts = np.flatnonzero(first)
-    last = np.append(starts[1:], len(table)) - 1 if len(table) else starts
-    units = table.iloc[starts][["site", "unit"]].reset_index(drop=True)
-    units["site"] = units["site"].astype(object)
-    return units.assign(
-        born_dead=dead[starts],
-        died_at=_first_step(died, group, step, len(starts)),
-        revived_at=_first_step(revived, group, step, len(starts)),
-        deaths=np.bincount(group[died], minlength=len(starts)),
-        dead_now=dead[last],
-        censuses=np.bincount(group, minlength=len(starts)) if len(table) else starts,
-        first=step[starts],
+    last = np.append(starts[1:], len(site)) - 1 if len(site) else starts
+    return pd.DataFrame(
+        {
+            "site": names[site[starts]].astype(object),
+            "unit": unit[starts],
+            "born_dead": dead[starts],
+            "died_at": _first_step(died, group, step, len(starts)),
+            "revived_at": _first_step(revived, group, step, len(starts)),
+            "deaths": np.bincount(group[died], minlength=len(starts)),
+            "dead_now": dead[last],
+            "censuses": np.bincount(group, minlength=len(starts)) if len(site) else starts,
+            "first": step[starts],
+        }
     )
 
 
@@ -73,8 +72,8 @@ def one_evidence(history: pd.DataFrame) -> pd.DataFrame:
     return history[probe] if probe.any() else history
 
 
-def _first_step(event: np.ndarray, group: np.ndarray, step: np.ndarray, units: int) -> pd.Series:
-    at = np.full(units, -1, np.int64)
+def _first_step(event: np.ndarray, group: np.ndarray, step: np.ndarray, units: int) -> Any:
+    at, never = np.zeros(units, np.int64), np.ones(units, bool)
     where = np.flatnonzero(event)[::-1]  # the earliest is written last
-    at[group[where]] = step[where]
-    return pd.Series(at, dtype="Int64").mask(pd.Series(at) < 0)
+    at[group[where]], never[group[where]] = step[where], False
+    return pd.arrays.IntegerArray(at, never)
