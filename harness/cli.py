@@ -31,6 +31,7 @@ from harness.sweeps.job import Outcome, check_jobs, missing, run_job, stored
 from harness.sweeps.sweep import Sweep, plan_sweep, run_sweep
 
 SWEEP_WORDS = {"-m", "--multirun", "--dry-run"}
+_launched: list[bool] = []  # whether Hydra's own application ran in this process
 FAR = ("ray", "submitit")  # launchers that reach other machines: they carry cohorts
 
 HYDRAS_OWN = {
@@ -66,12 +67,17 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def entry() -> None:
-    """The script: `main`, and then out, since tearing down torch's modules takes most of a second."""
+    """The script: `main`, and then out, since tearing down torch's modules takes most of a second.
+
+    Where Hydra's launchers were at work, their processes have to be taken down in the ordinary way.
+    """
     code: int | str | None = 0
     try:
         main()
     except SystemExit as ended:
         code = ended.code
+    if _launched:
+        sys.exit(code)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
@@ -155,6 +161,7 @@ def _found(spec: RunSpec) -> Outcome:
 
 def _hydra(argv: list[str]) -> int:
     """Hydra's own application around `_task`."""
+    _launched.append(True)
     register_schema()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     sys.argv = [sys.argv[0], *argv]
