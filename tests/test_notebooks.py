@@ -62,5 +62,5 @@ def test_it_is_committed_executed_and_small(path: Path) -> None:
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert path.stat().st_size < 200_000
     written = path.read_text()
-    for word in ("Warning", "Traceback", "stderr", "/home/", "/tmp/", "/work/", "site-packages"):
+    for word in ("Warning", "Traceback", "stderr", "/home/", "/tmp/", str(Path.cwd()), "site-packages"):
         assert word not in written, word
