@@ -152,8 +152,8 @@ def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[Outcome]) -> None:
 
 
 @contextmanager
-def sweep_progress(sweep: Sweep) -> Iterator[Callable[[Sweep, Any], None] | None]:
-    """A display of a sweep on stderr, if that is a terminal; else a line now and then."""
+def sweep_progress(sweep: Sweep) -> Iterator[Callable[[Sweep, Any], None]]:
+    """A display of a sweep on stderr, if that is a terminal."""
     left = sum(len(task.specs) for task in sweep.tasks)
     bar = Progress(
         BarColumn(bar_width=24),
@@ -171,12 +171,9 @@ def sweep_progress(sweep: Sweep) -> Iterator[Callable[[Sweep, Any], None] | None
     def tell(sweep: Sweep, event: Any) -> None:
         states = Counter(outcome.state for outcome in sweep.outcomes.values())
         done = len(sweep.outcomes) - before
-        running = sum(
-            len(sweep.tasks[k].specs) * step / max(1, sweep.total(k)) for k, step in sweep.steps.items()
-        )
         speed = 60 * done / max(1e-9, time.monotonic() - began)
         words = f"{states['diverged']} diverged  {states['failed']} failed  {speed:.0f} runs/min"
-        bar.update(line, completed=done + running, words=words)
+        bar.update(line, completed=done + sweep.under_way, words=words)
 
     with bar:
         yield tell

@@ -39,6 +39,7 @@ class Sweep:
         outcomes: name of a run → what became of it.
         steps: task that is running → completed steps.
         manifest: the file that keeps the division.
+        anew: whether the division is not that of the file.
     """
 
     specs: dict[str, RunSpec]
@@ -46,6 +47,7 @@ class Sweep:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     steps: dict[int, int] = field(default_factory=dict)
     manifest: Path = Path()
+    anew: bool = True
 
     def total(self, task: int) -> int:
         """Steps of a task, as far as its specification tells: 0 if the data decide."""
@@ -54,6 +56,13 @@ class Sweep:
         size = min(size, spec.data.subset or size)
         steps = spec.train.epochs * (size // max(1, min(spec.train.batch_size, size or 1)))
         return min(steps, spec.train.max_steps or steps)
+
+    @property
+    def under_way(self) -> float:
+        """How many runs' worth of steps the workers have done in their present tasks."""
+        return sum(
+            len(self.tasks[task].specs) * step / max(1, self.total(task)) for task, step in self.steps.items()
+        )
 
     @property
     def running(self) -> list[dict[str, int]]:
@@ -84,10 +93,12 @@ def plan_sweep(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST
     if len({spec.output for spec in named.values()}) > 1:
         raise ConfigError("output", "cannot be swept over: the runs of a sweep lie in one folder")
     tasks = None if any(spec.force for spec in named.values()) else read_tasks(manifest, named)
-    if tasks is None:
+    divided = {run_folder(spec).name for task in tasks or () for spec in task.specs}
+    anew = tasks is None or not set(named) <= divided | set(outcomes)
+    if tasks is None or anew:  # a result is gone that was there then
         tasks = divide([spec for name, spec in named.items() if name not in outcomes], stack=stack, most=most)
     tasks = [task for task in tasks if not all(run_folder(spec).name in outcomes for spec in task.specs)]
-    return Sweep(named, tasks, outcomes, manifest=manifest)
+    return Sweep(named, tasks, outcomes, manifest=manifest, anew=anew)
 
 
 def run_sweep(sweep: Sweep, workers: int | None = None, tell: Teller | None = None) -> None:
@@ -106,7 +117,7 @@ def run_sweep(sweep: Sweep, workers: int | None = None, tell: Teller | None = No
         return
     check_output(next(iter(sweep.specs.values())))
     with _alone_in(sweep.output):
-        if not sweep.manifest.exists():
+        if sweep.anew:
             names = {id(spec): name for name, spec in sweep.specs.items()}
             write_manifest(sweep.manifest, list(sweep.specs), sweep.tasks, names)
         began, before, told = time.time(), len(sweep.outcomes), 0.0

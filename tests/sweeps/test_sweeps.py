@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,6 +141,15 @@ def test_a_finished_sweep_trains_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(pool, "_Worker", never)
     assert run("-m", *SWEPT, f"output={tmp_path}") == 0
     pd.testing.assert_frame_equal(before, tables(tmp_path)["table"])
+
+
+def test_a_result_that_was_there_and_is_gone_is_trained(tmp_path: Path) -> None:
+    """The division is kept, but not where it leaves a run without a result to nobody."""
+    assert run(*TINY, "seed=0", f"output={tmp_path}") == 0
+    assert run("-m", *TINY, "seed=range(3)", f"output={tmp_path}") == 0
+    shutil.rmtree(next(tmp_path.glob("*-s0-*")))
+    assert run("-m", *TINY, "seed=range(3)", f"output={tmp_path}") == 0
+    assert set(open_runs(tmp_path).table["status"]) == {"finished"}
 
 
 def test_a_wider_sweep_trains_only_what_is_new(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,10 +70,7 @@ def progress() -> Iterator[Callable[[Rounds, Sweep], None]]:
     line = bar.add_task("", total=None, words="")
 
     def tell(rounds: Rounds, sweep: Sweep) -> None:
-        running = sum(
-            len(sweep.tasks[k].specs) * step / max(1, sweep.total(k)) for k, step in sweep.steps.items()
-        )
-        done = rounds.tried + len(sweep.outcomes) + running
+        done = rounds.tried + len(sweep.outcomes) + sweep.under_way
         words = f"round {rounds.number}  {len(sweep.specs)} runs"
         bar.update(line, completed=int(done), total=max(rounds.most, int(done)), words=words)
 
