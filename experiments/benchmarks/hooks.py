@@ -23,10 +23,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from harness import Recorder
-from harness.hooks import taps
 from harness.hooks.activations import Gate
 from harness.hooks.counter import Counter
 from harness.hooks.gradients import IncomingGradients
+from harness.hooks.module_hooks import Activation, Layer
 from harness.hooks.statistics import empty, update, update_gradient
 from harness.hooks.taps import Taps
 
@@ -252,7 +252,8 @@ def inside(case: str, rounds: int) -> float:
 
         return call
 
-    places = [(hook, "__call__") for hook in (taps._Enter, taps._Leave, taps._Layer, taps._Activation)]
+    places = [(hook, "__call__") for hook in (Layer, Activation)]
+    places += [(Taps, "_enter"), (Taps, "_leave")]
     places += [(Taps, "_transparent"), (Taps, "_activated"), (Taps, "_backward"), (Counter, "backward")]
     places += [(IncomingGradients, "stepping"), (Recorder, "step")]
     kept = [(owner, name, getattr(owner, name)) for owner, name in places]

@@ -57,12 +57,9 @@ class UnitStatistics:
         self.sums[PEAK] = -torch.inf
 
 
-def empty(units: int, device: torch.device | str = "cpu", silent_for: Tensor | None = None) -> UnitStatistics:
-    """Statistics of no inputs for `units` units; `silent_for` is carried over from an earlier window."""
-    fresh = UnitStatistics(0, 0, Sums(units, device))
-    if silent_for is not None:
-        fresh.counts[SILENT] = silent_for
-    return fresh
+def empty(units: int, device: torch.device | str = "cpu") -> UnitStatistics:
+    """Statistics of no inputs for `units` units."""
+    return UnitStatistics(0, 0, Sums(units, device))
 
 
 def update(statistics: UnitStatistics, z: Tensor, gate: Gate, axis: int = -1, *, again: bool = False) -> None:

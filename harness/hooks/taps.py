@@ -10,10 +10,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
-from weakref import ref
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +22,11 @@ from harness.hooks.activations import Gate, lookup
 from harness.hooks.counter import Counter, counter
 from harness.hooks.eager import Eager
 from harness.hooks.functional import calls_functions
-from harness.hooks.hook import Call, Hook
+from harness.hooks.hook import Call
 from harness.hooks.lineage import Lineage
 from harness.hooks.mode import FunctionWatch
+from harness.hooks.module_hooks import Activation, Caller, Layer, OpenSite
 from harness.hooks.sites import (
-    CHANNEL_AXIS,
     TRANSPARENT,
     Origin,
     Site,
@@ -43,7 +41,6 @@ from harness.hooks.unseen import UNDER_TRANSFORM, hidden, unseen
 from harness.hooks.zeros import Zeros
 
 UNKNOWN = Origin(None, None)
-FEW = 64  # shapes of calls whose short way is kept
 
 
 class Sink(Protocol):
@@ -54,27 +51,6 @@ class Sink(Protocol):
     ) -> UnitStatistics:
         """A new site; returns its running sums, into which every call of it is counted."""
         ...
-
-
-@dataclass(slots=True)
-class _Open:
-    """A site that has been seen."""
-
-    statistics: UnitStatistics
-    size: int
-    axis: int
-    given: bool  # the axis was given by the user
-    gate: Gate | None  # None: asked for at every call, since it is learned
-    forward: int = 0  # number of the last forward in which it was called
-
-
-class _Caller(NamedTuple):
-    """What is called at a site: a module, or (module, function) for a function called in its forward."""
-
-    key: Any
-    name: str
-    activation: str
-    gate_of: Callable[[float], Gate]
 
 
 class Taps:
@@ -106,13 +82,13 @@ class Taps:
         self._names = qualified_names(model)
         self.lineage = Lineage({id(p): m for m in model.modules() for p in m.parameters(recurse=False)})
         self._handles: list[RemovableHandle] = []
-        self._sites: dict[tuple[Any, ...], _Open] = {}
+        self._sites: dict[tuple[Any, ...], OpenSite] = {}
         self._calls: dict[Any, int] = {}
         self._named: dict[str, int] = {}
         self._hidden: dict[str, Site] = {}
         self._busy = False
         self._attached = False
-        self.depth = 0
+        self._depth = 0
         self.forwards = 0
         self.active = False  # a forward that counts is running
         self.watching = False  # and its functions are watched
@@ -130,20 +106,20 @@ class Taps:
         Eager.enter()
         self._attached = True
         keep = self._handles.append
-        keep(self._model.register_forward_pre_hook(_Enter(self), with_kwargs=True))
+        keep(self._model.register_forward_pre_hook(Call(self._enter), with_kwargs=True))
         for module, name in self._names.items():
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # takes no hooks
             known = lookup(module)
             if known is not None:
                 activation, gate_of = known
-                call = _Caller(module, name or f":{activation}", activation, partial(gate_of, module))
-                keep(module.register_forward_pre_hook(_Activation(self, call), with_kwargs=True))
+                call = Caller(module, name or f":{activation}", activation, partial(gate_of, module))
+                keep(module.register_forward_pre_hook(Activation(self, call), with_kwargs=True))
             elif layer_axis(module, 4) is not None:
-                keep(module.register_forward_hook(_Layer(self, module)))
+                keep(module.register_forward_hook(Layer(self, module)))
             elif isinstance(module, TRANSPARENT):
                 keep(module.register_forward_hook(Call(self._transparent)))
-        keep(self._model.register_forward_hook(_Leave(self), always_call=True))
+        keep(self._model.register_forward_hook(Call(self._leave), always_call=True))
 
     def detach(self) -> None:
         """Remove every hook; nothing of ours stays in the model."""
@@ -155,7 +131,7 @@ class Taps:
         if self._attached:
             Eager.leave()
             self._attached = False
-        self.depth, self.active, self.watching, self._busy = 0, False, False, False
+        self._depth, self.active, self.watching, self._busy = 0, False, False, False
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -172,12 +148,11 @@ class Taps:
 
     # --- the root's forward ---------------------------------------------------------------------
 
-    def enter(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-        """A forward of the root begins."""
-        if self.depth and _running(module) < 2:
-            self.after_forward()  # the last forward was interrupted, and then torch calls no hook
-        self.depth += 1
-        if self.depth > 1:
+    def _enter(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+        if self._depth and _running(module) < 2:
+            self._after_forward()  # the last forward was interrupted, and then torch calls no hook
+        self._depth += 1
+        if self._depth > 1:
             return
         training = module.training
         if self._paused or not (self._observe == "all" or training == (self._observe == "train")):
@@ -197,9 +172,13 @@ class Taps:
             self.watching = True
             self.functions.enter()
 
-    def after_forward(self) -> None:
-        """A forward of the root has ended."""
-        self.depth, self.active, self._busy = 0, False, False
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._after_forward()
+
+    def _after_forward(self) -> None:
+        self._depth, self.active, self._busy = 0, False, False
         self.lineage.known.clear()
         if self.watching:
             self.watching = False
@@ -233,14 +212,14 @@ class Taps:
                     self.needs_functions = True
                     where, shown = self.functions.where, functional.shown(name)
                     gate_of = partial(_gate_of_call, name, arguments)
-                    caller = _Caller((where, shown), f"{self._names[where]}:{shown}", shown, gate_of)
+                    caller = Caller((where, shown), f"{self._names[where]}:{shown}", shown, gate_of)
                     self.observed(caller, z, recomputing())
         out = func(*args, **kwargs)
         if self.active:
             self.lineage.follow(getattr(func, "__name__", ""), args, kwargs, out)
         return out
 
-    def observed(self, caller: _Caller, z: Tensor, recomputed: bool) -> tuple[_Open, Counter] | None:
+    def observed(self, caller: Caller, z: Tensor, recomputed: bool) -> tuple[OpenSite, Counter] | None:
         """One call of an activation, about to happen on z; returns the short way for calls like it."""
         value = plain(z)
         if value is None:
@@ -282,7 +261,7 @@ class Taps:
         short = counter(origin, site.statistics, z, axis, gate, back)
         return None if short is None else (site, short)
 
-    def _open(self, caller: _Caller, z: Tensor, origin: Origin | None) -> _Open:
+    def _open(self, caller: Caller, z: Tensor, origin: Origin | None) -> OpenSite:
         count = self._named.get(caller.name, 0)
         self._named[caller.name] = count + 1
         shown = f"{caller.name}#{count}" if count else caller.name
@@ -307,7 +286,7 @@ class Taps:
         gate = caller.gate_of(self._eps)
         learned = isinstance(gate.low, Tensor)
         statistics = self._sink.opened(len(self._sites), described, z.device, producer)
-        return _Open(statistics, size, axis, shown in self._axes, None if learned else gate)
+        return OpenSite(statistics, size, axis, shown in self._axes, None if learned else gate)
 
     def _is_data(self, tensor: Tensor) -> bool:
         return self.lineage.get(tensor) is not None
@@ -320,106 +299,6 @@ class Taps:
         if value is not None:
             with outside_transforms(gradient, value):
                 update_gradient(statistics, value.detach(), axis)
-
-
-class _Enter(Hook):
-    """Before the root."""
-
-    __slots__ = ("_taps",)
-
-    def __init__(self, taps: Taps) -> None:
-        self._taps = taps
-
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._taps.enter(module, args, kwargs)
-
-
-class _Leave(Hook):
-    """After the root, also when it raised."""
-
-    __slots__ = ("_taps",)
-
-    def __init__(self, taps: Taps) -> None:
-        self._taps = taps
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        taps = self._taps
-        taps.depth -= 1
-        if taps.depth == 0:
-            taps.after_forward()
-
-
-class _Activation(Hook):
-    """Before an activation module: counts its input, by the short way where one is known."""
-
-    __slots__ = ("_caller", "_short", "_taps")
-
-    def __init__(self, taps: Taps, caller: _Caller) -> None:
-        self._taps, self._caller = taps, caller
-        self._short: dict[int, tuple[_Open, Counter]] = {}  # id of the origin → what it came to
-
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        taps = self._taps
-        recomputed = recomputing()  # also where a backward pass runs inside a forward
-        if taps.active and args and not taps.watching and not recomputed:
-            z = args[0]
-            known = taps.lineage.known.get(id(z))
-            if known is not None and known[0]() is z:
-                short = self._short.get(id(known[1]))
-                if short is not None:
-                    site, counter = short
-                    if counter.forward(z, site.forward == taps.forwards):
-                        site.forward = taps.forwards
-                        if taps.gradients and z.requires_grad:
-                            watch_gradient(z, counter.backward)
-                        return
-        if taps.active or recomputed:
-            self._long(module, args, kwargs, recomputed=recomputed)
-
-    def _long(self, module: nn.Module, args: Any, kwargs: Any, *, recomputed: bool) -> None:
-        z = args[0] if args else next(iter(kwargs.values()), None)
-        if not isinstance(z, Tensor):
-            return
-        taps = self._taps
-        if taps.watching:
-            taps.functions.activating(module)
-        taps.called.add(module)
-        short = taps.observed(self._caller, z, recomputed)
-        if short is not None:
-            if len(self._short) >= FEW:
-                self._short.clear()
-            self._short[id(short[1].origin)] = short
-
-
-class _Layer(Hook):
-    """After a layer: its output comes from it."""
-
-    __slots__ = ("_origin", "_origins", "_taps")
-
-    def __init__(self, taps: Taps, module: nn.Module) -> None:
-        self._taps = taps
-        # one object for each kind of output: the short ways know an origin by its identity
-        fixed = not isinstance(module, CHANNEL_AXIS)
-        self._origin = Origin(module, layer_axis(module, 4)) if fixed else None
-        self._origins: dict[tuple[nn.Module | None, int], Origin] = {}
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        taps = self._taps
-        if not taps.active and not recomputing():
-            return
-        if type(output) is Tensor or isinstance(output, Tensor):  # the second is slow
-            origin = self._origin or self._of_norm(module, args, output)
-            taps.lineage.known[id(output)] = ref(output), origin
-
-    def _of_norm(self, module: nn.Module, args: Any, output: Tensor) -> Origin:
-        producer: nn.Module | None = module
-        if getattr(module, "weight", None) is None:  # a norm without parameters
-            before = self._taps.lineage.get(args[0]) if args else None
-            producer = None if before is None else before.producer
-        key = producer, output.ndim
-        if key not in self._origins:
-            self._origins[key] = Origin(producer, layer_axis(module, output.ndim))
-        return self._origins[key]
 
 
 def _gate_of_call(name: str, arguments: Mapping[str, Any], eps: float) -> Gate:
