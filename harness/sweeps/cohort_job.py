@@ -112,7 +112,7 @@ def _conclude(spec: RunSpec, folder: RunFolder, ending: Any, seconds: float) -> 
         if spec.record.tensorboard:
             from harness.report.tensorboard import rebuild
 
-            rebuild(run, maps=False, verdict=text, steps=ending.steps)
+            rebuild(run, alone=False, verdict=text, steps=ending.steps)
         folder.write_status(state, seconds=seconds, error=None, **facts)
     except Exception as error:
         return failed(folder, error, seconds)
@@ -124,7 +124,7 @@ def _alone(spec: RunSpec, tick: Callable[[int], None], *, locked: bool = False) 
     from harness.config import ConfigError
 
     try:
-        return run_job(spec, lambda spec, total: _Ticks(tick), locked=locked, maps=False)
+        return run_job(spec, lambda spec, total: _Ticks(tick), locked=locked, alone=False)
     except ConfigError as error:
         return Outcome(run_folder(spec), "failed", error=str(error))
 
