@@ -130,13 +130,13 @@ def survival_table(rows: pd.DataFrame, tests: pd.DataFrame, factor: str, within:
     """Where each survival curve ends, and its log-rank test."""
     title = f"{factor}: survival of units" + (f", with {within}" if within and within != ALL_RUNS else "")
     overall = tests[tests["a"] == "all"]
-    under = "share of the units alive at first that had not died by the last step"
+    under = "share of the units alive at first that had not died by the last step; p: log-rank test"
     if len(overall) and not np.isnan(overall["p"].iloc[0]):
-        under += f"; log-rank over all: p = {_p(overall['p'].iloc[0])}"
+        under += f", of all settings {_p(overall['p'].iloc[0])}"
     table = _table(title, under)
     lost = [name for name in LOST if rows[name].any()]
     table.add_column("setting", overflow="fold")
-    for name in ("units", "born dead", *lost, "last step", "not died", "interval", "log-rank p", "adjusted"):
+    for name in ("units", "born dead", *lost, "last step", "not died", "interval", "p", "adjusted"):
         table.add_column(name, justify="right", no_wrap=True)
     tested = {row["a"]: row for row in tests.to_dict("records")}
     for row in rows.head(ROWS).to_dict("records"):
