@@ -33,7 +33,7 @@ def one(table: pd.DataFrame) -> dict[Any, Any]:
 def test_means_and_intervals_per_value() -> None:
     found = curve(0.1, 0.2, 0.7, 0.9, noise=0.05)
     found.loc[found["optim.lr"] == 10.0, ["dead", "status"]] = [np.nan, "diverged"]
-    table = dose_response(found, "optim.lr").set_index("optim.lr")
+    table: Any = dose_response(found, "optim.lr").set_index("optim.lr")
     here = found.loc[found["optim.lr"] == 1.0, "dead"].to_numpy()
     assert table.loc[1.0, "mean"] == pytest.approx(here.mean())
     assert table.loc[1.0, ["low", "high"]].tolist() == pytest.approx(list(mean_interval(here, bounds=(0, 1))))
@@ -94,7 +94,7 @@ def test_values_that_diverge_are_told_and_not_crossed() -> None:
     row = one(critical(found, "optim.lr"))
     assert np.isnan(row["critical"])
     assert row["note"] == (
-        "not reached (highest 30.0 % at 1); none left at 10 (diverged or failed); some runs diverged at 1"
+        "not reached (highest 30.0 % at 1); no outcome at 10 (6 of 6 diverged); some runs diverged at 1"
     )
     assert row["diverged"] == 7
 

@@ -203,7 +203,7 @@ def test_a_random_search_is_ranked_in_bins() -> None:
     found = pd.DataFrame({"run": range(n), "status": "finished", "seed": range(n), "optim.lr": lr})
     found["bias.offset"] = rng.normal(size=n)
     found["dead"] = 1 / (1 + (0.3 / lr) ** 2) + 0.05 * rng.normal(size=n)
-    table = ranking(found)
+    table: Any = ranking(found)
     assert table["term"].iloc[0] == "optim.lr"
     assert table["levels"].iloc[0] == 8
     assert table["share"].iloc[0] > 0.8
@@ -226,7 +226,7 @@ def test_error_rates_on_null_sweeps_and_power_on_a_real_one() -> None:
     for trial in range(trials):
         null = frame({"optim.lr": [0.01, 0.1, 1.0], "bias.offset": [0, -1]}, 8, noisy(trial, bias=0.2))
         rejected["effects"] += effects(null, "optim.lr", outcomes=["dead"])["p_adjusted"].min() <= 0.05
-        table = ranking(null, correction="none").set_index("term")
+        table: Any = ranking(null, correction="none").set_index("term")
         rejected["ranking"] += table.loc["optim.lr", "p"] <= 0.05
         rejected["interaction"] += table.loc["optim.lr × bias.offset", "p"] <= 0.05
         assert table.loc["bias.offset", "p"] == 2 / 256

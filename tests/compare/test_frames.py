@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ def test_what_only_follows_is_no_factor() -> None:
             [("relu", None), ("leaky_relu", 0.01)], [0.1, 1.0], [0, 1]
         )
     ]
-    found = table(**pd.DataFrame(rows).to_dict("list")).assign(**{"detect.rare": [0.01, 0.1] * 4})
+    found = table(**{key: [row[key] for row in rows] for key in rows[0]}, **{"detect.rare": [0.01, 0.1] * 4})
     assert factors(found) == ["activation.name", "optim.lr"]
     assert aliases(found) == {}  # the slope is part of what leaky_relu means
 
@@ -148,7 +149,7 @@ def test_a_phase_diagram_has_every_cell() -> None:
             ]
         )
     ]
-    found = phase(pd.DataFrame(rows), "optim.lr", "activation.name").set_index(
+    found: Any = phase(pd.DataFrame(rows), "optim.lr", "activation.name").set_index(
         ["optim.lr", "activation.name"]
     )
     assert len(found) == 4

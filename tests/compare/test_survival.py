@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -99,8 +100,8 @@ def test_the_test_is_clustered_and_keeps_its_level() -> None:
     for _ in range(trials):
         arms = {arm: [draw(rng, 60, 12 * rng.lognormal(0, 0.8)) for _ in range(8)] for arm in "ab"}
         clustered += logrank(lives_of(arms), "arm.name")["p"].iloc[0] <= 0.05
-        pooled = [censored([u for run in runs for u in run]) for runs in arms.values()]
-        naive += stats.logrank(*pooled).pvalue <= 0.05
+        a, b = (censored([unit for run in runs for unit in run]) for runs in arms.values())
+        naive += stats.logrank(a, b).pvalue <= 0.05
     expected = 12 / 256  # attainable level of 8 sign flips: 6 of 128
     assert abs(clustered / trials - expected) <= 4 * np.sqrt(expected * (1 - expected) / trials)
     assert naive / trials > 0.4  # which is why
@@ -179,7 +180,7 @@ def test_runs_on_disk(tmp_path: Path) -> None:
     over_time = dead_over_time(kept, "optim.lr").set_index(["optim.lr", "step"])
     assert over_time.loc[(0.1, 0), "dead"] == pytest.approx((3 * 0.2 + 0) / 4)
     assert over_time.loc[(0.1, 100), "dead"] == 1
-    rates = two_state_rates(kept, "optim.lr").set_index("optim.lr")
+    rates: Any = two_state_rates(kept, "optim.lr").set_index("optim.lr")
     assert rates["deaths"].tolist() == [12, 12]
     assert rates.loc[0.1, "alive_steps"] == 4 * (80 + 90 + 100) + 5 * 40
     assert rates.loc[0.1, "death_rate"] == pytest.approx(1000 * 12 / 1280)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,7 +91,7 @@ def test_rates_of_a_known_process() -> None:
 
 
 def test_rates_without_exposure_or_events() -> None:
-    table = two_state(
+    table: Any = two_state(
         history([(0, "a", 0, "active"), (3000, "a", 0, "active"), (0, "b", 0, "dead")])
     ).set_index("site")
     assert table.loc["a", "death_rate"] == 0
