@@ -144,7 +144,7 @@ def free_labels(y: np.ndarray, group: np.ndarray) -> float:
 
     observed = float(statistic(y[order]))
     rng = np.random.default_rng((STREAM, len(y), len(starts)))
-    draws = int(min(DRAWS, max(999, CELLS // len(y))))
+    draws = int(min(DRAWS, max(999, 2 * BATCH // len(y))))
     batch = max(1, BATCH // len(y))
     drawn = [
         statistic(rng.permuted(np.tile(y, (min(batch, draws - done), 1)), axis=1))
