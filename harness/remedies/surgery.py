@@ -91,7 +91,7 @@ def reset_outgoing(
             of_unit = torch.zeros(junction.size, dtype=weight.dtype, device=weight.device)
             of_unit[units] = means[place].to(of_unit)
             given = weight[:, columns].flatten(2).sum(2) if weight.ndim > 2 else weight[:, columns]
-            bias.add_(given @ of_unit[outlet.columns[columns]])
+            bias.add_((given * of_unit[outlet.columns[columns]]).sum(1))
         weight[:, columns] = 0
         for tensor in running.tensors(weight):
             tensor[:, columns] = 0
