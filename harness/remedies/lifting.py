@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from harness.hooks.batches import Batch
+from harness.hooks.sites import qualified_names
 from harness.remedies.acts import Act
 from harness.remedies.marks import axis_of
 from harness.remedies.running import Running, TorchRunning
@@ -68,37 +70,46 @@ def bias_lift(
         if name in refused:
             there = f"sites={sorted(able)!r} leaves it out" if able else "no site of this model can be lifted"
             raise ValueError(f"{name} cannot be lifted: {refused[name]}; {there}")
-    return lift(model, batch, share, TorchRunning(optimizer), {able[name]: name for name in wanted})
+    return lift(model, batch, share, TorchRunning(optimizer), {name: able[name] for name in wanted})
 
 
-def liftable(model: nn.Module, batch: Batch) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """The sites whose units can be lifted, with the layer before each, and of the others why not."""
+class Makers(NamedTuple):
+    """Names of the layer that makes a site's units and of the norm behind it, "" if there is none."""
+
+    layer: str
+    norm: str = ""
+
+
+def liftable(model: nn.Module, batch: Batch) -> tuple[dict[str, Makers], dict[str, str]]:
+    """The sites whose units can be lifted, with what makes them, and of the others why not."""
     tracer, unseen = trace(model, batch)
-    able, refused = dict[str, nn.Module](), dict(tracer.refused) | unseen
+    names = qualified_names(model)
+    able, refused = dict[str, Makers](), dict(tracer.refused) | unseen
     for path in tracer.paths:
         if path.site is None:
             continue
         name = path.site.name
         if path.site.activation not in OPENS_AT_ZERO:
             refused[name] = f"{path.site.activation} is not silent below 0"
-        elif "bias" not in around(path.layer, path.norm):
+        elif (path.norm or path.layer).bias is None:
             refused[name] = "the layer before it has no bias"
         elif tracer.calls(path.layer, path.norm) > 1:
             refused[name] = "the layer before it is called more than once in a forward pass"
         else:
-            able[name] = path.layer
+            able[name] = Makers(names[path.layer], names[path.norm] if path.norm else "")
     return able, refused
 
 
 def lift(
-    model: nn.Module, batch: Batch, share: float, running: Running, sites: Mapping[nn.Module, str]
+    model: nn.Module, batch: Batch, share: float, running: Running, sites: Mapping[str, Makers]
 ) -> list[Act]:
-    """Lift the silent units of some sites, which are known to be liftable (layer → name of the site)."""
+    """Lift the silent units of some sites, which are known to be liftable."""
     acts: list[Act] = []
+    made_by = {model.get_submodule(makers.layer): site for site, makers in sites.items()}
 
     def raise_bias(path: Path, z: Tensor, marks: Tensor) -> None:
         found = axis_of(marks)
-        if path.layer not in sites or found is None:
+        if path.layer not in made_by or found is None:
             return
         axis, _ = found
         lifts = lacking(z.movedim(axis, -1).reshape(-1, z.shape[axis]), share)
@@ -106,16 +117,18 @@ def lift(
             shape = [1] * z.ndim
             shape[axis] = -1
             z.add_(lifts.view(shape))
-            acts.append(raised(sites[path.layer], around(path.layer, path.norm), lifts, share, running))
+            site = made_by[path.layer]
+            acts.append(raised(site, around(model, sites[site]), lifts, share, running))
 
     trace(model, batch, before=raise_bias)
     return acts
 
 
-def around(layer: nn.Module, norm: nn.Module | None) -> dict[str, Tensor]:
-    """The parameters that make a site's pre-activations; `bias` is the one added last, if there is any."""
-    last = layer if norm is None else norm
-    named = {"weight": layer.weight, "gamma": getattr(norm, "weight", None), "bias": last.bias}
+def around(model: nn.Module, makers: Makers) -> dict[str, Tensor]:
+    """The parameters that make a site's pre-activations; `bias` is the one added last."""
+    layer = model.get_submodule(makers.layer)
+    norm = model.get_submodule(makers.norm) if makers.norm else None
+    named = {"weight": layer.weight, "gamma": getattr(norm, "weight", None), "bias": (norm or layer).bias}
     return {name: value for name, value in named.items() if isinstance(value, Tensor)}
 
 

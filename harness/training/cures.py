@@ -1,10 +1,10 @@
 """A run's remedy in its ordinary training: what is done after a step, and what is told of it.
 
-A remedy acts after a step, once losses, test and census have been written, and never after the last step. It
-decides on the batch of that step: ReDo's scores and the silence of units come from one more forward pass after
-the update, in training mode, that nobody counts; continual backprop reads what the step's own forward gave to
-each layer, as its authors do. New weights come from streams named after the remedy and the step, so that a
-continued run draws what an uninterrupted one would.
+A remedy acts after a step, once losses, test and census have been written, and never after the last step.
+It decides on the batch of that step: ReDo's scores and the silence of units come from one more forward pass
+after the update, in training mode, that nobody counts; continual backprop reads what the step's own forward
+gave to each layer, as its authors do. New weights come from streams named after the remedy and the step, so
+that a continued run draws what an uninterrupted one would.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.config import schema as s
 from harness.remedies import Act, Junction, TorchRunning, leaky_swap, shrink_perturb, wire
 from harness.remedies.continual import Replacement
 from harness.remedies.laws import Draw
-from harness.remedies.lifting import lift, liftable
+from harness.remedies.lifting import Makers, lift, liftable
 from harness.remedies.recycle import recycle
 from harness.remedies.surrogate import told
 from harness.training.initialisation import LinearMap, initialise, layers, redraw
@@ -37,13 +37,13 @@ class Reach(NamedTuple):
 
     Attributes:
         junctions: for remedies that replace units.
-        liftable: site → the layer before it, for bias_lift.
+        liftable: site → what makes its units, for bias_lift.
         refused: site → why it is left alone.
     """
 
     junctions: tuple[Junction, ...] = ()
-    liftable: Mapping[str, nn.Module] = {}  # noqa: RUF012 (never written to)
-    refused: Mapping[str, str] = {}  # noqa: RUF012
+    liftable: Mapping[str, Makers] = {}
+    refused: Mapping[str, str] = {}
 
 
 def reach(spec: RunSpec, model: nn.Module, shape: tuple[int, ...]) -> Reach:
@@ -138,8 +138,7 @@ class Cure:
                     draw = self._draw(step)
                     return recycle(wiring.junctions, wiring.magnitudes, self._running, remedy.tau, draw)
                 case s.BiasLift():
-                    sites = {layer: site for site, layer in self._reach.liftable.items()}
-                    return lift(model, x, remedy.share, self._running, sites)
+                    return lift(model, x, remedy.share, self._running, self._reach.liftable)
                 case s.LeakySwap():
                     options = {"slope": remedy.slope, "above": remedy.above}
                     return leaky_swap(model, x, units=remedy.units.name, **options)
@@ -176,7 +175,8 @@ def drawing(spec: RunSpec, model: nn.Module) -> Callable[[int], Draw]:
     def at(step: int) -> Draw:
         def draw(name: str, weight: Tensor, units: Tensor) -> Tensor:
             index, layer = places[name]
-            shapes = LinearMap(*(None if part is None else part.detach().cpu() for part in layer))
+            bias = None if layer.bias is None else layer.bias.detach().cpu()
+            shapes = LinearMap(layer.weight.detach().cpu(), bias)
             return redraw(shapes, units.cpu(), spec, stream(spec.seed, spec.remedy.name, step, index))
 
         return draw
@@ -187,7 +187,7 @@ def drawing(spec: RunSpec, model: nn.Module) -> Callable[[int], Draw]:
 def perturb(
     spec: RunSpec, remedy: s.ShrinkPerturb, step: int, model: nn.Module, fresh: nn.Module
 ) -> list[Act]:
-    """Shrink a run's network towards 0 and add a little of `fresh`, which is drawn anew; no sign is flipped."""
+    """Shrink a run's network and add a little of `fresh`, which is drawn anew; no sign is flipped in it."""
     name = "kaiming_normal" if spec.init.name == "sign_flip" else spec.init.name
     initialise(fresh, replace(spec, init=replace(spec.init, name=name)), draw=(remedy.name, step))
     return shrink_perturb(model, fresh, shrink=remedy.shrink, noise=remedy.noise)

@@ -45,7 +45,11 @@ class LinearMap(NamedTuple):
 
 
 def initialise(
-    model: nn.Module, spec: RunSpec, sample: Tensor | None = None, *, draw: tuple[str, int] | None = None
+    model: nn.Module,
+    spec: RunSpec,
+    sample: Tensor | None = None,
+    *,
+    draw: tuple[str, *tuple[int, ...]] = ("init",),
 ) -> None:
     """Draw every weight and bias of a network anew, in place.
 
@@ -64,7 +68,7 @@ def initialise(
         model: a network of `harness.training.models.build`.
         spec: the run; `init`, `bias` and `seed` are read.
         sample: inputs (N, *shape) on which sign_flip decides; the other schemes ignore it.
-        draw: name and counter of another draw from the same law, in place of the run's beginning.
+        draw: name and counters of the streams; another draw from the same law has another name.
 
     Raises:
         ValueError: sign_flip without a sample, or an offset or sign_flip for a model that does not say
@@ -87,7 +91,7 @@ def initialise(
     dtype = next(model.parameters()).dtype
     model.float()
     with torch.no_grad():
-        _draw_all(model, spec, ("init",) if draw is None else draw)
+        _draw_all(model, spec, draw)
         for layer in {feed.layer: None for feed in feeds(model)}:  # each once, though an RNN calls it often
             bias = model.get_submodule(layer).bias
             assert isinstance(bias, Tensor), f"{layer} feeds an activation and has no bias"
@@ -131,10 +135,11 @@ def redraw(layer: LinearMap, units: Tensor, spec: RunSpec, generator: torch.Gene
     return _draw(own, spec, generator)[0]
 
 
-def _draw_all(model: nn.Module, spec: RunSpec, draw: tuple[str] | tuple[str, int]) -> None:
+def _draw_all(model: nn.Module, spec: RunSpec, draw: tuple[str, *tuple[int, ...]]) -> None:
     kept = zeroed(model)
     for index, (name, maps) in enumerate(layers(model)):
-        generator = stream(spec.seed, *draw, index)
+        name_of_draw, *counters = draw
+        generator = stream(spec.seed, name_of_draw, *counters, index)
         for linear_map in maps:
             if name in kept:
                 weight, bias = torch.zeros(()), torch.zeros(())
