@@ -17,6 +17,7 @@ from harness.hooks.taps import Taps
 from harness.hooks.windows import Windows
 from harness.remedies.acts import Act
 from harness.remedies.aside import aside
+from harness.remedies.wiring import by_name
 
 KIND = "leaky_swap"
 
@@ -95,7 +96,7 @@ def leaky_swap(
     peaks = _peaks(model, batch)
     if not peaks:
         raise ValueError("expected a model with modules nn.ReLU that its forward calls, but there is none")
-    modules = dict(model.named_modules())
+    modules, like = by_name(model), next(iter(model.parameters()), torch.zeros(()))
     swapped = {name: _slopes(modules[name], len(peak)) for name, (peak, _) in peaks.items()}
     whole = units == "all"
     found = {name: to_swap(peak, swapped[name], all_of_them=whole) for name, (peak, _) in peaks.items()}
@@ -107,7 +108,7 @@ def leaky_swap(
             continue
         module = modules[name]
         if not isinstance(module, PartlyLeaky):
-            module = PartlyLeaky(len(chosen), peaks[name][1]).to(device_of(model))
+            module = PartlyLeaky(len(chosen), peaks[name][1]).to(like)
             _put(model, modules[name], module)
         acts.append(swap(name, module.slope, chosen, slope))
     return acts
@@ -140,7 +141,7 @@ def _peaks(model: nn.Module, batch: Batch) -> Mapping[str, tuple[Tensor, int]]:
     """Name of each ReLU module → largest pre-activation of its units over the batch, and their axis."""
     windows = Windows("stream")
     taps = Taps(model, windows, observe="all", gradients=False)
-    ours = {n: m for n, m in model.named_modules() if type(m) is nn.ReLU or isinstance(m, PartlyLeaky)}
+    ours = {n for n, m in by_name(model).items() if type(m) is nn.ReLU or isinstance(m, PartlyLeaky)}
     taps.attach()
     try:
         with aside(model):

@@ -22,7 +22,7 @@ from harness.remedies.acts import Act
 from harness.remedies.marks import axis_of
 from harness.remedies.running import Running, TorchRunning
 from harness.remedies.tracing import Path
-from harness.remedies.wiring import trace
+from harness.remedies.wiring import by_name, trace
 
 KIND = "bias_lift"
 MARGIN = 0.01  # above the gate, where a unit's pre-activation is the same on all inputs
@@ -105,7 +105,8 @@ def lift(
 ) -> list[Act]:
     """Lift the silent units of some sites, which are known to be liftable."""
     acts: list[Act] = []
-    made_by = {model.get_submodule(makers.layer): site for site, makers in sites.items()}
+    modules = by_name(model)
+    made_by = {modules[makers.layer]: site for site, makers in sites.items()}
 
     def raise_bias(path: Path, z: Tensor, marks: Tensor) -> None:
         found = axis_of(marks)
@@ -118,16 +119,15 @@ def lift(
             shape[axis] = -1
             z.add_(lifts.view(shape))
             site = made_by[path.layer]
-            acts.append(raised(site, around(model, sites[site]), lifts, share, running))
+            acts.append(raised(site, around(modules, sites[site]), lifts, share, running))
 
     trace(model, batch, before=raise_bias)
     return acts
 
 
-def around(model: nn.Module, makers: Makers) -> dict[str, Tensor]:
+def around(modules: Mapping[str, nn.Module], makers: Makers) -> dict[str, Tensor]:
     """The parameters that make a site's pre-activations; `bias` is the one added last."""
-    layer = model.get_submodule(makers.layer)
-    norm = model.get_submodule(makers.norm) if makers.norm else None
+    layer, norm = modules[makers.layer], modules[makers.norm] if makers.norm else None
     named = {"weight": layer.weight, "gamma": getattr(norm, "weight", None), "bias": (norm or layer).bias}
     return {name: value for name, value in named.items() if isinstance(value, Tensor)}
 

@@ -136,8 +136,11 @@ class Tracer(TorchFunctionMode):
 
     def finish(self, output: Any) -> None:
         """The forward pass is over: nothing that is given out may be taken from behind its back."""
-        for leaf in _pytree.tree_leaves(output):
-            flow = self.flow(leaf) if isinstance(leaf, Tensor) else None
+        leaves = _pytree.tree_leaves(output)
+        for leaf in _tensors(
+            [list(vars(x).values()) if hasattr(x, "__dict__") else x for x in leaves] + leaves
+        ):
+            flow = self.flow(leaf)
             if flow is not None:
                 flow.path.refuse("it is part of the model's output")
         for path in self.paths:

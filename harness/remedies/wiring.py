@@ -43,10 +43,11 @@ class Junction(NamedTuple):
     def of(self, model: nn.Module) -> Junction:
         """The same place in another model of the same making."""
         layer, norm, outlets = self.names
-        found = [model.get_submodule(name) for name in outlets]
+        modules = by_name(model)
+        found = [modules[name] for name in outlets]
         return self._replace(
-            layer=model.get_submodule(layer),
-            norm=model.get_submodule(norm) if norm else None,
+            layer=modules[layer],
+            norm=modules[norm] if norm else None,
             outlets=tuple(
                 outlet._replace(layer=one) for outlet, one in zip(self.outlets, found, strict=True)
             ),
@@ -179,6 +180,15 @@ def chosen(wiring: Wiring, sites: Collection[str] | None) -> tuple[Junction, ...
             + "; ".join(bad)
         )
     return tuple(known[name] for name in wanted)
+
+
+def by_name(model: nn.Module) -> dict[str, nn.Module]:
+    """Modules by the names that sites and junctions bear: without what wrappers put in front.
+
+    >>> sorted(by_name(nn.Sequential(nn.ReLU())))
+    ['', '0']
+    """
+    return {name: module for module, name in qualified_names(model).items()}
 
 
 def parameter(module: nn.Module, name: str) -> Tensor:

@@ -40,7 +40,10 @@ STEPS = pa.schema(
 EVENTS = pa.schema(
     [
         ("step", pa.int64()),
-        ("kind", pa.string()),  # died, revived, unobserved, reshuffled_labels, diverged
+        (
+            "kind",
+            pa.string(),
+        ),  # died, revived, unobserved, reshuffled_labels, diverged, untreated, or a remedy
         ("site", pa.string()),
         ("units", pa.int64()),
         ("detail", pa.string()),

@@ -216,7 +216,7 @@ class StackCures:
         if makers is None or not lifts.any():
             return []
         z.add_(lifts)
-        return [raised(site, around(view.model, makers), lifts, remedy.share, view)]
+        return [raised(site, around(dict(view.model.named_modules()), makers), lifts, remedy.share, view)]
 
     def _swap(self, place: int, peaks: list[Tensor]) -> list[Act]:
         """Make one member's silent units leaky."""
