@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from harness.detector.diagnosis import Diagnosis
     from harness.detector.evidence import PLAYERS
     from harness.detector.lifetimes import lifetimes
+    from harness.detector.risk import risk
     from harness.detector.states import Thresholds, classify
     from harness.hooks.recorder import Recorder
     from harness.hooks.scan import DeadUnitsError, Report, scan
@@ -33,6 +34,7 @@ _WHERE = {
     "diagnose": "harness.sweeps.diagnose",
     "lifetimes": "harness.detector.lifetimes",
     "open_runs": "harness.store.runs",
+    "risk": "harness.detector.risk",
     "scan": "harness.hooks.scan",
 }
 
@@ -48,6 +50,7 @@ __all__ = [
     "diagnose",
     "lifetimes",
     "open_runs",
+    "risk",
     "scan",
 ]
 

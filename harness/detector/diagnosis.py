@@ -87,12 +87,12 @@ def diagnose(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds |
 
 def _unit_causes(dead: pd.DataFrame, evidence: Evidence) -> list[str]:
     """Of the born dead the part that closed them, of the others the player that took most of their rate."""
-    causes = pd.Series("unknown", index=dead.index, dtype=object)
+    causes: dict[int, str] = {}
     born = dead[dead["born"] & dead["spread"].notna()]
-    causes[born.index] = unit_births(born, evidence.layers)
+    causes |= dict(zip(born.index, unit_births(born, evidence.layers), strict=True))
     shares = blame(dead[~dead["born"]]).dropna(how="all")
-    causes[shares.index] = shares.idxmax(axis=1)
-    return causes.tolist()
+    causes |= dict(zip(shares.index, shares.idxmax(axis=1).astype(str), strict=True))
+    return [causes.get(index, "unknown") for index in dead.index]
 
 
 # --- the sentences ----------------------------------------------------------------------------------
