@@ -26,6 +26,7 @@ from harness.config import (
     run_folder,
 )
 from harness.console import about, progress, show, show_plan, show_sweep, sweep_progress
+from harness.sweeps.ahead import prepare
 from harness.sweeps.elsewhere import run_written, show_plugins, write_tasks
 from harness.sweeps.job import Outcome, check_jobs, missing, run_job, stored
 from harness.sweeps.sweep import Sweep, plan_sweep, run_sweep
@@ -72,6 +73,10 @@ def entry() -> None:
     Where Hydra's launchers were at work, their processes have to be taken down in the ordinary way.
     """
     code: int | str | None = 0
+    words = set(sys.argv[1:])
+    ours = not any(word.startswith("hydra/launcher=") for word in words)
+    if ours and words & {"-m", "--multirun"} and not words & {"--dry-run", "--help", "-h", *HYDRAS_OWN}:
+        prepare()
     try:
         main()
     except SystemExit as ended:

@@ -1,7 +1,7 @@
 """Worker processes: each takes a task, reports steps and results, and is replaced if it dies.
 
-Workers are forked where that is safe, so that they start at once; every one computes on one thread. A
-worker whose parent is gone stops at its next step.
+Workers start at once where they can be forked; every one computes on one thread. A worker whose parent is
+gone stops at its next step but for a fifth of a second.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from harness.sweeps.ahead import context, without_main
 from harness.sweeps.cohorts import Task
 from harness.sweeps.job import Outcome
 
@@ -55,10 +56,10 @@ Event = Progress | Done | Died
 
 
 class _Worker:
-    def __init__(self, context: Any, work: Work, tasks: Sequence[Task]) -> None:
-        self.pipe, far = context.Pipe()
-        self.process = context.Process(target=_serve, args=(far, work, tasks, os.getpid()), daemon=True)
-        with warnings.catch_warnings():
+    def __init__(self, start: Any, work: Work, tasks: Sequence[Task]) -> None:
+        self.pipe, far = start.Pipe()
+        self.process = start.Process(target=_serve, args=(far, work, tasks), daemon=True)
+        with warnings.catch_warnings(), without_main():
             warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: none computes
             self.process.start()
         far.close()
@@ -92,10 +93,10 @@ def run_tasks(tasks: Sequence[Task], work: Work, workers: int) -> Iterator[Event
         KeyboardInterrupt: after the workers have kept their state.
     """
     waiting = list(range(len(tasks)))[::-1]
-    context = mp.get_context(_start_method())
-    if context.get_start_method() == "fork":
-        _import_ahead()
-    crew = [_Worker(context, work, tasks) for _ in range(min(workers, len(tasks)))]
+    start = context()
+    if start.get_start_method() == "fork":
+        import harness.sweeps.loaded  # noqa: F401 (once, and not in every worker)
+    crew = [_Worker(start, work, tasks) for _ in range(min(workers, len(tasks)))]
     try:
         for worker in crew:
             worker.give(waiting.pop())
@@ -111,7 +112,7 @@ def run_tasks(tasks: Sequence[Task], work: Work, workers: int) -> Iterator[Event
                 except (EOFError, OSError):
                     worker.process.join()
                     yield Died(task, _death(worker.process.exitcode))
-                    worker = crew[place] = _Worker(context, work, tasks)
+                    worker = crew[place] = _Worker(start, work, tasks)
                     event = None
                 if event is not None:
                     yield event
@@ -128,9 +129,12 @@ def run_tasks(tasks: Sequence[Task], work: Work, workers: int) -> Iterator[Event
             worker.stop()
 
 
-def _serve(pipe: Connection, work: Work, tasks: Sequence[Task], parent: int) -> None:
+def _serve(pipe: Connection, work: Work, tasks: Sequence[Task]) -> None:
     """A worker's life."""
     import torch
+
+    parent = mp.parent_process()
+    assert parent is not None
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -141,7 +145,7 @@ def _serve(pipe: Connection, work: Work, tasks: Sequence[Task], parent: int) -> 
     try:
         while True:
             while not pipe.poll(1.0):
-                if os.getppid() != parent:  # forked siblings hold the pipe open: its end tells nothing
+                if not parent.is_alive():  # forked siblings hold the pipe open: its end tells nothing
                     os._exit(1)
             task = pipe.recv()
             if task is None:
@@ -149,10 +153,10 @@ def _serve(pipe: Connection, work: Work, tasks: Sequence[Task], parent: int) -> 
 
             def tick(step: int, task: int = task) -> None:
                 nonlocal told
-                if os.getppid() != parent:
-                    os._exit(1)
                 now = time.monotonic()
                 if now - told >= LOOK:
+                    if not parent.is_alive():
+                        os._exit(1)
                     told = now
                     pipe.send(Progress(task, step))
 
@@ -161,22 +165,8 @@ def _serve(pipe: Connection, work: Work, tasks: Sequence[Task], parent: int) -> 
         os._exit(0)  # the state has been kept by now
 
 
-def _import_ahead() -> None:
-    """What every worker needs is imported once, before they are forked."""
-    import harness.detector.verdict
-    import harness.report.tensorboard
-    import harness.training.stacked  # noqa: F401
-
-
 def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
-
-
-def _start_method() -> str:
-    if sys.platform != "linux":
-        return "spawn"
-    torch = sys.modules.get("torch")
-    return "spawn" if torch is not None and torch.cuda.is_initialized() else "fork"
 
 
 def _death(code: int | None) -> str:

@@ -1,0 +1,47 @@
+"""Workers ahead of time: what each of them imports is imported while the sweep is still being composed.
+
+`prepare` starts Python's fork server, which imports this package's training in a process of its own, on
+another core; the workers are forked from it. Where nobody prepared, they are forked from the caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing as mp
+import sys
+from collections.abc import Iterator
+from multiprocessing import forkserver
+from types import ModuleType
+from typing import Any
+
+LOADED = "harness.sweeps.loaded"
+_prepared: list[bool] = []
+
+
+def prepare() -> None:
+    """Begin to import what workers need, beside whatever the caller does next; Linux only."""
+    if sys.platform == "linux" and not _prepared:
+        mp.get_context("forkserver").set_forkserver_preload([LOADED])
+        forkserver.ensure_running()
+        _prepared.append(True)
+
+
+def context() -> Any:
+    """How workers are started: from the fork server, by a fork, or (with CUDA in use, or elsewhere) anew."""
+    if sys.platform != "linux":
+        return mp.get_context("spawn")
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return mp.get_context("spawn")
+    return mp.get_context("forkserver" if _prepared else "fork")
+
+
+@contextlib.contextmanager
+def without_main() -> Iterator[None]:
+    """Processes started in the block do not run the caller's script again: workers need nothing of it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
