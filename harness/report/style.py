@@ -26,7 +26,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 STATES: dict[str, tuple[str, str]] = {
     "dead": (DEAD, ""),
     "starved": ("#D55E00", "////"),
-    "rare": ("#E69F00", "...."),
+    "rare": ("#E69F00", "||||"),
     "active": ("#0072B2", ""),
     "always_on": ("#56B4E9", "\\\\\\\\"),
     "non_finite": ("#CC79A7", "xxxx"),

@@ -173,6 +173,8 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
             if maps:
                 board.maps(result.census)
             board.text("verdict", text, ending.steps)
+            told = {"state": state, "final": final}
+            board.session(folder.path.name, to_mapping(spec), told, ending.steps)
             board.close()
         folder.write_status(
             state,

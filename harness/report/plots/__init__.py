@@ -9,7 +9,7 @@ from harness.report.plots.activations import activation, activations
 from harness.report.plots.base import CAPTIONS, caption
 from harness.report.plots.comparison import effects, ranking
 from harness.report.plots.sweeps import dose_response, phase, survival
-from harness.report.plots.times import dead_share, lifelines
+from harness.report.plots.times import dead_share, lifelines, overlap
 from harness.report.plots.units import gradients, rate_histogram, rate_map, state_bars
 from harness.report.style import look
 
@@ -24,6 +24,7 @@ __all__ = [
     "gradients",
     "lifelines",
     "look",
+    "overlap",
     "phase",
     "ranking",
     "rate_histogram",

@@ -40,14 +40,30 @@ def figure(read: str) -> Callable[[Draw[P]], Draw[P]]:
                 made = draw(*args, **kwargs)
                 made.set_label(text)
                 if current().captions:
-                    lines = fill(text, max(40, int(17.5 * made.get_figwidth())))
-                    made.set_figheight(made.get_figheight() + 0.16 * (lines.count("\n") + 1))
-                    made.supxlabel(lines, fontsize=7.5, x=0.01, ha="left", color=current().theme.soft)
+                    _write_below(made, fill(text, max(40, int(17.5 * made.get_figwidth()))))
             return made
 
         return drawn
 
     return decorate
+
+
+def _write_below(made: Figure, text: str) -> None:
+    """Make room at the bottom of a figure, and write there."""
+    before, room = made.get_figheight(), 0.05 + 0.14 * (text.count("\n") + 1)
+    made.set_figheight(before + room)
+    small = {"fontsize": 7.5, "ha": "left", "color": current().theme.soft}
+    if made.get_layout_engine() is not None:
+        made.supxlabel(text, x=0.01, **small)
+        return
+    for part in (*made.axes, *made.texts):  # what was placed by hand moves up
+        if isinstance(part, Axes):
+            x, y, width, height = part.get_position().bounds
+            share = before / (before + room)
+            part.set_position((x, 1 - (1 - y) * share, width, height * share))
+        else:
+            part.set_y(1 - (1 - part.get_position()[1]) * before / (before + room))
+    made.text(0.01, 0.06 / (before + room), text, va="bottom", **small)
 
 
 def caption(of: Callable[..., Figure] | str) -> str:
@@ -131,6 +147,17 @@ def step_axis(axes: Axes, steps: np.ndarray) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlabel("step")
     axes.set_xlim(float(steps.min()), last if last > steps.min() else last + 1)
+    axes.get_xticklabels()[-1].set_horizontalalignment("right")  # or it touches the next panel's first
+
+
+def short(name: str, most: int = 28) -> str:
+    """A long name of a site by its end, which tells more than its beginning.
+
+    Example:
+        >>> short("transformer.encoder.layers.11.feed_forward.activation")
+        '…s.11.feed_forward.activation'
+    """
+    return name if len(name) <= most else f"…{name[-most + 1 :]}"
 
 
 def per_cent(share: float, decimals: int = 1) -> str:

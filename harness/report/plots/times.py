@@ -12,7 +12,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from harness.detector.lifetimes import lifetimes
-from harness.report.plots.base import figure, headline, panels, per_cent, share_axis, step_axis
+from harness.report.plots.base import figure, headline, need, panels, per_cent, share_axis, short, step_axis
 from harness.report.plots.sites import basis, choose, known, observed
 from harness.report.style import LINES, MARKERS, OKABE_ITO, current, ordered
 
@@ -82,12 +82,51 @@ def lifelines(history: pd.DataFrame, *, title: str = "", most: int = 8) -> Figur
         axis.step(steps, 1 - gone / len(mine), where="post", color=OKABE_ITO[0], linewidth=1.8)
         axis.plot(alive.index, alive[name], color=OKABE_ITO[1], linestyle=":", linewidth=1.6)
         counts = int(mine["born_dead"].sum()), len(died), int(mine["revived_at"].notna().sum())
-        axis.set_title(f"{name}\n{counts[0]:,} born dead, {counts[1]:,} died, {counts[2]:,} revived")
+        axis.set_title(f"{short(name)}\n{counts[0]:,} born dead, {counts[1]:,} died, {counts[2]:,} revived")
         step_axis(axis, steps)
         share_axis(axis.yaxis)
         axis.grid(axis="y")
     axes[0].set_ylim(0, 1.02)
     axes[0].set_ylabel("share of the units")
+    headline(made, title, note)
+    return made
+
+
+@figure(
+    "solid = how much of the smaller of two dead sets lies within the other (100 % = the same units); dotted "
+    "= what chance alone would give; far above it, the same units stay dead."
+)
+def overlap(table: pd.DataFrame, *, title: str = "", most: int = 8) -> Figure:
+    """Whether the same units stay dead: overlap of dead sets over time.
+
+    Args:
+        table: of `detector.overlap.overlap`: step, site, other, overlap, chance.
+        title: above the figure.
+        most: panels at most; the sites with most dead units are kept.
+
+    Raises:
+        ValueError: no two dead sets were there to compare, or a column is missing.
+    """
+    need(table, ("step", "site", "dead", "units", "overlap", "chance"), "overlap")
+    rows = table[table["overlap"].notna()]
+    if rows.empty:
+        raise ValueError("overlap: no two censuses with dead units")
+    dead = rows.groupby("site", sort=False)["dead"].last() / rows.groupby("site", sort=False)["units"].last()
+    kept = set(dead.sort_values(ascending=False, kind="stable").index[:most])
+    names = [name for name in dead.index if name in kept]
+    made, axes = panels(len(names), sharey=True)
+    for axis, name in zip(axes, names, strict=True):
+        part = rows[rows["site"] == name]
+        axis.plot(part["step"], part["overlap"], color=OKABE_ITO[0], marker="o", linewidth=1.5, clip_on=False)
+        axis.plot(part["step"], part["chance"], color=current().theme.soft, linestyle=":", linewidth=1.3)
+        axis.set_title(short(str(name)))
+        step_axis(axis, rows["step"].to_numpy())
+        share_axis(axis.yaxis)
+        axis.grid(axis="y")
+    axes[0].set_ylim(0, 1.02)
+    axes[0].set_ylabel("overlap coefficient")
+    other = table["other"].nunique() == 1
+    note = f"with the dead set at step {int(table['other'].iloc[0]):,}" if other else "with the census before"
     headline(made, title, note)
     return made
 
@@ -101,8 +140,13 @@ def _lines(made: Figure, axis: Axes, share: pd.DataFrame) -> None:
     names = [str(name) for name in share.columns]
     if len(names) <= FEW:
         for k, name in enumerate(names):
-            style: dict[str, Any] = {"linestyle": LINES[k], "marker": MARKERS[k], "color": OKABE_ITO[k]}
-            label = f"{name}, {per_cent(share[name].iloc[-1])}"
+            style: dict[str, Any] = {
+                "linestyle": LINES[k],
+                "marker": MARKERS[k],
+                "color": OKABE_ITO[k],
+                "clip_on": False,
+            }
+            label = f"{short(name)}, {per_cent(share[name].iloc[-1])}"
             axis.plot(share.index, share[name], linewidth=1.3, label=label, **style)
         return
     colours = ordered(len(names))
@@ -115,11 +159,13 @@ def _lines(made: Figure, axis: Axes, share: pd.DataFrame) -> None:
         color=colours[names.index(worst)],
         linewidth=2.0,
         linestyle="--",
-        label=f"{worst}, {per_cent(share[worst].iloc[-1])}",
+        label=f"{short(worst)}, {per_cent(share[worst].iloc[-1])}",
     )
     mappable = ScalarMappable(cmap=ListedColormap(colours))
     mappable.set_clim(-0.5, len(names) - 0.5)
     ticks = np.unique(np.linspace(0, len(names) - 1, 6).astype(int))
     bar = made.colorbar(mappable, ax=axis, location="bottom", aspect=50, shrink=0.8, pad=0.02)
-    bar.set_ticks(ticks.tolist(), labels=[names[t] for t in ticks], rotation=20, ha="right", fontsize=7)
+    bar.set_ticks(
+        ticks.tolist(), labels=[short(names[t]) for t in ticks], rotation=20, ha="right", fontsize=7
+    )
     bar.set_label("site, from the input to the output")

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from harness.report.plots.base import figure, headline, legend_above, panels, per_cent, share_axis
+from harness.report.plots.base import figure, headline, legend_above, panels, per_cent, share_axis, short
 from harness.report.plots.sites import at_last, basis, choose, known, observed
 from harness.report.style import DARK, DEAD, STATES, UNOBSERVED, current, rates, text_on
 
@@ -39,26 +40,29 @@ def rate_map(history: pd.DataFrame, *, site: str | None = None, title: str = "",
         if rows.empty:
             raise ValueError(f"rate_map: nothing was observed at {site!r}")
     names, note = choose(rows, most)
-    made, axes = panels(len(names), height=3.4)
+    lines = [line for line in (title, note) if line]
+    made, axes, beside = _frame(len(names), 0.2 * len(lines))
     for axis, name in zip(axes, names, strict=True):
         part = rows[rows["site"] == name]
         grid, dead, steps = _grid(part)
         picture = rates()(np.ma.masked_invalid(grid), bytes=True)
         picture[dead] = _rgba(DEAD)
         axis.imshow(picture, aspect="auto", interpolation="nearest")
-        ticks = np.unique(np.linspace(0, len(steps) - 1, 5).astype(int))
+        ticks = np.unique(np.linspace(0, len(steps) - 1, 4).astype(int))
         axis.set_xticks(ticks, [f"{steps[t]:,}" for t in ticks])
+        axis.set_yticks([0, len(grid) - 1], ["1", f"{len(grid):,}"])
         axis.spines[["top", "right"]].set_visible(True)
-        axis.set_title(f"{name}\n{_dead_share(at_last(part))}")
-        axis.set_xlabel("step of the census")
-    axes[0].set_ylabel("unit, sorted by last rate")
-    bar = made.colorbar(ScalarMappable(cmap=rates()), ax=axes, label="activation rate", aspect=30)
-    share_axis(bar.ax.yaxis)
+        axis.set_title(f"{short(name)}\n{_dead_share(at_last(part))}")
+    made.text(0.1 / made.get_figwidth(), 0.5, "unit, sorted by last rate", rotation=90, va="center")
+    made.text(0.5, 0.07 / made.get_figheight(), "step of the census", ha="center", va="bottom")
+    bar = made.colorbar(ScalarMappable(cmap=rates()), cax=beside, label="activation rate")
+    bar.set_ticks([0, 0.5, 1], labels=["0 %", "50 %", "100 %"])
     handles = [Patch(facecolor=DEAD, edgecolor=current().theme.soft, label="dead")]
     if (~known_mask(rows)).any():
         handles.append(Patch(color=UNOBSERVED, label="no value"))
-    bar.ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.6, 1.0), handlelength=1.2)
-    headline(made, title, note)
+    beside.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.6, 1.0), handlelength=1.2)
+    if lines:
+        made.text(0.01, 1 - 0.08 / made.get_figheight(), "\n".join(lines), va="top", fontsize=9.5)
     return made
 
 
@@ -94,7 +98,7 @@ def rate_histogram(history: pd.DataFrame, *, title: str = "", most: int = 8) -> 
             ink = current().theme.ink
             axis.stairs(before, BINS, color=ink, linestyle="--", linewidth=0.9)
             axis.plot([-0.1, -0.02], [gone, gone], color=ink, linestyle="--", linewidth=0.9)
-        axis.set_title(f"{name}\n{_dead_share(last)}")
+        axis.set_title(f"{short(name)}\n{_dead_share(last)}")
         axis.set_xticks([-0.06, 0, 0.5, 1], ["dead", "0", "50 %", "100 %"])
         axis.get_xticklabels()[0].set_horizontalalignment("right")
         axis.set_xlim(-0.14, 1.02)
@@ -109,7 +113,7 @@ def rate_histogram(history: pd.DataFrame, *, title: str = "", most: int = 8) -> 
 
 @figure(
     "one bar per layer, from the input at the top to the output; the longer the black part, the more units "
-    "never open their gate, the orange ones open it and get no gradient."
+    "never open their gate; starved ones open it and get no gradient."
 )
 def state_bars(history: pd.DataFrame, *, title: str = "") -> Figure:
     """Shares of the units in each state, layer by layer, at the last census.
@@ -142,7 +146,7 @@ def state_bars(history: pd.DataFrame, *, title: str = "") -> Figure:
         axis.bar_label(bars, labels, label_type="center", color=text_on(colour))
         left += share
     axis.set_ylim(len(names) - 0.4, -0.6)
-    axis.set_yticks(range(len(names)), [f"{n} ({t:,})" for n, t in zip(names, total, strict=True)])
+    axis.set_yticks(range(len(names)), [f"{short(n)} ({t:,})" for n, t in zip(names, total, strict=True)])
     axis.set_xlim(0, 1)
     share_axis(axis.xaxis)
     axis.set_xlabel(f"share of the units at step {int(last['step'].iloc[0]):,} (number of units in brackets)")
@@ -200,6 +204,26 @@ def gradients(history: pd.DataFrame, *, title: str = "") -> Figure:
     legend_above(axis, 5)
     headline(made, title)
     return made
+
+
+def _frame(count: int, above: float) -> tuple[Figure, list[Axes], Axes]:
+    """Panels and the place of the colour bar, set in inches.
+
+    A sweep draws hundreds of these, and a layout that is solved for takes longer than all the rest.
+    """
+    columns = min(count, 4)
+    rows = -(-count // columns)
+    width, height, gap, left, right = 2.0, 2.3, 0.5, 0.65, 1.0
+    across = left + columns * width + (columns - 1) * gap + 0.15 + right
+    up = 0.5 + rows * height + (rows - 1) * 0.75 + 0.5 + above
+    made = Figure(figsize=(across, up))
+    axes = []
+    for k in range(count):
+        x, y = left + (k % columns) * (width + gap), 0.5 + (rows - 1 - k // columns) * (height + 0.75)
+        axes.append(made.add_axes((x / across, y / up, width / across, height / up)))
+    y, tall = 0.5 + (rows - 1) * (height + 0.75), height
+    beside = made.add_axes(((across - right) / across, y / up, 0.13 / across, tall / up))
+    return made, axes, beside
 
 
 def known_mask(rows: pd.DataFrame) -> np.ndarray:
