@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from harness.detector.grid import Grid, census_grid, one_evidence
 
-def lifetimes(history: pd.DataFrame) -> pd.DataFrame:
+__all__ = ["PERSISTENT", "lifetimes", "lifetimes_of", "one_evidence"]
+
+PERSISTENT = 3  # censuses that a unit has to be dead in, up to the last, to be called persistently dead
+
+
+def lifetimes(
+    history: pd.DataFrame, *, persistent: int = PERSISTENT, down: Sequence[str] = ("dead",)
+) -> pd.DataFrame:
     """Births and deaths of every unit, from the censuses of one kind of evidence.
 
     With censuses on a probe, these are used alone: the same inputs every time, from before the first step.
@@ -17,15 +26,17 @@ def lifetimes(history: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         history: censuses with the columns evidence, step, site, unit and state.
+        persistent: censuses, the last ones, in all of which a persistently dead unit is dead.
+        down: the states that count as dead, e.g. ("dead", "starved"); make states anew with `classify`.
 
     Returns:
         One row per site × unit: born_dead, died_at (step of the first census at which it is dead after
         having been alive, NA if never), revived_at (likewise alive after having been dead), deaths (how
-        often it died), dead_now (dead in its last census), censuses (in which it was observed), first
-        (step of the first of them).
+        often it died), dead_now (dead in its last census), persistently_dead (False too where there are
+        fewer censuses than asked for), censuses (in which it was observed), first (step of the first).
 
     Raises:
-        ValueError: a needed column is missing.
+        ValueError: a needed column is missing, or `persistent` is below 1.
 
     Example:
         >>> states = ["active", "dead", "active", "dead"]
@@ -34,46 +45,42 @@ def lifetimes(history: pd.DataFrame) -> pd.DataFrame:
         >>> lifetimes(h)[["died_at", "revived_at", "deaths"]].iloc[0].tolist()
         [10, 20, 2]
     """
-    missing = [c for c in ("evidence", "step", "site", "unit", "state") if c not in history]
-    if missing:
-        raise ValueError(f"expected a history of censuses, but the columns {', '.join(missing)} are missing")
-    rows = one_evidence(history)
-    state = rows["state"].to_numpy(dtype=object)
-    told = (state != "unobserved") & (state != "non_finite")  # the others are neither dead nor alive
-    site, names = pd.factorize(rows["site"].to_numpy(dtype=object)[told])
-    unit, step, dead = rows["unit"].to_numpy()[told], rows["step"].to_numpy()[told], state[told] == "dead"
-    order = np.lexsort((step, unit, site))
-    site, unit, step, dead = site[order], unit[order], step[order], dead[order].astype(bool)
-    first = np.ones(len(site), bool)
-    first[1:] = (site[1:] != site[:-1]) | (unit[1:] != unit[:-1])
-    before = np.concatenate([[False], dead[:-1]])
-    died, revived = dead & ~before & ~first, ~dead & before & ~first
-    group = np.cumsum(first) - 1
-    starts = np.flatnonzero(first)
-    last = np.append(starts[1:], len(site)) - 1 if len(site) else starts
-    return pd.DataFrame(
+    return lifetimes_of(census_grid(history, down), persistent=persistent)
+
+
+def lifetimes_of(grid: Grid, *, persistent: int = PERSISTENT) -> pd.DataFrame:
+    """`lifetimes` of a history that is a matrix already."""
+    if persistent < 1:
+        raise ValueError(f"persistent: expected a number of censuses of at least 1, but got {persistent}")
+    told, down, moves = grid.told, grid.down, grid.moves
+    seen = told.any(axis=0)  # of the others nothing is known: no row
+    censuses, units = told.shape
+    first = told.argmax(axis=0) if censuses else np.zeros(units, int)
+    last = censuses - 1 - told[::-1].argmax(axis=0) if censuses else first
+    alive = told & ~down
+    until = np.where(alive.any(axis=0), censuses - 1 - alive[::-1].argmax(axis=0), -1) if censuses else first
+    since = (told & (np.arange(censuses)[:, None] > until)).sum(axis=0)  # dead ones after the last alive one
+    died, revived = moves.known & down & ~moves.before, moves.known & alive & moves.before
+    every = np.arange(units)
+    table = pd.DataFrame(
         {
-            "site": names[site[starts]].astype(object),
-            "unit": unit[starts],
-            "born_dead": dead[starts],
-            "died_at": _first_step(died, group, step, len(starts)),
-            "revived_at": _first_step(revived, group, step, len(starts)),
-            "deaths": np.bincount(group[died], minlength=len(starts)),
-            "dead_now": dead[last],
-            "censuses": np.bincount(group, minlength=len(starts)) if len(site) else starts,
-            "first": step[starts],
+            "site": grid.site.astype(object),
+            "unit": grid.unit,
+            "born_dead": down[first, every] if censuses else seen,
+            "died_at": _first_step(died, grid.step),
+            "revived_at": _first_step(revived, grid.step),
+            "deaths": died.sum(axis=0),
+            "dead_now": down[last, every] if censuses else seen,
+            "persistently_dead": since >= persistent,
+            "censuses": told.sum(axis=0),
+            "first": grid.step[first] if censuses else first,
         }
     )
+    return table if seen.all() else table[seen].reset_index(drop=True)
 
 
-def one_evidence(history: pd.DataFrame) -> pd.DataFrame:
-    """The probe's censuses if there are any, else the stream's."""
-    probe = history["evidence"] == "probe"
-    return history[probe] if probe.any() else history
-
-
-def _first_step(event: np.ndarray, group: np.ndarray, step: np.ndarray, units: int) -> Any:
-    at, never = np.zeros(units, np.int64), np.ones(units, bool)
-    where = np.flatnonzero(event)[::-1]  # the earliest is written last
-    at[group[where]], never[group[where]] = step[where], False
-    return pd.arrays.IntegerArray(at, never)
+def _first_step(event: np.ndarray, step: np.ndarray) -> Any:
+    """Step of the first census with the event, NA without one: (T, U) → (U,)."""
+    never = ~event.any(axis=0)
+    at = step[event.argmax(axis=0)] if len(step) else np.zeros(len(never), np.int64)
+    return pd.arrays.IntegerArray(np.where(never, 0, at).astype(np.int64), never)

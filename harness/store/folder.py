@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from harness.store.files import read_json, write_json, write_text
 
 STATUSES = ("running", "finished", "diverged", "failed", "interrupted")
 COMPLETE = ("finished", "diverged")  # results that are not trained again
+KEY = re.compile(r"\w+:(\s|$)")  # of a mapping, at the start of a line
 
 
 class RunFolder:
@@ -61,9 +64,48 @@ def read_status(path: Path) -> dict[str, Any] | None:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The run's configuration, nested; empty if there is none."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        with (path / "config.yaml").open(encoding="utf-8") as file:
-            return yaml.load(file, loader) or {}
-    except (OSError, yaml.YAMLError):
+        text = (path / "config.yaml").read_text(encoding="utf-8")
+        groups = top_level(text)
+        if groups is None:
+            return _load(text) or {}
+        return {key: _copy(value) for group in groups for key, value in _parsed(group).items()}
+    except (OSError, ValueError, yaml.YAMLError):
         return {}
+
+
+def top_level(text: str) -> list[str] | None:
+    """The groups of a YAML mapping, each of which can be read by itself; None if that is not sure.
+
+    Example:
+        >>> top_level("optim:\\n  lr: 0.1\\nseed: 0\\n")
+        ['optim:\\n  lr: 0.1\\n', 'seed: 0\\n']
+    """
+    if any(mark in text for mark in "&*!\t"):  # anchors, aliases, tags
+        return None
+    groups: list[str] = []
+    for line in text.splitlines(keepends=True):
+        if KEY.match(line):
+            groups.append(line)
+        elif groups and line.startswith((" ", "- ", "\n")):
+            groups[-1] += line
+        else:
+            return None
+    return groups
+
+
+def _copy(value: Any) -> Any:
+    """Plain nested values anew, so that no two runs share one."""
+    if isinstance(value, dict):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return [_copy(inner) for inner in value] if isinstance(value, list) else value
+
+
+@lru_cache(maxsize=65_536)
+def _parsed(group: str) -> dict[str, Any]:
+    """The runs of a sweep share most groups, and YAML is slow to read."""
+    return _load(group)
+
+
+def _load(text: str) -> Any:
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from harness.store.folder import read_config, read_status
+from harness.store.schema import TABLES
 from harness.store.writer import read_table
 
 
@@ -54,6 +55,21 @@ class Run:
     def events(self) -> pd.DataFrame:
         """What happened, with the step."""
         return read_table(self.path, "events").to_pandas()
+
+    def read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """A table as Arrow, or some of its columns: what many runs are read by, one after another.
+
+        Args:
+            name: census, steps or events.
+            columns: all if None; else only these are read, words as dictionaries.
+
+        Raises:
+            ValueError: no such table or column.
+            OSError: the file cannot be read.
+        """
+        if name not in TABLES:
+            raise ValueError(f"read: expected one of {', '.join(TABLES)}, but got {name!r}")
+        return read_table(self.path, name, columns)
 
     def row(self) -> dict[str, Any]:
         """The run as a row of `Runs.table`."""
@@ -119,6 +135,10 @@ class Runs(Sequence[Run]):
             column = pa.array([run.name] * len(table), pa.string())
             tables.append(table.add_column(0, "run", column))
         return pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame()
+
+    def read(self, name: str, columns: Sequence[str] | None = None) -> Iterator[tuple[Run, pa.Table]]:
+        """A table of each run, read when its turn comes and not kept: see `Run.read`."""
+        return ((run, run.read(name, columns)) for run in self._runs)
 
     def __repr__(self) -> str:
         states = Counter(run.status.get("state", "running") for run in self._runs)

@@ -6,7 +6,7 @@ is read, and a continued run cuts the stream back to where its checkpoint stood.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -96,13 +96,43 @@ class TableWriter:
             self._file.close()
 
 
-def read_table(folder: Path, name: str) -> pa.Table:
-    """A run's table: the Parquet file, or what is whole of the stream, or no rows."""
-    parquet = folder / f"{name}.parquet"
+def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A run's table: the Parquet file, or what is whole of the stream, or no rows.
+
+    Args:
+        folder: of the run.
+        name: a key of `TABLES`.
+        columns: which of them alone, in that order, words as dictionaries (in pandas: categories); None: all.
+
+    Raises:
+        ValueError: no such column.
+    """
+    schema = TABLES[name]
+    unknown = [column for column in columns or () if column not in schema.names]
+    if unknown:
+        raise ValueError(f"{name}: expected some of the columns {', '.join(schema.names)}, but got {unknown}")
+    parquet, stream = folder / f"{name}.parquet", folder / f"{name}.arrows"
+    if columns is None:
+        if parquet.is_file():
+            return pq.read_table(parquet, schema=schema)
+        return read_stream(stream) if stream.is_file() else schema.empty_table()
+    words = [column for column in columns if pa.types.is_string(schema.field(column).type)]
     if parquet.is_file():
-        return pq.read_table(parquet, schema=TABLES[name])
-    stream = folder / f"{name}.arrows"
-    return read_stream(stream) if stream.is_file() else TABLES[name].empty_table()
+        with pq.ParquetFile(parquet, read_dictionary=words) as file:
+            held = [column for column in columns if column in file.schema_arrow.names]
+            table = file.read(held)
+    else:
+        table = read_stream(stream) if stream.is_file() else schema.empty_table()
+    for column in columns:
+        if column not in table.schema.names:  # written before the table had it
+            table = table.append_column(schema.field(column), pa.nulls(len(table), schema.field(column).type))
+    table = table.select(list(columns))
+    for column in words:
+        if pa.types.is_string(table.schema.field(column).type):
+            table = table.set_column(
+                table.schema.get_field_index(column), column, table[column].dictionary_encode()
+            )
+    return table
 
 
 def read_stream(path: Path) -> pa.Table:

@@ -1,0 +1,174 @@
+"""The effect of one factor: differences of runs that share everything but its level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.compare.bootstrap import difference_interval, mean_interval
+from harness.compare.correction import adjust
+from harness.compare.design import held, seed_codes, seed_means, settings
+from harness.compare.frames import (
+    OUTCOMES,
+    baseline_of,
+    cells,
+    codes,
+    need,
+    tally,
+    values,
+)
+from harness.compare.permutation import sign_flip, two_groups
+
+BOUNDS = (-1.0, 1.0)  # of a difference of shares
+COLUMNS = (
+    "level",
+    "baseline",
+    "outcome",
+    "runs",
+    "pairs",
+    "diverged",
+    "failed",
+    "unfinished",
+    "baseline_runs",
+    "baseline_diverged",
+    "baseline_failed",
+    "baseline_unfinished",
+    "mean",
+    "baseline_mean",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "p_adjusted",
+    "note",
+)
+
+
+def effects(
+    frame: pd.DataFrame,
+    factor: str,
+    by: Sequence[str] = (),
+    outcomes: Sequence[str] = OUTCOMES,
+    *,
+    baseline: Any = None,
+    confidence: float = 0.95,
+    correction: str = "holm",
+) -> pd.DataFrame:
+    """Every level of a factor against its baseline, with seeds as blocks.
+
+    Two runs are a pair if they share the seed and all other factors. The differences of one seed are averaged
+    over the settings of the other factors, so that there is one per seed: the unit of analysis. Where no seed
+    was run at both levels, seeds are compared as independent ones, and the note says so. A run that diverged
+    or failed has no outcome and is no part of a pair: its count stands beside the difference.
+
+    Args:
+        frame: as `harness.compare.outcomes` makes it.
+        factor: a column of it.
+        by: factors whose settings are told apart instead of averaged over.
+        outcomes: dead, born_dead, died, revived, accuracy; and diverged (share of the complete runs).
+        baseline: level that the others are compared with; None: null, none, 0 or relu if there is such a
+            level, else the first.
+        confidence: of the intervals.
+        correction: of the p-values over this table: "holm", "fdr" or "none".
+
+    Returns:
+        One row per setting of `by`, level and outcome: the columns of `by`, level, baseline, outcome, runs,
+        pairs (seeds with a difference; 0 where they are not paired), diverged, failed, unfinished,
+        baseline_runs, baseline_diverged, baseline_failed, baseline_unfinished, mean and baseline_mean (of the
+        paired runs), difference, low, high (bootstrap-t over seeds), p (sign flips, exact up to 20 seeds),
+        p_adjusted, note.
+
+    Raises:
+        ValueError: no such column or level, a factor that does not vary, or no such outcome or correction.
+
+    Example:
+        >>> frame = pd.DataFrame({"run": list("abcdef"), "status": "finished", "seed": [0, 1, 2] * 2,
+        ...                       "optim.lr": [0.1] * 3 + [1.0] * 3, "dead": [0.1, 0.2, 0.1, 0.5, 0.8, 0.5]})
+        >>> table = effects(frame, "optim.lr", outcomes=["dead"])
+        >>> table[["level", "baseline", "pairs", "difference", "p"]].round(3).values.tolist()
+        [[1.0, 0.1, 3.0, 0.467, 0.25]]
+    """
+    by = [by] if isinstance(by, str) else list(by)
+    need(frame, factor)
+    for name in by:
+        if name == factor:
+            raise ValueError(f"by: {factor} is the factor itself; give another one")
+    need(frame, *by, argument="by")
+    names = [outcomes] if isinstance(outcomes, str) else list(outcomes)
+    measured = {name: values(frame, name) for name in names}
+    fixed, _ = held(frame, factor, by)
+    index, levels = codes(frame[factor])
+    base = baseline_of(levels, baseline, factor)
+    seed, seeds = seed_codes(frame)
+    keys = {"cell": cells(frame, fixed), "seed": seed, "level": index}
+    status = frame["status"].to_numpy(object)
+    rows = []
+    pair = keys["cell"] * seeds + keys["seed"]
+    for setting, where in settings(frame, by):
+        told = {level: tally(status[where[index[where] == level]]) for level in range(len(levels))}
+        for name in names:
+            table = seed_means({key: found[where] for key, found in keys.items()}, measured[name][where])
+            for level, there in told.items():
+                if level == base or not there["runs"]:
+                    continue
+                possible = len(np.unique(pair[where[np.isin(index[where], (level, base))]]))
+                found = _compare(table, level, base, possible, confidence)
+                rows.append(
+                    {
+                        **dict(zip(by, setting, strict=True)),
+                        "level": levels[level],
+                        "baseline": levels[base],
+                        "outcome": name,
+                        **there,
+                        **{f"baseline_{key}": count for key, count in told[base].items()},
+                        **found,
+                    }
+                )
+    columns = [*by, *COLUMNS]
+    result = pd.DataFrame(rows, columns=pd.Index([c for c in columns if c != "p_adjusted"]))
+    result.insert(result.columns.get_loc("p") + 1, "p_adjusted", adjust(result["p"].to_numpy(float), correction))
+    return result
+
+
+def _compare(
+    table: pd.DataFrame, level: int, base: int, possible: int, confidence: float
+) -> dict[str, Any]:
+    """One level against the baseline, from means by cell, seed and level; `possible` pairs were run."""
+    here, there = table[table["level"] == level], table[table["level"] == base]
+    both = here.merge(there, on=["cell", "seed"], suffixes=("", "_base"))
+    if len(both):
+        seeds = both.groupby("seed")[["y", "y_base"]].mean()
+        d = (seeds["y"] - seeds["y_base"]).to_numpy()
+        low, high = mean_interval(d, confidence, BOUNDS)
+        notes = []
+        if len(d) == 1:
+            notes.append("one seed: no interval, no test")
+        if len(both) < possible:
+            notes.append(f"{len(both)} of {possible} pairs have both outcomes")
+        return {
+            "pairs": len(d),
+            "mean": float(seeds["y"].mean()),
+            "baseline_mean": float(seeds["y_base"].mean()),
+            "difference": float(d.mean()),
+            "low": low,
+            "high": high,
+            "p": sign_flip(d),
+            "note": "; ".join(notes),
+        }
+    a, b = (side.groupby("seed")["y"].mean().to_numpy() for side in (here, there))
+    missing = np.nan
+    found = {"pairs": 0, "mean": a.mean() if len(a) else missing, "baseline_mean": b.mean() if len(b) else missing}
+    if not len(a) or not len(b):
+        side = "at this level" if not len(a) else "at the baseline"
+        lost = {"difference": missing, "low": missing, "high": missing, "p": missing}
+        return {**found, **lost, "note": f"no run {side} has this outcome"}
+    if table["cell"].nunique() > 1:
+        note = "no pairs: other factors differ too; seeds as if independent"
+    else:
+        note = "no seed at both levels; seeds as if independent"
+    low, high = difference_interval(a, b, confidence, BOUNDS)
+    difference = float(a.mean() - b.mean())
+    return {**found, "difference": difference, "low": low, "high": high, "p": two_groups(a, b), "note": note}

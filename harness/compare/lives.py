@@ -1,0 +1,121 @@
+"""The lives of all units of many runs, counted: one pass over the censuses, one run in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from harness.compare.frames import columns_of, outcomes
+from harness.detector.grid import COLUMNS, Grid, census_grid
+
+if TYPE_CHECKING:
+    from harness.store.runs import Runs
+
+COUNTS = (
+    "observed",
+    "dead",
+    "born_dead",
+    "entered",
+    "died",
+    "ended",
+    "deaths",
+    "revivals",
+    "alive_steps",
+    "dead_steps",
+)
+
+
+@dataclass(frozen=True)
+class Lives:
+    """What survival curves, log-rank tests and rates are made from.
+
+    Attributes:
+        outcomes: as `harness.compare.outcomes` makes them, one row per run.
+        counts: one row per run (its place in `outcomes`), site and census: `place, site, step` and units
+            observed, dead, born_dead (dead in their first census), entered (alive in their first), died (for
+            the first time, after having entered), ended (their last census, without a death before), deaths,
+            revivals, and alive_steps, dead_steps (unit-steps since the unit's last census, by its state then).
+        unread: run → why its censuses could not be read.
+    """
+
+    outcomes: pd.DataFrame
+    counts: pd.DataFrame
+    unread: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def factors(self) -> list[str]:
+        """The factors that vary among the runs."""
+        return columns_of(self.outcomes)
+
+
+def lives(
+    runs: Runs, *, also: tuple[str, ...] = (), progress: Callable[[int], None] | None = None
+) -> Lives:
+    """Count the lives of all units of many runs.
+
+    Only the columns evidence, step, site, unit and state are read. Censuses of runs that diverged, failed or
+    are still running count as far as they go.
+
+    Args:
+        runs: any.
+        also: columns of the configuration to keep beside the factors.
+        progress: told after each run how many are done.
+
+    Example:
+        >>> from harness.store.runs import Runs
+        >>> lives(Runs([])).counts.empty
+        True
+    """
+    tables: list[pd.DataFrame] = []
+    unread: dict[str, str] = {}
+    for place, run in enumerate(runs):
+        try:
+            table = run.read("census", COLUMNS)
+        except (OSError, ValueError) as error:  # a damaged table: the others still have theirs
+            unread[run.name] = str(error)
+        else:
+            if len(table):
+                tables.append(count(census_grid(table.to_pandas())).assign(place=place))
+        if progress is not None:
+            progress(place + 1)
+    columns = ["place", "site", "step", *COUNTS]
+    counts = pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=pd.Index(columns))
+    return Lives(outcomes(runs, also), counts, unread)
+
+
+def count(grid: Grid) -> pd.DataFrame:
+    """The counts of one run: one row per census and site."""
+    told, down, moves = grid.told, grid.down, grid.moves
+    censuses, units = told.shape
+    number = np.arange(censuses)[:, None]
+    seen = told.any(axis=0)
+    first = (number == told.argmax(axis=0)) & seen
+    last = (number == censuses - 1 - told[::-1].argmax(axis=0)) & seen
+    born = (first & down).any(axis=0)
+    alive_before = moves.known & ~moves.before
+    deaths = alive_before & down
+    died = deaths & (number == deaths.argmax(axis=0)) & ~born
+    matrices = {
+        "observed": told,
+        "dead": down,
+        "born_dead": first & down,
+        "entered": first & ~down,
+        "died": died,
+        "ended": last & ~died.any(axis=0) & ~born,
+        "deaths": deaths,
+        "revivals": moves.known & moves.before & ~down,
+        "alive_steps": np.where(alive_before, moves.gap, 0),
+        "dead_steps": np.where(moves.before, moves.gap, 0),
+    }
+    sites = len(grid.starts)
+    table = {"site": np.tile(grid.sites.astype(object), censuses), "step": np.repeat(grid.step, sites)}
+    return pd.DataFrame({**table, **{name: grid.per_site(m).ravel() for name, m in matrices.items()}})
+
+
+def as_lives(runs: Runs | Lives) -> Lives:
+    """The lives of runs, or lives that were counted before."""
+    return runs if isinstance(runs, Lives) else lives(runs)

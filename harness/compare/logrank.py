@@ -1,0 +1,183 @@
+"""Log-rank tests of survival curves, clustered by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from harness.compare.correction import adjust
+from harness.compare.design import held, seed_codes, settings
+from harness.compare.frames import baseline_of, cells, need, setting_words
+from harness.compare.lives import Lives, as_lives
+from harness.compare.permutation import sign_flip, two_groups, within_rows
+from harness.compare.survival import risk_sets
+
+if TYPE_CHECKING:
+    from harness.store.runs import Runs
+
+ALL = "all"
+
+
+def logrank(
+    runs: Runs | Lives,
+    by: str | Sequence[str],
+    *,
+    pairs: str = "baseline",
+    baseline: Any = None,
+    correction: str = "holm",
+) -> pd.DataFrame:
+    """Whether units die at different ages in different settings.
+
+    Each cluster (the runs of a setting that share a seed) has a score: its deaths minus those expected of it
+    if all settings died alike, by the risk sets of the log-rank test (Mantel 1966). Risk sets are of one
+    setting of the other factors each (a stratified test). The scores, not the units, are permuted: within
+    seeds where both settings have the seed, else between the settings.
+
+    Args:
+        runs: or their `lives`.
+        by: a factor, or several.
+        pairs: "baseline": each setting against the baseline; "all": each against each.
+        baseline: level of the single factor `by`; None: null, none, 0 or relu if there is one, else the first.
+        correction: of the p-values of the pairs: "holm", "fdr" or "none".
+
+    Returns:
+        With more than two settings first the overall test (a = "all", b empty; not corrected). Then one row
+        per pair: a, b (settings in words), statistic (positive: units of a die more; about standard normal
+        over seeds), died and expected (deaths in a), pairs (seeds at both; 0: as if independent), p,
+        p_adjusted, note.
+
+    Raises:
+        ValueError: no such factor, level, way of pairing or correction.
+    """
+    if pairs not in ("baseline", ALL):
+        raise ValueError(f"pairs: expected baseline or all, but got {pairs!r}")
+    by = [by] if isinstance(by, str) else list(by)
+    if not by:
+        raise ValueError("by: expected at least one factor, whose settings are compared")
+    kept = as_lives(runs)
+    need(kept.outcomes, *by, argument="by")
+    found = settings(kept.outcomes, by)
+    place = np.full(len(kept.outcomes), -1)
+    for k, (_, rows) in enumerate(found):
+        place[rows] = k
+    fixed = None
+    for name in by:
+        here = held(kept.outcomes, name, by)[0]
+        fixed = here if fixed is None else [column for column in fixed if column in here]
+    stratum, (seed, seeds) = cells(kept.outcomes, fixed or []), seed_codes(kept.outcomes)
+    words = [setting_words(by, setting) for setting, _ in found]
+    rows = []
+    if len(found) > 2:
+        rows.append({"a": ALL, "b": "", **_overall(kept, place, stratum, seed, (seeds, len(found)))})
+    base = baseline_of([setting[0] for setting, _ in found], baseline, by[0]) if len(by) == 1 else 0
+    chosen = (
+        combinations(range(len(found)), 2)
+        if pairs == ALL
+        else ((k, base) for k in range(len(found)) if k != base)
+    )
+    for a, b in chosen:
+        rows.append({"a": words[a], "b": words[b], **_pair(kept, place, (a, b), stratum, seed)})
+    columns = ["a", "b", "statistic", "died", "expected", "pairs", "p", "note"]
+    table = pd.DataFrame(rows, columns=pd.Index(columns))
+    p = table["p"].to_numpy(float)
+    overall = (table["a"] == ALL).to_numpy()
+    adjusted = np.where(overall, p, adjust(np.where(overall, np.nan, p), correction))
+    table.insert(columns.index("note"), "p_adjusted", adjusted)
+    return table
+
+
+def scores(
+    kept: Lives, rows: np.ndarray, stratum: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Deaths of each run, and those expected of it by the pooled risk sets of its stratum.
+
+    Args:
+        kept: lives.
+        rows: runs that are compared (places in `kept.outcomes`).
+        stratum: of every run.
+
+    Returns:
+        Two arrays (len(rows),); NaN for a run of which nothing was counted.
+    """
+    died, expected = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
+    position = np.full(len(kept.outcomes), -1)
+    position[rows] = np.arange(len(rows))
+    place = kept.counts["place"].to_numpy(int)
+    counts, where = kept.counts[position[place] >= 0], position[place][position[place] >= 0]
+    of = stratum[rows]
+    for one in np.unique(of[np.unique(where)]):
+        part = of[where] == one
+        runs, row = np.unique(where[part], return_inverse=True)
+        deaths, at_risk, _ = risk_sets(counts[part], row, len(runs))
+        hazard = deaths.sum(0) / np.maximum(at_risk.sum(0), 1)
+        died[runs], expected[runs] = deaths.sum(1), at_risk @ hazard
+    return died, expected
+
+
+def _pair(
+    kept: Lives, place: np.ndarray, pair: tuple[int, int], stratum: np.ndarray, seed: np.ndarray
+) -> dict[str, Any]:
+    """The test of two settings."""
+    a, b = pair
+    rows = np.flatnonzero((place == a) | (place == b))
+    counted = np.isin(rows, kept.counts["place"].to_numpy(int))
+    rows = rows[counted]
+    block = cells(pd.DataFrame({"stratum": stratum[rows], "seed": seed[rows]}), ["stratum", "seed"])
+    in_a = place[rows] == a
+    shared = np.intersect1d(block[in_a], block[~in_a])
+    notes = []
+    if len(shared):
+        matched = np.isin(block, shared)
+        if not matched.all():
+            notes.append(f"{int((~matched).sum())} runs without a partner left out")
+        rows, in_a = rows[matched], in_a[matched]
+    elif in_a.any() and not in_a.all():
+        notes.append("no pairs: seeds as if independent")
+        stratum = np.zeros_like(stratum)
+    else:
+        return {**_NOTHING, "note": "no censuses in one of the two"}
+    died, expected = scores(kept, rows, stratum)
+    u = died - expected
+    result: dict[str, Any] = {"died": int(died[in_a].sum()), "expected": float(expected[in_a].sum())}
+    seeds, index = np.unique(seed[rows], return_inverse=True)
+    sums = [np.bincount(index[side], u[side], minlength=len(seeds)) for side in (in_a, ~in_a)]
+    if len(shared):
+        d = (sums[0] - sums[1]) / 2
+        if len(d) == 1:
+            notes.append("one seed: no test")
+        spread = np.sqrt(np.square(d).sum())
+        result |= {"pairs": len(d), "p": sign_flip(d)}
+    else:
+        x, y = (sums[k][np.isin(np.arange(len(seeds)), index[side])] for k, side in enumerate((in_a, ~in_a)))
+        both, n = np.concatenate([x, y]), len(x) + len(y)
+        d, spread = x, np.sqrt(len(x) * len(y) / n * both.var(ddof=1)) if n > 2 else 0.0
+        result |= {"pairs": 0, "p": two_groups(x, y)}
+    result["statistic"] = float(d.sum() / spread) if spread > 1e-12 else (np.nan if len(d) < 2 else 0.0)
+    return {**result, "note": "; ".join(notes)}
+
+
+_NOTHING = {"statistic": np.nan, "died": 0, "expected": np.nan, "pairs": 0, "p": np.nan}
+
+
+def _overall(
+    kept: Lives, place: np.ndarray, stratum: np.ndarray, seed: np.ndarray, shape: tuple[int, int]
+) -> dict[str, Any]:
+    """Whether any setting differs."""
+    rows = np.unique(kept.counts["place"].to_numpy(int))
+    died, expected = scores(kept, rows, stratum)
+    u = died - expected
+    flat = seed[rows] * shape[1] + place[rows]
+    table = np.bincount(flat, u, minlength=shape[0] * shape[1]).reshape(shape)
+    held_out = np.bincount(flat, minlength=table.size).reshape(shape) == 0
+    table[held_out] = np.nan
+    p = within_rows(table)
+    note = "no seed at two settings: no test" if np.isnan(p) else ""
+    if shape[0] == 1:
+        note = "one seed: no test"
+    total = {"died": int(died.sum()), "expected": float(expected.sum())}
+    pairs = int(((~held_out).sum(1) >= 2).sum())
+    return {"statistic": np.nan, **total, "pairs": pairs, "p": p, "note": note}

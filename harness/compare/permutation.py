@@ -1,0 +1,167 @@
+"""Permutation tests with seeds as blocks: exact where the permutations can be counted out."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import permutation_test
+
+EXACT = 20  # seeds up to which all sign flips are counted out
+DRAWS = 9999
+STREAM = 20_240_608
+CELLS = 20_000_000  # numbers that a set of drawn permutations may have
+
+
+def sign_flip(differences: np.ndarray) -> float:
+    """Two-sided p of a mean of paired differences, under the null that each could as well have the other
+    sign (Fisher 1935): all 2^n sign flips up to `EXACT` seeds, else 9,999 drawn ones and the observed one.
+
+    Args:
+        differences: one per seed, NaN for none.
+
+    Returns:
+        p; NaN with fewer than two, for which there is no test. It cannot be below 2^(1-n).
+
+    Example:
+        >>> sign_flip(np.array([1.0, 2.0, 3.0, 4.0]))  # 2 of 16 sums are as far from 0
+        0.125
+    """
+    d = differences[~np.isnan(differences)]
+    if len(d) < 2:
+        return float("nan")
+    return flip_tables(d[:, None])
+
+
+def flip_tables(tables: np.ndarray) -> float:
+    """p of the squared length of a mean of vectors, each of which could as well have the other sign.
+
+    Args:
+        tables: (seeds, values).
+    """
+    seeds = len(tables)
+    if not tables.any():
+        return 1.0
+    if seeds <= EXACT and tables.shape[1] << (seeds - 1) <= CELLS:
+        sums = tables[:1]  # by symmetry the first sign can stay
+        for row in tables[1:]:
+            sums = np.concatenate([sums + row, sums - row])
+        return _share_as_far(np.square(sums).sum(axis=1), float(np.square(tables.sum(axis=0)).sum()))
+    rng = np.random.default_rng((STREAM, seeds))
+    signs = rng.integers(0, 2, (DRAWS, seeds)) * 2.0 - 1
+    drawn = np.square(signs @ tables).sum(axis=1)
+    observed = float(np.square(tables.sum(axis=0)).sum())
+    return _share_as_far(np.append(drawn, observed), observed)
+
+
+def within_rows(table: np.ndarray) -> float:
+    """p of "all columns are alike", permuting the values within each row.
+
+    The statistic is the sum over columns of count × squared mean of the rows' centred values.
+
+    Args:
+        table: (seeds, levels), NaN where a seed has no value; these places stay empty.
+
+    Returns:
+        p; exact for two levels, else from 9,999 drawn permutations; NaN if fewer than two seeds have two
+        values.
+
+    Example:
+        >>> within_rows(np.array([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0], [0.0, 4.0]]))
+        0.125
+    """
+    filled = ~np.isnan(table)
+    kept = filled.sum(axis=1) >= 2
+    table, filled = table[kept], filled[kept]
+    if len(table) < 2:
+        return float("nan")
+    table = table - np.nanmean(table, axis=1, keepdims=True)
+    if table.shape[1] == 2:
+        return sign_flip(table[:, 1])
+    counts = np.maximum(filled.sum(axis=0), 1)
+
+    def statistic(sums: np.ndarray) -> np.ndarray:
+        return (np.square(sums) / counts).sum(axis=-1)
+
+    observed = float(statistic(np.nansum(table, axis=0)))
+    rng = np.random.default_rng((STREAM, *table.shape))
+    draws = int(min(DRAWS, max(999, CELLS // table.size)))
+    sums = np.zeros((draws, table.shape[1]))
+    for row, places in zip(table, filled, strict=True):
+        sums[:, places] += rng.permuted(np.tile(row[places], (draws, 1)), axis=1)
+    return _share_as_far(np.append(statistic(sums), observed), observed)
+
+
+def within_tables(tables: np.ndarray) -> float:
+    """p of "no interaction", permuting rows and columns of each seed's doubly centred table.
+
+    Under the null such a table holds noise alone, and noise that is exchangeable has the same law in any
+    order of the rows and of the columns; main effects, and how they vary from seed to seed, are centred out.
+
+    Args:
+        tables: (seeds, levels of one factor, levels of the other), complete.
+
+    Returns:
+        p, from 9,999 drawn permutations (2 × 2: exact); NaN with fewer than two seeds.
+    """
+    seeds, rows, columns = tables.shape
+    if seeds < 2:
+        return float("nan")
+    tables = tables - tables.mean(1, keepdims=True) - tables.mean(2, keepdims=True)
+    tables = tables - tables.mean((1, 2), keepdims=True)
+    if (rows, columns) == (2, 2):
+        return sign_flip(tables[:, 0, 0])
+    observed = float(np.square(tables.sum(axis=0)).sum())
+    rng = np.random.default_rng((STREAM, *tables.shape))
+    draws = int(min(DRAWS, max(999, CELLS // tables.size)))
+    sums = np.zeros((draws, rows, columns))
+    for table in tables:
+        i = rng.permuted(np.tile(np.arange(rows), (draws, 1)), axis=1)
+        j = rng.permuted(np.tile(np.arange(columns), (draws, 1)), axis=1)
+        sums += table[i[:, :, None], j[:, None, :]]
+    return _share_as_far(np.append(np.square(sums).sum(axis=(1, 2)), observed), observed)
+
+
+def free_labels(y: np.ndarray, group: np.ndarray) -> float:
+    """p of "all groups are alike" without blocks: labels permuted among all values.
+
+    Args:
+        y: (runs,) values.
+        group: (runs,) number of the group of each, 0 up.
+    """
+    if len(y) < 3:
+        return float("nan")
+    y = y - y.mean()
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.append(True, np.diff(group[order]) > 0))
+    counts = np.diff(np.append(starts, len(y)))
+
+    def statistic(ordered: np.ndarray) -> np.ndarray:
+        return (np.square(np.add.reduceat(ordered, starts, axis=-1)) / counts).sum(axis=-1)
+
+    observed = float(statistic(y[order]))
+    rng = np.random.default_rng((STREAM, len(y), len(starts)))
+    draws = int(min(DRAWS, max(999, CELLS // len(y))))
+    drawn = [statistic(y[rng.permutation(len(y))]) for _ in range(draws)]
+    return _share_as_far(np.array([*drawn, observed]), observed)
+
+
+def two_groups(a: np.ndarray, b: np.ndarray) -> float:
+    """Two-sided p of a difference of means of seeds that are not paired: all divisions of them into groups
+    of these sizes while there are few, else 9,999 drawn ones; NaN if a side has fewer than two."""
+    a, b = a[~np.isnan(a)], b[~np.isnan(b)]
+    if min(len(a), len(b)) < 2:
+        return float("nan")
+    found = permutation_test(
+        (a, b),
+        lambda x, y, axis: np.abs(x.mean(axis=axis) - y.mean(axis=axis)),
+        n_resamples=DRAWS,
+        alternative="greater",
+        vectorized=True,
+        batch=1000,
+        rng=np.random.default_rng((STREAM, len(a), len(b))),
+    )
+    return float(found.pvalue)
+
+
+def _share_as_far(statistics: np.ndarray, observed: float) -> float:
+    """The share at least as large as the observed one, which is among them; equal up to rounding is equal."""
+    return float((statistics >= observed * (1 - 1e-9) - 1e-300).mean())

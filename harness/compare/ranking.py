@@ -1,0 +1,203 @@
+"""Which factors matter: main effects and two-way interactions by the share of variance they explain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.compare.bootstrap import percentiles, resamples
+from harness.compare.correction import adjust
+from harness.compare.design import matrix, seed_codes
+from harness.compare.frames import cells, codes, columns_of, need, tally, values
+from harness.compare.permutation import flip_tables, free_labels, within_rows, within_tables
+from harness.compare.variance import Groups, explained, residuals
+
+MOST = 12  # levels of a number; with more of them it is divided into bins
+BINS = 8
+RESAMPLES = 1000
+NUMBERS = 4_000_000  # in a resampled table at most
+
+
+def ranking(
+    frame: pd.DataFrame,
+    outcome: str = "dead",
+    *,
+    factors: Sequence[str] | None = None,
+    confidence: float = 0.95,
+    correction: str = "holm",
+) -> pd.DataFrame:
+    """Main effects and two-way interactions of all swept factors, the largest first.
+
+    A share is the sum of squares that a term adds to a model of all other main effects (an interaction: to
+    all main effects), over the total; designs need not be balanced. In a balanced one the shares, those of
+    the seed and of the rest (`attrs`) add up to 1. A share is never below 0 and has an upward bias of about
+    (levels - 1) / runs: whether there is an effect at all is for p to say. Runs without the outcome (diverged,
+    failed) are no part of it: `attrs` counts them.
+
+    Args:
+        frame: as `harness.compare.outcomes` makes it.
+        outcome: what is explained; "diverged" is one too.
+        factors: of the frame; None: all that vary.
+        confidence: of the intervals: percentiles of a bootstrap over seeds.
+        correction: of the p-values over the terms: "holm", "fdr" or "none".
+
+    Returns:
+        One row per term: term ("a" or "a × b"), levels (of a number with more than 12 values: of its 8 bins),
+        share, low, high, p, p_adjusted. p permutes levels within seeds; NaN with a single seed. The `attrs`
+        have outcome, runs, used, diverged, failed, unfinished, seeds, seed and rest (shares).
+
+    Raises:
+        ValueError: no factor varies, an unknown one, or no such outcome or correction.
+
+    Example:
+        >>> frame = pd.DataFrame({"run": range(12), "status": "finished", "seed": [0, 1, 2] * 4,
+        ...     "optim.lr": [0.1] * 6 + [1.0] * 6, "bias.offset": ([0] * 3 + [-1] * 3) * 2})
+        >>> frame["dead"] = 0.3 * (frame["optim.lr"] > 0.5) + 0.1 * frame["bias.offset"] + 0.01 * frame["seed"]
+        >>> ranking(frame)[["term", "share"]].round(3).values.tolist()[:2]
+        [['optim.lr', 0.898], ['bias.offset', 0.1]]
+    """
+    y = values(frame, outcome)
+    names = columns_of(frame) if factors is None else list(factors)
+    if factors is None:
+        names = [name for name in names if len(codes(frame[name])[1]) > 1]
+    if not names:
+        raise ValueError("factors: nothing but the seed varies in these runs, so there is nothing to rank")
+    need(frame, *names, argument="factors")
+    seed, seeds = seed_codes(frame)
+    used = ~np.isnan(y)
+    divided = [_divided(*codes(frame[name])) for name in names]
+    index = np.stack([one[used] for one in divided], axis=1)
+    table = _Table(y[used], seed[used], index)
+    pairs = [pair for pair in combinations(range(len(names)), 2) if table.crossed(pair)]
+    share, low, high = table.shares(pairs, confidence)
+    p = [table.main(k) for k in range(len(names))] + [table.interaction(pair) for pair in pairs]
+    terms = [*names, *(f"{names[a]} × {names[b]}" for a, b in pairs)]
+    levels = [table.levels[k] for k in range(len(names))]
+    result = pd.DataFrame(
+        {
+            "term": terms,
+            "levels": [*levels, *(levels[a] * levels[b] for a, b in pairs)],
+            "share": share,
+            "low": low,
+            "high": high,
+            "p": p,
+            "p_adjusted": adjust(np.array(p), correction),
+        }
+    )
+    result = result.sort_values("share", ascending=False, kind="stable", ignore_index=True)
+    by_seed = table.seed_share()
+    facts: dict[str, Any] = {"outcome": outcome, **tally(frame["status"].to_numpy(object))}
+    facts |= {"used": int(used.sum()), "seeds": len(np.unique(seed[used])), "seed": by_seed}
+    facts["rest"] = max(0.0, 1 - float(np.sum(share)) - by_seed) if len(share) else np.nan
+    result.attrs = facts
+    return result
+
+
+class _Table:
+    """Outcomes by setting and seed; runs that share both are one, their mean."""
+
+    def __init__(self, y: np.ndarray, seed: np.ndarray, index: np.ndarray) -> None:
+        self.total = float(np.square(y - y.mean()).sum()) if len(y) else 0.0
+        self.y, self.seed, self.index = y, seed, index
+        self.levels = [len(np.unique(column)) for column in index.T]
+        self.seeds = len(np.unique(seed))
+        self.one = np.ones((1, len(y)))
+        self.mains = [Groups(column) for column in index.T]
+        self.seed_group = Groups(seed)
+        self.blocked = self.seeds > 1 and bool((np.bincount(self.seed_group.index) > 1).sum() > 1)
+
+    def crossed(self, pair: tuple[int, int]) -> bool:
+        """Whether an interaction can be told from the main effects."""
+        a, b = pair
+        if min(self.levels[a], self.levels[b]) < 2:
+            return False
+        return len(np.unique(self.index[:, [a, b]], axis=0)) > self.levels[a] + self.levels[b] - 1
+
+    def joint(self, pair: tuple[int, int]) -> np.ndarray:
+        a, b = (self.mains[k].index for k in pair)
+        return a * self.levels[pair[1]] + b
+
+    def shares(
+        self, pairs: Sequence[tuple[int, int]], confidence: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each main effect and pair: the share and its interval over resampled seeds."""
+        count = len(self.levels) + len(pairs)
+        if self.total <= 1e-12:
+            return np.full(count, np.nan), np.full(count, np.nan), np.full(count, np.nan)
+        setting, cell = np.unique(self.index, axis=0, return_inverse=True)
+        cell = cell.ravel()
+        mains = [Groups(column) for column in setting.T]
+        joint = [Groups(setting[:, a] * (setting[:, b].max() + 1) + setting[:, b]) for a, b in pairs]
+        rows, shape = self.seed_group.index, (self.seeds, len(setting))
+
+        def of(weights: np.ndarray | None) -> np.ndarray:
+            def summed(values: np.ndarray) -> np.ndarray:
+                from scipy import sparse
+
+                whole = sparse.csr_array((values, (rows, cell)), shape=shape)
+                return np.asarray(whole.sum(axis=0))[None] if weights is None else weights @ whole
+
+            runs, total, square = summed(np.ones(len(rows))), summed(self.y), summed(self.y**2)
+            mean = total / np.maximum(runs, 1e-300)
+            whole = square.sum(1) - total.sum(1) ** 2 / runs.sum(1)
+            found = np.concatenate(explained(np.where(runs > 0, mean, 0.0), runs, mains, joint), axis=1)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.where(whole[:, None] > 1e-12, found / whole[:, None], np.nan)
+
+        share = of(None)[0]
+        if self.seeds < 2:
+            return share, np.full(count, np.nan), np.full(count, np.nan)
+        draws = int(np.clip(NUMBERS // len(setting), 100, RESAMPLES))
+        low, high = percentiles(of(resamples(self.seeds, draws)), confidence)
+        return share, low, high
+
+    def seed_share(self) -> float:
+        means = self.seed_group.means(self.y[None], self.one)[0]
+        if self.total <= 1e-12 or not self.blocked:
+            return 0.0
+        return float(np.square(means - self.y.mean()).sum() / self.total)
+
+    def main(self, k: int) -> float:
+        """p of a main effect."""
+        if self.seeds < 2 or self.levels[k] < 2:
+            return np.nan
+        others = [group for j, group in enumerate(self.mains) if j != k]
+        blocks = [self.seed_group] if self.blocked else []
+        left = residuals(self.y[None], self.one, [*blocks, *others])[0]
+        group = self.mains[k].index
+        by_seed = matrix(self.seed_group.index, group, left, (self.seeds, self.levels[k]))
+        p = within_rows(by_seed)
+        return free_labels(left, group) if np.isnan(p) else p
+
+    def interaction(self, pair: tuple[int, int]) -> float:
+        """p of an interaction."""
+        if self.seeds < 2:
+            return np.nan
+        blocks = [self.seed_group] if self.blocked else []
+        left = residuals(self.y[None], self.one, [*blocks, *self.mains])[0]
+        a, b = (self.levels[k] for k in pair)
+        flat = matrix(self.seed_group.index, self.joint(pair), left, (self.seeds, a * b))
+        tables = flat.reshape(-1, a, b)
+        complete = ~np.isnan(flat).any(axis=1)
+        if complete.sum() >= 2 and complete.mean() > 0.5:
+            return within_tables(tables[complete])
+        if not self.blocked:
+            return free_labels(left, self.joint(pair))
+        for _ in range(20):
+            for axis in (1, 2):
+                with np.errstate(invalid="ignore"):
+                    filled = np.nansum(tables, axis, keepdims=True)
+                    tables = tables - filled / np.maximum((~np.isnan(tables)).sum(axis, keepdims=True), 1)
+        return flip_tables(np.nan_to_num(tables).reshape(self.seeds, -1))
+
+
+def _divided(index: np.ndarray, levels: list[Any]) -> np.ndarray:
+    """A number with many values in bins of about as many runs each."""
+    if len(levels) <= MOST or not all(isinstance(level, int | float) for level in levels):
+        return index
+    edges = np.quantile(index, np.linspace(0, 1, BINS + 1)[1:-1], method="lower")
+    return np.searchsorted(np.unique(edges), index, side="left")

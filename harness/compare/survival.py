@@ -1,0 +1,272 @@
+"""Survival of units: Kaplan–Meier curves, dead shares and rates over time, clustered by seed.
+
+Units of one run are not independent, and neither are runs that share a seed. A cluster is all runs of a
+setting that share a seed; intervals come from the spread of clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from harness.compare.bootstrap import mean_interval
+from harness.compare.design import matrix, seed_codes, settings
+from harness.compare.frames import need, setting_words, tally
+from harness.compare.lives import Lives, as_lives
+from harness.detector.two_state import PER
+
+if TYPE_CHECKING:
+    from harness.store.runs import Runs
+
+
+def survival(runs: Runs | Lives, by: Sequence[str] = (), *, confidence: float = 0.95) -> pd.DataFrame:
+    """Kaplan–Meier curves of units: the share of those alive at first that have not died yet.
+
+    A unit's age is the number of steps; its event is the first death; it enters with its first census and is
+    censored at its last. Units born dead never enter and are counted apart. Deaths are seen at censuses only,
+    so the curve falls there. Runs that diverged count up to their last good census.
+
+    Args:
+        runs: or their `lives`, where several tables are wanted of one pass.
+        by: factors; one curve per setting.
+        confidence: of the intervals, pointwise.
+
+    Returns:
+        One row per setting and census step: the columns of `by`, setting (in words), step, survival, low,
+        high (delete-one-cluster jackknife with Student's t, on the scale log(-log) where it is finite; NaN
+        with a single seed; low = high = 1 as long as no unit has died), at_risk (units), died (at this step),
+        runs (under observation then), seeds; and of the setting as a whole units, born_dead, diverged, failed,
+        unfinished.
+
+    Raises:
+        ValueError: a factor that is not there or does not vary.
+    """
+    kept = as_lives(runs)
+    by = _checked(kept, by)
+    tables = []
+    for setting, rows in settings(kept.outcomes, by):
+        found = _counts(kept, rows)
+        if found is None:
+            continue
+        step, clusters, deaths, at_risk, inside = found
+        curve = kaplan_meier(deaths.sum(0), at_risk.sum(0))
+        low, high = _jackknife(deaths, at_risk, curve, confidence)
+        census = kept.counts[np.isin(kept.counts["place"].to_numpy(), rows)]
+        table = pd.DataFrame({"step": step, "survival": curve, "low": low, "high": high})
+        table["at_risk"], table["died"] = at_risk.sum(0).astype(int), deaths.sum(0).astype(int)
+        table["runs"], table["seeds"] = inside, clusters
+        table["units"] = int(census["entered"].sum() + census["born_dead"].sum())
+        table["born_dead"] = int(census["born_dead"].sum())
+        told = tally(kept.outcomes["status"].to_numpy(object)[rows])
+        del told["runs"]
+        tables.append(_told(table.assign(**told), by, setting))
+    return _joined(tables, [*by, "setting", "step", "survival", "low", "high", "at_risk", "runs"])
+
+
+def kaplan_meier(deaths: np.ndarray, at_risk: np.ndarray) -> np.ndarray:
+    """The product-limit estimate (Kaplan & Meier 1958) over the last axis.
+
+    Example:
+        >>> kaplan_meier(np.array([1, 0, 1]), np.array([4, 3, 2])).tolist()
+        [0.75, 0.75, 0.375]
+    """
+    return np.cumprod(1 - deaths / np.maximum(at_risk, 1), axis=-1)
+
+
+def dead_over_time(
+    runs: Runs | Lives, by: Sequence[str] = (), *, sites: bool = False, confidence: float = 0.95
+) -> pd.DataFrame:
+    """The dead share over the steps, revivals included: the mean over seeds of each setting.
+
+    Args:
+        runs: or their `lives`.
+        by: factors; one curve per setting.
+        sites: a curve per site as well.
+        confidence: of the intervals: bootstrap-t over seeds.
+
+    Returns:
+        One row per setting, (site) and step: the columns of `by`, setting, (site,) step, dead, low, high,
+        runs, seeds.
+
+    Raises:
+        ValueError: a factor that is not there or does not vary.
+    """
+    kept = as_lives(runs)
+    by = _checked(kept, by)
+    keys = ["place", "site", "step"] if sites else ["place", "step"]
+    counts = kept.counts.groupby(keys, sort=False)[["observed", "dead"]].sum().reset_index()
+    counts = counts[counts["observed"] > 0]
+    seed, _ = seed_codes(kept.outcomes)
+    tables = []
+    for setting, rows in settings(kept.outcomes, by):
+        here = counts[np.isin(counts["place"].to_numpy(), rows)]
+        for site, part in here.groupby("site", sort=False) if sites else [(None, here)]:
+            if part.empty:
+                continue
+            step, column = np.unique(part["step"].to_numpy(), return_inverse=True)
+            seeds, row = np.unique(seed[part["place"].to_numpy(int)], return_inverse=True)
+            share = (part["dead"] / part["observed"]).to_numpy(float)
+            table = matrix(row, column, share, (len(seeds), len(step)))
+            ends = [mean_interval(values, confidence, (0.0, 1.0)) for values in table.T]
+            found = pd.DataFrame({"step": step, "dead": np.nanmean(table, axis=0)})
+            found["low"], found["high"] = zip(*ends, strict=True)
+            found["runs"] = np.bincount(column, minlength=len(step))
+            found["seeds"] = (~np.isnan(table)).sum(axis=0)
+            tables.append(_told(found, by, setting, site if sites else None))
+    front = [*by, "setting", *(["site"] if sites else [])]
+    return _joined(tables, [*front, "step", "dead", "low", "high", "runs", "seeds"])
+
+
+def two_state_rates(
+    runs: Runs | Lives, by: Sequence[str] = (), *, sites: bool = True, confidence: float = 0.95
+) -> pd.DataFrame:
+    """Death and revival rates per 1,000 steps of each setting (and site), with intervals over seeds.
+
+    Args:
+        runs: or their `lives`.
+        by: factors.
+        sites: a row per site; else one for all.
+        confidence: of the intervals: bootstrap-t over the seeds' contributions to the ratio.
+
+    Returns:
+        One row per setting and site: the columns of `by`, setting, (site,) runs, seeds, units, deaths,
+        revivals, alive_steps, dead_steps, death_rate, death_low, death_high (per 1,000 steps alive),
+        revival_rate, revival_low, revival_high (per 1,000 steps dead), balance (dead share at which the two
+        balance). Intervals are NaN with one seed; rates are where no unit was in that state for a step.
+
+    Raises:
+        ValueError: a factor that is not there or does not vary.
+    """
+    kept = as_lives(runs)
+    by = _checked(kept, by)
+    seed, _ = seed_codes(kept.outcomes)
+    sums = ["entered", "born_dead", "deaths", "revivals", "alive_steps", "dead_steps"]
+    keys = ["place", "site"] if sites else ["place"]
+    counts = kept.counts.groupby(keys, sort=False)[sums].sum().reset_index()
+    counts["seed"] = seed[counts["place"].to_numpy(int)]
+    rows_out = []
+    for setting, rows in settings(kept.outcomes, by):
+        here = counts[np.isin(counts["place"].to_numpy(), rows)]
+        for site, part in here.groupby("site", sort=False) if sites else [(None, here)]:
+            if part.empty:
+                continue
+            clusters = part.groupby("seed")[sums].sum()
+            total = clusters.sum()
+            row = {
+                **dict(zip(by, setting, strict=True)),
+                "setting": setting_words(by, setting),
+                **({"site": site} if sites else {}),
+                "runs": part["place"].nunique(),
+                "seeds": len(clusters),
+                "units": int(total["entered"] + total["born_dead"]),
+                **{name: int(total[name]) for name in sums[2:]},
+            }
+            for name, events, steps in (
+                ("death", "deaths", "alive_steps"),
+                ("revival", "revivals", "dead_steps"),
+            ):
+                found = _ratio(
+                    clusters[events].to_numpy(float), clusters[steps].to_numpy(float), confidence
+                )
+                row |= dict(zip((f"{name}_rate", f"{name}_low", f"{name}_high"), found, strict=True))
+            both = row["death_rate"] + row["revival_rate"]
+            row["balance"] = row["death_rate"] / both if both > 0 else np.nan
+            rows_out.append(row)
+    return pd.DataFrame(rows_out)
+
+
+def _ratio(events: np.ndarray, steps: np.ndarray, confidence: float) -> tuple[float, float, float]:
+    """Events per 1,000 steps over all clusters, with the interval of its linearisation."""
+    if steps.sum() <= 0:
+        return np.nan, np.nan, np.nan
+    rate = PER * events.sum() / steps.sum()
+    parts = rate + (PER * events - rate * steps) / steps.mean()
+    low, high = mean_interval(parts, confidence, (0.0, np.inf))
+    return float(rate), low, high
+
+
+def _checked(kept: Lives, by: Sequence[str]) -> list[str]:
+    by = [by] if isinstance(by, str) else list(by)
+    need(kept.outcomes, *by, argument="by")
+    return by
+
+
+def _counts(
+    kept: Lives, rows: np.ndarray
+) -> tuple[np.ndarray, int, np.ndarray, np.ndarray, np.ndarray] | None:
+    """Of one setting: steps (T,), number of clusters, deaths and at risk (clusters, T), runs inside (T,)."""
+    counts = kept.counts[np.isin(kept.counts["place"].to_numpy(), rows)]
+    if counts.empty or not counts["entered"].sum():
+        return None
+    seed, _ = seed_codes(kept.outcomes)
+    place = counts["place"].to_numpy(int)
+    seeds, row = np.unique(seed[place], return_inverse=True)
+    deaths, at_risk, step = risk_sets(counts, row, len(seeds))
+    span = counts.groupby("place")["step"].agg(["min", "max"]).to_numpy()
+    inside = ((span[:, :1] <= step) & (step <= span[:, 1:])).sum(axis=0)
+    return step, len(seeds), deaths, at_risk, inside
+
+
+def risk_sets(
+    counts: pd.DataFrame, row: np.ndarray, rows: int, steps: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Deaths and units at risk by cluster and step, and the steps.
+
+    Args:
+        counts: of `Lives`.
+        row: (len(counts),) the cluster of each.
+        rows: how many clusters there are.
+        steps: ascending, all that occur; None: those that do.
+    """
+    step = np.unique(counts["step"].to_numpy()) if steps is None else steps
+    column = np.searchsorted(step, counts["step"].to_numpy())
+    flat = row * len(step) + column
+
+    def summed(name: str) -> np.ndarray:
+        total = np.bincount(flat, counts[name].to_numpy(float), minlength=rows * len(step))
+        return total.reshape(rows, len(step))
+
+    entered, deaths, ended = summed("entered"), summed("died"), summed("ended")
+    at_risk = np.cumsum(entered - deaths - ended, axis=1)
+    at_risk = np.concatenate([np.zeros((rows, 1)), at_risk[:, :-1]], axis=1)  # just before each step
+    at_risk[:, 0] += entered[:, 0]
+    return deaths, at_risk, step
+
+
+def _jackknife(
+    deaths: np.ndarray, at_risk: np.ndarray, curve: np.ndarray, confidence: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pointwise interval from curves with one cluster left out."""
+    clusters = len(deaths)
+    if clusters < 2:
+        return np.full(len(curve), np.nan), np.full(len(curve), np.nan)
+    without = kaplan_meier(deaths.sum(0) - deaths, at_risk.sum(0) - at_risk)
+    t = stats.t.ppf(0.5 + confidence / 2, clusters - 1)
+    factor = (clusters - 1) / clusters
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_log = np.log(-np.log(without))
+        centre = np.log(-np.log(curve))
+        finite = np.isfinite(log_log).all(axis=0) & np.isfinite(centre)
+        width = t * np.sqrt(factor * np.square(log_log - log_log.mean(axis=0)).sum(axis=0))
+        inner = np.exp(-np.exp(centre + width)), np.exp(-np.exp(centre - width))
+    plain = t * np.sqrt(factor * np.square(without - without.mean(axis=0)).sum(axis=0))
+    low = np.where(finite, inner[0], np.clip(curve - plain, 0, 1))
+    high = np.where(finite, inner[1], np.clip(curve + plain, 0, 1))
+    return low, high
+
+
+def _told(table: pd.DataFrame, by: Sequence[str], setting: tuple, site: object = None) -> pd.DataFrame:
+    """The table with the columns of its setting (and site) in front."""
+    front = {name: [level] * len(table) for name, level in zip(by, setting, strict=True)}
+    front["setting"] = [setting_words(by, setting)] * len(table)
+    if site is not None:
+        front["site"] = [site] * len(table)
+    return pd.concat([pd.DataFrame(front, index=table.index), table], axis=1)
+
+
+def _joined(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=pd.Index(columns))

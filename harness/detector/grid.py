@@ -1,0 +1,163 @@
+"""A history of censuses as a matrix, census × unit: what lifetimes, rates and overlaps are read from.
+
+Shapes: T censuses, U units, S sites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = ("evidence", "step", "site", "unit", "state")
+SILENT = ("unobserved", "non_finite")  # states that say neither dead nor alive
+
+
+@dataclass(frozen=True)
+class Grid:
+    """When each unit was seen, and whether it was dead then.
+
+    Attributes:
+        step: (T,) of the censuses, ascending; two censuses may bear the same step.
+        site: (U,) names; the units of one site lie together.
+        unit: (U,) numbers, ascending within a site.
+        told: (T, U) whether the census says anything about the unit.
+        down: (T, U) whether it was dead (or in another state that was asked for); False where not told.
+    """
+
+    step: np.ndarray
+    site: np.ndarray
+    unit: np.ndarray
+    told: np.ndarray
+    down: np.ndarray
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """(S,) index of the first unit of each site."""
+        return np.flatnonzero(np.append(True, self.site[1:] != self.site[:-1])[: len(self.site)])
+
+    @property
+    def sites(self) -> np.ndarray:
+        """(S,) names, in the order of the units."""
+        return self.site[self.starts]
+
+    def per_site(self, values: np.ndarray) -> np.ndarray:
+        """Sums over the units of each site: (..., U) → (..., S)."""
+        if not len(self.starts):
+            return np.zeros((*values.shape[:-1], 0))
+        kind = np.int64 if values.dtype == bool else values.dtype
+        return np.add.reduceat(values, self.starts, axis=-1, dtype=kind)
+
+    @cached_property
+    def moves(self) -> Moves:
+        """What happened between each unit's consecutive censuses."""
+        told, down, step = self.told, self.down, self.step
+        known, before = np.zeros_like(told), np.zeros_like(down)
+        gap = np.zeros(told.shape, np.int64)
+        if told.all():
+            known[1:], before[1:] = True, down[:-1]
+            gap[1:] = np.diff(step)[:, None]
+            return Moves(known, before, gap)
+        latest = np.where(told, np.arange(len(step))[:, None], -1)
+        latest = np.maximum.accumulate(latest, axis=0)[:-1]  # (T-1, U): the last telling census so far
+        known[1:] = told[1:] & (latest >= 0)
+        before[1:] = np.take_along_axis(down, np.maximum(latest, 0), axis=0) & known[1:]
+        gap[1:] = np.where(known[1:], step[1:, None] - step[latest], 0)
+        return Moves(known, before, gap)
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Arrays (T, U), about a unit's census and the last one before it that said anything.
+
+    Attributes:
+        known: whether there are both.
+        before: whether the unit was dead in the earlier one.
+        gap: steps between the two, 0 where not known.
+    """
+
+    known: np.ndarray
+    before: np.ndarray
+    gap: np.ndarray
+
+
+def census_grid(history: pd.DataFrame, down: Sequence[str] = ("dead",)) -> Grid:
+    """The matrix of a history, from the probe's censuses where there are any, else the stream's.
+
+    Args:
+        history: censuses with the columns evidence, step, site, unit and state; in any order.
+        down: the states that count as dead.
+
+    Raises:
+        ValueError: a needed column is missing.
+
+    Example:
+        >>> h = pd.DataFrame({"step": [0, 10, 20], "state": ["active", "dead", "unobserved"]})
+        >>> found = census_grid(h.assign(evidence="stream", site="a", unit=0))
+        >>> found.down.ravel().tolist(), found.told.ravel().tolist()
+        ([False, True, False], [True, True, False])
+    """
+    missing = [c for c in COLUMNS if c not in history]
+    if missing:
+        raise ValueError(f"expected a history of censuses, but the columns {', '.join(missing)} are missing")
+    rows = one_evidence(history[list(COLUMNS)])
+    codes, words = pd.factorize(rows["state"])  # a missing state has code -1: the last, silent flag
+    telling = np.array([word not in SILENT for word in words] + [False])
+    counted = np.array([word in down for word in words] + [False])
+    told = telling[codes]
+    dead = counted[codes] & told
+    site, names = pd.factorize(rows["site"])
+    step, unit = rows["step"].to_numpy(), rows["unit"].to_numpy()
+    names = np.asarray(names, dtype=object)
+    regular = _regular(step, site, unit)
+    if regular is None:
+        step, site, unit, (told, dead) = _dense(step, site, unit, (told, dead))
+    else:
+        step, site, unit = step[::regular], site[:regular], unit[:regular]
+        told, dead = told.reshape(len(step), -1), dead.reshape(len(step), -1)
+    order = np.lexsort((unit, site))
+    if not np.array_equal(order, np.arange(len(order))):
+        site, unit, told, dead = site[order], unit[order], told[:, order], dead[:, order]
+    return Grid(step, names[site], unit, told, dead)
+
+
+def one_evidence(history: pd.DataFrame) -> pd.DataFrame:
+    """The probe's censuses if there are any, else the stream's."""
+    probe = (history["evidence"] == "probe").to_numpy()
+    return history[probe] if probe.any() and not probe.all() else history
+
+
+def _regular(step: np.ndarray, site: np.ndarray, unit: np.ndarray) -> int | None:
+    """Units per census, if every census lists the same units in the same order, as a Recorder does."""
+    if not len(step):
+        return None
+    again = np.flatnonzero((site[1:] == site[0]) & (unit[1:] == unit[0]))
+    units = int(again[0]) + 1 if len(again) else len(step)
+    if len(step) % units:
+        return None
+    steps, sites, numbers = (values.reshape(-1, units) for values in (step, site, unit))
+    alike = (steps == steps[:, :1]).all() and (sites == sites[0]).all() and (numbers == numbers[0]).all()
+    single = len(set(zip(sites[0].tolist(), numbers[0].tolist(), strict=True))) == units
+    return units if alike and single and (np.diff(steps[:, 0]) >= 0).all() else None
+
+
+def _dense(
+    step: np.ndarray, site: np.ndarray, unit: np.ndarray, values: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Rows in any order, with any gaps, as matrices; False where there is no row."""
+    order = np.lexsort((step, unit, site))  # stable: of two censuses of one step the first stays first
+    step, site, unit = step[order], site[order], unit[order]
+    new_unit = np.append(True, (site[1:] != site[:-1]) | (unit[1:] != unit[:-1]))[: len(site)]
+    new_step = new_unit | np.append(True, step[1:] != step[:-1])[: len(step)]
+    place = np.arange(len(step))
+    turn = place - np.maximum.accumulate(np.where(new_step, place, 0))  # 0, 1, … within one step of a unit
+    census, row = np.unique(np.stack([step, turn]), axis=1, return_inverse=True)
+    column = np.cumsum(new_unit) - 1
+    shape = (census.shape[1], int(new_unit.sum()))
+    matrices = [np.zeros(shape, bool) for _ in values]
+    for matrix, value in zip(matrices, values, strict=True):
+        matrix[row.ravel(), column] = value[order]
+    return census[0], site[new_unit], unit[new_unit], matrices
