@@ -8,5 +8,6 @@ from __future__ import annotations
 from harness.report.html.page import Page
 from harness.report.html.run import run_report
 from harness.report.html.scan import scan_report
+from harness.report.html.sweep import sweep_report
 
-__all__ = ["Page", "run_report", "scan_report"]
+__all__ = ["Page", "run_report", "scan_report", "sweep_report"]

@@ -35,6 +35,13 @@ class Code:
 
 
 @dataclass(frozen=True)
+class Row:
+    """Figures of one kind beside each other, as far as there is room, with one caption."""
+
+    pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
 class Tiles:
     """Key numbers: (number, what it is)."""
 
@@ -78,7 +85,7 @@ class Terms:
     items: Sequence[tuple[str, str]]
 
 
-Block = Words | Code | Tiles | Table | Terms | Picture
+Block = Words | Code | Tiles | Table | Terms | Picture | Row
 
 
 @dataclass(frozen=True)

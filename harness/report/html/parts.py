@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.detector.verdict import Verdict
-from harness.report.html.page import Block, Code, Link, Section, Table, Tiles, Words
-from harness.report.html.pictures import picture
+from harness.report.html.page import Block, Code, Link, Row, Section, Table, Tiles, Words
+from harness.report.html.pictures import Picture, picture
 from harness.report.plots.base import per_cent
 
 STATE_COLUMNS = ("dead", "born_dead", "died", "revived", "rare", "starved", "non_finite", "always_on")
@@ -42,6 +42,14 @@ def drawn(*draws: Callable[[], Figure]) -> list[Block]:
         except ValueError as error:
             blocks.append(Words(f"Not drawn: {str(error).partition(': ')[2] or error}.", "note"))
     return blocks
+
+
+def beside(*draws: Callable[[], Figure]) -> list[Block]:
+    """Figures of one kind in a row; those for which there are no data are sentences below it."""
+    blocks = drawn(*draws)
+    pictures = [block for block in blocks if isinstance(block, Picture)]
+    rest = [block for block in blocks if not isinstance(block, Picture)]
+    return [*([Row(pictures)] if pictures else []), *rest]
 
 
 def frame_table(
@@ -150,6 +158,11 @@ def told_events(events: pd.DataFrame) -> Section:
 def commands(lines: Sequence[str]) -> Code:
     """What to type for more."""
     return Code("\n".join(lines))
+
+
+def or_dash(share: float) -> str:
+    """A share in words for a table; – where there is none."""
+    return "–" if pd.isna(share) else per_cent(share)
 
 
 def _plain(value: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.compare.frames import word
 from harness.config.stored import flatten
 from harness.detector.states import Thresholds, classify
 from harness.detector.verdict import HEALTHY, site_table, verdict
@@ -14,7 +15,6 @@ from harness.report import plots
 from harness.report.html.method import definitions
 from harness.report.html.page import Block, Page, Section, Table, Words
 from harness.report.html.parts import Diagnose, causes, commands, drawn, numbers, site_rows, told_events
-from harness.report.plots.settings import word
 from harness.store.runs import Run
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from harness.report.plots.activations import activation, activations
 from harness.report.plots.base import CAPTIONS, caption
 from harness.report.plots.comparison import effects, ranking
-from harness.report.plots.sweeps import dose_response, phase, survival
+from harness.report.plots.sweeps import dead_over_time, dose_response, phase, survival
 from harness.report.plots.times import dead_share, lifelines, overlap
 from harness.report.plots.units import gradients, rate_histogram, rate_map, state_bars
 from harness.report.style import look
@@ -18,6 +18,7 @@ __all__ = [
     "activation",
     "activations",
     "caption",
+    "dead_over_time",
     "dead_share",
     "dose_response",
     "effects",

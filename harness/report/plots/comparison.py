@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
+from harness.compare.frames import codes, word
 from harness.report.plots.base import figure, headline, legend_above, need, share_axis
-from harness.report.plots.settings import in_order, key, styles, word
+from harness.report.plots.settings import key, styles
 from harness.report.style import DARK, OKABE_ITO, current
 
 NAMES = {
@@ -41,13 +42,13 @@ def effects(table: pd.DataFrame, *, factor: str = "", title: str = "", confidenc
         ValueError: the table is empty, or a column is missing.
     """
     need(table, ("level", "baseline", "outcome", "difference", "low", "high", "p_adjusted"), "effects")
-    by = list(table.columns[: table.columns.get_loc("level")])
+    by = [str(name) for name in table.columns[: list(table.columns).index("level")] if name != "factor"]
     groups = _labels(table, by)
     style = styles(list(dict.fromkeys(groups)))
     outcomes = list(dict.fromkeys(table["outcome"]))
-    levels = in_order(table["level"])
-    height = max(2.2, 0.22 * len(levels) * max(1, len(style)) + 0.16 * len(levels) + 1.0)
-    made = Figure(figsize=(1.9 + 2.2 * len(outcomes), min(height, 12)), layout="constrained")
+    levels = codes(table["level"])[1]
+    height = max(1.8, 0.22 * len(levels) * max(1, len(style)) + 0.16 * len(levels) + 1.0)
+    made = Figure(figsize=(1.6 + 1.65 * len(outcomes), min(height, 12)), layout="constrained")
     axes = made.subplots(1, len(outcomes), sharex=True, sharey=True, squeeze=False)[0]
     for axis, outcome in zip(axes, outcomes, strict=True):
         axis.axvline(0, color=current().theme.ink, linewidth=0.9)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from harness.report.style import LINES, MARKERS, OKABE_ITO, ordered
 
@@ -18,33 +17,23 @@ class Style(NamedTuple):
     marker: str
 
 
-def styles(settings: list[Any]) -> dict[Any, Style]:
-    """A style for each setting: unordered ones as far apart as can be, numbers and many along a scale.
+def styles(settings: list[str]) -> dict[str, Style]:
+    """A style for each setting: words as far apart as can be, numbers and many of them along a scale.
+
+    Args:
+        settings: in words, "optim.lr=0.1".
 
     Example:
-        >>> styles(["relu", "elu"])["elu"].color
+        >>> styles(["activation=relu", "activation=elu"])["activation=elu"].color
         '#D55E00'
     """
-    scale = len(settings) > len(OKABE_ITO) or (len(settings) > 2 and all(_number(s) for s in settings))
+    numbers = len(settings) > 2 and all(_number(setting.rpartition("=")[2]) for setting in settings)
+    scale = len(settings) > len(OKABE_ITO) or (numbers and all(" " not in s for s in settings))
     colours: list[Any] = ordered(len(settings)) if scale else list(OKABE_ITO)
     return {
         setting: Style(colours[k], LINES[k % len(LINES)], MARKERS[k % len(MARKERS)])
         for k, setting in enumerate(settings)
     }
-
-
-def word(value: Any) -> str:
-    """A value of the configuration as it is typed.
-
-    Example:
-        >>> word(0.010), word(32.0), word("relu"), word(True)
-        ('0.01', '32', 'relu', 'true')
-    """
-    if isinstance(value, (bool, np.bool_)):
-        return str(bool(value)).lower()
-    if isinstance(value, (int, float, np.number)):
-        return f"{value:.6g}"
-    return str(value)
 
 
 def key(name: str) -> str:
@@ -55,17 +44,6 @@ def key(name: str) -> str:
         ('activation', 'optim.lr')
     """
     return name.removesuffix(".name")
-
-
-def in_order(values: pd.Series) -> list[Any]:
-    """The different values, numbers by size, others as they come.
-
-    Example:
-        >>> in_order(pd.Series([1.0, 0.1, 1.0])), in_order(pd.Series(["relu", "elu"]))
-        ([0.1, 1.0], ['relu', 'elu'])
-    """
-    found = values.dropna().unique().tolist()
-    return sorted(found) if all(_number(value) for value in found) else found
 
 
 def logarithmic(values: np.ndarray) -> bool:
@@ -79,11 +57,9 @@ def logarithmic(values: np.ndarray) -> bool:
     return len(values) > 1 and bool(values[0] > 0) and bool(values[-1] / values[0] >= 10)
 
 
-def _number(value: Any) -> bool:
-    if isinstance(value, str):
-        try:
-            float(value)
-        except ValueError:
-            return False
-        return True
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, np.bool_))
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -6,21 +6,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
-from harness.report.plots.base import figure, headline, need, share_axis, step_axis
+from harness.compare.frames import codes, word
+from harness.report.plots.base import figure, headline, legend_above, need, per_cent, share_axis, step_axis
 from harness.report.plots.comparison import NAMES
-from harness.report.plots.settings import in_order, key, logarithmic, styles, word
+from harness.report.plots.settings import key, logarithmic, styles
 from harness.report.style import current, shares, text_on
 
 
 @figure(
     "one cell per combination of the two settings, the number is the mean over its runs; hatched = every run "
-    "diverged or failed, so there is no number; a small ×2 = two of its runs did."
+    "diverged or failed, so there is no number; a small ×2 = two of its runs did; empty = not run."
 )
 def phase(table: pd.DataFrame, *, outcome: str = "dead", title: str = "") -> Figure:
     """Phase diagram: the outcome over two settings; what did not end is hatched, never 0 %.
@@ -35,14 +37,16 @@ def phase(table: pd.DataFrame, *, outcome: str = "dead", title: str = "") -> Fig
     """
     need(table, ("mean", "runs", "diverged", "failed"), "phase")
     x, y = (str(name) for name in table.columns[:2])
-    across, up = in_order(table[x]), in_order(table[y])
+    (columns, across), (rows, up) = codes(table[x]), codes(table[y])
     width, height = 0.74 * len(across) + 2.6, 0.5 * len(up) + 1.5
     made = Figure(figsize=(min(max(width, 4.4), 12), min(max(height, 2.4), 9)), layout="constrained")
     axis = made.subplots()
     colours, norm = shares(), Normalize(0, 1)
     numbers = len(across) <= 14
-    for row in table.to_dict("records"):
-        i, j = across.index(row[x]), up.index(row[y])
+    for i, j, row in zip(columns.tolist(), rows.tolist(), table.to_dict("records"), strict=True):
+        if not row["runs"]:
+            axis.text(i, j, "not run", ha="center", va="center", fontsize=7, color=current().theme.soft)
+            continue
         lost = int(row["diverged"]) + int(row["failed"])
         if pd.isna(row["mean"]):
             look = {"facecolor": "none", "hatch": "////", "edgecolor": current().theme.soft, "linewidth": 0}
@@ -52,7 +56,9 @@ def phase(table: pd.DataFrame, *, outcome: str = "dead", title: str = "") -> Fig
             axis.text(i, j, what if lost else "no value", ha="center", va="center", fontsize=7, bbox=box)
             continue
         colour = colours(norm(row["mean"]))
-        axis.add_patch(Rectangle((i - 0.5, j - 0.5), 1, 1, facecolor=colour, edgecolor="none"))
+        axis.add_patch(
+            Rectangle((i - 0.5, j - 0.5), 1, 1, facecolor=colour, edgecolor="none", antialiased=False)
+        )
         ink = text_on(colour)
         if numbers:
             axis.text(i, j, f"{100 * row['mean']:.0f}", ha="center", va="center", color=ink)
@@ -74,7 +80,7 @@ def phase(table: pd.DataFrame, *, outcome: str = "dead", title: str = "") -> Fig
 
 @figure(
     "how the share changes along the setting; the bar is the interval over seeds, the dashed vertical line "
-    "the value at which half of the units are dead, as far as there is one."
+    "the value at which half of the units are dead, if there is one, the shade its interval."
 )
 def dose_response(
     table: pd.DataFrame,
@@ -109,13 +115,13 @@ def dose_response(
         x = told[axis].to_numpy(dtype=float)
         mean = told["mean"].to_numpy(dtype=float)
         reach = np.clip(np.abs(told[["low", "high"]].to_numpy(dtype=float).T - mean), 0, None)
-        board.errorbar(
-            x, mean, yerr=reach, label=word(setting), capsize=2.5, elinewidth=0.9, **look._asdict()
+        board.errorbar(x, mean, yerr=reach, label=setting, capsize=2.5, elinewidth=0.9, **look._asdict())
+        if len(style) <= 4:
+            _lost(board, part, axis, k, look.color)
+    if len(style) > 4:
+        _lost(
+            board, table.groupby(axis)[["runs", "diverged"]].sum().reset_index(), axis, 0, current().theme.ink
         )
-        place: Any = {"xycoords": ("data", "axes fraction"), "ha": "center", "annotation_clip": False}
-        for value, runs, gone in part.loc[part["diverged"] > 0, [axis, "runs", "diverged"]].to_numpy():
-            at = (value, 1.03 + 0.055 * k)
-            board.annotate(f"{gone:.0f}/{max(runs, gone):.0f}", at, fontsize=7, color=look.color, **place)
     if logs:
         board.set_xscale("log")
     doses = np.unique(table[axis].to_numpy(dtype=float))
@@ -133,10 +139,10 @@ def dose_response(
     board.grid(axis="y")
     board.set_xlabel(key(axis))
     board.set_ylabel(NAMES.get(outcome, outcome))
-    if len(style) > 1 or next(iter(style)) not in ("", "all"):
+    if len(style) > 1:
         made.legend(loc="outside right upper", alignment="left")
     lost = (table["diverged"] > 0).any()
-    headline(made, title, "above the axes: diverged / all runs, which are in no mean" if lost else "")
+    headline(made, title, "above the axes: diverged of all runs, which are in no mean" if lost else "")
     return made
 
 
@@ -155,26 +161,74 @@ def survival(table: pd.DataFrame, *, title: str = "") -> Figure:
         ValueError: the table is empty, or a column is missing.
     """
     need(table, ("setting", "step", "survival", "low", "high", "runs"), "survival")
+    return _curves(table, "survival", "units not yet died", title, steps=True)
+
+
+@figure(
+    "the share of dead units over the steps, revivals included: the mean of each setting's runs, with the "
+    "interval over seeds as a band."
+)
+def dead_over_time(table: pd.DataFrame, *, title: str = "") -> Figure:
+    """Dead share over time, one line per setting.
+
+    Args:
+        table: of `compare.survival.dead_over_time`: setting, step, dead, low, high, runs.
+        title: above the figure.
+
+    Raises:
+        ValueError: the table is empty, or a column is missing.
+    """
+    need(table, ("setting", "step", "dead", "low", "high", "runs"), "dead_over_time")
+    return _curves(table, "dead", "dead units", title, steps=False)
+
+
+def _lost(board: Axes, part: pd.DataFrame, axis: str, line: int, colour: Any) -> None:
+    """How many runs diverged at each value, above the axes."""
+    place: Any = {"xycoords": ("data", "axes fraction"), "ha": "center", "annotation_clip": False}
+    for value, runs, gone in part.loc[part["diverged"] > 0, [axis, "runs", "diverged"]].to_numpy():
+        board.annotate(
+            f"{gone:.0f}/{runs:.0f}", (value, 1.02 + 0.05 * line), fontsize=7, color=colour, **place
+        )
+
+
+def _curves(table: pd.DataFrame, column: str, label: str, title: str, *, steps: bool) -> Figure:
+    """A line with its band per setting, over steps; stairs if `steps`."""
     style = styles(list(dict.fromkeys(table["setting"])))
     made = Figure(figsize=(7.6, 4.0), layout="constrained")
     board = made.subplots()
     every = max(1, table.groupby("setting").size().max() // 8)
     for k, (setting, look) in enumerate(style.items()):
         part = table[table["setting"] == setting].sort_values("step")
-        x, y = part["step"].to_numpy(dtype=float), part["survival"].to_numpy(dtype=float)
-        label = f"{word(setting)} ({int(part['runs'].max()):,} runs)"
-        marks: Any = {"drawstyle": "steps-post", "markevery": (k % every, every), **look._asdict()}
-        board.plot(x, y, label=label, **marks)
-        band = part[["low", "high"]].to_numpy(dtype=float).T
-        board.fill_between(x, band[0], band[1], step="post", color=look.color, alpha=0.15, linewidth=0)
+        x = part["step"].to_numpy(dtype=float)
+        marks: Any = {"markevery": (k % every, every), "clip_on": False, **look._asdict()}
+        drawstyle = "steps-post" if steps else "default"
+        name = f"{setting} ({_facts(part)})"
+        board.plot(x, part[column].to_numpy(dtype=float), label=name, drawstyle=drawstyle, **marks)
+        low, high = part[["low", "high"]].to_numpy(dtype=float).T
+        fill = "post" if steps else None
+        board.fill_between(x, low, high, step=fill, color=look.color, alpha=0.15, linewidth=0)
     step_axis(board, table["step"].to_numpy(dtype=float))
-    board.set_ylim(min(0.98, max(0.0, float(np.nanmin(table["low"])) - 0.02)), 1.005)
-    share_axis(board.yaxis, top=1 - board.get_ylim()[0])
+    ends = table[[column, "low", "high"]].to_numpy(dtype=float)
+    lowest = float(np.nanmin(ends))
+    if steps:  # where hardly any died the axis is cut, and says so
+        board.set_ylim(np.floor(50 * lowest - 0.5) / 50 if lowest > 0.8 else 0, 1.0)
+        label += f" (axis from {per_cent(board.get_ylim()[0], 0)})" if lowest > 0.8 else ""
+    else:
+        board.set_ylim(0, min(1.0, max(0.02, float(np.nanmax(ends)) * 1.05)))
+    share_axis(board.yaxis, top=board.get_ylim()[1] - board.get_ylim()[0])
     board.grid(axis="y")
-    board.set_ylabel("units not yet died")
-    made.legend(loc="outside right upper", alignment="left")
+    board.set_ylabel(label)
+    legend_above(board, 2 if len(style) <= 8 else 3)
     headline(made, title)
     return made
+
+
+def _facts(part: pd.DataFrame) -> str:
+    """How many runs a curve is of, and what share of their units never entered it."""
+    text = f"{int(part['runs'].max()):,} runs"
+    if "born_dead" not in part or not part["units"].iloc[0]:
+        return text
+    return f"{text}, {per_cent(part['born_dead'].iloc[0] / part['units'].iloc[0])} born dead"
 
 
 def _runs(table: pd.DataFrame) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from harness.config.identity import WITHOUT_EFFECT, WITHOUT_EFFECT_GROUPS
 from harness.config.stored import flatten
 from harness.detector.lifetimes import one_evidence
 from harness.detector.states import dead_share
@@ -87,8 +88,8 @@ class RunBoard:
         """A figure in the Images tab."""
         from harness.report.images import image
 
-        size = tuple(int(v) for v in made.get_size_inches() * DPI)
-        self._file.image(tag, image(made, "png", dpi=DPI), size, step, str(made.get_label()))
+        width, height = (int(v) for v in made.get_size_inches() * DPI)
+        self._file.image(tag, image(made, "png", dpi=DPI), (width, height), step, str(made.get_label()))
 
     def text(self, tag: str, markdown: str, step: int) -> None:
         """A text that the Text tab shows."""
@@ -104,7 +105,12 @@ class RunBoard:
             step: of the final numbers.
         """
         state, final = str(status.get("state", "running")), status.get("final") or {}
-        self._file.write(0, session_start(name, flatten(dict(config)), state))
+        decisive = {
+            key: value
+            for key, value in flatten(dict(config)).items()
+            if key not in WITHOUT_EFFECT and not key.startswith(WITHOUT_EFFECT_GROUPS)
+        }
+        self._file.write(0, session_start(name, decisive, state))
         if state == "finished":  # what diverged or failed has no number, least of all 0 %
             values = {tag: final.get(key) for tag, (key, _) in METRICS.items()}
             self._file.scalars(step, {tag: float(v) for tag, v in values.items() if v is not None})
