@@ -46,13 +46,44 @@ def report(
 
 
 @app.command()
+def compare(
+    paths: Annotated[list[Path], typer.Argument(help="Folders of runs, or folders above.")],
+    factor: Annotated[str | None, typer.Option(help="What is varied [default: all that vary].")] = None,
+    by: Annotated[list[str] | None, typer.Option(help="Factors that are told apart.")] = None,
+    outcome: Annotated[
+        list[str] | None, typer.Option(help="dead, born_dead, died, revived, accuracy, diverged.")
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="Level that the others are compared with.")] = None,
+    share: Annotated[float, typer.Option(help="Dead share of the critical values.")] = 0.5,
+    correction: Annotated[str, typer.Option(help="Of the p-values: holm, fdr or none.")] = "holm",
+    survival: Annotated[
+        bool | None,
+        typer.Option("--survival/--no-survival", help="Read censuses [default: of up to 512 runs]."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write all tables to this file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write each table to a file in this folder.")] = None,
+) -> None:
+    """Say what the swept factors do: effects, ranking, survival, critical values, with seeds as blocks."""
+    from harness.report.compare_command import run, write
+    from harness.report.compare_tables import view
+
+    try:
+        found = run(paths, factor, by or [], outcome or [], baseline, share, correction, survival)
+        written = write(found, json, csv)
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from None
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console.print(view(found, share))
+    for path in written:
+        console.print(f"written     {path}", soft_wrap=True, markup=False)
+
+
+@app.command()
 def dashboard(
     path: Folder,
     maps: Annotated[bool, typer.Option(help="Draw the heat map of every run.")] = True,
     serve: Annotated[bool, typer.Option("--serve", help="Start TensorBoard on it.")] = False,
-    port: Annotated[
-        int | None, typer.Option(help="Of TensorBoard [default: 6006, or the next free].")
-    ] = None,
+    port: Annotated[int | None, typer.Option(help="Of TensorBoard [default: from 6006 on].")] = None,
 ) -> None:
     """Rebuild everything that TensorBoard shows of runs and sweeps from their tables."""
     from harness.report.dashboard_command import rebuild_dashboard

@@ -21,7 +21,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from harness.config import compose, run_id, to_mapping
+from harness.config import compose, to_mapping
 from harness.detector.states import rate_upper
 from harness.store.folder import RunFolder
 from harness.store.schema import CENSUS, EVENTS, STEPS
@@ -41,7 +41,8 @@ ranking(found)""",
     "survival, log-rank, two-state": """
 from harness.compare import lives, logrank, survival, two_state_rates
 kept = lives(runs)
-for factor in kept.factors: survival(kept, (factor,)); logrank(kept, factor); two_state_rates(kept, (factor,))""",
+for factor in kept.factors:
+    survival(kept, (factor,)); logrank(kept, factor); two_state_rates(kept, (factor,))""",
     "harness-tools compare": """
 import io, contextlib
 from typer.testing import CliRunner
@@ -51,7 +52,7 @@ done = CliRunner().invoke(app, ["compare", path]); assert done.exit_code == 0, d
 
 
 def make(root: Path, runs: int, censuses: int, sites: int, width: int, seed: int = 0) -> None:
-    """Write `runs` finished runs (one in 64 diverged), each with `censuses` censuses of sites × width units."""
+    """Write finished runs (one in 64 diverged), each with `censuses` censuses of sites × width units."""
     rng = np.random.default_rng(seed)
     seeds = max(1, -(-runs // (len(RATES) * len(BIASES) * 2)))
     settings = itertools.product(RATES, BIASES, ("relu", "leaky_relu"), range(seeds))
@@ -79,7 +80,13 @@ def make(root: Path, runs: int, censuses: int, sites: int, width: int, seed: int
 
 
 def _write(
-    folder: RunFolder, rng: np.random.Generator, censuses: int, sites: int, width: int, hazard: float, born: float
+    folder: RunFolder,
+    rng: np.random.Generator,
+    censuses: int,
+    sites: int,
+    width: int,
+    hazard: float,
+    born: float,
 ) -> dict[str, np.ndarray]:
     """The tables of one run; which units are dead at its end, were born dead, died, revived."""
     units = sites * width
@@ -107,7 +114,7 @@ def _write(
         "non_finite": np.zeros(rows, np.int64),
         "state": np.where(active > 0, "active", "dead"),
     }
-    columns |= {name: normal for name in ("mean", "std", "max", "grad_rms", "grad_norm")}
+    columns |= dict.fromkeys(("mean", "std", "max", "grad_rms", "grad_norm"), normal)
     writer = TableWriter(folder.path, "census")
     writer.append({name: columns[name] for name in CENSUS.names})
     writer.finish()
@@ -115,9 +122,9 @@ def _write(
         empty = TableWriter(folder.path, name)
         empty.append_batch(pa.RecordBatch.from_pylist([], schema=schema))
         empty.finish()
-    died = (dead[1:] & ~dead[:-1]).any(0)
-    revived = (~dead[1:] & dead[:-1]).any(0)
-    return {"dead": dead[-1], "born_dead": dead[0], "died": died, "revived": revived}
+    died, revived = dead[1:] & ~dead[:-1], ~dead[1:] & dead[:-1]
+    ever = {"died": np.asarray(died.any(0)), "revived": np.asarray(revived.any(0))}
+    return {"dead": dead[-1], "born_dead": dead[0], **ever}
 
 
 def measure(root: Path, code: str) -> tuple[float, float]:

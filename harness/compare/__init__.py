@@ -6,6 +6,7 @@ their own, and never as 0 %.
 
 from __future__ import annotations
 
+from harness.compare.comparison import Comparison, compare_runs
 from harness.compare.dose import critical, dose_response
 from harness.compare.effects import effects
 from harness.compare.frames import aliases, factors, outcomes
@@ -17,8 +18,10 @@ from harness.compare.survival import dead_over_time, survival, two_state_rates
 from harness.compare.words import sentences
 
 __all__ = [
+    "Comparison",
     "Lives",
     "aliases",
+    "compare_runs",
     "critical",
     "dead_over_time",
     "dose_response",

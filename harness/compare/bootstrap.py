@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 RESAMPLES = 2000
+WIDEST = 2.0  # times Student's quantile: as far as a bootstrapped one is believed
 STREAM = 20_240_607  # of the random numbers: the same runs give the same intervals
 
 
@@ -23,11 +24,12 @@ def resamples(n: int, count: int = RESAMPLES) -> np.ndarray:
 def mean_interval(
     values: np.ndarray, confidence: float = 0.95, bounds: tuple[float, float] = (-np.inf, np.inf)
 ) -> tuple[float, float]:
-    """Interval of a mean: the bootstrap-t (Efron & Tibshirani 1993, ch. 12), which holds its level from few
-    seeds on where the percentile bootstrap falls short.
+    """Interval of a mean: the bootstrap-t (Efron & Tibshirani 1993, ch. 12).
 
-    A resample of equal values has no spread to be studentised by: its t is infinite. Where that reaches the
-    interval's end (always with two or three values), the end is Student's.
+    It holds its level from few seeds on, where the percentile bootstrap falls short. A resample of equal
+    values has no spread to be studentised by: its t is infinite. Where that reaches the interval's end
+    (always with two or three values), the end is Student's. With four or five values the bootstrapped
+    quantiles can be enormous; they are cut at twice Student's, which costs next to no coverage.
 
     Args:
         values: one per seed, NaN for none.
@@ -59,7 +61,8 @@ def mean_interval(
     tail = (1 - confidence) / 2
     student = stats.t.ppf(1 - tail, n - 1)
     low, high = np.quantile(t, tail, method="lower"), np.quantile(t, 1 - tail, method="higher")
-    low, high = (-student if np.isinf(low) else low), (student if np.isinf(high) else high)
+    low = -student if np.isinf(low) else max(low, -WIDEST * student)
+    high = student if np.isinf(high) else min(high, WIDEST * student)
     ends = np.clip([mean - high * error, mean - low * error], *bounds)
     return float(ends[0]), float(ends[1])
 
@@ -67,8 +70,10 @@ def mean_interval(
 def difference_interval(
     a: np.ndarray, b: np.ndarray, confidence: float = 0.95, bounds: tuple[float, float] = (-np.inf, np.inf)
 ) -> tuple[float, float]:
-    """Interval of mean(a) - mean(b) of seeds that are not paired: Welch's (1947), since each side may be
-    too small for a bootstrap; NaN if a side has fewer than two."""
+    """Interval of mean(a) - mean(b) of seeds that are not paired.
+
+    It is Welch's (1947), since each side may be too small for a bootstrap; NaN if a side has fewer than two.
+    """
     a, b = a[~np.isnan(a)], b[~np.isnan(b)]
     if min(len(a), len(b)) < 2:
         return np.nan, np.nan

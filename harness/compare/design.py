@@ -56,7 +56,7 @@ def seed_means(keys: dict[str, np.ndarray], y: np.ndarray) -> pd.DataFrame:
     """
     kept = ~np.isnan(y)
     frame = pd.DataFrame({**{name: index[kept] for name, index in keys.items()}, "y": y[kept]})
-    return frame.groupby(list(keys), sort=True, as_index=False)["y"].mean()
+    return frame.groupby(list(keys), sort=True)["y"].mean().reset_index()
 
 
 def settings(frame: pd.DataFrame, by: Sequence[str]) -> list[tuple[tuple, np.ndarray]]:

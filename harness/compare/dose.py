@@ -90,10 +90,10 @@ def critical(
         confidence: of the intervals: percentiles over resampled seeds.
 
     Returns:
-        One row per setting: the columns of `by`, setting, critical (NaN: not reached), below and above (the
-        neighbours, on the axis: the mean crosses between them), low, high (±inf: in some resamples it is not
-        reached at that end; NaN with one seed or without a crossing), rising, seeds, runs, diverged, failed,
-        unfinished, note.
+        One row per setting: the columns of `by`, axis, setting, critical (NaN: not reached), below and above
+        (the neighbours on the axis: the mean crosses between them), low, high (±inf: in some resamples it is
+        not reached at that end; NaN with one seed or without a crossing), rising, seeds, runs, diverged,
+        failed, unfinished, note.
 
     Raises:
         ValueError: no such factor, an axis that does not vary or is no number, a share outside (0, 1), or a
@@ -102,7 +102,8 @@ def critical(
     Example:
         >>> frame = pd.DataFrame({"run": range(6), "status": "finished", "seed": [0, 1] * 3,
         ...     "optim.lr": [0.01, 0.01, 0.1, 0.1, 1, 1], "dead": [0, 0.1, 0.2, 0.3, 0.7, 0.8]})
-        >>> critical(frame, "optim.lr")[["critical", "below", "above", "low", "high"]].round(3).values.tolist()
+        >>> found = critical(frame, "optim.lr")
+        >>> found[["critical", "below", "above", "low", "high"]].round(3).values.tolist()
         [[0.316, 0.1, 1.0, 0.1, 1.0]]
     """
     if not 0 < share < 1:
@@ -122,7 +123,7 @@ def critical(
         lost = [dose[k] for k in range(len(dose)) if np.isnan(table[:, k]).all()]
         partly = sorted({float(dose[k]) for k in index[status[where] == "diverged"]} - set(lost))
         notes = [found.pop("note")]
-        notes += [f"no outcome at {', '.join(map(word, lost))} (diverged or failed)"] if lost else []
+        notes += [f"none left at {', '.join(map(word, lost))} (diverged or failed)"] if lost else []
         notes += [f"some runs diverged at {', '.join(map(word, partly))}"] if partly else []
         averaged = _averaged(cell[where], index, measured[where], len(dose))
         fewer = dose[(averaged < averaged.max(initial=0)) & (averaged > 0)]
@@ -132,6 +133,7 @@ def critical(
         rows.append(
             {
                 **dict(zip(by, setting, strict=True)),
+                "axis": axis,
                 "setting": setting_words(by, setting),
                 **found,
                 "seeds": len(table),
@@ -164,7 +166,7 @@ def _checked(frame: pd.DataFrame, axis: str, by: Sequence[str]) -> list[str]:
 def _table(
     frame: pd.DataFrame, axis: str, measured: np.ndarray, where: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values of the axis (V,), outcome by seed and value (S, V), NaN for none; each run's value (-1: none)."""
+    """Values of the axis (V,), outcome by seed and value (S, V, NaN: none), each run's value (-1: none)."""
     at = pd.to_numeric(frame[axis], errors="coerce").to_numpy(float, na_value=np.nan)[where]
     given = ~np.isnan(at)
     dose = np.unique(at[given])
@@ -190,7 +192,7 @@ def _critical(
     found: dict[str, Any] = dict.fromkeys(("critical", "below", "above", "low", "high"), np.nan)
     found |= {"rising": None, "note": ""}
     if len(dose) < 2:
-        return {**found, "note": f"outcomes at {len(dose)} value(s) only: no statement"}
+        return {**found, "note": "no statement: it takes outcomes at two values"}
     filled, counts = np.nan_to_num(table), (~np.isnan(table)).astype(float)
     weights = counts.sum(0)
     mean = filled.sum(0) / weights
@@ -199,15 +201,14 @@ def _critical(
     place = _crossing(curve, share, rising)
     name = f"{100 * share:g} %"
     if place is None:
-        ends = f"between {word(dose[0])} and {word(dose[-1])}"
         if mean.max() < share:
             at = dose[mean.argmax()]
-            note = f"not reached: below {name} at every value {ends} (highest {_percent(mean.max())} at {word(at)})"
+            note = f"not reached (highest {_percent(mean.max())} at {word(at)})"
         elif mean.min() >= share:
             at = dose[mean.argmin()]
-            note = f"above {name} at every value {ends} (lowest {_percent(mean.min())} at {word(at)})"
+            note = f"always above (lowest {_percent(mean.min())} at {word(at)})"
         else:
-            note = f"no single crossing of {name} {ends}: the mean crosses it and comes back"
+            note = f"no single crossing: the mean crosses {name} and comes back"
         return {**found, "note": note}
     below, above = dose[place], dose[place + 1]
     part = (share - curve[place]) / (curve[place + 1] - curve[place])
@@ -231,18 +232,21 @@ def _interval(
     """Percentiles of the neighbours of the crossing over resampled seeds."""
     drawn = resamples(len(filled))
     total, weights = drawn @ filled, drawn @ counts
-    lows, highs = [], []
-    for sums, weight in zip(total, weights, strict=True):
-        here = weight > 0
-        where, curve = dose[here], _monotone(sums[here] / weight[here], weight[here], rising)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = total / weights
+    steps = np.diff(means, axis=1)
+    # those that are monotone as they are; NaN is not
+    smooth = np.asarray(((steps >= 0) if rising else (steps <= 0)).all(axis=1))
+    lows, highs = np.empty(len(drawn)), np.empty(len(drawn))
+    for k, (mean, weight) in enumerate(zip(means, weights, strict=True)):
+        here = slice(None) if smooth[k] else weight > 0
+        where = dose[here]
+        curve = mean if smooth[k] else _monotone(mean[here], weight[here], rising)
         place = _crossing(curve, share, rising)
         if place is not None:
-            lows.append(where[place])
-            highs.append(where[place + 1])
+            lows[k], highs[k] = where[place], where[place + 1]
         else:  # beyond an end: past the largest value if the curve has not come so far there
-            beyond = np.inf if (curve[-1] < share) == rising else -np.inf
-            lows.append(beyond)
-            highs.append(beyond)
+            lows[k] = highs[k] = np.inf if (curve[-1] < share) == rising else -np.inf
     tail = (1 - confidence) / 2
     low = float(np.quantile(lows, tail, method="lower"))
     high = float(np.quantile(highs, 1 - tail, method="higher"))

@@ -24,6 +24,7 @@ from harness.compare.permutation import sign_flip, two_groups
 
 BOUNDS = (-1.0, 1.0)  # of a difference of shares
 COLUMNS = (
+    "factor",
     "level",
     "baseline",
     "outcome",
@@ -75,8 +76,8 @@ def effects(
         correction: of the p-values over this table: "holm", "fdr" or "none".
 
     Returns:
-        One row per setting of `by`, level and outcome: the columns of `by`, level, baseline, outcome, runs,
-        pairs (seeds with a difference; 0 where they are not paired), diverged, failed, unfinished,
+        One row per setting of `by`, level and outcome: the columns of `by`, factor, level, baseline, outcome,
+        runs, pairs (seeds with a difference; 0 where they are not paired), diverged, failed, unfinished,
         baseline_runs, baseline_diverged, baseline_failed, baseline_unfinished, mean and baseline_mean (of the
         paired runs), difference, low, high (bootstrap-t over seeds), p (sign flips, exact up to 20 seeds),
         p_adjusted, note.
@@ -119,6 +120,7 @@ def effects(
                 rows.append(
                     {
                         **dict(zip(by, setting, strict=True)),
+                        "factor": factor,
                         "level": levels[level],
                         "baseline": levels[base],
                         "outcome": name,
@@ -129,13 +131,11 @@ def effects(
                 )
     columns = [*by, *COLUMNS]
     result = pd.DataFrame(rows, columns=pd.Index([c for c in columns if c != "p_adjusted"]))
-    result.insert(result.columns.get_loc("p") + 1, "p_adjusted", adjust(result["p"].to_numpy(float), correction))
-    return result
+    adjusted = adjust(result["p"].to_numpy(float), correction)
+    return result.assign(p_adjusted=adjusted)[columns]
 
 
-def _compare(
-    table: pd.DataFrame, level: int, base: int, possible: int, confidence: float
-) -> dict[str, Any]:
+def _compare(table: pd.DataFrame, level: int, base: int, possible: int, confidence: float) -> dict[str, Any]:
     """One level against the baseline, from means by cell, seed and level; `possible` pairs were run."""
     here, there = table[table["level"] == level], table[table["level"] == base]
     both = here.merge(there, on=["cell", "seed"], suffixes=("", "_base"))
@@ -160,7 +160,11 @@ def _compare(
         }
     a, b = (side.groupby("seed")["y"].mean().to_numpy() for side in (here, there))
     missing = np.nan
-    found = {"pairs": 0, "mean": a.mean() if len(a) else missing, "baseline_mean": b.mean() if len(b) else missing}
+    found = {
+        "pairs": 0,
+        "mean": a.mean() if len(a) else missing,
+        "baseline_mean": b.mean() if len(b) else missing,
+    }
     if not len(a) or not len(b):
         side = "at this level" if not len(a) else "at the baseline"
         lost = {"difference": missing, "low": missing, "high": missing, "p": missing}

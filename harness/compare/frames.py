@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 OUTCOMES = ("dead", "born_dead", "died", "revived", "accuracy")
 DIVERGED = "diverged"  # an outcome as well: 1 where a run diverged, 0 where it finished
 UNFINISHED = ("running", "interrupted")
+ALL_RUNS = "all runs"  # the setting of no factor
 NO_FACTOR = ("run", "path", "status", "seed", "name", *OUTCOMES)
 
 
@@ -29,6 +30,10 @@ def outcomes(runs: Runs | pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFram
     Returns:
         Outcomes are shares of the observed units, and the accuracy on the test set. They are NaN where a run
         has none: it diverged, failed, is not finished, or nothing was observed. Its status tells which.
+        `attrs["aliases"]` has what `aliases` says.
+
+    Raises:
+        ValueError: a table without the columns run and status.
 
     Example:
         >>> final = {"final.units": 10, "final.dead_fraction": 0.3, "final.revived": 1}
@@ -62,7 +67,9 @@ def outcomes(runs: Runs | pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFram
             "accuracy": _numbers(table, "final.accuracy"),
         }
     columns |= {name: np.where(finished, values, np.nan) for name, values in shares.items()}
-    return pd.DataFrame(columns, copy=False)
+    frame = pd.DataFrame(columns, copy=False)
+    frame.attrs["aliases"] = aliases(table)
+    return frame
 
 
 def factors(table: pd.DataFrame) -> list[str]:
@@ -138,10 +145,13 @@ def codes(column: pd.Series) -> tuple[np.ndarray, list[Any]]:
         >>> codes(pd.Series(["tanh", None, True, 0.5, "relu"], dtype=object))[1]
         [None, True, 0.5, 'relu', 'tanh']
     """
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        if not column.isna().any():
-            levels, index = np.unique(column.to_numpy(), return_inverse=True)
-            return index, levels.tolist()
+    whole = not column.isna().any()
+    if whole and pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        levels, index = np.unique(column.to_numpy(), return_inverse=True)
+        return index, levels.tolist()
+    if whole and isinstance(column.dtype, pd.StringDtype):
+        index, words = pd.factorize(column, sort=True)
+        return index, [str(level) for level in words]
     keys = column.map(_key)
     first: dict[Hashable, Any] = {}
     for key, value in zip(keys, column, strict=True):
@@ -162,8 +172,9 @@ def cells(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
 
 
 def baseline_of(levels: Sequence[Any], baseline: Any = None, factor: str = "factor") -> int:
-    """Index of the level that others are compared with: the one asked for; else null, none, false, 0 or
-    relu, if there is such a level; else the first.
+    """Index of the level that others are compared with.
+
+    It is the one asked for; else null, none, false, 0 or relu, if there is such a level; else the first.
 
     Raises:
         ValueError: no such level.
@@ -215,7 +226,7 @@ def setting_words(names: Sequence[str], levels: Sequence[Any]) -> str:
     'activation=relu optim.lr=0.1'
     """
     pairs = (f"{n.removesuffix('.name')}={word(v)}" for n, v in zip(names, levels, strict=True))
-    return " ".join(pairs) or "all runs"
+    return " ".join(pairs) or ALL_RUNS
 
 
 def tally(status: np.ndarray) -> dict[str, int]:
@@ -251,8 +262,10 @@ def _factors(table: pd.DataFrame) -> tuple[list[str], dict[str, list[str]]]:
 
 
 def _follows(place: np.ndarray, levels: list[Any], other: np.ndarray, others: list[Any]) -> bool:
-    """Whether a column is fixed by another, by more than the chance that every configuration has its own
-    number there (a random search)."""
+    """Whether a column is fixed by another.
+
+    By more, that is, than the chance that every configuration has its own number (a random search).
+    """
     if len(np.unique(np.stack([place, other]), axis=1).T) != len(others):
         return False
     if isinstance(others[-1], str) or len(others) < len(place):

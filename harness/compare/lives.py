@@ -38,7 +38,7 @@ class Lives:
         counts: one row per run (its place in `outcomes`), site and census: `place, site, step` and units
             observed, dead, born_dead (dead in their first census), entered (alive in their first), died (for
             the first time, after having entered), ended (their last census, without a death before), deaths,
-            revivals, and alive_steps, dead_steps (unit-steps since the unit's last census, by its state then).
+            revivals, and alive_steps, dead_steps (unit-steps since the last census, by the state then).
         unread: run → why its censuses could not be read.
     """
 
@@ -51,10 +51,17 @@ class Lives:
         """The factors that vary among the runs."""
         return columns_of(self.outcomes)
 
+    def of(self, rows: np.ndarray) -> Lives:
+        """Those of some of the runs, by their places in `outcomes`."""
+        place = self.counts["place"].to_numpy(int)
+        there = np.isin(place, rows)
+        counts = self.counts[there].assign(place=np.searchsorted(rows, place[there]))
+        return Lives(
+            self.outcomes.iloc[rows].reset_index(drop=True), counts.reset_index(drop=True), self.unread
+        )
 
-def lives(
-    runs: Runs, *, also: tuple[str, ...] = (), progress: Callable[[int], None] | None = None
-) -> Lives:
+
+def lives(runs: Runs, *, also: tuple[str, ...] = (), progress: Callable[[int], None] | None = None) -> Lives:
     """Count the lives of all units of many runs.
 
     Only the columns evidence, step, site, unit and state are read. Censuses of runs that diverged, failed or
@@ -83,14 +90,16 @@ def lives(
         if progress is not None:
             progress(place + 1)
     columns = ["place", "site", "step", *COUNTS]
-    counts = pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=pd.Index(columns))
+    counts = (
+        pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=pd.Index(columns))
+    )
     return Lives(outcomes(runs, also), counts, unread)
 
 
 def count(grid: Grid) -> pd.DataFrame:
     """The counts of one run: one row per census and site."""
     told, down, moves = grid.told, grid.down, grid.moves
-    censuses, units = told.shape
+    censuses = len(told)
     number = np.arange(censuses)[:, None]
     seen = told.any(axis=0)
     first = (number == told.argmax(axis=0)) & seen

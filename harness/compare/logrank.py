@@ -41,7 +41,7 @@ def logrank(
         runs: or their `lives`.
         by: a factor, or several.
         pairs: "baseline": each setting against the baseline; "all": each against each.
-        baseline: level of the single factor `by`; None: null, none, 0 or relu if there is one, else the first.
+        baseline: level of the single factor `by`; None: null, none, 0, relu if there is one, else the first.
         correction: of the p-values of the pairs: "holm", "fdr" or "none".
 
     Returns:
@@ -90,9 +90,7 @@ def logrank(
     return table
 
 
-def scores(
-    kept: Lives, rows: np.ndarray, stratum: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def scores(kept: Lives, rows: np.ndarray, stratum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Deaths of each run, and those expected of it by the pooled risk sets of its stratum.
 
     Args:

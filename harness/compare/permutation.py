@@ -12,8 +12,10 @@ CELLS = 20_000_000  # numbers that a set of drawn permutations may have
 
 
 def sign_flip(differences: np.ndarray) -> float:
-    """Two-sided p of a mean of paired differences, under the null that each could as well have the other
-    sign (Fisher 1935): all 2^n sign flips up to `EXACT` seeds, else 9,999 drawn ones and the observed one.
+    """Two-sided p of a mean of paired differences (Fisher 1935).
+
+    Under the null each could as well have the other sign: all 2^n sign flips are counted up to `EXACT` seeds,
+    else 9,999 drawn ones and the observed one.
 
     Args:
         differences: one per seed, NaN for none.
@@ -32,7 +34,7 @@ def sign_flip(differences: np.ndarray) -> float:
 
 
 def flip_tables(tables: np.ndarray) -> float:
-    """p of the squared length of a mean of vectors, each of which could as well have the other sign.
+    """The p of the squared length of a mean of vectors, each of which could as well have the other sign.
 
     Args:
         tables: (seeds, values).
@@ -53,7 +55,7 @@ def flip_tables(tables: np.ndarray) -> float:
 
 
 def within_rows(table: np.ndarray) -> float:
-    """p of "all columns are alike", permuting the values within each row.
+    """The p of "all columns are alike", permuting the values within each row.
 
     The statistic is the sum over columns of count × squared mean of the rows' centred values.
 
@@ -91,7 +93,7 @@ def within_rows(table: np.ndarray) -> float:
 
 
 def within_tables(tables: np.ndarray) -> float:
-    """p of "no interaction", permuting rows and columns of each seed's doubly centred table.
+    """The p of "no interaction", permuting rows and columns of each seed's doubly centred table.
 
     Under the null such a table holds noise alone, and noise that is exchangeable has the same law in any
     order of the rows and of the columns; main effects, and how they vary from seed to seed, are centred out.
@@ -121,7 +123,7 @@ def within_tables(tables: np.ndarray) -> float:
 
 
 def free_labels(y: np.ndarray, group: np.ndarray) -> float:
-    """p of "all groups are alike" without blocks: labels permuted among all values.
+    """The p of "all groups are alike" without blocks: labels permuted among all values.
 
     Args:
         y: (runs,) values.
@@ -145,8 +147,11 @@ def free_labels(y: np.ndarray, group: np.ndarray) -> float:
 
 
 def two_groups(a: np.ndarray, b: np.ndarray) -> float:
-    """Two-sided p of a difference of means of seeds that are not paired: all divisions of them into groups
-    of these sizes while there are few, else 9,999 drawn ones; NaN if a side has fewer than two."""
+    """Two-sided p of a difference of means of seeds that are not paired.
+
+    All divisions of them into groups of these sizes are counted while there are few, else 9,999 drawn ones;
+    NaN if a side has fewer than two.
+    """
     a, b = a[~np.isnan(a)], b[~np.isnan(b)]
     if min(len(a), len(b)) < 2:
         return float("nan")

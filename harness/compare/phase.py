@@ -27,7 +27,7 @@ def phase(frame: pd.DataFrame, x: str, y: str, outcome: str = "dead") -> pd.Data
         ValueError: no such factor, one that does not vary, the same one twice, or no such outcome.
 
     Example:
-        >>> frame = pd.DataFrame({"status": ["finished", "diverged", "finished"], "seed": 0, "run": list("abc"),
+        >>> frame = pd.DataFrame({"status": ["finished", "diverged", "finished"], "seed": 0,
         ...     "optim.lr": [0.1, 1.0, 0.1], "bias.offset": [0, 0, -1], "dead": [0.1, np.nan, 0.7]})
         >>> phase(frame, "optim.lr", "bias.offset")[["mean", "runs", "diverged"]].values.tolist()
         [[0.7, 1.0, 0.0], [0.1, 1.0, 0.0], [nan, 0.0, 0.0], [nan, 1.0, 1.0]]

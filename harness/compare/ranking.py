@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from harness.compare.bootstrap import percentiles, resamples
 from harness.compare.correction import adjust
 from harness.compare.design import matrix, seed_codes
-from harness.compare.frames import cells, codes, columns_of, need, tally, values
+from harness.compare.frames import codes, columns_of, need, tally, values
 from harness.compare.permutation import flip_tables, free_labels, within_rows, within_tables
 from harness.compare.variance import Groups, explained, residuals
 
@@ -35,8 +36,8 @@ def ranking(
     A share is the sum of squares that a term adds to a model of all other main effects (an interaction: to
     all main effects), over the total; designs need not be balanced. In a balanced one the shares, those of
     the seed and of the rest (`attrs`) add up to 1. A share is never below 0 and has an upward bias of about
-    (levels - 1) / runs: whether there is an effect at all is for p to say. Runs without the outcome (diverged,
-    failed) are no part of it: `attrs` counts them.
+    (levels - 1) / runs: whether there is an effect at all is for p to say. Runs without the outcome
+    (diverged, failed) are no part of it: `attrs` counts them.
 
     Args:
         frame: as `harness.compare.outcomes` makes it.
@@ -56,7 +57,8 @@ def ranking(
     Example:
         >>> frame = pd.DataFrame({"run": range(12), "status": "finished", "seed": [0, 1, 2] * 4,
         ...     "optim.lr": [0.1] * 6 + [1.0] * 6, "bias.offset": ([0] * 3 + [-1] * 3) * 2})
-        >>> frame["dead"] = 0.3 * (frame["optim.lr"] > 0.5) + 0.1 * frame["bias.offset"] + 0.01 * frame["seed"]
+        >>> frame["dead"] = 0.3 * (frame["optim.lr"] > 0.5) + 0.1 * frame["bias.offset"]
+        >>> frame["dead"] += 0.01 * frame["seed"]
         >>> ranking(frame)[["term", "share"]].round(3).values.tolist()[:2]
         [['optim.lr', 0.898], ['bias.offset', 0.1]]
     """
@@ -67,7 +69,7 @@ def ranking(
     if not names:
         raise ValueError("factors: nothing but the seed varies in these runs, so there is nothing to rank")
     need(frame, *names, argument="factors")
-    seed, seeds = seed_codes(frame)
+    seed = seed_codes(frame)[0]
     used = ~np.isnan(y)
     divided = [_divided(*codes(frame[name])) for name in names]
     index = np.stack([one[used] for one in divided], axis=1)
@@ -88,12 +90,11 @@ def ranking(
             "p_adjusted": adjust(np.array(p), correction),
         }
     )
-    result = result.sort_values("share", ascending=False, kind="stable", ignore_index=True)
+    result = result.iloc[np.argsort(-np.nan_to_num(share), kind="stable")].reset_index(drop=True)
     by_seed = table.seed_share()
-    facts: dict[str, Any] = {"outcome": outcome, **tally(frame["status"].to_numpy(object))}
-    facts |= {"used": int(used.sum()), "seeds": len(np.unique(seed[used])), "seed": by_seed}
-    facts["rest"] = max(0.0, 1 - float(np.sum(share)) - by_seed) if len(share) else np.nan
-    result.attrs = facts
+    result.attrs |= {"outcome": outcome, **tally(frame["status"].to_numpy(object))}
+    result.attrs |= {"used": int(used.sum()), "seeds": len(np.unique(seed[used])), "seed": by_seed}
+    result.attrs["rest"] = max(0.0, 1 - float(np.sum(share)) - by_seed)
     return result
 
 
@@ -136,8 +137,6 @@ class _Table:
 
         def of(weights: np.ndarray | None) -> np.ndarray:
             def summed(values: np.ndarray) -> np.ndarray:
-                from scipy import sparse
-
                 whole = sparse.csr_array((values, (rows, cell)), shape=shape)
                 return np.asarray(whole.sum(axis=0))[None] if weights is None else weights @ whole
 
@@ -162,7 +161,7 @@ class _Table:
         return float(np.square(means - self.y.mean()).sum() / self.total)
 
     def main(self, k: int) -> float:
-        """p of a main effect."""
+        """The p of a main effect."""
         if self.seeds < 2 or self.levels[k] < 2:
             return np.nan
         others = [group for j, group in enumerate(self.mains) if j != k]
@@ -174,7 +173,7 @@ class _Table:
         return free_labels(left, group) if np.isnan(p) else p
 
     def interaction(self, pair: tuple[int, int]) -> float:
-        """p of an interaction."""
+        """The p of an interaction."""
         if self.seeds < 2:
             return np.nan
         blocks = [self.seed_group] if self.blocked else []

@@ -39,8 +39,8 @@ def survival(runs: Runs | Lives, by: Sequence[str] = (), *, confidence: float = 
         One row per setting and census step: the columns of `by`, setting (in words), step, survival, low,
         high (delete-one-cluster jackknife with Student's t, on the scale log(-log) where it is finite; NaN
         with a single seed; low = high = 1 as long as no unit has died), at_risk (units), died (at this step),
-        runs (under observation then), seeds; and of the setting as a whole units, born_dead, diverged, failed,
-        unfinished.
+        runs (under observation then), seeds; and of the setting as a whole units, born_dead, diverged,
+        failed, unfinished.
 
     Raises:
         ValueError: a factor that is not there or does not vary.
@@ -169,9 +169,7 @@ def two_state_rates(
                 ("death", "deaths", "alive_steps"),
                 ("revival", "revivals", "dead_steps"),
             ):
-                found = _ratio(
-                    clusters[events].to_numpy(float), clusters[steps].to_numpy(float), confidence
-                )
+                found = _ratio(clusters[events].to_numpy(float), clusters[steps].to_numpy(float), confidence)
                 row |= dict(zip((f"{name}_rate", f"{name}_low", f"{name}_high"), found, strict=True))
             both = row["death_rate"] + row["revival_rate"]
             row["balance"] = row["death_rate"] / both if both > 0 else np.nan

@@ -1,5 +1,217 @@
 """A comparison in the two or three sentences that a colleague would say."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 import pandas as pd
-def sentences(*a, **k): return []
+
+from harness.compare.frames import UNFINISHED, codes, columns_of, values, word
+
+NAMES = {
+    "dead": "dead share",
+    "born_dead": "share born dead",
+    "died": "share that died",
+    "revived": "share that revived",
+    "accuracy": "test accuracy",
+    "diverged": "share of diverged runs",
+}
+SURE = 0.05
+
+
+def sentences(
+    frame: pd.DataFrame,
+    *,
+    effects: pd.DataFrame | None = None,
+    ranking: pd.DataFrame | None = None,
+    critical: pd.DataFrame | None = None,
+    outcome: str = "dead",
+    share: float = 0.5,
+) -> list[str]:
+    """What was run and how it ended, what the outcome depends on, how much, and from which value on.
+
+    Args:
+        frame: outcomes.
+        effects: a table made from it; what is None is not spoken of.
+        ranking: likewise.
+        critical: likewise.
+        outcome: that is spoken of.
+        share: that the critical values are of.
+
+    Example:
+        >>> frame = pd.DataFrame({"run": list("abcd"), "seed": [0, 1] * 2, "optim.lr": [0.1, 0.1, 1, 1],
+        ...     "status": ["finished"] * 3 + ["diverged"], "dead": [0.1, 0.2, 0.9, np.nan]})
+        >>> print(*sentences(frame))
+        4 runs, optim.lr (2 values) and 2 seeds: 3 finished, 1 diverged. Mean dead share of ... 40 %.
+    """
+    told = [overview(frame, outcome)]
+    if ranking is not None:
+        told.append(importance(ranking))
+    if effects is not None:
+        told += largest_effect(effects, outcome)
+    if critical is not None:
+        told += crossing(critical, share, outcome)
+    return [sentence for sentence in told if sentence]
+
+
+def overview(frame: pd.DataFrame, outcome: str = "dead") -> str:
+    """What was run and how it ended."""
+    if frame.empty:
+        return "There are no runs."
+    swept = [(name, len(codes(frame[name])[1])) for name in columns_of(frame)]
+    parts = [f"{_short(name)} ({count} values)" for name, count in swept if count > 1]
+    seeds = frame["seed"].nunique()
+    parts.append("one seed" if seeds == 1 else f"{seeds:,} seeds")
+    status = frame["status"].to_numpy(object)
+    ends = []
+    for state in ("finished", "diverged", "failed", *UNFINISHED):
+        count = int((status == state).sum())
+        if count:
+            where = _gathered(frame, status == state) if state in ("diverged", "failed") else ""
+            ends.append(f"{count:,} {state}{where}")
+    text = f"{_plural(len(frame), 'run')}, {_listed(parts)}: {', '.join(ends)}."
+    y = values(frame, outcome)
+    if np.isnan(y).all():
+        return f"{text} No run has a {NAMES[outcome]}."
+    of = "complete" if outcome == "diverged" else "finished"
+    text += f" Mean {NAMES[outcome]} of the {of}: {_percent(float(np.nanmean(y)))}."
+    unseen = int((np.isnan(y) & (status == "finished")).sum())
+    return text + (
+        f" {_plural(unseen, 'finished run')} without one (nothing was observed)." if unseen else ""
+    )
+
+
+def importance(ranking: pd.DataFrame) -> str:
+    """What the outcome depends on most."""
+    name = NAMES[ranking.attrs.get("outcome", "dead")]
+    if ranking["share"].isna().all():
+        return f"The {name} is the same in all runs: there is nothing to explain."
+    tested = ranking["p"].notna().any()
+    sure = ranking[ranking["p_adjusted"] < SURE] if tested else ranking
+    sure = sure[sure["share"] >= 0.01].head(3)
+    if sure.empty:
+        least = ranking["p_adjusted"].min()
+        return f"No factor's part in the {name} can be told from chance (smallest adjusted p = {_p(least)})."
+    terms = [
+        f"{_short(row['term'])} ({_percent(row['share'])}{'' if k else ' of its variance'})"
+        for k, row in enumerate(sure.to_dict("records"))
+    ]
+    then = f", then {_listed(terms[1:])}" if len(terms) > 1 else ""
+    caveat = "" if tested else " With one seed there is no test of that."
+    return f"The {name} depends most on {terms[0]}{then}.{caveat}"
+
+
+def largest_effect(effects: pd.DataFrame, outcome: str = "dead") -> list[str]:
+    """The largest difference of a table of effects, of one factor or several."""
+    rows = effects[(effects["outcome"] == outcome) & effects["difference"].notna()]
+    if rows.empty:
+        return []
+    sure = rows[(rows["low"] > 0) | (rows["high"] < 0)]
+    pool = sure if len(sure) else rows
+    row = pool.iloc[int(pool["difference"].abs().to_numpy().argmax())]
+    by = [str(name) for name in effects.columns[: list(effects.columns).index("factor")]]
+    within = f" (with {', '.join(f'{_short(b)}={word(row[b])}' for b in by)})" if by else ""
+    against = f"{_short(str(row['factor']))}={word(row['level'])} against {word(row['baseline'])}{within}"
+    points = f"{100 * row['difference']:+.1f} points"
+    if np.isnan(row["low"]):
+        sure_of = "one seed, no interval"
+    else:
+        seeds = f"{int(row['pairs'])} seeds" if row["pairs"] else "seeds not paired"
+        sure_of = f"interval {100 * row['low']:+.1f} to {100 * row['high']:+.1f}, {seeds}"
+        if not np.isnan(row["p"]):
+            sure_of += f", p = {_p(row['p'])}"
+    text = f"{NAMES[outcome].capitalize()}, {against}: {_percent(row['mean'])} instead of "
+    text += f"{_percent(row['baseline_mean'])}, {points} ({sure_of})."
+    if not len(sure) and not np.isnan(row["low"]):
+        text += " No interval excludes 0."
+    return [text]
+
+
+def crossing(critical: pd.DataFrame, share: float = 0.5, outcome: str = "dead") -> list[str]:
+    """From which value on the share is passed: along the number along which most settings pass it."""
+    if critical.empty:
+        return []
+    reached = critical["critical"].notna().groupby(critical["axis"], sort=False).mean()
+    what = f"A {NAMES[outcome]} of {100 * share:g} %"
+    if not reached.any():
+        return [f"{what} is crossed nowhere along {_listed([str(a) for a in reached.index])}."]
+    axis = reached.idxmax()
+    rows = critical[critical["axis"] == axis]
+    parts = []
+    for row in rows[rows["critical"].notna()].head(2).to_dict("records"):
+        side = "above" if row["rising"] else "below"
+        seen = f"seen between {word(row['below'])} and {word(row['above'])}"
+        setting = "" if row["setting"] == "all runs" else f", with {row['setting']}"
+        parts.append(f"{side} {axis} ≈ {row['critical']:.3g} ({seen}{setting})")
+    text = f"{what} is reached {' and '.join(parts)}"
+    passed, settings = int(rows["critical"].notna().sum()), len(rows)
+    if passed < settings or settings > len(parts):
+        text += f"; in {passed} of {settings} settings of the other factors"
+    return [f"{text}."]
+
+
+def alias_notes(aliases: Mapping[str, Sequence[str]]) -> list[str]:
+    """What varies together, in words.
+
+    >>> alias_notes({"optim.name": ["optim.lr"]})
+    ['optim varies together with optim.lr: their effects cannot be told apart.']
+    """
+    return [
+        f"{_short(factor)} varies together with {_listed(list(others))}: their effects cannot be told apart."
+        for factor, others in aliases.items()
+    ]
+
+
+def floor_note(effects: pd.DataFrame, correction: str) -> str:
+    """That a correction leaves a sign-flip test no way to be significant, if it is so."""
+    tested = effects[effects["p"].notna()]
+    seeds = int(tested["pairs"].max()) if len(tested) else 0
+    if not seeds or correction == "none":
+        return ""
+    least = 2.0 ** (1 - seeds)
+    needed = least * len(tested) if correction == "holm" else least
+    if needed <= SURE:
+        return ""
+    return (
+        f"With {_plural(seeds, 'seed')} no sign-flip p is below {_p(least)}; over {len(tested)} tests "
+        f"{'Holm makes that ' + _p(min(needed, 1)) if correction == 'holm' else 'no correction helps'}: "
+        "the intervals carry the evidence. More seeds or fewer outcomes (or correction fdr) give tests power."
+    )
+
+
+def _gathered(frame: pd.DataFrame, flag: np.ndarray) -> str:
+    """Where most of the flagged runs are, if they are at one level of a factor that is not most runs'."""
+    best, text = 0.6, ""
+    for name in columns_of(frame):
+        index, levels = codes(frame[name])
+        if len(levels) < 2:
+            continue
+        inside = np.bincount(index[flag], minlength=len(levels)) / flag.sum()
+        usual = np.bincount(index, minlength=len(levels)) / len(index)
+        k = int(np.argmax(inside - usual))
+        if inside[k] - usual[k] > 0.2 and inside[k] > best:
+            best = inside[k]
+            all_ = "all" if inside[k] == 1 else f"{round(inside[k] * flag.sum())} of them"
+            text = f" ({all_} at {_short(name)}={word(levels[k])})"
+    return text if flag.sum() > 1 else ""
+
+
+def _short(term: str) -> str:
+    return " × ".join(part.removesuffix(".name") for part in str(term).split(" × "))
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _plural(count: int, name: str) -> str:
+    return f"{count:,} {name}{'' if count == 1 else 's'}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
+
+
+def _p(value: float) -> str:
+    return f"{value:.2g}" if value >= 0.0001 else "0.0001 at most"

@@ -10,16 +10,14 @@ import pandas as pd
 TAUS = (0.0, 0.025, 0.1)
 #: Column → what dormancy by it is.
 SCORES = {
-    "grad_norm": "gradient-dormant by the norm of the incoming weights' gradient (Ji et al. 2024, 2402.14528)",
-    "grad_rms": "gradient-dormant by the root mean square of the gradient w.r.t. the pre-activation "
+    "grad_norm": "gradient-dormant: norm of the incoming weights' gradient (Ji et al. 2024, 2402.14528)",
+    "grad_rms": "gradient-dormant: root mean square of the gradient w.r.t. the pre-activation "
     "(after GraMa, 2505.24061, which takes the mean absolute gradient w.r.t. the output)",
     "mean_abs": "τ-dormant: mean absolute activation (Sokar et al. 2023, 2302.12902)",
 }
 
 
-def dormancy(
-    census: pd.DataFrame, *, score: str = "grad_norm", taus: Sequence[float] = TAUS
-) -> pd.DataFrame:
+def dormancy(census: pd.DataFrame, *, score: str = "grad_norm", taus: Sequence[float] = TAUS) -> pd.DataFrame:
     """The share of dormant units by site and τ: score / mean of the layer's units ≤ τ.
 
     Not a synonym of dead: a healthy layer has dormant units too. A census holds pre-activations, so that
@@ -41,7 +39,8 @@ def dormancy(
 
     Example:
         >>> c = pd.DataFrame({"site": "a", "unit": [0, 1, 2, 3], "grad_norm": [0.0, 0.02, 2.0, 1.98]})
-        >>> dormancy(c.assign(evidence="stream", step=9))[["tau", "units", "dormant", "share"]].values.tolist()
+        >>> found = dormancy(c.assign(evidence="stream", step=9))
+        >>> found[["tau", "units", "dormant", "share"]].values.tolist()
         [[0.0, 4.0, 1.0, 0.25], [0.025, 4.0, 2.0, 0.5], [0.1, 4.0, 2.0, 0.5]]
     """
     needed = ("evidence", "step", "site", "unit", score)

@@ -53,7 +53,7 @@ def lifetimes_of(grid: Grid, *, persistent: int = PERSISTENT) -> pd.DataFrame:
     if persistent < 1:
         raise ValueError(f"persistent: expected a number of censuses of at least 1, but got {persistent}")
     told, down, moves = grid.told, grid.down, grid.moves
-    seen = told.any(axis=0)  # of the others nothing is known: no row
+    seen = np.asarray(told.any(axis=0))  # of the others nothing is known: no row
     censuses, units = told.shape
     first = told.argmax(axis=0) if censuses else np.zeros(units, int)
     last = censuses - 1 - told[::-1].argmax(axis=0) if censuses else first
@@ -76,11 +76,11 @@ def lifetimes_of(grid: Grid, *, persistent: int = PERSISTENT) -> pd.DataFrame:
             "first": grid.step[first] if censuses else first,
         }
     )
-    return table if seen.all() else table[seen].reset_index(drop=True)
+    return table if seen.all() else table.loc[seen].reset_index(drop=True)
 
 
 def _first_step(event: np.ndarray, step: np.ndarray) -> Any:
     """Step of the first census with the event, NA without one: (T, U) → (U,)."""
-    never = ~event.any(axis=0)
+    never = np.asarray(~event.any(axis=0))
     at = step[event.argmax(axis=0)] if len(step) else np.zeros(len(never), np.int64)
     return pd.arrays.IntegerArray(np.where(never, 0, at).astype(np.int64), never)

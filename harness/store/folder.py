@@ -75,11 +75,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def top_level(text: str) -> list[str] | None:
-    """The groups of a YAML mapping, each of which can be read by itself; None if that is not sure.
+    r"""The groups of a YAML mapping, each of which can be read by itself; None if that is not sure.
 
     Example:
-        >>> top_level("optim:\\n  lr: 0.1\\nseed: 0\\n")
-        ['optim:\\n  lr: 0.1\\n', 'seed: 0\\n']
+        >>> top_level("optim:\n  lr: 0.1\nseed: 0\n")
+        ['optim:\n  lr: 0.1\n', 'seed: 0\n']
     """
     if any(mark in text for mark in "&*!\t"):  # anchors, aliases, tags
         return None

@@ -1,0 +1,148 @@
+"""All tables of one comparison, and what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from harness.compare.correction import adjust
+from harness.compare.design import held, settings
+from harness.compare.dose import critical, numeric_axis
+from harness.compare.effects import effects
+from harness.compare.frames import OUTCOMES, baseline_of, codes, columns_of, need, outcomes
+from harness.compare.lives import Lives, lives
+from harness.compare.logrank import logrank
+from harness.compare.ranking import ranking
+from harness.compare.survival import survival
+from harness.compare.words import alias_notes, floor_note, sentences
+
+if TYPE_CHECKING:
+    from harness.store.runs import Runs
+
+LEVELS = 24  # of a factor, for which effects and curves are made; more are a random search's
+RUNS = 512  # up to which censuses are read unasked
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Tables as the functions of `harness.compare` make them; None where there is nothing to say.
+
+    Attributes:
+        outcomes: one row per run.
+        effects: of the factor, or of all one after the other (column `factor`), corrected together.
+        ranking: without a factor, of the first outcome.
+        critical: of the factors that are numbers, per setting of the others.
+        survival: per factor (column `factor`) and setting of what is told apart: the last row of each curve.
+        logrank: likewise.
+        lives: that the last two were made from.
+        sentences: what it comes to.
+        notes: what has to be known to read it.
+        by: the factors that are told apart.
+    """
+
+    outcomes: pd.DataFrame
+    effects: pd.DataFrame | None
+    ranking: pd.DataFrame | None
+    critical: pd.DataFrame | None
+    survival: pd.DataFrame | None
+    logrank: pd.DataFrame | None
+    lives: Lives | None
+    sentences: list[str]
+    notes: list[str]
+    by: tuple[str, ...] = ()
+
+
+def compare_runs(
+    runs: Runs,
+    factor: str | None = None,
+    by: Sequence[str] = (),
+    measures: Sequence[str] = OUTCOMES,
+    *,
+    baseline: Any = None,
+    share: float = 0.5,
+    correction: str = "holm",
+    confidence: float = 0.95,
+    census: bool | None = None,
+) -> Comparison:
+    """Compare runs along a factor, or along all that vary.
+
+    Args:
+        runs: any.
+        factor: a column of `runs.table`; None: all factors, and their ranking.
+        by: factors that are told apart.
+        measures: outcomes; the first is what the ranking, the critical values and the sentences are about.
+        baseline: level of `factor` that the others are compared with.
+        share: that critical values are of.
+        correction: "holm", "fdr" or "none".
+        confidence: of intervals.
+        census: whether the censuses are read, for survival; None: of up to 512 runs.
+
+    Raises:
+        ValueError: nothing to compare, or an argument that makes no sense for these runs.
+    """
+    if not len(runs):
+        raise ValueError("runs: expected at least two runs, but there are none")
+    if baseline is not None and factor is None:
+        raise ValueError("baseline: is a level of one factor; give that factor too")
+    if not measures:
+        raise ValueError(f"outcome: expected one or more of {', '.join(OUTCOMES)}, diverged")
+    if not 0 < share < 1:
+        raise ValueError(f"share: expected a number in (0, 1), but got {share}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: expected a number in (0, 1), but got {confidence}")
+    asked = [*([factor] if factor else []), *by]
+    frame = outcomes(runs, asked)
+    need(frame, *asked)
+    chosen = [factor] if factor else [name for name in columns_of(frame) if name not in by]
+    if not chosen:
+        raise ValueError("factor: nothing but the seed varies in these runs, so there is nothing to compare")
+    many = [name for name in chosen if frame[name].nunique() > LEVELS]
+    few = [name for name in chosen if name not in many]
+    notes = alias_notes(frame.attrs.get("aliases", {}))
+    for name in many:
+        notes.append(f"{name} has {frame[name].nunique():,} values: no table of each against the first.")
+    levels = {name: codes(frame[name])[1] for name in few}
+    base = levels[factor][baseline_of(levels[factor], baseline, factor)] if factor in levels else None
+    tables = [effects(frame, name, by, measures, baseline=baseline, confidence=confidence) for name in few]
+    found = pd.concat(tables, ignore_index=True) if tables else None
+    if found is not None:
+        found["p_adjusted"] = adjust(found["p"].to_numpy(float), correction)
+        notes.append(floor_note(found, correction))
+    main = measures[0]
+    ranked = None
+    if factor is None and len(columns_of(frame)) > 1:
+        ranked = ranking(frame, main, correction=correction, confidence=confidence)
+    crossings = [
+        critical(frame, name, held(frame, name)[0], share, main, confidence=confidence)
+        for name in chosen
+        if numeric_axis(frame, name)
+    ]
+    kept = None
+    if census or (census is None and len(runs) <= RUNS):
+        kept = lives(runs, also=tuple(asked))
+        notes += [f"{name}: its censuses cannot be read ({why})." for name, why in kept.unread.items()]
+    elif census is None:
+        notes.append(f"Survival is left out: {len(runs):,} runs' censuses are read only if asked for.")
+    curves, tests = [], []
+    if kept is not None and len(kept.counts):
+        for name in few:
+            for setting, rows in settings(frame, by):
+                told = {"factor": name, **dict(zip(by, setting, strict=True))}
+                part = kept.of(rows)
+                if part.counts.empty or part.outcomes[name].nunique(dropna=False) < 2:
+                    continue
+                last = survival(part, name, confidence=confidence).groupby("setting", sort=False).tail(1)
+                curves.append(last.assign(**told))
+                tested = logrank(part, name, baseline=base if name == factor else None, correction=correction)
+                tests.append(tested.assign(**told))
+    if frame["seed"].nunique() == 1:
+        notes.append("All runs have the same seed: no interval and no test exists.")
+    crossed, curve, test = (
+        pd.concat(some, ignore_index=True) if some else None for some in (crossings, curves, tests)
+    )
+    spoken = sentences(frame, effects=found, ranking=ranked, critical=crossed, outcome=main, share=share)
+    notes = [note for note in notes if note]
+    return Comparison(frame, found, ranked, crossed, curve, test, kept, spoken, notes, tuple(by))

@@ -1,0 +1,230 @@
+"""The console's view of a comparison: sentences first, then the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from harness.compare.comparison import Comparison
+from harness.compare.frames import ALL_RUNS, missing, setting_words, word
+
+LOST = ("diverged", "failed", "unfinished")
+ROWS = 40  # of a table
+TOLD_APART = 8  # settings of what is told apart
+SURE = 0.05
+OUTCOME_WORDS = {"born_dead": "born dead"}
+
+
+def view(found: Comparison, share: float = 0.5) -> RenderableType:
+    """A comparison: sentences, tables, and how they were made.
+
+    Args:
+        found: of `harness.compare.comparison.compare_runs`.
+        share: that its critical values are of.
+    """
+    parts: list[RenderableType] = [*(Text(sentence) for sentence in found.sentences), Text("")]
+    if found.ranking is not None:
+        parts += [ranking_table(found.ranking), Text("")]
+    if found.effects is not None and len(found.effects):
+        for name, rows in found.effects.groupby("factor", sort=False):
+            parts += effects_tables(rows, str(name), found.by)
+    if found.survival is not None and found.logrank is not None:
+        for (name, *setting), rows in found.survival.groupby(["factor", *found.by], sort=False, dropna=False):
+            tests = _where(found.logrank, ["factor", *found.by], [name, *setting])
+            parts += [survival_table(rows, tests, str(name), setting_words(found.by, setting)), Text("")]
+    if found.critical is not None:
+        for name, rows in found.critical.groupby("axis", sort=False):
+            parts += [critical_table(rows, str(name), share), Text("")]
+    parts += [Text(f"Note: {note}") for note in found.notes]
+    parts.append(Text(METHOD, style="dim"))
+    return Group(*parts)
+
+
+METHOD = (
+    "Seeds are the unit of analysis. Differences: means of pairs that share seed and all other factors; "
+    "bold: the interval (bootstrap-t, 95 %) excludes 0; p: exact sign flips, adjusted over all tables. "
+    "Survival: Kaplan–Meier, log-rank permuted within seeds. "
+    "Runs that diverged, failed or are not finished are counted, never 0 %."
+)
+
+
+def ranking_table(rows: pd.DataFrame) -> RenderableType:
+    """Terms by their share of the variance."""
+    told = rows.attrs
+    title = f"What the {_outcome(told.get('outcome', 'dead'))} depends on"
+    seeds = "one seed" if told.get("seeds") == 1 else f"{told.get('seeds', 0):,} seeds"
+    used = f"{told['used']:,} of {told['runs']:,} runs, {seeds}" if "used" in told else ""
+    table = _table(title, used)
+    table.add_column("term", overflow="fold")
+    for name in ("levels", "share of variance", "interval", "p", "adjusted"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows.head(ROWS).to_dict("records"):
+        strong = row["p_adjusted"] < SURE
+        table.add_row(
+            escape(row["term"]),
+            f"{row['levels']:,}",
+            _bold(_percent(row["share"]), strong),
+            _span(row["low"], row["high"], _percent),
+            _p(row["p"]),
+            _p(row["p_adjusted"]),
+        )
+    for name in ("seed", "rest"):
+        if told.get(name) is not None and not np.isnan(told[name]) and rows["share"].notna().any():
+            table.add_row(f"[dim]{name}[/]", "", f"[dim]{_percent(told[name])}[/]", "", "", "")
+    return table
+
+
+def effects_tables(rows: pd.DataFrame, factor: str, by: Sequence[str] = ()) -> Iterator[RenderableType]:
+    """Each level against the baseline: a table per setting of what is told apart."""
+    groups = rows.groupby(list(by), sort=False, dropna=False) if by else [((), rows)]
+    for k, (setting, part) in enumerate(groups):
+        if k == TOLD_APART:
+            yield Text(f"… and further settings of {', '.join(by)}: --json or --csv has all.\n", style="dim")
+            return
+        yield effects_table(part, factor, setting_words(by, setting) if by else "")
+        yield Text("")
+
+
+def effects_table(rows: pd.DataFrame, factor: str, within: str = "") -> RenderableType:
+    """Each level against the baseline."""
+    base = word(rows["baseline"].iloc[0])
+    title = f"{factor}: effects against {base}" + (f", with {within}" if within else "")
+    table = _table(title, "differences in percentage points")
+    lost = [name for name in LOST if rows[name].any() or rows[f"baseline_{name}"].any()]
+    for name in ("level", "outcome"):
+        table.add_column(name, overflow="fold")
+    for name in ("runs", *lost, "pairs", "mean", f"at {base}", "difference", "interval", "p", "adjusted"):
+        table.add_column(escape(name), justify="right", no_wrap=True)
+    if lost:
+        counts = [f"[dim]{rows[f'baseline_{name}'].iloc[0]:,}[/]" for name in ("runs", *lost)]
+        table.add_row(f"[dim]{escape(base)}[/]", "[dim]baseline[/]", *counts, *[""] * 7)
+    marks: dict[str, str] = {}
+    for row in rows.head(ROWS).to_dict("records"):
+        mark = f" {marks.setdefault(row['note'], chr(ord('a') + len(marks) % 26))}" if row["note"] else ""
+        clear = row["low"] > 0 or row["high"] < 0
+        table.add_row(
+            escape(word(row["level"])),
+            OUTCOME_WORDS.get(row["outcome"], row["outcome"]),
+            *(f"{row[name]:,}" for name in ("runs", *lost)),
+            f"{row['pairs']:,}{mark}",
+            _percent(row["mean"]),
+            _percent(row["baseline_mean"]),
+            _bold(_points(row["difference"]), clear),
+            _span(row["low"], row["high"], _points),
+            _p(row["p"]),
+            _p(row["p_adjusted"]),
+        )
+    notes = [Text(f"{mark}: {note}", style="dim") for note, mark in marks.items()]
+    return Group(table, *notes, *_more(rows))
+
+
+def survival_table(rows: pd.DataFrame, tests: pd.DataFrame, factor: str, within: str = "") -> RenderableType:
+    """Where each survival curve ends, and its log-rank test."""
+    title = f"{factor}: survival of units" + (f", with {within}" if within and within != ALL_RUNS else "")
+    overall = tests[tests["a"] == "all"]
+    under = "share of the units alive at first that had not died by the last step"
+    if len(overall) and not np.isnan(overall["p"].iloc[0]):
+        under += f"; log-rank over all: p = {_p(overall['p'].iloc[0])}"
+    table = _table(title, under)
+    lost = [name for name in LOST if rows[name].any()]
+    table.add_column("setting", overflow="fold")
+    for name in ("units", "born dead", *lost, "last step", "not died", "interval", "log-rank p", "adjusted"):
+        table.add_column(name, justify="right", no_wrap=True)
+    tested = {row["a"]: row for row in tests.to_dict("records")}
+    for row in rows.head(ROWS).to_dict("records"):
+        test = tested.get(row["setting"], {"p": np.nan, "p_adjusted": np.nan})
+        table.add_row(
+            escape(row["setting"]),
+            f"{row['units']:,}",
+            _percent(row["born_dead"] / row["units"]) if row["units"] else "-",
+            *(f"{row[name]:,}" for name in lost),
+            f"{row['step']:,}",
+            _percent(row["survival"]),
+            _span(row["low"], row["high"], _percent),
+            _p(test["p"]),
+            _p(test["p_adjusted"]),
+        )
+    return Group(table, *_more(rows))
+
+
+def critical_table(rows: pd.DataFrame, axis: str, share: float) -> RenderableType:
+    """Critical values, and where there is none."""
+    outcome = f"{100 * share:g} %"
+    table = _table(f"{axis} at which the mean crosses {outcome}", "interval: of the values that were run")
+    table.add_column("setting", overflow="fold")
+    for name in ("critical", "seen between", "interval", "runs", "diverged"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("note", overflow="fold")
+    for row in rows.head(ROWS).to_dict("records"):
+        none = np.isnan(row["critical"])
+        table.add_row(
+            escape(row["setting"]),
+            "-" if none else f"{row['critical']:.3g}",
+            "-" if none else f"{word(row['below'])} … {word(row['above'])}",
+            _span(row["low"], row["high"], _end),
+            f"{row['runs']:,}",
+            f"{row['diverged']:,}",
+            escape(row["note"]),
+        )
+    return Group(table, *_more(rows))
+
+
+def _table(title: str, under: str = "") -> Table:
+    text = f"{escape(title)}\n[not bold dim]{escape(under)}[/]" if under else escape(title)
+    return Table(
+        title=text,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
+    )
+
+
+def _where(table: pd.DataFrame, names: Sequence[str], wanted: Sequence[Any]) -> pd.DataFrame:
+    """The rows with these values."""
+    for name, value in zip(names, wanted, strict=True):
+        same = table[name].isna() if missing(value) else table[name] == value
+        table = table[same]
+    return table
+
+
+def _more(rows: pd.DataFrame) -> Iterator[Text]:
+    if len(rows) > ROWS:
+        yield Text(f"… and {len(rows) - ROWS:,} more rows: --json or --csv has all of them.", style="dim")
+
+
+def _outcome(name: str) -> str:
+    return {"dead": "dead share", "born_dead": "share born dead"}.get(name, name)
+
+
+def _bold(text: str, strong: bool) -> str:
+    return f"[bold]{text}[/]" if strong else text
+
+
+def _percent(share: float) -> str:
+    return "-" if np.isnan(share) else f"{100 * share:.1f} %"
+
+
+def _points(difference: float) -> str:
+    return "-" if np.isnan(difference) else f"{100 * difference:+.1f}"
+
+
+def _end(value: float) -> str:
+    return {np.inf: "beyond", -np.inf: "before"}.get(value, word(float(f"{value:.4g}")))
+
+
+def _span(low: float, high: float, form: Any) -> str:
+    return "-" if np.isnan(low) or np.isnan(high) else f"{form(low)} … {form(high)}"
+
+
+def _p(p: float) -> str:
+    return "-" if np.isnan(p) else f"{p:.4f}" if p < 0.001 else f"{p:.3f}"
