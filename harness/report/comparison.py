@@ -2,59 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import pandas as pd
 
-from harness import compare
-from harness.compare.dose import numeric_axis
-from harness.compare.frames import codes, columns_of, word
-from harness.compare.words import alias_notes
+from harness.compare.comparison import RUNS, Comparison, compare_runs
+from harness.compare.frames import codes, columns_of, outcomes, word
+from harness.compare.lives import lives
+from harness.compare.words import sentences
 from harness.report.plots.settings import key
 from harness.store.runs import Runs
 
 LEVELS = 8  # levels of a factor up to which each has a line of its own
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A sweep, compared by all that varies in it.
-
-    Attributes:
-        frame: outcomes, one row per run.
-        ranked: factors, the one with the largest part in the dead share first.
-        ranking: their table; None without factors, or without a dead share.
-        effects: of every factor; None likewise.
-        sentences: what a colleague would say.
-        notes: what must be known beside.
-    """
-
-    frame: pd.DataFrame
-    ranked: list[str]
-    ranking: pd.DataFrame | None = None
-    effects: pd.DataFrame | None = None
-    sentences: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
 def compared(runs: Runs) -> Comparison:
-    """Compare the runs of a sweep by all that varies among them."""
-    frame = compare.outcomes(runs)
-    ranked = [name for name in columns_of(frame) if len(codes(frame[name])[1]) > 1]
-    if not ranked or frame["dead"].isna().all():
-        return Comparison(frame, ranked, sentences=compare.sentences(frame))
-    ranking = compare.ranking(frame)
-    alone = [str(term) for term in ranking["term"] if term in ranked]
-    ranked = [*alone, *(name for name in ranked if name not in alone)]
-    effects = pd.concat([compare.effects(frame, name) for name in ranked], ignore_index=True)
-    criticals = [
-        compare.critical(frame, name, strongest_other(frame, ranked, name)).assign(axis=name)
-        for name in ranked
-        if numeric_axis(frame, name)
-    ]
-    critical = pd.concat(criticals, ignore_index=True) if criticals else None
-    told = compare.sentences(frame, effects=effects, ranking=ranking, critical=critical)
-    return Comparison(frame, ranked, ranking, effects, told, alias_notes(compare.aliases(runs.table)))
+    """Compare the runs of a sweep by all that varies among them, be it nothing but the seed."""
+    frame = outcomes(runs)
+    if varying(frame):
+        return compare_runs(runs)
+    kept = lives(runs) if len(runs) <= RUNS else None
+    return Comparison(frame, None, None, None, None, None, kept, sentences(frame), [])
+
+
+def varying(frame: pd.DataFrame) -> list[str]:
+    """The factors that have more than one level."""
+    return [name for name in columns_of(frame) if len(codes(frame[name])[1]) > 1]
+
+
+def ranked_factors(found: Comparison) -> list[str]:
+    """The factors, the one with the largest part in the dead share first."""
+    swept = varying(found.outcomes)
+    if found.ranking is None:
+        return swept
+    alone = [str(term) for term in found.ranking["term"] if term in swept]
+    return [*alone, *(name for name in swept if name not in alone)]
 
 
 def strongest_other(frame: pd.DataFrame, ranked: list[str], axis: str) -> tuple[str, ...]:

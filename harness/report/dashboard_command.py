@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from harness.compare.frames import factors
 from harness.report.tensorboard import rebuild, rebuild_all, write_root
-from harness.store.runs import Run, Runs
+from harness.store.runs import Run, Runs, open_runs
 
 
 def rebuild_dashboard(runs: Runs, folder: Path, *, maps: bool = True) -> Iterator[tuple[Run, str]]:
@@ -41,11 +42,10 @@ def rebuild_roots(runs: Runs, folder: Path | None = None) -> None:
 
 def finish_sweep(output: Path) -> None:
     """At the end of a sweep: the views of its root, and of the runs that failed before they had any."""
-    from harness.store.runs import open_runs
-
     runs = Runs([run for run in open_runs(output) if run.path.parent.resolve() == output.resolve()])
-    for run in runs:
-        if run.status.get("state") == "failed":
-            rebuild(run, maps=False)
-    if len(runs):
-        rebuild_roots(runs)
+    with suppress(OSError):  # a full disk: the results are kept, and views can be made anew at any time
+        for run in runs:
+            if run.status.get("state") == "failed":
+                rebuild(run, maps=False)
+        if len(runs):
+            rebuild_roots(runs)

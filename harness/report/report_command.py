@@ -89,13 +89,14 @@ def write_report(
         page = run_report(runs[0], thresholds=thresholds, healthy=healthy, diagnose=diagnose)
         yield page.write(target)
         return
-    from harness.report.comparison import by_setting, compared
+    from harness.report.comparison import by_setting, compared, ranked_factors
     from harness.report.html.sweep import sweep_report
 
     found = compared(runs)
     yield from (Text(text) for text in found.sentences)
-    if len(runs) > FEW and found.ranked:
-        yield settings_table(by_setting(found.frame, found.ranked), len(found.ranked))
+    factors = ranked_factors(found)
+    if len(runs) > FEW and factors:
+        yield settings_table(by_setting(found.outcomes, factors), len(factors))
     title = f"{len(runs):,} runs in {folder.resolve().name}"
     page = sweep_report(
         runs,

@@ -235,8 +235,9 @@ def _board(spec: RunSpec, path: Path) -> Any:
     """TensorBoard's view; it begins anew, and the journal of a continued run tells it what came before."""
     if not spec.record.tensorboard:
         return None
-    from harness.report.tensorboard import RunBoard
+    from harness.report.tensorboard import RunBoard, write_layout
 
+    write_layout(path.parent)
     return RunBoard(path)
 
 

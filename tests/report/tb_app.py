@@ -26,7 +26,7 @@ class App:
     def __init__(self, folder: Path) -> None:
         board = TensorBoard()
         fixed = ["--reload_interval", "0", "--reload_task", "blocking", "--load_fast", "false"]
-        every = "scalars=0,images=100,histograms=0,tensors=0"
+        every = "scalars=9999,images=99,histograms=99,tensors=99"
         board.configure(argv=["tensorboard", "--logdir", str(folder), "--samples_per_plugin", every, *fixed])
         ingester = LocalDataIngester(board.flags)
         ingester.start()

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness import compare
+from harness.compare.comparison import Comparison
 from harness.detector.states import Thresholds
 from harness.report import plots
-from harness.report.comparison import Comparison, compared
+from harness.report.comparison import compared, ranked_factors
 from harness.report.html.method import definitions
 from harness.report.html.page import Block, Page, Section, Tiles, Words
 from harness.report.html.parts import Diagnose, causes, drawn
@@ -42,21 +42,19 @@ def sweep_report(
         comparison: of these runs, if it was made before.
     """
     found = comparison or compared(runs)
-    frame, ranked = found.frame, found.ranked
+    frame, ranked = found.outcomes, ranked_factors(found)
     chosen, by_name = telling(frame), {run.name: run for run in runs}
-    kept = compare.lives(runs)
-    unread = [f"{run}: its censuses cannot be read ({why})." for run, why in kept.unread.items()]
     varied = _listed([key(name) for name in ranked]) or "nothing but their seeds"
     verdict = [*(Words(text, "lead") for text in found.sentences), _tiles(frame)]
     return Page(
         title,
         f"{len(runs):,} runs, compared by {varied}",
         [
-            Section("Verdict", [*verdict, *(Words(text, "note") for text in unread)]),
-            *factors(found),
+            Section("Verdict", [*verdict, *(Words(text, "note") for text in found.notes)]),
+            *factors(found, ranked),
             Section("Phase diagrams", phases(frame, ranked)),
             Section("Along a setting", doses(frame, ranked)),
-            Section("When units die", survival(kept, ranked)),
+            Section("When units die", survival(found.lives, ranked)),
             Section("Every unit of the most telling runs", _maps(chosen, by_name)),
             _causes(chosen, by_name, diagnose),
             Section("Best and worst runs", ends(frame, ranked, by_name, home)),

@@ -10,10 +10,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness import compare
+from harness.compare.comparison import Comparison
 from harness.compare.dose import numeric_axis
 from harness.compare.frames import codes, word
 from harness.report import plots
-from harness.report.comparison import LEVELS, Comparison, strongest_other
+from harness.report.comparison import LEVELS, strongest_other
 from harness.report.html.page import Block, Section, Words
 from harness.report.html.parts import beside, drawn, frame_table, or_dash
 from harness.report.plots.settings import key
@@ -22,16 +23,22 @@ PLANES = 4  # phase diagrams at most
 OUTCOMES = ("dead", "born_dead", "died", "revived", "accuracy")
 
 
-def factors(found: Comparison) -> list[Section]:
+def factors(found: Comparison, ranked: list[str]) -> list[Section]:
     """What matters, and what each factor changes."""
-    ranking, effects = found.ranking, found.effects
-    if ranking is None or effects is None:
-        why = "No run has a dead share" if found.ranked else "Nothing but the seed varies"
-        return [Section("What matters", [Words(f"{why}: there is nothing to compare.")])]
-    told = effects[effects["outcome"].isin(OUTCOMES)]
-    alone = found.frame["seed"].nunique() < 2
-    notes = [*found.notes, *(["With a single seed there is neither interval nor test."] if alone else [])]
-    shown = [name for name in found.ranked if len(codes(found.frame[name])[1]) <= 2 * LEVELS][:4]
+    if not ranked:
+        return [Section("What matters", [Words("Nothing but the seed varies: there is nothing to compare.")])]
+    ranking = found.ranking
+    matters = [] if ranking is None else drawn(lambda: plots.ranking(ranking))
+    return [Section("What matters", matters), Section("What each factor changes", _changes(found, ranked))]
+
+
+def _changes(found: Comparison, ranked: list[str]) -> list[Block]:
+    """A forest plot for each of the strongest factors, and all effects in numbers."""
+    if found.effects is None:
+        return [Words("No factor has few enough values to compare each with a baseline.", "note")]
+    told = found.effects[found.effects["outcome"].isin(OUTCOMES)]
+    shown = [name for name in ranked if name in set(told["factor"])]
+    shown = [name for name in shown if len(codes(found.outcomes[name])[1]) <= 2 * LEVELS][:4]
 
     def forest(name: str) -> Callable[[], Figure]:
         part = told[told["factor"] == name]
@@ -45,10 +52,7 @@ def factors(found: Comparison) -> list[Section]:
     formats: dict[str, Callable[[Any], str]] = dict.fromkeys(("difference", "low", "high"), _points)
     formats |= {"mean": or_dash, "baseline_mean": or_dash, "p": _p, "p_adjusted": _p}
     table = frame_table(numbers[columns], formats=formats, fold=f"All {len(numbers)} effects, in numbers")
-    return [
-        Section("What matters", [*drawn(lambda: plots.ranking(ranking)), *(Words(n, "note") for n in notes)]),
-        Section("What each factor changes", [*drawn(*(forest(name) for name in shown)), table]),
-    ]
+    return [*drawn(*(forest(name) for name in shown)), table]
 
 
 def phases(frame: pd.DataFrame, ranked: list[str]) -> list[Block]:
@@ -82,8 +86,10 @@ def doses(frame: pd.DataFrame, ranked: list[str]) -> list[Block]:
     return blocks
 
 
-def survival(kept: compare.Lives, ranked: list[str]) -> list[Block]:
+def survival(kept: compare.Lives | None, ranked: list[str]) -> list[Block]:
     """Survival and dead share over the steps by each of the two strongest factors, with the log-rank test."""
+    if kept is None:
+        return [Words("Left out: censuses of so many runs are not read here.", "note")]
     if kept.counts.empty:
         return [Words("No run has a census.", "note")]
     blocks: list[Block] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -30,23 +31,25 @@ def rebuild(
         maps: whether to draw the heat map, which takes longest.
         status: what `status.json` will say, where it does not tell yet.
         causes: why the units died, in words.
+
+    Raises:
+        OSError, ValueError: a table is damaged; what stands in the others is shown.
     """
     told = {**run.status, **(status or {})}
-    board = RunBoard(run.path)
-    rows, history = run.steps, run.census
     last = int(told.get("steps") or 0)
-    board.session(run.name, run.config, told, last)
-    if len(rows):
-        board.steps(rows)
-    step = history["step"].to_numpy()
-    for at in np.unique(step):
-        board.census(history[step == at])
-    if len(history) and maps:
-        board.maps(history)
-    for tag, words in (("verdict", told.get("verdict")), ("causes", causes)):
-        if words:
-            board.text(tag, str(words), last)
-    board.close()
+    with closing(RunBoard(run.path)) as board:
+        board.session(run.name, run.config, told, last)
+        for tag, words in (("verdict", told.get("verdict")), ("causes", causes)):
+            if words:
+                board.text(tag, str(words), last)
+        rows, history = run.steps, run.census
+        if len(rows):
+            board.steps(rows)
+        step = history["step"].to_numpy()
+        for at in np.unique(step):
+            board.census(history[step == at])
+        if len(history) and maps:
+            board.maps(history)
 
 
 def rebuild_all(runs: Runs, *, maps: bool = True, workers: int | None = None) -> Iterator[tuple[Run, str]]:
