@@ -142,3 +142,28 @@ def survival() -> pd.DataFrame:
         for k, step in enumerate(steps)
     ]
     return pd.DataFrame(rows)
+
+
+def over_time() -> pd.DataFrame:
+    """Of two settings, the dead share at three steps."""
+    rows = [
+        {"setting": setting, "step": step, "dead": dead, "low": dead - 0.01, "high": dead + 0.02, "runs": 8}
+        for setting, level in (("optim.lr=0.1", 0.1), ("optim.lr=1", 0.5))
+        for step, dead in ((0, 0.02), (10, level), (20, level))
+    ]
+    return pd.DataFrame(rows)
+
+
+def overlaps() -> pd.DataFrame:
+    """Two sites at two steps against the last; one has no dead unit at first."""
+    return pd.DataFrame(
+        {
+            "step": [0, 0, 10, 10],
+            "site": ["a", "b", "a", "b"],
+            "other": 20,
+            "units": 4,
+            "dead": [1, 0, 2, 1],
+            "overlap": [1.0, np.nan, 0.5, 1.0],
+            "chance": [0.5, np.nan, 0.5, 0.25],
+        }
+    )

@@ -29,6 +29,8 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "phase": lambda: plots.phase(frames.phase()),
     "dose_response": lambda: plots.dose_response(frames.dose(), frames.critical()),
     "survival": lambda: plots.survival(frames.survival()),
+    "dead_over_time": lambda: plots.dead_over_time(frames.over_time()),
+    "overlap": lambda: plots.overlap(frames.overlaps()),
     "activation": lambda: plots.activation("relu"),
     "activations": lambda: plots.activations(["relu", "silu", "crelu"]),
 }

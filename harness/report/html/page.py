@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 from harness.report.html.pictures import Picture
 from harness.store.files import write_text
@@ -123,7 +125,12 @@ class Page:
             True
         """
         sections = [section for section in self.sections if section.blocks]
-        return _template().render(page=self, sections=sections, kind=_kind, is_link=_is_link)
+        numbers = count(1)
+
+        def shown(figure: Picture) -> Markup:
+            return figure.named(f"f{next(numbers)}")
+
+        return _template().render(page=self, sections=sections, kind=_kind, is_link=_is_link, shown=shown)
 
     def write(self, path: Path) -> Path:
         """Write the page, whole or not at all."""

@@ -7,7 +7,6 @@ from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
-from zlib import crc32
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -25,6 +24,7 @@ VARIABLES = {
 }
 FONT = "'DejaVu Sans', Verdana, 'Bitstream Vera Sans', sans-serif"  # of nearly the same widths
 HEAVY = 120_000  # bytes of SVG from which on PNGs are tried
+NAME = "f@"  # of the figure among those of a page, within the names of its parts
 SHARP = 160  # dots per inch of pixels
 
 
@@ -41,6 +41,10 @@ class Picture:
     markup: Markup
     caption: str
     width: int
+
+    def named(self, name: str) -> Markup:
+        """The markup, with this name in the names of its parts: ids are unique in a page."""
+        return Markup(self.markup.replace(NAME, name))
 
 
 def picture(draw: Callable[[], Figure]) -> Picture:
@@ -81,9 +85,8 @@ def _inline(svg: str, caption: str) -> str:
     """The `<svg>` element alone, with names of its own and the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    mine = f"f{crc32(svg.encode()):08x}-"  # no two figures of a page share a name
-    svg = re.sub(r'\bid="', f'id="{mine}', svg)
-    svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{mine}", svg)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{NAME}-", svg)
     svg = svg.replace("'DejaVu Sans'", FONT)
     for colour, variable in VARIABLES.items():
         svg = re.sub(rf"(?<=[: ]){colour}(?=[;\"])", variable, svg, flags=re.IGNORECASE)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Hashable
 from typing import Any
 
 import pandas as pd
 
 from harness.compare.frames import word
 from harness.config.stored import flatten
+from harness.detector.overlap import overlap
 from harness.detector.states import Thresholds, classify
+from harness.detector.two_state import two_state
 from harness.detector.verdict import HEALTHY, site_table, verdict
 from harness.report import plots
 from harness.report.html.method import definitions
@@ -70,7 +73,14 @@ def unit_sections(history: pd.DataFrame, table: pd.DataFrame) -> list[Section]:
         Section("Layer by layer", [*drawn(lambda: plots.state_bars(history)), site_rows(table)]),
         Section(
             "Over time",
-            drawn(lambda: plots.dead_share(history), lambda: plots.lifelines(history)),
+            [
+                *drawn(
+                    lambda: plots.dead_share(history),
+                    lambda: plots.lifelines(history),
+                    lambda: plots.overlap(overlap(history, against="last")),
+                ),
+                *_rates(history),
+            ],
         ),
         Section("Every unit at every census", drawn(lambda: plots.rate_map(history))),
         Section(
@@ -78,6 +88,33 @@ def unit_sections(history: pd.DataFrame, table: pd.DataFrame) -> list[Section]:
             drawn(lambda: plots.rate_histogram(history), lambda: plots.gradients(history)),
         ),
     ]
+
+
+def _rates(history: pd.DataFrame) -> list[Block]:
+    """Deaths and revivals per 1,000 steps of every layer, if there were any."""
+    table = two_state(history)
+    if not (table["deaths"] + table["revivals"]).any():
+        return []
+    rows = [
+        [
+            str(row["site"]),
+            f"{row['deaths']:,}",
+            _rate(row, "death"),
+            f"{row['revivals']:,}",
+            _rate(row, "revival"),
+        ]
+        for row in table.to_dict("records")
+    ]
+    head = ["site", "deaths", "per 1,000 steps alive", "revivals", "per 1,000 steps dead"]
+    note = "Rates with exact 95 % intervals for independent changes; what happens between two censuses is not seen."
+    return [Table(head, rows), Words(note, "note")]
+
+
+def _rate(row: dict[Hashable, Any], what: str) -> str:
+    if pd.isna(row[f"{what}_rate"]):
+        return "–"
+    rate, low, high = (f"{row[f'{what}_{part}']:.3g}" for part in ("rate", "low", "high"))
+    return f"{rate} ({low} to {high})"
 
 
 def _settings(config: dict[str, Any]) -> Section:
