@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness.detector.diagnosis import Diagnosis
+    from harness.detector.evidence import PLAYERS
     from harness.detector.lifetimes import lifetimes
     from harness.detector.states import Thresholds, classify
     from harness.hooks.recorder import Recorder
@@ -20,6 +22,8 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "DeadUnitsError": "harness.hooks.scan",
+    "Diagnosis": "harness.detector.diagnosis",
+    "PLAYERS": "harness.detector.evidence",
     "Recorder": "harness.hooks.recorder",
     "Report": "harness.hooks.scan",
     "Site": "harness.hooks.sites",
@@ -31,7 +35,9 @@ _WHERE = {
 }
 
 __all__ = [
+    "PLAYERS",
     "DeadUnitsError",
+    "Diagnosis",
     "Recorder",
     "Report",
     "Site",

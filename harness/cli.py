@@ -180,7 +180,7 @@ def _task(config: DictConfig) -> str:
     if place is not None:
         return ", ".join(outcome.state for outcome in run_written(place))
     try:
-        return run_job(checked(config), maps=False).state
+        return run_job(checked(config), alone=False).state
     except ConfigError as error:
         print(f"harness: {error}", file=sys.stderr)
         return "refused"

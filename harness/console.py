@@ -73,6 +73,8 @@ def show(spec: RunSpec, outcome: Outcome) -> None:
             diverged_at=run.status.get("diverged_at"),
         )
     )
+    if run.status.get("diagnosis"):
+        console.print(f"\nWhy: {run.status['diagnosis']}", markup=False)
     if outcome.stored:
         console.print(
             "This run was finished before: its stored result is shown (force=true trains it again)."

@@ -11,6 +11,7 @@ from harness.config.compose import (
     launcher,
     plan,
     register_schema,
+    restore,
 )
 from harness.config.errors import ConfigError, did_you_mean
 from harness.config.identity import run_folder, run_id
@@ -32,6 +33,7 @@ __all__ = [
     "launcher",
     "plan",
     "register_schema",
+    "restore",
     "run_folder",
     "run_id",
     "to_mapping",

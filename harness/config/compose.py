@@ -27,6 +27,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, Vali
 from harness.config.errors import ConfigError, did_you_mean
 from harness.config.ranges import check_ranges, check_together, check_value
 from harness.config.schema import SCHEMAS, RunSpec
+from harness.config.stored import flatten
 from harness.config.words import expectation
 
 OURS = "harness.sweeps.sweep.run_sweep"  # what stands for a launcher class when it is ours
@@ -344,3 +345,39 @@ def _single_choices(overrides: Sequence[str]) -> tuple[str, ...]:
         for text, override in zip(overrides, _parse(overrides), strict=True)
         if not override.is_sweep_override() and (_is_group(text) or _hydras(override))
     )
+
+
+def restore(mapping: dict[str, Any]) -> RunSpec:
+    """The specification that `to_mapping` made plain values of, checked anew.
+
+    Args:
+        mapping: a run's stored configuration.
+
+    Raises:
+        ConfigError: it is not one, or of a version with other keys.
+
+    Example:
+        >>> from harness.config import to_mapping
+        >>> restore(to_mapping(compose(["optim=adam", "seed=3"]))).seed
+        3
+    """
+    choices = [f"{group}={values['name']}" for group, values in mapping.items() if _named(values)]
+    values = {key: value for key, value in flatten(mapping).items() if not key.endswith(".name")}
+    return compose([*choices, *(f"{key}={_word(value)}" for key, value in values.items())])
+
+
+def _named(values: Any) -> bool:
+    return isinstance(values, dict) and "name" in values
+
+
+def _word(value: Any) -> str:
+    """A plain value as Hydra's grammar has it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(_word(inner) for inner in value)}]"
+    if isinstance(value, str):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return repr(value)

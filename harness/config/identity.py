@@ -19,6 +19,7 @@ WITHOUT_EFFECT = (
     "force",
     "data.root",
     "data.path",
+    "record.evidence",
     "record.tensorboard",
     "train.checkpoint_seconds",
 )

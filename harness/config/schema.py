@@ -287,6 +287,7 @@ class Record:
     gradients: bool = MISSING
     gate_eps: float = limits(at_least=0, below=0.1)
     tensorboard: bool = MISSING
+    evidence: bool = MISSING  # what causes are told from; kept by runs on their own, not by those of a sweep
 
 
 @dataclass

@@ -12,8 +12,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from harness.detector.diagnosis import Diagnosis, diagnose
+from harness.detector.evidence import Evidence
 from harness.detector.states import Thresholds
 from harness.hooks.batches import Batch, as_batches, call, device_of, evaluation
+from harness.hooks.evidence import Witness
 from harness.hooks.explain import explain
 from harness.hooks.gradients import IncomingGradients
 from harness.hooks.ranks import is_distributed
@@ -43,10 +46,12 @@ class Recorder:
         axis: site name → unit axis, where the automatic choice is wrong.
         across_ranks: whether the processes of a distributed training take one census together; by default
             where the model is wrapped by DistributedDataParallel or sharded (FSDP2).
+        evidence: whether what `diagnose()` needs is kept too (the optimizer has to be given): a dozen
+            scalars of every step, the first and the latest parameters, 512 of the first and latest inputs.
 
     Raises:
         TypeError: `model` is no module, `optimizer` no optimizer.
-        ValueError: an argument out of range.
+        ValueError: an argument out of range, or evidence without an optimizer.
 
     Example:
         >>> import torch, harness
@@ -78,6 +83,7 @@ class Recorder:
         per_call: bool = False,
         axis: Mapping[str, int] | None = None,
         across_ranks: bool | None = None,
+        evidence: bool = False,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, but got {type(model).__name__}")
@@ -109,6 +115,9 @@ class Recorder:
         self._warned: set[str] = set()
         self._gradients = gradients
         self._across_ranks = across_ranks
+        if evidence and not self._optimizers:
+            raise ValueError("evidence: the causes need the learning rates and updates; give optimizer= too")
+        self._witness = Witness(model, self._optimizers, self._taps) if evidence else None
 
     # --- life ---------------------------------------------------------------------------------------
 
@@ -146,6 +155,8 @@ class Recorder:
         if self._gradients:
             self._incoming.attach()
             self._incoming.closing = due(self._steps + 1, self._every)
+        if self._witness is not None:
+            self._witness.attach()
         if self._probe is not None and self._steps == 0 and not self._history:
             self._store([self._probe_census()])
 
@@ -155,17 +166,25 @@ class Recorder:
         self._taps.detach()
         self._probe_taps.detach()
         self._incoming.detach()
+        if self._witness is not None:
+            self._witness.detach()
 
     # --- the loop -----------------------------------------------------------------------------------
 
-    def step(self) -> None:
+    def step(self, loss: torch.Tensor | float | None = None) -> None:
         """Call once after each optimizer step: counts the step and takes the census when one is due.
+
+        Args:
+            loss: of this step, for the evidence: without it, wrong labels cannot be told. It is not kept
+                alive, and read only when a census is taken.
 
         Raises:
             RuntimeError: not attached.
         """
         self._need_attached("step()")
         self._steps += 1
+        if self._witness is not None:
+            self._witness.step(loss)
         self._incoming.called()
         if due(self._steps, self._every):
             self._close()
@@ -206,6 +225,8 @@ class Recorder:
         together = is_distributed(self._model) if self._across_ranks is None else self._across_ranks
         columns = self._stream.close(self._steps, unseen, norms, known, across_ranks=together)
         self._incoming.clear()
+        if self._witness is not None:
+            self._witness.census()
         parts = [columns]
         if self._probe is not None:
             parts.append(self._probe_census())
@@ -260,6 +281,32 @@ class Recorder:
         layer = None if producer is None else dict(self._model.named_modules()).get(producer)
         return explain(rows, layer, unit)
 
+    def evidence(self) -> Evidence:
+        """The tables from which the causes are told; a few passes through the model over what was kept.
+
+        Raises:
+            RuntimeError: the recorder was not told to keep evidence.
+        """
+        if self._witness is None:
+            raise RuntimeError("there is no evidence: expected Recorder(..., optimizer=…, evidence=True)")
+        last = self.latest
+        asked: set[str] = set()
+        if last is not None:
+            broken = last["state"].eq("non_finite").any()
+            asked = set(last["site"] if broken else last.loc[last["state"].eq("dead"), "site"])
+        return self._witness.evidence([site for site in self.sites if site.size >= 0], asked)
+
+    def diagnose(self) -> Diagnosis:
+        """Why units are dead: label, units, events, and the sentences (`print` it).
+
+        Raises:
+            RuntimeError: the recorder was not told to keep evidence, or there is no census yet.
+        """
+        evidence, history = self.evidence(), self.history()
+        if history.empty:
+            raise RuntimeError("diagnose() needs a census: call census() or step() first")
+        return diagnose(history, evidence, self._thresholds)
+
     def drain(self) -> pd.DataFrame:
         """The censuses since the last call; they leave the history, to be kept elsewhere."""
         drained, self._history = self.history(), []
@@ -267,7 +314,12 @@ class Recorder:
 
     def state_dict(self) -> dict[str, Any]:
         """Steps and running windows (tensors and plain values): enough to continue them elsewhere."""
-        return {"steps": self._steps, "stream": self._stream.state_dict(), "probe": self._probed.state_dict()}
+        state = {
+            "steps": self._steps,
+            "stream": self._stream.state_dict(),
+            "probe": self._probed.state_dict(),
+        }
+        return state if self._witness is None else state | {"evidence": self._witness.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue the windows of `state_dict`; the history itself is not part of it.
@@ -280,6 +332,8 @@ class Recorder:
         self._steps = int(state["steps"])
         self._stream.load_state_dict(state["stream"])
         self._probed.load_state_dict(state["probe"])
+        if self._witness is not None and "evidence" in state:
+            self._witness.load_state_dict(state["evidence"])
 
     # --- inside -------------------------------------------------------------------------------------
 

@@ -85,6 +85,7 @@ class Taps:
         self._sites: dict[tuple[Any, ...], OpenSite] = {}
         self._calls: dict[Any, int] = {}
         self._named: dict[str, int] = {}
+        self._gates: dict[str, Callable[[float], Gate]] = {}
         self._hidden: dict[str, Site] = {}
         self._busy = False
         self._attached = False
@@ -141,6 +142,11 @@ class Taps:
             yield
         finally:
             self._paused = False
+
+    @property
+    def gates(self) -> dict[str, Gate]:
+        """Site name → where its gate is open now."""
+        return {name: gate_of(self._eps) for name, gate_of in self._gates.items()}
 
     def unseen(self, called: Collection[nn.Module]) -> list[Site]:
         """Sites that are there but cannot be observed, or are not among the modules `called` so far."""
@@ -283,6 +289,7 @@ class Taps:
             axis=shown_axis(axis),
             producer=self._names.get(producer) if producer is not None else None,
         )
+        self._gates[shown] = caller.gate_of
         gate = caller.gate_of(self._eps)
         learned = isinstance(gate.low, Tensor)
         statistics = self._sink.opened(len(self._sites), described, z.device, producer)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from harness.detector.states import Thresholds
 from harness.detector.verdict import HEALTHY
-from harness.report.html.parts import Diagnose
+from harness.report.html.parts import Diagnose, Diagnosis
 from harness.report.tables import run_view
 from harness.store.runs import Run, Runs
 
@@ -32,6 +32,25 @@ def thresholds_of(run: Run, asked: dict[str, float]) -> tuple[Thresholds, float]
     """
     detect = DETECT | (run.config.get("detect") or {}) | asked
     return Thresholds(detect["rare"], detect["confidence"]), float(detect["healthy"])
+
+
+def stored_diagnosis(run: Run) -> Diagnosis:
+    """Why the units of a run are dead, from the evidence that it kept.
+
+    Raises:
+        ValueError: it kept none.
+    """
+    from harness.detector import diagnosis
+    from harness.detector.evidence import Evidence
+    from harness.store.evidence import read_evidence
+
+    tables = read_evidence(run.path)
+    if tables is None or run.census.empty:
+        raise ValueError(
+            "this run kept no evidence, as runs of a sweep do not. "
+            f"harness.diagnose({run.name!r}) trains it once more to gather it; then make this report again."
+        )
+    return diagnosis.diagnose(run.census, Evidence(**tables), thresholds_of(run, {})[0])
 
 
 def views(runs: Runs, asked: dict[str, float]) -> Iterator[RenderableType]:
@@ -59,7 +78,7 @@ def views(runs: Runs, asked: dict[str, float]) -> Iterator[RenderableType]:
 
 
 def write_report(
-    runs: Runs, folder: Path, out: Path | None, asked: dict[str, float], diagnose: Diagnose | None = None
+    runs: Runs, folder: Path, out: Path | None, asked: dict[str, float], diagnose: Diagnose = stored_diagnosis
 ) -> Iterator[RenderableType | Path]:
     """Write the HTML report; before that, what the console shows.
 
@@ -68,7 +87,7 @@ def write_report(
         folder: that they were found in; the report lies there unless `out` says otherwise.
         out: the file.
         asked: thresholds other than the runs' own.
-        diagnose: names the causes of a run's deaths; None leaves them out.
+        diagnose: names the causes of a run's deaths.
 
     Yields:
         What to print, and last the path of the file.

@@ -124,7 +124,7 @@ def _alone(spec: RunSpec, tick: Callable[[int], None], *, locked: bool = False) 
     from harness.config import ConfigError
 
     try:
-        return run_job(spec, lambda spec, total: _Ticks(tick), locked=locked, maps=False)
+        return run_job(spec, lambda spec, total: _Ticks(tick), locked=locked, alone=False)
     except ConfigError as error:
         return Outcome(run_folder(spec), "failed", error=str(error))
 

@@ -21,6 +21,7 @@ from harness.store.files import write_text
 from harness.store.folder import COMPLETE, RunFolder, read_status
 
 if TYPE_CHECKING:
+    from harness.detector.diagnosis import Diagnosis
     from harness.store.runs import Run
 
 PACKAGES = ("dying-relu-harness", "torch", "torchvision", "hydra-core", "numpy", "pandas", "pyarrow", "numba")
@@ -85,7 +86,7 @@ def check_jobs(specs: Sequence[RunSpec]) -> None:
 
 
 def run_job(
-    spec: RunSpec, progress: Progress | None = None, *, locked: bool = False, maps: bool = True
+    spec: RunSpec, progress: Progress | None = None, *, locked: bool = False, alone: bool = True
 ) -> Outcome:
     """Train a run to its end, or continue it, or show that it is finished.
 
@@ -93,8 +94,8 @@ def run_job(
         spec: the run.
         progress: makes the display of a training, if there is one; told of every step.
         locked: whether the caller holds the run's lock.
-        maps: whether TensorBoard gets heat maps, half a second's work; `harness-tools dashboard` draws them
-            for the runs of a sweep.
+        alone: whether the run is no part of a sweep. It then keeps its evidence (`record.evidence`), and
+            TensorBoard gets heat maps, half a second's work; `harness-tools dashboard` draws those of a sweep.
 
     Returns:
         The outcome; a failure is one of them, with its traceback in `error.txt` in the folder.
@@ -116,7 +117,7 @@ def run_job(
         raise ConfigError("output", f"cannot make {run_folder(spec)} ({error.strerror})") from None
     try:
         with nullcontext() if locked else FileLock(folder.path / ".lock", timeout=0):
-            return _train(spec, data, folder, progress, maps=maps)
+            return _train(spec, data, folder, progress, alone=alone)
     except Timeout:
         raise ConfigError(
             "output",
@@ -147,7 +148,7 @@ def _prepare(spec: RunSpec) -> Any:
     return data
 
 
-def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | None, *, maps: bool) -> Outcome:
+def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | None, *, alone: bool) -> Outcome:
     from harness.store.runs import Run
     from harness.training import checkpoint
     from harness.training.loop import total_steps, train
@@ -165,16 +166,23 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
         board = _board(spec, folder.path)
         display = nullcontext() if progress is None else progress(spec, total_steps(spec, data))
         with display as bar:
-            ending = train(spec, data, folder, [view for view in (board, bar) if view is not None])
+            views = [view for view in (board, bar) if view is not None]
+            keeps = alone and spec.record.evidence and spec.record.enabled
+            ending = train(spec, data, folder, views, evidence=keeps)
         state = "finished" if ending.diverged_at is None else "diverged"
         result = Run(folder.path)
         final, text = final_metrics(spec, result, ending.diverged_at)
+        told = diagnosis_of(spec, result) if keeps else None
+        if told is not None:
+            final["cause"] = told.label
         if board is not None:
-            if maps:
+            if alone:
                 board.maps(result.census)
             board.text("verdict", text, ending.steps)
-            told = {"state": state, "final": final}
-            board.session(folder.path.name, to_mapping(spec), told, ending.steps)
+            if told is not None:
+                board.text("causes", str(told), ending.steps)
+            facts = {"state": state, "final": final}
+            board.session(folder.path.name, to_mapping(spec), facts, ending.steps)
             board.close()
         folder.write_status(
             state,
@@ -183,6 +191,7 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
             diverged_at=ending.diverged_at,
             final=final,
             verdict=text,
+            diagnosis=None if told is None else str(told),
             error=None,
         )
     except KeyboardInterrupt:
@@ -225,6 +234,20 @@ def final_metrics(spec: RunSpec, run: Run, diverged_at: int | None) -> tuple[dic
     thresholds = Thresholds(rare=spec.detect.rare, confidence=spec.detect.confidence)
     found = verdict(history, thresholds, healthy=spec.detect.healthy, diverged_at=diverged_at)
     return final | found.metrics(), found.text
+
+
+def diagnosis_of(spec: RunSpec, run: Run) -> Diagnosis | None:
+    """Why units are dead, from the evidence of a run; None if it kept none or nothing was observed."""
+    from harness.detector.diagnosis import diagnose
+    from harness.detector.evidence import Evidence
+    from harness.detector.states import Thresholds
+    from harness.store.evidence import read_evidence
+
+    tables, history = read_evidence(run.path), run.census
+    if tables is None or history.empty:
+        return None
+    thresholds = Thresholds(rare=spec.detect.rare, confidence=spec.detect.confidence)
+    return diagnose(history, Evidence(**tables), thresholds)
 
 
 def _finite(value: float) -> float | None:

@@ -15,6 +15,7 @@ FREE = {
     "bias",
     "detect",
     "record.gate_eps",
+    "record.evidence",
     "record.tensorboard",
     "data.standardise",
     "data.negate",

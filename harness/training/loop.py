@@ -20,6 +20,7 @@ from harness.detector.transitions import transitions
 from harness.detector.verdict import last_census
 from harness.hooks.recorder import Recorder
 from harness.hooks.schedule import due
+from harness.store.evidence import write_evidence
 from harness.store.folder import RunFolder
 from harness.store.writer import read_table
 from harness.training import checkpoint
@@ -43,7 +44,14 @@ class Ending:
     diverged_at: int | None
 
 
-def train(spec: RunSpec, data: Dataset, folder: RunFolder, listeners: Sequence[Listener] = ()) -> Ending:
+def train(
+    spec: RunSpec,
+    data: Dataset,
+    folder: RunFolder,
+    listeners: Sequence[Listener] = (),
+    *,
+    evidence: bool = False,
+) -> Ending:
     """Train one run, or continue it from its checkpoint, and leave its tables on disk.
 
     Args:
@@ -51,6 +59,7 @@ def train(spec: RunSpec, data: Dataset, folder: RunFolder, listeners: Sequence[L
         data: as `harness.training.data.load` made it for this spec.
         folder: of the run; a checkpoint in it is continued.
         listeners: views that are told of new rows.
+        evidence: whether what causes are told from is kept, and left in the folder.
 
     Raises:
         ConfigError: the model cannot read the data, or similar.
@@ -64,7 +73,9 @@ def train(spec: RunSpec, data: Dataset, folder: RunFolder, listeners: Sequence[L
             initialise(model, spec, data.batch(0, 0)[0].cpu())
         model.to(device)
         optimizer = make_optimizer(spec, model)
-        recorder = make_recorder(spec, model, optimizer, data) if spec.record.enabled else None
+        recorder = None
+        if spec.record.enabled:
+            recorder = make_recorder(spec, model, optimizer, data, evidence=evidence)
         if kept is not None:
             checkpoint.restore(kept, model, optimizer, recorder)
         journal = Journal(folder, {} if kept is None else kept["positions"], listeners)
@@ -72,6 +83,8 @@ def train(spec: RunSpec, data: Dataset, folder: RunFolder, listeners: Sequence[L
         run.step = 0 if kept is None else kept["step"]
         try:
             ending = run.train()
+            if recorder is not None and evidence:
+                write_evidence(folder.path, recorder.evidence()._asdict())
             journal.finish()
         finally:
             journal.close()
@@ -94,7 +107,12 @@ def place(spec: RunSpec) -> tuple[torch.device, torch.dtype]:
 
 
 def make_recorder(
-    spec: RunSpec, model: nn.Module, optimizer: torch.optim.Optimizer, data: Dataset
+    spec: RunSpec,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: Dataset,
+    *,
+    evidence: bool = False,
 ) -> Recorder:
     """The recorder of a run, as its `record` group asks."""
     return Recorder(
@@ -105,6 +123,7 @@ def make_recorder(
         gate_eps=spec.record.gate_eps,
         gradients=spec.record.gradients,
         thresholds=Thresholds(rare=spec.detect.rare, confidence=spec.detect.confidence),
+        evidence=evidence,
     )
 
 
@@ -197,7 +216,7 @@ class _Run:
         if every and epoch and epoch % every == 0 and within == 0:
             self.journal.event(self.step, "reshuffled_labels", detail=f"epoch {epoch}")
         if self.recorder is not None:
-            self.recorder.step()
+            self.recorder.step(loss=loss)
             if census and self.step % self.spec.record.census_every:
                 self.recorder.census()
         if census:

@@ -106,7 +106,7 @@ def _rates(history: pd.DataFrame) -> list[Block]:
         for row in table.to_dict("records")
     ]
     head = ["site", "deaths", "per 1,000 steps alive", "revivals", "per 1,000 steps dead"]
-    note = "Rates with exact 95 % intervals for independent changes; what happens between two censuses is not seen."
+    note = "With exact 95 % intervals for independent changes. What happens between two censuses is not seen."
     return [Table(head, rows), Words(note, "note")]
 
 

@@ -30,7 +30,7 @@ def rebuild(
         run: on disk.
         maps: whether to draw the heat map, which takes longest.
         status: what `status.json` will say, where it does not tell yet.
-        causes: why the units died, in words.
+        causes: why the units died, in words; None takes what the status says.
 
     Raises:
         OSError, ValueError: a table is damaged; what stands in the others is shown.
@@ -39,7 +39,7 @@ def rebuild(
     last = int(told.get("steps") or 0)
     with closing(RunBoard(run.path)) as board:
         board.session(run.name, run.config, told, last)
-        for tag, words in (("verdict", told.get("verdict")), ("causes", causes)):
+        for tag, words in (("verdict", told.get("verdict")), ("causes", causes or told.get("diagnosis"))):
             if words:
                 board.text(tag, str(words), last)
         rows, history = run.steps, run.census

@@ -1,0 +1,145 @@
+"""`python -m experiments.benchmarks.causes`: faults injected for real, diagnosed through the public API.
+
+Every fault of `faults.FAULTS` × doses × networks × optimizers × seeds, once on settings on which the rules
+were developed and once on others; the thresholds were frozen before the others were run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing as mp
+import warnings
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import binomtest
+
+from experiments.benchmarks.faults import FAULTS, Result, Setting, train
+
+DEVELOPMENT = tuple(
+    Setting(network, optimizer, "digits, standardised", lr)
+    for network in ("MLP 3x128", "MLP 3x128, batch norm")
+    for optimizer, lr in (("sgd", 0.1), ("adam", 1e-3))
+)
+OTHERS = (
+    Setting("MLP 5x64", "momentum", "Gaussian classes", 0.01, batch=32, steps=500),
+    Setting("MLP 5x64", "adam", "Gaussian classes", 2e-3, batch=32, steps=500),
+    Setting("CNN, batch norm", "momentum", "digits in [0, 1]", 0.01, batch=32, steps=300),
+    Setting("CNN, batch norm", "adam", "digits in [0, 1]", 2e-3, batch=32, steps=300),
+)
+EFFECT = 0.1  # share of dead units beyond the twin's from which a fault had an effect
+
+
+def jobs(settings: tuple[Setting, ...], seeds: int) -> list[tuple[Setting, int, int, float]]:
+    """(setting, seed, number of the fault, dose)."""
+    return [
+        (setting, seed, number, dose)
+        for setting in settings
+        for seed in range(seeds)
+        for number, fault in enumerate(FAULTS)
+        if fault.needs(setting)
+        for dose in fault.doses
+    ]
+
+
+def one(job: tuple[Setting, int, int, float]) -> dict[str, Any]:
+    """A faulty training and its twin."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    setting, seed, number, dose = job
+    fault = FAULTS[number]
+    ill = train(setting, seed, fault, dose, healthy=False)
+    twin = twin_of(fault.base(setting), seed, number if fault.twin is not FAULTS[0].twin else 0)
+    effect = ill.dead - twin.dead >= EFFECT or (ill.diverged and not twin.diverged)
+    return {
+        "setting": setting.name,
+        "fault": fault.name,
+        "truth": fault.label,
+        "dose": dose,
+        "seed": seed,
+        "dead": ill.dead,
+        "twin": twin.dead,
+        "diverged": ill.diverged,
+        "effect": effect or fault.label == "none",
+        "label": ill.label,
+        "twin_label": twin.label,
+        "right": ill.label == fault.label,
+        "gap": ill.gap,
+        "text": ill.text,
+    }
+
+
+@cache
+def twin_of(setting: Setting, seed: int, number: int) -> Result:
+    """The healthy twin; faults with the same twin share it."""
+    return train(setting, seed, replace(FAULTS[number], base=lambda s: s), healthy=True)
+
+
+def matrix(results: pd.DataFrame, title: str) -> Table:
+    """Fault × label over the runs in which the fault had an effect."""
+    table = Table(title=title)
+    for name in ("fault", "is", "runs", "effective", "right", "named otherwise"):
+        table.add_column(name, justify="left" if name in ("fault", "is", "named otherwise") else "right")
+    for fault in FAULTS:
+        rows = results[results["fault"] == fault.name]
+        if rows.empty:
+            continue
+        hit = rows[rows["effect"]]
+        wrong = Counter(hit.loc[~hit["right"], "label"])
+        table.add_row(
+            fault.name,
+            fault.label,
+            str(len(rows)),
+            str(len(hit)),
+            f"{int(hit['right'].sum())}",
+            ", ".join(f"{label} {count}" for label, count in wrong.most_common()),
+        )
+    return table
+
+
+def summary(results: pd.DataFrame) -> str:
+    """Share of right labels with its interval, the healthy, the largest gap of a Shapley sum."""
+    hit = results[results["effect"] & results["truth"].ne("none")]
+    right = binomtest(int(hit["right"].sum()), max(1, len(hit)))
+    interval = right.proportion_ci()
+    healthy = [*results.loc[results["truth"].eq("none"), "label"], *results["twin_label"]]
+    blamed = sum(label != "none" for label in healthy)
+    return (
+        f"label right in {int(hit['right'].sum())} of {len(hit)} effective faults "
+        f"({100 * right.statistic:.1f} %, 95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f}); "
+        f"healthy trainings blamed: {blamed} of {len(healthy)}; "
+        f"largest gap of a Shapley sum {results['gap'].max():.1e}"
+    )
+
+
+def main(seeds: int, settings: str, faults: str, processes: int, out: str) -> None:
+    """Print the tables."""
+    console = Console(highlight=False, width=120)
+    groups = {"development": DEVELOPMENT, "others": OTHERS}
+    for name, group in groups.items():
+        if settings not in ("both", name):
+            continue
+        todo = [job for job in jobs(group, seeds) if faults in FAULTS[job[2]].name]
+        with mp.get_context("fork").Pool(processes) as pool:
+            results = pd.DataFrame(pool.imap_unordered(one, todo, chunksize=16))
+        console.print(matrix(results, f"{name}: {len(results)} faults"))
+        console.print(summary(results))
+        if out:
+            results.to_csv(f"{out}-{name}.csv", index=False)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--settings", choices=("both", "development", "others"), default="both")
+    parser.add_argument("--faults", default="", help="only those whose name holds this")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out", default="", help="write the single results to OUT-<settings>.csv")
+    given = parser.parse_args()
+    main(given.seeds, given.settings, given.faults, given.processes, given.out)

@@ -1,0 +1,25 @@
+"""Evidence: the tables from which causes are told, whoever gathered them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pandas as pd
+
+#: What can have changed for a unit between two moments.
+PLAYERS = ("weights", "decay", "bias", "norm", "upstream", "data")
+
+
+class Evidence(NamedTuple):
+    """Three tables.
+
+    Attributes:
+        steps: per step the scalars of `harness.hooks.vitals.COLUMNS`.
+        units: per site × unit the parts of its mean pre-activation at birth (`birth_…`, in deviations), its
+            rate then and now on the stream's inputs, and every player's Shapley share in the change.
+        layers: per site what feeds it: depth, weights at birth and their growth, inputs then and now.
+    """
+
+    steps: pd.DataFrame
+    units: pd.DataFrame
+    layers: pd.DataFrame

@@ -1,0 +1,223 @@
+"""Confirmation: a run's beginning is trained again with one thing made normal at a time.
+
+What one run shows cannot always tell causes apart; an experiment can. The arms are runs like any other, as
+one short sweep of seeds × factors in the run's own folder, so that an interrupted confirmation continues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from harness.config import RunSpec, restore, run_folder
+from harness.config import schema as s
+from harness.detector.causes import LEAST_DEAD
+from harness.detector.lifetimes import one_evidence
+from harness.detector.states import dead_fraction
+from harness.store.folder import read_status
+from harness.store.runs import Run
+from harness.sweeps.diagnose import diagnose
+from harness.sweeps.sweep import Teller, plan_sweep, run_sweep
+
+FOLDER = "confirm"
+LEAST_STEPS = 10
+ORIGINAL = "as it was"
+
+#: Factor → the label that it stands for.
+STANDS_FOR = {
+    "learning rate / 10": "step_size",
+    "warm-up": "step_size",
+    "centred inputs": "input_offset",
+    "standardised inputs": "input_offset",
+    "He weights": "weight_init",
+    "zero bias": "bias_init",
+    "no decay": "decay",
+    "true labels": "labels",
+}
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What the experiment says, beside what the run itself said.
+
+    Attributes:
+        observed: the label that the run's own evidence gave.
+        label: of the factor that removes most, "none" if none removes anything for sure.
+        steps: how long the arms were trained.
+        arms: one row per factor: factor, label, seeds, dead (mean share; a diverged run counts as 1),
+            diverged (runs), removed (mean share of the deaths of the same seed as it was), low, high (95 %,
+            Student's t over the seeds).
+        text: in words.
+    """
+
+    observed: str
+    label: str
+    steps: int
+    arms: pd.DataFrame
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def factors(spec: RunSpec, mean: float) -> dict[str, RunSpec]:
+    """Factor → the run with that one thing made normal; what is normal already is left out.
+
+    Args:
+        spec: the run.
+        mean: of its inputs, as the network sees them.
+    """
+    data, zero = spec.data, s.BiasBase.zero
+    he = replace(spec.init, name="kaiming_normal", gain=1.0, mean=0.0)
+    changed = {
+        "learning rate / 10": replace(spec, optim=replace(spec.optim, lr=spec.optim.lr / 10)),
+        "warm-up": replace(spec, schedule=s.Warmup(name="warmup", steps=100)),
+        "centred inputs": replace(spec, data=replace(data, shift=data.shift - mean)),
+        "standardised inputs": replace(spec, data=replace(data, standardise=True, shift=0.0)),
+        "He weights": replace(spec, init=he),
+        "zero bias": replace(spec, bias=replace(spec.bias, base=zero, offset=0.0)),
+        "no decay": replace(spec, optim=replace(spec.optim, weight_decay=0.0)),
+        "true labels": replace(spec, data=replace(data, label_noise=0.0, reshuffle_labels_every=0)),
+    }
+    if spec.schedule.name == "warmup":
+        del changed["warm-up"]
+    return {name: other for name, other in changed.items() if other != spec}
+
+
+def confirm(run: Run, seeds: int = 3, tell: Callable[[Any], Teller | None] | None = None) -> Confirmation:
+    """Train a run's beginning again, up to its median death, with one thing made normal per arm.
+
+    Args:
+        run: of `open_runs`.
+        seeds: per arm: the run's own and the following ones.
+        tell: sweep → what is told of its progress.
+
+    Raises:
+        ValueError: nothing was recorded, too few units are dead, or an arm failed.
+    """
+    if seeds < 2:
+        raise ValueError(f"seeds: expected at least 2, since an interval needs them, but got {seeds}")
+    told = diagnose(run)
+    spec = restore(run.config)
+    if told.label == "none":
+        raise ValueError(f"{run.path}: there is nothing to confirm. {told}")
+    steps = _until(run, int(run.status.get("steps") or LEAST_STEPS))
+    short = _shortened(spec, steps, run.path / FOLDER)
+    arms = {ORIGINAL: short, **factors(short, _mean_of(spec))}
+    named = {
+        (name, seed): replace(arm, seed=seed)
+        for name, arm in arms.items()
+        for seed in range(spec.seed, spec.seed + seeds)
+    }
+    sweep = plan_sweep(list(named.values()))
+    run_sweep(sweep, tell=None if tell is None else tell(sweep))
+    shares = {key: _bad(arm) for key, arm in named.items()}
+    table = pd.DataFrame([_row(name, shares, range(spec.seed, spec.seed + seeds)) for name in arms])
+    table = table.sort_values("removed", ascending=False, kind="stable").reset_index(drop=True)
+    return _concluded(told.label, steps, table, seeds)
+
+
+def _concluded(observed: str, steps: int, arms: pd.DataFrame, seeds: int) -> Confirmation:
+    tried = arms[arms["factor"] != ORIGINAL]
+    sure = tried[tried["low"] > 0]
+    before = float(arms.loc[arms["factor"] == ORIGINAL, "dead"].iloc[0])
+    text = f"As it was, {100 * before:.1f} % of the units are dead after {steps:,} steps (mean of {seeds} seeds)."
+    if sure.empty:
+        label = "none"
+        text += " No single factor removes deaths for sure."
+    else:
+        best = sure.iloc[0]
+        label = str(best["label"])
+        text += (
+            f" {best['factor']} removes {100 * best['removed']:.0f} % of that "
+            f"(95 % interval {100 * best['low']:.0f} to {100 * best['high']:.0f} %): {label}."
+        )
+        rivals = sure[(sure["high"] >= best["low"]) & (sure["label"] != label)]
+        if len(rivals):
+            names = ", ".join(f"{r['factor']} ({100 * r['removed']:.0f} %)" for _, r in rivals.iterrows())
+            text += f" Not told apart from it: {names}."
+    if observed != label:
+        text += f" The run's own evidence had said: {observed}."
+    else:
+        text += " The run's own evidence had said the same."
+    return Confirmation(observed, label, steps, arms, text)
+
+
+def _row(name: str, shares: dict[tuple[str, int], tuple[float, bool]], seeds: range) -> dict[str, Any]:
+    bad = np.array([shares[name, seed][0] for seed in seeds])
+    before = np.array([shares[ORIGINAL, seed][0] for seed in seeds])
+    told = before >= LEAST_DEAD / 2
+    removed = 1 - bad[told] / before[told]
+    mean = float(removed.mean()) if told.any() else float("nan")
+    low = high = mean
+    if told.sum() < 2:
+        low = high = float("nan")
+    elif removed.std() > 0:
+        low, high = (float(v) for v in stats.t.interval(0.95, told.sum() - 1, mean, stats.sem(removed)))
+    return {
+        "factor": name,
+        "label": STANDS_FOR.get(name, ""),
+        "seeds": len(bad),
+        "dead": float(bad.mean()),
+        "diverged": int(sum(shares[name, seed][1] for seed in seeds)),
+        "removed": mean if name != ORIGINAL else 0.0,
+        "low": low if name != ORIGINAL else 0.0,
+        "high": min(1.0, high) if name != ORIGINAL else 0.0,
+    }
+
+
+def _until(run: Run, total: int) -> int:
+    """When half of the units that are dead at the end were dead: the first census from which on they are."""
+    shares = (
+        pd.DataFrame(
+            {int(step): [dead_fraction(rows)] for step, rows in one_evidence(run.census).groupby("step")}
+        )
+        .T[0]
+        .dropna()
+    )
+    diverged = run.status.get("diverged_at")
+    if diverged is not None:
+        shares.loc[int(diverged)] = 1.0
+    below = shares.index[shares < shares.iloc[-1] / 2]
+    after = shares.index[shares.index > below.max()] if len(below) else shares.index
+    return max(LEAST_STEPS, min(int(after.min()), max(total, LEAST_STEPS)))
+
+
+def _shortened(spec: RunSpec, steps: int, folder: Path) -> RunSpec:
+    """The run's first steps. A cosine's course over the whole run is near its peak there."""
+    schedule = spec.schedule
+    if isinstance(schedule, s.Cosine):
+        warm = schedule.warmup_steps
+        schedule = s.Warmup(name="warmup", steps=warm) if warm else s.Schedule(name="constant")
+    train = replace(spec.train, max_steps=steps, epochs=max(spec.train.epochs, 1))
+    record = replace(spec.record, evidence=False, tensorboard=False, probe=True, enabled=True)
+    return replace(spec, train=train, schedule=schedule, record=record, output=str(folder), force=False)
+
+
+def _mean_of(spec: RunSpec, batches: int = 20) -> float:
+    """Mean of the training inputs, as the network sees them."""
+    import torch
+
+    from harness.training.data import load
+
+    data = load(spec, torch.device("cpu"), torch.float32)
+    few = range(min(batches, data.steps_per_epoch))
+    return float(torch.stack([data.batch(0, k)[0].mean() for k in few]).mean())
+
+
+def _bad(spec: RunSpec) -> tuple[float, bool]:
+    """Dead share at the end of an arm (1 if it diverged), and whether it diverged."""
+    status = read_status(run_folder(spec)) or {}
+    if status.get("state") == "diverged":
+        return 1.0, True
+    final = status.get("final") or {}
+    if status.get("state") != "finished" or final.get("dead_fraction") is None:
+        reason = status.get("error") or "it has no dead share"
+        raise ValueError(f"confirm: the arm {run_folder(spec)} cannot be used ({reason})")
+    return float(final["dead_fraction"]), False

@@ -1,0 +1,75 @@
+"""Why the units of a stored run are dead: from its evidence, or from training it again to gather it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from harness.config import ConfigError, restore
+from harness.detector.diagnosis import Diagnosis
+from harness.store.evidence import PARTS, read_evidence
+from harness.store.files import whole
+from harness.store.runs import Run
+from harness.sweeps.job import diagnosis_of, run_job
+
+
+def diagnose(run: Run | str | os.PathLike[str]) -> Diagnosis:
+    """Why units of a stored run are dead.
+
+    A run of a sweep keeps no evidence, since that would slow the sweep down. It is then trained once more,
+    which gives the same numbers, and its evidence is kept in its folder.
+
+    Args:
+        run: of `open_runs`, or its folder.
+
+    Raises:
+        FileNotFoundError: there is no run in that folder.
+        ValueError: the run recorded nothing, or its configuration can no longer be trained.
+
+    Example:
+        >>> import tempfile, harness
+        >>> from harness.config import compose
+        >>> from harness.sweeps.job import run_job
+        >>> run_job(compose(["train.epochs=1", "bias.offset=-2", f"output={tempfile.mkdtemp()}"])).path
+        ... # doctest: +ELLIPSIS
+        PosixPath('...')
+    """
+    found = run if isinstance(run, Run) else Run(Path(run))
+    if not found.config or not found.status:
+        raise FileNotFoundError(f"diagnose: expected a run's folder, but there is no run in {found.path}")
+    try:
+        spec = restore(found.config)
+    except ConfigError as error:
+        raise ValueError(f"{found.path}: its configuration cannot be read ({error})") from None
+    if not spec.record.enabled:
+        raise ValueError(f"{found.path}: nothing was recorded (record=off), so nothing can be told")
+    if read_evidence(found.path) is None:
+        _gather(found)
+    told = diagnosis_of(spec, found)
+    if told is None:
+        raise ValueError(f"{found.path}: its censuses are empty, so nothing can be told")
+    return told
+
+
+def _gather(run: Run) -> None:
+    """Train the run again in a folder of its own, and take its evidence over."""
+    spec = restore(run.config)
+    with tempfile.TemporaryDirectory() as folder:
+        record = replace(spec.record, evidence=True, tensorboard=False)
+        try:
+            outcome = run_job(replace(spec, output=folder, record=record))
+        except ConfigError as error:
+            raise ValueError(
+                f"{run.path}: it kept no evidence and cannot be trained again ({error})"
+            ) from None
+        if outcome.state == "failed":
+            raise ValueError(
+                f"{run.path}: it kept no evidence, and training it again failed ({outcome.error})"
+            )
+        for name in PARTS:
+            file = f"evidence_{name}.parquet"
+            with whole(run.path / file) as part:
+                shutil.copyfile(outcome.path / file, part)
