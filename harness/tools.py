@@ -94,6 +94,8 @@ def dashboard(
             lost += 1
             print(f"{run.path}: cannot be rebuilt ({error})", file=sys.stderr)
     print(f"{len(runs) - lost} run(s) rebuilt. Look at them with: tensorboard --logdir {path}")
+    if len(runs) > 40:
+        print("Of so many runs TensorBoard selects none at first: tick some on the left, or filter by name.")
     if serve:
         _serve(path, port)
 

@@ -48,7 +48,7 @@ def stored_diagnosis(run: Run) -> Diagnosis:
     if tables is None or run.census.empty:
         raise ValueError(
             "this run kept no evidence, as runs of a sweep do not. "
-            f"harness.diagnose({run.name!r}) trains it once more to gather it; then make this report again."
+            f"harness.diagnose({str(run.path)!r}) trains it once more to gather it; then report again."
         )
     return diagnosis.diagnose(run.census, Evidence(**tables), thresholds_of(run, {})[0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from harness.report.tensorboard.board import RunBoard
 from harness.report.tensorboard.events import PATTERN, EventFile
@@ -68,7 +70,7 @@ def rebuild_all(runs: Runs, *, maps: bool = True, workers: int | None = None) ->
         for run in runs:
             yield run, _one(run.path, maps)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin) as pool:
         paths = [run.path for run in runs]
         found = pool.map(_one, paths, [maps] * len(paths), chunksize=max(1, len(paths) // 64))
         yield from zip(runs, found, strict=True)
@@ -108,7 +110,9 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _one_thread() -> None:
-    """A worker per core is enough; arithmetic libraries shall start no more threads."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS"):
-        os.environ[name] = "1"
+def _begin() -> None:
+    """A worker per core is enough, so no further threads; what is imported is no garbage to look through."""
+    import harness.report.plots  # noqa: F401
+
+    pa.set_cpu_count(1)
+    gc.freeze()

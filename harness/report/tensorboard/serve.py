@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import threading
+from contextlib import redirect_stderr
 from pathlib import Path
 
 
@@ -27,7 +29,8 @@ def serve(folder: Path, port: int | None = None) -> str:
     chosen = [] if port is None else ["--port", str(port)]
     board.configure(argv=["tensorboard", "--logdir", str(folder), *chosen])
     try:
-        return str(board.launch())
+        with redirect_stderr(io.StringIO()):  # an advertisement of how fast it loads
+            return str(board.launch())
     except TensorBoardServerException as error:
         raise OSError(str(error)) from None
 
