@@ -118,7 +118,7 @@ def test_a_runs_report_begins_with_its_verdict(tmp_path: Path) -> None:
     assert page.sections[0].title == "Verdict"
     assert "2 of 8 units dead (25.0 %; n = 200, rate < 1.5 %). 1 was born dead" in read.text
     assert "2 of 8 units died in one update." in read.text
-    assert "step_size 2" in read.text  # the count of causes by site
+    assert "site step size bias init a 2 0 b 0 1" in read.text
     assert "optim.lr 0.1" in read.text
     assert read.tags["figure"] == 7
     assert EVIL in read.text  # as text, not as a script

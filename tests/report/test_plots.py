@@ -104,6 +104,34 @@ def test_units_that_came_back_are_the_gap_between_the_lifelines() -> None:
     assert axis.get_title(loc="left").endswith("0 born dead, 1 died, 1 revived")
 
 
+def test_who_is_born_dead_and_dies_again_has_lost_one_first_life() -> None:
+    states = {0: ["dead", "active", "dead"], 1: ["active", "active", "dead"], 2: ["active"] * 3}
+    rows = [
+        {"evidence": "probe", "step": 10 * k, "site": "a", "unit": unit, "n": 9, "state": state}
+        for unit, told in states.items()
+        for k, state in enumerate(told)
+    ]
+    never, alive = (
+        np.asarray(line.get_ydata()) for line in plots.lifelines(pd.DataFrame(rows)).axes[0].lines
+    )
+    assert never == pytest.approx([2 / 3, 2 / 3, 1 / 3])
+    assert alive == pytest.approx([2 / 3, 1, 1 / 3])
+
+
+def test_steps_are_logarithmic_where_censuses_crowd_at_the_beginning() -> None:
+    def scale(steps: list[int]) -> str:
+        row = {"evidence": "probe", "site": "a", "unit": 0, "n": 9, "state": "active"}
+        return plots.dead_share(pd.DataFrame([{**row, "step": s} for s in steps])).axes[0].get_xscale()
+
+    assert scale([0, 1, 2, 4, 8, 16, 32, 50, 100, 150, 200, 250]) == "symlog"
+    assert scale(list(range(0, 1000, 50))) == "linear"
+
+
+def test_without_any_gradient_that_is_said() -> None:
+    history = frames.history().assign(grad_norm=0.0)
+    assert "no unit got any gradient" in words(plots.gradients(history))
+
+
 def test_what_diverged_is_hatched_and_never_a_number() -> None:
     made = plots.phase(frames.phase())
     hatched = [p for p in made.axes[0].patches if p.get_hatch()]

@@ -134,8 +134,9 @@ def causes(run: Any, diagnose: Diagnose | None) -> Section:
     blocks: list[Block] = [Words(text) for text in str(found).split("\n") if text.strip()]
     units = found.units
     if len(units) and {"site", "cause"} <= set(units):
-        count = units.groupby(["site", "cause"], sort=False).size().rename("units").reset_index()
-        blocks.append(frame_table(count))
+        count = pd.crosstab(units["site"], units["cause"])
+        count = count.loc[units["site"].unique(), count.sum().sort_values(ascending=False).index]
+        blocks.append(frame_table(count.reset_index()))
     if len(found.events):
         more = f" (the first {EVENTS} of {len(found.events):,})" if len(found.events) > EVENTS else ""
         blocks.append(frame_table(found.events.head(EVENTS), fold=f"Dated events{more}"))

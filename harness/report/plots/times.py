@@ -77,11 +77,12 @@ def lifelines(history: pd.DataFrame, *, title: str = "", most: int = 8) -> Figur
     made, axes = panels(len(names), sharey=True)
     for axis, name in zip(axes, names, strict=True):
         mine = lives[lives["site"] == name]
-        died = mine["died_at"].dropna().astype(int).to_numpy()
-        gone = np.searchsorted(np.sort(died), steps, side="right") + int(mine["born_dead"].sum())
+        born = mine["born_dead"].to_numpy(dtype=bool)
+        first = mine.loc[~born, "died_at"].dropna().astype(int).to_numpy()  # the born dead have lost theirs
+        gone = np.searchsorted(np.sort(first), steps, side="right") + int(born.sum())
         axis.step(steps, 1 - gone / len(mine), where="post", color=OKABE_ITO[0], linewidth=1.8)
         axis.plot(alive.index, alive[name], color=OKABE_ITO[1], linestyle=":", linewidth=1.6)
-        counts = int(mine["born_dead"].sum()), len(died), int(mine["revived_at"].notna().sum())
+        counts = int(born.sum()), int(mine["died_at"].notna().sum()), int(mine["revived_at"].notna().sum())
         axis.set_title(f"{short(name)}\n{counts[0]:,} born dead, {counts[1]:,} died, {counts[2]:,} revived")
         step_axis(axis, steps)
         share_axis(axis.yaxis)

@@ -101,7 +101,7 @@ def rate_histogram(history: pd.DataFrame, *, title: str = "", most: int = 8) -> 
         axis.set_title(f"{short(name)}\n{_dead_share(last)}")
         axis.set_xticks([-0.06, 0, 0.5, 1], ["dead", "0", "50 %", "100 %"])
         axis.get_xticklabels()[0].set_horizontalalignment("right")
-        axis.set_xlim(-0.14, 1.02)
+        axis.set_xlim(-0.18, 1.02)
         axis.set_xlabel("activation rate")
         share_axis(axis.yaxis)
         axis.grid(axis="y")
@@ -177,7 +177,7 @@ def gradients(history: pd.DataFrame, *, title: str = "") -> Figure:
     rows = rows[rows["step"] == rows["step"].max()]
     rate, norm = rows["rate"].to_numpy(dtype=float), rows["grad_norm"].to_numpy(dtype=float)
     positive = norm[norm > 0]
-    low = positive.min() if len(positive) else 1e-8
+    low = positive.min() if len(positive) else 1e-3
     floor = 10 ** (np.floor(np.log10(low)) - 0.5)
     made = Figure(figsize=(6.4, 4.0), layout="constrained")
     axis = made.subplots()
@@ -194,7 +194,10 @@ def gradients(history: pd.DataFrame, *, title: str = "") -> Figure:
             style |= {} if marker == "x" else {"edgecolors": "none"}
             axis.scatter(rate[here], y, color=colour, label=label, clip_on=False, **style)
     axis.set_yscale("log")
-    axis.set_ylim(floor / 2.2, max(norm.max(), low) * 2)
+    axis.set_ylim(floor / 2.2, positive.max() * 2 if len(positive) else 1)
+    if not len(positive):
+        axis.set_yticks([])
+        axis.text(0.5, 0.5, "no unit got any gradient", ha="center", transform=axis.transAxes)
     axis.annotate("exactly 0", (1.01, floor), xycoords=("axes fraction", "data"), va="center", fontsize=8)
     axis.set_xlim(-0.02, 1.02)
     share_axis(axis.xaxis)
