@@ -83,11 +83,3 @@ def difference_interval(
     found = stats.ttest_ind(a, b, equal_var=False).confidence_interval(confidence)
     low, high = np.clip([found.low, found.high], *bounds)
     return float(low), float(high)
-
-
-def percentiles(draws: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval over the first axis, without what is NaN."""
-    tail = (1 - confidence) / 2
-    with np.errstate(all="ignore"):
-        low, high = np.nanquantile(draws, [tail, 1 - tail], axis=0)
-    return low, high

@@ -92,8 +92,8 @@ def critical(
     Returns:
         One row per setting: the columns of `by`, axis, setting, critical (NaN: not reached), below and above
         (the neighbours on the axis: the mean crosses between them), low, high (±inf: in some resamples it is
-        not reached at that end; NaN with one seed or without a crossing), rising, seeds, runs, diverged,
-        failed, unfinished, note.
+        not reached at that end; NaN with one seed or without a crossing), rising, values (with an outcome),
+        lowest and highest (mean), seeds, runs, diverged, failed, unfinished, note.
 
     Raises:
         ValueError: no such factor, an axis that does not vary or is no number, a share outside (0, 1), or a
@@ -121,9 +121,12 @@ def critical(
         found = _critical(dose, table, share, log, confidence)
         told = tally(status[where])
         lost = [dose[k] for k in range(len(dose)) if np.isnan(table[:, k]).all()]
+        there = status[where][np.isin(index, np.flatnonzero(np.isin(dose, lost)))]
         partly = sorted({float(dose[k]) for k in index[status[where] == "diverged"]} - set(lost))
         notes = [found.pop("note")]
-        notes += [f"none left at {', '.join(map(word, lost))} (diverged or failed)"] if lost else []
+        if lost:
+            gone = int((there == "diverged").sum())
+            notes.append(f"no outcome at {', '.join(map(word, lost))} ({gone} of {len(there)} diverged)")
         notes += [f"some runs diverged at {', '.join(map(word, partly))}"] if partly else []
         averaged = _averaged(cell[where], index, measured[where], len(dose))
         fewer = dose[(averaged < averaged.max(initial=0)) & (averaged > 0)]
@@ -190,12 +193,13 @@ def _critical(
     kept = ~np.isnan(table).all(axis=0)
     dose, table = dose[kept], table[:, kept]
     found: dict[str, Any] = dict.fromkeys(("critical", "below", "above", "low", "high"), np.nan)
-    found |= {"rising": None, "note": ""}
+    found |= {"rising": None, "values": len(dose), "lowest": np.nan, "highest": np.nan, "note": ""}
     if len(dose) < 2:
         return {**found, "note": "no statement: it takes outcomes at two values"}
     filled, counts = np.nan_to_num(table), (~np.isnan(table)).astype(float)
     weights = counts.sum(0)
     mean = filled.sum(0) / weights
+    found["lowest"], found["highest"] = float(mean.min()), float(mean.max())
     rising = _rises(mean, weights)
     curve = _monotone(mean, weights, rising)
     place = _crossing(curve, share, rising)

@@ -131,6 +131,8 @@ def need(frame: pd.DataFrame, *names: str, argument: str = "factor") -> None:
     swept = [name for name in columns_of(frame) if len(codes(frame[name])[1]) > 1]
     words = f"what varies: {', '.join(swept)}" if swept else "nothing but the seed varies in these runs"
     for name in names:
+        if name == "seed":
+            raise ValueError(f"{argument}: the seed is the unit of analysis, not a factor; {words}")
         if name not in frame or name in NO_FACTOR:
             raise ValueError(f"{argument}: there is no column {name!r}; {words}")
         if len(codes(frame[name])[1]) < 2:

@@ -9,6 +9,7 @@ EXACT = 20  # seeds up to which all sign flips are counted out
 DRAWS = 9999
 STREAM = 20_240_608
 CELLS = 20_000_000  # numbers that a set of drawn permutations may have
+BATCH = 2_000_000  # of them held at a time
 
 
 def sign_flip(differences: np.ndarray) -> float:
@@ -73,6 +74,8 @@ def within_rows(table: np.ndarray) -> float:
     filled = ~np.isnan(table)
     kept = filled.sum(axis=1) >= 2
     table, filled = table[kept], filled[kept]
+    there = filled.any(axis=0)
+    table, filled = table[:, there], filled[:, there]
     if len(table) < 2:
         return float("nan")
     table = table - np.nanmean(table, axis=1, keepdims=True)
@@ -141,9 +144,13 @@ def free_labels(y: np.ndarray, group: np.ndarray) -> float:
 
     observed = float(statistic(y[order]))
     rng = np.random.default_rng((STREAM, len(y), len(starts)))
-    draws = int(min(DRAWS, max(999, CELLS // len(y))))
-    drawn = [statistic(y[rng.permutation(len(y))]) for _ in range(draws)]
-    return _share_as_far(np.array([*drawn, observed]), observed)
+    draws = int(min(DRAWS, max(999, 2 * BATCH // len(y))))
+    batch = max(1, BATCH // len(y))
+    drawn = [
+        statistic(rng.permuted(np.tile(y, (min(batch, draws - done), 1)), axis=1))
+        for done in range(0, draws, batch)
+    ]
+    return _share_as_far(np.concatenate([*drawn, [observed]]), observed)
 
 
 def two_groups(a: np.ndarray, b: np.ndarray) -> float:

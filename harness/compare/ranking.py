@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
+from scipy import sparse, stats
 
-from harness.compare.bootstrap import percentiles, resamples
 from harness.compare.correction import adjust
 from harness.compare.design import matrix, seed_codes
 from harness.compare.frames import codes, columns_of, need, tally, values
@@ -19,8 +18,8 @@ from harness.compare.variance import Groups, explained, residuals
 
 MOST = 12  # levels of a number; with more of them it is divided into bins
 BINS = 8
-RESAMPLES = 1000
-NUMBERS = 4_000_000  # in a resampled table at most
+GROUPS = 20  # of seeds at most, each left out in turn
+STREAM = 20_240_609
 
 
 def ranking(
@@ -43,7 +42,7 @@ def ranking(
         frame: as `harness.compare.outcomes` makes it.
         outcome: what is explained; "diverged" is one too.
         factors: of the frame; None: all that vary.
-        confidence: of the intervals: percentiles of a bootstrap over seeds.
+        confidence: of the intervals: delete-a-group jackknife over seeds, with Student's t.
         correction: of the p-values over the terms: "holm", "fdr" or "none".
 
     Returns:
@@ -125,7 +124,7 @@ class _Table:
     def shares(
         self, pairs: Sequence[tuple[int, int]], confidence: float
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each main effect and pair: the share and its interval over resampled seeds."""
+        """Of each main effect and pair: the share and its interval over seeds."""
         count = len(self.levels) + len(pairs)
         if self.total <= 1e-12:
             return np.full(count, np.nan), np.full(count, np.nan), np.full(count, np.nan)
@@ -135,10 +134,11 @@ class _Table:
         joint = [Groups(setting[:, a] * (setting[:, b].max() + 1) + setting[:, b]) for a, b in pairs]
         rows, shape = self.seed_group.index, (self.seeds, len(setting))
 
-        def of(weights: np.ndarray | None) -> np.ndarray:
+        def of(kept: np.ndarray) -> np.ndarray:
+            """Shares with these seeds: (resamples, seeds) → (resamples, terms)."""
+
             def summed(values: np.ndarray) -> np.ndarray:
-                whole = sparse.csr_array((values, (rows, cell)), shape=shape)
-                return np.asarray(whole.sum(axis=0))[None] if weights is None else weights @ whole
+                return kept @ sparse.csr_array((values, (rows, cell)), shape=shape)
 
             runs, total, square = summed(np.ones(len(rows))), summed(self.y), summed(self.y**2)
             mean = total / np.maximum(runs, 1e-300)
@@ -147,12 +147,15 @@ class _Table:
             with np.errstate(divide="ignore", invalid="ignore"):
                 return np.where(whole[:, None] > 1e-12, found / whole[:, None], np.nan)
 
-        share = of(None)[0]
+        share = of(np.ones((1, self.seeds)))[0]
         if self.seeds < 2:
             return share, np.full(count, np.nan), np.full(count, np.nan)
-        draws = int(np.clip(NUMBERS // len(setting), 100, RESAMPLES))
-        low, high = percentiles(of(resamples(self.seeds, draws)), confidence)
-        return share, low, high
+        groups = min(self.seeds, GROUPS)
+        group = np.random.default_rng(STREAM).permutation(self.seeds) % groups
+        without = of((group != np.arange(groups)[:, None]).astype(float))
+        spread = np.sqrt((groups - 1) / groups * np.square(without - without.mean(0)).sum(0))
+        width = stats.t.ppf(0.5 + confidence / 2, groups - 1) * spread
+        return share, np.clip(share - width, 0, 1), np.clip(share + width, 0, 1)
 
     def seed_share(self) -> float:
         means = self.seed_group.means(self.y[None], self.one)[0]

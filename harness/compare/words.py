@@ -91,8 +91,12 @@ def importance(ranking: pd.DataFrame) -> str:
     sure = ranking[ranking["p_adjusted"] < SURE] if tested else ranking
     sure = sure[sure["share"] >= 0.01].head(3)
     if sure.empty:
-        least = ranking["p_adjusted"].min()
-        return f"No factor's part in the {name} can be told from chance (smallest adjusted p = {_p(least)})."
+        first, seeds = ranking.iloc[0], ranking.attrs.get("seeds")
+        part = _percent(first["share"])
+        most = f"{_short(first['term'])} goes with most of the variance of the {name} ({part})"
+        over = f" over {_plural(seeds, 'seed')}" if seeds else ""
+        least = _p(ranking["p_adjusted"].min())
+        return f"{most}, but no test{over} tells any factor from chance (smallest adjusted p = {least})."
     terms = [
         f"{_short(row['term'])} ({_percent(row['share'])}{'' if k else ' of its variance'})"
         for k, row in enumerate(sure.to_dict("records"))
@@ -130,6 +134,7 @@ def largest_effect(effects: pd.DataFrame, outcome: str = "dead") -> list[str]:
 
 def crossing(critical: pd.DataFrame, share: float = 0.5, outcome: str = "dead") -> list[str]:
     """From which value on the share is passed: along the number along which most settings pass it."""
+    critical = critical[critical["values"] > 1]
     if critical.empty:
         return []
     reached = critical["critical"].notna().groupby(critical["axis"], sort=False).mean()
@@ -141,7 +146,7 @@ def crossing(critical: pd.DataFrame, share: float = 0.5, outcome: str = "dead") 
     parts = []
     for row in rows[rows["critical"].notna()].head(2).to_dict("records"):
         side = "above" if row["rising"] else "below"
-        seen = f"seen between {word(row['below'])} and {word(row['above'])}"
+        seen = f"seen between {row['below']:.3g} and {row['above']:.3g}"
         setting = "" if row["setting"] == "all runs" else f", with {row['setting']}"
         parts.append(f"{side} {axis} ≈ {row['critical']:.3g} ({seen}{setting})")
     text = f"{what} is reached {' and '.join(parts)}"

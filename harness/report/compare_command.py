@@ -103,8 +103,6 @@ def _column(name: str, table: pd.DataFrame, option: str) -> str:
     if f"{name}.name" in table:
         return f"{name}.name"
     if name in table and not name.startswith("final.") and name not in ("run", "path", "status"):
-        if name == "seed":
-            raise ValueError(f"{option}: the seed is the unit of analysis, not a factor")
         return name
     known = [str(c) for c in table.columns if "." in str(c) and not str(c).startswith("final.")]
     swept = ", ".join(factors(table)) or "nothing but the seed"

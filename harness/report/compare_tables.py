@@ -18,6 +18,7 @@ from harness.compare.frames import ALL_RUNS, missing, setting_words, word
 
 LOST = ("diverged", "failed", "unfinished")
 ROWS = 40  # of a table
+FEW = 4  # settings that are listed even if there is nothing to tell of them
 TOLD_APART = 8  # settings of what is told apart
 SURE = 0.05
 OUTCOME_WORDS = {"born_dead": "born dead"}
@@ -130,13 +131,13 @@ def survival_table(rows: pd.DataFrame, tests: pd.DataFrame, factor: str, within:
     """Where each survival curve ends, and its log-rank test."""
     title = f"{factor}: survival of units" + (f", with {within}" if within and within != ALL_RUNS else "")
     overall = tests[tests["a"] == "all"]
-    under = "share of the units alive at first that had not died by the last step"
+    under = "share of the units alive at first that had not died by the last step; p: log-rank test"
     if len(overall) and not np.isnan(overall["p"].iloc[0]):
-        under += f"; log-rank over all: p = {_p(overall['p'].iloc[0])}"
+        under += f", of all settings {_p(overall['p'].iloc[0])}"
     table = _table(title, under)
     lost = [name for name in LOST if rows[name].any()]
     table.add_column("setting", overflow="fold")
-    for name in ("units", "born dead", *lost, "last step", "not died", "interval", "log-rank p", "adjusted"):
+    for name in ("units", "born dead", *lost, "last step", "not died", "interval", "p", "adjusted"):
         table.add_column(name, justify="right", no_wrap=True)
     tested = {row["a"]: row for row in tests.to_dict("records")}
     for row in rows.head(ROWS).to_dict("records"):
@@ -158,6 +159,12 @@ def survival_table(rows: pd.DataFrame, tests: pd.DataFrame, factor: str, within:
 def critical_table(rows: pd.DataFrame, axis: str, share: float) -> RenderableType:
     """Critical values, and where there is none."""
     outcome = f"{100 * share:g} %"
+    if len(rows) > FEW and rows["critical"].isna().all():
+        lowest, highest = _percent(rows["lowest"].min()), _percent(rows["highest"].max())
+        return Text(
+            f"{axis}: in none of {len(rows):,} settings of the other factors does the mean cross {outcome} "
+            f"along it (means from {lowest} to {highest})."
+        )
     table = _table(f"{axis} at which the mean crosses {outcome}", "interval: of the values that were run")
     table.add_column("setting", overflow="fold")
     for name in ("critical", "seen between", "interval", "runs", "diverged"):
@@ -168,7 +175,7 @@ def critical_table(rows: pd.DataFrame, axis: str, share: float) -> RenderableTyp
         table.add_row(
             escape(row["setting"]),
             "-" if none else f"{row['critical']:.3g}",
-            "-" if none else f"{word(row['below'])} … {word(row['above'])}",
+            "-" if none else f"{_end(row['below'])} … {_end(row['above'])}",
             _span(row["low"], row["high"], _end),
             f"{row['runs']:,}",
             f"{row['diverged']:,}",

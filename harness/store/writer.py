@@ -116,23 +116,29 @@ def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) ->
         if parquet.is_file():
             return pq.read_table(parquet, schema=schema)
         return read_stream(stream) if stream.is_file() else schema.empty_table()
-    words = [column for column in columns if pa.types.is_string(schema.field(column).type)]
     if parquet.is_file():
-        with pq.ParquetFile(parquet, read_dictionary=words) as file:
-            held = [column for column in columns if column in file.schema_arrow.names]
-            table = file.read(held)
+        table = _read_columns(parquet, schema, columns)
     else:
         table = read_stream(stream) if stream.is_file() else schema.empty_table()
     for column in columns:
+        kind = schema.field(column).type
         if column not in table.schema.names:  # written before the table had it
-            table = table.append_column(schema.field(column), pa.nulls(len(table), schema.field(column).type))
-    table = table.select(list(columns))
-    for column in words:
+            table = table.append_column(schema.field(column), pa.nulls(len(table), kind))
         if pa.types.is_string(table.schema.field(column).type):
-            table = table.set_column(
-                table.schema.get_field_index(column), column, table[column].dictionary_encode()
-            )
-    return table
+            place = table.schema.get_field_index(column)
+            table = table.set_column(place, column, table[column].dictionary_encode())
+    return table.select(list(columns))
+
+
+def _read_columns(path: Path, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
+    """Those of the columns that the file has; words stay the dictionaries that they are in the file."""
+    words = [column for column in columns if pa.types.is_string(schema.field(column).type)]
+    try:
+        file = pq.ParquetFile(path, read_dictionary=words)
+    except KeyError:  # it lacks one of them
+        file = pq.ParquetFile(path)
+    with file:
+        return file.read([column for column in columns if column in file.schema_arrow.names])
 
 
 def read_stream(path: Path) -> pa.Table:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harness.store.files import whole, write_json
-from harness.store.folder import RunFolder, read_status
+from harness.store.folder import RunFolder, read_config, read_status, top_level
 from harness.store.runs import open_runs
-from harness.store.schema import STEPS
+from harness.store.schema import CENSUS, STEPS
 from harness.store.writer import TableWriter, read_table
 
 
@@ -106,6 +113,102 @@ def test_open_runs_finds_every_run_below_and_flattens_its_configuration(tmp_path
     assert len(open_runs(tmp_path / "no_run")) == 0
     with pytest.raises(FileNotFoundError, match="no folder"):
         open_runs(tmp_path / "nowhere")
+
+
+def census_columns(rows: int) -> dict[str, Any]:
+    columns: dict[str, Any] = {
+        field.name: np.arange(rows).astype(field.type.to_pandas_dtype())
+        for field in CENSUS
+        if not pa.types.is_string(field.type)
+    }
+    return columns | {
+        "evidence": ["probe"] * rows,
+        "site": ["a", "b"] * (rows // 2),
+        "state": ["dead", "active"] * (rows // 2),
+    }
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_some_columns_of_a_table(tmp_path: Path, finished: bool) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.write_config({"seed": 0})
+    folder.write_status("finished")
+    writer = TableWriter(folder.path, "census")
+    writer.append(census_columns(4))
+    writer.append(census_columns(6))
+    writer.finish() if finished else writer.close()
+    run = open_runs(tmp_path)[0]
+    table = run.read("census", ["state", "step"])
+    assert table.schema.names == ["state", "step"]
+    assert isinstance(table.to_pandas()["state"].dtype, pd.CategoricalDtype)
+    assert table["step"].to_pylist() == run.census["step"].tolist()
+    assert table["state"].to_pylist() == run.census["state"].tolist()
+    assert run.read("census").num_rows == 10
+    with pytest.raises(ValueError, match=r"expected some of the columns .*\['nonsense'\]"):
+        run.read("census", ["nonsense"])
+    with pytest.raises(ValueError, match="census, steps, events, but got 'units'"):
+        run.read("units")
+    ((same, again),) = open_runs(tmp_path).read("census", ["step"])
+    assert same.name == "run"
+    assert again.num_rows == 10
+
+
+def test_a_column_that_an_older_run_lacks_is_empty(tmp_path: Path) -> None:
+    columns = census_columns(4)
+    table = pa.table({name: columns[name] for name in ("step", "site")})
+    pq.write_table(table, tmp_path / "census.parquet")
+    found = read_table(tmp_path, "census", ["site", "state", "rate"]).to_pandas()
+    assert found["site"].tolist() == ["a", "b", "a", "b"]
+    assert found[["state", "rate"]].isna().all(axis=None)
+
+
+TEXTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text("abc_", min_size=1, max_size=4), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.text("abc_", min_size=1, max_size=4), TEXTS, max_size=4))
+def test_a_configuration_is_read_group_by_group_as_it_is_whole(config: dict[str, Any]) -> None:
+    text = yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False)
+    groups = top_level(text)
+    if groups is not None:
+        found = {key: value for group in groups for key, value in yaml.safe_load(group).items()}
+        assert found == yaml.safe_load(text)
+    with tempfile.TemporaryDirectory() as name:
+        folder = RunFolder(Path(name))
+        folder.write_config(config)
+        assert read_config(folder.path) == yaml.safe_load(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &x [1]\nb: *x\n",
+        "{a: 1, b: 2}\n",
+        "---\na: 1\n",
+        "# words\na: 1\n",
+        "a:\n  b: 1\n\n  c: 2\n",
+        "a: >\n  x\n  y\nb: 1\n",
+        "'a': 1\n",
+    ],
+)
+def test_any_yaml_is_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    assert read_config(tmp_path) == yaml.safe_load(text)
+
+
+def test_runs_share_no_configuration(tmp_path: Path) -> None:
+    for name in "ab":
+        RunFolder(tmp_path / name).write_config({"optim": {"betas": [1, 2]}})
+    first, second = (read_config(tmp_path / name) for name in "ab")
+    first["optim"]["betas"].append(3)
+    assert second == {"optim": {"betas": [1, 2]}}
 
 
 def test_an_unknown_state_is_refused(tmp_path: Path) -> None:
