@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.hooks.scan import DeadUnitsError, Report, scan
     from harness.hooks.sites import Site
     from harness.store.runs import open_runs
+    from harness.sweeps.diagnose import diagnose
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ _WHERE = {
     "Site": "harness.hooks.sites",
     "Thresholds": "harness.detector.states",
     "classify": "harness.detector.states",
+    "diagnose": "harness.sweeps.diagnose",
     "lifetimes": "harness.detector.lifetimes",
     "open_runs": "harness.store.runs",
     "scan": "harness.hooks.scan",
@@ -43,6 +45,7 @@ __all__ = [
     "Site",
     "Thresholds",
     "classify",
+    "diagnose",
     "lifetimes",
     "open_runs",
     "scan",

@@ -182,6 +182,44 @@ def selftest(
 
 
 @app.command()
+def diagnose(path: Folder) -> None:
+    """Say why units of every run are dead (a run of a sweep is trained once more to gather the evidence)."""
+    from harness.sweeps.diagnose import diagnose as told
+
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    unknown = 0
+    for run in _runs(path):
+        console.print(run.name, style="bold", markup=False)
+        try:
+            console.print(f"{told(run)}\n", markup=False)
+        except (OSError, ValueError) as error:
+            unknown += 1
+            console.print(f"cannot be diagnosed: {error}\n", markup=False)
+    if unknown:
+        raise typer.Exit(1)
+
+
+@app.command()
+def confirm(
+    path: Annotated[Path, typer.Argument(help="The folder of one run.")],
+    seeds: Annotated[int, typer.Option(help="In every arm.")] = 3,
+) -> None:
+    """Train a run's beginning again with one thing made normal at a time: which removes the deaths?"""
+    from harness.config import ConfigError
+    from harness.sweeps.confirm import confirm as confirmed
+    from harness.sweeps.confirm import view
+
+    runs = _runs(path)
+    if len(runs) != 1:
+        raise typer.BadParameter(f"expected the folder of one run, but there are {len(runs)} runs in {path}")
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    try:
+        console.print(view(confirmed(runs[0], seeds)))
+    except (ConfigError, OSError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+@app.command()
 def edge(
     axis: Annotated[str, typer.Option(help="A number in the configuration, e.g. optim.lr")],
     words: Annotated[

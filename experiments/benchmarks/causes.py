@@ -22,16 +22,21 @@ from scipy.stats import binomtest
 
 from experiments.benchmarks.faults import FAULTS, Result, Setting, train
 
-DEVELOPMENT = tuple(
-    Setting(network, optimizer, "digits, standardised", lr)
-    for network in ("MLP 3x128", "MLP 3x128, batch norm")
-    for optimizer, lr in (("sgd", 0.1), ("adam", 1e-3))
-)
-OTHERS = (
+DEVELOPMENT = (
+    *(
+        Setting(network, optimizer, "digits, standardised", lr)
+        for network in ("MLP 3x128", "MLP 3x128, batch norm")
+        for optimizer, lr in (("sgd", 0.1), ("adam", 1e-3))
+    ),
     Setting("MLP 5x64", "momentum", "Gaussian classes", 0.01, batch=32, steps=500),
     Setting("MLP 5x64", "adam", "Gaussian classes", 2e-3, batch=32, steps=500),
     Setting("CNN, batch norm", "momentum", "digits in [0, 1]", 0.01, batch=32, steps=300),
-    Setting("CNN, batch norm", "adam", "digits in [0, 1]", 2e-3, batch=32, steps=300),
+    Setting("CNN, batch norm", "adam", "digits in [0, 1]", 1e-3, batch=32, steps=300),
+)
+OTHERS = tuple(
+    Setting(network, optimizer, data, lr, batch=48, steps=350)
+    for network, data in (("MLP 4x96", "digits in [0, 1]"), ("MLP 2x80, batch norm", "Gaussian classes"))
+    for optimizer, lr in (("momentum", 0.02), ("adam", 1.5e-3))
 )
 EFFECT = 0.1  # share of dead units beyond the twin's from which a fault had an effect
 
@@ -112,7 +117,8 @@ def summary(results: pd.DataFrame) -> str:
     blamed = sum(label != "none" for label in healthy)
     return (
         f"label right in {int(hit['right'].sum())} of {len(hit)} effective faults "
-        f"({100 * right.statistic:.1f} %, 95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f}); "
+        f"({100 * right.statistic:.1f} %, 95 % interval {100 * interval.low:.1f} to "
+        f"{100 * interval.high:.1f}); "
         f"healthy trainings blamed: {blamed} of {len(healthy)}; "
         f"largest gap of a Shapley sum {results['gap'].max():.1e}"
     )

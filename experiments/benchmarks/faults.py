@@ -63,7 +63,7 @@ class Training:
     def middle(self) -> int:
         return self.setting.steps // 2
 
-    def hidden(self) -> list[nn.Module]:
+    def hidden(self) -> list[nn.Linear | nn.Conv2d]:
         """Layers that feed an activation, without the norms."""
         return [m for m in self.model.modules() if isinstance(m, nn.Linear | nn.Conv2d)][:-1]
 

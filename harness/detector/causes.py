@@ -83,7 +83,7 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
     shares = evidence.units.drop_duplicates(["site", "unit"]) if len(evidence.units) else None
     if shares is not None:
         units = units.merge(shares, on=["site", "unit"], how="left")
-    for column in (*PLAYERS, "rate_then", "rate_now"):
+    for column in (*PLAYERS, *BIRTH, "spread", "rate_then", "rate_now"):
         if column not in units:
             units[column] = np.nan
     loss = evidence.steps["loss"].to_numpy(float) if len(evidence.steps) else np.empty(0)
@@ -113,6 +113,11 @@ def blame(units: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(shares, columns=pd.Index(PLAYERS), index=units.index)
 
 
+def own_blame(units: pd.DataFrame) -> pd.DataFrame:
+    """The same without what happened below: that is the own share of layers that have rows of their own."""
+    return blame(units.assign(upstream=0.0))
+
+
 def label(found: Findings, evidence: Evidence) -> tuple[str, list[Event]]:
     """The cause of a run, and the events that tell it.
 
@@ -124,9 +129,9 @@ def label(found: Findings, evidence: Evidence) -> tuple[str, list[Event]]:
         return "none", []
     dead = found.units[found.units["dead"]]
     born = dead[dead["born"] | (dead["rate_then"] < HARDLY)]
-    if len(born) > len(dead) / 2 and dead["born"].any():
+    if share >= LEAST_DEAD and len(born) > len(dead) / 2 and dead["born"].any():
         return of_birth(born, evidence.layers), []
-    shares = blame(dead)
+    shares = own_blame(dead)
     if _mean(shares["norm"]) > 0.4:
         return "norm_stats", []
     told = _telling_events(found, evidence.steps)
@@ -137,26 +142,32 @@ def label(found: Findings, evidence: Evidence) -> tuple[str, list[Event]]:
 
 def of_birth(born: pd.DataFrame, layers: pd.DataFrame) -> str:
     """Why units were born dead: read at the lowest layer that was hit, since all above it follows."""
-    layers = layers.set_index("site") if len(layers) else layers
-    if "spread" not in born or born["spread"].isna().all() or layers.empty:
+    layers = layers.sort_values("depth")
+    counts = born["site"].value_counts()
+    known = layers[layers["site"].isin(counts.index)]
+    if known.empty or born["spread"].isna().all():
         return "weight_init"
-    hit = born.groupby("site").size() / layers["units"].reindex(born["site"].unique())
-    order = layers["depth"].reindex(hit.index)
-    lowest = order[hit >= min(0.05, float(hit.max()))].idxmin()
-    here, layer = born[born["site"] == lowest], layers.loc[lowest]
-    parts = {name: max(0.0, -_median(here[name])) for name in BIRTH}
-    total = sum(parts.values())
-    if total <= 0:
-        return "weight_init"
-    if parts["birth_bias"] > total / 2:
-        return "bias_init"
-    if parts["birth_norm_mean"] > total / 2:
-        return "norm_stats"
-    if layer["weight_z"] < -5 and parts["birth_weight_mean"] > parts["birth_rest"] / 2:
-        return "weight_init"
-    if order[lowest] == order.min() and _off_centre(layer):
-        return "input_offset"
-    return "weight_init"
+    hit = counts.reindex(known["site"]).to_numpy() / known["units"].to_numpy()
+    lowest = known["site"].iloc[int(np.argmax(hit >= min(0.05, hit.max())))]
+    here = born.loc[born["site"] == lowest, list(BIRTH)].median().to_frame().T.assign(site=lowest)
+    cause = unit_births(here, layers)[0]
+    return "weight_init" if cause == "upstream" else cause
+
+
+def unit_births(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
+    """Why each unit was born dead: the part of its mean pre-activation that closed it.
+
+    Where all parts are 0 nothing came in: what is below is dead, and the cause is "upstream".
+    """
+    parts = (-born[list(BIRTH)].to_numpy(float)).clip(min=0)
+    bias, weight_mean, norm_mean, rest = parts.T
+    total = parts.sum(axis=1)
+    layer = layers.set_index("site").reindex(born["site"])
+    negative = (layer["weight_z"].to_numpy(float) < -5) & (weight_mean > rest / 2)
+    offset = (layer["depth"] == layers["depth"].min()).to_numpy() & _off_centre(layer)
+    conditions = [~(total > 0), bias > total / 2, norm_mean > total / 2, negative, offset]
+    causes = ["upstream", "bias_init", "norm_stats", "weight_init", "input_offset"]
+    return [str(cause) for cause in np.select(conditions, causes, "weight_init")]
 
 
 BIRTH = ("birth_bias", "birth_weight_mean", "birth_norm_mean", "birth_rest")
@@ -171,6 +182,8 @@ def _telling_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
         return []
     best: list[tuple[float, int, Event]] = []
     for event in found.events:
+        if event.inner:  # a symptom of what was there from the start
+            continue
         after = deaths >= event.step - 1
         if after.mean() < 0.5 or not calm_before(steps, event.step):
             continue
@@ -182,8 +195,8 @@ def _telling_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
 
 def _from_the_start(shares: pd.DataFrame, evidence: Evidence) -> str:
     layers, steps = evidence.layers, evidence.steps
-    first = layers.iloc[0] if len(layers) else None
-    if first is not None and (first["input_rms"] > 5 or _off_centre(first)):
+    first = layers.sort_values("depth").head(1)
+    if len(first) and (first["input_rms"].iloc[0] > 5 or _off_centre(first)[0]):
         return "input_offset"
     if len(layers) and layers["gain"].max() > 1.5:
         return "weight_init"
@@ -201,9 +214,9 @@ def _fast_biases(steps: pd.DataFrame) -> bool:
     return bool(len(ratio) and ratio.median() > 3)
 
 
-def _off_centre(layer: pd.Series) -> bool:
+def _off_centre(layers: pd.DataFrame) -> np.ndarray:
     """Inputs whose mean outweighs their spread, and is large against what an initialisation expects."""
-    return bool(layer["off_centre"] > 0.5 and layer["input_mean"] > 0.7)
+    return (layers["off_centre"].to_numpy(float) > 0.5) & (layers["input_mean"].to_numpy(float) > 0.7)
 
 
 # --- unit by unit -----------------------------------------------------------------------------------
@@ -289,8 +302,3 @@ def _broken(history: pd.DataFrame) -> int | None:
 def _mean(values: pd.Series) -> float:
     known = values.dropna()
     return float(known.mean()) if len(known) else 0.0
-
-
-def _median(values: pd.Series) -> float:
-    known = values.dropna()
-    return float(known.median()) if len(known) else 0.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.detector.causes import Findings, blame, find, label, of_birth
+from harness.detector.causes import Findings, blame, find, label, unit_births
 from harness.detector.events import Event
 from harness.detector.evidence import PLAYERS, Evidence
 from harness.detector.states import Thresholds
@@ -87,17 +87,12 @@ def diagnose(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds |
 
 def _unit_causes(dead: pd.DataFrame, evidence: Evidence) -> list[str]:
     """Of the born dead the part that closed them, of the others the player that took most of their rate."""
-    shares = blame(dead)
-    born_label = {
-        (site, unit): of_birth(row, evidence.layers)
-        for (site, unit), row in dead[dead["born"]].groupby(["site", "unit"], sort=False)
-    }
-    causes = []
-    for index, row in dead.iterrows():
-        known = born_label.get((row["site"], row["unit"]))
-        fall = shares.loc[index]
-        causes.append(known or ("unknown" if fall.isna().all() else str(fall.idxmax())))
-    return causes
+    causes = pd.Series("unknown", index=dead.index, dtype=object)
+    born = dead[dead["born"] & dead["spread"].notna()]
+    causes[born.index] = unit_births(born, evidence.layers)
+    shares = blame(dead[~dead["born"]]).dropna(how="all")
+    causes[shares.index] = shares.idxmax(axis=1)
+    return causes.tolist()
 
 
 # --- the sentences ----------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ class Event(NamedTuple):
         column: which scalar left its past first.
         ratio: to the median of its past (of the input's mean: the shift in units of the inputs' rms).
         text: in words.
+        inner: whether the training itself brought it about, so that it is no cause but a symptom.
     """
 
     step: int
@@ -38,6 +39,7 @@ class Event(NamedTuple):
     column: str
     ratio: float
     text: str
+    inner: bool = False
 
 
 def events(steps: pd.DataFrame) -> list[Event]:
@@ -88,7 +90,8 @@ def _named(steps: pd.DataFrame, left: dict[str, np.ndarray], t: int, column: str
     step = int(steps["step"].iloc[t])
     ratio = float(left[column][t])
     if column == "written_norm":
-        text = f"step {step:,}: parameters were overwritten by {100 * ratio:.2g} % of their norm, not by the optimizer"
+        share = f"{100 * ratio:.2g} % of their norm"
+        text = f"step {step:,}: parameters were overwritten by {share}, not by the optimizer"
         return Event(step, "surgery", column, ratio, text)
     if column in ("input_rms", "input_mean"):
         stays = _stays(left["input_rms"], left["input_mean"], steps, t)
@@ -124,12 +127,13 @@ def _of_loss(steps: pd.DataFrame, left: dict[str, np.ndarray], t: int, ratio: fl
     before = update[max(0, t - PAST - 1) : max(0, t - 1)]
     raised = t >= 2 and len(before) >= LEAST and update[t - 1] > 1.5 * np.median(before)
     if stays and not raised:
-        text = f"step {step:,}: the loss rose to {ratio:.2g}× its past and stayed; inputs and updates before were as ever"
+        text = (
+            f"step {step:,}: the loss rose to {ratio:.2g}× its past and stayed; what came before was as ever"
+        )
         return Event(step, "labels", "loss", ratio, text)
     why = "after a longer update" if raised else "for a moment, and the gradient with it"
-    return Event(
-        step, "step_size", "loss", ratio, f"step {step:,}: the loss rose to {ratio:.2g}× its past {why}"
-    )
+    text = f"step {step:,}: the loss rose to {ratio:.2g}× its past {why}"
+    return Event(step, "step_size", "loss", ratio, text, inner=True)
 
 
 def _loss_known(steps: pd.DataFrame, t: int) -> bool:
@@ -154,7 +158,8 @@ def _left(values: np.ndarray, name: str) -> np.ndarray:
         above = logs[t] - middle
         if name == "input_rms":
             above = abs(above)
-        if above > max(least, DEVIATIONS * noise):
+        usual = min(DEVIATIONS * noise, np.max(past) - middle + least)  # a loss near 0 has heavy tails
+        if above > max(least, usual):
             found[t] = np.exp(min(logs[t] - middle, 700.0))
     return found
 

@@ -112,9 +112,9 @@ class Births:
             if "bias" in own[name]:
                 bias = bias + mean - without(name, bias=torch.zeros_like(own[name]["bias"]))
         norm = zero
-        if isinstance(self._modules[last], NORMS) and own[last].get("running_mean") is not None:
-            if not self._modules[last].training:
-                norm = mean - without(last, running_mean=torch.zeros_like(own[last]["running_mean"]))
+        frozen = isinstance(self._modules[last], NORMS) and not self._modules[last].training
+        if frozen and own[last].get("running_mean") is not None:
+            norm = mean - without(last, running_mean=torch.zeros_like(own[last]["running_mean"]))
         weight_mean = zero
         name = layer.names[0]
         if isinstance(self._modules[name], PRODUCT):
@@ -129,10 +129,9 @@ class Births:
     def _run(self, layer: Layer, own: Mapping[str, Values], args: Any) -> Tensor:
         z: Any = args
         for name in layer.names:
-            out = functional_call(self._modules[name], {k: v.clone() for k, v in own[name].items()}, z)
-            z = (out,)
-        axis = layer_axis(self._modules[layer.names[-1]], out.ndim)
-        units = as_units(out.detach(), -1 if axis is None else axis)
+            z = (functional_call(self._modules[name], {k: v.clone() for k, v in own[name].items()}, z),)
+        axis = layer_axis(self._modules[layer.names[-1]], z[0].ndim)
+        units = as_units(z[0].detach(), -1 if axis is None else axis)
         return units if units.ndim == 2 else units.transpose(1, 2).reshape(-1, units.shape[1])
 
     def _of(self, name: str) -> Values:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from math import factorial
 from typing import Any, NamedTuple
@@ -214,11 +215,11 @@ class Mixer:
         modes = [(module, module.training) for module in self._model.modules()]
         handles = []
 
-        def feeding(name: str, args: Any) -> None:
+        def feeding(name: str, _: nn.Module, args: Any) -> None:
             if not self._busy:
                 inputs[name] = args
 
-        def fed(name: str, args: Any) -> None:
+        def fed(name: str, _: nn.Module, args: Any, __: Any) -> None:
             if self._busy:
                 return
             self._busy = True
@@ -237,9 +238,9 @@ class Mixer:
                 if isinstance(module, nn.modules.dropout._DropoutNd):
                     module.training = False
                 if name in feeders:
-                    handles.append(module.register_forward_pre_hook(lambda _, args, n=name: feeding(n, args)))
+                    handles.append(module.register_forward_pre_hook(partial(feeding, name)))
                 if name in by_last:
-                    handles.append(module.register_forward_hook(lambda _, args, __, n=name: fed(n, args)))
+                    handles.append(module.register_forward_hook(partial(fed, name)))
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 yield
         finally:

@@ -148,9 +148,9 @@ class Vitals:
             return np.nan
         if not now:
             return np.nan
-        torch._foreach_sub_(before, now)
+        torch._foreach_sub_(before, now)  # pyright: ignore[reportPrivateImportUsage]
         distance = norm(before)
-        torch._foreach_copy_(before, now)
+        torch._foreach_copy_(before, now)  # pyright: ignore[reportPrivateImportUsage]
         return distance
 
     def _decay(self, group: Sequence[Tensor], lr: Any, decay: float, options: Mapping[str, Any]) -> None:
@@ -192,7 +192,7 @@ def norm(tensors: Sequence[Tensor]) -> Any:
     """L2 norm over all of them, on the device of the first; NaN if there are none."""
     if not tensors:
         return np.nan
-    parts = torch._foreach_norm(list(tensors))
+    parts = torch._foreach_norm(list(tensors))  # pyright: ignore[reportPrivateImportUsage]
     home = parts[0].device
     return torch.linalg.vector_norm(torch.stack([part.to(home).double() for part in parts]))
 

@@ -13,6 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 from scipy import stats
 
 from harness.config import RunSpec, restore, run_folder
@@ -127,7 +131,8 @@ def _concluded(observed: str, steps: int, arms: pd.DataFrame, seeds: int) -> Con
     tried = arms[arms["factor"] != ORIGINAL]
     sure = tried[tried["low"] > 0]
     before = float(arms.loc[arms["factor"] == ORIGINAL, "dead"].iloc[0])
-    text = f"As it was, {100 * before:.1f} % of the units are dead after {steps:,} steps (mean of {seeds} seeds)."
+    share = f"{100 * before:.1f} % of the units"
+    text = f"As it was, {share} are dead after {steps:,} steps (mean of {seeds} seeds)."
     if sure.empty:
         label = "none"
         text += " No single factor removes deaths for sure."
@@ -174,19 +179,15 @@ def _row(name: str, shares: dict[tuple[str, int], tuple[float, bool]], seeds: ra
 
 def _until(run: Run, total: int) -> int:
     """When half of the units that are dead at the end were dead: the first census from which on they are."""
-    shares = (
-        pd.DataFrame(
-            {int(step): [dead_fraction(rows)] for step, rows in one_evidence(run.census).groupby("step")}
-        )
-        .T[0]
-        .dropna()
-    )
+    found = {int(str(step)): dead_fraction(rows) for step, rows in one_evidence(run.census).groupby("step")}
+    shares = {step: share for step, share in sorted(found.items()) if np.isfinite(share)}
     diverged = run.status.get("diverged_at")
     if diverged is not None:
-        shares.loc[int(diverged)] = 1.0
-    below = shares.index[shares < shares.iloc[-1] / 2]
-    after = shares.index[shares.index > below.max()] if len(below) else shares.index
-    return max(LEAST_STEPS, min(int(after.min()), max(total, LEAST_STEPS)))
+        shares[int(diverged)] = 1.0
+    steps, dead = np.array(list(shares)), np.array(list(shares.values()))
+    below = np.flatnonzero(dead < dead[-1] / 2)
+    first = steps[below[-1] + 1] if len(below) else steps[0]
+    return max(LEAST_STEPS, min(int(first), max(total, LEAST_STEPS)))
 
 
 def _shortened(spec: RunSpec, steps: int, folder: Path) -> RunSpec:
@@ -221,3 +222,22 @@ def _bad(spec: RunSpec) -> tuple[float, bool]:
         reason = status.get("error") or "it has no dead share"
         raise ValueError(f"confirm: the arm {run_folder(spec)} cannot be used ({reason})")
     return float(final["dead_fraction"]), False
+
+
+def view(found: Confirmation) -> Group:
+    """The sentences, then the table."""
+    table = Table(box=box.SIMPLE_HEAD, title_justify="left")
+    for name in ("made normal", "stands for", "dead %", "diverged", "deaths removed", "95 % interval"):
+        table.add_column(name, justify="left" if name in ("made normal", "stands for") else "right")
+    for _, arm in found.arms.iterrows():
+        original = arm["factor"] == ORIGINAL
+        told = f"{100 * arm['low']:.0f} to {100 * arm['high']:.0f} %"
+        table.add_row(
+            str(arm["factor"]),
+            str(arm["label"]),
+            f"{100 * arm['dead']:.1f}",
+            f"{arm['diverged']} of {arm['seeds']}",
+            "" if original else f"{100 * arm['removed']:.0f} %",
+            "" if original or np.isnan(arm["low"]) else told,
+        )
+    return Group(Text(found.text), table)

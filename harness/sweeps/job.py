@@ -95,7 +95,7 @@ def run_job(
         progress: makes the display of a training, if there is one; told of every step.
         locked: whether the caller holds the run's lock.
         alone: whether the run is no part of a sweep. It then keeps its evidence (`record.evidence`), and
-            TensorBoard gets heat maps, half a second's work; `harness-tools dashboard` draws those of a sweep.
+            TensorBoard gets heat maps, half a second's work; `harness-tools dashboard` draws a sweep's.
 
     Returns:
         The outcome; a failure is one of them, with its traceback in `error.txt` in the folder.
