@@ -56,7 +56,7 @@ def picture(draw: Callable[[], Figure]) -> Picture:
     Example:
         >>> from harness.report import plots
         >>> shown = picture(lambda: plots.activation("relu"))
-        >>> shown.markup[:4], shown.caption[:11]
+        >>> str(shown.markup[:4]), shown.caption[:11]
         ('<svg', 'Read it as:')
     """
     with look("light", captions=False):

@@ -156,7 +156,7 @@ def short(name: str, most: int = 28) -> str:
 
     Example:
         >>> short("transformer.encoder.layers.11.feed_forward.activation")
-        '…s.11.feed_forward.activation'
+        '….11.feed_forward.activation'
     """
     return name if len(name) <= most else f"…{name[-most + 1 :]}"
 

@@ -38,7 +38,7 @@ def dead_share(history: pd.DataFrame, *, title: str = "") -> Figure:
     share = _shares(told, ["step", "site"]).unstack()
     share = share.reindex(columns=[name for name in rows["site"].unique() if name in share])
     total = _shares(told, ["step"])
-    made = Figure(figsize=(7.2, 3.6), layout="constrained")
+    made = Figure(figsize=(7.2, 3.6 if share.shape[1] <= FEW else 4.6), layout="constrained")
     axis = made.subplots()
     _lines(made, axis, share)
     ink = current().theme.ink
