@@ -181,6 +181,8 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
             board.text("verdict", text, ending.steps)
             if told is not None:
                 board.text("causes", str(told), ending.steps)
+            facts = {"state": state, "final": final}
+            board.session(folder.path.name, to_mapping(spec), facts, ending.steps)
             board.close()
         folder.write_status(
             state,
@@ -256,8 +258,9 @@ def _board(spec: RunSpec, path: Path) -> Any:
     """TensorBoard's view; it begins anew, and the journal of a continued run tells it what came before."""
     if not spec.record.tensorboard:
         return None
-    from harness.report.tensorboard import RunBoard
+    from harness.report.tensorboard import RunBoard, write_layout
 
+    write_layout(path.parent)
     return RunBoard(path)
 
 
