@@ -20,6 +20,7 @@ from harness.sweeps.confirm import confirm
 from harness.sweeps.job import run_job
 
 NETWORKS = {"3x128": (), "2x48": ("model.depth=2", "model.width=48", "train.batch_size=64")}
+CENTRED = ("centred inputs", "standardised inputs")
 HIGH = ("learning rate / 10", "warm-up")
 #: Fault → overrides, the factors that are right.
 FAULTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -27,8 +28,8 @@ FAULTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bias -3, Adam": (("bias.offset=-3", "optim=adam", "optim.lr=0.001"), ("zero bias",)),
     "weights' mean -1.5": (("init.mean=-1.5",), ("He weights",)),
     "weights' mean -3, Adam": (("init.mean=-3", "optim=adam", "optim.lr=0.001"), ("He weights",)),
-    "inputs +3": (("data.shift=3", "optim.lr=0.05"), ("centred inputs",)),
-    "inputs -8, Adam": (("data.shift=-8", "optim=adam", "optim.lr=0.001"), ("centred inputs",)),
+    "inputs +3": (("data.shift=3", "optim.lr=0.05"), CENTRED),
+    "inputs -8, Adam": (("data.shift=-8", "optim=adam", "optim.lr=0.001"), CENTRED),
     "lr 1, SGD": (("optim.lr=1.5",), HIGH),
     "lr 2, SGD, centred": (("optim.lr=2", "data.standardise=true"), HIGH),
     "lr 0.03, Adam": (("optim=adam", "optim.lr=0.03"), HIGH),
