@@ -58,7 +58,7 @@ CLAIM = Claim(
     source="the loss ½(v·relu(z) - y)²: lr > z / (v (vz - y)(‖x‖² + 1))",
     metric="Share of random units that are closed on their input after one step of plain gradient descent.",
     interest="99 % of the units on the predicted side, 1 % on either side of the threshold.",
-    design="Random weights, inputs, outgoing weights and targets below the output; the gradient is autograd's. "
+    design="Random weights, inputs, outgoing weights and targets below the output; autograd's gradient. "
     "‖x‖² + 1 in the threshold is why inputs off centre and high learning rates multiply.",
     measure=measure,
     decide=decide,

@@ -19,7 +19,7 @@ SCALES = (0.001, 0.01, 0.1, 1.0)
 INPUTS, FEATURES, WIDTH = 256, 8, 32
 RATES = (0.1, 0.15)
 STEPS = {"toy": 5, "small": 400, "standard": 1000, "full": 2000}
-SEEDS = {"toy": 2, "small": 16, "standard": 32, "full": 64}
+SEEDS = {"toy": 2, "small": 64, "standard": 128, "full": 256}
 
 
 def measure(budget: str) -> pd.DataFrame:
