@@ -39,15 +39,29 @@ def measure(budget: str) -> pd.DataFrame:
                     dead = float((x.amax((1, 2)) == 0).float().mean())
                     expected = float(closed_form(width, depth))
                     rows.append((seed, width, depth, dead, expected, dead - expected, len(x)))
-    columns = ["seed", "width", "hidden", "dead", "expected", "off", "networks"]
+    columns = ["seed", "width", "hidden", "dead_share", "expected", "off", "networks"]
     return pd.DataFrame(rows, columns=pd.Index(columns))
 
 
 def decide(table: pd.DataFrame) -> Verdict:
     """The probability at nine hidden layers, and every point against its closed form."""
     return judge(
-        level(table, "dead", {"width": 2, "hidden": 9}, 0.5, label="width 2, 9 hidden layers", at_least=0.3),
-        level(table, "dead", {"width": 5, "hidden": 9}, 0.5, label="width 5, 9 hidden layers", at_most=-0.2),
+        level(
+            table,
+            "dead_share",
+            {"width": 2, "hidden": 9},
+            0.5,
+            label="width 2, 9 hidden layers",
+            at_least=0.3,
+        ),
+        level(
+            table,
+            "dead_share",
+            {"width": 5, "hidden": 9},
+            0.5,
+            label="width 5, 9 hidden layers",
+            at_most=-0.2,
+        ),
         level(table, "off", {}, 0.0, label="simulation less closed form, all points", within=0.005),
         also=[
             level(
@@ -74,7 +88,7 @@ CLAIM = Claim(
         doses,
         along="hidden",
         groups={f"width {n}": {"width": n} for n in WIDTHS},
-        outcomes=("dead",),
+        outcomes=("dead_share",),
         overlay={f"1 - (1 - 2^-{n})^H": (GRID, closed_form(n, GRID)) for n in WIDTHS},
         title=SENTENCE,
         log=False,

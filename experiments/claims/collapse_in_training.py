@@ -84,7 +84,7 @@ def _trained(name: str, budget: str) -> pd.DataFrame:
         {
             "init": name,
             "seed": np.arange(seeds),
-            "collapsed": collapsed.numpy(),
+            "collapsed_share": collapsed.numpy(),
             "loss": loss.numpy(),
             "networks": each,
         }
@@ -94,9 +94,11 @@ def _trained(name: str, budget: str) -> pd.DataFrame:
 def decide(table: pd.DataFrame) -> Verdict:
     """He's share against 90 %, and RAI's against He's."""
     return judge(
-        level(table, "collapsed", {"init": "he"}, 0.9, label="He, less 90 %", at_least=0.0),
-        contrast(table, "collapsed", {"init": "rai"}, {"init": "he"}, label="RAI against He", at_most=-0.2),
-        also=[level(table, "collapsed", {"init": "rai"}, 0.0, label="RAI", at_most=-0.01)],
+        level(table, "collapsed_share", {"init": "he"}, 0.9, label="He, less 90 %", at_least=0.0),
+        contrast(
+            table, "collapsed_share", {"init": "rai"}, {"init": "he"}, label="RAI against He", at_most=-0.2
+        ),
+        also=[level(table, "collapsed_share", {"init": "rai"}, 0.0, label="RAI", at_most=-0.01)],
     )
 
 
@@ -114,7 +116,7 @@ CLAIM = Claim(
     figure=partial(
         arms,
         arms={"He": {"init": "he"}, "RAI": {"init": "rai"}},
-        outcomes=("collapsed", "loss"),
+        outcomes=("collapsed_share", "loss"),
         title="Collapse of narrow deep networks on |x|",
     ),
     kind="paper",

@@ -60,13 +60,13 @@ def measure(budget: str) -> pd.DataFrame:
             rate = float((z > 0).float().mean())
             rows.append((seed, layer, dead, on, rate, dead - expected[layer - 1]))
             x = torch.relu(z)
-    return pd.DataFrame(rows, columns=pd.Index(["seed", "layer", "dead", "always_on", "rate", "off"]))
+    return pd.DataFrame(rows, columns=pd.Index(["seed", "layer", "dead_share", "always_on", "rate", "off"]))
 
 
 def decide(table: pd.DataFrame) -> Verdict:
     """Layer 20 against none, and the law at four depths."""
     return judge(
-        level(table, "dead", {"layer": DEPTH}, 0.0, label=f"dead in layer {DEPTH}", at_least=0.1),
+        level(table, "dead_share", {"layer": DEPTH}, 0.0, label=f"dead in layer {DEPTH}", at_least=0.1),
         *(
             level(
                 table, "off", {"layer": layer}, 0.0, label=f"layer {layer}, simulation less law", within=0.03
@@ -100,7 +100,7 @@ CLAIM = Claim(
     figure=partial(
         doses,
         along="layer",
-        outcomes=("dead", "rate"),
+        outcomes=("dead_share", "rate"),
         overlay={"law of wide networks": (np.arange(1, DEPTH + 1), law(1000))},
         title=SENTENCE,
         log=False,

@@ -41,14 +41,14 @@ def measure(budget: str) -> pd.DataFrame:
             lr = (factor * threshold)[:, None]
             after = ((weight - lr * weight.grad) * x).sum(1) + (bias - lr * bias.grad)[:, 0]
             rows.append((seed, factor, float((after <= 0).double().mean())))
-    return pd.DataFrame(rows, columns=pd.Index(["seed", "factor", "dead"]))
+    return pd.DataFrame(rows, columns=pd.Index(["seed", "factor", "dead_share"]))
 
 
 def decide(table: pd.DataFrame) -> Verdict:
     """All units live just below the threshold, and are dead just above it."""
     return judge(
-        level(table, "dead", {"factor": 0.99}, 0.5, label="1 % below the threshold", at_most=-0.49),
-        level(table, "dead", {"factor": 1.01}, 0.5, label="1 % above the threshold", at_least=0.49),
+        level(table, "dead_share", {"factor": 0.99}, 0.5, label="1 % below the threshold", at_most=-0.49),
+        level(table, "dead_share", {"factor": 1.01}, 0.5, label="1 % above the threshold", at_least=0.49),
     )
 
 
@@ -65,7 +65,7 @@ CLAIM = Claim(
     figure=partial(
         doses,
         along="factor",
-        outcomes=("dead",),
+        outcomes=("dead_share",),
         overlay={"threshold": (np.array([0.5, 1, 1, 2.0]), np.array([0.0, 0, 1, 1]))},
         title=SENTENCE,
         log=False,
