@@ -27,11 +27,10 @@ def risk_view(history: pd.DataFrame, step: int | None = None, most: int = 20) ->
     table = Table(box=SIMPLE_HEAD)
     for name in ("site", "unit", "state", "rate", "margin", "layer dead", "layer rate"):
         table.add_column(name, justify="left" if name in ("site", "state") else "right")
-    for row in alive.head(most).itertuples():
-        shares = [f"{100 * share:.1f} %" for share in (row.rate, row.layer_dead, row.layer_rate)]
-        table.add_row(
-            str(row.site), str(row.unit), str(row.state), shares[0], f"{row.margin:+.2f}", *shares[1:]
-        )
+    numbers = alive[["rate", "layer_dead", "layer_rate", "margin"]].to_numpy(float)
+    for row, values in zip(alive.head(most).itertuples(), numbers, strict=False):
+        rate, dead, mean = (f"{100 * share:.1f} %" for share in values[:3])
+        table.add_row(str(row.site), str(row.unit), str(row.state), rate, f"{values[3]:+.2f}", dead, mean)
     told = ", ".join(f"{value:.2f} ({name})" for name, value in AUC.items())
     text = (
         f"{len(alive):,} of {len(found):,} units are alive; the order, not a probability. Area under the ROC "
