@@ -116,7 +116,7 @@ def gather(sweeps: dict[str, tuple[str, ...]], folder: Path) -> pd.DataFrame:
 
 def scores(rows: pd.DataFrame, coefficients: dict[str, float]) -> tuple[float, float, float]:
     """Area under the ROC curve of "dead now", of the model over all units, and over those alive then."""
-    odds = sum(weight * rows[name] for name, weight in coefficients.items())
+    odds = rows[list(coefficients)].to_numpy(float) @ np.array(list(coefficients.values()))
     alive = rows["dead"] == 0
     return (
         float(roc_auc_score(rows["died"], rows["dead"])),

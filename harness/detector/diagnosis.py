@@ -103,7 +103,9 @@ def _sentences(name: str, told: list[Event], found: Findings, units: pd.DataFram
     if found.diverged_at is not None:
         parts.append(f"Training diverged at step {found.diverged_at:,}; this is the last census before.")
     if name == "none":
-        parts.append("Nothing to explain: too few units are dead for a cause to be told.")
+        born = int(found.units.loc[found.units["dead"], "born"].sum())
+        chance = f" ({born:,} of them were born so, which chance does)" if born > found.dead / 2 else ""
+        parts.append(f"Nothing to explain: too few units are dead for a cause to be told{chance}.")
         return " ".join(parts)
     parts += _deaths(units, found)
     parts += _births(units, evidence)

@@ -191,8 +191,8 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
             diverged_at=ending.diverged_at,
             final=final,
             verdict=text,
-            diagnosis=None if told is None else str(told),
             error=None,
+            **({} if told is None else {"diagnosis": str(told)}),
         )
     except KeyboardInterrupt:
         folder.write_status("interrupted", seconds=seconds())
