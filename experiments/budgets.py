@@ -54,7 +54,13 @@ def overrides(sweep: Sweep, budget: str) -> list[str]:
     """
     if budget not in BUDGETS:
         raise ValueError(f"budget: expected one of {', '.join(BUDGETS)}, but got {budget!r}")
-    words = [*COMMON, *data(budget), f"train.epochs={EPOCHS[budget]}", f"seed=range({SEEDS[budget]})"]
+    own = any(word.startswith("data=") for word in sweep.overrides)
+    words = [
+        *COMMON,
+        *([] if own else data(budget)),
+        f"train.epochs={EPOCHS[budget]}",
+        f"seed=range({SEEDS[budget]})",
+    ]
     words += [*sweep.overrides, *sweep.budgets.get(budget, ())]
     if budget == "toy":
         words += ["seed=range(2)", "train.max_steps=3"]

@@ -109,8 +109,7 @@ def section(entry: Entry) -> list[str]:
         lines += [
             "",
             f"By itself the claim is {verdict.word} (p = {_p(verdict.p)}); it does not survive the "
-            f"correction "
-            f"over all claims (p = {_p(entry.p)}).",
+            f"correction over all claims (p = {_p(entry.p)}).",
         ]
     comment = claim.comments.get(entry.word, "")
     lines += ["", comment] if comment else []
@@ -175,18 +174,15 @@ def _finding(finding: Finding, word: str) -> str:
 def _how_to_read() -> list[str]:
     return [
         "How to read it. Each claim's runs, metric, smallest effect of interest and decision rule stand in "
-        "`experiments/claims/<name>.py` and were fixed before the run. A difference is taken within a "
-        "seed (same "
-        "initial weights, same batches); the seed is the unit of analysis. The interval is a bootstrap-t "
-        "over seeds, at 95 % or more where several contrasts decide together. *Supported*: the whole "
-        "interval "
-        "lies beyond the smallest effect of interest, and an exact sign-flip test against that effect "
-        "agrees; "
-        "*refuted*: it lies short of it; *conditional*: some contrasts one way, some not, and the text says "
-        "which; *undecided*: neither. For a claim of no effect the question is equivalence (two one-sided "
-        "tests, 90 % interval). p is of the test against the smallest effect of interest, not against 0, "
-        "and corrected over all claims (Holm). Rows in parentheses were looked at and decide nothing. A "
-        "pair with a diverged run is lost, never 0 %.",
+        "`experiments/claims/<name>.py` and were fixed before the run. A difference is taken within a seed "
+        "(same initial weights, same batches); the seed is the unit of analysis. The interval is a "
+        "bootstrap-t over seeds, at 95 % or more where several contrasts decide together. *Supported*: the "
+        "whole interval lies beyond the smallest effect of interest, and an exact sign-flip test against "
+        "that effect agrees; *refuted*: it lies short of it; *conditional*: some contrasts one way, some "
+        "not, and the text says which; *undecided*: neither. For a claim of no effect the question is "
+        "equivalence (two one-sided tests, 90 % interval). p is of the test against the smallest effect of "
+        "interest, not against 0, and corrected over all claims (Holm). Rows in parentheses were looked at "
+        "and decide nothing. A pair with a diverged run is lost, never 0 %.",
     ]
 
 

@@ -1,6 +1,7 @@
 """A high learning rate kills units."""
 
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
@@ -22,7 +23,7 @@ NAMES = {"sgd": "SGD", "momentum": "SGD with momentum", "adam": "Adam"}
 def decide(table: pd.DataFrame) -> Verdict:
     """For each optimizer, a high learning rate against the ordinary one."""
 
-    def part(optimizer: str, outcome: str = "dead", **asked: float) -> Part:
+    def part(optimizer: str, outcome: str = "dead", **asked: Any) -> Part:
         _, low, *_, high, _ = GRIDS[optimizer]
         name = NAMES[optimizer] + (": accuracy" if outcome == "accuracy" else "")
         sides = ({"sweep": optimizer, "optim.lr": lr} for lr in (high, low))
@@ -40,11 +41,9 @@ CLAIM = Claim(
     source="CS231n (“as much as 40 % of your network can be dead if the learning rate is set too high”)",
     metric="Dead share on the held-out probe after training, with test accuracy and diverged runs.",
     interest="20 points of dead share, half of what CS231n names.",
-    design="Six constant learning rates for each of three optimizers, the same initial weights and "
-    "batches within a "
-    "seed. The learning rate judged was fixed beforehand: ten to thirty times the ordinary one, below the "
-    "last of "
-    "the grid.",
+    design="Six constant learning rates for each of three optimizers, the same initial weights and batches "
+    "within a seed. The learning rate judged was fixed beforehand: ten to thirty times the ordinary one, "
+    "below the last of the grid.",
     sweeps=tuple(
         Sweep((f"optim={name}", f"optim.lr={','.join(map(str, grid))}"), name) for name, grid in GRIDS.items()
     ),

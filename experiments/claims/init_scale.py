@@ -40,10 +40,9 @@ CLAIM = Claim(
     "beside it.",
     interest="5 points of dead share.",
     design="He's normal initialisation with zero biases, its deviation multiplied by five factors; a seed "
-    "draws the "
-    "same weights up to the factor. At zero bias a factor cannot change the sign of any pre-activation, "
-    "so that the "
-    "dead set must be the same unit by unit: this is also a test of the measuring.",
+    "draws the same weights up to the factor. At zero bias a factor cannot change the sign of any "
+    "pre-activation, so that the dead set must be the same unit by unit: this is also a test of the "
+    "measuring.",
     sweeps=(Sweep(("init.gain=0.1,0.3,1,3,10",)),),
     decide=decide,
     figure=partial(doses, along="init.gain", outcomes=("born_dead", "dead", "accuracy"), title=SENTENCE),
