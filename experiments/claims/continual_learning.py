@@ -8,7 +8,7 @@ import pandas as pd
 from experiments.claim import Claim, Sweep
 from experiments.contrasts import contrast, level
 from experiments.figures import arms
-from experiments.verdicts import Verdict, judge
+from experiments.verdicts import Part, Verdict, judge
 from harness.store.runs import Run
 
 SENTENCE = (
@@ -48,8 +48,11 @@ def decide(table: pd.DataFrame) -> Verdict:
     """Reshuffled against fixed labels; the last task against the first; every cure against none."""
     plain = {"sweep": "reshuffled"}
 
-    def against(arm: str, outcome: str, label: str, **asked: float):
-        return contrast(table, outcome, {"sweep": arm}, plain, label=label, **asked)
+    def against(arm: str, outcome: str, at_least: float | None = None, at_most: float | None = None) -> Part:
+        label = f"{'dead' if outcome == 'dead' else 'last task'}, {arm}"
+        return contrast(
+            table, outcome, {"sweep": arm}, plain, label=label, at_least=at_least, at_most=at_most
+        )
 
     return judge(
         contrast(
@@ -63,11 +66,11 @@ def decide(table: pd.DataFrame) -> Verdict:
         level(
             table, "loss_of_plasticity", plain, 0.0, label="accuracy lost, second task to last", at_least=0.05
         ),
-        against("ReDo", "dead", "dead, ReDo", at_most=-0.1),
-        against("continual backprop", "dead", "dead, continual backprop", at_most=-0.1),
+        against("ReDo", "dead", at_most=-0.1),
+        against("continual backprop", "dead", at_most=-0.1),
         also=[
-            *(against(arm, "dead", f"dead, {arm}", at_most=-0.1) for arm in list(ARMS)[4:]),
-            *(against(arm, "last_task", f"last task, {arm}", at_least=0.05) for arm in list(ARMS)[2:]),
+            *(against(arm, "dead", at_most=-0.1) for arm in list(ARMS)[4:]),
+            *(against(arm, "last_task", at_least=0.05) for arm in list(ARMS)[2:]),
         ],
     )
 
