@@ -123,16 +123,16 @@ class Tracer(TorchFunctionMode):
 
     def entering(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """An activation module is called."""
-        if not self._inside:
+        self._inside += 1
+        if self._inside == 1:
             value = args[0] if args else next(iter(kwargs.values()), None)
             self._held = self._enters(value) if isinstance(value, Tensor) else None
-        self._inside += 1
 
     def leaving(self, module: nn.Module, args: Any, out: Any) -> None:
         """It has been called."""
-        self._inside -= 1
-        if not self._inside:
+        if self._inside == 1:
             self._leaves(self._held, out, self._opened())
+        self._inside -= 1
 
     def finish(self, output: Any) -> None:
         """The forward pass is over: nothing that is given out may be taken from behind its back."""
@@ -172,7 +172,8 @@ class Tracer(TorchFunctionMode):
             self.refused[site.name] = "its input is that of another activation too, or its output"
             flow.path.refuse("another activation reads the same units")
             return
-        if site is None:  # called before in this pass: `finish` knows
+        if site is None:
+            flow.path.refuse("its activation is called more than once in a forward pass")
             return
         flow.path.site = site
         if not isinstance(out, Tensor) or out.shape != flow.marks.shape:
