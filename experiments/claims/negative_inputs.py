@@ -40,8 +40,8 @@ CLAIM = Claim(
     "weights have a law that is symmetric about 0, so that nothing can change but by chance. What shifts "
     "the mean away from 0 is another claim, off_centre_inputs.",
     comments={
-        "refuted": "A symmetric law of the weights does not know signs: what kills is a mean far from zero, on either "
-        "side of it (claim off_centre_inputs).",
+        "refuted": "A symmetric law of the weights does not know signs: what kills is a mean far from zero, "
+        "on either side of it (claim off_centre_inputs).",
     },
     sweeps=(Sweep(("data.standardise=false,true", "data.negate=false,true")),),
     decide=decide,
