@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from harness.store.runs import Runs
+    from harness.store.runs import Run, Runs
 
 app = typer.Typer(
     add_completion=False,
@@ -200,6 +200,22 @@ def diagnose(path: Folder) -> None:
 
 
 @app.command()
+def risk(
+    path: Annotated[Path, typer.Argument(help="The folder of one run.")],
+    step: Annotated[int | None, typer.Option(help="Of the census that is read [default: the last].")] = None,
+    most: Annotated[int, typer.Option(help="Units that are listed.")] = 20,
+) -> None:
+    """List the units that are alive and most likely to die, in order."""
+    from harness.report.risk_table import risk_view
+
+    try:
+        view = risk_view(_one(path).census, step, most)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    Console(width=None if sys.stdout.isatty() else 110, highlight=False).print(view)
+
+
+@app.command()
 def confirm(
     path: Annotated[Path, typer.Argument(help="The folder of one run.")],
     seeds: Annotated[int, typer.Option(help="In every arm.")] = 3,
@@ -209,12 +225,10 @@ def confirm(
     from harness.sweeps.confirm import confirm as confirmed
     from harness.sweeps.confirm import view
 
-    runs = _runs(path)
-    if len(runs) != 1:
-        raise typer.BadParameter(f"expected the folder of one run, but there are {len(runs)} runs in {path}")
+    run = _one(path)
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     try:
-        console.print(view(confirmed(runs[0], seeds)))
+        console.print(view(confirmed(run, seeds)))
     except (ConfigError, OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
 
@@ -287,6 +301,13 @@ def _probe(name: str, overrides: list[str]) -> Any:
 
     loaded = load(compose([f"data={name}", *overrides]), torch.device("cpu"), torch.float32)
     return (x for x, _ in loaded.probe_batches())
+
+
+def _one(path: Path) -> Run:
+    runs = _runs(path)
+    if len(runs) != 1:
+        raise typer.BadParameter(f"expected the folder of one run, but there are {len(runs)} runs in {path}")
+    return runs[0]
 
 
 def _runs(path: Path) -> Runs:

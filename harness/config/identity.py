@@ -42,6 +42,8 @@ def run_id(spec: RunSpec) -> str:
         for key, value in flatten(to_mapping(spec)).items()
         if key not in WITHOUT_EFFECT and not key.startswith(WITHOUT_EFFECT_GROUPS)
     }
+    if spec.remedy.name == "none":  # the run that it was before there were remedies
+        del decisive["remedy.name"]
     path = getattr(spec.data, "path", None)
     if path is not None:
         decisive["data.content"] = _digest(Path(path).expanduser())
@@ -57,6 +59,8 @@ def readable(spec: RunSpec) -> str:
     parts += [spec.optim.name, f"lr{spec.optim.lr:g}"]
     if spec.bias.offset:
         parts.append(f"bias{spec.bias.offset:g}")
+    if spec.remedy.name != "none":
+        parts.append(spec.remedy.name)
     return "-".join([*parts, f"s{spec.seed}"])
 
 

@@ -11,6 +11,9 @@ from omegaconf import MISSING
 
 from harness.config.errors import ConfigError
 
+#: Remedy → the activations that it can be used with; those that are not here: all.
+WORKS_WITH = {"sugar": ("relu",), "leaky_swap": ("relu",), "bias_lift": ("relu", "relu6")}
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -101,3 +104,11 @@ def check_together(spec: Any) -> None:
     """Raise ConfigError for values that are right alone and wrong together."""
     if getattr(spec.optim, "nesterov", False) and spec.optim.momentum == 0:
         raise ConfigError("optim.nesterov", "needs a momentum above 0", hint="Set optim.momentum too.")
+    remedy, activation = spec.remedy.name, spec.activation.name
+    works = WORKS_WITH.get(remedy, (activation,))
+    if activation not in works:
+        raise ConfigError(
+            "remedy",
+            f"{remedy} is made for activation={' or '.join(works)}, but the run has activation={activation}",
+            hint="Choose that activation, or another remedy.",
+        )

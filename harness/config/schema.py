@@ -39,6 +39,13 @@ class BiasBase(Enum):
     torch_default = "torch_default"
 
 
+class Swapped(Enum):
+    """Which units leaky_swap swaps."""
+
+    dead = "dead"
+    all = "all"
+
+
 class Device(Enum):
     """Where a run trains; auto takes a GPU if there is one."""
 
@@ -265,6 +272,68 @@ class Step(Schedule):
 
 
 @dataclass
+class Remedy:
+    """What is done about units that do not work, while they are trained; `none` does nothing.
+
+    Remedies act after a step, once it has been measured, and never after the last one. What they decide on
+    (scores, silence) is the batch of that step.
+    """
+
+    name: str = MISSING
+
+
+@dataclass
+class Redo(Remedy):
+    """Recycling dormant units (Sokar et al. 2023)."""
+
+    every: int = limits(at_least=1)
+    tau: float = limits(at_least=0, at_most=1e6)
+
+
+@dataclass
+class ContinualBackprop(Remedy):
+    """Replacing the least useful units at every step (Dohare et al. 2024)."""
+
+    rate: float = limits(above=0, at_most=1)
+    maturity: int = limits(at_least=0)
+    decay: float = limits(at_least=0, below=1)
+
+
+@dataclass
+class ShrinkPerturb(Remedy):
+    """Shrinking all parameters towards 0 and adding fresh ones (Ash & Adams 2020)."""
+
+    every: int = limits(at_least=1)
+    shrink: float = limits(at_least=0, at_most=1)
+    noise: float = limits(at_least=0, at_most=1e6)
+
+
+@dataclass
+class BiasLift(Remedy):
+    """Raising the biases of silent units."""
+
+    every: int = limits(at_least=1)
+    share: float = limits(above=0, at_most=1)
+
+
+@dataclass
+class LeakySwap(Remedy):
+    """Leaky ReLUs in place of ReLUs."""
+
+    every: int = limits(at_least=1)
+    above: float = limits(at_least=0, below=1)
+    units: Swapped = MISSING
+    slope: float = limits(above=0, at_most=1000)
+
+
+@dataclass
+class Sugar(Remedy):
+    """ReLU with a surrogate gradient (Horuz et al. 2025)."""
+
+    alpha: float = limits(at_least=-1000, at_most=1000)
+
+
+@dataclass
 class Train:
     """Length and batches of a training; the shorter of epochs and max_steps ends it."""
 
@@ -310,6 +379,7 @@ class RunSpec:
     bias: Bias = MISSING
     optim: Optim = MISSING
     schedule: Schedule = MISSING
+    remedy: Remedy = MISSING
     train: Train = MISSING
     record: Record = MISSING
     detect: Detect = MISSING
@@ -329,6 +399,15 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "bias": {"bias": Bias},
     "optim": {"sgd": Optim, "momentum": Momentum, "adam": Adam},
     "schedule": {"constant": Schedule, "warmup": Warmup, "cosine": Cosine, "step": Step},
+    "remedy": {
+        "none": Remedy,
+        "redo": Redo,
+        "continual_backprop": ContinualBackprop,
+        "shrink_perturb": ShrinkPerturb,
+        "bias_lift": BiasLift,
+        "leaky_swap": LeakySwap,
+        "sugar": Sugar,
+    },
     "train": {"train": Train},
     "record": {"record": Record},
     "detect": {"detect": Detect},

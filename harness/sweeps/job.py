@@ -78,7 +78,7 @@ def check_jobs(specs: Sequence[RunSpec]) -> None:
     """
     seen = set()
     for spec in specs:
-        shape = repr((spec.data, spec.model, spec.activation, spec.device, spec.dtype))
+        shape = repr((spec.data, spec.model, spec.activation, spec.remedy, spec.device, spec.dtype))
         if shape not in seen and stored(spec) is None:
             seen.add(shape)
             check_output(spec)
@@ -130,6 +130,7 @@ def _prepare(spec: RunSpec) -> Any:
     """Everything that can be wrong with data, device and model, before anything is written."""
     from torch.nn.modules.batchnorm import _NormBase
 
+    from harness.training.cures import reach
     from harness.training.data import load
     from harness.training.loop import place
     from harness.training.models import build
@@ -145,6 +146,7 @@ def _prepare(spec: RunSpec) -> Any:
         raise ConfigError(
             "train.batch_size", "batch normalisation needs at least 2 inputs in a batch, but there is 1"
         )
+    reach(spec, model, data.shape)
     return data
 
 

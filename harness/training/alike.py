@@ -11,6 +11,7 @@ FREE = {
     "output",
     "force",
     "schedule",
+    "remedy",
     "init",
     "bias",
     "detect",

@@ -33,6 +33,7 @@ SCHEMES: dict[str, Callable[[Tensor, torch.Generator], object]] = {
 }
 SCHEMES["sign_flip"] = SCHEMES["kaiming_normal"]
 
+TOGETHER = ("orthogonal", "xavier_normal", "xavier_uniform")  # laws of a whole layer, not of each unit
 RAI_DEVIATION = 0.6007  # times 1/sqrt(fan_in)
 
 
@@ -43,7 +44,13 @@ class LinearMap(NamedTuple):
     bias: Tensor | None
 
 
-def initialise(model: nn.Module, spec: RunSpec, sample: Tensor | None = None) -> None:
+def initialise(
+    model: nn.Module,
+    spec: RunSpec,
+    sample: Tensor | None = None,
+    *,
+    draw: tuple[str, *tuple[int, ...]] = ("init",),
+) -> None:
     """Draw every weight and bias of a network anew, in place.
 
     The order is: scheme, `init.gain` times the weights, `init.mean`/√fan_in added to each weight, base
@@ -61,6 +68,7 @@ def initialise(model: nn.Module, spec: RunSpec, sample: Tensor | None = None) ->
         model: a network of `harness.training.models.build`.
         spec: the run; `init`, `bias` and `seed` are read.
         sample: inputs (N, *shape) on which sign_flip decides; the other schemes ignore it.
+        draw: name and counters of the streams; another draw from the same law has another name.
 
     Raises:
         ValueError: sign_flip without a sample, or an offset or sign_flip for a model that does not say
@@ -83,7 +91,7 @@ def initialise(model: nn.Module, spec: RunSpec, sample: Tensor | None = None) ->
     dtype = next(model.parameters()).dtype
     model.float()
     with torch.no_grad():
-        _draw_all(model, spec)
+        _draw_all(model, spec, draw)
         for layer in {feed.layer: None for feed in feeds(model)}:  # each once, though an RNN calls it often
             bias = model.get_submodule(layer).bias
             assert isinstance(bias, Tensor), f"{layer} feeds an activation and has no bias"
@@ -110,10 +118,28 @@ def layers(model: nn.Module) -> Iterator[tuple[str, list[LinearMap]]]:
             yield name, [LinearMap(weight, bias) for weight, bias in zip(weights, biases, strict=True)]
 
 
-def _draw_all(model: nn.Module, spec: RunSpec) -> None:
+def redraw(layer: LinearMap, units: Tensor, spec: RunSpec, generator: torch.Generator) -> Tensor:
+    """New weights (len(units), ...) for some units of a layer, of the law that the run began with; float32.
+
+    Where a unit's law does not depend on the others, theirs are not drawn.
+
+    Example:
+        >>> from harness.config import compose
+        >>> layer = LinearMap(torch.zeros(8, 3), torch.zeros(8))
+        >>> redraw(layer, torch.tensor([2, 5]), compose([]), stream(0, "redo", 100, 0)).shape
+        torch.Size([2, 3])
+    """
+    if spec.init.name in TOGETHER:
+        return _draw(layer, spec, generator)[0][units]
+    own = LinearMap(layer.weight[units], None if layer.bias is None else layer.bias[units])
+    return _draw(own, spec, generator)[0]
+
+
+def _draw_all(model: nn.Module, spec: RunSpec, draw: tuple[str, *tuple[int, ...]]) -> None:
     kept = zeroed(model)
     for index, (name, maps) in enumerate(layers(model)):
-        generator = stream(spec.seed, "init", index)
+        name_of_draw, *counters = draw
+        generator = stream(spec.seed, name_of_draw, *counters, index)
         for linear_map in maps:
             if name in kept:
                 weight, bias = torch.zeros(()), torch.zeros(())

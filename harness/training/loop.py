@@ -20,10 +20,12 @@ from harness.detector.transitions import transitions
 from harness.detector.verdict import last_census
 from harness.hooks.recorder import Recorder
 from harness.hooks.schedule import due
+from harness.remedies import Act
 from harness.store.evidence import write_evidence
 from harness.store.folder import RunFolder
 from harness.store.writer import read_table
 from harness.training import checkpoint
+from harness.training.cures import Cure
 from harness.training.data import Dataset
 from harness.training.initialisation import initialise
 from harness.training.interrupts import DeferredInterrupts
@@ -76,10 +78,13 @@ def train(
         recorder = None
         if spec.record.enabled:
             recorder = make_recorder(spec, model, optimizer, data, evidence=evidence)
+        cure = None
+        if spec.remedy.name != "none":
+            cure = Cure(spec, model, optimizer, data.shape, data.classes)
         if kept is not None:
-            checkpoint.restore(kept, model, optimizer, recorder)
+            checkpoint.restore(kept, model, optimizer, recorder, cure)
         journal = Journal(folder, {} if kept is None else kept["positions"], listeners)
-        run = _Run(spec, data, model, optimizer, recorder, journal, folder)
+        run = _Run(spec, data, model, optimizer, recorder, cure, journal, folder)
         run.step = 0 if kept is None else kept["step"]
         try:
             ending = run.train()
@@ -137,11 +142,12 @@ class _Run:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         recorder: Recorder | None,
+        cure: Cure | None,
         journal: Journal,
         folder: RunFolder,
     ) -> None:
         self.spec, self.data, self.model, self.optimizer = spec, data, model, optimizer
-        self.recorder, self.journal, self.folder = recorder, journal, folder
+        self.recorder, self.cure, self.journal, self.folder = recorder, cure, journal, folder
         self.total = total_steps(spec, data)
         self.step = 0
         self.latest: pd.DataFrame | None = None
@@ -157,6 +163,8 @@ class _Run:
                 last_census(read_table(self.folder.path, "census").to_pandas()) if self.step else None
             )
             self._write_censuses()
+        if self.cure is not None and not self.step:
+            self._tell(self.cure.begin())
         try:
             with DeferredInterrupts() as interrupts:
                 return self._steps(interrupts)
@@ -184,7 +192,8 @@ class _Run:
         """A checkpoint of this very moment."""
         self.journal.flush()
         positions = self.journal.positions
-        checkpoint.save(self.folder.path, self.step, self.model, self.optimizer, self.recorder, positions)
+        parts = self.model, self.optimizer, self.recorder, self.cure
+        checkpoint.save(self.folder.path, self.step, *parts, positions)
 
     def _one_step(self) -> bool:
         """One update; False, if the run has diverged."""
@@ -223,7 +232,14 @@ class _Run:
             if self.recorder is not None:
                 self._write_censuses()
             self.journal.flush()
+        if self.cure is not None and not last:
+            with self.autocast:
+                self._tell(self.cure.act(self.step, x))
         return True
+
+    def _tell(self, acts: Sequence[Act]) -> None:
+        for act in acts:
+            self.journal.event(self.step, act.kind, site=act.site, units=act.units, detail=act.detail)
 
     def _write_censuses(self) -> None:
         assert self.recorder is not None

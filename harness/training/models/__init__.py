@@ -9,7 +9,7 @@ from torch import nn
 
 from harness.config.errors import ConfigError
 from harness.config.schema import Cnn, Dtype, Mlp, Resnet, Rnn, RunSpec, Transformer, Vgg
-from harness.training.models.activations import make_activation, widening
+from harness.training.models.activations import activation_of, make_activation, widening
 from harness.training.models.cnn import CNN
 from harness.training.models.mlp import MLP
 from harness.training.models.resnet import ResNet18, ResNet20
@@ -19,7 +19,7 @@ from harness.training.models.vgg import VGG
 from harness.training.models.wiring import Feed, feeds, zeroed
 from harness.training.randomness import stream
 
-__all__ = ["Feed", "build", "feeds", "make_activation", "widening", "zeroed"]
+__all__ = ["Feed", "activation_of", "build", "feeds", "make_activation", "widening", "zeroed"]
 
 
 def build(spec: RunSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -29,7 +29,7 @@ def build(spec: RunSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     Torch's global random state is left as it was.
 
     Args:
-        spec: the run; `model`, `activation`, `seed` and `dtype` are read.
+        spec: the run; `model`, `activation`, `remedy`, `seed` and `dtype` are read.
         shape: of one input, (C, H, W) or (F,).
         classes: number of outputs.
 
@@ -53,7 +53,7 @@ def build(spec: RunSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
 
 
 def _network(spec: RunSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-    config, activation = spec.model, spec.activation
+    config, activation = spec.model, activation_of(spec)
     if isinstance(config, Mlp):
         return MLP(config, activation, shape, classes)
     if len(shape) != 3:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import nn
 
 from harness.config.errors import ConfigError, did_you_mean
-from harness.config.schema import Activation, Scaled, Sloped, Softplus
+from harness.config.schema import Activation, LeakySwap, RunSpec, Scaled, Sloped, Softplus
+from harness.config.schema import Sugar as SugarRemedy
 from harness.hooks.crelu import CReLU
+from harness.remedies import PartlyLeaky, Sugar
+
+LEAKY_SWAP = "leaky_swap"
+
+
+@dataclass
+class Surrogate(Activation):
+    """ReLU with the slope of B-SiLU as its gradient."""
+
+    alpha: float = 0.0
+
 
 PLAIN: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -22,6 +35,22 @@ PLAIN: dict[str, Callable[[], nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
 }
+
+
+def activation_of(spec: RunSpec) -> Activation:
+    """What a run computes with: its activation, or the one that its remedy is.
+
+    Example:
+        >>> from harness.config import compose
+        >>> activation_of(compose(["remedy=sugar"])), activation_of(compose(["activation=elu"])).name
+        (Surrogate(name='sugar', alpha=1.67), 'elu')
+    """
+    match spec.remedy:
+        case SugarRemedy():
+            return Surrogate("sugar", spec.remedy.alpha)
+        case LeakySwap():
+            return Activation(LEAKY_SWAP)
+    return spec.activation
 
 
 def make_activation(activation: Activation, units: int) -> nn.Module:
@@ -50,6 +79,10 @@ def make_activation(activation: Activation, units: int) -> nn.Module:
             return nn.CELU(activation.alpha)
         case Softplus():
             return nn.Softplus(beta=activation.beta)
+        case Surrogate():
+            return Sugar(activation.alpha)
+        case Activation(name="leaky_swap"):
+            return PartlyLeaky(units)
     if activation.name in PLAIN:
         return PLAIN[activation.name]()
     raise ConfigError(

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from harness.config.schema import Activation, Scaled, Sloped, Softplus
 from harness.hooks.activations import SELU_ALPHA, SELU_SCALE
+from harness.remedies.surrogate import b_silu_slope
+from harness.training.models.activations import LEAKY_SWAP, Surrogate
+from harness.training.stacked.parameters import Parameter
 
 aten = torch.ops.aten
 
@@ -44,6 +47,16 @@ def _softplus(beta: float) -> Pair:
         lambda da, z, a, dz: aten.softplus_backward.grad_input(da, z, beta, 20.0, grad_input=dz),
     )
 
+
+def _surrogate(alpha: float) -> Pair:
+    return Pair(
+        PLAIN["relu"].forward,
+        lambda da, z, a, dz: torch.mul(da, b_silu_slope(z, alpha), out=dz),
+    )
+
+
+#: Activations whose slopes are parameters of the stack: learned, or set by a remedy → the parameter's name.
+SLOPED = {"prelu": "weight", LEAKY_SWAP: "slope"}
 
 PLAIN: dict[str, Pair] = {
     "relu": Pair(
@@ -98,7 +111,7 @@ PLAIN["crelu"] = Pair(_crelu, _crelu_back)
 
 
 def pair(activation: Activation) -> Pair:
-    """Forward and backward of an activation without learned parameters.
+    """Forward and backward of an activation without parameters of its own.
 
     Example:
         >>> from harness.config import compose
@@ -116,7 +129,24 @@ def pair(activation: Activation) -> Pair:
             return _elu(activation.alpha, 1.0, 1.0)
         case Softplus():
             return _softplus(activation.beta)
+        case Surrogate():
+            return _surrogate(activation.alpha)
     return PLAIN[activation.name]
+
+
+def sloped(slope: Parameter) -> Pair:
+    """Z where z > 0, else slope · z; gradients of the slopes unless these are fixed."""
+
+    def forward(z: Tensor, a: Tensor) -> None:
+        torch.where(z > 0, z, z * slope.value.unsqueeze(1), out=a)
+
+    def backward(da: Tensor, z: Tensor, a: Tensor, dz: Tensor) -> None:
+        right = z > 0
+        torch.where(right, da, da * slope.value.unsqueeze(1), out=dz)
+        if not slope.fixed:
+            torch.sum(torch.where(right, 0.0, z * da), 1, out=slope.grad)
+
+    return Pair(forward, backward)
 
 
 def slices(activations: Sequence[Activation]) -> list[tuple[slice, Activation]]:
@@ -130,7 +160,8 @@ def slices(activations: Sequence[Activation]) -> list[tuple[slice, Activation]]:
     """
     found: list[tuple[slice, Activation]] = []
     for k, activation in enumerate(activations):
-        same = found and (found[-1][1] == activation or found[-1][1].name == activation.name == "prelu")
+        last = found[-1][1] if found else None
+        same = last is not None and (last == activation or last.name == activation.name == "prelu")
         if same:
             found[-1] = slice(found[-1][0].start, k + 1), found[-1][1]
         else:

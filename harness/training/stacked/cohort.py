@@ -17,9 +17,11 @@ from harness.hooks.schedule import due
 from harness.store.folder import RunFolder
 from harness.training.interrupts import DeferredInterrupts
 from harness.training.loop import Ending, total_of
+from harness.training.models import activation_of
 from harness.training.stacked import kept as checkpoint
 from harness.training.stacked.alike import check
 from harness.training.stacked.batches import CohortData
+from harness.training.stacked.cures import StackCures, Told
 from harness.training.stacked.evaluation import evaluate
 from harness.training.stacked.ledger import Ledger
 from harness.training.stacked.losses import cross_entropy
@@ -123,8 +125,9 @@ class _Cohort:
         self.buffers: dict[str, torch.Tensor] = {}
         self.found: list[Ending | None] = [None] * len(specs)
         self.patience = min(spec.train.checkpoint_seconds for spec in specs)
-        self.sites = sites(specs[0], data) if specs[0].record.enabled else ()
+        self.sites = sites(specs[0], data)
         self.recording: Recording | None = None
+        self.cures: StackCures | None = None
 
     @property
     def stacked(self) -> list[RunSpec]:
@@ -143,6 +146,8 @@ class _Cohort:
         table = None if self.recording is None else self.recording.before(self.data)
         if table is not None:
             self.ledger.census(table)
+        if self.cures is not None:
+            self._tell(self.cures.begin())
 
     def restore(self, kept: dict[str, Any]) -> None:
         """The members as they were at a checkpoint."""
@@ -153,29 +158,43 @@ class _Cohort:
         if not self.members:
             return
         parameters = [
-            Parameter(name, range(*span), value, torch.empty_like(value), list(moments))
-            for name, span, value, moments in kept["parameters"]
+            Parameter(name, range(*span), value, torch.empty_like(value), list(moments), since.numpy(), fixed)
+            for name, span, value, moments, since, fixed in kept["parameters"]
         ]
         self._assemble(parameters, kept["buffers"])
         if self.recording is not None:
             self.recording.load(kept["recording"])
+        if self.cures is not None:
+            self.cures.load(kept["cures"])
 
     def _assemble(self, parameters: list[Parameter], buffers: dict[str, torch.Tensor]) -> None:
         specs = self.stacked
         self.parameters, self.buffers = parameters, buffers
         model: Any = specs[0].model
-        self.network = StackedMLP(model, [spec.activation for spec in specs], parameters, buffers)
+        self.network = StackedMLP(model, [activation_of(spec) for spec in specs], parameters, buffers)
         self.optimizer = Optimizer(specs, parameters)
         self.own_rates = self.rates[:, self.members]
-        if self.sites:
+        if specs[0].record.enabled:
             dtype = parameters[0].value.dtype
             self.recording = Recording(specs, self.sites, self.network, parameters, dtype)
+        self.cures = None
+        if any(spec.remedy.name != "none" for spec in specs):
+            making = self.sites, self.data.shape, self.data.classes
+            self.cures = StackCures(specs, self.network, parameters, buffers, *making)
 
     def save(self, *, done: bool = False) -> None:
         """A checkpoint of this very moment."""
         self.ledger.flush()
         parameters = [
-            (p.name, (p.members.start, p.members.stop), p.value, p.moments) for p in self.parameters
+            (
+                p.name,
+                (p.members.start, p.members.stop),
+                p.value,
+                p.moments,
+                torch.from_numpy(p.since),
+                p.fixed,
+            )
+            for p in self.parameters
         ]
         content = {
             "members": checkpoint.fingerprint(self.specs),
@@ -186,6 +205,7 @@ class _Cohort:
             "positions": self.ledger.positions,
             "parameters": parameters,
             "buffers": self.buffers,
+            "cures": None if self.cures is None else self.cures.state(),
             "recording": None if self.recording is None else self.recording.state(),
         }
         checkpoint.save(self.keep, content)
@@ -214,6 +234,8 @@ class _Cohort:
         census = last or due(self.step + 1, spec.record.census_every, early=spec.record.early)
         x, y = self.data.batch(epoch, within)
         logits = self.network.forward(x, None if recording is None else recording.forward)
+        if self.cures is not None:
+            self.cures.watch()
         losses, accuracies, gradient = cross_entropy(logits, y)
         self.ledger.step(self.step + 1, losses, accuracies)
         self.network.backward(gradient, None if recording is None else recording.backward)
@@ -222,6 +244,7 @@ class _Cohort:
             recording.read_gradients(scales)
         self.optimizer.step(self.own_rates[self.step], self.step + 1, scales)
         self.step += 1
+        members = self.members
         if not math.isfinite(losses.sum(dtype=np.float64)) or census:
             self._drop_diverged(np.isfinite(losses), census=census)
         if not self.members:
@@ -240,6 +263,14 @@ class _Cohort:
                 for place, kind, site, units in changes:
                     self.ledger.event(place, self.step, kind, site=site, units=units)
             self.ledger.flush()
+        if self.cures is not None and not last:
+            if len(self.members) < len(members):
+                x = x[[members.index(member) for member in self.members]]
+            self._tell(self.cures.act(self.step, x))
+
+    def _tell(self, told: Sequence[Told]) -> None:
+        for place, act in told:
+            self.ledger.event(place, self.step, act.kind, site=act.site, units=act.units, detail=act.detail)
 
     def _drop_diverged(self, good: np.ndarray, *, census: bool) -> None:
         """Members whose loss (or, at a census, a parameter) is not finite leave the stack."""
@@ -263,6 +294,7 @@ class _Cohort:
         self.ledger.keep(places)
         self.members = self.ledger.members
         state = None if self.recording is None else self.recording.state()
+        cures = self.cures
         self.data.keep(places)
         if places:
             rows = torch.tensor(places)
@@ -270,5 +302,7 @@ class _Cohort:
             self._assemble(parameters, {name: buffer[rows] for name, buffer in self.buffers.items()})
             if self.recording is not None and state is not None:
                 self.recording.load(state, places)
+            if self.cures is not None and cures is not None:
+                self.cures.inherit(cures, places)
         else:
-            self.parameters, self.buffers, self.recording = [], {}, None
+            self.parameters, self.buffers, self.recording, self.cures = [], {}, None, None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.config.schema import Activation
-from harness.training.stacked.activations import pair, slices
+from harness.training.stacked.activations import SLOPED, Pair, pair, slices, sloped
 from harness.training.stacked.parameters import Parameter
 
 EPS, MOMENTUM = 1e-5, 0.1  # of torch's norm layers
@@ -141,43 +141,38 @@ class LayerNorm:
 
 
 class Activations:
-    """Every member's own activation: (K, B, F) → (K, B, F), or twice as wide for CReLU."""
+    """Every member's own activation: (K, B, F) → (K, B, F), or twice as wide for CReLU.
+
+    Attributes:
+        slopes: parameters that hold members' slopes.
+        output: of the last training pass.
+    """
 
     def __init__(
         self, parameters: Mapping[str, Parameter], name: str, activations: Sequence[Activation]
     ) -> None:
-        self._slices = [(part, None if a.name == "prelu" else pair(a)) for part, a in slices(activations)]
-        self.slope = parameters.get(f"{name}.weight")
+        self.slopes = [p for kind in SLOPED.values() if (p := parameters.get(f"{name}.{kind}")) is not None]
+        self._slices = [(part, self._sloped(part) or pair(a)) for part, a in slices(activations)]
         self._widening = 2 if activations[0].name == "crelu" else 1
         self._room = Room()
 
     def forward(self, z: Tensor, *, training: bool) -> Tensor:
         a = self._room("a" if training else "held out", z, *z.shape[:2], z.shape[2] * self._widening)
         for part, functions in self._slices:
-            if functions is not None:
-                functions.forward(z[part], a[part])
-            else:
-                torch.where(z[part] > 0, z[part], z[part] * self._slopes, out=a[part])
+            functions.forward(z[part], a[part])
         if training:
-            self._z, self._a = z, a
+            self._z, self.output = z, a
         return a
 
     def backward(self, da: Tensor) -> Tensor:
         dz = self._room("dz", da, *self._z.shape)
         for part, functions in self._slices:
-            if functions is not None:
-                functions.backward(da[part], self._z[part], self._a[part], dz[part])
-            else:
-                self._prelu_back(da[part], self._z[part], dz[part])
+            functions.backward(da[part], self._z[part], self.output[part], dz[part])
         return dz
 
-    @property
-    def _slopes(self) -> Tensor:
-        assert self.slope is not None
-        return self.slope.value.unsqueeze(1)
-
-    def _prelu_back(self, da: Tensor, z: Tensor, dz: Tensor) -> None:
-        assert self.slope is not None
-        right = z > 0
-        torch.where(right, da, da * self._slopes, out=dz)
-        torch.sum(torch.where(right, 0.0, z * da), 1, out=self.slope.grad)
+    def _sloped(self, part: slice) -> Pair | None:
+        """The activation of members with slopes of their own; None for the others."""
+        for p in self.slopes:
+            if part.start in p.members:
+                return sloped(p)
+        return None

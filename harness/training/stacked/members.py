@@ -12,9 +12,11 @@ from harness.config.schema import Dtype
 from harness.hooks.recorder import Recorder
 from harness.hooks.sites import Site
 from harness.training.initialisation import initialise
-from harness.training.models import build
+from harness.training.models import activation_of, build
 from harness.training.stacked.batches import CohortData
 from harness.training.stacked.parameters import Parameter, stack
+
+SLOPES = ".act.slope"  # buffers that only the members with the remedy leaky_swap have
 
 
 def order(specs: Sequence[RunSpec]) -> list[int]:
@@ -25,7 +27,8 @@ def order(specs: Sequence[RunSpec]) -> list[int]:
         >>> order([compose([f"activation={name}"]) for name in ("relu", "elu", "relu", "prelu")])
         [1, 3, 0, 2]
     """
-    return sorted(range(len(specs)), key=lambda k: (specs[k].activation.name, repr(specs[k].activation), k))
+    own = [activation_of(spec) for spec in specs]
+    return sorted(range(len(specs)), key=lambda k: (own[k].name, repr(own[k]), k))
 
 
 def initial(specs: Sequence[RunSpec], data: CohortData) -> tuple[list[Parameter], dict[str, Tensor]]:
@@ -40,7 +43,9 @@ def initial(specs: Sequence[RunSpec], data: CohortData) -> tuple[list[Parameter]
         initialise(model, spec, data.first(place) if spec.init.name == "sign_flip" else None)
         states.append(model.state_dict())
         names |= dict.fromkeys(name for name, _ in model.named_parameters())
-    parameters = stack(states, list(names))
+    fixed = sorted({name for state in states for name in state if name.endswith(SLOPES)})
+    names |= dict.fromkeys(fixed)
+    parameters = stack(states, list(names), fixed)
     buffers = {name: torch.stack([s[name] for s in states]) for name in states[0] if name not in names}
     return parameters, buffers
 

@@ -56,14 +56,15 @@ class Optimizer:
         clips = [spec.train.clip_grad for spec in specs]
         self._clips = np.array([np.inf if c is None else c for c in clips])
         self._clipping = any(c is not None for c in clips)
+        parameters = [p for p in parameters if not p.fixed]
         self._parameters = parameters
         wanted = 2 if self._adam else int(self._momentum)
         for p in parameters:
             if len(p.moments) != wanted:
                 p.moments = [torch.zeros_like(p.value) for _ in range(wanted)]
         self._ones = np.ones(len(specs))
-        self._flat: list[tuple[int, int, list[Any]]] = [
-            (p.members.start, p.members.stop, [_flat(t) for t in (p.value, p.grad, *p.moments)])
+        self._flat: list[tuple[int, int, list[Any], np.ndarray]] = [
+            (p.members.start, p.members.stop, [_flat(t) for t in (p.value, p.grad, *p.moments)], p.since)
             for p in parameters
         ]
 
@@ -83,11 +84,11 @@ class Optimizer:
     def step(self, lr: np.ndarray, step: int, scales: np.ndarray) -> None:
         """Update `step` (from 1) with the learning rates lr (K,)."""
         hyper = self._hyper
-        for start, stop, arrays in self._flat:
+        for start, stop, arrays, since in self._flat:
             scale, rate, decay = scales[start:stop], lr[start:stop], hyper["weight_decay"][start:stop]
             if self._adam:
                 betas = hyper["beta1"][start:stop], hyper["beta2"][start:stop]
-                updates.adam(*arrays, scale, rate, decay, *betas, self._decoupled, step)
+                updates.adam(*arrays, scale, rate, decay, *betas, self._decoupled, step - since)
             elif self._momentum:
                 own = hyper["momentum"][start:stop], hyper["nesterov"][start:stop]
                 updates.momentum(*arrays, scale, rate, decay, *own, step == 1)

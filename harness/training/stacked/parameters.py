@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,8 @@ class Parameter:
         value: (M, ...) of these M members.
         grad: likewise; written anew in every backward pass.
         moments: the optimizer's running tensors, each like `value`.
+        since: (M,) int64, the step after which Adam last began to count; a remedy can make it begin again.
+        fixed: whether it is no parameter to the optimizer (slopes that a remedy sets).
     """
 
     name: str
@@ -26,6 +29,16 @@ class Parameter:
     value: Tensor
     grad: Tensor
     moments: list[Tensor] = field(default_factory=list)
+    since: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    fixed: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.since) != len(self.members):
+            self.since = np.zeros(len(self.members), np.int64)
+
+    def row(self, place: int) -> int:
+        """Where the member at a place of the stack stands in `value`."""
+        return place - self.members.start
 
     def keep(self, places: Sequence[int]) -> Parameter | None:
         """The parameter of the members at these places of the stack; None if none of them has it."""
@@ -40,15 +53,20 @@ class Parameter:
             self.value[rows],
             torch.empty_like(self.grad[rows]),
             [moment[rows] for moment in self.moments],
+            self.since[rows.numpy()],
+            self.fixed,
         )
 
 
-def stack(states: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> list[Parameter]:
+def stack(
+    states: Sequence[Mapping[str, Tensor]], names: Sequence[str], fixed: Sequence[str] = ()
+) -> list[Parameter]:
     """Parameters from the states of single models, in the order of the stack.
 
     Args:
         states: name → tensor of each member.
         names: of the parameters; members that lack one stand beside each other.
+        fixed: those of them that are none to the optimizer.
 
     Raises:
         ValueError: members that share a parameter are scattered.
@@ -64,5 +82,6 @@ def stack(states: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> list[
         if own != list(range(own[0], own[0] + len(own))):
             raise ValueError(f"{name}: expected its members beside each other, but got {own}")
         value = torch.stack([states[k][name].detach() for k in own]).contiguous()
-        found.append(Parameter(name, range(own[0], own[0] + len(own)), value, torch.empty_like(value)))
+        span = range(own[0], own[0] + len(own))
+        found.append(Parameter(name, span, value, torch.empty_like(value), fixed=name in fixed))
     return found

@@ -42,7 +42,7 @@ class Recording:
         record = specs[0].record
         self._probing, self._gradients = record.probe, record.gradients
         self._layout, self._verdicts = Layout(sites), Verdicts(specs)
-        slopes = [block.act.slope for block in network.blocks]
+        slopes = [block.act.slopes for block in network.blocks]
         sizes = [site.size for site in sites]
         self._stream, self._probe = (StackWindows(specs, sizes, dtype, slopes) for _ in range(2))
         self._network, self._members = network, len(specs)

@@ -48,7 +48,7 @@ def momentum(value, grad, buffer, scale, lr, decay, friction, nesterov, first):
 
 @compiled
 def adam(value, grad, mean, square, scale, lr, decay, beta1, beta2, decoupled, step):
-    """Adam, or AdamW if `decoupled`; mean, square (M, P); beta1, beta2 (M,); step counts from 1."""
+    """Adam, or AdamW if `decoupled`; mean, square (M, P); beta1, beta2, step (M,), which counts from 1."""
     kind = value.dtype.type
     for k in range(len(value)):
         v, g, m, q = value[k], grad[k], mean[k], square[k]
@@ -56,8 +56,8 @@ def adam(value, grad, mean, square, scale, lr, decay, beta1, beta2, decoupled, s
         near, far = kind(1 - beta1[k]), kind(1 - (1 - beta1[k]))
         small = abs(1 - beta1[k]) < 0.5
         b2, rest2 = kind(beta2[k]), kind(1 - beta2[k])
-        size = kind(-(lr[k] / (1 - beta1[k] ** step)))
-        root = kind(np.sqrt(1 - beta2[k] ** step))
+        size = kind(-(lr[k] / (1 - beta1[k] ** step[k])))
+        root = kind(np.sqrt(1 - beta2[k] ** step[k]))
         coupled = decay[k] != 0 and not decoupled
         if decoupled and decay[k] != 0:
             shrink = kind(1 - lr[k] * decay[k])

@@ -20,7 +20,7 @@ from harness.hooks.activations import Gate, lookup
 from harness.hooks.kernels import LIKE, Sums, bounds_of
 from harness.hooks.loops import PEAK, SILENT
 from harness.hooks.statistics import UnitStatistics, finalise
-from harness.training.models import make_activation
+from harness.training.models import activation_of, make_activation
 from harness.training.stacked.parameters import Parameter
 
 
@@ -56,7 +56,7 @@ class StackWindows:
         specs: of the members, in the order of the stack.
         sizes: F of each site.
         dtype: of the pre-activations.
-        slopes: PReLU's slopes at each site, None where no member learns any.
+        slopes: parameters at each site that hold slopes (PReLU's, those that a remedy sets).
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class StackWindows:
         specs: Sequence[RunSpec],
         sizes: Sequence[int],
         dtype: torch.dtype,
-        slopes: Sequence[Parameter | None],
+        slopes: Sequence[Sequence[Parameter]],
     ) -> None:
         self.statistics = [MemberStatistics(len(specs), size) for size in sizes]
         self._like = LIKE[dtype]
         self._slopes = slopes
         self._eps = np.array([spec.record.gate_eps for spec in specs])
-        runs = _runs([_bounds(s.activation, s.record.gate_eps, dtype) for s in specs])
+        runs = _runs([_bounds(activation_of(s), s.record.gate_eps, dtype) for s in specs])
         self._parts = [
             [(part, bounds, running.counts[part], running.sums[part]) for part, bounds in runs]
             for running in self.statistics
@@ -119,16 +119,16 @@ class StackWindows:
             running.sums[:] = kept["sums"].numpy()[rows]
 
     def _learned(self, site: int, part: slice) -> np.ndarray:
-        """PReLU's gates now, (members, 1, F): open everywhere, or like ReLU where the slope is closed."""
-        slope = self._slopes[site]
-        assert slope is not None
-        value = slope.value.numpy()
+        """Their gates now, (members, 1, F): open everywhere, or like ReLU where the slope is closed."""
+        own = sorted(self._slopes[site], key=lambda p: p.members.start)
+        inside = [p.value.numpy() for p in own if part.start <= p.members.start < part.stop]
+        value = np.concatenate(inside)
         closed = np.abs(value) <= self._eps[part, None].astype(value.dtype)
         return np.where(closed, 0.0, -np.inf).astype(value.dtype)[:, None, :]
 
 
 def _bounds(activation: Activation, eps: float, dtype: torch.dtype) -> np.ndarray | None:
-    """The gate of a member, (1 or 4, 1); None where it is learned."""
+    """The gate of a member, (1 or 4, 1); None where it may change."""
     module: nn.Module = make_activation(activation, 1)
     known = lookup(module)
     assert known is not None, f"{activation.name} has no gate"

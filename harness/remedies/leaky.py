@@ -1,0 +1,175 @@
+"""Leaky swap: units that are silent get a leaky ReLU in place of the ReLU, and keep it.
+
+Ours. Unit by unit, so that the others go on as they were; `units="all"` swaps the whole network's at once. A
+swapped unit's gate is open everywhere: it is never dead again, whatever it is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harness.hooks.batches import Batch, call, device_of
+from harness.hooks.taps import Taps
+from harness.hooks.windows import Windows
+from harness.remedies.acts import Act
+from harness.remedies.aside import aside
+
+KIND = "leaky_swap"
+
+
+class PartlyLeaky(nn.PReLU):
+    """A ReLU some of whose units are leaky: z where z > 0, else slope · z; nothing here is learned.
+
+    To the hooks it is a PReLU whose slopes may change: a unit of slope 0 is a ReLU, gate included.
+
+    Args:
+        units: how many there are.
+        axis: where they lie in the input: 1 (channels) or -1.
+
+    Attributes:
+        slope: (units,) buffer, 0 at first.
+
+    Example:
+        >>> act = PartlyLeaky(2)
+        >>> act.slope[1] = 0.5
+        >>> act(torch.tensor([[-2.0, -2.0]]))
+        tensor([[ 0., -1.]])
+    """
+
+    slope: Tensor
+
+    def __init__(self, units: int, axis: int = 1) -> None:
+        nn.Module.__init__(self)
+        self.num_parameters, self.axis = units, axis
+        self.register_buffer("slope", torch.zeros(units))
+
+    @property
+    def weight(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The slopes, where the hooks look for a PReLU's."""
+        return self.slope
+
+    def forward(self, input: Tensor) -> Tensor:
+        shape = [1] * input.ndim
+        shape[self.axis if input.ndim > 1 else -1] = -1
+        slope = self.slope.to(input.dtype).view(shape)
+        return torch.where((input > 0) | (slope == 0), torch.relu(input), slope * input)
+
+
+def leaky_swap(
+    model: nn.Module, batch: Batch, *, slope: float = 0.01, above: float = 0.0, units: str = "dead"
+) -> list[Act]:
+    """Swap the activation of units that are silent on a batch for a leaky ReLU; in place.
+
+    Modules `nn.ReLU` of exactly that class are replaced by `PartlyLeaky`, which a second call changes
+    further. A module that is called at several sites counts a unit as silent if it is at all of them.
+
+    Args:
+        model: with its ReLUs as modules.
+        batch: a tensor, a tuple whose first item is the input, or a dict of keyword arguments.
+        slope: of the leaky ReLU, not 0.
+        above: nothing happens unless the share of silent units among all is above this.
+        units: "dead" or "all".
+
+    Returns:
+        One act for each module with swapped units.
+
+    Raises:
+        ValueError: an argument out of range, or a model without such modules.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1))
+        >>> _ = nn.init.constant_(model[0].bias, -9.0)
+        >>> leaky_swap(model, torch.zeros(4, 1))[0].units, model[1].slope
+        (2, tensor([0.0100, 0.0100]))
+    """
+    if not isinstance(slope, int | float) or slope == 0 or not abs(slope) < float("inf"):
+        raise ValueError(f"slope: expected a finite number other than 0, but got {slope!r}")
+    if not 0 <= above < 1:
+        raise ValueError(f"above: expected a number at least 0 and below 1, but got {above!r}")
+    if units not in ("dead", "all"):
+        raise ValueError(f"units: expected dead or all, but got {units!r}")
+    peaks = _peaks(model, batch)
+    if not peaks:
+        raise ValueError("expected a model with modules nn.ReLU that its forward calls, but there is none")
+    modules = dict(model.named_modules())
+    swapped = {name: _slopes(modules[name], len(peak)) for name, (peak, _) in peaks.items()}
+    whole = units == "all"
+    found = {name: to_swap(peak, swapped[name], all_of_them=whole) for name, (peak, _) in peaks.items()}
+    if not crowded([peak for peak, _ in peaks.values()], list(swapped.values()), above):
+        return []
+    acts = []
+    for name, chosen in found.items():
+        if not chosen.any():
+            continue
+        module = modules[name]
+        if not isinstance(module, PartlyLeaky):
+            module = PartlyLeaky(len(chosen), peaks[name][1]).to(device_of(model))
+            _put(model, modules[name], module)
+        acts.append(swap(name, module.slope, chosen, slope))
+    return acts
+
+
+def crowded(peaks: list[Tensor], slopes: list[Tensor], above: float) -> bool:
+    """Whether the share of silent units is above a level."""
+    silent = sum(int(((peak <= 0) & (slope == 0)).sum()) for peak, slope in zip(peaks, slopes, strict=True))
+    return silent > above * sum(len(peak) for peak in peaks)
+
+
+def to_swap(peak: Tensor, slope: Tensor, *, all_of_them: bool) -> Tensor:
+    """Which units (F,) to swap: of those that are not yet, the silent ones or all.
+
+    Args:
+        peak: (F,) largest pre-activation.
+        slope: (F,) slopes now.
+        all_of_them: whether the active ones too.
+    """
+    return (slope == 0) & (all_of_them | (peak <= 0))
+
+
+def swap(site: str, slopes: Tensor, chosen: Tensor, slope: float) -> Act:
+    """Make some units of a site leaky."""
+    slopes[chosen.to(slopes.device)] = slope
+    return Act(KIND, site, int(chosen.sum()), f"slope {slope:g}")
+
+
+def _peaks(model: nn.Module, batch: Batch) -> Mapping[str, tuple[Tensor, int]]:
+    """Name of each ReLU module → largest pre-activation of its units over the batch, and their axis."""
+    windows = Windows("stream")
+    taps = Taps(model, windows, observe="all", gradients=False)
+    ours = {n: m for n, m in model.named_modules() if type(m) is nn.ReLU or isinstance(m, PartlyLeaky)}
+    taps.attach()
+    try:
+        with aside(model):
+            call(model, batch, device_of(model))
+    finally:
+        taps.detach()
+    columns = windows.close(0, [], None)
+    found: dict[str, tuple[Tensor, int]] = {}
+    for site in windows.sites:
+        name = site.name.split("#")[0]
+        if name not in ours:
+            continue
+        rows = columns["site"] == site.name
+        broken = columns["non_finite"][rows] > 0
+        peak = torch.as_tensor(np.where(broken, np.nan, columns["max"][rows]))
+        before = found.get(name)
+        if before is not None and len(before[0]) != len(peak):
+            raise ValueError(f"{name} is called for layers of different widths: its units are not the same")
+        found[name] = (peak if before is None else torch.maximum(before[0], peak)), site.axis or -1
+    return found
+
+
+def _slopes(module: nn.Module, units: int) -> Tensor:
+    return module.slope.cpu() if isinstance(module, PartlyLeaky) else torch.zeros(units)
+
+
+def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put a module in the place of another, under all of its names."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if child is old:
+                setattr(parent, name, new)

@@ -1,0 +1,104 @@
+"""ReDo: recycling dormant units (Sokar et al. 2023, arXiv 2302.12902).
+
+The score of a unit is its mean |activation| over that of its layer. Units with a score of at most τ get new
+incoming weights, bias 0 and outgoing weights 0; the optimizer's moments of both become 0, and Adam counts its
+steps from 0 again for the parameters touched (as the PyTorch port does, which calls it crucial: without it
+the first steps of the new weights would be several times the learning rate).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from harness.hooks.batches import Batch
+from harness.remedies.acts import Act
+from harness.remedies.laws import Draw, Law, drawing
+from harness.remedies.running import Running, TorchRunning
+from harness.remedies.surgery import reset_incoming, reset_outgoing
+from harness.remedies.wiring import Junction, chosen, parameter, wire
+
+KIND = "redo"
+
+
+def redo(
+    model: nn.Module,
+    optimizer: Optimizer | Sequence[Optimizer] | None,
+    batch: Batch,
+    *,
+    tau: float = 0.0,
+    generator: torch.Generator | None = None,
+    init: Law | None = None,
+    sites: Collection[str] | None = None,
+) -> list[Act]:
+    """Recycle the units of a model that are dormant on a batch; in place.
+
+    With τ = 0 the output on that batch stays the same to the last bit: such units gave 0 to every layer that
+    reads them, and give 0 afterwards. The pass that measures runs in the model's present mode.
+
+    Args:
+        model: any model; layers before and behind each site are found from a forward pass.
+        optimizer: what steps its parameters.
+        batch: a tensor, a tuple whose first item is the input, or a dict of keyword arguments.
+        tau: a unit is dormant at a score of at most this.
+        generator: for the new weights, on the CPU; None: torch's own.
+        init: fills a whole weight in place, (weight, generator); None: PyTorch's default law.
+        sites: names of the sites to act on; None: all, each of which must then be possible.
+
+    Returns:
+        One act for each site with dormant units.
+
+    Raises:
+        ValueError: tau is no number from 0 on, or a site cannot be treated: its pre-activation is a residual
+            sum, its output goes where nothing is known of it, layers are shared, or a norm mixes its units.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1))
+        >>> _ = nn.init.constant_(model[0].bias, -100.0)
+        >>> x = torch.ones(2, 4)
+        >>> before = model(x)
+        >>> [act.units for act in redo(model, None, x)], torch.equal(model(x), before)
+        ([3], True)
+    """
+    if not isinstance(tau, int | float) or not 0 <= tau < float("inf"):
+        raise ValueError(f"tau: expected a number at least 0, but got {tau!r}")
+    wiring = wire(model, batch)
+    junctions = chosen(wiring, sites)
+    draw = drawing(init, generator)
+    return recycle(junctions, wiring.magnitudes, TorchRunning(optimizer), tau, draw)
+
+
+def dormant(magnitudes: Tensor, tau: float) -> Tensor:
+    """Which units (…, units) have a score of at most τ, from sums of |activation|; none where one is NaN.
+
+    Example:
+        >>> dormant(torch.tensor([0.0, 1.0, 3.0]), 0.75)
+        tensor([ True,  True, False])
+    """
+    return magnitudes <= tau * magnitudes.mean(-1, keepdim=True)
+
+
+def recycle(
+    junctions: Sequence[Junction],
+    magnitudes: Mapping[str, Tensor],
+    running: Running,
+    tau: float,
+    draw: Draw,
+) -> list[Act]:
+    """Recycle the dormant units of some sites: first what comes into all of them, then what goes out.
+
+    So the weights between two units that are both new are 0, as in the authors' code.
+    """
+    found = [
+        (junction, dormant(magnitudes[junction.site], tau).nonzero().squeeze(1)) for junction in junctions
+    ]
+    found = [(junction, units) for junction, units in found if len(units)]
+    for junction, units in found:
+        rows = draw(junction.names[0], parameter(junction.layer, "weight"), units)
+        reset_incoming(junction, units, rows, running, restart=True)
+    for junction, units in found:
+        reset_outgoing(junction, units, running, restart=True)
+    return [Act(KIND, junction.site, len(units), f"score at most {tau:g}") for junction, units in found]

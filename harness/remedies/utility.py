@@ -1,0 +1,95 @@
+"""The bookkeeping of continual backprop: utilities, ages, and how many units are owed a replacement.
+
+Legend: M networks (one, or the members of a stack), O outlets of a site, F units.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Utilities:
+    """What is known of one site's units in M networks.
+
+    Attributes:
+        utility: (M, F) float64, running mean of |h| Σ|w_out|, not yet corrected for its beginning.
+        mean: (M, O, F) float64, running mean of h as each outlet reads it.
+        age: (M, F) int64, steps since the unit was made.
+        owed: (M,) float64, units due for replacement and not yet replaced.
+
+    Example:
+        >>> u = Utilities(1, 1, 2)
+        >>> one = torch.ones(1, dtype=torch.float64)
+        >>> for _ in range(4):
+        ...     u.update(torch.tensor([[1.0, 2.0]]), torch.ones(1, 1, 2), 0.9 * one)
+        ...     chosen = u.choose(0.25 * one, 2 * one, 0.9 * one)
+        >>> u.age.tolist(), u.owed.tolist(), chosen[0].tolist()
+        ([[4, 4]], [0.0], [0])
+    """
+
+    def __init__(self, networks: int, outlets: int, units: int) -> None:
+        self.utility = torch.zeros(networks, units, dtype=torch.float64)
+        self.mean = torch.zeros(networks, outlets, units, dtype=torch.float64)
+        self.age = torch.zeros(networks, units, dtype=torch.int64)
+        self.owed = torch.zeros(networks, dtype=torch.float64)
+
+    def update(self, contribution: Tensor, mean: Tensor, decay: Tensor) -> None:
+        """One step: every unit ages, and u ← ηu + (1-η) |h| Σ|w_out|.
+
+        Args:
+            contribution: (M, F), mean of |h| over the batch times Σ|w_out|.
+            mean: (M, O, F), mean of h.
+            decay: (M,) float64, η.
+        """
+        self.age += 1
+        self.utility.lerp_(contribution.double(), (1 - decay).unsqueeze(1))
+        self.mean.lerp_(mean.double(), (1 - decay).view(-1, 1, 1))
+
+    def choose(self, rate: Tensor, maturity: Tensor, decay: Tensor) -> list[Tensor]:
+        """The units that are to be replaced now, (n,) ascending for each network.
+
+        ρ times the number of units older than `maturity` is owed at each step; whole ones are paid with the
+        units of least utility, the first of equal ones.
+
+        Args:
+            rate: (M,) float64, ρ.
+            maturity: (M,).
+            decay: (M,) float64, η; utilities are corrected for their beginning at 0.
+        """
+        eligible = self.age > maturity.unsqueeze(1)
+        self.owed += rate * eligible.sum(1)
+        paid = self.owed.floor()
+        self.owed -= paid
+        return [
+            self._worst(k, eligible[k], int(n), float(decay[k])) if n else torch.empty(0, dtype=torch.int64)
+            for k, n in enumerate(paid.tolist())
+        ]
+
+    def mean_of(self, network: int, units: Tensor, decay: float) -> list[Tensor]:
+        """For each outlet, (n,) what the units gave it on average."""
+        begun = 1 - decay ** self.age[network, units].double()
+        return [mean[units] / begun for mean in self.mean[network]]
+
+    def forget(self, network: int, units: Tensor) -> None:
+        """These units are new."""
+        self.utility[network, units] = 0
+        self.mean[network][:, units] = 0
+        self.age[network, units] = 0
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that `load` takes."""
+        return {name: value.clone() for name, value in vars(self).items()}
+
+    def load(self, state: dict[str, Any], networks: list[int] | None = None) -> None:
+        """Continue what `state` returned, or some networks of it."""
+        for name in vars(self):
+            value = state[name]
+            setattr(self, name, value.clone() if networks is None else value[networks])
+
+    def _worst(self, network: int, eligible: Tensor, n: int, decay: float) -> Tensor:
+        there = eligible.nonzero().squeeze(1)
+        utility = self.utility[network, there] / (1 - decay ** self.age[network, there].double())
+        return there[torch.argsort(utility, stable=True)[:n]].sort().values
