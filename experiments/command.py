@@ -14,7 +14,7 @@ from rich.table import Table
 from experiments import registry, running
 from experiments.budgets import BUDGETS
 from experiments.claim import Claim
-from experiments.page import LEADS, corrected, page
+from experiments.page import corrected, lead, page
 from experiments.shelf import Result, Shelf, with_verdict
 from harness.console import sweep_progress
 from harness.report.images import save
@@ -110,7 +110,7 @@ def show(claim: Claim, result: Result, console: Console) -> None:
     console.print(f"\n{claim.name}", style="bold", markup=False, end="  ")
     console.print(verdict.word, style=STYLES[verdict.word])
     console.print(f"  “{claim.sentence}”", style="italic", markup=False)
-    console.print(f"  {LEADS[verdict.word]} {verdict.text}", markup=False)
+    console.print(f"  {lead(verdict)} {verdict.text}", markup=False)
     if verdict.also:
         beside = "; ".join(f"{finding.label}: {finding.words}" for finding in verdict.also)
         console.print(f"  Beside it: {beside}.", markup=False)

@@ -113,7 +113,7 @@ def level(
     margin, equivalence = _question(at_least, at_most, within)
     values = per_seed(table, outcome, arm).to_numpy(float)
     mean = float(np.nanmean(values)) if (~np.isnan(values)).any() else np.nan
-    return Part(label, values - target, margin, equivalence, unit, mean, target)
+    return Part(label, values - target, margin, equivalence, unit, mean, float(target))
 
 
 def trend(
@@ -175,7 +175,7 @@ def _question(at_least: float | None, at_most: float | None, within: float | Non
         raise ValueError(f"at_most: expected a fall, a number below 0, but got {at_most}")
     if within is not None and within <= 0:
         raise ValueError(f"within: expected a number above 0, but got {within}")
-    return asked[0], within is not None
+    return float(asked[0]), within is not None
 
 
 def _same(cell: Any, value: Any) -> bool:

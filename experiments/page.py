@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,12 +14,21 @@ from experiments.shelf import Result
 from experiments.verdicts import ALPHA, Finding, Verdict, Word
 from harness.compare.correction import adjust
 
+OPEN_AS_A_WHOLE = "The data do not decide the sentence as a whole."
 LEADS: dict[Word, str] = {
     "supported": "The data support the sentence.",
     "refuted": "The data contradict the sentence.",
     "conditional": "The sentence holds under conditions.",
     "undecided": "The data do not decide.",
 }
+
+
+def lead(verdict: Verdict) -> str:
+    """The verdict in plain words."""
+    parts = {finding.word for finding in verdict.findings}
+    if verdict.word == "undecided" and parts != {"undecided"}:
+        return OPEN_AS_A_WHOLE
+    return LEADS[verdict.word]
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,7 @@ def section(entry: Entry) -> list[str]:
         ">",
         f"> — {claim.source}",
         "",
-        f"**{entry.word.capitalize()}.** {LEADS[entry.word]} {verdict.text}",
+        f"**{entry.word.capitalize()}.** {lead(replace(verdict, word=entry.word))} {verdict.text}",
     ]
     if entry.word != verdict.word:
         lines += [

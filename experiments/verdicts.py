@@ -77,9 +77,11 @@ class Finding:
         if not self.seeds:
             return "no pair of runs has the outcome"
         change = self.unit.change(self.effect)
+        lost = f"; {self.lost} of {self.seeds + self.lost} pairs lost" if self.lost else ""
         if np.isnan(self.low):
-            return f"{change} (one seed: no interval)"
-        return f"{change} ({self.unit.change(self.low, bare=True)} … {self.unit.change(self.high)})"
+            return f"{change} (one seed: no interval{lost})"
+        low, high = self.unit.change(self.low, bare=True), self.unit.change(self.high, bare=True)
+        return f"{change} ({low} … {high}{lost})"
 
     @property
     def question(self) -> str:

@@ -53,8 +53,8 @@ CLAIM = Claim(
     metric="Dead share on the held-out probe after the same number of steps.",
     interest="5 points of dead share.",
     design="Plain SGD, three learning rates × three batch sizes, 300 steps each, the same initial weights "
-    "within a seed. Equal steps, "
-    "not equal epochs: small batches see fewer inputs here, so that what is left is noise.",
+    "within a seed. Equal steps, not equal epochs: small batches see fewer inputs here, so that what is "
+    "left is noise.",
     sweeps=(
         Sweep(
             (

@@ -108,9 +108,8 @@ CLAIM = Claim(
     source="Lu et al. 2019, 1903.06733",
     metric="Share of networks whose output is constant on the inputs (deviation below 0.001) after training.",
     interest="90 % for He; 20 points fewer for RAI.",
-    design="Full-batch Adam, learning rate 0.002, 2,500 steps on 60 points of |x| in [-√3, √3]; 25 networks "
-    "per seed and "
-    "initialisation.",
+    design="Full-batch Adam, learning rate 0.002, 2,500 steps on 60 points of |x| in [-√3, √3]; 25 "
+    "networks per seed and initialisation.",
     measure=measure,
     decide=decide,
     figure=partial(

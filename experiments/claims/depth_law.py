@@ -93,8 +93,7 @@ CLAIM = Claim(
     metric="Share of units closed on all of 1,000 inputs, by layer, before any training.",
     interest="10 points at layer 20; the law is to be met within 3 points.",
     design="One wide He-initialised network per seed, zero biases, inputs whose pairs all have cosine 0.4. "
-    "The mean activation "
-    "rate stays at one half at every depth: sparsity does not tell death.",
+    "The mean activation rate stays at one half at every depth: sparsity does not tell death.",
     measure=measure,
     decide=decide,
     figure=partial(

@@ -45,6 +45,10 @@ CLAIM = Claim(
     "question: hence the gradients, and the accuracy. The start from a large negative bias is another "
     "claim, cure_by_activation.",
     sweeps=(Sweep(("optim=adam", "optim.lr=0.03", f"activation=relu,{','.join(OTHERS)}")),),
+    comments={
+        "supported": "To keep units alive is one thing, to learn better another: the rows on accuracy tell "
+        "whether anything was won at the task.",
+    },
     read=gradients,
     decide=decide,
     figure=partial(

@@ -84,8 +84,8 @@ CLAIM = Claim(
     metric="Dead share on the training inputs after training.",
     interest="5 points of dead share.",
     design="One hidden layer of 32 ReLUs, Gaussian inputs and targets, full-batch gradient descent on the "
-    "squared error; targets of "
-    "four deviations; without momentum and with 0.9, at two learning rates near the edge of stability.",
+    "squared error; targets of four deviations; without momentum and with 0.9, at two learning rates near "
+    "the edge of stability.",
     measure=measure,
     decide=decide,
     figure=partial(

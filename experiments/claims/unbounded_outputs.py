@@ -65,6 +65,11 @@ CLAIM = Claim(
     design="SGD at 0.1 to 5, the same draws for each activation. ReLU6 is ReLU with a bound and nothing "
     "else changed, so that it tells the bound's part; LeakyReLU is unbounded and has no dead units, so "
     "that it tells death's part.",
+    comments={
+        "refuted": "Diverging and failing are not the same: a bound can turn a divergence into a network "
+        "that stays finite and ends at chance. The rows in parentheses tell the two apart, and LeakyReLU, "
+        "which cannot die, shows that death also keeps networks from diverging if it diverges more often.",
+    },
     sweeps=(Sweep(("optim.lr=0.1,0.3,1,2,3,5", "activation=relu,relu6,leaky_relu")),),
     decide=decide,
     figure=figure,

@@ -41,7 +41,7 @@ CLAIM = Claim(
     "reshuffled anew in every epoch, so that nothing can be learned. SGD at 0.1 and Adam at 0.001, 20 "
     "epochs: whether an effect is one of the labels or of an optimizer that magnifies small gradients.",
     sweeps=tuple(
-        Sweep(("train.epochs=20", "optim=sgd,adam", *words), name)
+        Sweep(("train.epochs=40", "optim=sgd,adam", *words), name)
         for name, words in (
             ("right", ()),
             ("fixed", ("data.label_noise=0.9",)),

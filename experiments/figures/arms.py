@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.contrasts import Arm, rows_of
-from experiments.figures.parts import READ, board, forest, name_of, outcome_axis
+from experiments.figures.parts import READ, board, bounds, forest, name_of, outcome_axis
 from experiments.verdicts import Verdict
 from harness.compare.bootstrap import mean_interval
 from harness.report.plots.base import figure, headline
@@ -42,18 +42,17 @@ def arms(
     parts = [rows_of(table, arm) for arm in arms.values()]
     for k, (axis, outcome) in enumerate(zip(panels, outcomes, strict=True)):
         _panel(axis, parts, outcome, OKABE_ITO[0] if k == 0 else OKABE_ITO[5])
-        axis.set_yticks(range(len(arms)), list(arms) if k == 0 else [""] * len(arms))
-    for y, part in enumerate(parts):
-        gone = int((part["diverged"] == 1).sum()) if "diverged" in part and "diverged" not in outcomes else 0
-        if gone:
-            words = f" {gone} of {len(part)} diverged"
-            axis = panels[0]
-            axis.annotate(
-                words, (1.0, y), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7
-            )
+        names = [_told(name, part) for name, part in zip(arms, parts, strict=True)]
+        axis.set_yticks(range(len(arms)), names if k == 0 else [""] * len(arms))
     forest(side, verdict)
     headline(made, title)
     return made
+
+
+def _told(name: str, part: pd.DataFrame) -> str:
+    """An arm's name, with how many of its runs diverged."""
+    gone = int((part["diverged"] == 1).sum()) if "diverged" in part else 0
+    return f"{name}\n({gone} of {len(part)} diverged)" if gone else name
 
 
 def _panel(axis: Axes, parts: Sequence[pd.DataFrame], outcome: str, colour: str) -> None:
@@ -68,7 +67,7 @@ def _panel(axis: Axes, parts: Sequence[pd.DataFrame], outcome: str, colour: str)
             continue
         spread = 0.26 * (np.arange(len(values)) / max(1, len(values) - 1) - 0.5)
         axis.plot(values, y + spread, "o", color=colour, alpha=0.35, markersize=3.2, markeredgewidth=0)
-        low, high = mean_interval(values)
+        low, high = mean_interval(values, bounds=bounds(outcome))
         if not np.isnan(low):
             axis.plot([low, high], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
         axis.plot(values.mean(), y, "|", color=current().theme.ink, markersize=11, markeredgewidth=1.6)

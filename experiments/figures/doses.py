@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from experiments.contrasts import Arm, rows_of
-from experiments.figures.parts import READ, board, forest, name_of, outcome_axis
+from experiments.figures.parts import READ, board, bounds, forest, name_of, outcome_axis
 from experiments.verdicts import Verdict
 from harness.compare.bootstrap import mean_interval
 from harness.compare.frames import word
@@ -93,7 +93,7 @@ def _line(axis: Axes, part: pd.DataFrame, along: str, outcome: str, name: str, l
     for value, mine in numbers.groupby(part[along]):
         seeds = mine.groupby(part.loc[mine.index, "seed"]).mean().dropna().to_numpy()
         if len(seeds):
-            rows.append((float(value), seeds.mean(), *mean_interval(seeds)))  # type: ignore[arg-type]
+            rows.append((float(value), seeds.mean(), *mean_interval(seeds, bounds=bounds(outcome))))  # type: ignore[arg-type]
     if not rows:
         return np.array([])
     x, mean, low, high = np.array(rows, float).T
