@@ -162,7 +162,7 @@ def _outcomes(name: str) -> set[str]:
     rows = rows_of(name)
     told = filled(rows, CASES[name][0])
     return {
-        *(column for column in told if column not in rows),
+        *(str(column) for column in told if column not in rows),
         "dead",
         "born_dead",
         "died",

