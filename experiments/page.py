@@ -82,7 +82,7 @@ def page(entries: Sequence[Entry], missing: Sequence[Claim] = ()) -> str:
     lines = [
         "# Results: sentences about ReLU, held against data",
         "",
-        f"{len(entries)} claims: {tally}.",
+        f"{len(entries)} claim{'s' * (len(entries) != 1)}: {tally}.",
         *_made_with(entries),
         "",
         "| claim | verdict | effect (interval) | p, Holm | seeds | runs | time |",

@@ -66,13 +66,12 @@ CLAIM = Claim(
     sentence=SENTENCE,
     source="Krizhevsky et al. 2012 (six times faster than tanh on CIFAR-10), and CS231n after it",
     metric=f"Epochs until the test accuracy first reaches {LEVEL:.0%}, as a ratio; a run that does not get "
-    f"there counts "
-    "with all its epochs, which favours the slower one.",
+    "there counts with all its epochs, which favours the slower one.",
     interest="A quarter more epochs.",
-    design=f"SGD at five learning rates; seeds 0 to {TUNING - 1} choose one for each activation, the "
-    f"others judge. Glorot's "
-    "initialisation for sigmoid and tanh, He's for ReLU. The comparison at one learning rate for all goes "
-    "along: it is what is usually shown, and it favours whichever activation the rate suits.",
+    design=f"SGD at five learning rates; seeds 0 to {TUNING - 1} choose one for each activation, the others "
+    "judge. Glorot's initialisation for sigmoid and tanh, He's for ReLU. The comparison at one learning "
+    "rate for all goes along: it is what is usually shown, and it favours whichever activation the rate "
+    "suits.",
     sweeps=tuple(
         Sweep(
             (

@@ -42,9 +42,9 @@ CLAIM = Claim(
     "transformer's MLP, units of a cell), with test accuracy.",
     interest="10 points of dead share.",
     design=f"Adam at {HIGH:g}, which kills in MLPs (claim high_learning_rate), against {LOW:g}: small "
-    f"networks of five kinds "
-    "on digits, 200 steps (ResNet-20: 100). The ResNet has BatchNorm before, the transformer LayerNorm in "
-    "front of its branches; what they do for it is part of the kind.",
+    f"networks "
+    "of five kinds on digits, 200 steps (ResNet-20: 100). The ResNet has BatchNorm before each ReLU, the "
+    "transformer LayerNorm in front of its branches; what they do for it is part of the kind.",
     sweeps=tuple(
         Sweep(
             (

@@ -43,9 +43,9 @@ CLAIM = Claim(
     metric="Dead share on the held-out, balanced probe after training, with test accuracy.",
     interest="3 points of dead share.",
     design=f"Digits with an exponential class profile of {RATIO} : 1, which leaves {SAME} images. The "
-    f"control has as many "
-    "images of all classes alike: data that are unbalanced are also fewer, and only this comparison tells "
-    "the two apart. All arms take the same number of steps.",
+    f"control "
+    "has as many images of all classes alike: data that are unbalanced are also fewer, and only this "
+    "comparison tells the two apart. All arms take the same number of steps.",
     sweeps=tuple(
         Sweep(("data=digits", "train.epochs=1000", "train.max_steps=440", "optim=sgd,adam", *words), name)
         for name, words in (

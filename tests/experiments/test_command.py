@@ -128,7 +128,7 @@ def test_holm_takes_back_what_does_not_survive() -> None:
 def test_the_page_has_the_sentence_the_verdict_the_numbers_and_the_picture() -> None:
     claim = registry.claim("negative_bias")
     text = page(corrected([(claim, result("negative_bias"))]), [registry.claim("depth")])
-    assert "1 claims: 1 supported." in text
+    assert "1 claim: 1 supported." in text
     assert f"> {claim.sentence}" in text
     assert "![negative_bias: supported](pictures/negative_bias.png)" in text
     assert "+30.0 points (+30.0 … +30.0)" in text
