@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from harness.detector.diagnosis import Diagnosis
     from harness.detector.evidence import PLAYERS
     from harness.detector.lifetimes import lifetimes
+    from harness.detector.risk import risk
     from harness.detector.states import Thresholds, classify
+    from harness.hooks.features import effective_rank, feature_ranks
     from harness.hooks.recorder import Recorder
     from harness.hooks.scan import DeadUnitsError, Report, scan
     from harness.hooks.sites import Site
@@ -31,8 +33,11 @@ _WHERE = {
     "Thresholds": "harness.detector.states",
     "classify": "harness.detector.states",
     "diagnose": "harness.sweeps.diagnose",
+    "effective_rank": "harness.hooks.features",
+    "feature_ranks": "harness.hooks.features",
     "lifetimes": "harness.detector.lifetimes",
     "open_runs": "harness.store.runs",
+    "risk": "harness.detector.risk",
     "scan": "harness.hooks.scan",
 }
 
@@ -46,8 +51,11 @@ __all__ = [
     "Thresholds",
     "classify",
     "diagnose",
+    "effective_rank",
+    "feature_ranks",
     "lifetimes",
     "open_runs",
+    "risk",
     "scan",
 ]
 

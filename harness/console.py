@@ -73,7 +73,7 @@ def show(spec: RunSpec, outcome: Outcome) -> None:
             diverged_at=run.status.get("diverged_at"),
         )
     )
-    if run.status.get("diagnosis"):
+    if run.status.get("diagnosis") and final.get("cause") != "none":
         console.print(f"\nWhy: {run.status['diagnosis']}", markup=False)
     if outcome.stored:
         console.print(

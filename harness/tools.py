@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from harness.store.runs import Runs
+    from harness.store.runs import Run, Runs
 
 app = typer.Typer(
     add_completion=False,
@@ -18,47 +18,31 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Look at finished runs, rebuild their views, scan models, and test the counting itself.",
 )
-DETECT = {"rare": 0.01, "confidence": 0.95, "healthy": 0.1}  # of runs whose configuration is lost
 Folder = Annotated[Path, typer.Argument(help="A run's folder, or any folder above.")]
 
 
 @app.command()
 def report(
     path: Folder,
+    out: Annotated[Path | None, typer.Option(help="The HTML file [default: report.html in it].")] = None,
     rare: Annotated[float | None, typer.Option(help="Alive units with a rate below this are rare.")] = None,
     confidence: Annotated[float | None, typer.Option(help="Of the bound on a dead unit's rate.")] = None,
     healthy: Annotated[float | None, typer.Option(help="Dead share below which a run is healthy.")] = None,
 ) -> None:
-    """Print the table and the verdict of every run, under its own thresholds or any others."""
-    from harness.detector.states import Thresholds
-    from harness.report.tables import run_view
+    """Say what runs tell, under their own thresholds or any others; write it all as one HTML file."""
+    from harness.report.report_command import write_report
 
     given = {"rare": rare, "confidence": confidence, "healthy": healthy}
     asked = {name: value for name, value in given.items() if value is not None}
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
-    for run in _runs(path):
-        final = run.status.get("final") or {}
-        detect = DETECT | (run.config.get("detect") or {}) | asked
-        try:
-            thresholds = Thresholds(detect["rare"], detect["confidence"])
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
-        try:
-            history = run.census
-        except (OSError, ValueError) as error:  # a damaged table: the other runs still have theirs
-            console.print(f"{run.path}: cannot be read ({error})", markup=False)
-            continue
-        console.print(
-            run_view(
-                history,
-                title=f"{run.name} ({run.status.get('state', 'status unknown')})",
-                thresholds=thresholds,
-                healthy=detect["healthy"],
-                accuracy=final.get("accuracy"),
-                diverged_at=run.status.get("diverged_at"),
-            )
-        )
-        console.print()
+    try:
+        for told in write_report(_runs(path), path, out, asked):
+            if isinstance(told, Path):
+                console.print(f"report      {told}", soft_wrap=True, markup=False)
+            else:
+                console.print(told)
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 @app.command()
@@ -95,14 +79,25 @@ def compare(
 
 
 @app.command()
-def dashboard(path: Folder) -> None:
-    """Rebuild the TensorBoard event files of every run from its tables."""
-    from harness.report.tensorboard import rebuild
+def dashboard(
+    path: Folder,
+    maps: Annotated[bool, typer.Option(help="Draw the heat map of every run.")] = True,
+    serve: Annotated[bool, typer.Option("--serve", help="Start TensorBoard on it.")] = False,
+    port: Annotated[int | None, typer.Option(help="Of TensorBoard [default: from 6006 on].")] = None,
+) -> None:
+    """Rebuild everything that TensorBoard shows of runs and sweeps from their tables."""
+    from harness.report.dashboard_command import rebuild_dashboard
 
-    runs = _runs(path)
-    for run in runs:
-        rebuild(run)
-    print(f"{len(runs)} run(s) rebuilt. Look at them with: tensorboard --logdir {path}")
+    runs, lost = _runs(path), 0
+    for run, error in rebuild_dashboard(runs, path, maps=maps):
+        if error:
+            lost += 1
+            print(f"{run.path}: cannot be rebuilt ({error})", file=sys.stderr)
+    print(f"{len(runs) - lost} run(s) rebuilt. Look at them with: tensorboard --logdir {path}")
+    if len(runs) > 40:
+        print("Of so many runs TensorBoard selects none at first: tick some on the left, or filter by name.")
+    if serve:
+        _serve(path, port)
 
 
 @app.command()
@@ -136,7 +131,7 @@ def scan(
     data: Annotated[str, typer.Option(help="A data group of ours, its held-out probe.")] = "digits",
     batches: Annotated[str, typer.Option(help="package.module:function that returns batches, instead.")] = "",
     override: Annotated[list[str] | None, typer.Option(help="e.g. data.root=…, data.path=…")] = None,
-    out: Annotated[list[Path] | None, typer.Option(help="Files: .json .csv .parquet .sarif")] = None,
+    out: Annotated[list[Path] | None, typer.Option(help="Files: .html .json .csv .parquet .sarif")] = None,
     fail_over: Annotated[float | None, typer.Option(help="Exit with 1 above this dead share.")] = None,
 ) -> None:
     """Pass data through any model and say which units are dead (exit code 1 over --fail-over, for CI)."""
@@ -205,6 +200,22 @@ def diagnose(path: Folder) -> None:
 
 
 @app.command()
+def risk(
+    path: Annotated[Path, typer.Argument(help="The folder of one run.")],
+    step: Annotated[int | None, typer.Option(help="Of the census that is read [default: the last].")] = None,
+    most: Annotated[int, typer.Option(help="Units that are listed.")] = 20,
+) -> None:
+    """List the units that are alive and most likely to die, in order."""
+    from harness.report.risk_table import risk_view
+
+    try:
+        view = risk_view(_one(path).census, step, most)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    Console(width=None if sys.stdout.isatty() else 110, highlight=False).print(view)
+
+
+@app.command()
 def confirm(
     path: Annotated[Path, typer.Argument(help="The folder of one run.")],
     seeds: Annotated[int, typer.Option(help="In every arm.")] = 3,
@@ -214,12 +225,10 @@ def confirm(
     from harness.sweeps.confirm import confirm as confirmed
     from harness.sweeps.confirm import view
 
-    runs = _runs(path)
-    if len(runs) != 1:
-        raise typer.BadParameter(f"expected the folder of one run, but there are {len(runs)} runs in {path}")
+    run = _one(path)
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     try:
-        console.print(view(confirmed(runs[0], seeds)))
+        console.print(view(confirmed(run, seeds)))
     except (ConfigError, OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
 
@@ -258,6 +267,18 @@ def edge(
         raise typer.Exit(1)
 
 
+def _serve(path: Path, port: int | None) -> None:
+    from harness.report.tensorboard.serve import serve, wait
+
+    try:
+        print(f"TensorBoard is at {serve(path, port)} (Ctrl+C ends it)", flush=True)
+        wait()
+    except OSError as error:
+        raise typer.BadParameter(str(error)) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
 def _called(place: str) -> Any:
     """What `package.module:function` returns; modules of the current folder can be named."""
     from importlib import import_module
@@ -280,6 +301,13 @@ def _probe(name: str, overrides: list[str]) -> Any:
 
     loaded = load(compose([f"data={name}", *overrides]), torch.device("cpu"), torch.float32)
     return (x for x, _ in loaded.probe_batches())
+
+
+def _one(path: Path) -> Run:
+    runs = _runs(path)
+    if len(runs) != 1:
+        raise typer.BadParameter(f"expected the folder of one run, but there are {len(runs)} runs in {path}")
+    return runs[0]
 
 
 def _runs(path: Path) -> Runs:

@@ -379,5 +379,6 @@ def _word(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(_word(inner) for inner in value)}]"
     if isinstance(value, str):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        end = len(value) - len(value.rstrip("\\"))  # only those before a quote are escapes
+        return "'" + value.replace("'", "\\'") + "\\" * end + "'"
     return repr(value)

@@ -32,6 +32,9 @@ LABELS = (
     "surgery",
 )
 LEAST_DEAD = 0.1  # dead share below which nothing is blamed
+CHANCE = 0.2  # likewise, where units were born dead by chance
+NEGATIVE = -5  # standard errors of the weights' mean below which it is no chance
+LARGE = 1.5  # deviation of the weights over He's from which they are large
 HARDLY = 0.01  # rate at birth below which a unit was as good as born dead
 
 
@@ -130,7 +133,8 @@ def label(found: Findings, evidence: Evidence) -> tuple[str, list[Event]]:
     dead = found.units[found.units["dead"]]
     born = dead[dead["born"] | (dead["rate_then"] < HARDLY)]
     if share >= LEAST_DEAD and len(born) > len(dead) / 2 and dead["born"].any():
-        return of_birth(born, evidence.layers), []
+        cause = of_birth(born, evidence.layers)
+        return ("none" if share < CHANCE and by_chance(cause, evidence.layers) else cause), []
     shares = own_blame(dead)
     if _mean(shares["norm"]) > 0.4:
         return "norm_stats", []
@@ -138,6 +142,16 @@ def label(found: Findings, evidence: Evidence) -> tuple[str, list[Event]]:
     if told:
         return told[0].label, told
     return _from_the_start(shares, evidence), []
+
+
+def by_chance(cause: str, layers: pd.DataFrame) -> bool:
+    """Whether units were born dead although nothing about the weights is out of the ordinary.
+
+    Every layer of a healthy network has units that are closed on all inputs by chance, the more the deeper it
+    lies, since its inputs grow alike.
+    """
+    usual = (layers["weight_z"].fillna(0) > NEGATIVE).all() and (layers["gain"].fillna(1) < LARGE).all()
+    return cause == "weight_init" and bool(usual)
 
 
 def of_birth(born: pd.DataFrame, layers: pd.DataFrame) -> str:
@@ -163,7 +177,7 @@ def unit_births(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     bias, weight_mean, norm_mean, rest = parts.T
     total = parts.sum(axis=1)
     layer = layers.set_index("site").reindex(born["site"])
-    negative = (layer["weight_z"].to_numpy(float) < -5) & (weight_mean > rest / 2)
+    negative = (layer["weight_z"].to_numpy(float) < NEGATIVE) & (weight_mean > rest / 2)
     offset = (layer["depth"] == layers["depth"].min()).to_numpy() & _off_centre(layer)
     conditions = [~(total > 0), bias > total / 2, norm_mean > total / 2, negative, offset]
     causes = ["upstream", "bias_init", "norm_stats", "weight_init", "input_offset"]
@@ -198,7 +212,7 @@ def _from_the_start(shares: pd.DataFrame, evidence: Evidence) -> str:
     first = layers.sort_values("depth").head(1)
     if len(first) and (first["input_rms"].iloc[0] > 5 or _off_centre(first)[0]):
         return "input_offset"
-    if len(layers) and layers["gain"].max() > 1.5:
+    if len(layers) and layers["gain"].max() > LARGE:
         return "weight_init"
     decay = steps["weight_decay"].max() if len(steps) else 0.0
     if decay > 0 and (_mean(shares["decay"]) > 0.5 or layers["growth"].median() < 0.7):

@@ -87,12 +87,12 @@ def diagnose(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds |
 
 def _unit_causes(dead: pd.DataFrame, evidence: Evidence) -> list[str]:
     """Of the born dead the part that closed them, of the others the player that took most of their rate."""
-    causes = pd.Series("unknown", index=dead.index, dtype=object)
+    causes: dict[int, str] = {}
     born = dead[dead["born"] & dead["spread"].notna()]
-    causes[born.index] = unit_births(born, evidence.layers)
+    causes |= dict(zip(born.index, unit_births(born, evidence.layers), strict=True))
     shares = blame(dead[~dead["born"]]).dropna(how="all")
-    causes[shares.index] = shares.idxmax(axis=1)
-    return causes.tolist()
+    causes |= dict(zip(shares.index, shares.idxmax(axis=1).astype(str), strict=True))
+    return [causes.get(index, "unknown") for index in dead.index]
 
 
 # --- the sentences ----------------------------------------------------------------------------------
@@ -103,7 +103,9 @@ def _sentences(name: str, told: list[Event], found: Findings, units: pd.DataFram
     if found.diverged_at is not None:
         parts.append(f"Training diverged at step {found.diverged_at:,}; this is the last census before.")
     if name == "none":
-        parts.append("Nothing to explain: too few units are dead for a cause to be told.")
+        born = int(found.units.loc[found.units["dead"], "born"].sum())
+        chance = f" ({born:,} of them were born so, which chance does)" if born > found.dead / 2 else ""
+        parts.append(f"Nothing to explain: too few units are dead for a cause to be told{chance}.")
         return " ".join(parts)
     parts += _deaths(units, found)
     parts += _births(units, evidence)

@@ -42,6 +42,8 @@ class Keepsakes:
         self._first: list[Inputs] = []
         self._recent: deque[Inputs] = deque()
         self._looked = False
+        self._full = False  # enough of the first inputs are kept
+        self._inputs = 0  # of the latest forwards that are kept
 
     @property
     def first_inputs(self) -> list[Inputs]:
@@ -83,6 +85,8 @@ class Keepsakes:
         """Take over what `state_dict` returned."""
         self.start, self.latest, self.modes = state["start"], state["latest"], state["modes"]
         self._first, self._recent = list(state["first"]), deque(state["recent"])
+        self._full = _count(self._first) >= INPUTS or _bytes(self._first) >= BYTES
+        self._inputs = _count(self._recent)
 
     def _forward(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         if not module.training:
@@ -93,13 +97,15 @@ class Keepsakes:
         kept = _copied(args, kwargs)
         if kept is None:
             return
-        if _count(self._first) < INPUTS and _bytes(self._first) < BYTES:
+        if not self._full:
             self._first.append(kept)
+            self._full = _count(self._first) >= INPUTS or _bytes(self._first) >= BYTES
         self._recent.append(kept)
+        self._inputs += _size(kept)
         while len(self._recent) > 1 and (
-            _count(self._recent) - _size(self._recent[0]) >= INPUTS or _bytes(self._recent) > BYTES
+            self._inputs - _size(self._recent[0]) >= INPUTS or len(self._recent) * _bytes([kept]) > BYTES
         ):
-            self._recent.popleft()
+            self._inputs -= _size(self._recent.popleft())
 
 
 def values_of(model: nn.Module) -> Values:

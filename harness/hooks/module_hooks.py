@@ -29,6 +29,7 @@ FEW = 64  # shapes of calls whose short way is kept
 class OpenSite:
     """A site that has been seen."""
 
+    name: str
     statistics: UnitStatistics
     size: int
     axis: int

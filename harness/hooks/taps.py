@@ -99,6 +99,7 @@ class Taps:
         self.needs_functions = calls_functions(model)
         self.called: set[nn.Module] = set()
         self.on_forward: Callable[[], None] | None = None
+        self.on_call: Callable[[Caller, str, Tensor, int], None] | None = None  # told of every pre-activation
 
     # --- attach and detach ----------------------------------------------------------------------
 
@@ -258,11 +259,15 @@ class Taps:
             self._busy = True  # what is computed here is no part of the model
             with outside_transforms(z, value):
                 update(site.statistics, value.detach(), gate, axis, again=again)
+                if self.on_call is not None:
+                    self.on_call(caller, site.name, value.detach(), axis)
             self._busy = False
         back = partial(self._backward, site.statistics, axis)
         if self.gradients and z.requires_grad:
             watch_gradient(z, back)
         if origin is None or producer is None or self.per_call or site.gate is None or self.watching:
+            return None
+        if self.on_call is not None:
             return None
         short = counter(origin, site.statistics, z, axis, gate, back)
         return None if short is None else (site, short)
@@ -293,7 +298,7 @@ class Taps:
         gate = caller.gate_of(self._eps)
         learned = isinstance(gate.low, Tensor)
         statistics = self._sink.opened(len(self._sites), described, z.device, producer)
-        return OpenSite(statistics, size, axis, shown in self._axes, None if learned else gate)
+        return OpenSite(shown, statistics, size, axis, shown in self._axes, None if learned else gate)
 
     def _is_data(self, tensor: Tensor) -> bool:
         return self.lineage.get(tensor) is not None

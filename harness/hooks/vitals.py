@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from harness.hooks.distances import Places, norm
 from harness.hooks.hook import Call
 
 #: input_mean, input_rms: of the model's first tensor input; written_norm: of what others than the optimizer
@@ -47,7 +48,7 @@ class Vitals:
     def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         self._model, self._optimizers = model, optimizers
         self._handles: list[RemovableHandle] = []
-        self._before: dict[int, list[Tensor]] = {}  # optimizer → its parameters as they were last seen
+        self._places: dict[int, Places] = {}  # optimizer → where its parameters were last seen
         self._now: dict[str, Any] = {}
         self._seen: dict[str, list[Tensor]] = {"input_mean": [], "input_rms": []}
         self._waiting: list[dict[str, Any]] = []
@@ -59,7 +60,7 @@ class Vitals:
         keep = self._handles.append
         keep(self._model.register_forward_pre_hook(Call(self._forward), with_kwargs=True))
         for place, optimizer in enumerate(self._optimizers):
-            self._before[place] = [p.detach().clone() for p in parameters(optimizer)]
+            self._places[place] = Places(parameters(optimizer))
             keep(optimizer.register_step_pre_hook(Call(lambda *_, at=place: self._pre(at))))
             keep(optimizer.register_step_post_hook(Call(lambda *_, at=place: self._post(at))))
 
@@ -68,7 +69,7 @@ class Vitals:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._before.clear()
+        self._places.clear()
 
     def step(self, loss: Tensor | float | None) -> None:
         """A step is over."""
@@ -118,7 +119,10 @@ class Vitals:
     @torch.no_grad()
     def _pre(self, place: int) -> None:
         now = parameters(self._optimizers[place])
-        self._add("written_norm", self._moved(place, now))
+        if len(self._places[place]) != len(now):  # parameters were added to the optimizer
+            self._places[place] = Places(now)
+        places = self._places[place]
+        self._add("written_norm", 0.0 if places.untouched(now) else places.moved(now)[0])
         gradients = [p.grad for p in now if p.grad is not None and p.grad.layout is torch.strided]
         self._add("grad_norm", norm(gradients))
         rates: dict[str, list[Any]] = {"lr": [], "lr_bias": [], "weight_decay": []}
@@ -137,21 +141,9 @@ class Vitals:
     @torch.no_grad()
     def _post(self, place: int) -> None:
         now = parameters(self._optimizers[place])
-        self._add("update_norm", self._moved(place, now))
-        self._add("weight_norm", norm(now))
-
-    def _moved(self, place: int, now: list[Tensor]) -> Any:
-        """How far the parameters are from where they were last seen; and where they are now is seen."""
-        before = self._before[place]
-        if len(before) != len(now):  # parameters were added to the optimizer
-            self._before[place] = [p.detach().clone() for p in now]
-            return np.nan
-        if not now:
-            return np.nan
-        torch._foreach_sub_(before, now)  # pyright: ignore[reportPrivateImportUsage]
-        distance = norm(before)
-        torch._foreach_copy_(before, now)  # pyright: ignore[reportPrivateImportUsage]
-        return distance
+        distance, size = self._places[place].moved(now)
+        self._add("update_norm", distance)
+        self._add("weight_norm", size)
 
     def _decay(self, group: Sequence[Tensor], lr: Any, decay: float, options: Mapping[str, Any]) -> None:
         """Weight decay's own part of the update: lr λ θ, which a momentum μ multiplies by 1 / (1 - μ)."""
@@ -186,15 +178,6 @@ class Vitals:
 def parameters(optimizer: Optimizer) -> list[Tensor]:
     """What an optimizer steps, in its order; without what autograd never fills."""
     return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-
-
-def norm(tensors: Sequence[Tensor]) -> Any:
-    """L2 norm over all of them, on the device of the first; NaN if there are none."""
-    if not tensors:
-        return np.nan
-    parts = torch._foreach_norm(list(tensors))  # pyright: ignore[reportPrivateImportUsage]
-    home = parts[0].device
-    return torch.linalg.vector_norm(torch.stack([part.to(home).double() for part in parts]))
 
 
 def first_tensor(args: Any, kwargs: Mapping[str, Any]) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""A census as files for other programs: JSON, CSV, Parquet, SARIF."""
+"""A census as files for other programs: JSON, CSV, Parquet, SARIF, and the HTML report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def export(units: pd.DataFrame, path: Path, *, subject: str) -> None:
 
     Args:
         units: rows of a census.
-        path: ends in .json, .csv, .parquet or .sarif.
+        path: ends in .json, .html, .csv, .parquet or .sarif.
         subject: what was scanned, for SARIF.
 
     Raises:
@@ -59,8 +59,15 @@ def _json(units: pd.DataFrame, path: Path, subject: str) -> None:
     )
 
 
+def _html(units: pd.DataFrame, path: Path, subject: str) -> None:
+    from harness.report.html import scan_report  # matplotlib: half a second to import
+
+    scan_report(units, title=f"Scan of {subject}").write(path)
+
+
 WRITERS: dict[str, Callable[[pd.DataFrame, Path, str], Any]] = {
     ".json": _json,
+    ".html": _html,
     ".csv": lambda units, path, subject: units.to_csv(path, index=False),
     ".parquet": lambda units, path, subject: units.to_parquet(path, index=False),
     ".sarif": lambda units, path, subject: path.write_text(json.dumps(sarif(units, subject), indent=1)),

@@ -1,22 +1,169 @@
-"""One look for every figure: plain axes, and colours that the colour-blind can tell apart."""
+"""One look for every figure: plain axes, colours that the colour-blind can tell apart, light and dark."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
-DEAD = "#111111"  # a unit that never opened: darker than any rate
-UNOBSERVED = "#d9d9d9"
+import matplotlib as mpl
+import numpy as np
+from cycler import cycler
+from matplotlib.colors import Colormap, ListedColormap, to_rgb
 
-RC: Any = {
-    "figure.dpi": 110,
-    "savefig.dpi": 150,
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": False,
-    "legend.frameon": False,
-    "figure.facecolor": "white",
+DEAD = "#000000"  # a unit that never opened: darker than any rate
+UNOBSERVED = "#b8b8b8"
+PALE, DARK = "#fafafa", "#101418"  # text on dark and on pale colours, whatever the theme
+
+#: Okabe & Ito (2008), without yellow, which white paper swallows, and black, which means dead here.
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))  # a grey print still tells them apart
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+#: State of a unit → its colour and hatch: told apart by either alone.
+STATES: dict[str, tuple[str, str]] = {
+    "dead": (DEAD, ""),
+    "starved": ("#D55E00", "////"),
+    "rare": ("#E69F00", "||||"),
+    "active": ("#0072B2", ""),
+    "always_on": ("#56B4E9", "\\\\\\\\"),
+    "non_finite": ("#CC79A7", "xxxx"),
+    "unobserved": (UNOBSERVED, "----"),
 }
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of everything that carries no data.
+
+    Attributes:
+        paper: behind all.
+        ink: text and axes.
+        soft: captions, reference lines.
+        grid: lines behind the data.
+    """
+
+    paper: str
+    ink: str
+    soft: str
+    grid: str
+
+
+THEMES = {
+    "light": Theme(paper="#ffffff", ink="#1b1f24", soft="#5c6570", grid="#d8dde3"),
+    "dark": Theme(paper="#14171c", ink="#e6e8eb", soft="#a2abb5", grid="#363d46"),
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How figures are drawn at the moment: the theme, and whether the caption stands in the picture."""
+
+    theme: Theme = THEMES["light"]
+    captions: bool = True
+
+
+LIGHT = Look()
+_look: ContextVar[Look] = ContextVar("look", default=LIGHT)
+
+
+def current() -> Look:
+    """The look in force."""
+    return _look.get()
+
+
+@contextmanager
+def look(theme: str = "light", *, captions: bool = True) -> Iterator[Look]:
+    """Draw the figures of a block in another look.
+
+    Args:
+        theme: "light" or "dark".
+        captions: whether the line "Read it as …" is part of the picture.
+
+    Raises:
+        ValueError: there is no such theme.
+
+    Example:
+        >>> with look("dark") as dark:
+        ...     dark.theme.paper
+        '#14171c'
+    """
+    if theme not in THEMES:
+        raise ValueError(f"theme: expected one of {', '.join(THEMES)}, but got {theme!r}")
+    token = _look.set(Look(THEMES[theme], captions))
+    try:
+        yield _look.get()
+    finally:
+        _look.reset(token)
+
+
+def rc() -> Any:
+    """Matplotlib's settings for the look in force."""
+    theme = current().theme
+    return {
+        "figure.dpi": 110,
+        "savefig.dpi": 150,
+        "font.size": 9,
+        "font.family": ["DejaVu Sans"],
+        "axes.titlesize": 9.5,
+        "axes.titlelocation": "left",
+        "axes.labelsize": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.grid": False,
+        "axes.prop_cycle": cycler(color=OKABE_ITO),
+        "legend.frameon": False,
+        "legend.fontsize": 8,
+        "figure.titlesize": 9.5,
+        "hatch.linewidth": 0.7,
+        "lines.markersize": 4,
+        "svg.fonttype": "none",  # text stays text: it can be searched, and read aloud
+        "svg.hashsalt": "harness",  # the same figure is the same file
+        "figure.facecolor": theme.paper,
+        "axes.facecolor": theme.paper,
+        "savefig.facecolor": theme.paper,
+        "text.color": theme.ink,
+        "axes.labelcolor": theme.ink,
+        "axes.edgecolor": theme.ink,
+        "axes.titlecolor": theme.ink,
+        "xtick.color": theme.ink,
+        "ytick.color": theme.ink,
+        "legend.labelcolor": theme.ink,
+        "grid.color": theme.grid,
+        "grid.linewidth": 0.6,
+    }
+
+
+def rates() -> Colormap:
+    """Colours of activation rates: viridis without its darkest part, which could be taken for dead."""
+    colours = mpl.colormaps["viridis"](np.linspace(0.2, 1, 256))
+    return ListedColormap(colours).with_extremes(bad=UNOBSERVED)
+
+
+def shares() -> Colormap:
+    """Colours of dead shares: pale for none, dark for all."""
+    return ListedColormap(mpl.colormaps["YlGnBu"](np.linspace(0.03, 0.97, 256)))
+
+
+def ordered(count: int) -> list[tuple[float, float, float, float]]:
+    """`count` colours from dark to light that keep their order in grey print.
+
+    Example:
+        >>> len(ordered(3))
+        3
+    """
+    return [tuple(colour) for colour in mpl.colormaps["viridis"](np.linspace(0.08, 0.85, count))]
+
+
+def text_on(colour: Any) -> str:
+    """The colour of text that reads well on a colour.
+
+    Example:
+        >>> text_on("#000000"), text_on("#ffffff")
+        ('#fafafa', '#101418')
+    """
+    red, green, blue = to_rgb(colour)
+    return PALE if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else DARK

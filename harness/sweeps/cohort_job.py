@@ -112,7 +112,7 @@ def _conclude(spec: RunSpec, folder: RunFolder, ending: Any, seconds: float) -> 
         if spec.record.tensorboard:
             from harness.report.tensorboard import rebuild
 
-            rebuild(run, maps=False, verdict=text, steps=ending.steps)
+            rebuild(run, maps=False, status={"state": state, **facts})
         folder.write_status(state, seconds=seconds, error=None, **facts)
     except Exception as error:
         return failed(folder, error, seconds)

@@ -183,6 +183,8 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
             board.text("verdict", text, ending.steps)
             if told is not None:
                 board.text("causes", str(told), ending.steps)
+            facts = {"state": state, "final": final}
+            board.session(folder.path.name, to_mapping(spec), facts, ending.steps)
             board.close()
         folder.write_status(
             state,
@@ -191,8 +193,8 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
             diverged_at=ending.diverged_at,
             final=final,
             verdict=text,
-            diagnosis=None if told is None else str(told),
             error=None,
+            **({} if told is None else {"diagnosis": str(told)}),
         )
     except KeyboardInterrupt:
         folder.write_status("interrupted", seconds=seconds())
@@ -258,8 +260,9 @@ def _board(spec: RunSpec, path: Path) -> Any:
     """TensorBoard's view; it begins anew, and the journal of a continued run tells it what came before."""
     if not spec.record.tensorboard:
         return None
-    from harness.report.tensorboard import RunBoard
+    from harness.report.tensorboard import RunBoard, write_layout
 
+    write_layout(path.parent)
     return RunBoard(path)
 
 

@@ -137,6 +137,10 @@ def run_sweep(sweep: Sweep, workers: int | None = None, tell: Teller | None = No
             if tell is not None:
                 tell(sweep, event)
         (sweep.output / FOLDER / PULSE).unlink(missing_ok=True)
+        if any(spec.record.tensorboard for spec in sweep.specs.values()):
+            from harness.report.dashboard_command import finish_sweep
+
+            finish_sweep(sweep.output)
 
 
 def _mourn(sweep: Sweep, task: Task, reason: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,8 @@ def diagnosed(
 ) -> harness.Diagnosis:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 5))
-    for layer in (model[0], model[2], model[4]):
+    layers: list[Any] = [model[0], model[2], model[4]]
+    for layer in layers:
         nn.init.kaiming_normal_(layer.weight)
         nn.init.zeros_(layer.bias)
     before(model)

@@ -17,7 +17,7 @@ from harness.detector.evidence import PLAYERS
 from harness.hooks.counterfactual import shapley
 
 
-def net(*, norm: bool = False, seed: int = 0) -> nn.Sequential:
+def net(*, norm: bool = False, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
     size = 5
@@ -93,7 +93,7 @@ def test_the_shares_of_every_unit_sum_to_its_change(norm: bool) -> None:
 def test_shares_are_those_of_mixing_parameters_by_hand() -> None:
     """A first layer, two moments, players weights × bias × data: every coalition computed in numpy."""
     torch.manual_seed(3)
-    model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
+    model: Any = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
     with torch.no_grad():
         model[0].bias[0] = -50.0
     start = copy.deepcopy(model.state_dict())
@@ -162,7 +162,7 @@ def test_residual_sums_and_convolutions_are_asked_too() -> None:
             return self.head(self.act(x + self.inner(x)).mean((2, 3)))
 
     torch.manual_seed(0)
-    model = Residual()
+    model: Any = Residual()
     with torch.no_grad():
         model.conv.bias.fill_(-30)
         model.inner.bias.fill_(-30)

@@ -36,7 +36,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_it_prints_writes_and_fails_over_a_share(here: Path) -> None:
     runner = CliRunner()
-    files = [f"found{suffix}" for suffix in (".json", ".csv", ".parquet", ".sarif")]
+    files = [f"found{suffix}" for suffix in (".json", ".csv", ".parquet", ".sarif", ".html")]
     arguments = ["scan", "my_scan_subject:model", "--batches", "my_scan_subject:batches"]
     for name in files:
         arguments += ["--out", name]
@@ -48,6 +48,7 @@ def test_it_prints_writes_and_fails_over_a_share(here: Path) -> None:
     assert (units["state"] == "dead").sum() == 3
     assert len(pd.read_csv(here / "found.csv")) == 10
     assert sum(u["state"] == "dead" for u in json.loads((here / "found.json").read_text())["units"]) == 3
+    assert "3 of 10 units dead (30.0 %; n = 25" in (here / "found.html").read_text()
     found = json.loads((here / "found.sarif").read_text())
     assert found["version"] == "2.1.0"
     assert found["runs"][0]["results"][0]["ruleId"] == "dead"

@@ -1,0 +1,89 @@
+"""Budgets: how many seeds, which data, how long; and the overrides that a claim's sweep comes to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import get_args
+
+from experiments.claim import Budget, Claim, Sweep
+from harness.config import RunSpec, plan
+
+BUDGETS: tuple[str, ...] = get_args(Budget)
+SEEDS = {"toy": 2, "small": 12, "standard": 16, "full": 32}
+EPOCHS = {"toy": 1, "small": 10, "standard": 20, "full": 20}
+DATA = "HARNESS_DATA"  # environment: folder of downloaded data sets
+
+#: Of every run, unless a claim says otherwise: a 3 × 64 ReLU MLP, a constant learning rate, few censuses.
+COMMON = (
+    "model=mlp",
+    "model.depth=3",
+    "model.width=64",
+    "schedule=constant",
+    "record=light",
+    "record.gradients=true",
+    "record.tensorboard=false",
+    "device=cpu",
+)
+
+
+def specs(claim: Claim, budget: str, output: Path) -> list[tuple[str, RunSpec]]:
+    """Every run of a claim: the name of its sweep, and its specification.
+
+    Raises:
+        ConfigError: an override that makes no sense.
+        ValueError: no such budget.
+    """
+    return [
+        (sweep.name, spec)
+        for sweep in claim.sweeps
+        for spec in plan([*overrides(sweep, budget), f"output={output}"], multirun=True)
+    ]
+
+
+def overrides(sweep: Sweep, budget: str) -> list[str]:
+    """The command line of a sweep; of a key that is given twice the later one holds.
+
+    Raises:
+        ValueError: no such budget.
+
+    Example:
+        >>> found = overrides(Sweep(("optim.lr=0.1,1", "model.depth=1")), "toy")
+        >>> [word for word in found if word.startswith(("optim", "model.depth", "seed", "train.max"))]
+        ['model.depth=1', 'optim.lr=0.1,1', 'seed=range(2)', 'train.max_steps=3']
+    """
+    if budget not in BUDGETS:
+        raise ValueError(f"budget: expected one of {', '.join(BUDGETS)}, but got {budget!r}")
+    own = any(word.startswith("data=") for word in sweep.overrides)
+    words = [
+        *COMMON,
+        *([] if own else data(budget)),
+        f"train.epochs={EPOCHS[budget]}",
+        f"seed=range({SEEDS[budget]})",
+    ]
+    words += [*sweep.overrides, *sweep.budgets.get(budget, ())]
+    if budget == "toy":
+        words += ["seed=range(2)", "train.max_steps=3"]
+    last = {word.partition("=")[0]: word for word in words}
+    # A model without a width or depth of its own takes none of the common ones.
+    groups = [word for key, word in last.items() if "." not in key]
+    values = [word for key, word in last.items() if "." in key and not _foreign(key, last, sweep)]
+    return sorted([*groups, *values])
+
+
+def data(budget: str) -> list[str]:
+    """Digits, which need no network; larger budgets take MNIST where its files are found.
+
+    They are looked for in the folder `HARNESS_DATA` and in the default `data.root`.
+    """
+    root = Path(os.environ.get(DATA, "~/.cache/dying-relu-harness")).expanduser()
+    if budget in ("toy", "small") or not (root / "MNIST" / "raw").is_dir():
+        return ["data=digits"]
+    size = {"standard": 10_000, "full": 0}[budget]
+    return ["data=mnist", f"data.root={root}", f"data.subset={size}"]
+
+
+def _foreign(key: str, last: dict[str, str], sweep: Sweep) -> bool:
+    """Whether a size of the common model is of another model than the sweep's."""
+    own = any(word.startswith(f"{key}=") for word in sweep.overrides)
+    return key in ("model.depth", "model.width") and last["model"] != "model=mlp" and not own

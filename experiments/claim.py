@@ -1,0 +1,73 @@
+"""A claim: a sentence, and all that decides it, fixed before the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.verdicts import Verdict
+from harness.store.runs import Run
+
+Budget = Literal["toy", "small", "standard", "full"]
+Decide = Callable[[pd.DataFrame], Verdict]
+Draw = Callable[[pd.DataFrame, Verdict], Figure]
+Read = Callable[[Run], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs, as overrides of the ordinary command line.
+
+    Attributes:
+        overrides: e.g. ("optim=adam", "optim.lr=1e-3,1e-2"); they come after the budget's own (seeds, data,
+            epochs; see `budgets`), so that a later value of a key holds.
+        name: goes into the table's column `sweep`, for arms that overrides alone do not tell apart.
+        budgets: budget → further overrides, which come last.
+    """
+
+    overrides: tuple[str, ...]
+    name: str = ""
+    budgets: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim = one file in `experiments/claims`, which is named as the claim.
+
+    Attributes:
+        name: as on the command line.
+        sentence: as textbooks, lectures or the paper say it.
+        source: who says it: CS231n, textbook folklore, or a paper by name and arXiv id.
+        metric: what is measured, in words.
+        interest: the smallest effect of interest, and why, in words.
+        design: which runs are compared, and the controls that separate explanations.
+        decide: table → verdict; a pure function.
+        figure: table and verdict → figure.
+        sweeps: the runs; their table has one row per run (`experiments.tables`).
+        read: further outcomes of one run, from its stored tables.
+        measure: instead of sweeps: budget → table, with a column `seed` for what is repeated.
+        kind: "textbook" or "paper".
+        comments: word of a verdict → what has to be added to it; plain prose for the page.
+    """
+
+    name: str
+    sentence: str
+    source: str
+    metric: str
+    interest: str
+    design: str
+    decide: Decide
+    figure: Draw
+    sweeps: tuple[Sweep, ...] = ()
+    read: Read | None = None
+    measure: Callable[[str], pd.DataFrame] | None = None
+    kind: Literal["textbook", "paper"] = "textbook"
+    comments: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if bool(self.sweeps) == (self.measure is not None):
+            raise ValueError(f"{self.name}: expected either sweeps or a measure, but got both or neither")

@@ -1,0 +1,71 @@
+"""Units die in networks of every kind."""
+
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from experiments.claim import Claim, Sweep
+from experiments.contrasts import contrast
+from experiments.figures import arms
+from experiments.verdicts import Part, Verdict, judge
+
+SENTENCE = "ReLU units die in networks of every kind."
+KINDS: dict[str, tuple[str, ...]] = {
+    "MLP": ("model=mlp",),
+    "CNN": ("model=cnn", "model.channels=8", "model.width=32"),
+    "ResNet": ("model=resnet", "train.max_steps=100"),
+    "RNN": ("model=rnn", "model.width=32"),
+    "transformer": ("model=transformer", "model.patch=2", "model.width=32"),
+}
+LOW, HIGH = 0.001, 0.03
+
+
+def decide(table: pd.DataFrame) -> Verdict:
+    """For each kind, a high learning rate against the ordinary one."""
+
+    def part(kind: str, outcome: str, words: str = "", **asked: Any) -> Part:
+        sides = ({"sweep": kind, "optim.lr": lr} for lr in (HIGH, LOW))
+        return contrast(table, outcome, *sides, label=f"{kind}{words}", **asked)
+
+    return judge(
+        *(part(kind, "dead", at_least=0.1) for kind in KINDS),
+        also=[part(kind, "accuracy", ": accuracy", at_most=-0.05) for kind in KINDS],
+    )
+
+
+CLAIM = Claim(
+    name="networks_of_every_kind",
+    sentence=SENTENCE,
+    source="textbook folklore",
+    metric="Dead share on the held-out probe after training (channels of convolutions, features of a "
+    "transformer's MLP, units of a cell), with test accuracy.",
+    interest="10 points of dead share.",
+    design=f"Adam at {HIGH:g}, which kills in MLPs (claim high_learning_rate), against {LOW:g}: small "
+    f"networks "
+    "of five kinds on digits, 200 steps (ResNet-20: 100). The ResNet has BatchNorm before each ReLU, the "
+    "transformer LayerNorm in front of its branches; what they do for it is part of the kind.",
+    sweeps=tuple(
+        Sweep(
+            (
+                "data=digits",
+                "optim=adam",
+                f"optim.lr={LOW},{HIGH}",
+                "train.max_steps=200",
+                "train.threads=1",
+                "seed=range(8)",
+                "record.gradients=false",
+                *words,
+            ),
+            kind,
+            budgets={"standard": ("seed=range(12)",), "full": ("seed=range(16)", "train.max_steps=440")},
+        )
+        for kind, words in KINDS.items()
+    ),
+    decide=decide,
+    figure=partial(
+        arms,
+        arms={f"{kind}, lr {lr:g}": {"sweep": kind, "optim.lr": lr} for kind in KINDS for lr in (LOW, HIGH)},
+        title=SENTENCE,
+    ),
+)

@@ -1,0 +1,100 @@
+"""Regression: targets of small variance, and momentum."""
+
+import itertools
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+
+from experiments.claim import Claim
+from experiments.contrasts import contrast
+from experiments.figures import doses
+from experiments.verdicts import Part, Verdict, judge
+
+SENTENCE = (
+    "Units of a regression network die the more easily the smaller the targets' variance; momentum drives it."
+)
+SCALES = (0.001, 0.01, 0.1, 1.0)
+INPUTS, FEATURES, WIDTH = 256, 8, 32
+RATES = (0.1, 0.15)
+STEPS = {"toy": 5, "small": 400, "standard": 1000, "full": 2000}
+SEEDS = {"toy": 2, "small": 64, "standard": 128, "full": 256}
+
+
+def measure(budget: str) -> pd.DataFrame:
+    """One hidden layer of ReLUs per seed, scale and momentum; full-batch gradient descent, as one stack."""
+    cells = itertools.product(RATES, (0.0, 0.9), SCALES)
+    return pd.concat([_trained(*cell, budget) for cell in cells], ignore_index=True)
+
+
+def _trained(lr: float, momentum: float, scale: float, budget: str) -> pd.DataFrame:
+    seeds = SEEDS[budget]
+    draws = [torch.Generator().manual_seed(seed) for seed in range(seeds)]
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.stack([torch.randn(*shape, generator=draw) for draw in draws])
+
+    x, y = drawn(INPUTS, FEATURES), drawn(INPUTS, 1)
+    y = scale * (y - y.mean(1, keepdim=True)) / y.std(1, keepdim=True)
+    first, last = drawn(FEATURES, WIDTH) * (2 / FEATURES) ** 0.5, drawn(WIDTH, 1) * (2 / WIDTH) ** 0.5
+    w, b, v, c = (
+        p.requires_grad_() for p in (first, torch.zeros(seeds, 1, WIDTH), last, torch.zeros(seeds, 1, 1))
+    )
+    optimizer = torch.optim.SGD([w, b, v, c], lr=lr, momentum=momentum)
+
+    def errors() -> torch.Tensor:
+        return (torch.baddbmm(c, torch.relu(torch.baddbmm(b, x, w)), v) - y).square().mean((1, 2))
+
+    for _ in range(STEPS[budget]):
+        optimizer.zero_grad()
+        errors().sum().backward()
+        optimizer.step()
+    with torch.no_grad():
+        dead = (torch.baddbmm(b, x, w) <= 0).all(1).float().mean(1)
+        left = errors() / scale**2
+    lost = ~left.isfinite()
+    dead[lost], left[lost] = torch.nan, torch.nan
+    values = {"seed": np.arange(seeds), "dead": dead.numpy(), "unexplained": left.numpy()}
+    settings = {"lr": lr, "momentum": momentum, "scale": scale, "diverged": lost.numpy().astype(float)}
+    return pd.DataFrame(values).assign(**settings)
+
+
+def decide(table: pd.DataFrame) -> Verdict:
+    """Small against unit variance with momentum; momentum against none at small variance."""
+    small, one = {"scale": SCALES[0]}, {"scale": SCALES[-1]}
+
+    def variance(lr: float, momentum: float) -> Part:
+        arm = {"lr": lr, "momentum": momentum}
+        label = f"deviation 0.001 against 1, momentum {momentum:g}, lr {lr:g}"
+        return contrast(table, "dead", arm | small, arm | one, label=label, at_least=0.05)
+
+    with_it, without = ({"momentum": m, "lr": RATES[0]} | small for m in (0.9, 0.0))
+    return judge(
+        *(variance(lr, 0.9) for lr in RATES),
+        contrast(table, "dead", with_it, without, label="momentum 0.9 against none, lr 0.1", at_least=0.05),
+        also=[variance(RATES[0], 0.0)],
+    )
+
+
+CLAIM = Claim(
+    name="target_variance",
+    sentence=SENTENCE,
+    source="Arnekvist et al. 2020, 2005.06195",
+    metric="Dead share on the training inputs after training.",
+    interest="5 points of dead share.",
+    design="One hidden layer of 32 ReLUs, Gaussian inputs and targets, full-batch gradient descent on the "
+    "squared error; targets of four deviations; without momentum and with 0.9, at two learning rates near "
+    "the edge of stability.",
+    measure=measure,
+    decide=decide,
+    figure=partial(
+        doses,
+        along="scale",
+        groups={f"momentum {m:g}, lr {lr:g}": {"momentum": m, "lr": lr} for m in (0.0, 0.9) for lr in RATES},
+        outcomes=("dead", "unexplained"),
+        title=SENTENCE,
+        log=True,
+    ),
+    kind="paper",
+)

@@ -1,0 +1,112 @@
+"""Further outcomes of one run, read from its stored tables: what a claim's `read` is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.claim import Read
+from harness.detector.dormancy import dormancy
+from harness.detector.lifetimes import lifetimes
+from harness.store.runs import Run
+
+TAU = 0.025  # of gradient dormancy
+
+
+def both(*reads: Read) -> Read:
+    """Several readings as one."""
+
+    def read(run: Run) -> dict[str, Any]:
+        return {key: value for one in reads for key, value in one(run).items()}
+
+    return read
+
+
+def layers(run: Run) -> dict[str, float]:
+    """Dead share by layer, before and after training: born_dead_1, …, dead_1, …, on the probe."""
+    probe = _census(run, "probe", "step", "site", "state")
+    found = {}
+    for name, step in (("born_dead", probe["step"].min()), ("dead", probe["step"].max())):
+        rows = probe[probe["step"] == step]
+        shares = (rows["state"] == "dead").groupby(rows["site"], sort=False).mean()
+        found |= {f"{name}_{k}": float(share) for k, share in enumerate(shares, 1)}
+    return found
+
+
+def gradients(run: Run) -> dict[str, float]:
+    """Gradient-dormant share of the last window of the training stream; the dead ones are among them.
+
+    A unit is dormant if the root mean square of its gradient over the window is at most 0.025 of its layer's
+    mean (after GraMa, 2505.24061).
+    """
+    stream = _census(run, "stream", "evidence", "step", "site", "unit", "state", "grad_rms")
+    last = stream[stream["step"] == stream["step"].max()]
+    table = dormancy(last, score="grad_rms", taus=(TAU,))
+    return {"gradient_dormant_share": float(table["dormant"].sum() / max(1, table["units"].sum()))}
+
+
+def sparsity(run: Run) -> dict[str, float]:
+    """Mean share of the probe's inputs on which a gate is shut: of all units, and of those that live."""
+    probe = _census(run, "probe", "step", "state", "rate")
+    found = {}
+    for name, step in (("before", probe["step"].min()), ("after", probe["step"].max())):
+        rows = probe[probe["step"] == step]
+        found[f"silent_{name}_share"] = float(1 - rows["rate"].mean())
+        found[f"silent_living_{name}_share"] = float(1 - rows.loc[rows["state"] != "dead", "rate"].mean())
+    return found
+
+
+def recoveries(run: Run) -> dict[str, float]:
+    """Of the units that died, the share that stayed dead ever after, by layer: on the training stream.
+
+    Dead means silent in a whole window of the stream. NaN where no unit of the layer died.
+    """
+    stream = _census(run, "stream", "evidence", "step", "site", "unit", "state")
+    lives = lifetimes(stream)
+    found: dict[str, float] = {}
+    for k, (_, layer) in enumerate(lives.groupby("site", sort=False), 1):
+        ever = layer[layer["died_at"].notna() | layer["born_dead"]]
+        found[f"stayed_dead_{k}_share"] = float(ever["revived_at"].isna().mean()) if len(ever) else np.nan
+        found[f"ever_dead_{k}"] = float(len(ever))
+    return found
+
+
+def first_to_last_gradient(run: Run) -> dict[str, float]:
+    """log10 of the first layer's over the last layer's gradient at the first step, w.r.t. pre-activations."""
+    stream = _census(run, "stream", "step", "site", "grad_rms")
+    first = stream[stream["step"] == stream["step"].min()]
+    rms = np.sqrt(np.square(first["grad_rms"]).groupby(first["site"], sort=False).mean()).to_numpy(float)
+    with np.errstate(divide="ignore"):
+        return {"gradient_ratio": float(np.log10(rms[0] / rms[-1])) if rms[-1] > 0 else np.nan}
+
+
+def epochs_to(accuracy: float) -> Callable[[Run], dict[str, float]]:
+    """Epochs until the test accuracy first reaches a level, between two epochs by a straight line.
+
+    A run that does not reach it counts with the whole budget, which is the least that it would have taken.
+    """
+
+    def read(run: Run) -> dict[str, float]:
+        steps = run.read("steps", ["epoch", "test_accuracy"]).to_pandas()
+        told = steps[steps["test_accuracy"].notna()]
+        x = np.concatenate([[0.0], told["epoch"].to_numpy(float)])
+        y = np.concatenate([[0.0], told["test_accuracy"].to_numpy(float)])
+        there = np.flatnonzero(y >= accuracy)
+        if not len(there):
+            return {"epochs_needed": float(x[-1]), "reached": 0.0}
+        k = int(there[0])
+        part = (accuracy - y[k - 1]) / (y[k] - y[k - 1])
+        return {"epochs_needed": float(x[k - 1] + part * (x[k] - x[k - 1])), "reached": 1.0}
+
+    return read
+
+
+def _census(run: Run, evidence: str, *columns: str) -> pd.DataFrame:
+    """Some columns of the censuses of one kind of evidence."""
+    wanted = list(dict.fromkeys(["evidence", *columns]))
+    table = run.read("census", wanted).to_pandas()
+    kept = table[(table["evidence"] == evidence).to_numpy()]
+    return kept.astype({name: object for name in ("evidence", "site", "state") if name in kept})

@@ -1,0 +1,134 @@
+"""What an activation costs: by itself, and as part of a training step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+NAMES = ("relu", "sigmoid", "tanh", "elu", "gelu")
+#: Budget → rounds, and repetitions of the operation and of the step in each round.
+ROUNDS = {"toy": (2, 2, 1), "small": (16, 300, 12), "standard": (24, 1000, 40), "full": (32, 2000, 100)}
+BATCH, WIDTH, INPUTS, CLASSES = 128, 512, 784, 10
+
+
+def activation_costs(budget: str) -> pd.DataFrame:
+    """Time every activation, in rounds.
+
+    Returns:
+        One row per device, round, what (op, step) and activation: seconds (of one repetition: the least of
+        three batches of repetitions), relative (over ReLU's of the same round); `seed` is the round.
+    """
+    import torch
+
+    rounds, ops, steps = ROUNDS[budget]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+        rows = [row for device in devices for row in _rows(torch.device(device), rounds, ops, steps)]
+    finally:
+        torch.set_num_threads(threads)
+    table = pd.DataFrame(rows)
+    keys = ["device", "seed", "what"]
+    relu = table[table["activation"] == "relu"].set_index(keys)["seconds"]
+    return table.assign(
+        relative=table["seconds"] / relu.reindex(pd.MultiIndex.from_frame(table[keys])).to_numpy()
+    )
+
+
+def _rows(device: Any, rounds: int, ops: int, steps: int) -> list[dict[str, Any]]:
+    work = {
+        (what, name): make(name, device) for what, make in (("op", _op), ("step", _step)) for name in NAMES
+    }
+    for act in work.values():  # caches, allocator, kernels
+        act()
+    rows = []
+    for number in range(rounds):
+        order = np.random.default_rng(number).permutation(len(NAMES))
+        for what, repeat in (("op", ops), ("step", steps)):
+            for name in (NAMES[k] for k in order):
+                seconds = min(_timed(work[what, name], -(-repeat // 3), device) for _ in range(3))
+                rows.append(
+                    {
+                        "device": device.type,
+                        "seed": number,
+                        "what": what,
+                        "activation": name,
+                        "seconds": seconds,
+                    }
+                )
+    return rows
+
+
+def _op(name: str, device: Any) -> Callable[[], None]:
+    """Forward and backward of the activation alone."""
+    import torch
+
+    function = _function(name)
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(BATCH, WIDTH, generator=generator).to(device).requires_grad_()
+    gradient = torch.randn(BATCH, WIDTH, generator=generator).to(device)
+
+    def act() -> None:
+        torch.autograd.grad(function(z), z, gradient)
+
+    return act
+
+
+def _step(name: str, device: Any) -> Callable[[], None]:
+    """A training step of a small MLP with plain SGD."""
+    import torch
+    from torch import nn
+
+    from harness.config import compose
+    from harness.training.models.activations import make_activation
+
+    torch.manual_seed(0)
+    act = make_activation(compose([f"activation={name}"]).activation, WIDTH)
+    layers = [nn.Linear(INPUTS, WIDTH), act, nn.Linear(WIDTH, WIDTH), act, nn.Linear(WIDTH, CLASSES)]
+    model = nn.Sequential(*layers).to(device)
+    x = torch.randn(BATCH, INPUTS, device=device)
+    y = torch.randint(CLASSES, (BATCH,), device=device)
+    parameters = list(model.parameters())
+
+    def step() -> None:
+        loss = nn.functional.cross_entropy(model(x), y)
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.add_(gradient, alpha=-0.01)
+
+    return step
+
+
+def _function(name: str) -> Callable[[Any], Any]:
+    import torch
+    from torch.nn import functional
+
+    return {
+        "relu": torch.relu,
+        "sigmoid": torch.sigmoid,
+        "tanh": torch.tanh,
+        "elu": functional.elu,
+        "gelu": functional.gelu,
+    }[name]
+
+
+def _timed(work: Callable[[], None], repeat: int, device: Any) -> float:
+    """Seconds of one repetition: CPU time there, since other processes would count too; else wall time."""
+    import torch
+
+    on_cpu = device.type == "cpu"
+    clock = time.process_time if on_cpu else time.perf_counter
+    if not on_cpu:
+        torch.cuda.synchronize()
+    began = clock()
+    for _ in range(repeat):
+        work()
+    if not on_cpu:
+        torch.cuda.synchronize()
+    return (clock() - began) / repeat

@@ -1,0 +1,61 @@
+"""What the words of a report mean, and how its numbers came about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.detector.states import Thresholds
+from harness.report.html.page import Section, Terms, Words
+
+
+def definitions(thresholds: Thresholds, *, sweep: bool = False, first: Sequence[str] = ()) -> Section:
+    """Method and definitions.
+
+    Args:
+        thresholds: of the states in the report.
+        sweep: whether runs are compared.
+        first: paragraphs that come first.
+    """
+    confidence = f"{100 * thresholds.confidence:g} %"
+    unit = [
+        (
+            "unit, site",
+            "A unit is one output feature of a layer (for convolutions and sequences every position is an "
+            "input of its own); a site is an activation function with the layer that feeds it. The output "
+            "layer is none.",
+        ),
+        ("gate, rate", "The gate is open where |f′(z)| > ε; the rate is the share of inputs with it open."),
+        (
+            "dead",
+            "The gate opened on none of n inputs. That is a statement about these n: the true rate lies, "
+            f"with {confidence} confidence, below 1 − {1 - thresholds.confidence:.2g}^(1/n) (Clopper and "
+            "Pearson's exact bound).",
+        ),
+        ("born dead", "Dead in the first census, before the first step where there are held-out inputs."),
+        (
+            "died, revived",
+            "Dead, or alive again, in some census after having been otherwise before.",
+        ),
+        ("starved", "The gate opens, yet the gradient is exactly 0: everything downstream is dead."),
+        ("rare", f"Alive, with a rate below {100 * thresholds.rare:g} %."),
+        ("always on", "The gate was open on every input: the unit is linear."),
+        (
+            "diverged, not finite, unobserved",
+            "States of their own. They are never counted as 0 % dead, and enter no mean.",
+        ),
+    ]
+    compared = [
+        (
+            "seeds as blocks",
+            "The unit of analysis is the run, not the neuron: settings are compared within the same seed "
+            "(same initial weights and batches), intervals are bootstrapped over seeds, and p-values come "
+            "from exact sign flips of the paired differences, corrected over the whole table (Holm).",
+        ),
+        (
+            "survival",
+            "Kaplan and Meier's estimate over units that were alive at first; its interval treats the units "
+            "of a run as one cluster, since they are not independent.",
+        ),
+    ]
+    texts = [Words(text) for text in first]
+    return Section("Method and definitions", [*texts, Terms([*unit, *(compared if sweep else ())])])

@@ -1,0 +1,158 @@
+"""A report as sections of blocks, and the page made of them: one file, nothing from the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from harness.report.html.pictures import Picture
+from harness.store.files import write_text
+
+
+@dataclass(frozen=True)
+class Words:
+    """A paragraph.
+
+    Attributes:
+        text: plain.
+        kind: "" for ordinary, "lead" for what matters most, "note" for what explains.
+    """
+
+    text: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text as it is: a command, or what a program printed."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """Figures of one kind beside each other, as far as there is room, with one caption."""
+
+    pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Key numbers: (number, what it is)."""
+
+    items: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A cell that leads somewhere.
+
+    Attributes:
+        text: shown.
+        target: relative to the report.
+    """
+
+    text: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells; numbers stand on the right.
+
+    Attributes:
+        head: names of the columns.
+        rows: cells: text, or links.
+        left: columns of words, by their place.
+        fold: what to click on to see the table; "" shows it at once.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str | Link]]
+    left: frozenset[int] = frozenset({0})
+    fold: str = ""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Definitions: (term, what it means)."""
+
+    items: Sequence[tuple[str, str]]
+
+
+Block = Words | Code | Tiles | Table | Terms | Picture | Row
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below.
+
+    Attributes:
+        title: of the section.
+        blocks: in order.
+    """
+
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report.
+
+    Attributes:
+        title: of the page.
+        subtitle: what it is about, in one line.
+        sections: in order; those without blocks are left out.
+    """
+
+    title: str
+    subtitle: str
+    sections: Sequence[Section] = field(default_factory=list)
+
+    def html(self) -> str:
+        """The page; every text in it is escaped.
+
+        Example:
+            >>> "&lt;b&gt;" in Page("<b>", "").html()
+            True
+        """
+        sections = [section for section in self.sections if section.blocks]
+        numbers = count(1)
+
+        def shown(figure: Picture) -> Markup:
+            return figure.named(f"f{next(numbers)}")
+
+        return _template().render(page=self, sections=sections, kind=_kind, is_link=_is_link, shown=shown)
+
+    def write(self, path: Path) -> Path:
+        """Write the page, whole or not at all."""
+        write_text(path, self.html())
+        return path
+
+
+def _kind(block: Block) -> str:
+    return type(block).__name__.lower()
+
+
+def _is_link(cell: Any) -> bool:
+    return isinstance(cell, Link)
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("harness.report.html", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2")

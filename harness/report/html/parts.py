@@ -1,0 +1,174 @@
+"""Blocks that several reports share: figures as far as there are data, tables of sites, causes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from harness.detector.verdict import Verdict
+from harness.report.html.page import Block, Code, Link, Row, Section, Table, Tiles, Words
+from harness.report.html.pictures import Picture, picture
+from harness.report.plots.base import per_cent
+
+STATE_COLUMNS = ("dead", "born_dead", "died", "revived", "rare", "starved", "non_finite", "always_on")
+EVENTS = 20  # rows of an event table that are shown
+
+
+class Diagnosis(Protocol):
+    """What a report needs of `harness.diagnose`: print(diagnosis) is the text."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def units(self) -> pd.DataFrame: ...
+
+    @property
+    def events(self) -> pd.DataFrame: ...
+
+
+Diagnose = Callable[[Any], Diagnosis]
+
+
+def drawn(*draws: Callable[[], Figure]) -> list[Block]:
+    """The figures; one for which there are no data is a sentence that says so."""
+    blocks: list[Block] = []
+    for draw in draws:
+        try:
+            blocks.append(picture(draw))
+        except ValueError as error:
+            blocks.append(Words(f"Not drawn: {str(error).partition(': ')[2] or error}.", "note"))
+    return blocks
+
+
+def beside(*draws: Callable[[], Figure]) -> list[Block]:
+    """Figures of one kind in a row; those for which there are no data are sentences below it."""
+    blocks = drawn(*draws)
+    pictures = [block for block in blocks if isinstance(block, Picture)]
+    rest = [block for block in blocks if not isinstance(block, Picture)]
+    return [*([Row(pictures)] if pictures else []), *rest]
+
+
+def frame_table(
+    frame: pd.DataFrame, *, formats: dict[str, Callable[[Any], str]] | None = None, fold: str = ""
+) -> Table:
+    """A table of a frame; words on the left, numbers on the right."""
+    formats = formats or {}
+    names = [str(name) for name in frame.columns]
+    left = frozenset(k for k, name in enumerate(names) if not pd.api.types.is_numeric_dtype(frame[name]))
+    rows = [
+        [
+            value if isinstance(value, Link) else formats.get(name, _plain)(value)
+            for name, value in zip(names, row, strict=True)
+        ]
+        for row in frame.itertuples(index=False, name=None)
+    ]
+    return Table([name.replace("_", " ") for name in names], rows, left=left, fold=fold)
+
+
+def site_rows(table: pd.DataFrame) -> Table:
+    """One row per site and their sum; states that never occur have no column.
+
+    Args:
+        table: of `detector.verdict.site_table` or `detector.states.summarise`.
+    """
+    counts = [
+        name
+        for name in STATE_COLUMNS
+        if name in table and (name in ("dead", "born_dead", "died", "revived") or table[name].any())
+    ]
+    head = [
+        "site",
+        "units",
+        "dead share",
+        *(name.replace("_", " ") for name in counts),
+        "n",
+        "median rate",
+        "gradient",
+    ]
+    rows = []
+    for row in table.to_dict("records"):
+        seen = row["units"] > row.get("unobserved", 0)
+        share = per_cent(row["dead"] / row["units"]) if seen else "unobserved"
+        cells = [f"{row[name]:,.0f}" if seen else "–" for name in counts]
+        gradient = "–" if pd.isna(row["grad_rms"]) else f"{row['grad_rms']:.1e}"
+        rate = "–" if pd.isna(row["rate"]) else per_cent(row["rate"])
+        rows.append([str(row["site"]), f"{row['units']:,}", share, *cells, f"{row['n']:,}", rate, gradient])
+    if len(table) > 1:
+        seen = table[table["units"] > table.get("unobserved", 0)]
+        units = seen["units"].sum()
+        share = per_cent(seen["dead"].sum() / units) if units else "unobserved"
+        rows.append(
+            ["all", f"{units:,}", share, *(f"{seen[name].sum():,.0f}" for name in counts), "", "", ""]
+        )
+    return Table(head, rows)
+
+
+def numbers(found: Verdict, accuracy: float | None) -> Tiles:
+    """The verdict's numbers, large."""
+    items = [
+        (per_cent(found.dead_fraction), f"dead: {found.dead:,} of {found.units:,} units"),
+        (f"{found.born_dead:,}", "born dead"),
+        (f"{found.died:,}", "died in training"),
+        (f"{found.revived:,}", "revived at some time"),
+    ]
+    if found.starved:
+        items.append((f"{found.starved:,}", "starved"))
+    if accuracy is not None:
+        items.append((per_cent(accuracy), "test accuracy"))
+    return Tiles(items)
+
+
+def causes(run: Any, diagnose: Diagnose | None) -> Section:
+    """Why the units died, as far as there is evidence."""
+    title = "Causes"
+    if diagnose is None:
+        return Section(title, [Words("No cause is named: no diagnosis was asked for.", "note")])
+    try:
+        found = diagnose(run)
+    except (ValueError, FileNotFoundError) as error:
+        return Section(title, [Words(f"No cause is named: {error}", "note")])
+    blocks: list[Block] = [Words(text) for text in str(found).split("\n") if text.strip()]
+    units = found.units
+    if len(units) and {"site", "cause"} <= set(units):
+        count = pd.crosstab(units["site"], units["cause"])
+        count = count.loc[units["site"].unique(), count.sum().sort_values(ascending=False).index]
+        blocks.append(frame_table(count.reset_index()))
+    if len(found.events):
+        more = f" (the first {EVENTS} of {len(found.events):,})" if len(found.events) > EVENTS else ""
+        blocks.append(frame_table(found.events.head(EVENTS), fold=f"Dated events{more}"))
+    return Section(title, blocks)
+
+
+def told_events(events: pd.DataFrame) -> Section:
+    """What the journal of a run noted, in short."""
+    if events.empty:
+        return Section("Events", [])
+    kinds = events.groupby("kind", sort=False).agg(
+        events=("step", "size"), units=("units", "sum"), first_step=("step", "min"), last_step=("step", "max")
+    )
+    more = f"The first {EVENTS} of {len(events):,}" if len(events) > EVENTS else f"All {len(events):,}"
+    rows = events.head(EVENTS)
+    rows = rows.loc[:, [name for name in rows if not (rows[name].astype(str) == "").all()]]
+    return Section("Events", [frame_table(kinds.reset_index()), frame_table(rows, fold=f"{more} events")])
+
+
+def commands(lines: Sequence[str]) -> Code:
+    """What to type for more."""
+    return Code("\n".join(lines))
+
+
+def or_dash(share: float) -> str:
+    """A share in words for a table; – where there is none."""
+    return "–" if pd.isna(share) else per_cent(share)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return "–" if value is None or value is pd.NA else str(value)
+    if pd.isna(value):
+        return "–"
+    return f"{value:,}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"

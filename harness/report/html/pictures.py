@@ -1,0 +1,95 @@
+"""A figure within a page: inline SVG that follows the page's colours, or two PNGs where those are smaller."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from harness.report.images import image
+from harness.report.style import THEMES, look
+
+#: Colours of the light theme → the page's variables, which change with the reader's colour scheme.
+VARIABLES = {
+    THEMES["light"].ink: "var(--ink)",
+    THEMES["light"].soft: "var(--soft)",
+    THEMES["light"].grid: "var(--grid)",
+    THEMES["light"].paper: "var(--paper)",
+    "#0072b2": "var(--blue)",
+}
+FONT = "'DejaVu Sans', Verdana, 'Bitstream Vera Sans', sans-serif"  # of nearly the same widths
+HEAVY = 120_000  # bytes of SVG from which on PNGs are tried
+NAME = "f@"  # of the figure among those of a page, within the names of its parts
+SHARP = 160  # dots per inch of pixels
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure and the line that tells how to read it.
+
+    Attributes:
+        markup: `<svg>` or `<picture>`.
+        caption: "Read it as: …".
+        width: in CSS pixels at its natural size.
+    """
+
+    markup: Markup
+    caption: str
+    width: int
+
+    def named(self, name: str) -> Markup:
+        """The markup, with this name in the names of its parts: ids are unique in a page."""
+        return Markup(self.markup.replace(NAME, name))
+
+
+def picture(draw: Callable[[], Figure]) -> Picture:
+    """Draw a figure for a page.
+
+    Args:
+        draw: makes the figure; called again for the dark theme if PNGs are smaller.
+
+    Example:
+        >>> from harness.report import plots
+        >>> shown = picture(lambda: plots.activation("relu"))
+        >>> str(shown.markup[:4]), shown.caption[:11]
+        ('<svg', 'Read it as:')
+    """
+    with look("light", captions=False):
+        made = draw()
+        svg = image(made, "svg", dpi=SHARP).decode()
+    caption, width = str(made.get_label()), round(made.get_figwidth() * 96)
+    inline = _inline(svg, caption)
+    if len(inline) > HEAVY:
+        with look("dark", captions=False):
+            dark = _data(draw())
+        with look("light", captions=False):
+            light = _data(made)
+        if len(light) + len(dark) < len(inline):
+            inline = (
+                f'<picture><source srcset="{dark}" media="(prefers-color-scheme: dark) and (not print)">'
+                f'<img src="{light}" alt="{escape(caption)}" width="{width}"></picture>'
+            )
+    return Picture(Markup(inline), caption, width)
+
+
+def _data(made: Figure) -> str:
+    return f"data:image/png;base64,{b64encode(image(made, 'png', dpi=SHARP)).decode()}"
+
+
+def _inline(svg: str, caption: str) -> str:
+    """The `<svg>` element alone, with names of its own and the page's colours."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{NAME}-", svg)
+    svg = svg.replace("'DejaVu Sans'", FONT)
+    for colour, variable in VARIABLES.items():
+        svg = re.sub(rf"(?<=[: ]){colour}(?=[;\"])", variable, svg, flags=re.IGNORECASE)
+    svg = re.sub(r"\n\s*", "\n", svg)
+    opening = f'<svg role="img" aria-label="{escape(caption)}" '
+    return svg.replace("<svg ", opening, 1)

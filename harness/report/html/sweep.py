@@ -1,0 +1,120 @@
+"""The report on a sweep: the sentences first, then what matters, where it tips, and the runs themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from harness.compare.comparison import Comparison
+from harness.detector.states import Thresholds
+from harness.report import plots
+from harness.report.comparison import compared, ranked_factors
+from harness.report.html.method import definitions
+from harness.report.html.page import Block, Page, Section, Tiles, Words
+from harness.report.html.parts import Diagnose, causes, drawn
+from harness.report.html.sweep_figures import doses, factors, phases, survival
+from harness.report.html.sweep_tables import ends, every_setting
+from harness.report.plots.base import per_cent
+from harness.report.plots.settings import key
+from harness.store.runs import Run, Runs
+
+
+def sweep_report(
+    runs: Runs,
+    *,
+    title: str = "Sweep",
+    home: Path | None = None,
+    thresholds: Thresholds | None = None,
+    diagnose: Diagnose | None = None,
+    comparison: Comparison | None = None,
+) -> Page:
+    """The report on many runs.
+
+    Args:
+        runs: on disk, in any status.
+        title: of the page.
+        home: folder in which the report will lie; links are relative to it. None leaves them out.
+        thresholds: that the stored verdicts were made with.
+        diagnose: names the causes of a run's deaths; None leaves them out.
+        comparison: of these runs, if it was made before.
+    """
+    found = comparison or compared(runs)
+    frame, ranked = found.outcomes, ranked_factors(found)
+    chosen, by_name = telling(frame), {run.name: run for run in runs}
+    varied = _listed([key(name) for name in ranked]) or "nothing but their seeds"
+    verdict = [*(Words(text, "lead") for text in found.sentences), _tiles(frame)]
+    return Page(
+        title,
+        f"{len(runs):,} runs, compared by {varied}",
+        [
+            Section("Verdict", [*verdict, *(Words(text, "note") for text in found.notes)]),
+            *factors(found, ranked),
+            Section("Phase diagrams", phases(frame, ranked)),
+            Section("Along a setting", doses(frame, ranked)),
+            Section("When units die", survival(found.lives, ranked)),
+            Section("Every unit of the most telling runs", _maps(chosen, by_name)),
+            _causes(chosen, by_name, diagnose),
+            Section("Best and worst runs", ends(frame, ranked, by_name, home)),
+            Section("Every setting", every_setting(frame, ranked)),
+            definitions(thresholds or Thresholds(), sweep=True),
+        ],
+    )
+
+
+def telling(frame: pd.DataFrame) -> dict[str, str]:
+    """What makes a run worth looking at → its name; none twice.
+
+    Example:
+        >>> f = pd.DataFrame({"run": ["a", "b"], "dead": [0.1, 0.9], "died": [0.0, 0.1], "accuracy": 0.5})
+        >>> telling(f)
+        {'Most dead units': 'b', 'Fewest dead units': 'a'}
+    """
+    rest = frame[frame["dead"].notna()]
+    chosen: dict[str, str] = {}
+    for why, columns, ascending in (
+        ("Most dead units", ["dead", "accuracy"], [False, True]),
+        ("Most deaths", ["died", "dead"], [False, False]),
+        ("Fewest dead units", ["dead", "accuracy"], [True, False]),
+    ):
+        if len(rest) and (why != "Most deaths" or rest["died"].max() > 0):
+            first = rest.sort_values(columns, ascending=ascending, kind="stable").iloc[0]
+            chosen[why] = str(first["run"])
+            rest = rest[rest["run"] != first["run"]]
+    return chosen
+
+
+def _tiles(frame: pd.DataFrame) -> Tiles:
+    items = [(f"{count:,}", str(state)) for state, count in frame["status"].value_counts().items()]
+    dead = frame["dead"].dropna()
+    if len(dead):
+        reach = f"{per_cent(dead.min(), 0)} to {per_cent(dead.max(), 0)}"
+        items.append((reach, "dead units of the finished runs"))
+    return Tiles(items)
+
+
+def _maps(chosen: dict[str, str], by_name: dict[str, Run]) -> list[Block]:
+    blocks: list[Block] = []
+    for why, name in chosen.items():
+
+        def draw(run: Run = by_name[name]) -> Figure:
+            columns = ["evidence", "step", "site", "unit", "state", "rate"]
+            return plots.rate_map(run.read("census", columns).to_pandas())
+
+        blocks += [Words(f"{why}: {name}"), *drawn(draw)]
+    return blocks
+
+
+def _causes(chosen: dict[str, str], by_name: dict[str, Run], diagnose: Diagnose | None) -> Section:
+    """Of the run with most dead units: why they died."""
+    name = next(iter(chosen.values()), None)
+    if name is None:
+        return Section("Causes", [])
+    found = causes(by_name[name], diagnose)
+    return Section(found.title, [Words(f"Of the run with most dead units, {name}:"), *found.blocks])
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else "".join(names)

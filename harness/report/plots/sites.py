@@ -1,0 +1,75 @@
+"""Which rows of a history a figure shows, and what it says about them."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from harness.detector.lifetimes import one_evidence
+from harness.detector.states import rate_upper
+from harness.report.plots.base import need, span
+
+EVIDENCE = {"probe": "held-out inputs", "stream": "training inputs"}
+
+
+def observed(history: pd.DataFrame, who: str, *columns: str) -> pd.DataFrame:
+    """Rows of known units, of the probe where there is one; words as plain objects.
+
+    Raises:
+        ValueError: a column is missing, or no unit was observed.
+    """
+    need(history, ("evidence", "step", "site", "unit", "state", *columns), who)
+    rows = one_evidence(history)
+    rows = rows[rows["unit"] >= 0]
+    if rows.empty:
+        raise ValueError(f"{who}: nothing was observed")
+    return rows.astype({"site": object, "state": object})
+
+
+def known(rows: pd.DataFrame, who: str = "") -> pd.DataFrame:
+    """Rows that say something: unobserved and not finite units are neither dead nor alive.
+
+    Raises:
+        ValueError: there are none, and `who` cannot do without.
+    """
+    told = rows[~rows["state"].isin(("unobserved", "non_finite"))]
+    if who and told.empty:
+        raise ValueError(f"{who}: no unit was observed with finite values")
+    return told
+
+
+def at_last(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the latest census that says something, of the latest if none does."""
+    told = known(rows)
+    return rows[rows["step"] == (told if len(told) else rows)["step"].max()]
+
+
+def choose(rows: pd.DataFrame, most: int) -> tuple[list[str], str]:
+    """At most `most` sites, those with the largest dead share at last, in the network's order.
+
+    Returns:
+        Their names, and a note if some are left out.
+
+    Example:
+        >>> r = pd.DataFrame({"site": ["a", "b"], "state": ["active", "dead"], "step": 1})
+        >>> choose(r, 1)
+        (['b'], '1 of 2 sites, those with most dead units')
+    """
+    names = [str(name) for name in rows["site"].unique()]
+    if len(names) <= most:
+        return names, ""
+    last = at_last(rows)
+    dead = (last["state"] == "dead").groupby(last["site"], sort=False).mean()
+    kept = set(dead.sort_values(ascending=False, kind="stable").index[:most])
+    return [
+        name for name in names if name in kept
+    ], f"{most} of {len(names)} sites, those with most dead units"
+
+
+def basis(rows: pd.DataFrame) -> str:
+    """On what "dead" rests: evidence, n, and the bound on a dead unit's rate."""
+    n = rows.loc[rows["n"] > 0, "n"]
+    if n.empty:
+        return "nothing was observed"
+    kind = EVIDENCE.get(str(rows["evidence"].iloc[0]), str(rows["evidence"].iloc[0]))
+    bound = float(rate_upper(0, int(n.min())))  # type: ignore[arg-type]
+    return f"n = {span(n)} {kind} per census; dead: gate open on none, rate < {100 * bound:.2g} %"

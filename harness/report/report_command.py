@@ -1,0 +1,156 @@
+"""`harness-tools report`: verdicts on the console, and the whole report as one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from harness.detector.states import Thresholds
+from harness.detector.verdict import HEALTHY
+from harness.report.html.parts import Diagnose, Diagnosis
+from harness.report.tables import run_view
+from harness.store.runs import Run, Runs
+
+FEW = 4  # runs up to which each is told of by itself
+ROWS = 40  # of the table of settings
+DETECT = {"rare": 0.01, "confidence": 0.95, "healthy": HEALTHY}  # of runs whose configuration is lost
+
+
+def thresholds_of(run: Run, asked: dict[str, float]) -> tuple[Thresholds, float]:
+    """The thresholds of a run's verdict: those asked for, else its own; and what is healthy.
+
+    Raises:
+        ValueError: one is no share.
+    """
+    detect = DETECT | (run.config.get("detect") or {}) | asked
+    return Thresholds(detect["rare"], detect["confidence"]), float(detect["healthy"])
+
+
+def stored_diagnosis(run: Run) -> Diagnosis:
+    """Why the units of a run are dead, from the evidence that it kept.
+
+    Raises:
+        ValueError: it kept none.
+    """
+    from harness.detector import diagnosis
+    from harness.detector.evidence import Evidence
+    from harness.store.evidence import read_evidence
+
+    tables = read_evidence(run.path)
+    if tables is None or run.census.empty:
+        raise ValueError(
+            "this run kept no evidence, as runs of a sweep do not. "
+            f"harness.diagnose({str(run.path)!r}) trains it once more to gather it; then report again."
+        )
+    return diagnosis.diagnose(run.census, Evidence(**tables), thresholds_of(run, {})[0])
+
+
+def views(runs: Runs, asked: dict[str, float]) -> Iterator[RenderableType]:
+    """What the console shows of a few runs: of each the table of its sites and the verdict.
+
+    Raises:
+        ValueError: a threshold is no share.
+    """
+    for run in runs:
+        thresholds, healthy = thresholds_of(run, asked)
+        try:
+            history = run.census
+        except (OSError, ValueError) as error:  # a damaged table: the other runs still have theirs
+            yield Text(f"{run.path}: cannot be read ({error})")
+            continue
+        yield run_view(
+            history,
+            title=f"{run.name} ({run.status.get('state', 'status unknown')})",
+            thresholds=thresholds,
+            healthy=healthy,
+            accuracy=(run.status.get("final") or {}).get("accuracy"),
+            diverged_at=run.status.get("diverged_at"),
+        )
+        yield Text("")
+
+
+def write_report(
+    runs: Runs, folder: Path, out: Path | None, asked: dict[str, float], diagnose: Diagnose = stored_diagnosis
+) -> Iterator[RenderableType | Path]:
+    """Write the HTML report; before that, what the console shows.
+
+    Args:
+        runs: at least one.
+        folder: that they were found in; the report lies there unless `out` says otherwise.
+        out: the file.
+        asked: thresholds other than the runs' own.
+        diagnose: names the causes of a run's deaths.
+
+    Yields:
+        What to print, and last the path of the file.
+
+    Raises:
+        ValueError: a threshold is no share, or `out` is a folder.
+        OSError: the file cannot be written.
+    """
+    target = folder / "report.html" if out is None else out
+    if target.is_dir() or not target.parent.is_dir():
+        raise ValueError(f"--out: expected a file in a folder that is there, but got {target}")
+    thresholds, healthy = thresholds_of(runs[0], asked)
+    if len(runs) <= FEW:
+        yield from views(runs, asked)
+    if len(runs) == 1:
+        from harness.report.html.run import run_report
+
+        page = run_report(runs[0], thresholds=thresholds, healthy=healthy, diagnose=diagnose)
+        yield page.write(target)
+        return
+    from harness.report.comparison import by_setting, compared, ranked_factors
+    from harness.report.html.sweep import sweep_report
+
+    found = compared(runs)
+    yield from (Text(text) for text in found.sentences)
+    factors = ranked_factors(found)
+    if len(runs) > FEW and factors:
+        yield settings_table(by_setting(found.outcomes, factors), len(factors))
+    title = f"{len(runs):,} runs in {folder.resolve().name}"
+    page = sweep_report(
+        runs,
+        title=title,
+        home=target.parent,
+        thresholds=thresholds,
+        diagnose=diagnose,
+        comparison=found,
+    )
+    yield page.write(target)
+
+
+def settings_table(table: pd.DataFrame, factors: int) -> Table:
+    """The table of settings, those with most dead units first.
+
+    Args:
+        table: of `comparison.by_setting`.
+        factors: how many of its first columns are the setting.
+    """
+    idle = [name for name in ("diverged", "failed") if not table[name].any()]
+    shown = table.drop(columns=["finished", "lowest_dead", "highest_dead", *idle])
+    view = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    for k, name in enumerate(shown.columns):
+        side = "left" if k < factors else "right"
+        view.add_column(escape(str(name)).replace("_", " "), justify=side, overflow="fold")
+    for row in shown.head(ROWS).itertuples(index=False, name=None):
+        view.add_row(*(_cell(value) for value in row))
+    if len(table) > ROWS:
+        view.caption = f"{ROWS} of {len(table):,} settings; all are in the report"
+    return view
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return escape(value)
+    if isinstance(value, float):
+        return "–" if pd.isna(value) else f"{100 * value:.1f} %"
+    return f"{value:,}"

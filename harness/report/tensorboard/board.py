@@ -1,0 +1,123 @@
+"""TensorBoard's view of a run, from the rows of its tables: live while it trains, or rebuilt afterwards.
+
+Tags: loss/…, accuracy/…, lr; dead/all, dead/<site>, starved/all; rate/<site> (histogram of the units'
+activation rates); heat map (neuron × time); final/… of a finished run; verdict and causes (text); and the
+run as a session of the HParams tab.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from harness.config.identity import WITHOUT_EFFECT, WITHOUT_EFFECT_GROUPS
+from harness.config.stored import flatten
+from harness.detector.lifetimes import one_evidence
+from harness.detector.states import dead_share
+from harness.report.tensorboard.events import EventFile, histogram
+from harness.report.tensorboard.hparams import METRICS, session_end, session_start
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STEP_TAGS = ("loss/train", "accuracy/train", "lr", "loss/test", "accuracy/test")
+BINS = np.linspace(0.0, 1.0, 31)  # of the rate histograms: fixed, so that runs can be compared
+DPI = 80
+
+
+class RunBoard:
+    """Writes one event file into a run's folder (a Listener of `harness.training.journal`).
+
+    Args:
+        folder: of the run; event files of an earlier attempt are removed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = EventFile(folder)
+
+    def tick(self, step: int) -> None:
+        """Nothing to show at every step."""
+
+    def steps(self, rows: pd.DataFrame) -> None:
+        """Scalars of every step."""
+        names = ("loss", "accuracy", "lr", "test_loss", "test_accuracy")
+        columns = [rows[name].to_numpy(dtype=float).tolist() for name in names]
+        for step, *values in zip(rows["step"].tolist(), *columns, strict=True):
+            tagged = zip(STEP_TAGS, values, strict=True)
+            self._file.scalars(step, {tag: v for tag, v in tagged if v == v or tag == "loss/train"})
+
+    def census(self, rows: pd.DataFrame) -> None:
+        """Dead shares and rate histograms of a census."""
+        evidence, site, state = (rows[c].to_numpy(dtype=object) for c in ("evidence", "site", "state"))
+        observed = rows["unit"].to_numpy() >= 0
+        probe = evidence == "probe"
+        seen = observed & (probe if probe.any() else True)
+        if not seen.any():
+            return
+        step, rate = int(rows["step"].iloc[0]), rows["rate"].to_numpy(dtype=float)
+        scalars = {"dead/all": dead_share(state[seen])}
+        stream = observed & (evidence == "stream")
+        if stream.any():
+            scalars["starved/all"] = float((state[stream] == "starved").mean())
+        values = []
+        for name in dict.fromkeys(site[seen]):
+            here = seen & (site == name)
+            scalars[f"dead/{name}"] = dead_share(state[here])
+            rates = rate[here]
+            rates = rates[~np.isnan(rates)]
+            if len(rates):
+                values.append(histogram(f"rate/{name}", rates, BINS))
+        self._file.scalars(step, scalars)
+        self._file.write(step, values)
+        self._file.flush()  # whoever looks sees it now
+
+    def maps(self, history: pd.DataFrame) -> None:
+        """The neuron × time heat map."""
+        from harness.report.plots import rate_map  # matplotlib: half a second to import
+
+        seen = one_evidence(history)
+        seen = seen[seen["unit"] >= 0]
+        if len(seen):
+            self.figure("heat map", rate_map(seen), int(seen["step"].max()))
+
+    def figure(self, tag: str, made: Figure, step: int) -> None:
+        """A figure in the Images tab."""
+        from harness.report.images import image
+
+        width, height = (int(v) for v in made.get_size_inches() * DPI)
+        self._file.image(tag, image(made, "png", dpi=DPI), (width, height), step, str(made.get_label()))
+
+    def text(self, tag: str, markdown: str, step: int) -> None:
+        """A text that the Text tab shows."""
+        self._file.text(tag, markdown, step)
+
+    def session(self, name: str, config: Mapping[str, Any], status: Mapping[str, Any], step: int) -> None:
+        """The run as a row of the HParams tab.
+
+        Args:
+            name: of the run.
+            config: nested.
+            status: what `status.json` says, or will say.
+            step: of the final numbers.
+        """
+        state, final = str(status.get("state", "running")), status.get("final") or {}
+        decisive = {
+            key: value
+            for key, value in flatten(dict(config)).items()
+            if key not in WITHOUT_EFFECT and not key.startswith(WITHOUT_EFFECT_GROUPS)
+        }
+        self._file.write(0, session_start(name, decisive, state))
+        if state == "finished":  # what diverged or failed has no number, least of all 0 %
+            values = {tag: final.get(key) for tag, (key, _) in METRICS.items()}
+            self._file.scalars(step, {tag: float(v) for tag, v in values.items() if v is not None})
+        if state != "running":
+            self._file.write(step, session_end(state))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        self._file.close()

@@ -1,0 +1,43 @@
+"""The layout of the Custom Scalars tab: one, in the root, serves all runs below it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+
+from harness.report.tensorboard.events import DT_STRING, Summary, TensorProto
+
+Category: Any = vars(layout_pb2)["Category"]
+Chart: Any = vars(layout_pb2)["Chart"]
+Layout: Any = vars(layout_pb2)["Layout"]
+Lines: Any = vars(layout_pb2)["MultilineChartContent"]
+
+#: Category → title of a chart → the tags in it, as regular expressions.
+CHARTS = {
+    "Dead units": {
+        "dead share, all units": ["^dead/all$"],
+        "dead share, layer by layer": ["^dead/(?!all$)"],
+        "starved share": ["^starved/all$"],
+    },
+    "Training": {
+        "loss (training batches and test set)": ["^loss/"],
+        "accuracy (training batches and test set)": ["^accuracy/"],
+        "learning rate": ["^lr$"],
+    },
+}
+
+
+def layout() -> list[Any]:
+    """What tells the tab its charts."""
+    categories = [
+        Category(
+            title=category,
+            chart=[Chart(title=title, multiline=Lines(tag=tags)) for title, tags in charts.items()],
+        )
+        for category, charts in CHARTS.items()
+    ]
+    told = Layout(category=categories).SerializeToString()
+    tensor = TensorProto(dtype=DT_STRING, string_val=[told])
+    tag = metadata.CONFIG_SUMMARY_TAG
+    return [Summary.Value(tag=tag, metadata=metadata.create_summary_metadata(), tensor=tensor)]

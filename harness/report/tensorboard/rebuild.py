@@ -1,0 +1,118 @@
+"""The event files of runs and of a sweep's root, made anew from the store."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from harness.report.tensorboard.board import RunBoard
+from harness.report.tensorboard.events import PATTERN, EventFile
+from harness.report.tensorboard.hparams import experiment
+from harness.report.tensorboard.layout import layout
+from harness.store.runs import Run, Runs
+
+ALONE = 8  # runs up to which starting processes takes longer than it saves
+
+
+def rebuild(
+    run: Run, *, maps: bool = True, status: Mapping[str, Any] | None = None, causes: str | None = None
+) -> None:
+    """Write a run's event file anew from its tables.
+
+    Args:
+        run: on disk.
+        maps: whether to draw the heat map, which takes longest.
+        status: what `status.json` will say, where it does not tell yet.
+        causes: why the units died, in words; None takes what the status says.
+
+    Raises:
+        OSError, ValueError: a table is damaged; what stands in the others is shown.
+    """
+    told = {**run.status, **(status or {})}
+    last = int(told.get("steps") or 0)
+    with closing(RunBoard(run.path)) as board:
+        board.session(run.name, run.config, told, last)
+        for tag, words in (("verdict", told.get("verdict")), ("causes", causes or told.get("diagnosis"))):
+            if words:
+                board.text(tag, str(words), last)
+        rows, history = run.steps, run.census
+        if len(rows):
+            board.steps(rows)
+        step = history["step"].to_numpy()
+        for at in np.unique(step):
+            board.census(history[step == at])
+        if len(history) and maps:
+            board.maps(history)
+
+
+def rebuild_all(runs: Runs, *, maps: bool = True, workers: int | None = None) -> Iterator[tuple[Run, str]]:
+    """Rebuild many runs, in processes where there are many.
+
+    Args:
+        runs: on disk.
+        maps: whether to draw heat maps.
+        workers: processes; None: one per core.
+
+    Yields:
+        A run, and why it could not be rebuilt ("" if it could), in the order of the runs.
+    """
+    workers = workers or _cores()
+    if len(runs) <= ALONE or workers == 1:
+        for run in runs:
+            yield run, _one(run.path, maps)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin) as pool:
+        paths = [run.path for run in runs]
+        found = pool.map(_one, paths, [maps] * len(paths), chunksize=max(1, len(paths) // 64))
+        yield from zip(runs, found, strict=True)
+
+
+def write_root(root: Path, runs: Runs, swept: Sequence[str]) -> None:
+    """Write the event file of a folder of runs: the columns of the HParams tab and the charts of all runs.
+
+    Args:
+        root: the folder; a run's own is none.
+        runs: below it.
+        swept: the keys that vary between them.
+    """
+    file = EventFile(root)
+    file.write(0, experiment(runs.table, swept))
+    file.write(0, layout())
+    file.close()
+
+
+def write_layout(root: Path) -> None:
+    """Write the charts of all runs into a folder of runs, unless it has its event file already."""
+    if not any(root.glob(PATTERN)):
+        file = EventFile(root)
+        file.write(0, layout())
+        file.close()
+
+
+def _one(path: Path, maps: bool) -> str:
+    try:
+        rebuild(Run(path), maps=maps)
+    except (OSError, ValueError) as error:  # a damaged table: the other runs still have theirs
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return ""
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _begin() -> None:
+    """A worker per core is enough, so no further threads; what is imported is no garbage to look through."""
+    import harness.report.plots  # noqa: F401
+
+    pa.set_cpu_count(1)
+    gc.freeze()

@@ -1,0 +1,169 @@
+"""`python -m experiments`: the list, what is refused, judging anew, the page."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from experiments import command, registry, running
+from experiments.__main__ import HOME, main
+from experiments.page import corrected, page
+from experiments.shelf import Result, Shelf, with_verdict
+from experiments.verdicts import Part, judge
+
+app = typer.Typer(add_completion=False)
+app.command()(main)
+
+
+def cli(*words: str) -> tuple[int, str]:
+    found = CliRunner().invoke(app, list(words), env={"COLUMNS": "200"})
+    return found.exit_code, found.output
+
+
+def result(name: str, effect: float = 0.3, seeds: int = 12) -> Result:
+    """A result of one contrast, judged; the table is that of negative_bias."""
+    rows = [
+        {
+            "sweep": "",
+            "seed": seed,
+            "status": "finished",
+            "bias.offset": bias,
+            "dead": 0.05 + effect * (bias <= -1) + 0.001 * seed,
+            "born_dead": 0.05 + effect * (bias <= -1),
+            "accuracy": 0.9,
+            "diverged": 0.0,
+        }
+        for seed in range(seeds)
+        for bias in (0.0, -0.25, -0.5, -1.0, -2.0)
+    ]
+    table = pd.DataFrame(rows)
+    facts = {
+        "seconds": 12.0,
+        "hardware": "a machine",
+        "versions": {"python": "3", "torch": "2"},
+        "data": "digits",
+    }
+    made = Result(name, "small", table, facts)
+    return with_verdict(made, registry.claim("negative_bias").decide(table))
+
+
+def test_the_list_has_every_sentence_and_the_stored_verdicts(tmp_path: Path) -> None:
+    Shelf(tmp_path / "results").put(result("negative_bias"))
+    code, said = cli("--output", str(tmp_path))
+    assert code == 0
+    for claim in registry.claims():
+        assert claim.name in said
+    assert "supported (small)" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("high_learning_rat",), "Did you mean high_learning_rate"),
+        (("negative_bias", "--budget", "tiny"), "expected one of toy, small, standard, full"),
+        (("negative_bias", "--all"), "either names or --all"),
+        (("--judge",), "give the names of claims"),
+        (("negative_bias", "--judge", "--budget", "full"), "no stored result of budget full"),
+    ],
+)
+def test_what_is_refused(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    code, said = cli(*words, "--output", str(tmp_path / "out"))
+    assert code == 2
+    assert told in " ".join(said.replace("│", " ").split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_judging_anew_needs_the_table_alone_and_follows_the_rule(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "results")
+    kept = result("negative_bias")
+    table = kept.table.assign(dead=0.1, born_dead=0.1)
+    shelf.put(Result("negative_bias", "small", table, kept.facts, kept.verdict))
+    code, said = cli("negative_bias", "--judge", "--output", str(tmp_path))
+    assert code == 0
+    assert "The data contradict the sentence" in " ".join(said.split())
+    verdict = shelf.verdict("negative_bias", "small")
+    assert verdict is not None
+    assert verdict.word == "refuted"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_damaged_result_is_named(tmp_path: Path) -> None:
+    Shelf(tmp_path / "results").put(result("negative_bias"))
+    (tmp_path / "results" / "small" / "negative_bias.json").write_text("{")
+    code, said = cli("negative_bias", "--judge", "--output", str(tmp_path))
+    assert code == 2
+    assert "negative_bias.json cannot be read" in " ".join(said.replace("│", " ").split())
+
+
+def test_failed_runs_are_an_error_and_nothing_is_judged_from_the_others(tmp_path: Path) -> None:
+    claim = registry.claim("sparsity")
+    command.run(["sparsity"], "toy", tmp_path, workers=1)
+    folder = next((tmp_path / "runs").glob("digits-*"))
+    shutil.rmtree(folder)
+    plans = running.planned([claim], "toy", tmp_path)
+    with pytest.raises(running.FailedRunsError, match="1 of 4 runs failed or are not done"):
+        running.gather(claim, plans["sparsity"], "toy")
+
+
+def test_holm_takes_back_what_does_not_survive() -> None:
+    claim = registry.claim("negative_bias")
+    strong, weak = result("negative_bias"), result("negative_bias", seeds=7)
+    assert weak.verdict is not None
+    assert weak.verdict.word == "supported"
+    alone = corrected([(claim, weak)])
+    together = corrected([(claim, strong)] * 2 + [(claim, weak)] * 4)
+    assert alone[0].word == "supported"
+    assert [entry.word for entry in together] == ["supported"] * 2 + ["undecided"] * 4
+    assert "does not survive the correction" in page(together)
+    with pytest.raises(ValueError, match="judged results"):
+        corrected([(claim, Result("negative_bias", "small", strong.table))])
+
+
+def test_the_page_has_the_sentence_the_verdict_the_numbers_and_the_picture() -> None:
+    claim = registry.claim("negative_bias")
+    text = page(corrected([(claim, result("negative_bias"))]), [registry.claim("depth")])
+    assert "1 claim: 1 supported." in text
+    assert f"> {claim.sentence}" in text
+    assert "![negative_bias: supported](pictures/negative_bias.png)" in text
+    assert "+30.0 points (+30.0 … +30.0)" in text
+    assert "a machine" in text
+    assert "seeds 0 to 11" in text
+    assert "Without a result: depth." in text
+
+
+def test_a_verdict_survives_its_file(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    lost = np.array([0.1, np.nan, 0.3])
+    table = pd.DataFrame({"seed": [0, 1, 2], "diverged": [0.0, 1.0, 0.0]})
+    made = with_verdict(
+        Result("x", "small", table), judge(Part("a", lost, 0.1), also=[Part("b", lost[:0], 0.1)])
+    )
+    shelf.put(made)
+    again = shelf.get("x", "small")
+    assert again is not None
+    assert repr(again.verdict) == repr(made.verdict)
+    assert made.verdict is not None
+    assert (made.verdict.diverged, made.verdict.seeds) == (1, 3)
+
+
+def test_what_is_committed_is_what_the_rules_say() -> None:
+    """The page's verdicts follow from the committed tables."""
+    shelf = Shelf(HOME / command.RESULTS)
+    found = 0
+    for claim in registry.claims():
+        kept = shelf.get(claim.name, "small")
+        if kept is None:
+            continue
+        found += 1
+        assert kept.verdict is not None
+        assert with_verdict(kept, claim.decide(kept.table)).verdict == kept.verdict or "nan" in repr(
+            kept.verdict
+        )
+        assert f"### {claim.name}" in (HOME / "RESULTS.md").read_text(encoding="utf-8")
+    assert found == len(list((HOME / command.RESULTS).glob("small/*.json")))

@@ -1,0 +1,166 @@
+"""Each textbook claim's decision rule says yes, no and undecided, fed with made-up tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+import pytest
+from made_up import Outcomes, Row, filled, skeleton, torn
+
+from experiments import registry
+from experiments.claims.high_learning_rate import GRIDS
+from experiments.timing import NAMES
+
+
+def high(row: Row) -> bool:
+    return row["optim.lr"] >= GRIDS[row["optim.name"]][-2]
+
+
+def when(of: Callable[[Row], bool], outcome: str, yes: float, no: float = 0.05) -> Outcomes:
+    """The outcome is `yes` in the runs of an arm, `no` in all others."""
+    return lambda row: {outcome: yes if of(row) else no}
+
+
+def several(*of: Outcomes) -> Outcomes:
+    return lambda row: {key: value for one in of for key, value in one(row).items()}
+
+
+def always(**outcomes: float) -> Outcomes:
+    return lambda row: outcomes
+
+
+def is_not(column: str, value: object) -> Callable[[Row], bool]:
+    return lambda row: row[column] != value
+
+
+DORMANT = always(gradient_dormant_share=0.5)
+LAYERS = range(1, 4)
+STAY = [f"stayed_dead_{k}_share" for k in LAYERS]
+SILENT = [f"silent_{which}{when_}_share" for which in ("", "living_") for when_ in ("before", "after")]
+#: Claim → outcomes that have to be called supported, and such as have to be called refuted.
+CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
+    "high_learning_rate": (when(high, "dead", 0.6), always(dead=0.05)),
+    "warm_up": (when(is_not("schedule.name", "warmup"), "dead", 0.6), always(dead=0.6)),
+    "negative_bias": (
+        several(
+            when(lambda row: row["bias.offset"] <= -1, "dead", 0.8),
+            when(lambda row: row["bias.offset"] <= -1, "born_dead", 0.8),
+        ),
+        always(dead=0.1, born_dead=0.1),
+    ),
+    "negative_initial_mean": (
+        several(when(lambda row: row["init.mean"] < -0.2, "dead", 0.5), always(born_dead_1=0.1)),
+        always(dead=0.1, born_dead_1=0.1),
+    ),
+    "init_scale": (when(is_not("init.gain", 1.0), "born_dead", 0.3), always(born_dead=0.05)),
+    "unbalanced_data": (when(lambda row: row["sweep"] == "unbalanced", "dead", 0.3), always(dead=0.05)),
+    "wrong_labels": (when(is_not("sweep", "right"), "dead", 0.3), always(dead=0.05)),
+    "negative_inputs": (when(lambda row: row["data.negate"], "dead", 0.5), always(dead=0.05)),
+    "off_centre_inputs": (when(lambda row: abs(row["data.shift"]) > 2, "dead", 0.5), always(dead=0.05)),
+    "depth": (
+        several(
+            when(lambda row: row["model.depth"] == 16, "dead", 0.5),
+            when(lambda row: row["model.depth"] == 16, "born_dead", 0.5),
+        ),
+        always(dead=0.05, born_dead=0.05),
+    ),
+    "skip_connections": (when(lambda row: row["model.skip"] == "none", "dead", 0.5), always(dead=0.05)),
+    "other_activations": (
+        when(lambda row: row["activation.name"] == "relu", "gradient_dormant_share", 0.5),
+        DORMANT,
+    ),
+    "cure_by_activation": (
+        several(when(is_not("activation.name", "relu"), "accuracy", 0.9, 0.1), DORMANT),
+        several(always(accuracy=0.1), DORMANT),
+    ),
+    "recovery": (always(**dict.fromkeys(STAY, 0.97)), always(**dict.fromkeys(STAY, 0.5))),
+    "sparsity": (always(**dict.fromkeys(SILENT, 0.5)), always(**dict.fromkeys(SILENT, 0.8))),
+    "vanishing_gradients": (
+        lambda row: {"gradient_ratio": 0 if row["activation.name"] == "relu" else -0.5 * row["model.depth"]},
+        lambda row: {"gradient_ratio": -0.5 * row["model.depth"] * (row["activation.name"] == "relu")},
+    ),
+    "unbounded_outputs": (
+        when(lambda row: row["activation.name"] == "relu" and row["optim.lr"] > 4, "accuracy", 0.1, 0.9),
+        always(accuracy=0.9),
+    ),
+    "dead_units_cost": (
+        when(
+            lambda row: row["model.width"] < 64 or row["bias.offset"] < 0,
+            "accuracy",
+            0.5,
+            0.9,
+        ),
+        always(accuracy=0.9),
+    ),
+    "networks_of_every_kind": (when(lambda row: row["optim.lr"] > 0.01, "dead", 0.5), always(dead=0.05)),
+    "converges_faster": (
+        when(lambda row: row["activation.name"] == "relu", "epochs_needed", 2, 6),
+        always(epochs_needed=4),
+    ),
+    "cheaper": (when(is_not("activation", "relu"), "seconds", 4, 2), always(seconds=2)),
+}
+TEXTBOOK = [claim.name for claim in registry.claims() if claim.kind == "textbook"]
+
+
+def rows_of(name: str) -> pd.DataFrame:
+    claim = registry.claim(name)
+    if claim.measure is None:
+        return skeleton(claim)
+    cells = [(seed, what, act) for seed in range(12) for what in ("op", "step") for act in NAMES]
+    return pd.DataFrame(cells, columns=pd.Index(["seed", "what", "activation"])).assign(device="cpu")
+
+
+def test_there_is_a_case_for_every_textbook_claim() -> None:
+    assert sorted(CASES) == sorted(TEXTBOOK)
+
+
+@pytest.mark.parametrize("name", TEXTBOOK)
+def test_yes_no_and_undecided(name: str) -> None:
+    decide, rows = registry.claim(name).decide, rows_of(name)
+    yes, no = (filled(rows, outcomes) for outcomes in CASES[name])
+    assert decide(yes).word == "supported"
+    assert decide(no).word == "refuted"
+    if name == "converges_faster":  # the first seeds tune: all of one opinion
+        half = torn(yes, no)
+        assert decide(pd.concat([half, yes[yes["seed"] < 4]])).word in ("undecided", "conditional")
+        return
+    assert decide(torn(yes, no)).word == "undecided"
+    assert decide(yes[yes["seed"] < 2]).word == "undecided"
+
+
+@pytest.mark.parametrize("name", ["high_learning_rate", "wrong_labels", "networks_of_every_kind"])
+def test_some_of_it_is_conditional_and_says_on_what(name: str) -> None:
+    rows, yes = rows_of(name), CASES[name][0]
+
+    def half(row: Row) -> Mapping[str, float]:
+        other = row["sweep"] in ("adam", "ResNet") or (name == "wrong_labels" and row["optim.name"] == "adam")
+        return {"dead": 0.05} if other else yes(row)
+
+    verdict = registry.claim(name).decide(filled(rows, half))
+    assert verdict.word == "conditional"
+    assert "Holds for" in verdict.text
+    assert "Does not hold for" in verdict.text
+
+
+@pytest.mark.parametrize("name", TEXTBOOK)
+def test_runs_that_diverged_are_no_evidence(name: str) -> None:
+    """If all runs of a claim diverged, nothing is said: not 0 % dead, not "no effect"."""
+    if name == "unbounded_outputs":  # whose outcome divergence is
+        return
+    rows = filled(rows_of(name), CASES[name][0])
+    lost = rows.assign(diverged=1.0)
+    lost[sorted(_outcomes(name) & set(map(str, rows.columns)))] = float("nan")
+    if name == "converges_faster":
+        lost.loc[lost["seed"] < 4, "epochs_needed"] = 3.0
+    verdict = registry.claim(name).decide(lost)
+    assert verdict.word == "undecided"
+    assert "no pair of runs" in verdict.text
+
+
+def _outcomes(name: str) -> set[str]:
+    """Columns that are measured, not set."""
+    rows = rows_of(name)
+    told: set[str] = {str(column) for column in filled(rows, CASES[name][0]) if column not in rows}
+    told.update(("dead", "born_dead", "died", "accuracy", "seconds"))
+    return told
