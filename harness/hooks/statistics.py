@@ -114,7 +114,7 @@ def finalise(statistics: UnitStatistics) -> dict[str, np.ndarray]:
     s = {"active": counts[ACTIVE], "non_finite": counts[NON_FINITE], "silent_for": counts[SILENT]}
     s |= {"total": sums[TOTAL], "squares": sums[SQUARES], "peak": sums[PEAK], "grad_squares": sums[GRADIENT]}
     finite = statistics.n - s["non_finite"]
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         mean = np.where(finite > 0, s["total"] / finite, np.nan)
         variance = np.where(finite > 0, s["squares"] / finite, np.nan) - mean**2
         rms = np.sqrt(s["grad_squares"] / statistics.grad_n) if statistics.grad_n else mean * np.nan
