@@ -32,7 +32,8 @@ def tidy(runs: Sequence[tuple[str, Run]], read: Read | None = None) -> pd.DataFr
 
     Returns:
         sweep, seed, status; every configuration column that varies; the outcomes dead, born_dead, died,
-        revived (shares of the observed units), accuracy, test_loss, loss: NaN unless the run finished;
+        revived (shares of the observed units), accuracy, test_loss, loss: NaN unless the run finished
+        (born_dead, known before the first step, of a diverged run too);
         diverged (1, 0; NaN where it failed); seconds; and what `read` adds.
     """
     raw = pd.DataFrame([run.row() for _, run in runs])
@@ -46,7 +47,8 @@ def tidy(runs: Sequence[tuple[str, Run]], read: Read | None = None) -> pd.DataFr
         if _varies(raw, str(name)):
             columns[str(name)] = raw[name]
     for name, source in OUTCOMES.items():
-        columns[name] = np.where(finished, _numbers(raw, source), np.nan)
+        told = finished | (raw["status"] == "diverged").to_numpy() if name == "born_dead" else finished
+        columns[name] = np.where(told, _numbers(raw, source), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         revived = _numbers(raw, "final.revived") / _numbers(raw, "final.units")
     columns["revived"] = np.where(finished, revived, np.nan)

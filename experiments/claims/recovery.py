@@ -51,7 +51,7 @@ CLAIM = Claim(
                 "record.early=false",
                 "train.epochs=30",
             ),
-            budgets={"toy": ("record.census_every=1",)},
+            budgets={"toy": ("record.census_every=1",), "small": ("seed=range(24)",)},
         ),
     ),
     read=recoveries,

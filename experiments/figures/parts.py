@@ -31,10 +31,12 @@ NAMES = {
     "epochs_needed": "epochs to the level",
     "silent_before_share": "silent before training",
     "silent_after_share": "silent after training",
+    **{f"stayed_dead_{layer}_share": f"stayed dead, layer {layer}" for layer in (1, 2, 3)},
     "silent_living_after_share": "silent, living units",
 }
 SHARES = ("dead", "born_dead", "died", "revived", "accuracy", "diverged")
-FACTORS = (0.1, 0.2, 0.33, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50)  # ticks of ratios
+FACTORS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)  # ticks of ratios; between them where few would be seen
+BETWEEN = (0.33, 0.7, 1.1, 1.2, 1.5, 3)
 COLOURS = {
     "supported": OKABE_ITO[2],
     "refuted": OKABE_ITO[1],
@@ -92,7 +94,8 @@ def forest(axis: Axes, verdict: Verdict) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(5))
     if unit.ratio:
         low, high = axis.get_xlim()
-        ticks = np.array([value for value in FACTORS if low <= np.log(value) <= high])
+        factors = FACTORS if high - low > 2.5 else (*FACTORS, *BETWEEN)
+        ticks = np.array(sorted(value for value in factors if low <= np.log(value) <= high))
         axis.set_xticks(np.log(ticks), [f"×{value:g}" for value in ticks])
     axis.set_xlabel(f"effect, {unit.name}" if unit.name else "effect")
     axis.set_title(f"verdict: {verdict.word}", color=COLOURS[verdict.word], fontweight="bold")
@@ -124,6 +127,7 @@ def outcome_axis(axis: Any, outcome: str, values: np.ndarray) -> None:
     set_limits = axis.axes.set_xlim if axis.axis_name == "x" else axis.axes.set_ylim
     if is_share(outcome):
         share_axis(axis, top=max(top, 0.01))
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         set_limits(-0.02 * max(top, 0.02), max(top, 0.02) * 1.06)
     axis.set_label_text(name_of(outcome))
 

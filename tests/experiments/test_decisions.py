@@ -74,7 +74,7 @@ CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
         several(when(is_not("activation.name", "relu"), "accuracy", 0.9, 0.1), DORMANT),
         several(always(accuracy=0.1), DORMANT),
     ),
-    "recovery": (always(**dict.fromkeys(STAY, 0.97)), always(**dict.fromkeys(STAY, 0.5))),
+    "recovery": (always(**dict.fromkeys(STAY, 0.97)), always(**dict.fromkeys(STAY, 0.8))),
     "sparsity": (always(**dict.fromkeys(SILENT, 0.5)), always(**dict.fromkeys(SILENT, 0.8))),
     "vanishing_gradients": (
         lambda row: {"gradient_ratio": 0 if row["activation.name"] == "relu" else -0.5 * row["model.depth"]},
