@@ -183,7 +183,8 @@ def _finding(finding: Finding, word: str) -> str:
 def _how_to_read() -> list[str]:
     return [
         "How to read it. Each claim's runs, metric, smallest effect of interest and decision rule stand in "
-        "`experiments/claims/<name>.py` and were fixed before this run; a design changed after an earlier look says so. A difference is taken within a seed "
+        "`experiments/claims/<name>.py` and were fixed before this run; a design "
+        "that was changed after an earlier look says so. A difference is taken within a seed "
         "(same initial weights, same batches); the seed is the unit of analysis. The interval is a "
         "bootstrap-t over seeds, at 95 % or more where several contrasts decide together. *Supported*: the "
         "whole interval lies beyond the smallest effect of interest, and an exact sign-flip test against "
