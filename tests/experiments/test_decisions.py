@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 import pytest
-from made_up import Outcomes, Row, filled, skeleton, torn
+from filled_tables import Outcomes, Row, filled, skeleton, torn
 
 from experiments import registry
 from experiments.claims.high_learning_rate import GRIDS
