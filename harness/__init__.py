@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.detector.diagnosis import Diagnosis
-    from harness.detector.evidence import PLAYERS
     from harness.detector.lifetimes import lifetimes
     from harness.detector.risk import risk
     from harness.detector.states import Thresholds, classify
@@ -26,7 +25,6 @@ __version__ = "0.1.0"
 _WHERE = {
     "DeadUnitsError": "harness.hooks.scan",
     "Diagnosis": "harness.detector.diagnosis",
-    "PLAYERS": "harness.detector.evidence",
     "Recorder": "harness.hooks.recorder",
     "Report": "harness.hooks.scan",
     "Site": "harness.hooks.sites",
@@ -42,7 +40,6 @@ _WHERE = {
 }
 
 __all__ = [
-    "PLAYERS",
     "DeadUnitsError",
     "Diagnosis",
     "Recorder",

@@ -18,6 +18,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import harness
+from harness.detector.evidence import PLAYERS
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -287,7 +288,7 @@ def train(
                 diverged = True
                 break
     units = recorder.evidence().units
-    players = list(harness.PLAYERS)
+    players = list(PLAYERS)
     gap = (units[players].sum(axis=1) - (units["rate_now"] - units["rate_then"])).abs().max()
     found = recorder.diagnose()
     history = recorder.history()

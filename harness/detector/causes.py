@@ -1,7 +1,7 @@
 """Causes: why the units of a run are dead, from its censuses and its evidence; no model is needed.
 
 The rules and their order follow what was measured on injected faults (`experiments.benchmarks.causes`). They
-propose: some causes cannot be told apart in one run, and then that is said (`Diagnosis.undecided`).
+propose: some causes cannot be told apart in one run (`python -m experiments.benchmarks.causes` shows which).
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Findings:
     """What the rules decide from.
 
     Attributes:
-        units: one row per unit: site, unit, dead, born, died_at, blame per player, suddenness.
+        units: one row per unit: site, unit, dead, born, died_at, suddenness, and the columns of
+            `Evidence.units`.
         events: every dated event.
         dead, total: units at the last good census.
         evidence: "probe" or "stream": whose last census that is.

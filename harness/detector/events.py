@@ -7,10 +7,12 @@ story.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
 
 PAST = 50  # steps whose median is a column's past
 LEAST = 8  # steps without which there is no past
@@ -18,6 +20,8 @@ STORY = 10  # steps within which events are one story
 DEVIATIONS = 6.0  # median absolute deviations (as of a normal law) that are more than noise
 CALM = 0.05  # ‖Δθ‖ / ‖θ‖ above which training was never calm
 WRITTEN = 0.02  # ‖written‖ / ‖θ‖ that is an intervention
+MAD = 1.4826  # deviations of a normal law in its median absolute deviation
+BLOCK = 1 << 14  # steps whose pasts are laid out at a time
 #: Least ratio to its past by which a column has left it.
 RATIOS = {"loss": 1.5, "grad_norm": 2.5, "lr": 1.8, "update_norm": 3.0, "input_rms": 1.25}
 
@@ -52,24 +56,17 @@ def events(steps: pd.DataFrame) -> list[Event]:
     if len(steps) < 2:
         return []
     left = {name: _left(steps[name].to_numpy(float), name) for name in RATIOS}
-    left["input_mean"] = _shifted(steps)
-    weight = steps["weight_norm"].to_numpy(float)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        written = np.nan_to_num(steps["written_norm"].to_numpy(float) / weight, nan=0.0, posinf=np.inf)
-    usual = np.array([np.median(written[max(0, t - PAST) : t]) if t else 0.0 for t in range(len(written))])
-    left["written_norm"] = np.where((written > WRITTEN) & (written > 5 * usual), written, 0.0)
+    left["input_mean"] = _shifted(steps["input_mean"].to_numpy(float), steps["input_rms"].to_numpy(float))
+    left["written_norm"] = _written(
+        steps["written_norm"].to_numpy(float), steps["weight_norm"].to_numpy(float)
+    )
     found: list[Event] = []
     quiet_from = 0
-    for t in range(len(steps)):
+    for t in np.flatnonzero(np.any([left[c] > 0 for c in ORDER], axis=0)):
         if t < quiet_from:
             continue
-        column = next((c for c in ORDER if left[c][t] > 0), None)
-        if column is None:
-            continue
-        event = _named(steps, left, t, column)
         quiet_from = t + STORY
-        if event is not None:
-            found.append(event)
+        found.append(_named(steps, left, int(t), next(c for c in ORDER if left[c][t] > 0)))
     return found
 
 
@@ -86,7 +83,7 @@ def calm_before(steps: pd.DataFrame, step: int) -> bool:
     return not len(ratio) or bool(np.median(ratio) < CALM)
 
 
-def _named(steps: pd.DataFrame, left: dict[str, np.ndarray], t: int, column: str) -> Event | None:
+def _named(steps: pd.DataFrame, left: dict[str, np.ndarray], t: int, column: str) -> Event:
     step = int(steps["step"].iloc[t])
     ratio = float(left[column][t])
     if column == "written_norm":
@@ -94,7 +91,7 @@ def _named(steps: pd.DataFrame, left: dict[str, np.ndarray], t: int, column: str
         text = f"step {step:,}: parameters were overwritten by {share}, not by the optimizer"
         return Event(step, "surgery", column, ratio, text)
     if column in ("input_rms", "input_mean"):
-        stays = _stays(left["input_rms"], left["input_mean"], steps, t)
+        stays = _stays(steps, t)
         what = "size" if column == "input_rms" else "mean"
         by = f"{ratio:.2g}×" if column == "input_rms" else f"{ratio:.2g} of their rms"
         label = "input_shift" if stays else "bad_batch"
@@ -142,45 +139,75 @@ def _loss_known(steps: pd.DataFrame, t: int) -> bool:
 
 def _left(values: np.ndarray, name: str) -> np.ndarray:
     """By what ratio each value exceeds its past; 0 where that is no more than noise."""
-    found = np.zeros(len(values))
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(values)
     least = np.log(RATIOS[name])
-    for t in range(LEAST, len(values)):
-        if not np.isfinite(logs[t]) and not (np.isposinf(values[t])):
-            continue
-        past = logs[max(0, t - PAST) : t]
-        past = past[np.isfinite(past)]
-        if len(past) < LEAST:
-            continue
-        middle = np.median(past)
-        noise = 1.4826 * np.median(np.abs(past - middle))
-        above = logs[t] - middle
-        if name == "input_rms":
-            above = abs(above)
-        usual = min(DEVIATIONS * noise, np.max(past) - middle + least)  # a loss near 0 has heavy tails
-        if above > max(least, usual):
-            found[t] = np.exp(min(logs[t] - middle, 700.0))
+    found = np.zeros(len(values))
+    for rows, past in _pasts(np.where(np.isfinite(logs), logs, np.nan)):
+        middle, noise, highest = _middle(past), _noise(past), _highest(past)
+        usual = np.fmin(DEVIATIONS * noise, highest - middle + least)  # a loss near 0 has heavy tails
+        above = np.where(np.isneginf(logs[rows]), np.nan, logs[rows]) - middle
+        far = (np.abs(above) if name == "input_rms" else above) > np.fmax(least, usual)
+        found[rows] = np.where(far & _known(past), np.exp(np.minimum(above, 700.0)), 0.0)
     return found
 
 
-def _shifted(steps: pd.DataFrame) -> np.ndarray:
+def _shifted(mean: np.ndarray, rms: np.ndarray) -> np.ndarray:
     """By how many of the inputs' rms their mean has moved from its past; 0 where that is noise."""
-    mean, rms = steps["input_mean"].to_numpy(float), steps["input_rms"].to_numpy(float)
     found = np.zeros(len(mean))
-    for t in range(LEAST, len(mean)):
-        past, size = mean[max(0, t - PAST) : t], rms[max(0, t - PAST) : t]
-        past, size = past[np.isfinite(past)], size[np.isfinite(size)]
-        if len(past) < LEAST or not np.isfinite(mean[t]) or not len(size):
-            continue
-        middle, scale = np.median(past), np.median(size)
-        noise = 1.4826 * np.median(np.abs(past - middle))
-        if scale > 0 and abs(mean[t] - middle) > max(DEVIATIONS * noise, 0.25 * scale):
-            found[t] = abs(mean[t] - middle) / scale
+    sizes = _pasts(np.where(np.isfinite(rms), rms, np.nan))
+    for (rows, past), (_, size) in zip(_pasts(np.where(np.isfinite(mean), mean, np.nan)), sizes, strict=True):
+        scale = _middle(size)
+        moved = np.abs(np.where(np.isfinite(mean[rows]), mean[rows], np.nan) - _middle(past))
+        far = (scale > 0) & (moved > np.fmax(DEVIATIONS * _noise(past), 0.25 * scale))
+        found[rows] = np.divide(moved, scale, out=np.zeros(len(moved)), where=far & _known(past))
     return found
 
 
-def _stays(size: np.ndarray, mean: np.ndarray, steps: pd.DataFrame, t: int) -> bool:
+def _written(written: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Share of the parameters' norm that others than the optimizer wrote; 0 where they always do as much."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.nan_to_num(written / weight, nan=0.0, posinf=np.inf)
+    found = np.zeros(len(share))
+    for rows, past in _pasts(share):
+        usual = np.nan_to_num(_middle(past), nan=0.0, posinf=np.inf)
+        found[rows] = np.where((share[rows] > WRITTEN) & (share[rows] > 5 * usual), share[rows], 0.0)
+    return found
+
+
+def _pasts(values: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Block by block, which steps and the `PAST` values before each, (steps, PAST); NaN before the first."""
+    padded = np.concatenate([np.full(PAST, np.nan), values[:-1]])
+    windows = sliding_window_view(padded, PAST)
+    for start in range(0, len(values), BLOCK):
+        rows = slice(start, start + BLOCK)
+        yield rows, windows[rows]
+
+
+def _known(past: np.ndarray) -> np.ndarray:
+    """Whether there is a past."""
+    return (~np.isnan(past)).sum(axis=1) >= LEAST
+
+
+def _middle(past: np.ndarray) -> np.ndarray:
+    """Median of every row without its NaN; NaN for a row of nothing else."""
+    ordered = np.sort(past, axis=1)  # NaN last
+    n = (~np.isnan(past)).sum(axis=1)
+    low, high = np.maximum(n - 1, 0) // 2, np.minimum(n // 2, PAST - 1)
+    every = np.arange(len(past))
+    return (ordered[every, low] + ordered[every, high]) / 2
+
+
+def _noise(past: np.ndarray) -> np.ndarray:
+    """Deviation of every row, by its median absolute deviation."""
+    return MAD * _middle(np.abs(past - _middle(past)[:, None]))
+
+
+def _highest(past: np.ndarray) -> np.ndarray:
+    return np.fmax.reduce(past, axis=1)
+
+
+def _stays(steps: pd.DataFrame, t: int) -> bool:
     """Whether the inputs are still away from their past in most of the steps of the story."""
     rms = steps["input_rms"].to_numpy(float)
     centre = steps["input_mean"].to_numpy(float)
@@ -189,7 +216,7 @@ def _stays(size: np.ndarray, mean: np.ndarray, steps: pd.DataFrame, t: int) -> b
     later = slice(t + 1, t + STORY)
     if not len(rms[later]):
         return False
-    far = (np.abs(np.log(rms[later] / usual)) > np.log(RATIOS["input_rms"])) | (
-        np.abs(centre[later] - middle) > 0.25 * usual
-    )
+    with np.errstate(divide="ignore", invalid="ignore"):  # inputs of nothing but zeros, or not finite
+        resized = np.abs(np.log(rms[later] / usual)) > np.log(RATIOS["input_rms"])
+    far = resized | (np.abs(centre[later] - middle) > 0.25 * usual)
     return bool(np.mean(far) > 0.5)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from harness.hooks.counterfactual import NORMS, Layer
 from harness.hooks.gradients import by_unit
 from harness.hooks.keepsakes import Values
+from harness.hooks.passes import NORMS, Layer, Moment, Passes
 from harness.hooks.sites import as_units, layer_axis
 
 PARTS = ("bias", "weight_mean", "norm_mean", "rest")  # columns birth_bias, …
@@ -26,37 +26,19 @@ PRODUCT = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 class Births:
-    """Sums over the layers' inputs of one pass (a hook on each layer feeds them).
+    """What one pass shows of the layers that feed the sites.
 
     Args:
-        modules: name → module of the model.
-        values: the parameters of that pass.
+        passes: of the model.
+        moment: the parameters and inputs of that pass.
+        layers: site name → what makes its pre-activation.
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module], values: Values) -> None:
-        self._modules, self._values = modules, values
+    def __init__(self, passes: Passes, moment: Moment, layers: Mapping[str, Layer]) -> None:
+        self._modules, self._values = passes.modules, moment.values
         self._sums: dict[str, dict[str, Any]] = {}
-
-    def add(self, site: str, layer: Layer, args: Any) -> None:
-        """One batch of inputs of the layer that feeds a site."""
-        first = self._modules[layer.names[0]]
-        x = args[0]
-        parts = self._parts(layer, args)
-        z = parts.pop("z")
-        sums = self._sums.setdefault(site, {"n": 0, "inputs": 0, "square": 0.0, "mean": 0.0})
-        sums["n"] += z.shape[0]
-        for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + value * z.shape[0]
-        sums["z"] = sums.get("z", 0.0) + z.double().sum(0)
-        sums["zz"] = sums.get("zz", 0.0) + z.double().square().sum(0)
-        if isinstance(x, Tensor) and x.is_floating_point():
-            axis = layer_axis(first, x.ndim)
-            features = as_units(x.detach(), -1 if axis is None else axis)
-            rows = features if features.ndim == 2 else features.transpose(1, 2).reshape(-1, features.shape[1])
-            rows = rows.double()
-            sums["inputs"] += rows.shape[0]
-            sums["mean"] = sums["mean"] + rows.sum(0)
-            sums["square"] = sums["square"] + rows.square().sum(0)
+        with passes.watched(layers, self._add):
+            passes.over(moment)
 
     def units(self) -> pd.DataFrame:
         """Per site × unit the parts of the mean pre-activation, in deviations, and the deviation."""
@@ -95,8 +77,29 @@ class Births:
             }
         return found
 
+    # --- inside -------------------------------------------------------------------------------------
+
+    def _add(self, site: str, layer: Layer, args: tuple[Any, ...]) -> None:
+        """Sum over one batch of the layer's inputs."""
+        first = self._modules[layer.names[0]]
+        x = args[0]
+        parts = self._parts(layer, args)
+        z = parts.pop("z")
+        sums = self._sums.setdefault(site, {"n": 0, "inputs": 0, "square": 0.0, "mean": 0.0})
+        sums["n"] += z.shape[0]
+        for name, value in parts.items():
+            sums[name] = sums.get(name, 0.0) + value * z.shape[0]
+        sums["z"] = sums.get("z", 0.0) + z.double().sum(0)
+        sums["zz"] = sums.get("zz", 0.0) + z.double().square().sum(0)
+        if isinstance(x, Tensor) and x.is_floating_point():
+            axis = layer_axis(first, x.ndim)
+            rows = _rows(x, axis).double()
+            sums["inputs"] += rows.shape[0]
+            sums["mean"] = sums["mean"] + rows.sum(0)
+            sums["square"] = sums["square"] + rows.square().sum(0)
+
     def _parts(self, layer: Layer, args: Any) -> dict[str, Tensor]:
-        """Z as (inputs, units) and the means of its parts, per unit."""
+        """The pre-activation z, (inputs, units), and the means of its parts per unit."""
         own = {name: self._of(name) for name in layer.names}
         z = self._run(layer, own, args)
         mean = z.double().mean(0)
@@ -131,8 +134,7 @@ class Births:
         for name in layer.names:
             z = (functional_call(self._modules[name], {k: v.clone() for k, v in own[name].items()}, z),)
         axis = layer_axis(self._modules[layer.names[-1]], z[0].ndim)
-        units = as_units(z[0].detach(), -1 if axis is None else axis)
-        return units if units.ndim == 2 else units.transpose(1, 2).reshape(-1, units.shape[1])
+        return _rows(z[0], axis)
 
     def _of(self, name: str) -> Values:
         prefix = f"{name}." if name else ""
@@ -142,6 +144,12 @@ class Births:
             for short, _ in (*module.named_parameters(), *module.named_buffers())
             if prefix + short in self._values
         }
+
+
+def _rows(x: Tensor, axis: int | None) -> Tensor:
+    """Inputs and positions × units."""
+    units = as_units(x.detach(), -1 if axis is None else axis)
+    return units if units.ndim == 2 else units.transpose(1, 2).reshape(-1, units.shape[1])
 
 
 def weights_of(name: str, module: nn.Module, start: Values, now: Values) -> dict[str, float]:

@@ -13,47 +13,24 @@ each, a hook on the layer computes its output with its own parameters mixed in e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from math import factorial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from harness.detector.evidence import PLAYERS
 from harness.hooks.activations import Gate
-from harness.hooks.keepsakes import Inputs, Values, on
-from harness.hooks.sites import CHANNEL_AXIS, as_units, layer_axis
+from harness.hooks.keepsakes import Values
+from harness.hooks.passes import NORMS, Layer, Moment, Passes
+from harness.hooks.sites import as_units, layer_axis
 from harness.hooks.taps import Taps
 from harness.hooks.windows import Windows
 
 OWN = PLAYERS[:4]  # of a unit's own layer
-NORMS = (*CHANNEL_AXIS, nn.LayerNorm, nn.RMSNorm)
-
-
-class Moment(NamedTuple):
-    """Parameters and buffers by name, and inputs, at one time."""
-
-    values: Values
-    inputs: list[Inputs]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """What makes a site's pre-activation: a layer, and the one before it where the first is a norm.
-
-    Attributes:
-        names: of its modules, in the order of computation.
-        gate: of the site that it feeds.
-    """
-
-    names: tuple[str, ...]
-    gate: Gate
 
 
 def shapley(value: Mapping[frozenset[str], np.ndarray], players: Sequence[str]) -> dict[str, np.ndarray]:
@@ -88,26 +65,14 @@ class Mixer:
     """Passes of a model in which every layer's own parameters are mixed in every way.
 
     Args:
-        model: the model; it is left as it is.
+        passes: of the model, in the modes of its training.
         then: the reference.
         now: what came of it.
         decayed: name of a parameter → the part of its change that weight decay made.
-        modes: module name → training mode of the passes; dropout is always off.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        then: Moment,
-        now: Moment,
-        decayed: Mapping[str, Tensor],
-        modes: Mapping[str, bool],
-    ) -> None:
-        self._model, self._then, self._now = model, then, now
-        self._decayed, self._modes = decayed, modes
-        self._modules = dict(model.named_modules())
-        self._names = {module: name for name, module in self._modules.items()}
-        self._busy = False
+    def __init__(self, passes: Passes, then: Moment, now: Moment, decayed: Mapping[str, Tensor]) -> None:
+        self._passes, self._then, self._now, self._decayed = passes, then, now, decayed
 
     def changed(self, names: Sequence[str]) -> list[str]:
         """The own players of a layer that differ between the two moments."""
@@ -122,7 +87,7 @@ class Mixer:
         return [player for player in OWN if player in differs]
 
     def values(self, layers: Mapping[str, Layer]) -> dict[str, dict[frozenset[str], np.ndarray]]:
-        """V of every coalition that can differ, for every unit.
+        """The rate of every unit under every coalition that can differ.
 
         Args:
             layers: site name → what makes its pre-activation. For the other sites (a residual sum), and where
@@ -137,12 +102,16 @@ class Mixer:
         for around in map(frozenset, _subsets(moved)):
             counts: dict[str, dict[frozenset[str], Tensor]] = {site: {} for site in layers}
             seen = dict.fromkeys(layers, 0)
+
+            def look(site: str, layer: Layer, args: Any, counts: Any = counts, seen: Any = seen) -> None:
+                seen[site] += self._mix(layer, args, counts[site])
+
             windows = Windows("stream")
-            taps = Taps(self._model, windows, observe="all", gradients=False)
-            with self._watched(layers, counts, seen):
+            taps = Taps(self._passes.model, windows, observe="all", gradients=False)
+            with self._passes.watched(layers, look):
                 taps.attach()
                 try:
-                    self._pass(
+                    self._passes.over(
                         Moment(
                             (self._now if "upstream" in around else self._then).values,
                             (self._now if "data" in around else self._then).inputs,
@@ -188,89 +157,30 @@ class Mixer:
             len(then) == len(now) and all(_equal(a, b) for a, b in zip(then, now, strict=True))
         )
 
-    def run(self, moment: Moment) -> None:
-        """One pass of a moment, in the modes of the training."""
-        with self._watched({}, {}, {}):
-            self._pass(moment)
-
-    def _pass(self, moment: Moment) -> None:
-        device = next((value.device for value in moment.values.values()), None)
-        for inputs in moment.inputs:
-            args, kwargs = on(device, inputs)
-            functional_call(self._model, {k: v.clone() for k, v in moment.values.items()}, args, kwargs)
-
-    @contextmanager
-    def _watched(
-        self,
-        layers: Mapping[str, Layer],
-        counts: dict[str, dict[frozenset[str], Tensor]],
-        seen: dict[str, int],
-    ) -> Iterator[None]:
-        """Hooks on the layers; the model in the modes of its training, without dropout; no gradients."""
-        by_last: dict[str, list[str]] = {}
-        for site, layer in layers.items():
-            by_last.setdefault(layer.names[-1], []).append(site)
-        feeders = {layer.names[0] for layer in layers.values() if len(layer.names) > 1}
-        inputs: dict[str, Any] = {}
-        modes = [(module, module.training) for module in self._model.modules()]
-        handles = []
-
-        def feeding(name: str, _: nn.Module, args: Any) -> None:
-            if not self._busy:
-                inputs[name] = args
-
-        def fed(name: str, _: nn.Module, args: Any, __: Any) -> None:
-            if self._busy:
-                return
-            self._busy = True
-            try:
-                for site in by_last[name]:
-                    layer = layers[site]
-                    came = inputs[layer.names[0]] if len(layer.names) > 1 else args
-                    self._mix(layer, came, counts[site])
-                    seen[site] += self._observed
-            finally:
-                self._busy = False
-
-        try:
-            for name, module in self._modules.items():
-                module.training = self._modes.get(name, module.training)
-                if isinstance(module, nn.modules.dropout._DropoutNd):
-                    module.training = False
-                if name in feeders:
-                    handles.append(module.register_forward_pre_hook(partial(feeding, name)))
-                if name in by_last:
-                    handles.append(module.register_forward_hook(partial(fed, name)))
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            for module, mode in modes:
-                module.training = mode
-
-    def _mix(self, layer: Layer, args: Any, counts: dict[frozenset[str], Tensor]) -> None:
-        """Add the open gates of every own coalition on one batch of layer inputs."""
+    def _mix(self, layer: Layer, args: Any, counts: dict[frozenset[str], Tensor]) -> int:
+        """Add the open gates of every own coalition on a batch of layer inputs; the inputs are counted."""
+        observed = 0
         for chosen in _subsets(self.changed(layer.names)):
             own = frozenset(chosen)
             z: Any = args
             for name in layer.names:
-                module = self._modules[name]
+                module = self._passes.modules[name]
                 z = functional_call(module, self._mixed(name, own), z)
                 z = z if name == layer.names[-1] else (z,)
-            axis = layer_axis(self._modules[layer.names[-1]], z.ndim)
+            axis = layer_axis(self._passes.modules[layer.names[-1]], z.ndim)
             units = as_units(z, -1 if axis is None else axis)
             count = opened(units, layer.gate)
             counts[own] = counts[own] + count if own in counts else count
-            self._observed = units.numel() // max(1, units.shape[1])
+            observed = units.numel() // max(1, units.shape[1])
+        return observed
 
     def _own(self, name: str) -> Iterator[tuple[str, str]]:
         """Key and player of every parameter and statistic of a module."""
-        module = self._modules[name]
+        module = self._passes.modules[name]
         for short, parameter in module.named_parameters(recurse=False):
             kind = "bias" if short == "bias" or (parameter.ndim < 2 and short != "weight") else "weights"
             yield f"{name}.{short}" if name else short, kind
-        if isinstance(module, NORMS) and not self._modes.get(name, module.training):
+        if isinstance(module, NORMS) and not self._passes.modes.get(name, module.training):
             for short, _ in module.named_buffers(recurse=False):
                 if short in ("running_mean", "running_var"):
                     yield f"{name}.{short}" if name else short, "norm"
@@ -280,7 +190,8 @@ class Mixer:
         prefix = f"{name}." if name else ""
         mixed = {}
         kinds = dict(self._own(name))
-        for short, _ in (*self._modules[name].named_parameters(), *self._modules[name].named_buffers()):
+        module = self._passes.modules[name]
+        for short, _ in (*module.named_parameters(), *module.named_buffers()):
             key = prefix + short
             then, now = self._then.values[key], self._now.values[key]
             kind = kinds.get(key)

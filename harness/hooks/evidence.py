@@ -17,10 +17,11 @@ from torch.optim import Optimizer
 
 from harness.detector.evidence import PLAYERS, Evidence
 from harness.hooks.birth import PARTS, Births, weights_of
-from harness.hooks.counterfactual import NORMS, Layer, Mixer, Moment, shapley
-from harness.hooks.hook import Call
+from harness.hooks.counterfactual import Mixer, shapley
 from harness.hooks.keepsakes import Keepsakes
-from harness.hooks.sites import Site, layer_axis, plain_name
+from harness.hooks.passes import Layer, Moment, Passes
+from harness.hooks.producers import layers_of
+from harness.hooks.sites import Site, plain_name
 from harness.hooks.taps import Taps
 from harness.hooks.vitals import Vitals
 
@@ -100,17 +101,36 @@ class Witness:
             return Evidence(steps, _units(), _layers())
         then = Moment(self._kept.start, self._kept.first_inputs)
         now = Moment(self._kept.latest or self._kept.start, self._kept.latest_inputs)
-        layers = self._layers_of(sites)
-        births, after = self._births(layers, then), self._births(layers, now)
+        passes = Passes(self._model, self._modes())
+        layers = layers_of(passes, sites, self._taps.gates, then)
+        births, after = Births(passes, then, layers), Births(passes, now, layers)
         values: dict[str, Any] = {}
         if asked:
             wanted = {site: layer for site, layer in layers.items() if site in asked}
-            values = Mixer(self._model, then, now, self._decayed(), self._modes()).values(wanted)
+            values = Mixer(passes, then, now, self._decayed()).values(wanted)
         return Evidence(
-            steps,
-            _units(births.units(), values),
-            self._table(sites, layers, births, after),
+            steps, _units(births.units(), values), self._table(sites, passes, layers, births, after)
         )
+
+    def _table(
+        self,
+        sites: Sequence[Site],
+        passes: Passes,
+        layers: Mapping[str, Layer],
+        births: Births,
+        after: Births,
+    ) -> pd.DataFrame:
+        inputs, inputs_now = births.inputs(), after.inputs()
+        rows = []
+        for depth, site in enumerate(sites):
+            row: dict[str, Any] = {"site": site.name, "depth": depth, "units": site.size}
+            if site.name in layers:
+                first = layers[site.name].names[0]
+                row |= weights_of(first, passes.modules[first], self._kept.start, self._kept.latest)
+            row |= inputs.get(site.name, {})
+            row |= {f"{name}_now": value for name, value in inputs_now.get(site.name, {}).items()}
+            rows.append(row)
+        return _layers(pd.DataFrame(rows))
 
     def _decayed(self) -> dict[str, Any]:
         moved = self._vitals.decayed
@@ -121,95 +141,6 @@ class Witness:
             name: self._kept.modes.get(plain_name(name), module.training)
             for name, module in self._model.named_modules()
         }
-
-    def _layers_of(self, sites: Sequence[Site]) -> dict[str, Layer]:
-        """What makes each site's pre-activation: found by one forward."""
-        names = {plain_name(name): name for name, _ in reversed(list(self._model.named_modules()))}
-        modules = dict(self._model.named_modules())
-        feeders = self._feeders(modules)
-        gates = self._taps.gates
-        found = {}
-        for site in sites:
-            if site.producer is None or site.name not in gates or site.producer not in names:
-                continue
-            name = names[site.producer]
-            if layer_axis(modules[name], 4) is None:
-                continue
-            before = feeders.get(name) if isinstance(modules[name], NORMS) else None
-            found[site.name] = Layer((name,) if before is None else (before, name), gates[site.name])
-        return found
-
-    def _feeders(self, modules: Mapping[str, nn.Module]) -> dict[str, str]:
-        """Norm → the layer whose output it is handed."""
-        outputs: dict[int, tuple[str, Any]] = {}
-        found: dict[str, str] = {}
-
-        def after(name: str, args: Any, output: Any) -> None:
-            if args and id(args[0]) in outputs and isinstance(modules[name], NORMS):
-                found[name] = outputs[id(args[0])][0]
-            if not isinstance(modules[name], NORMS):
-                outputs[id(output)] = name, output  # kept alive, so that its id stays its own
-
-        layered = [(n, m) for n, m in modules.items() if layer_axis(m, 4) is not None]
-        handles = [
-            m.register_forward_hook(Call(lambda _, args, out, n=n: after(n, args, out))) for n, m in layered
-        ]
-        try:
-            self._pass(Moment(self._kept.start, self._kept.first_inputs[:1]))
-        finally:
-            for handle in handles:
-                handle.remove()
-        return found
-
-    def _births(self, layers: Mapping[str, Layer], moment: Moment) -> Births:
-        """One pass over a moment, looked at by every layer."""
-        modules = dict(self._model.named_modules())
-        births = Births(modules, moment.values)
-        inputs: dict[str, Any] = {}
-        busy: list[bool] = []
-
-        def before(name: str, args: Any) -> None:
-            if not busy:
-                inputs[name] = args
-
-        def after(name: str) -> None:
-            if busy:
-                return
-            busy.append(True)
-            for site, layer in layers.items():
-                if layer.names[-1] == name and layer.names[0] in inputs:
-                    births.add(site, layer, inputs[layer.names[0]])
-            busy.clear()
-
-        firsts = {layer.names[0] for layer in layers.values()}
-        lasts = {layer.names[-1] for layer in layers.values()}
-        handles = [modules[n].register_forward_pre_hook(Call(lambda _, a, n=n: before(n, a))) for n in firsts]
-        handles += [modules[n].register_forward_hook(Call(lambda *_, n=n: after(n))) for n in lasts]
-        try:
-            self._pass(moment)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return births
-
-    def _pass(self, moment: Moment) -> None:
-        Mixer(self._model, moment, moment, {}, self._modes()).run(moment)
-
-    def _table(
-        self, sites: Sequence[Site], layers: Mapping[str, Layer], then: Births, now: Births
-    ) -> pd.DataFrame:
-        modules = dict(self._model.named_modules())
-        inputs, after = then.inputs(), now.inputs()
-        rows = []
-        for depth, site in enumerate(sites):
-            row: dict[str, Any] = {"site": site.name, "depth": depth, "units": site.size}
-            if site.name in layers:
-                first = layers[site.name].names[0]
-                row |= weights_of(first, modules[first], self._kept.start, self._kept.latest)
-            row |= inputs.get(site.name, {})
-            row |= {f"{name}_now": value for name, value in after.get(site.name, {}).items()}
-            rows.append(row)
-        return _layers(pd.DataFrame(rows))
 
 
 def _inside(model: nn.Module) -> nn.Module:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import harness
 from harness.detector.causes import LABELS
 from harness.detector.diagnosis import MEANING
+from harness.detector.evidence import PLAYERS
 
 Change = Callable[[int, nn.Sequential, Tensor], Tensor]
 
@@ -144,7 +145,7 @@ def test_decay() -> None:
 def test_the_tables_have_their_columns_and_the_shares_of_a_unit_sum_to_one() -> None:
     found = diagnosed(lr=3.0)
     assert list(found.units.columns[:5]) == ["site", "unit", "cause", "born", "died_at"]
-    shares = found.units[list(harness.PLAYERS)].dropna()
+    shares = found.units[list(PLAYERS)].dropna()
     assert np.allclose(shares.sum(axis=1), 1)
     assert found.units["suddenness"].dropna().between(0, 1).all()
     assert list(found.events.columns) == ["step", "label", "column", "ratio", "deaths", "text"]
