@@ -51,6 +51,7 @@ class Claim:
         read: further outcomes of one run, from its stored tables.
         measure: instead of sweeps: budget → table, with a column `seed` for what is repeated.
         kind: "textbook" or "paper".
+        beside: table → what else it tells, in a sentence or two that decide nothing.
         comments: word of a verdict → what has to be added to it; plain prose for the page.
     """
 
@@ -66,6 +67,7 @@ class Claim:
     read: Read | None = None
     measure: Callable[[str], pd.DataFrame] | None = None
     kind: Literal["textbook", "paper"] = "textbook"
+    beside: Callable[[pd.DataFrame], str] | None = None
     comments: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

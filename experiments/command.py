@@ -114,6 +114,8 @@ def show(claim: Claim, result: Result, console: Console) -> None:
     if verdict.also:
         beside = "; ".join(f"{finding.label}: {finding.words}" for finding in verdict.also)
         console.print(f"  Beside it: {beside}.", markup=False)
+    if claim.beside is not None:
+        console.print(f"  {claim.beside(result.table)}", markup=False)
     lost = f", {verdict.diverged} diverged" if verdict.diverged else ""
     seconds = float(result.facts.get("seconds", 0))
     console.print(
@@ -149,7 +151,7 @@ def _make(claims: Sequence[Claim], budget: str, output: Path, shelf: Shelf, work
         try:
             if claim.sweeps:
                 shelf.put(running.gather(claim, plans[claim.name], budget))
-            elif shelf.get(claim.name, budget) is None:
+            elif not running.fresh(claim, shelf.get(claim.name, budget)):
                 shelf.put(running.measured(claim, budget))
         except running.FailedRunsError as error:
             errors.append(str(error))

@@ -123,6 +123,7 @@ def section(entry: Entry) -> list[str]:
     comment = claim.comments.get(entry.word, "")
     lines += ["", comment] if comment else []
     lines += ["", *_table(verdict), ""]
+    lines += [claim.beside(entry.result.table), ""] if claim.beside is not None else []
     lines += [f"![{claim.name}: {entry.word}](pictures/{claim.name}.png)", ""]
     lines += [f"*Measured:* {claim.metric} *Smallest effect of interest:* {claim.interest}", ""]
     data = f" Data: {facts['data']}." if facts.get("data") else ""

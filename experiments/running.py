@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import os
 import platform
 import time
@@ -76,7 +78,18 @@ def measured(claim: Claim, budget: str) -> Result:
     assert claim.measure is not None
     began = time.monotonic()
     table = claim.measure(budget)
-    return Result(claim.name, budget, table, facts(time.monotonic() - began))
+    return Result(claim.name, budget, table, facts(time.monotonic() - began) | {"code": code_of(claim)})
+
+
+def fresh(claim: Claim, result: Result | None) -> bool:
+    """Whether what a claim measures was measured by the code as it is."""
+    return result is not None and result.facts.get("code") == code_of(claim)
+
+
+def code_of(claim: Claim) -> str:
+    """A digest of the file in which a claim's measure stands."""
+    assert claim.measure is not None
+    return hashlib.sha256(Path(inspect.getfile(claim.measure)).read_bytes()).hexdigest()[:16]
 
 
 def facts(seconds: float) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from experiments.claim import Claim, Sweep
 from experiments.contrasts import contrast
 from experiments.figures import doses
 from experiments.verdicts import Part, Verdict, judge
+from harness.compare.dose import critical
 
 SENTENCE = "If the learning rate is set too high, a large part of the network's ReLU units dies."
 #: Optimizer → learning rates; the second is the ordinary one, the one before the last the one that is judged.
@@ -35,6 +37,22 @@ def decide(table: pd.DataFrame) -> Verdict:
     )
 
 
+def edge(table: pd.DataFrame) -> str:
+    """The learning rate at which half of the units are dead, per optimizer."""
+    found = []
+    for optimizer, grid in GRIDS.items():
+        (row,) = critical(table[table["sweep"] == optimizer], "optim.lr").to_dict("records")
+        where = f"{row['critical']:.2g}, between {row['below']:g} and {row['above']:g}"
+        if np.isnan(row["critical"]):
+            where = f"nowhere from {grid[0]:g} to {grid[-1]:g}: {row['note']}"
+        elif not np.isnan(row["low"]):
+            where += f" (over the seeds {row['low']:g} to {row['high']:g})"
+        found.append(f"{NAMES[optimizer]} {where}")
+    return (
+        f"Where the edge is, the learning rate at which the mean dead share crosses 50 %: {'; '.join(found)}."
+    )
+
+
 CLAIM = Claim(
     name="high_learning_rate",
     sentence=SENTENCE,
@@ -48,6 +66,7 @@ CLAIM = Claim(
         Sweep((f"optim={name}", f"optim.lr={','.join(map(str, grid))}"), name) for name, grid in GRIDS.items()
     ),
     decide=decide,
+    beside=edge,
     figure=partial(
         doses, along="optim.lr", groups={NAMES[name]: {"sweep": name} for name in GRIDS}, title=SENTENCE
     ),

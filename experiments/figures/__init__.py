@@ -2,5 +2,6 @@
 
 from experiments.figures.arms import arms
 from experiments.figures.doses import doses
+from experiments.figures.tasks import tasks
 
-__all__ = ["arms", "doses"]
+__all__ = ["arms", "doses", "tasks"]

@@ -77,6 +77,7 @@ class Data:
     label_noise: float = limits(at_least=0, at_most=1)  # share of training labels replaced by another class
     imbalance: float = limits(at_least=1)  # most frequent / least frequent class
     reshuffle_labels_every: int = limits(at_least=0)  # epochs; 0 = never
+    permute_inputs_every: int = limits(at_least=0)  # epochs; 0 = never
     subset: int = limits(at_least=0)  # training inputs kept; 0 = all
     probe_size: int = limits(at_least=1)  # held-out inputs of the probe
     augment: bool = MISSING  # crop and flip

@@ -40,10 +40,8 @@ STEPS = pa.schema(
 EVENTS = pa.schema(
     [
         ("step", pa.int64()),
-        (
-            "kind",
-            pa.string(),
-        ),  # died, revived, unobserved, reshuffled_labels, diverged, untreated, or a remedy
+        # died, revived, unobserved, reshuffled_labels, permuted_inputs, diverged, untreated, or a remedy
+        ("kind", pa.string()),
         ("site", pa.string()),
         ("units", pa.int64()),
         ("detail", pa.string()),

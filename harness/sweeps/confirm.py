@@ -43,6 +43,7 @@ STANDS_FOR = {
     "zero bias": "bias_init",
     "no decay": "decay",
     "true labels": "labels",
+    "one order of the inputs": "input_shift",
 }
 
 
@@ -88,6 +89,7 @@ def factors(spec: RunSpec, mean: float) -> dict[str, RunSpec]:
         "zero bias": replace(spec, bias=replace(spec.bias, base=zero, offset=0.0)),
         "no decay": replace(spec, optim=replace(spec.optim, weight_decay=0.0)),
         "true labels": replace(spec, data=replace(data, label_noise=0.0, reshuffle_labels_every=0)),
+        "one order of the inputs": replace(spec, data=replace(data, permute_inputs_every=0)),
     }
     if spec.schedule.name == "warmup":
         del changed["warm-up"]

@@ -5,6 +5,7 @@ A batch is a function of (seed, epoch, step), so a continued run sees the batche
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -66,8 +67,7 @@ class Dataset:
         self.steps_per_epoch = self.size // self.batch_size
         if options.augment and len(self.shape) != 3:
             raise ConfigError("data.augment", expected="false for inputs that are not images", came="true")
-        self._seed, self._dtype, self._device = seed, dtype, device
-        self._augment, self._reshuffle_every = options.augment, options.reshuffle_labels_every
+        self._seed, self._dtype, self._device, self._options = seed, dtype, device, options
         self._x = (raw.x_train if whole else raw.x_train[kept]).to(device)
         self._y = noisy_labels(raw.y_train[kept], options.label_noise, raw.classes, seed).to(device)
         self._x_test, self._y_test = raw.x_test.to(device), raw.y_test.to(device)
@@ -76,6 +76,7 @@ class Dataset:
         scale = channel_scale(self._x, raw.divisor, standardise=options.standardise)
         self._centre, self._spread = turned(*scale, options, dtype)
         self._epoch = (-1, self._probe, self._y)  # the last epoch asked for, its order and labels
+        self._pixels: Tensor | None = None  # the order of the inputs' features in that epoch
 
     def order(self, epoch: int) -> Tensor:
         """The training inputs in the order of an epoch: (size,) int64 on the device."""
@@ -83,7 +84,7 @@ class Dataset:
 
     def labels(self, epoch: int) -> Tensor:
         """The training labels (size,) that hold in an epoch."""
-        period = epoch // self._reshuffle_every if self._reshuffle_every else 0
+        period = task(epoch, self._options.reshuffle_labels_every)
         if period == 0:
             return self._y
         mixed = torch.randperm(self.size, generator=stream(self._seed, "reshuffle", period))
@@ -106,25 +107,34 @@ class Dataset:
             raise IndexError(f"step {step_in_epoch} of an epoch of {self.steps_per_epoch}")
         if self._epoch[0] != epoch:
             self._epoch = (epoch, self.order(epoch), self.labels(epoch))
+            period = task(epoch, self._options.permute_inputs_every)
+            self._pixels = permutation(self.shape, self._seed, period).to(self._device) if period else None
         _, order, labels = self._epoch
         rows = order[step_in_epoch * self.batch_size :][: self.batch_size]
         x = take_rows(self._x, rows)
-        if self._augment:
+        if self._options.augment:
             x = crop_and_flip(x, stream(self._seed, "augment", epoch, step_in_epoch))
         return self._normalised(x), labels[rows]
 
     def test_batches(self, batch_size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
-        """The held-out inputs in their stored order, the last batch possibly smaller."""
+        """The held-out inputs in their stored order, the last batch possibly smaller.
+
+        Their pixels are in the order of the last batch's epoch: the task that is being learned.
+        """
         for x, y in zip(self._x_test.split(batch_size), self._y_test.split(batch_size), strict=True):
             yield self._normalised(x), y
 
     def probe_batches(self, batch_size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
-        """The held-out inputs watched at every census: the same ones whatever the run's seed."""
+        """The held-out inputs watched at every census: the same ones whatever the run's seed.
+
+        Their pixels are in the order of the last batch's epoch.
+        """
         for rows in self._probe.split(batch_size):
             yield self._normalised(take_rows(self._x_test, rows)), self._y_test[rows]
 
     def _normalised(self, x: Tensor) -> Tensor:
-        return normalised(x, self._centre, self._spread, self._dtype)
+        x = normalised(x, self._centre, self._spread, self._dtype)
+        return x if self._pixels is None else x.flatten(1).index_select(1, self._pixels).view_as(x)
 
 
 def take_rows(x: Tensor, rows: Tensor) -> Tensor:
@@ -133,6 +143,36 @@ def take_rows(x: Tensor, rows: Tensor) -> Tensor:
 
 
 # --- which inputs, which labels -----------------------------------------------------------------
+
+
+def task(epoch: int, every: int) -> int:
+    """Which task an epoch belongs to, if a new one begins every few epochs; 0 = the original one."""
+    return epoch // every if every else 0
+
+
+def new_tasks(options: Data, epoch: int) -> list[str]:
+    """What begins anew with an epoch, in the words of the event table."""
+    periods = {
+        "reshuffled_labels": options.reshuffle_labels_every,
+        "permuted_inputs": options.permute_inputs_every,
+    }
+    return [kind for kind, every in periods.items() if task(epoch, every) > task(max(0, epoch - 1), every)]
+
+
+def permutation(shape: tuple[int, ...], seed: int, period: int) -> Tensor:
+    """The order of an input's features in a task, as places in the flattened input: (F,) int64.
+
+    The pixels of an image are moved alike in every channel (permuted MNIST: Goodfellow et al. 2013,
+    arXiv:1312.6211).
+
+    Example:
+        >>> permutation((2, 1, 3), seed=0, period=1)
+        tensor([2, 1, 0, 5, 4, 3])
+    """
+    channels = shape[0] if len(shape) == 3 else 1
+    pixels = math.prod(shape) // channels
+    mixed = torch.randperm(pixels, generator=stream(seed, "permute", period))
+    return (torch.arange(channels)[:, None] * pixels + mixed).reshape(-1)
 
 
 def kept_places(y: Tensor, options: Data) -> Tensor:

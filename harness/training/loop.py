@@ -26,7 +26,7 @@ from harness.store.folder import RunFolder
 from harness.store.writer import read_table
 from harness.training import checkpoint
 from harness.training.cures import Cure
-from harness.training.data import Dataset
+from harness.training.data import Dataset, new_tasks
 from harness.training.initialisation import initialise
 from harness.training.interrupts import DeferredInterrupts
 from harness.training.journal import Journal, Listener
@@ -221,9 +221,9 @@ class _Run:
             return False
         if within + 1 == self.data.steps_per_epoch or last:
             self.journal.test(self.step, *evaluate(self.model, self.data))
-        every = self.spec.data.reshuffle_labels_every
-        if every and epoch and epoch % every == 0 and within == 0:
-            self.journal.event(self.step, "reshuffled_labels", detail=f"epoch {epoch}")
+        if within == 0:
+            for kind in new_tasks(self.spec.data, epoch):
+                self.journal.event(self.step, kind, detail=f"epoch {epoch}")
         if self.recorder is not None:
             self.recorder.step(loss=loss)
             if census and self.step % self.spec.record.census_every:

@@ -27,6 +27,19 @@ DEFAULTS = {
 }
 
 
+def when(of: Callable[[Row], bool], outcome: str, yes: float, no: float = 0.05) -> Outcomes:
+    """The outcome is `yes` in the runs of an arm, `no` in all others."""
+    return lambda row: {outcome: yes if of(row) else no}
+
+
+def several(*of: Outcomes) -> Outcomes:
+    return lambda row: {key: value for one in of for key, value in one(row).items()}
+
+
+def always(**outcomes: float) -> Outcomes:
+    return lambda row: outcomes
+
+
 def skeleton(claim: Claim) -> pd.DataFrame:
     """One row per run of the small budget: sweep, seed, status, and every key of the configuration."""
     rows = [

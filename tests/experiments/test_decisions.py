@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 import pytest
-from filled_tables import Outcomes, Row, filled, skeleton, torn
+from filled_tables import Outcomes, Row, always, filled, several, skeleton, torn, when
 
 from experiments import registry
 from experiments.claims.high_learning_rate import GRIDS
@@ -15,19 +15,6 @@ from experiments.timing import NAMES
 
 def high(row: Row) -> bool:
     return row["optim.lr"] >= GRIDS[row["optim.name"]][-2]
-
-
-def when(of: Callable[[Row], bool], outcome: str, yes: float, no: float = 0.05) -> Outcomes:
-    """The outcome is `yes` in the runs of an arm, `no` in all others."""
-    return lambda row: {outcome: yes if of(row) else no}
-
-
-def several(*of: Outcomes) -> Outcomes:
-    return lambda row: {key: value for one in of for key, value in one(row).items()}
-
-
-def always(**outcomes: float) -> Outcomes:
-    return lambda row: outcomes
 
 
 def is_not(column: str, value: object) -> Callable[[Row], bool]:

@@ -25,7 +25,7 @@ KINDS = [
     ["optim=adam"],
     ["optim=momentum", "model.norm=batch", "data.reshuffle_labels_every=1", "schedule=cosine"],
     ["optim=adamw", "data.augment=true", "data.label_noise=0.2", "record=full"],
-    ["model=cnn", "model.channels=4", "data.subset=200", "dtype=bfloat16"],
+    ["model=cnn", "model.channels=4", "data.subset=200", "dtype=bfloat16", "data.permute_inputs_every=1"],
 ]
 
 

@@ -90,7 +90,11 @@ def test_members_with_their_own_data_starts_and_thresholds(tmp_path: Path) -> No
         ["init.mean=-0.5", "detect.confidence=0.5", "record.gate_eps=0.01", "activation=silu"],
         ["activation=tanh", "record.gate_eps=0.05", "activation=tanh"],
     ]
-    compare(tmp_path, members, ["dtype=float64", "data.reshuffle_labels_every=1"])
+    compare(
+        tmp_path,
+        members,
+        ["dtype=float64", "data.reshuffle_labels_every=1", "data.permute_inputs_every=1"],
+    )
 
 
 def test_float32_members_that_share_a_seed(tmp_path: Path) -> None:

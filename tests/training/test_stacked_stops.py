@@ -26,6 +26,7 @@ SHARED = [
     "record.early=true",
     "schedule=cosine",
     "data.reshuffle_labels_every=1",
+    "data.permute_inputs_every=2",
     "train.checkpoint_seconds=0",
 ]
 EXPLODING = ["optim.lr=1e30"]

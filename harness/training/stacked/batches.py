@@ -16,7 +16,9 @@ from harness.training.data import (
     kept_places,
     noisy_labels,
     normalised,
+    permutation,
     take_rows,
+    task,
     turned,
 )
 from harness.training.randomness import stream
@@ -58,7 +60,7 @@ class CohortData:
         self.size = len(kept)
         self.batch_size = min(specs[0].train.batch_size, self.size)
         self.steps_per_epoch = self.size // self.batch_size
-        self._dtype, self._every = dtype, options.reshuffle_labels_every
+        self._dtype, self._options = dtype, options
         self._x = raw.x_train if self.size == len(raw.y_train) else raw.x_train[kept]
         self._x_test, self._y_test = raw.x_test, raw.y_test
         fixed = torch.randperm(len(raw.y_test), generator=stream(0, "probe"))
@@ -75,6 +77,7 @@ class CohortData:
         self._table = self._normalised_table()
         self._epoch = -1
         self._rows = self._y = torch.empty(0)
+        self._pixels: Tensor | None = None  # (K, F): the order of each member's features in that epoch
         self._buffer: Tensor | None = None
 
     @property
@@ -87,6 +90,7 @@ class CohortData:
         self._seeds = [self._seeds[k] for k in places]
         self._view = [self._view[k] for k in places]
         self._labels = [self._labels[k] for k in places]
+        self._pixels = None if self._pixels is None else self._pixels[list(places)]
         self._epoch, self._buffer = -1, None
 
     def batch(self, epoch: int, within: int) -> tuple[Tensor, Tensor]:
@@ -112,7 +116,7 @@ class CohortData:
             raw = take_rows(self._x, rows).view(len(self._rows), self.batch_size, *self.shape)
             views = self._view[: len(raw)]  # one view, where all share one batch
             x = torch.cat([self._see(part, v) for part, v in zip(raw, views, strict=True)])
-        x = x.view(len(self._rows), self.batch_size, -1)
+        x = self._permuted(x.view(len(self._rows), self.batch_size, -1))
         return x.expand(self.members, -1, -1), y
 
     def test_batches(self, batch_size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
@@ -164,8 +168,14 @@ class CohortData:
         distinct = sorted(set(self._view))
         seen = torch.stack([self._see(x, v) for v in distinct])
         if len(distinct) == 1:
-            return seen.expand(len(self._view), -1, -1)
-        return seen[torch.tensor([distinct.index(v) for v in self._view])]
+            return self._permuted(seen.expand(len(self._view), -1, -1))
+        return self._permuted(seen[torch.tensor([distinct.index(v) for v in self._view])])
+
+    def _permuted(self, x: Tensor) -> Tensor:
+        """Inputs (K or 1, n, F) with the features of each member in the order of its task."""
+        if self._pixels is None:
+            return x
+        return x.gather(2, self._pixels[: len(x), None].expand(-1, x.shape[1], -1))
 
     def _order(self, seed: int, epoch: int) -> Tensor:
         return torch.randperm(self.size, generator=stream(seed, "order", epoch))
@@ -173,7 +183,7 @@ class CohortData:
     def _begin(self, epoch: int) -> None:
         """Order and labels of an epoch: rows (K or 1, N) of the table, y (K, N)."""
         orders = {seed: self._order(seed, epoch) for seed in set(self._seeds)}
-        period = epoch // self._every if self._every else 0
+        period = task(epoch, self._options.reshuffle_labels_every)
         mixed = {
             seed: torch.randperm(self.size, generator=stream(seed, "reshuffle", period)) if period else None
             for seed in orders
@@ -188,4 +198,7 @@ class CohortData:
         if len(set(pairs)) == 1:
             pairs = pairs[:1]
         self._rows = torch.stack([orders[seed] + offset * view for seed, view in pairs])
+        period = task(epoch, self._options.permute_inputs_every)
+        pixels = [permutation(self.shape, seed, period) for seed in self._seeds] if period else []
+        self._pixels = torch.stack(pixels) if pixels else None
         self._epoch = epoch

@@ -15,6 +15,7 @@ from harness.config import RunSpec
 from harness.config.schema import Dtype
 from harness.hooks.schedule import due
 from harness.store.folder import RunFolder
+from harness.training.data import new_tasks
 from harness.training.interrupts import DeferredInterrupts
 from harness.training.loop import Ending, total_of
 from harness.training.models import activation_of
@@ -252,10 +253,10 @@ class _Cohort:
         recording = self.recording  # a new one, if members have left
         if within + 1 == self.data.steps_per_epoch or last:
             self.ledger.test(self.step, *evaluate(self.network, self.data))
-        every = spec.data.reshuffle_labels_every
-        if every and epoch and epoch % every == 0 and within == 0:
-            for place in range(len(self.members)):
-                self.ledger.event(place, self.step, "reshuffled_labels", detail=f"epoch {epoch}")
+        if within == 0:
+            for kind in new_tasks(spec.data, epoch):
+                for place in range(len(self.members)):
+                    self.ledger.event(place, self.step, kind, detail=f"epoch {epoch}")
         if census:
             if recording is not None:
                 table, changes = recording.census(self.step, self.data)

@@ -1,0 +1,93 @@
+"""Each paper's claim: its decision rule says yes, no and undecided, fed with made-up tables."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import pandas as pd
+import pytest
+from filled_tables import Outcomes, Row, always, filled, several, skeleton, torn, when
+
+from experiments import registry
+from experiments.continual import CHANGING, ONE
+
+PAPERS = [claim.name for claim in registry.claims() if claim.kind == "paper"]
+#: Measured claim → what one seed measures.
+CELLS: Mapping[str, Mapping[str, tuple[object, ...]]] = {
+    "born_dead_networks": {"width": (2, 3, 5), "hidden": (1, 9, 20)},
+    "collapse_in_training": {"init": ("he", "rai")},
+    "depth_law": {"layer": tuple(range(1, 21))},
+    "one_step_kill": {"factor": (0.5, 0.99, 1.01, 2.0)},
+    "target_variance": {"lr": (0.1, 0.15), "momentum": (0.0, 0.9), "scale": (0.001, 0.01, 0.1, 1.0)},
+}
+
+
+def tasks(row: Row) -> Mapping[str, float]:
+    changing = row["sweep"] == CHANGING
+    return {
+        "dead": 0.5 if changing else 0.05,
+        "gradient_dormant_share": 0.5 if changing else 0.05,
+        "lost_share": 0.3 if changing else 0.0,
+        "learned_last_share": 0.6 if changing else 0.95,
+    }
+
+
+def no_tasks(row: Row) -> Mapping[str, float]:
+    return {**tasks({**row, "sweep": ONE}), "lost_share": 0.0}
+
+
+#: Claim → outcomes that have to be called supported, and such as have to be called refuted.
+CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
+    "activation_by_depth": (always(rate=0.3, fall=-0.2), always(rate=0.5, fall=0.0)),
+    "batch_noise": (when(lambda row: row["train.batch_size"] == 8, "dead", 0.3), always(dead=0.05)),
+    "born_dead_networks": (
+        several(when(lambda row: row["width"] == 2, "dead_share", 0.9, 0.2), always(off=0.0)),
+        always(dead_share=0.5, off=0.2),
+    ),
+    "collapse_in_training": (
+        when(lambda row: row["init"] == "he", "collapsed_share", 0.95, 0.4),
+        always(collapsed_share=0.7),
+    ),
+    "continual_learning": (tasks, no_tasks),
+    "permuted_inputs": (tasks, no_tasks),
+    "depth_law": (always(dead_share=0.25, off=0.0, rate=0.5), always(dead_share=0.0, off=0.2, rate=0.5)),
+    "one_step_kill": (when(lambda row: row["factor"] > 1, "dead_share", 1.0, 0.0), always(dead_share=0.5)),
+    "target_variance": (
+        when(lambda row: row["momentum"] > 0 and row["scale"] < 1, "dead", 0.5),
+        always(dead=0.05),
+    ),
+}
+
+
+def rows_of(name: str) -> pd.DataFrame:
+    claim = registry.claim(name)
+    if claim.measure is None:
+        return skeleton(claim)
+    cells = CELLS[name]
+    rows = list(itertools.product(range(12), *cells.values()))
+    return pd.DataFrame(rows, columns=pd.Index(["seed", *cells]))
+
+
+def test_there_is_a_case_for_every_claim_of_a_paper() -> None:
+    assert sorted(CASES) == sorted(PAPERS)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_yes_no_and_undecided(name: str) -> None:
+    decide, rows = registry.claim(name).decide, rows_of(name)
+    yes, no = (filled(rows, outcomes) for outcomes in CASES[name])
+    assert decide(yes).word == "supported"
+    assert decide(no).word == "refuted"
+    assert decide(torn(yes, no)).word == "undecided"
+    assert decide(yes[yes["seed"] < 2]).word == "undecided"
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_what_was_lost_is_no_evidence(name: str) -> None:
+    rows = filled(rows_of(name), CASES[name][0])
+    told = {str(column) for column in rows if column not in rows_of(name)} | {"dead"}
+    lost = rows.assign(**{column: float("nan") for column in told & set(map(str, rows))})
+    verdict = registry.claim(name).decide(lost)
+    assert verdict.word == "undecided"
+    assert "no pair of runs" in verdict.text
