@@ -5,8 +5,9 @@ Names are imported when first used, so that `import harness` costs nothing.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from harness.lazily import lazily
 
 if TYPE_CHECKING:
     from harness.detector.diagnosis import Diagnosis
@@ -56,12 +57,4 @@ __all__ = [
     "scan",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'harness' has no attribute {name!r}")
-    return getattr(import_module(_WHERE[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazily(__name__, _WHERE)

@@ -1,6 +1,6 @@
 """`python -m harness` is the command `harness`."""
 
-from harness.cli import entry
+from harness.start import entry
 
 if __name__ == "__main__":
     entry()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import os
 import sys
 from dataclasses import replace
@@ -26,13 +24,13 @@ from harness.config import (
     run_folder,
 )
 from harness.console import about, progress, show, show_plan, show_sweep, sweep_progress
-from harness.sweeps.ahead import prepare
 from harness.sweeps.elsewhere import run_written, show_plugins, write_tasks
 from harness.sweeps.job import Outcome, check_jobs, missing, run_job, stored
+from harness.sweeps.pool import apart
 from harness.sweeps.sweep import Sweep, plan_sweep, run_sweep
 
 SWEEP_WORDS = {"-m", "--multirun", "--dry-run"}
-_launched: list[bool] = []  # whether Hydra's own application ran in this process
+launched: list[bool] = []  # whether Hydra's own application ran in this process
 FAR = ("ray", "submitit")  # launchers that reach other machines: they carry cohorts
 
 HYDRAS_OWN = {
@@ -65,29 +63,6 @@ def main(argv: list[str] | None = None) -> None:
         print("harness: interrupted; the same command continues.", file=sys.stderr)
         code = 130
     sys.exit(code)
-
-
-def entry() -> None:
-    """The script: `main`, and then out, since tearing down torch's modules takes most of a second.
-
-    Where Hydra's launchers were at work, their processes have to be taken down in the ordinary way.
-    """
-    code: int | str | None = 0
-    words = set(sys.argv[1:])
-    ours = not any(word.startswith("hydra/launcher=") for word in words)
-    if ours and words & {"-m", "--multirun"} and not words & {"--dry-run", "--help", "-h", *HYDRAS_OWN}:
-        prepare()
-    try:
-        main()
-    except SystemExit as ended:
-        code = ended.code
-    if _launched:
-        sys.exit(code)
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def run(argv: list[str]) -> int:
@@ -139,7 +114,7 @@ def _sweep(overrides: list[str], *, dry: bool) -> int:
     show_plan(sweep)
     if dry:
         return 0
-    check_jobs([spec for task in sweep.tasks for spec in task.specs])
+    apart(check_jobs, [spec for task in sweep.tasks for spec in task.specs])
     if ours:
         with sweep_progress(sweep) as tell:
             run_sweep(sweep, node.workers, tell)
@@ -166,7 +141,7 @@ def _found(spec: RunSpec) -> Outcome:
 
 def _hydra(argv: list[str]) -> int:
     """Hydra's own application around `_task`."""
-    _launched.append(True)
+    launched.append(True)
     register_schema()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     sys.argv = [sys.argv[0], *argv]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +38,15 @@ def test_what_is_not_needed_is_not_imported(code: str, absent: str) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.splitlines()[-1].split() == ["LOADED"]
+
+
+@pytest.mark.parametrize("package", ["harness", "harness.compare", "harness.config"])
+def test_no_name_of_a_package_is_that_of_a_module_in_it(package: str) -> None:
+    """Importing such a module would put it in the place of the name."""
+    found = importlib.import_module(package)
+    modules = {module.name for module in pkgutil.iter_modules(found.__path__)}
+    assert all(getattr(found, name) is not None for name in found.__all__)
+    assert not set(found.__all__) & modules
 
 
 def test_public_names_are_there() -> None:

@@ -6,16 +6,41 @@ their own, and never as 0 %.
 
 from __future__ import annotations
 
-from harness.compare.comparison import Comparison, compare_runs
-from harness.compare.dose import critical, dose_response
-from harness.compare.effects import effects
-from harness.compare.frames import aliases, factors, outcomes
-from harness.compare.lives import Lives, lives
-from harness.compare.logrank import logrank
-from harness.compare.phase import phase
-from harness.compare.ranking import ranking
-from harness.compare.survival import dead_over_time, survival, two_state_rates
-from harness.compare.words import sentences
+from typing import TYPE_CHECKING
+
+from harness.lazily import lazily
+
+if TYPE_CHECKING:
+    from harness.compare.comparison import Comparison, compare_runs
+    from harness.compare.dose import critical, dose_response
+    from harness.compare.effect_sizes import effects
+    from harness.compare.frames import aliases, factors, outcomes
+    from harness.compare.life_tables import Lives, lives
+    from harness.compare.log_rank import logrank
+    from harness.compare.phase_diagram import phase
+    from harness.compare.ranks import ranking
+    from harness.compare.survival_curves import dead_over_time, survival, two_state_rates
+    from harness.compare.words import sentences
+
+_WHERE = {
+    "Comparison": "harness.compare.comparison",
+    "Lives": "harness.compare.life_tables",
+    "aliases": "harness.compare.frames",
+    "compare_runs": "harness.compare.comparison",
+    "critical": "harness.compare.dose",
+    "dead_over_time": "harness.compare.survival_curves",
+    "dose_response": "harness.compare.dose",
+    "effects": "harness.compare.effect_sizes",
+    "factors": "harness.compare.frames",
+    "lives": "harness.compare.life_tables",
+    "logrank": "harness.compare.log_rank",
+    "outcomes": "harness.compare.frames",
+    "phase": "harness.compare.phase_diagram",
+    "ranking": "harness.compare.ranks",
+    "sentences": "harness.compare.words",
+    "survival": "harness.compare.survival_curves",
+    "two_state_rates": "harness.compare.survival_curves",
+}
 
 __all__ = [
     "Comparison",
@@ -36,3 +61,5 @@ __all__ = [
     "survival",
     "two_state_rates",
 ]
+
+__getattr__, __dir__ = lazily(__name__, _WHERE)

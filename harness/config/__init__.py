@@ -1,22 +1,32 @@
-"""From a command line to a checked RunSpec, its run id and its folder; no torch."""
+"""From a command line to a checked RunSpec, its run id and its folder; no torch.
 
-from harness.config.compose import (
-    OURS,
-    asks_for_sweep,
-    checked,
-    compose,
-    config_dir,
-    groups,
-    jobs_of,
-    launcher,
-    plan,
-    register_schema,
-    restore,
-)
+Hydra is imported with the first command line that is composed: workers, which get specifications, need none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from harness.config.errors import ConfigError, did_you_mean
 from harness.config.identity import run_folder, run_id
 from harness.config.schema import RunSpec
 from harness.config.stored import flatten, to_mapping
+from harness.lazily import lazily
+
+if TYPE_CHECKING:
+    from harness.config.composition import (
+        OURS,
+        asks_for_sweep,
+        checked,
+        compose,
+        config_dir,
+        groups,
+        jobs_of,
+        launcher,
+        plan,
+        register_schema,
+        restore,
+    )
 
 __all__ = [
     "OURS",
@@ -38,3 +48,23 @@ __all__ = [
     "run_id",
     "to_mapping",
 ]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    dict.fromkeys(
+        (
+            "OURS",
+            "asks_for_sweep",
+            "checked",
+            "compose",
+            "config_dir",
+            "groups",
+            "jobs_of",
+            "launcher",
+            "plan",
+            "register_schema",
+            "restore",
+        ),
+        "harness.config.composition",
+    ),
+)

@@ -371,7 +371,7 @@ class Detect:
 
 @dataclass
 class RunSpec:
-    """One run, fully told. Build it with `harness.config.compose`."""
+    """One run, fully told. Build it with `harness.config.composition`."""
 
     data: Data = MISSING
     model: Model = MISSING

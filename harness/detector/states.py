@@ -79,7 +79,14 @@ def rate_upper(active: np.ndarray, n: np.ndarray, confidence: float = 0.95) -> n
 
 
 def states(census: pd.DataFrame, thresholds: Thresholds | None = None) -> np.ndarray:
-    """The state of every row (array of str), from n, active, non_finite and grad_rms."""
+    """The state of every row (array of str), from n, active, non_finite and grad_rms.
+
+    Raises:
+        ValueError: a needed column is missing.
+    """
+    missing = [c for c in ("n", "active", "non_finite") if c not in census]
+    if missing:
+        raise ValueError(f"expected the columns n, active, non_finite, but {', '.join(missing)} is missing")
     thresholds = thresholds or Thresholds()
     n, active = census["n"].to_numpy(), census["active"].to_numpy()
     gradient = census["grad_rms"].to_numpy(dtype=float) if "grad_rms" in census else np.full(len(n), np.nan)
@@ -109,12 +116,10 @@ def classify(units: pd.DataFrame, thresholds: Thresholds | None = None) -> pd.Da
         >>> list(classify(census, Thresholds(rare=0.05)).state)
         ['dead', 'rare']
     """
-    missing = [c for c in ("n", "active", "non_finite") if c not in units]
-    if missing:
-        raise ValueError(f"expected the columns n, active, non_finite, but {', '.join(missing)} is missing")
     thresholds = thresholds or Thresholds()
+    state = states(units, thresholds)
     bound = rate_upper(units["active"].to_numpy(), units["n"].to_numpy(), thresholds.confidence)
-    return units.assign(rate_upper=bound, state=states(units, thresholds))
+    return units.assign(rate_upper=bound, state=state)
 
 
 def summarise(units: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from harness.detector.lifetimes import lifetimes, one_evidence
-from harness.detector.states import Thresholds, classify, dead_fraction, sentence, summarise
+from harness.detector.states import Thresholds, classify, dead_fraction, sentence, states, summarise
 
 HEALTHY = 0.1  # dead share below which a network is called healthy
 
@@ -63,20 +64,20 @@ def verdict(
         healthy: dead share below which the network is called healthy.
         diverged_at: step at which the loss stopped being finite, None if it never did.
     """
-    history = _plain(classify(history, thresholds))
-    last = last_census(history)
+    history = _slim(history, thresholds)
+    last = classify(last_census(history), thresholds)
     lives = lifetimes(history)
     died, born = lives[lives["died_at"].notna()], lives[lives["born_dead"]]
     fraction = dead_fraction(last)
-    units = int((last["state"] != "unobserved").sum())
-    count = last["state"].value_counts()
+    count = Counter(last["state"].tolist())
+    units = len(last) - count["unobserved"]
     return Verdict(
         step=int(last["step"].iloc[0]) if len(last) else 0,
         evidence=str(last["evidence"].iloc[0]) if len(last) else "stream",
         units=units,
-        dead=int(count.get("dead", 0)),
-        starved=int(_stream_states(history).get("starved", 0)),
-        rare=int(count.get("rare", 0)),
+        dead=count["dead"],
+        starved=_stream_states(history)["starved"],
+        rare=count["rare"],
         born_dead=len(born),
         died=len(died),
         revived=int(lives["revived_at"].notna().sum()),
@@ -119,14 +120,23 @@ def site_table(history: pd.DataFrame, thresholds: Thresholds | None = None) -> p
     return table.reset_index()
 
 
-def _plain(history: pd.DataFrame) -> pd.DataFrame:
-    """Words as Python objects: comparing them takes a fraction of what Arrow's strings take."""
-    return history.astype(dict.fromkeys(("evidence", "site", "state"), object))
+def _slim(history: pd.DataFrame, thresholds: Thresholds | None) -> pd.DataFrame:
+    """What a verdict needs of a history, with the states made anew.
+
+    Words are Python objects: comparing them takes a fraction of what Arrow's strings take.
+    """
+    state = states(history, thresholds).astype(object)
+    words = {name: history[name].to_numpy(object) for name in ("evidence", "site")}
+    numbers = ("step", "unit", "n", "active", "non_finite", "grad_rms")
+    kept = {name: history[name].to_numpy() for name in numbers if name in history}
+    return pd.DataFrame({**words, **kept, "state": state})
 
 
-def _stream_states(history: pd.DataFrame) -> pd.Series:
-    stream = history[history["evidence"] == "stream"]
-    return stream.loc[stream["step"] == stream["step"].max(), "state"].value_counts()
+def _stream_states(history: pd.DataFrame) -> Counter[str]:
+    """State → units in the stream's latest census."""
+    stream = (history["evidence"] == "stream").to_numpy()
+    step, state = history["step"].to_numpy()[stream], history["state"].to_numpy()[stream]
+    return Counter(state[step == step.max()].tolist()) if len(step) else Counter()
 
 
 def _words(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import RunSpec, run_folder, to_mapping
+from harness.store.files import side_by_side
 from harness.store.folder import RunFolder
 from harness.sweeps.cohorts import Task
 from harness.sweeps.job import Outcome, failed, final_metrics, hardware, run_job, stored, versions
@@ -77,22 +78,28 @@ def _train(
             outcome or _alone(spec, quiet, locked=True) for spec, outcome in zip(specs, found, strict=True)
         ]
     facts = {"versions": versions(), "hardware": hardware(specs[0]), "cohort": keep.name}
-    for spec, folder, outcome in zip(specs, folders, found, strict=True):
+
+    def begin(place: int) -> None:
         if fresh:
-            folder.clear()
-        if outcome is None:
-            folder.write_config(to_mapping(spec))
-            folder.write_status("running", seed=spec.seed, **facts)
+            folders[place].clear()
+        if found[place] is None:
+            folders[place].write_config(to_mapping(specs[place]))
+            folders[place].write_status("running", seed=specs[place].seed, **facts)
+
+    side_by_side(begin, range(len(specs)))
     try:
         endings = train_cohort(specs, folders, keep, tick)
     except KeyboardInterrupt:
         for folder in folders:
             folder.write_status("interrupted")
         raise
-    except Exception:  # whose fault it is shows when each goes alone
+    except Exception as error:  # whose fault it is shows when each goes alone
         for folder in folders:
             folder.clear()
-        return [_alone(spec, tick or (lambda step: None), locked=True) for spec in specs]
+        outcomes = [_alone(spec, tick or (lambda step: None), locked=True) for spec in specs]
+        for folder, outcome in zip(folders, outcomes, strict=True):
+            folder.write_status(outcome.state, not_stacked=f"{type(error).__name__}: {error}")
+        return outcomes
     seconds = round((time.time() - began) / len(specs), 3)
     return [
         outcome or _conclude(spec, folder, ending, seconds)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from harness.config import ConfigError, RunSpec, run_folder, to_mapping
 from harness.store.files import write_text
 from harness.store.folder import COMPLETE, RunFolder, read_status
+from harness.sweeps.ahead import collector_at_rest
 
 if TYPE_CHECKING:
     from harness.detector.diagnosis import Diagnosis
@@ -128,12 +129,13 @@ def run_job(
 
 def _prepare(spec: RunSpec) -> Any:
     """Everything that can be wrong with data, device and model, before anything is written."""
-    from torch.nn.modules.batchnorm import _NormBase
+    with collector_at_rest():
+        from torch.nn.modules.batchnorm import _NormBase
 
-    from harness.training.cures import reach
-    from harness.training.data import load
-    from harness.training.loop import place
-    from harness.training.models import build
+        from harness.training.cures import reach
+        from harness.training.data import load
+        from harness.training.loop import place
+        from harness.training.models import build
 
     device, dtype = place(spec)
     try:

@@ -1,12 +1,16 @@
-"""Importing this module leaves a process ready to train: imports done, compiled loops loaded."""
+"""Importing this module leaves a process ready to train: all that it takes is imported."""
 
 from __future__ import annotations
 
-import torch
+from harness.sweeps.ahead import collector_at_rest
 
-import harness.detector.verdict
-import harness.report.tensorboard
-import harness.sweeps.cohort_job
-import harness.training.stacked  # noqa: F401
+with collector_at_rest():
+    import torch
+
+    import harness.detector.verdict
+    import harness.report.dashboard_command
+    import harness.report.tensorboard
+    import harness.sweeps.cohort_job
+    import harness.training.stacked  # noqa: F401
 
 torch.set_num_threads(1)  # a process that computed on several threads must not be forked

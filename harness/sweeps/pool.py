@@ -7,6 +7,7 @@ gone stops at its next step but for a fifth of a second.
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing as mp
 import os
 import signal
@@ -57,12 +58,7 @@ Event = Progress | Done | Died
 
 class _Worker:
     def __init__(self, start: Any, work: Work, tasks: Sequence[Task]) -> None:
-        self.pipe, far = start.Pipe()
-        self.process = start.Process(target=_serve, args=(far, work, tasks), daemon=True)
-        with warnings.catch_warnings(), without_main():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: none computes
-            self.process.start()
-        far.close()
+        self.process, self.pipe = _started(start, _serve, work, tasks)
         self.task: int | None = None
 
     def give(self, task: int) -> None:
@@ -76,6 +72,31 @@ class _Worker:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+
+
+def apart(work: Callable[..., None], *arguments: Any) -> None:
+    """Carry out a call where what it takes is imported: in a worker of the fork server, if there is one.
+
+    Raises:
+        Exception: what the call raises.
+        RuntimeError: its process died.
+    """
+    start = context()
+    if start.get_start_method() != "forkserver":
+        work(*arguments)
+        return
+    process, pipe = _started(start, _once, work, arguments)
+    try:
+        error = pipe.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(_death(process.exitcode)) from None
+    finally:
+        process.kill()
+        process.join()
+        pipe.close()
+    if error is not None:
+        raise error
 
 
 def run_tasks(tasks: Sequence[Task], work: Work, workers: int) -> Iterator[Event]:
@@ -129,6 +150,27 @@ def run_tasks(tasks: Sequence[Task], work: Work, workers: int) -> Iterator[Event
             worker.stop()
 
 
+def _started(start: Any, life: Callable[..., None], *arguments: Any) -> tuple[Any, Connection]:
+    """A process that has begun its life, and this end of its pipe."""
+    near, far = start.Pipe()
+    process = start.Process(target=life, args=(far, *arguments), daemon=True)
+    with warnings.catch_warnings(), without_main():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: none computes
+        process.start()
+    far.close()
+    return process, near
+
+
+def _once(pipe: Connection, work: Callable[..., None], arguments: Sequence[Any]) -> None:
+    """The life of a process that carries out one call."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends this
+    try:
+        work(*arguments)
+        pipe.send(None)
+    except Exception as error:
+        pipe.send(error)
+
+
 def _serve(pipe: Connection, work: Work, tasks: Sequence[Task]) -> None:
     """A worker's life."""
     import torch
@@ -136,6 +178,7 @@ def _serve(pipe: Connection, work: Work, tasks: Sequence[Task]) -> None:
     parent = mp.parent_process()
     assert parent is not None
 
+    gc.freeze()  # what has been imported will never be garbage
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
     torch.set_num_threads(1)

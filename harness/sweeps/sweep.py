@@ -14,7 +14,7 @@ from harness.sweeps.cohort_job import run_task
 from harness.sweeps.cohorts import MOST, Task, divide
 from harness.sweeps.job import Outcome, check_output, stored
 from harness.sweeps.manifest import FOLDER, manifest_path, read_tasks, write_manifest
-from harness.sweeps.pool import Died, Done, Progress, run_tasks
+from harness.sweeps.pool import Died, Done, Progress, apart, run_tasks
 from harness.sweeps.status import PULSE, write_pulse
 
 #: Training inputs of the data sets.
@@ -138,9 +138,13 @@ def run_sweep(sweep: Sweep, workers: int | None = None, tell: Teller | None = No
                 tell(sweep, event)
         (sweep.output / FOLDER / PULSE).unlink(missing_ok=True)
         if any(spec.record.tensorboard for spec in sweep.specs.values()):
-            from harness.report.dashboard_command import finish_sweep
+            apart(_finish, sweep.output)
 
-            finish_sweep(sweep.output)
+
+def _finish(output: Path) -> None:
+    from harness.report.dashboard_command import finish_sweep
+
+    finish_sweep(output)
 
 
 def _mourn(sweep: Sweep, task: Task, reason: str) -> None:

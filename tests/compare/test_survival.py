@@ -13,8 +13,8 @@ from scipy import stats
 
 from harness.compare import dead_over_time, lives, logrank, survival, two_state_rates
 from harness.compare.frames import outcomes
-from harness.compare.lives import COUNTS, Lives
-from harness.compare.survival import kaplan_meier
+from harness.compare.life_tables import COUNTS, Lives
+from harness.compare.survival_curves import kaplan_meier
 from harness.store.runs import open_runs
 
 STEPS = list(range(0, 110, 10))

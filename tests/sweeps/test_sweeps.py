@@ -50,6 +50,32 @@ def assert_equal(a: Path, b: Path, *, tolerance: float = 0.0) -> None:
         pd.testing.assert_frame_equal(left, right, rtol=tolerance, atol=tolerance, obj=name)
 
 
+# --- the script --------------------------------------------------------------------------------
+
+
+def script(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "harness", *argv], capture_output=True, text=True)
+
+
+def test_what_cannot_be_run_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """The check is carried out by a process of the fork server; its refusal is told as any other."""
+    done = script("-m", *SWEPT, "data.subset=99999", f"output={tmp_path / 'out'}")
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [
+        "harness: data.subset: expected at most 1437, the training inputs there are, but got 99999."
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_of_the_script_is_that_of_the_api(tmp_path: Path) -> None:
+    swept = [word for word in SWEPT if "tensorboard" not in word]
+    done = script("-m", *swept, f"output={tmp_path / 'script'}")
+    assert done.returncode == 0, done.stderr
+    assert run("-m", *swept, f"output={tmp_path / 'api'}") == 0
+    assert_equal(tmp_path / "script", tmp_path / "api")
+    assert list((tmp_path / "script").glob("events.out.tfevents.*"))
+
+
 # --- the plan --------------------------------------------------------------------------------------
 
 

@@ -7,11 +7,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from harness.report.tensorboard.board import RunBoard
@@ -47,9 +49,8 @@ def rebuild(
         rows, history = run.steps, run.census
         if len(rows):
             board.steps(rows)
-        step = history["step"].to_numpy()
-        for at in np.unique(step):
-            board.census(history[step == at])
+        for rows in _censuses(history):
+            board.census(rows)
         if len(history) and maps:
             board.maps(history)
 
@@ -96,6 +97,17 @@ def write_layout(root: Path) -> None:
         file = EventFile(root)
         file.write(0, layout())
         file.close()
+
+
+def _censuses(history: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The history step by step, with what the board reads; words as Python objects, which are cut faster."""
+    order = np.argsort(history["step"].to_numpy(), kind="stable")
+    words = {name: history[name].to_numpy(object)[order] for name in ("evidence", "site", "state")}
+    numbers = {name: history[name].to_numpy()[order] for name in ("step", "unit", "rate")}
+    plain = pd.DataFrame({**numbers, **words})
+    cuts = np.flatnonzero(np.diff(numbers["step"])) + 1
+    for first, last in pairwise([0, *cuts.tolist(), len(plain)]):
+        yield plain.iloc[first:last]
 
 
 def _one(path: Path, maps: bool) -> str:

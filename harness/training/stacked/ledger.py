@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
 
+from harness.store.files import side_by_side
 from harness.store.folder import RunFolder
 from harness.store.schema import STEPS
 from harness.training.journal import Journal
-
-WRITERS = 16  # files that wait for the disk at once
 
 
 class Ledger:
@@ -86,9 +84,7 @@ class Ledger:
 
     def finish(self) -> None:
         """Turn the streams into Parquet files."""
-        with ThreadPoolExecutor(WRITERS) as pool:  # most of it is waiting for the disk
-            for _ in pool.map(Journal.finish, self._journals):
-                pass
+        side_by_side(Journal.finish, self._journals)
 
     def close(self) -> None:
         """Leave the streams, to be continued."""

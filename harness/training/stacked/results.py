@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.store.files import whole
+from harness.store.files import side_by_side, whole
 from harness.store.folder import RunFolder
 from harness.training.checkpoint import NAME
-from harness.training.stacked.ledger import WRITERS
 from harness.training.stacked.parameters import Parameter
 
 
@@ -38,6 +36,4 @@ def leave_networks(
         with whole(folders[place].path / NAME) as part:
             torch.save({"model": model}, part)
 
-    with ThreadPoolExecutor(WRITERS) as pool:  # most of it is waiting for the disk
-        for _ in pool.map(leave, range(len(folders))):
-            pass
+    side_by_side(leave, range(len(folders)))

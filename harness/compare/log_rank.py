@@ -12,9 +12,9 @@ import pandas as pd
 from harness.compare.correction import adjust
 from harness.compare.design import held, seed_codes, settings
 from harness.compare.frames import baseline_of, cells, need, setting_words
-from harness.compare.lives import Lives, as_lives
+from harness.compare.life_tables import Lives, as_lives
 from harness.compare.permutation import sign_flip, two_groups, within_rows
-from harness.compare.survival import risk_sets
+from harness.compare.survival_curves import risk_sets
 
 if TYPE_CHECKING:
     from harness.store.runs import Runs

@@ -16,7 +16,7 @@ from scipy import stats
 from harness.compare.bootstrap import mean_interval
 from harness.compare.design import matrix, seed_codes, settings
 from harness.compare.frames import need, setting_words, tally
-from harness.compare.lives import Lives, as_lives
+from harness.compare.life_tables import Lives, as_lives
 from harness.detector.two_state import PER
 
 if TYPE_CHECKING:

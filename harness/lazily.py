@@ -1,0 +1,32 @@
+"""Names of a package that are imported when they are first used, so that importing the package is cheap."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+
+def lazily(package: str, where: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """A package's `__getattr__` and `__dir__` (PEP 562).
+
+    Args:
+        package: its `__name__`.
+        where: name → the module that it is in.
+
+    Example:
+        >>> get, names = lazily("harness", {"Site": "harness.hooks.sites"})
+        >>> get("Site").__module__, "Site" in names()
+        ('harness.hooks.sites', True)
+    """
+
+    def get(name: str) -> Any:
+        if name not in where:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(where[name]), name)
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *where})
+
+    return get, names
