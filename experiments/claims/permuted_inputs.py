@@ -9,8 +9,8 @@ CLAIM = Claim(
     name="permuted_inputs",
     sentence=SENTENCE,
     source="Dohare et al. 2024, Nature 632:768 (online permuted MNIST); Goodfellow et al. 2013, 1312.6211",
-    metric="Dead share on the held-out probe, whose pixels are in the order of the task; training accuracy at "
-    "the end of the second and the last task; gradient-dormant share beside them.",
+    metric="Dead share on the held-out probe, whose pixels are in the order of the task; training accuracy "
+    "at the end of the second and the last task; gradient-dormant share beside them.",
     interest="10 points of dead share, 5 points of accuracy.",
     design="500 images, ten tasks of 25 epochs: the pixels as they are first, then in a new order each time; "
     "the labels stay. Adam. Controls: the same steps with one order; layer norm; weight decay. Beside new "

@@ -13,7 +13,12 @@ from experiments.verdicts import Verdict
 
 
 def tasks(
-    table: pd.DataFrame, verdict: Verdict, *, arms: Mapping[str, Arm], outcomes: Mapping[str, str], title: str = ""
+    table: pd.DataFrame,
+    verdict: Verdict,
+    *,
+    arms: Mapping[str, Arm],
+    outcomes: Mapping[str, str],
+    title: str = "",
 ) -> Figure:
     """Outcomes along the tasks.
 
@@ -34,5 +39,11 @@ def tasks(
     ]
     told = [f"{name}_share" for name in outcomes.values()]
     return doses(
-        pd.concat(parts), verdict, along="task", groups=arms, outcomes=told, title=title, log=False
+        pd.concat(parts, ignore_index=True),
+        verdict,
+        along="task",
+        groups=arms,
+        outcomes=told,
+        title=title,
+        log=False,
     )

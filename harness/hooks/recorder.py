@@ -105,7 +105,7 @@ class Recorder:
         options: dict[str, Any] = {"gate_eps": gate_eps, "per_call": per_call, "axis": axis}
         self._taps = Taps(model, self._stream, observe=observe, gradients=gradients, **options)
         self._taps.on_forward = self._incoming.forward if gradients else None
-        self._probe: list[Batch] | None = None if probe is None else list(as_batches(probe))
+        self.probe = probe
         self._probed = Windows("probe")
         self._probe_taps = Taps(model, self._probed, observe="eval", gradients=False, **options)
         self._history: list[dict[str, Any]] = []
@@ -238,6 +238,15 @@ class Recorder:
     def steps(self) -> int:
         """Completed `step()` calls."""
         return self._steps
+
+    @property
+    def probe(self) -> list[Batch] | None:
+        """The held-out batches; where a new task begins, assign its own."""
+        return self._probe
+
+    @probe.setter
+    def probe(self, batches: Batch | Iterable[Batch] | None) -> None:
+        self._probe = None if batches is None else list(as_batches(batches))
 
     @property
     def latest(self) -> pd.DataFrame | None:

@@ -26,7 +26,7 @@ from harness.store.folder import RunFolder
 from harness.store.writer import read_table
 from harness.training import checkpoint
 from harness.training.cures import Cure
-from harness.training.data import Dataset, new_tasks
+from harness.training.data import Dataset, new_tasks, task
 from harness.training.initialisation import initialise
 from harness.training.interrupts import DeferredInterrupts
 from harness.training.journal import Journal, Listener
@@ -124,12 +124,17 @@ def make_recorder(
         model,
         optimizer=optimizer,
         census_every=spec.record.census_every,
-        probe=[x for x, _ in data.probe_batches()] if spec.record.probe else None,
+        probe=probe_of(data) if spec.record.probe else None,
         gate_eps=spec.record.gate_eps,
         gradients=spec.record.gradients,
         thresholds=Thresholds(rare=spec.detect.rare, confidence=spec.detect.confidence),
         evidence=evidence,
     )
+
+
+def probe_of(data: Dataset) -> list[torch.Tensor]:
+    """The probe's inputs, as the task of the last batch has them."""
+    return [x for x, _ in data.probe_batches()]
 
 
 class _Run:
@@ -149,7 +154,7 @@ class _Run:
         self.spec, self.data, self.model, self.optimizer = spec, data, model, optimizer
         self.recorder, self.cure, self.journal, self.folder = recorder, cure, journal, folder
         self.total = total_steps(spec, data)
-        self.step = 0
+        self.step, self.task = 0, 0
         self.latest: pd.DataFrame | None = None
         device = place(spec)[0].type
         self.autocast = torch.autocast(device, torch.bfloat16, enabled=spec.dtype is Dtype.bfloat16)
@@ -203,6 +208,7 @@ class _Run:
         lr = self.spec.optim.lr * factor(self.spec.schedule, self.step, self.total)
         set_learning_rate(self.optimizer, lr)
         x, y = self.data.batch(epoch, within)
+        self._enter(task(epoch, self.spec.data.permute_inputs_every))
         with self.autocast:
             output = self.model(x)
             loss = F.cross_entropy(output.float() if output.dtype == torch.bfloat16 else output, y)
@@ -236,6 +242,12 @@ class _Run:
             with self.autocast:
                 self._tell(self.cure.act(self.step, x))
         return True
+
+    def _enter(self, number: int) -> None:
+        """A task with its own order of the pixels has its own probe."""
+        if number != self.task and self.recorder is not None and self.recorder.probe is not None:
+            self.recorder.probe = probe_of(self.data)
+        self.task = number
 
     def _tell(self, acts: Sequence[Act]) -> None:
         for act in acts:

@@ -133,3 +133,17 @@ def test_died_and_revived_by_the_stream() -> None:
     assert lives.revived_at.tolist()[:2] == [4, 3]
     assert lives.died_at.isna().tolist() == [False, True, True]
     assert lives.revived_at.isna().tolist() == [False, False, True]
+
+
+def test_a_new_task_has_a_probe_of_its_own() -> None:
+    model = small()
+    with harness.Recorder(model, census_every=1, probe=x(50, seed=9)) as recorder:
+        recorder.probe = other = x(30, seed=4)
+        train_step(model, sgd(model), x(seed=0))
+        recorder.step()
+        with torch.no_grad():
+            z = model[0](other)
+    history = recorder.history()
+    probed = history[history.evidence == "probe"]
+    assert probed.groupby("step").n.first().tolist() == [50, 30]
+    assert probed[probed.step == 1].active.tolist() == (z > 0).sum(0).tolist()
