@@ -1,17 +1,21 @@
-"""TensorBoard's event files: one per folder, written anew, in the words of its protocol."""
+"""TensorBoard's event files: one per folder, written anew, in the words of its protocol.
+
+Its own writer computes the checksums byte by byte in Python, which took a third of the time.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
+import struct
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 # generated modules, whose names no type checker sees
 Event: Any = vars(event_pb2)["Event"]
@@ -37,8 +41,7 @@ class EventFile:
             stale.unlink(missing_ok=True)
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
         self._file = (folder / name).open("wb")
-        self._records = RecordWriter(self._file)
-        self._records.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+        self._record(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One point of each of these curves."""
@@ -59,8 +62,7 @@ class EventFile:
 
     def write(self, step: int, values: Sequence[Any]) -> None:
         """An event with these values."""
-        event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
-        self._records.write(event.SerializeToString())
+        self._record(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
     def flush(self) -> None:
         """Whoever looks sees it now."""
@@ -69,6 +71,23 @@ class EventFile:
     def close(self) -> None:
         """Nothing more will come."""
         self._file.close()
+
+    def _record(self, event: Any) -> None:
+        """A TFRecord: length, its checksum, data, their checksum."""
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        self._file.write(length + checksum(length) + data + checksum(data))
+
+
+def checksum(data: bytes) -> bytes:
+    """Masked CRC-32C, little-endian, as TFRecords have it.
+
+    Example:
+        >>> checksum(b"123456789").hex()
+        'e5b08ac7'
+    """
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def histogram(tag: str, values: np.ndarray, edges: np.ndarray) -> Any:
