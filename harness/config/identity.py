@@ -24,6 +24,8 @@ WITHOUT_EFFECT = (
     "train.checkpoint_seconds",
 )
 WITHOUT_EFFECT_GROUPS = ("detect.",)
+#: Keys that came later, and the value with which a run is what it was before.
+LATER = {"remedy.name": "none", "data.permute_inputs_every": 0}
 
 
 def run_id(spec: RunSpec) -> str:
@@ -42,8 +44,9 @@ def run_id(spec: RunSpec) -> str:
         for key, value in flatten(to_mapping(spec)).items()
         if key not in WITHOUT_EFFECT and not key.startswith(WITHOUT_EFFECT_GROUPS)
     }
-    if spec.remedy.name == "none":  # the run that it was before there were remedies
-        del decisive["remedy.name"]
+    for key, off in LATER.items():
+        if decisive[key] == off:
+            del decisive[key]
     path = getattr(spec.data, "path", None)
     if path is not None:
         decisive["data.content"] = _digest(Path(path).expanduser())
