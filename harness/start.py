@@ -22,14 +22,18 @@ def entry() -> None:
     ours = not any(word.startswith("hydra/launcher=") for word in words)
     if ours and words & {"-m", "--multirun"} and not words & ELSEWHERE:
         prepare()
-    from harness import cli
-
     code: int | str | None = 0
+    launched: list[bool] = []
     try:
-        cli.main()
+        from harness.cli import launched, main
+
+        main()
     except SystemExit as ended:
         code = ended.code
-    if cli.launched:
+    except KeyboardInterrupt:
+        print("harness: interrupted; nothing was begun.", file=sys.stderr)
+        code = 130
+    if launched:
         sys.exit(code)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

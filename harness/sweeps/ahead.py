@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import multiprocessing as mp
+import signal
 import sys
 from collections.abc import Iterator
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from types import ModuleType
 from typing import Any
 
@@ -23,8 +24,20 @@ def prepare() -> None:
     """Begin to import what workers need, beside whatever the caller does next; Linux only."""
     if sys.platform == "linux" and not _prepared:
         mp.get_context("forkserver").set_forkserver_preload([LOADED])
-        forkserver.ensure_running()
+        resource_tracker.ensure_running()  # it would unblock signals in the block
+        with no_interrupts():
+            forkserver.ensure_running()
         _prepared.append(True)
+
+
+@contextlib.contextmanager
+def no_interrupts() -> Iterator[None]:
+    """Processes started in the block never hear SIGINT, which a terminal sends to all: their parent does."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def context() -> Any:

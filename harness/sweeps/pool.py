@@ -164,11 +164,13 @@ def _started(start: Any, life: Callable[..., None], *arguments: Any) -> tuple[An
 def _once(pipe: Connection, work: Callable[..., None], arguments: Sequence[Any]) -> None:
     """The life of a process that carries out one call."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends this
+    came: Exception | None = None
     try:
         work(*arguments)
-        pipe.send(None)
     except Exception as error:
-        pipe.send(error)
+        came = error
+    with contextlib.suppress(BrokenPipeError):  # the parent was interrupted while this began
+        pipe.send(came)
 
 
 def _serve(pipe: Connection, work: Work, tasks: Sequence[Task]) -> None:

@@ -76,6 +76,35 @@ def test_a_sweep_of_the_script_is_that_of_the_api(tmp_path: Path) -> None:
     assert list((tmp_path / "script").glob("events.out.tfevents.*"))
 
 
+@pytest.mark.parametrize("wait", [0.0, 2.0])
+def test_an_interrupted_script_says_one_line_and_leaves_no_process(wait: float, tmp_path: Path) -> None:
+    """A terminal sends SIGINT to the whole group: to the fork server, too, while it still imports."""
+    command = [sys.executable, "-m", "harness", "-m", *SWEPT, "train.max_steps=null", "train.epochs=100000"]
+    process = subprocess.Popen(
+        [*command, f"output={tmp_path}"],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert "6 to train" in process.stdout.readline()
+    time.sleep(wait)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "harness: interrupted; the same command continues."
+    assert "Traceback" not in said
+    until = time.monotonic() + 30
+    while time.monotonic() < until:  # the fork server ends once it has imported, and sees that it is alone
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    raise AssertionError("a process was left behind")
+
+
 # --- the plan --------------------------------------------------------------------------------------
 
 
