@@ -1,27 +1,21 @@
 """Another activation brings a network back from a large negative bias."""
 
 from functools import partial
-from typing import Any
 
 import pandas as pd
 
+from experiments.activations import ARMS, OTHERS, SWEPT, against_relu
 from experiments.claim import Claim, Sweep
-from experiments.contrasts import contrast
 from experiments.figures import arms
 from experiments.readings import gradients
-from experiments.verdicts import Part, Verdict, judge
+from experiments.verdicts import Verdict, judge
 
 SENTENCE = "With LeakyReLU, PReLU, ELU, SELU, SiLU, GELU or CReLU a badly started network still learns."
-OTHERS = ("leaky_relu", "prelu", "elu", "selu", "silu", "gelu", "crelu")
 
 
 def decide(table: pd.DataFrame) -> Verdict:
     """Each activation against ReLU, from biases of -2."""
-
-    def part(name: str, outcome: str, words: str = "", **asked: Any) -> Part:
-        sides = ({"activation.name": one} for one in (name, "relu"))
-        return contrast(table, outcome, *sides, label=f"{name}{words}", **asked)
-
+    part = partial(against_relu, table)
     return judge(
         *(part(name, "accuracy", at_least=0.2) for name in OTHERS),
         also=[part(name, "gradient_dormant_share", ": dormant", at_most=-0.1) for name in OTHERS],
@@ -37,12 +31,12 @@ CLAIM = Claim(
     design="Every bias that feeds an activation starts at -2, where 98 % of the ReLU units are dead; SGD "
     "at 0.1, the same draws for every activation. A gradient that is not exactly 0 is not yet one that "
     "teaches: the metric is what was learned.",
-    sweeps=(Sweep(("bias.offset=-2", f"activation=relu,{','.join(OTHERS)}")),),
+    sweeps=(Sweep(("bias.offset=-2", SWEPT)),),
     read=gradients,
     decide=decide,
     figure=partial(
         arms,
-        arms={name: {"activation.name": name} for name in ("relu", *OTHERS)},
+        arms=ARMS,
         outcomes=("accuracy", "gradient_dormant_share", "dead"),
         title=SENTENCE,
     ),

@@ -1,27 +1,21 @@
 """Other activations keep units learning where ReLU's die."""
 
 from functools import partial
-from typing import Any
 
 import pandas as pd
 
+from experiments.activations import ARMS, OTHERS, SWEPT, against_relu
 from experiments.claim import Claim, Sweep
-from experiments.contrasts import contrast
 from experiments.figures import arms
 from experiments.readings import gradients
-from experiments.verdicts import Part, Verdict, judge
+from experiments.verdicts import Verdict, judge
 
 SENTENCE = "LeakyReLU, PReLU, ELU, SELU, SiLU, GELU and CReLU prevent units from dying."
-OTHERS = ("leaky_relu", "prelu", "elu", "selu", "silu", "gelu", "crelu")
 
 
 def decide(table: pd.DataFrame) -> Verdict:
     """Each activation against ReLU, at a learning rate that kills ReLU units."""
-
-    def part(name: str, outcome: str, words: str = "", **asked: Any) -> Part:
-        sides = ({"activation.name": one} for one in (name, "relu"))
-        return contrast(table, outcome, *sides, label=f"{name}{words}", **asked)
-
+    part = partial(against_relu, table)
     return judge(
         *(part(name, "gradient_dormant_share", at_most=-0.1) for name in OTHERS),
         also=[
@@ -44,7 +38,7 @@ CLAIM = Claim(
     "gate never shuts cannot have a dead unit by definition, so that the dead share alone would beg the "
     "question: hence the gradients, and the accuracy. The start from a large negative bias is another "
     "claim, cure_by_activation.",
-    sweeps=(Sweep(("optim=adam", "optim.lr=0.03", f"activation=relu,{','.join(OTHERS)}")),),
+    sweeps=(Sweep(("optim=adam", "optim.lr=0.03", SWEPT)),),
     comments={
         "supported": "To keep units alive is one thing, to learn better another: the rows on accuracy tell "
         "whether anything was won at the task.",
@@ -53,7 +47,7 @@ CLAIM = Claim(
     decide=decide,
     figure=partial(
         arms,
-        arms={name: {"activation.name": name} for name in ("relu", *OTHERS)},
+        arms=ARMS,
         outcomes=("gradient_dormant_share", "dead", "accuracy"),
         title=SENTENCE,
     ),

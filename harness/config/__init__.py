@@ -14,19 +14,8 @@ from harness.config.stored import flatten, to_mapping
 from harness.lazily import lazily
 
 if TYPE_CHECKING:
-    from harness.config.composition import (
-        OURS,
-        asks_for_sweep,
-        checked,
-        compose,
-        config_dir,
-        groups,
-        jobs_of,
-        launcher,
-        plan,
-        register_schema,
-        restore,
-    )
+    from harness.config.composition import asks_for_sweep, checked, compose, jobs_of, launcher, plan, restore
+    from harness.config.tree import OURS, config_dir, groups, register_schema
 
 __all__ = [
     "OURS",
@@ -51,20 +40,11 @@ __all__ = [
 
 __getattr__, __dir__ = lazily(
     __name__,
-    dict.fromkeys(
-        (
-            "OURS",
-            "asks_for_sweep",
-            "checked",
-            "compose",
-            "config_dir",
-            "groups",
-            "jobs_of",
-            "launcher",
-            "plan",
-            "register_schema",
-            "restore",
+    {
+        **dict.fromkeys(
+            ("asks_for_sweep", "checked", "compose", "jobs_of", "launcher", "plan", "restore"),
+            "harness.config.composition",
         ),
-        "harness.config.composition",
-    ),
+        **dict.fromkeys(("OURS", "config_dir", "groups", "register_schema"), "harness.config.tree"),
+    },
 )

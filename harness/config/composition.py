@@ -8,40 +8,26 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from harness.config.errors import ConfigError, did_you_mean
+from harness.config.overrides import is_hydras, key_of, leaf_keys, parse, parse_one, set_value
 from harness.config.ranges import check_ranges, check_together, check_value
-from harness.config.schema import SCHEMAS, RunSpec
+from harness.config.schema import RunSpec
 from harness.config.stored import flatten
-from harness.config.words import expectation
-
-OURS = "harness.sweeps.sweep.run_sweep"  # what stands for a launcher class when it is ours
-HIDDEN = ("common", "schema")  # groups that only serve other groups
-
-
-@dataclass
-class Workers:
-    """`hydra/launcher=harness`, the default: worker processes of our own, runs of one shape as cohorts."""
-
-    _target_: str = OURS
-    workers: int | None = None  # processes; null: one per core
-    stack: bool = True  # whether runs of one shape train together
-    cohort: int = 32  # members of a cohort at most
+from harness.config.tree import OURS, check_choice, config_dir, groups, is_group, register_schema
 
 
 def launcher(overrides: Sequence[str]) -> Any:
@@ -60,30 +46,6 @@ def launcher(overrides: Sequence[str]) -> Any:
 def jobs_of(overrides: Sequence[str]) -> list[list[str]]:
     """The command line of every job of a sweep, in Hydra's order."""
     return _cartesian(overrides)
-
-
-def config_dir() -> Path:
-    """The folder of the YAML tree: inside an installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    installed = package / "_configs"
-    return installed if installed.is_dir() else package.parent / "configs"
-
-
-def register_schema() -> None:
-    """Put the typed schema into Hydra's ConfigStore (idempotent)."""
-    store = ConfigStore.instance()
-    store.store(name="harness", node=Workers, group="hydra/launcher", provider="harness")
-    store.store(name="run", node=RunSpec, group="schema", package="_global_")
-    for group, choices in SCHEMAS.items():
-        for name, node in choices.items():
-            store.store(name=name, node=node, group=f"schema/{group}")
-
-
-@lru_cache(maxsize=1)
-def groups() -> dict[str, list[str]]:
-    """Every group and its choices, as found in the YAML tree."""
-    folders = sorted(f for f in config_dir().iterdir() if f.is_dir() and f.name not in HIDDEN)
-    return {f.name: sorted(p.stem for p in f.glob("*.yaml")) for f in folders}
 
 
 def compose(overrides: Sequence[str] = ()) -> RunSpec:
@@ -112,14 +74,14 @@ def plan(overrides: Sequence[str], *, multirun: bool) -> list[RunSpec]:
     Raises:
         ConfigError: as `compose`; also for a sweep without `multirun`.
     """
-    own = [o for o in _parse(overrides) if not o.get_key_element().lstrip("+~").startswith("hydra")]
+    own = [o for o in parse(overrides) if not o.get_key_element().lstrip("+~").startswith("hydra")]
     for override in own:
         _refuse_unknown_add(override)
     if not multirun:
         for override in own:
             if override.is_sweep_override():
                 raise ConfigError(
-                    _key(override),
+                    key_of(override),
                     expected="one value",
                     came=str(override.input_line).partition("=")[2],
                     hint="Add -m to run them all.",
@@ -137,14 +99,14 @@ def asks_for_sweep(overrides: Sequence[str]) -> bool:
 
 def _one(overrides: tuple[str, ...]) -> RunSpec:
     """One job: groups by Hydra (cached), values in process."""
-    parsed = _parse(overrides)
-    choices = tuple(text for text, o in zip(overrides, parsed, strict=True) if _is_group(text) or _hydras(o))
+    parsed = parse(overrides)
+    choices = tuple(text for text, o in zip(overrides, parsed, strict=True) if is_group(text) or is_hydras(o))
     values = [text for text in overrides if text not in choices]
     base = _base(choices)
     if base is None or any("${" in text for text in values):
         config = copy.deepcopy(_own(choices))
         for text in values:
-            _set(config, _parse_one(text))
+            set_value(config, parse_one(text))
         return checked(config)
     spec = base
     for text in values:
@@ -164,9 +126,9 @@ def _base(choices: tuple[str, ...]) -> RunSpec | None:
 @lru_cache(maxsize=2**16)
 def _typed(choices: tuple[str, ...], text: str) -> tuple[str, Any]:
     """Dotted key and checked value of a plain override; nothing in a run's values refers to another."""
-    config, override = _scratch(choices), _parse_one(text)
-    _set(config, override)
-    key = _key(override)
+    config, override = _scratch(choices), parse_one(text)
+    set_value(config, override)
+    key = key_of(override)
     parent, _, leaf = key.rpartition(".")
     value = OmegaConf.select(config, key)
     value = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
@@ -221,7 +183,7 @@ def _composed(choices: tuple[str, ...]) -> DictConfig:
     """Hydra's composition of the group choices, Hydra's own node included."""
     register_schema()
     for choice in choices:
-        _check_choice(choice)
+        check_choice(choice)
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3", job_name="harness"):
             return hydra_compose("config", list(choices), return_hydra_config=True)
@@ -230,95 +192,13 @@ def _composed(choices: tuple[str, ...]) -> DictConfig:
         raise ConfigError("", f"cannot compose {' '.join(choices)}: {reason}") from error
 
 
-def _check_choice(choice: str) -> None:
-    group, _, name = choice.partition("=")
-    known = groups().get(group)
-    if known is not None and name not in known and (group, name) != ("experiment", "null"):
-        raise ConfigError(
-            group, expected=f"one of {', '.join(known)}", came=name, hint=did_you_mean(name, known)
-        )
-
-
-def _parse(overrides: Sequence[str]) -> list[Override]:
-    return [_parse_one(text) for text in overrides]
-
-
-@lru_cache(maxsize=2**16)
-def _parse_one(text: str) -> Override:
-    try:
-        return OverridesParser.create().parse_override(text)
-    except HydraException as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError("", f"cannot read {text!r} ({reason})", hint="Write key=value.") from None
-
-
-def _key(override: Override) -> str:
-    return override.key_or_group
-
-
-def _is_group(text: str) -> bool:
-    key = text.split("=", 1)[0].split("@", 1)[0].lstrip("+~")
-    return key in groups()
-
-
-def _hydras(override: Override) -> bool:
-    return override.key_or_group.split("@", 1)[0].split(".", 1)[0].split("/", 1)[0] == "hydra"
-
-
 def _refuse_unknown_add(override: Override) -> None:
     if not (override.is_add() or override.is_force_add() or override.is_delete()):
         return
-    sign, key = "~" if override.is_delete() else "+", _key(override)
-    known = [*_leaf_keys(_own(())), *groups()]
+    sign, key = "~" if override.is_delete() else "+", key_of(override)
+    known = [*leaf_keys(_own(())), *groups()]
     hint = f"Write {key}=… instead." if key in known else did_you_mean(key, known)
     raise ConfigError(f"{sign}{key}", "keys can be set, but not added or deleted", hint=hint)
-
-
-def _set(config: DictConfig, override: Override) -> None:
-    """Set one plain value, or say which key cannot take it."""
-    key, value = _key(override), override.value()
-    parent, _, leaf = key.rpartition(".")
-    node: Any = OmegaConf.select(config, parent) if parent else config
-    known = _leaf_keys(config)
-    if leaf == "name" and parent in groups():
-        raise ConfigError(key, "the choice is made by the group", hint=f"Write {parent}={value}.")
-    if (
-        not isinstance(node, DictConfig)
-        or leaf not in list(node)
-        or isinstance(node._get_node(leaf), DictConfig)
-    ):
-        if key in {k.rpartition(".")[0] for k in known}:
-            raise ConfigError(
-                key, "this is a group", hint=f"Choose with {key}=choice or set {key}.name_of_a_key=value."
-            )
-        siblings = [k for k in known if k.startswith(f"{parent}.")] if parent else []
-        near = did_you_mean(key, [*known, *groups()])
-        choice = getattr(node, "get", lambda *_: None)("name") if parent else None
-        own = ", ".join(k.rsplit(".", 1)[1] for k in siblings) or "no values"
-        there = f"{parent}={choice} has {own}." if choice else ""
-        raise ConfigError(key, "there is no such key", hint=" ".join(filter(None, (near, there))))
-    try:
-        with open_dict(config):
-            OmegaConf.update(config, key, value, merge=True)
-    except (ValidationError, OmegaConfBaseException) as error:
-        raise ConfigError(key, expected=expectation(node, leaf), came=_shown(value)) from error
-
-
-def _leaf_keys(config: DictConfig, prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for name in config:
-        node = config._get_node(str(name))
-        if name in ("hydra", "name"):
-            continue
-        path = f"{prefix}{name}"
-        keys += _leaf_keys(node, f"{path}.") if isinstance(node, DictConfig) else [path]
-    return keys
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "null"
-    return f"{value!r}" if isinstance(value, str) else f"{value}"
 
 
 def _cartesian(overrides: Sequence[str]) -> list[list[str]]:
@@ -342,8 +222,8 @@ def _single_choices(overrides: Sequence[str]) -> tuple[str, ...]:
     """The group choices that are not swept over, and Hydra's own overrides."""
     return tuple(
         text
-        for text, override in zip(overrides, _parse(overrides), strict=True)
-        if not override.is_sweep_override() and (_is_group(text) or _hydras(override))
+        for text, override in zip(overrides, parse(overrides), strict=True)
+        if not override.is_sweep_override() and (is_group(text) or is_hydras(override))
     )
 
 

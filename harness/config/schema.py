@@ -2,65 +2,18 @@
 
 Each class is one choice of a Hydra group (or a whole group); its field names are the dotted keys of
 the command line. Defaults live in the YAML files, so that a user finds each in one place; ranges live
-here, beside the types (see `ranges.py`).
+here, beside the types (see `ranges.py`). Optimizers, learning rates and lengths stand in `optimisation.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 from omegaconf import MISSING
 
+from harness.config.enums import BiasBase, Device, Dtype, Norm, Skip, Swapped
+from harness.config.optimisation import Adam, Cosine, Momentum, Optim, Schedule, Step, Train, Warmup
 from harness.config.ranges import limits
-
-
-class Norm(Enum):
-    """The normalisation between a layer and its activation."""
-
-    none = "none"
-    batch = "batch"
-    layer = "layer"
-
-
-class Skip(Enum):
-    """How a residual branch is joined to its input."""
-
-    none = "none"
-    post_add = "post_add"
-    pre_norm = "pre_norm"
-    zero_init = "zero_init"
-
-
-class BiasBase(Enum):
-    """What biases are before the offset is added."""
-
-    zero = "zero"
-    torch_default = "torch_default"
-
-
-class Swapped(Enum):
-    """Which units leaky_swap swaps."""
-
-    dead = "dead"
-    all = "all"
-
-
-class Device(Enum):
-    """Where a run trains; auto takes a GPU if there is one."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Dtype(Enum):
-    """Arithmetic of a run; bfloat16 means autocast over float32 parameters."""
-
-    float32 = "float32"
-    float64 = "float64"
-    bfloat16 = "bfloat16"
-
 
 # --- data ---------------------------------------------------------------------------------------
 
@@ -215,61 +168,7 @@ class Bias:
     offset: float = limits(at_least=-1e6, at_most=1e6)
 
 
-# --- training -----------------------------------------------------------------------------------
-
-
-@dataclass
-class Optim:
-    """Plain stochastic gradient descent, and what all optimizers have."""
-
-    name: str = MISSING
-    lr: float = limits(above=0, at_most=1e36)  # beyond, float32 overflows
-    weight_decay: float = limits(at_least=0, at_most=1e36)
-
-
-@dataclass
-class Momentum(Optim):
-    """SGD with momentum."""
-
-    momentum: float = limits(at_least=0, below=1)
-    nesterov: bool = MISSING
-
-
-@dataclass
-class Adam(Optim):
-    """Adam and AdamW."""
-
-    betas: list[float] = limits(at_least=0, below=1, length=2)  # noqa: RUF009 (a field, as all above)
-
-
-@dataclass
-class Schedule:
-    """The learning rate's course; times are in optimizer steps."""
-
-    name: str = MISSING
-
-
-@dataclass
-class Warmup(Schedule):
-    """Linear from 0 over `steps`, then constant."""
-
-    steps: int = limits(at_least=1)
-
-
-@dataclass
-class Cosine(Schedule):
-    """Linear warm-up, then half a cosine down to `final` times the peak at the last step."""
-
-    warmup_steps: int = limits(at_least=0)
-    final: float = limits(at_least=0, at_most=1)
-
-
-@dataclass
-class Step(Schedule):
-    """Multiplied by `gamma` every `every` steps."""
-
-    every: int = limits(at_least=1)
-    gamma: float = limits(above=0, at_most=10)
+# --- remedies, and what is kept and told ---------------------------------------------------------
 
 
 @dataclass
@@ -332,18 +231,6 @@ class Sugar(Remedy):
     """ReLU with a surrogate gradient (Horuz et al. 2025)."""
 
     alpha: float = limits(at_least=-1000, at_most=1000)
-
-
-@dataclass
-class Train:
-    """Length and batches of a training; the shorter of epochs and max_steps ends it."""
-
-    epochs: int = limits(at_least=1)
-    max_steps: int | None = limits(at_least=1)
-    batch_size: int = limits(at_least=1)
-    clip_grad: float | None = limits(above=0)  # largest global gradient norm
-    checkpoint_seconds: float = limits(at_least=0)  # least time between two checkpoints
-    threads: int | None = limits(at_least=1, at_most=1024)  # null: one for small networks, else all cores
 
 
 @dataclass

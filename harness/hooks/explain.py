@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 from torch import nn
 
 from harness.hooks.gradients import by_unit, unit_parameters
+from harness.hooks.sites import Site
 
 
-def explain(rows: pd.DataFrame, layer: nn.Module | None, unit: int) -> str:
-    """What the censuses and the layer know of one unit.
+def explain(history: pd.DataFrame, sites: Sequence[Site], model: nn.Module, site: str, unit: int) -> str:
+    """What the censuses and the model know of one unit.
 
     Args:
-        rows: the unit's rows of a history, oldest first.
-        layer: the module that feeds it, if it has per-unit parameters.
+        history: the censuses, oldest first.
+        sites: those of the model.
+        model: the root, in which the unit's layer is looked up.
+        site: name of its site.
         unit: its number.
+
+    Raises:
+        ValueError: no such site or unit.
     """
+    rows = history[(history["site"] == site) & (history["unit"] == unit)]
+    if rows.empty:
+        names = ", ".join(f"{s.name} ({s.size} units)" for s in sites if s.size >= 0)
+        raise ValueError(f"expected a site and one of its units, but got {site!r}, {unit}. Sites: {names}")
+    producer = next((s.producer for s in sites if s.name == site), None)
+    layer = None if producer is None else dict(model.named_modules()).get(producer)
+    return "\n".join(_lines(rows, layer, unit))
+
+
+def _lines(rows: pd.DataFrame, layer: nn.Module | None, unit: int) -> list[str]:
+    """The unit's rows, and the module that feeds it, if it has per-unit parameters."""
     last = rows[rows["n"] > 0].iloc[-1] if (rows["n"] > 0).any() else rows.iloc[-1]
     lines = [
         f"{last['site']}, unit {unit}: {last['state']} at step {last['step']:,} ({last['evidence']}).",
@@ -37,7 +56,7 @@ def explain(rows: pd.DataFrame, layer: nn.Module | None, unit: int) -> str:
         rms, norm = latest["grad_rms"], latest["grad_norm"]
         lines.append(f"gradient    rms of ∂L/∂z {rms:.4g}, norm of the incoming weights' {norm:.4g}")
     lines.append(f"life        {_life(rows)}")
-    return "\n".join(lines)
+    return lines
 
 
 def _life(rows: pd.DataFrame) -> str:

@@ -15,17 +15,18 @@ from torch.optim import Optimizer
 from harness.detector.diagnosis import Diagnosis, diagnose
 from harness.detector.evidence import Evidence
 from harness.detector.states import Thresholds
-from harness.hooks.batches import Batch, as_batches, call, device_of, evaluation
+from harness.hooks.arguments import as_optimizers, check
+from harness.hooks.batches import Batch, as_batches
+from harness.hooks.censuses import Censuses
 from harness.hooks.evidence import Witness
 from harness.hooks.explain import explain
 from harness.hooks.gradients import IncomingGradients
+from harness.hooks.probe import Probe
 from harness.hooks.ranks import is_distributed
 from harness.hooks.schedule import due
 from harness.hooks.sites import Site
 from harness.hooks.taps import Taps
-from harness.hooks.windows import Windows, frame
-
-OBSERVE = ("train", "eval", "all")
+from harness.hooks.windows import Windows
 
 
 class Recorder:
@@ -85,19 +86,9 @@ class Recorder:
         across_ranks: bool | None = None,
         evidence: bool = False,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model: expected a torch.nn.Module, but got {type(model).__name__}")
-        if observe not in OBSERVE:
-            raise ValueError(f"observe: expected one of {', '.join(OBSERVE)}, but got {observe!r}")
-        whole = isinstance(census_every, int) and not isinstance(census_every, bool)
-        if census_every is not None and (not whole or census_every < 1):
-            raise ValueError(
-                f"census_every: expected a whole number above 0 or None, but got {census_every!r}"
-            )
-        if not isinstance(gate_eps, int | float) or not 0 <= gate_eps < 1:
-            raise ValueError(f"gate_eps: expected a number at least 0 and below 1, but got {gate_eps!r}")
+        check(model, observe, census_every, gate_eps)
         self._model = model
-        self._optimizers = _optimizers(optimizer)
+        self._optimizers = as_optimizers(optimizer)
         self._every = census_every
         self._thresholds = thresholds or Thresholds()
         self._incoming = IncomingGradients(self._optimizers)
@@ -105,11 +96,9 @@ class Recorder:
         options: dict[str, Any] = {"gate_eps": gate_eps, "per_call": per_call, "axis": axis}
         self._taps = Taps(model, self._stream, observe=observe, gradients=gradients, **options)
         self._taps.on_forward = self._incoming.forward if gradients else None
+        self._probe = Probe(model, **options)
         self.probe = probe
-        self._probed = Windows("probe")
-        self._probe_taps = Taps(model, self._probed, observe="eval", gradients=False, **options)
-        self._history: list[dict[str, Any]] = []
-        self._latest: list[dict[str, Any]] | None = None  # the parts of the last census
+        self._censuses = Censuses(self._thresholds)
         self._steps = 0
         self._attached = False
         self._warned: set[str] = set()
@@ -131,7 +120,7 @@ class Recorder:
     ) -> None:
         """Close a window that is not empty, then detach."""
         try:
-            nothing_yet = self._latest is None and not self._stream.sites
+            nothing_yet = self._censuses.last is None and not self._stream.sites
             if self._stream.nonempty or (nothing_yet and self._taps.unseen(self._taps.called)):
                 self._close()  # also when all there is cannot be observed: that is a result too
         except Exception:
@@ -157,14 +146,14 @@ class Recorder:
             self._incoming.closing = due(self._steps + 1, self._every)
         if self._witness is not None:
             self._witness.attach()
-        if self._probe is not None and self._steps == 0 and not self._history:
-            self._store([self._probe_census()])
+        if self.probe is not None and self._steps == 0 and not self._censuses:
+            self._censuses.add([self._probe.census(self._steps, self._taps)])
 
     def detach(self) -> None:
         """Remove every hook; what was recorded stays."""
         self._attached = False
         self._taps.detach()
-        self._probe_taps.detach()
+        self._probe.taps.detach()
         self._incoming.detach()
         if self._witness is not None:
             self._witness.detach()
@@ -181,7 +170,8 @@ class Recorder:
         Raises:
             RuntimeError: not attached.
         """
-        self._need_attached("step()")
+        if not self._attached:
+            raise RuntimeError("step() came outside the block: use `with Recorder(model) as recorder:`")
         self._steps += 1
         if self._witness is not None:
             self._witness.step(loss)
@@ -201,20 +191,17 @@ class Recorder:
             ValueError: the model has no activation at all.
             RuntimeError: nothing was recorded and the recorder is not attached.
         """
-        if not self._attached:
-            if self._latest is None:
-                raise RuntimeError(
-                    "census() came before anything was recorded: use `with Recorder(...)` first"
-                )
-            return self._frame(self._latest)
-        self._close()
-        return self._frame(self._latest or [])
+        if self._attached:
+            self._close()
+        latest = self.latest
+        if latest is None:
+            raise RuntimeError("census() came before anything was recorded: use `with Recorder(...)` first")
+        return latest
 
     def _close(self) -> None:
         """Close the window: its columns are put together, the tables only when somebody looks."""
-        unseen = self._taps.unseen({*self._probe_taps.called, *self._taps.called})
-        unseen = [site for site in unseen if site.name not in self._stream.restored_names]
-        known = self._probed.sites
+        unseen = [site for site in self._unseen() if site.name not in self._stream.restored_names]
+        known = self._probe.windows.sites
         if not self._stream.sites and not unseen and not known and not self._stream.restored_names:
             raise ValueError(
                 "no activation was seen in this model: expected modules such as nn.ReLU or calls like F.relu"
@@ -228,9 +215,9 @@ class Recorder:
         if self._witness is not None:
             self._witness.census()
         parts = [columns]
-        if self._probe is not None:
-            parts.append(self._probe_census())
-        self._store(parts)
+        if self.probe is not None:
+            parts.append(self._probe.census(self._steps, self._taps))
+        self._censuses.add(parts)
 
     # --- what was recorded --------------------------------------------------------------------------
 
@@ -242,28 +229,26 @@ class Recorder:
     @property
     def probe(self) -> list[Batch] | None:
         """The held-out batches; where a new task begins, assign its own."""
-        return self._probe
+        return self._probe.batches
 
     @probe.setter
     def probe(self, batches: Batch | Iterable[Batch] | None) -> None:
-        self._probe = None if batches is None else list(as_batches(batches))
+        self._probe.batches = None if batches is None else list(as_batches(batches))
 
     @property
     def latest(self) -> pd.DataFrame | None:
         """The last census, as `census()` returned it; None before the first."""
-        return None if self._latest is None else self._frame(self._latest)
+        return self._censuses.latest
 
     @property
     def sites(self) -> tuple[Site, ...]:
         """The sites so far, in order of their first call, then those that cannot be seen."""
-        seen = self._stream.sites or self._probed.sites
-        return (*seen, *self._taps.unseen({*self._probe_taps.called, *self._taps.called}))
+        seen = self._stream.sites or self._probe.windows.sites
+        return (*seen, *self._unseen())
 
     def history(self) -> pd.DataFrame:
         """Every census so far, oldest first."""
-        if not self._history:
-            return frame({c: v[:0] for c, v in _nothing().items()}, self._thresholds)
-        return self._frame(self._history)
+        return self._censuses.history()
 
     def explain(self, site: str, unit: int) -> str:
         """One unit's evidence in words: pre-activations, bias, incoming weights, gradient, when it died.
@@ -279,16 +264,7 @@ class Recorder:
         history = self.history()
         if history.empty:
             raise RuntimeError("explain() needs a census: call census() or step() first")
-        rows = history[(history["site"] == site) & (history["unit"] == unit)]
-        if rows.empty:
-            known = [s for s in self.sites if s.size >= 0]
-            names = ", ".join(f"{s.name} ({s.size} units)" for s in known)
-            raise ValueError(
-                f"expected a site and one of its units, but got {site!r}, {unit}. Sites: {names}"
-            )
-        producer = next((s.producer for s in self.sites if s.name == site), None)
-        layer = None if producer is None else dict(self._model.named_modules()).get(producer)
-        return explain(rows, layer, unit)
+        return explain(history, self.sites, self._model, site, unit)
 
     def evidence(self) -> Evidence:
         """The tables from which the causes are told; a few passes through the model over what was kept.
@@ -298,12 +274,8 @@ class Recorder:
         """
         if self._witness is None:
             raise RuntimeError("there is no evidence: expected Recorder(..., optimizer=…, evidence=True)")
-        last = self.latest
-        asked: set[str] = set()
-        if last is not None:
-            broken = last["state"].eq("non_finite").any()
-            asked = set(last["site"] if broken else last.loc[last["state"].eq("dead"), "site"])
-        return self._witness.evidence([site for site in self.sites if site.size >= 0], asked)
+        sites = [site for site in self.sites if site.size >= 0]
+        return self._witness.evidence(sites, self._censuses.sites_in_question())
 
     def diagnose(self) -> Diagnosis:
         """Why units are dead: label, units, events, and the sentences (`print` it).
@@ -318,15 +290,14 @@ class Recorder:
 
     def drain(self) -> pd.DataFrame:
         """The censuses since the last call; they leave the history, to be kept elsewhere."""
-        drained, self._history = self.history(), []
-        return drained
+        return self._censuses.drain()
 
     def state_dict(self) -> dict[str, Any]:
         """Steps and running windows (tensors and plain values): enough to continue them elsewhere."""
         state = {
             "steps": self._steps,
             "stream": self._stream.state_dict(),
-            "probe": self._probed.state_dict(),
+            "probe": self._probe.windows.state_dict(),
         }
         return state if self._witness is None else state | {"evidence": self._witness.state_dict()}
 
@@ -340,7 +311,7 @@ class Recorder:
             raise ValueError(f"expected the keys steps, stream, probe, but got {', '.join(state)}")
         self._steps = int(state["steps"])
         self._stream.load_state_dict(state["stream"])
-        self._probed.load_state_dict(state["probe"])
+        self._probe.windows.load_state_dict(state["probe"])
         if self._witness is not None and "evidence" in state:
             self._witness.load_state_dict(state["evidence"])
 
@@ -349,44 +320,11 @@ class Recorder:
     def _incoming_site(self, index: int, site: Site, producer: nn.Module | None) -> None:
         self._incoming.add(index, producer, site.size)
 
-    def _probe_census(self) -> dict[str, Any]:
-        """One pass over the probe, seen by taps of its own."""
-        device = device_of(self._model)
-        self._probe_taps.attach()
-        try:
-            with self._taps.paused(), evaluation(self._model), torch.no_grad():
-                for batch in self._probe or ():
-                    call(self._model, batch, device)
-        finally:
-            self._probe_taps.detach()
-        return self._probed.close(self._steps, self._probe_taps.unseen(self._probe_taps.called), None)
-
-    def _store(self, parts: list[dict[str, Any]]) -> None:
-        self._history += parts
-        self._latest = parts
-
-    def _frame(self, parts: list[dict[str, Any]]) -> pd.DataFrame:
-        return pd.concat([frame(columns, self._thresholds) for columns in parts], ignore_index=True)
+    def _unseen(self) -> list[Site]:
+        return self._taps.unseen({*self._probe.taps.called, *self._taps.called})
 
     def _warn(self, unseen: list[Site]) -> None:
         for site in unseen:
             if site.name not in self._warned:
                 self._warned.add(site.name)
                 warnings.warn(f"{site.name} ({site.activation}) is unobserved: {site.reason}", stacklevel=3)
-
-    def _need_attached(self, what: str) -> None:
-        if not self._attached:
-            raise RuntimeError(f"{what} came outside the block: use `with Recorder(model) as recorder:`")
-
-
-def _optimizers(given: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
-    several = given if isinstance(given, Sequence) else [] if given is None else [given]
-    found = list(several)
-    for one in found:
-        if not isinstance(one, Optimizer):
-            raise TypeError(f"optimizer: expected torch.optim optimizers, but got {type(one).__name__}")
-    return found
-
-
-def _nothing() -> dict[str, Any]:
-    return Windows("stream").close(0, [Site("", "", -1, None, None)], None)

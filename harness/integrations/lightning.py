@@ -7,16 +7,14 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from torch import Tensor, nn
 
 from harness.detector.states import Thresholds
-from harness.detector.verdict import HEALTHY, Verdict
+from harness.detector.verdict import HEALTHY
 from harness.hooks.batches import Batch
 from harness.hooks.hook import Call
 from harness.hooks.ranks import is_distributed
-from harness.hooks.recorder import Recorder
-from harness.integrations.watch import Watch
+from harness.integrations.watch import Watch, Watching
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -38,7 +36,7 @@ else:
 STEP = "training_step"
 
 
-class NeuronHealth(Callback):
+class NeuronHealth(Watching, Callback):
     """Counts every unit at every training step, logs `dead_fraction`, and says at the end who died.
 
     Everything that `training_step` calls counts, however it is called: `self(x)`, `self.net(x)`, several
@@ -103,20 +101,6 @@ class NeuronHealth(Callback):
     def state_key(self) -> str:
         """Under which the state lies in a checkpoint: callbacks on several modules are several."""
         return f"NeuronHealth(module={self._module!r})"
-
-    @property
-    def recorder(self) -> Recorder | None:
-        """The Recorder of the latest fit; None before the first."""
-        return self._watch.recorder
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """What the censuses say; None before the first."""
-        return self._watch.verdict
-
-    def history(self) -> pd.DataFrame:
-        """Every census so far, oldest first, also those before a checkpoint was loaded."""
-        return self._watch.history()
 
     # --- Lightning's hooks --------------------------------------------------------------------------
 

@@ -8,17 +8,15 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from harness.detector.states import Thresholds
-from harness.detector.verdict import HEALTHY, Verdict
+from harness.detector.verdict import HEALTHY
 from harness.hooks.batches import Batch
 from harness.hooks.ranks import is_distributed
-from harness.hooks.recorder import Recorder
-from harness.integrations.watch import Watch
+from harness.integrations.watch import Watch, Watching
 
 try:
     from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -31,7 +29,7 @@ except ImportError as error:
 FILE = "neuron_health.pt"  # in every checkpoint folder
 
 
-class NeuronHealthCallback(TrainerCallback):
+class NeuronHealthCallback(Watching, TrainerCallback):
     """Counts every unit at every training step, logs `dead_fraction`, and says at the end who died.
 
     Forwards of the model in training mode count; evaluation and prediction do not. A step of the record is
@@ -86,20 +84,6 @@ class NeuronHealthCallback(TrainerCallback):
         )
         self._say = say
         self._trainer: Trainer | None = None
-
-    @property
-    def recorder(self) -> Recorder | None:
-        """The Recorder of the latest training; None before the first."""
-        return self._watch.recorder
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """What the censuses say; None before the first."""
-        return self._watch.verdict
-
-    def history(self) -> pd.DataFrame:
-        """Every census so far, oldest first, also those before a checkpoint was loaded."""
-        return self._watch.history()
 
     def close(self) -> None:
         """Detach from the model, if a training broke off; what was recorded stays."""

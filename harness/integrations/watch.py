@@ -223,6 +223,26 @@ class Watch:
         return {name: share for name, share in shares.items() if share == share}
 
 
+class Watching:
+    """What every callback shows of its watch."""
+
+    _watch: Watch
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """The Recorder of the latest training; None before the first."""
+        return self._watch.recorder
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the censuses say; None before the first."""
+        return self._watch.verdict
+
+    def history(self) -> pd.DataFrame:
+        """Every census so far, oldest first, also those before a checkpoint was loaded."""
+        return self._watch.history()
+
+
 def _ranks() -> int:
     """The processes of this training."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -162,16 +162,21 @@ def test_marked_dynamic_batches_are_counted() -> None:
     assert set(recorder.census()["n"]) == {20}
 
 
-def test_an_error_under_observation_gives_the_compiled_code_back() -> None:
+def counted() -> tuple[Net, Any, list[int]]:
+    """A model, the same compiled, and what gets one entry whenever something is compiled."""
     torch._dynamo.reset()
-    calls = []
+    calls: list[int] = []
 
     def backend(graph: Any, inputs: Any) -> Any:
         calls.append(1)
         return graph.forward
 
     model = Net()
-    compiled: Any = torch.compile(model, backend=backend)
+    return model, torch.compile(model, backend=backend), calls
+
+
+def test_an_error_under_observation_gives_the_compiled_code_back() -> None:
+    model, compiled, calls = counted()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(RuntimeError), harness.Recorder(model, census_every=None):
@@ -183,15 +188,7 @@ def test_an_error_under_observation_gives_the_compiled_code_back() -> None:
 
 def test_recorders_that_leave_in_any_order_give_the_compiled_code_back() -> None:
     """The last to leave does, and until then compiled models run eagerly."""
-    torch._dynamo.reset()
-    calls = []
-
-    def backend(graph: Any, inputs: Any) -> Any:
-        calls.append(1)
-        return graph.forward
-
-    model = Net()
-    compiled: Any = torch.compile(model, backend=backend)
+    model, compiled, calls = counted()
     first, second = harness.Recorder(model, census_every=None), harness.Recorder(model, census_every=None)
     try:
         with warnings.catch_warnings():

@@ -1,0 +1,98 @@
+"""Overrides one at a time: read by Hydra's grammar, and set in a composed configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+
+from harness.config.errors import ConfigError, did_you_mean
+from harness.config.tree import groups
+from harness.config.words import expectation
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra reads them."""
+    return [parse_one(text) for text in overrides]
+
+
+@lru_cache(maxsize=2**16)
+def parse_one(text: str) -> Override:
+    """An override as Hydra reads it.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError("", f"cannot read {text!r} ({reason})", hint="Write key=value.") from None
+
+
+def key_of(override: Override) -> str:
+    """The dotted key or the group that it sets."""
+    return override.key_or_group
+
+
+def is_hydras(override: Override) -> bool:
+    """Whether it tells Hydra something, not the run."""
+    return override.key_or_group.split("@", 1)[0].split(".", 1)[0].split("/", 1)[0] == "hydra"
+
+
+def set_value(config: DictConfig, override: Override) -> None:
+    """Set one plain value.
+
+    Raises:
+        ConfigError: there is no such key, or it cannot take the value.
+    """
+    key, value = key_of(override), override.value()
+    parent, _, leaf = key.rpartition(".")
+    node: Any = OmegaConf.select(config, parent) if parent else config
+    known = leaf_keys(config)
+    if leaf == "name" and parent in groups():
+        raise ConfigError(key, "the choice is made by the group", hint=f"Write {parent}={value}.")
+    if (
+        not isinstance(node, DictConfig)
+        or leaf not in list(node)
+        or isinstance(node._get_node(leaf), DictConfig)
+    ):
+        if key in {k.rpartition(".")[0] for k in known}:
+            raise ConfigError(
+                key, "this is a group", hint=f"Choose with {key}=choice or set {key}.name_of_a_key=value."
+            )
+        siblings = [k for k in known if k.startswith(f"{parent}.")] if parent else []
+        near = did_you_mean(key, [*known, *groups()])
+        choice = getattr(node, "get", lambda *_: None)("name") if parent else None
+        own = ", ".join(k.rsplit(".", 1)[1] for k in siblings) or "no values"
+        there = f"{parent}={choice} has {own}." if choice else ""
+        raise ConfigError(key, "there is no such key", hint=" ".join(filter(None, (near, there))))
+    try:
+        with open_dict(config):
+            OmegaConf.update(config, key, value, merge=True)
+    except (ValidationError, OmegaConfBaseException) as error:
+        raise ConfigError(key, expected=expectation(node, leaf), came=_shown(value)) from error
+
+
+def leaf_keys(config: DictConfig, prefix: str = "") -> list[str]:
+    """Dotted keys of all plain values that can be set."""
+    keys: list[str] = []
+    for name in config:
+        node = config._get_node(str(name))
+        if name in ("hydra", "name"):
+            continue
+        path = f"{prefix}{name}"
+        keys += leaf_keys(node, f"{path}.") if isinstance(node, DictConfig) else [path]
+    return keys
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    return f"{value!r}" if isinstance(value, str) else f"{value}"

@@ -1,0 +1,47 @@
+"""The probe: held-out batches that are passed through at every census."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.hooks.batches import Batch, call, device_of, evaluation
+from harness.hooks.taps import Taps
+from harness.hooks.windows import Windows
+
+
+class Probe:
+    """Held-out batches, with taps and windows of their own.
+
+    Args:
+        model: the root.
+        options: further keyword arguments of the taps.
+
+    Attributes:
+        batches: None without a probe.
+    """
+
+    def __init__(self, model: nn.Module, **options: Any) -> None:
+        self.batches: list[Batch] | None = None
+        self.windows = Windows("probe")
+        self.taps = Taps(model, self.windows, observe="eval", gradients=False, **options)
+        self._model = model
+
+    def census(self, steps: int, others: Taps) -> dict[str, Any]:
+        """One pass over the batches.
+
+        Args:
+            steps: completed so far.
+            others: the taps that count nothing meanwhile.
+        """
+        device = device_of(self._model)
+        self.taps.attach()
+        try:
+            with others.paused(), evaluation(self._model), torch.no_grad():
+                for batch in self.batches or ():
+                    call(self._model, batch, device)
+        finally:
+            self.taps.detach()
+        return self.windows.close(steps, self.taps.unseen(self.taps.called), None)
