@@ -32,6 +32,8 @@ def report(
     """Say what runs tell, under their own thresholds or any others; write it all as one HTML file."""
     from harness.report.report_command import write_report
 
+    if healthy is not None and not 0 <= healthy <= 1:
+        raise typer.BadParameter(f"healthy: expected a share in [0, 1], but got {healthy}")
     given = {"rare": rare, "confidence": confidence, "healthy": healthy}
     asked = {name: value for name, value in given.items() if value is not None}
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
@@ -94,6 +96,8 @@ def dashboard(
             lost += 1
             print(f"{run.path}: cannot be rebuilt ({error})", file=sys.stderr)
     print(f"{len(runs) - lost} run(s) rebuilt. Look at them with: tensorboard --logdir {path}")
+    if lost and not serve:
+        raise typer.Exit(1)
     if len(runs) > 40:
         print("Of so many runs TensorBoard selects none at first: tick some on the left, or filter by name.")
     if serve:
@@ -154,6 +158,9 @@ def scan(
         raise typer.Exit(1) from None
     except (ConfigError, ValueError, TypeError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
+    except RuntimeError as error:  # of the model itself: 1 would mean too many dead units
+        reason = str(error).strip().splitlines()[0]
+        raise typer.BadParameter(f"{factory} cannot be run on these batches ({reason})") from None
 
 
 @app.command()
@@ -203,7 +210,7 @@ def diagnose(path: Folder) -> None:
 def risk(
     path: Annotated[Path, typer.Argument(help="The folder of one run.")],
     step: Annotated[int | None, typer.Option(help="Of the census that is read [default: the last].")] = None,
-    most: Annotated[int, typer.Option(help="Units that are listed.")] = 20,
+    most: Annotated[int, typer.Option(min=1, help="Units that are listed.")] = 20,
 ) -> None:
     """List the units that are alive and most likely to die, in order."""
     from harness.report.risk_table import risk_view

@@ -35,6 +35,7 @@ LEAST_DEAD = 0.1  # dead share below which nothing is blamed
 CHANCE = 0.2  # likewise, where units were born dead by chance
 NEGATIVE = -5  # standard errors of the weights' mean below which it is no chance
 LARGE = 1.5  # deviation of the weights over He's from which they are large
+TELLING = 0.2  # upper bound of a dead unit's rate above which its silence tells nothing (n below 14)
 HARDLY = 0.01  # rate at birth below which a unit was as good as born dead
 
 
@@ -128,10 +129,12 @@ def label(found: Findings, evidence: Evidence) -> tuple[str, list[Event]]:
     Returns:
         One of `LABELS`, and the dated events behind it (none for what was there from the start).
     """
+    dead = found.units[found.units["dead"]]
     share = found.dead / found.total if found.total else 0.0
+    if vague(dead):
+        share = 0.0
     if share < LEAST_DEAD and found.diverged_at is None:
         return "none", []
-    dead = found.units[found.units["dead"]]
     born = dead[dead["born"] | (dead["rate_then"] < HARDLY)]
     if share >= LEAST_DEAD and len(born) > len(dead) / 2 and dead["born"].any():
         cause = of_birth(born, evidence.layers)
@@ -142,7 +145,14 @@ def label(found: Findings, evidence: Evidence) -> tuple[str, list[Event]]:
     told = _telling_events(found, evidence.steps)
     if told:
         return told[0].label, told
+    if _mean(blame(dead)["data"]) > 0.5:
+        return "input_shift", []
     return _from_the_start(shares, evidence), []
+
+
+def vague(dead: pd.DataFrame) -> bool:
+    """Whether n is too small for silence to tell anything: most units may well be open on other inputs."""
+    return bool(len(dead)) and float(dead["rate_upper"].median()) > TELLING
 
 
 def by_chance(cause: str, layers: pd.DataFrame) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.detector.causes import Findings, blame, find, label, unit_births
+from harness.detector.causes import Findings, blame, find, label, unit_births, vague
 from harness.detector.events import Event
 from harness.detector.evidence import PLAYERS, Evidence
 from harness.detector.states import Thresholds
@@ -27,6 +27,7 @@ MEANING = {
     "norm_stats": "the running statistics of a norm",
     "surgery": "somebody wrote into the parameters",
 }
+ORDINARY = 0.01  # ‖Δθ‖ / ‖θ‖ of a step below which it is none that kills by its length
 #: What one run cannot tell apart, and what would tell.
 ALIKE = {
     "labels": "labels that are wrong, and a task that changed on purpose",
@@ -104,6 +105,11 @@ def _sentences(name: str, told: list[Event], found: Findings, units: pd.DataFram
         parts.append(f"Training diverged at step {found.diverged_at:,}; this is the last census before.")
     if name == "none":
         born = int(found.units.loc[found.units["dead"], "born"].sum())
+        if vague(found.units[found.units["dead"]]):
+            parts.append(
+                "No cause is told: n is too small; a unit that is silent on so few inputs may be alive."
+            )
+            return " ".join(parts)
         chance = f" ({born:,} of them were born so, which chance does)" if born > found.dead / 2 else ""
         parts.append(f"Nothing to explain: too few units are dead for a cause to be told{chance}.")
         return " ".join(parts)
@@ -188,11 +194,18 @@ def _because(name: str, told: list[Event], units: pd.DataFrame, evidence: Eviden
         event = told[0]
         when = units.loc[~units["born"], "died_at"].dropna()
         after = int((when >= event.step - 1).sum())
-        return f"; {event.text}; {after:,} of {len(when):,} dated deaths came at or after it"
+        dated = f"; {after:,} of {len(when):,} dated deaths came at or after it" if len(when) else ""
+        return f"; {event.text}{dated}"
+    if name == "input_shift":
+        return "; they drifted: no single step stands out"
     if name == "step_size" and len(evidence.steps):
         steps = evidence.steps.head(max(20, len(evidence.steps) // 10))
-        ratio = (steps["update_norm"] / steps["weight_norm"]).median()
-        return f"; no event stands before the deaths; an early step moved {100 * ratio:.2g} % of ‖θ‖ (median)"
+        ratio = float((steps["update_norm"] / steps["weight_norm"]).median())
+        if np.isnan(ratio):
+            return "; no event stands before the deaths"
+        moved = f"an early step moved {100 * ratio:.2g} % of ‖θ‖ (median)"
+        usual = ", which is nothing out of the ordinary: the cause may be none of those known here"
+        return f"; no event stands before the deaths; {moved}{usual if ratio < ORDINARY else ''}"
     if name == "input_offset" and first is not None:
         return (
             f"; rms of the first layer's inputs {first['input_rms']:.3g}, "

@@ -21,6 +21,7 @@ DEVIATIONS = 6.0  # median absolute deviations (as of a normal law) that are mor
 CALM = 0.05  # ‖Δθ‖ / ‖θ‖ above which training was never calm
 WRITTEN = 0.02  # ‖written‖ / ‖θ‖ that is an intervention
 MAD = 1.4826  # deviations of a normal law in its median absolute deviation
+UNBOUNDED = 1e300  # ratio from which it is that of something that was not finite
 BLOCK = 1 << 14  # steps whose pasts are laid out at a time
 #: Least ratio to its past by which a column has left it.
 RATIOS = {"loss": 1.5, "grad_norm": 2.5, "lr": 1.8, "update_norm": 3.0, "input_rms": 1.25}
@@ -50,8 +51,8 @@ def events(steps: pd.DataFrame) -> list[Event]:
     """The stories of a training, in order of time.
 
     Args:
-        steps: step, input_mean, input_rms, written_norm, loss, grad_norm, update_norm, weight_norm, lr; NaN
-            where something was not observed.
+        steps: step, input_mean, input_rms, written_norm, loss, grad_norm, update_norm, weight_norm, lr,
+            weight_decay; NaN where something was not observed, infinite where it was not finite.
     """
     if len(steps) < 2:
         return []
@@ -60,6 +61,8 @@ def events(steps: pd.DataFrame) -> list[Event]:
     left["written_norm"] = _written(
         steps["written_norm"].to_numpy(float), steps["weight_norm"].to_numpy(float)
     )
+    decay = steps["weight_decay"].to_numpy(float) if "weight_decay" in steps else np.zeros(len(steps))
+    left["weight_decay"] = _raised(decay)
     found: list[Event] = []
     quiet_from = 0
     for t in np.flatnonzero(np.any([left[c] > 0 for c in ORDER], axis=0)):
@@ -70,7 +73,16 @@ def events(steps: pd.DataFrame) -> list[Event]:
     return found
 
 
-ORDER = ("written_norm", "input_rms", "input_mean", "lr", "loss", "grad_norm", "update_norm")
+ORDER = (
+    "written_norm",
+    "input_rms",
+    "input_mean",
+    "weight_decay",
+    "lr",
+    "loss",
+    "grad_norm",
+    "update_norm",
+)
 
 
 def calm_before(steps: pd.DataFrame, step: int) -> bool:
@@ -87,28 +99,34 @@ def _named(steps: pd.DataFrame, left: dict[str, np.ndarray], t: int, column: str
     step = int(steps["step"].iloc[t])
     ratio = float(left[column][t])
     if column == "written_norm":
-        share = f"{100 * ratio:.2g} % of their norm"
-        text = f"step {step:,}: parameters were overwritten by {share}, not by the optimizer"
+        share = f"by {100 * ratio:.3g} % of their norm" if np.isfinite(ratio) else "with what is not finite"
+        text = f"step {step:,}: parameters were overwritten {share}, not by the optimizer"
         return Event(step, "surgery", column, ratio, text)
     if column in ("input_rms", "input_mean"):
         stays = _stays(steps, t)
         what = "size" if column == "input_rms" else "mean"
-        by = f"{ratio:.2g}×" if column == "input_rms" else f"{ratio:.2g} of their rms"
+        by = f"{ratio:.3g}×" if column == "input_rms" else f"{ratio:.2g} of their rms"
         label = "input_shift" if stays else "bad_batch"
         how = "and stayed" if stays else "and came back: a bad batch"
-        return Event(step, label, column, ratio, f"step {step:,}: the inputs' {what} moved by {by} {how}")
+        text = f"step {step:,}: the inputs' {what} moved by {by} {how}"
+        if ratio > UNBOUNDED:
+            text = f"step {step:,}: inputs were not finite"
+        return Event(step, label, column, ratio, text)
+    if column == "weight_decay":
+        now = float(steps["weight_decay"].iloc[t])
+        return Event(step, "decay", column, ratio, f"step {step:,}: weight decay rose to {now:.3g}")
     if column == "lr":
-        text = f"step {step:,}: the learning rate rose to {ratio:.2g}× its past"
+        text = f"step {step:,}: the learning rate rose to {ratio:.3g}× its past"
         return Event(step, "step_size", column, ratio, text)
     if column == "loss":
         return _of_loss(steps, left, t, ratio)
     if column == "grad_norm":
         if not _loss_known(steps, t):
-            text = f"step {step:,}: the gradient rose to {ratio:.2g}× its past (no loss was given to compare)"
+            text = f"step {step:,}: the gradient rose to {ratio:.3g}× its past (no loss was given to compare)"
         else:
-            text = f"step {step:,}: the gradient rose to {ratio:.2g}× its past, the loss before it did not"
+            text = f"step {step:,}: the gradient rose to {ratio:.3g}× its past, the loss before it did not"
         return Event(step, "step_size", column, ratio, text)
-    text = f"step {step:,}: the update was {ratio:.2g}× its past, loss and gradient were not"
+    text = f"step {step:,}: the update was {ratio:.3g}× its past, loss and gradient were not"
     return Event(step, "step_size", column, ratio, text)
 
 
@@ -125,11 +143,11 @@ def _of_loss(steps: pd.DataFrame, left: dict[str, np.ndarray], t: int, ratio: fl
     raised = t >= 2 and len(before) >= LEAST and update[t - 1] > 1.5 * np.median(before)
     if stays and not raised:
         text = (
-            f"step {step:,}: the loss rose to {ratio:.2g}× its past and stayed; what came before was as ever"
+            f"step {step:,}: the loss rose to {ratio:.3g}× its past and stayed; what came before was as ever"
         )
         return Event(step, "labels", "loss", ratio, text)
     why = "after a longer update" if raised else "for a moment, and the gradient with it"
-    text = f"step {step:,}: the loss rose to {ratio:.2g}× its past {why}"
+    text = f"step {step:,}: the loss rose to {ratio:.3g}× its past {why}"
     return Event(step, "step_size", "loss", ratio, text, inner=True)
 
 
@@ -168,10 +186,23 @@ def _written(written: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Share of the parameters' norm that others than the optimizer wrote; 0 where they always do as much."""
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.nan_to_num(written / weight, nan=0.0, posinf=np.inf)
+    share[np.isposinf(written)] = np.inf  # the parameters' own norm is not finite then
     found = np.zeros(len(share))
     for rows, past in _pasts(share):
         usual = np.nan_to_num(_middle(past), nan=0.0, posinf=np.inf)
         found[rows] = np.where((share[rows] > WRITTEN) & (share[rows] > 5 * usual), share[rows], 0.0)
+    return found
+
+
+def _raised(values: np.ndarray) -> np.ndarray:
+    """By what ratio a setting exceeds its past (infinite: it was 0); 0 where it does not."""
+    found = np.zeros(len(values))
+    for rows, past in _pasts(np.nan_to_num(values)):
+        middle = _middle(past)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.nan_to_num(values[rows]) / middle
+        far = np.nan_to_num(values[rows]) > RATIOS["lr"] * middle
+        found[rows] = np.where(far & _known(past), ratio, 0.0)
     return found
 
 

@@ -132,7 +132,7 @@ SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 MODULES: dict[type[nn.Module], tuple[str, Callable[..., Gate]]] = {
     nn.ReLU: ("relu", lambda m, eps: zero_side(0.0, eps)),
     nn.LeakyReLU: ("leaky_relu", lambda m, eps: zero_side(m.negative_slope, eps)),
-    nn.RReLU: ("rrelu", lambda m, eps: zero_side(min(abs(m.lower), abs(m.upper)), eps)),
+    nn.RReLU: ("rrelu", lambda m, eps: zero_side(max(abs(m.lower), abs(m.upper)), eps)),
     nn.PReLU: ("prelu", lambda m, eps: prelu(m.weight, eps)),
     nn.ELU: ("elu", lambda m, eps: exponential(m.alpha, 1.0, eps)),
     nn.SELU: ("selu", lambda m, eps: exponential(SELU_SCALE * SELU_ALPHA, 1.0, eps)),
@@ -171,12 +171,17 @@ def gelu(approximate: str, eps: float) -> Gate:
 def lookup(module: nn.Module) -> tuple[str, Callable[..., Gate]] | None:
     """Canonical name and gate of an activation module, or None for any other module.
 
+    A subclass with a forward of its own computes something else than its parent, unless it says
+    `gate_of = Parent`; what it calls inside is then seen as functions.
+
     Example:
         >>> name, gate = lookup(nn.ReLU6())
         >>> name, gate(nn.ReLU6(), 1e-6).high
         ('relu6', 6.0)
     """
-    for cls in type(module).__mro__:
+    own = type(module)
+    for cls in own.__mro__:
         if cls in MODULES:
-            return MODULES[cls]
+            same = own.forward is cls.forward or vars(own).get("gate_of") is cls
+            return MODULES[cls] if same else None
     return None

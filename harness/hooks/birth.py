@@ -120,7 +120,7 @@ class Births:
             norm = mean - without(last, running_mean=torch.zeros_like(own[last]["running_mean"]))
         weight_mean = zero
         name = layer.names[0]
-        if isinstance(self._modules[name], PRODUCT):
+        if isinstance(self._modules[name], PRODUCT) and "weight" in own[name]:  # it may be reparametrised
             weight = own[name]["weight"]
             rows = by_unit(weight, self._modules[name])
             average = rows.reshape(rows.shape[0], -1).mean(1)

@@ -177,10 +177,14 @@ class Mixer:
     def _own(self, name: str) -> Iterator[tuple[str, str]]:
         """Key and player of every parameter and statistic of a module."""
         module = self._passes.modules[name]
-        for short, parameter in module.named_parameters(recurse=False):
-            kind = "bias" if short == "bias" or (parameter.ndim < 2 and short != "weight") else "weights"
+        for short, parameter in module.named_parameters():  # its own, or those that it is reparametrised by
+            plain = parameter.ndim < 2 and "weight" not in short
+            kind = "bias" if "bias" in short or plain else "weights"
             yield f"{name}.{short}" if name else short, kind
-        if isinstance(module, NORMS) and not self._passes.modes.get(name, module.training):
+        if not isinstance(module, NORMS):  # masks of a pruned weight, vectors of a spectral norm
+            for short, _ in module.named_buffers():
+                yield f"{name}.{short}" if name else short, "weights"
+        elif not self._passes.modes.get(name, module.training):
             for short, _ in module.named_buffers(recurse=False):
                 if short in ("running_mean", "running_var"):
                     yield f"{name}.{short}" if name else short, "norm"

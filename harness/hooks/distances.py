@@ -129,6 +129,6 @@ def _same(now, kept, sizes, like):
         p, q = carray(pointer(now[t], like), sizes[t]), carray(pointer(kept[t], like), sizes[t])
         step = 1 if sizes[t] <= SMALL else STRIDE
         for i in range(0, sizes[t], step):
-            if p[i] != q[i]:
+            if p[i] != q[i] and (p[i] == p[i] or q[i] == q[i]):  # NaN where there was NaN has not moved
                 return False
     return True

@@ -29,7 +29,7 @@ def _clamp(a: Arguments, eps: float) -> Gate | None:
 
 def _rrelu(a: Arguments, eps: float) -> Gate:
     slopes = abs(_number(a, "lower", 1 / 8)), abs(_number(a, "upper", 1 / 3))
-    return act.zero_side(min(slopes), eps)
+    return act.zero_side(max(slopes), eps)
 
 
 #: canonical name -> (parameter names after the input, gate from the bound arguments)

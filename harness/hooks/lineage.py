@@ -22,12 +22,18 @@ class Lineage:
     """Tensor → Origin during one forward; tensors are not kept alive.
 
     Args:
-        owners: parameter id → the module that owns it.
+        model: whose parameters are known.
     """
 
-    def __init__(self, owners: Mapping[int, nn.Module]) -> None:
-        self._owners = owners
+    def __init__(self, model: nn.Module) -> None:
+        self._owners: dict[int, nn.Module] = {}  # parameter id → module
+        for module in model.modules():
+            self.own(module)
         self.known: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
+
+    def own(self, module: nn.Module) -> None:
+        """The parameters of a module are known as its own."""
+        self._owners.update((id(p), module) for p in module.parameters(recurse=False))
 
     def clear(self) -> None:
         self.known.clear()

@@ -76,6 +76,8 @@ def layer_axis(module: nn.Module, ndim: int) -> int | None:
     for cls, dims in CONVOLUTION_DIMS.items():
         if isinstance(module, cls):
             return -dims - 1
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm) and len(module.normalized_shape) == 3:
+        return -3  # over whole images
     if isinstance(module, LAST_AXIS):
         return -1
     if isinstance(module, CHANNEL_AXIS):

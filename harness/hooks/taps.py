@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
 from torch.utils.hooks import RemovableHandle
 
 from harness.hooks import functional
@@ -80,7 +81,7 @@ class Taps:
         self._model, self._sink, self._observe, self._eps = model, sink, observe, gate_eps
         self.gradients, self.per_call, self._axes = gradients, per_call, dict(axis or {})
         self._names = qualified_names(model)
-        self.lineage = Lineage({id(p): m for m in model.modules() for p in m.parameters(recurse=False)})
+        self.lineage = Lineage(model)
         self._handles: list[RemovableHandle] = []
         self._sites: dict[tuple[Any, ...], OpenSite] = {}
         self._calls: dict[Any, int] = {}
@@ -89,6 +90,7 @@ class Taps:
         self._hidden: dict[str, Site] = {}
         self._busy = False
         self._attached = False
+        self._changed = False  # modules have come since they were hooked
         self._depth = 0
         self.forwards = 0
         self.active = False  # a forward that counts is running
@@ -109,19 +111,10 @@ class Taps:
         self._attached = True
         keep = self._handles.append
         keep(self._model.register_forward_pre_hook(Call(self._enter), with_kwargs=True))
-        for module, name in self._names.items():
-            if isinstance(module, torch.jit.ScriptModule):
-                continue  # takes no hooks
-            known = lookup(module)
-            if known is not None:
-                activation, gate_of = known
-                call = Caller(module, name or f":{activation}", activation, partial(gate_of, module))
-                keep(module.register_forward_pre_hook(Activation(self, call), with_kwargs=True))
-            elif layer_axis(module, 4) is not None:
-                keep(module.register_forward_hook(Layer(self, module)))
-            elif isinstance(module, TRANSPARENT):
-                keep(module.register_forward_hook(Call(self._transparent)))
+        for module in self._names:
+            self._hook(module)
         keep(self._model.register_forward_hook(Call(self._leave), always_call=True))
+        keep(register_module_module_registration_hook(self._registered))
 
     def detach(self) -> None:
         """Remove every hook; nothing of ours stays in the model."""
@@ -134,6 +127,34 @@ class Taps:
             Eager.leave()
             self._attached = False
         self._depth, self.active, self.watching, self._busy = 0, False, False, False
+
+    def _hook(self, module: nn.Module) -> None:
+        """What a module of the tree is hooked by."""
+        if isinstance(module, torch.jit.ScriptModule):
+            return  # takes no hooks
+        keep, known = self._handles.append, lookup(module)
+        if known is not None:
+            activation, gate_of = known
+            name = self._names[module] or f":{activation}"
+            call = Caller(module, name, activation, partial(gate_of, module))
+            keep(module.register_forward_pre_hook(Activation(self, call), with_kwargs=True))
+        elif layer_axis(module, 4) is not None:
+            keep(module.register_forward_hook(Layer(self, module)))
+        elif isinstance(module, TRANSPARENT):
+            keep(module.register_forward_hook(Call(self._transparent)))
+
+    def _registered(self, parent: nn.Module, name: str, module: nn.Module | None) -> None:
+        """A module was added somewhere, or put in the place of another; torch tells of all models."""
+        self._changed |= parent in self._names
+
+    def _follow_changes(self) -> None:
+        """Modules that came are hooked; those that went are called no more."""
+        self._changed = False
+        known = set(self._names)
+        self._names.update(qualified_names(self._model))
+        for module in self._names.keys() - known:
+            self.lineage.own(module)
+            self._hook(module)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -162,6 +183,8 @@ class Taps:
         if self._depth > 1:
             return
         training = module.training
+        if self._changed:
+            self._follow_changes()
         if self._paused or not (self._observe == "all" or training == (self._observe == "train")):
             return
         self.active = True

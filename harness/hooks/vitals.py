@@ -114,7 +114,8 @@ class Vitals:
             return
         x = x.detach().float()
         self._seen["input_mean"].append(x.mean())
-        self._seen["input_rms"].append(torch.linalg.vector_norm(x) / x.numel() ** 0.5)
+        rms = torch.linalg.vector_norm(x) / x.numel() ** 0.5
+        self._seen["input_rms"].append(rms.nan_to_num(torch.inf, torch.inf))  # NaN means: not observed
 
     @torch.no_grad()
     def _pre(self, place: int) -> None:
@@ -122,7 +123,7 @@ class Vitals:
         if len(self._places[place]) != len(now):  # parameters were added to the optimizer
             self._places[place] = Places(now)
         places = self._places[place]
-        self._add("written_norm", 0.0 if places.untouched(now) else places.moved(now)[0])
+        self._add("written_norm", 0.0 if places.untouched(now) else _told(places.moved(now)[0]))
         gradients = [p.grad for p in now if p.grad is not None and p.grad.layout is torch.strided]
         self._add("grad_norm", norm(gradients))
         rates: dict[str, list[Any]] = {"lr": [], "lr_bias": [], "weight_decay": []}
@@ -173,6 +174,13 @@ class Vitals:
         plain = [next(fetched[v.device]) if isinstance(v, Tensor) else float(v) for v in flat]
         self._rows.append(np.array(plain).reshape(-1, len(COLUMNS)))
         self._waiting = []
+
+
+def _told(norm: Any) -> Any:
+    """A norm that was observed: infinite where it is not finite, since NaN means that it was not."""
+    if isinstance(norm, Tensor):
+        return norm.nan_to_num(torch.inf, torch.inf)
+    return norm if norm == norm else np.inf
 
 
 def parameters(optimizer: Optimizer) -> list[Tensor]:

@@ -41,6 +41,7 @@ class PartlyLeaky(nn.PReLU):
         tensor([[ 0., -1.]])
     """
 
+    gate_of = nn.PReLU
     slope: Tensor
 
     def __init__(self, units: int, axis: int = 1) -> None:

@@ -64,6 +64,8 @@ class Sugar(nn.ReLU):
         tensor([0.4007, 1.2661])
     """
 
+    gate_of = nn.ReLU
+
     def __init__(self, alpha: float = ALPHA) -> None:
         super().__init__()
         self.alpha = alpha

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -110,8 +111,15 @@ class Runs(Sequence[Run]):
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row per run: run, path, status, dotted configuration, `final.…` metrics."""
-        return pd.DataFrame([run.row() for run in self._runs])
+        """One row per run: run, path, status, dotted configuration, `final.…` metrics.
+
+        Runs whose configuration cannot be read are left out, with a warning: they belong to no arm.
+        """
+        lost = [run for run in self._runs if not run.config]
+        if lost:
+            first = lost[0].path / "config.yaml"
+            warnings.warn(f"{len(lost)} run(s) left out: {first} cannot be read", stacklevel=2)
+        return pd.DataFrame([run.row() for run in self._runs if run.config])
 
     @cached_property
     def census(self) -> pd.DataFrame:

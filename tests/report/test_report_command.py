@@ -92,7 +92,7 @@ def test_the_dashboard_says_what_it_did(tmp_path: Path) -> None:
     root = write_sweep(tmp_path, seeds=1)
     (root / "relu-lr1-s0" / "census.parquet").write_bytes(b"torn")
     done = runner.invoke(app, ["dashboard", str(root), "--no-maps"])
-    assert done.exit_code == 0
+    assert done.exit_code == 1
     assert "5 run(s) rebuilt" in done.output
     assert "relu-lr1-s0: cannot be rebuilt" in done.output
 
@@ -122,3 +122,21 @@ def test_a_run_without_evidence_has_no_diagnosis(tmp_path: Path) -> None:
     run = open_runs(write_run(tmp_path, "one"))[0]
     with pytest.raises(ValueError, match="kept no evidence"):
         stored_diagnosis(run)
+
+
+def test_a_run_without_a_readable_configuration_belongs_to_no_arm(tmp_path: Path) -> None:
+    root = write_sweep(tmp_path / "runs", seeds=4)
+    broken = next(iter(open_runs(root))).path / "config.yaml"
+    broken.write_text("garbage: [")
+    with pytest.warns(UserWarning, match=r"1 run\(s\) left out: .*config.yaml cannot be read"):
+        table = open_runs(root).table
+    assert len(table) == 23
+    assert not table["activation.name"].isna().any()
+
+
+@pytest.mark.parametrize("healthy", ["-1", "nan", "1.5"])
+def test_a_share_that_is_none_is_refused(healthy: str, tmp_path: Path) -> None:
+    path = write_run(tmp_path, "one", census=full_history())
+    done = runner.invoke(app, ["report", str(path), "--healthy", healthy])
+    assert done.exit_code == 2
+    assert "expected a share in [0, 1]" in " ".join(done.output.replace("│", " ").split())

@@ -66,3 +66,12 @@ def test_our_data_serves_too_and_errors_are_clear(here: Path) -> None:
     ):
         assert runner.invoke(app, ["scan", *wrong]).exit_code == 2
     assert runner.invoke(app, ["scan", "my_scan_subject:model", "--out", "found.txt"]).exit_code == 2
+
+
+def test_a_model_that_cannot_be_run_is_no_verdict(here: Path) -> None:
+    """Exit code 1 would say that too many units are dead."""
+    (here / "my_narrow_subject.py").write_text(SOURCE.replace("(20, 64)", "(20, 63)"))
+    words = ["my_narrow_subject:model", "--batches", "my_narrow_subject:batches", "--fail-over", "0.9"]
+    found = CliRunner().invoke(app, ["scan", *words])
+    assert found.exit_code == 2
+    assert "cannot be run on these batches" in " ".join(found.output.replace("│", " ").split())

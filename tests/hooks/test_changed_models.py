@@ -1,0 +1,123 @@
+"""Models that change while they are watched, and modules that are not what their class says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules import module as registry
+
+import harness
+from harness.hooks.activations import lookup
+from harness.remedies import leaky_swap, sugar
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 8)
+    with torch.no_grad():
+        layer.bias[:3] = -50.0
+    return nn.Sequential(layer, nn.ReLU())
+
+
+X = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("before", [1, 3, 9])
+def test_modules_that_come_are_counted_from_their_first_forward(before: int) -> None:
+    model = net()
+    with harness.Recorder(model, census_every=None) as recorder:
+        for _ in range(before):
+            model(X).sum().backward()
+        model[1] = nn.LeakyReLU(0.1)
+        model.append(nn.Linear(8, 3))
+        model.append(nn.ReLU())
+        for _ in range(6):
+            model(X).sum().backward()
+        census = recorder.census()
+    assert not registry._global_module_registration_hooks
+    seen = census[census["unit"] >= 0].groupby("site")["n"].max()
+    assert seen.to_dict() == {"1": 20 * before, "1#1": 120, "3": 120}
+    sites = {site.name: (site.activation, site.producer) for site in recorder.sites}
+    assert sites == {"1": ("relu", "0"), "1#1": ("leaky_relu", "0"), "3": ("relu", "2")}
+    assert (census.loc[census["site"] == "1#1", "active"] == 120).all()
+
+
+def test_other_models_that_are_built_meanwhile_are_not_looked_at() -> None:
+    model = net()
+    with harness.Recorder(model, census_every=None) as recorder:
+        other = nn.Sequential(nn.Linear(4, 2), nn.ReLU())
+        for _ in range(2):
+            other(X)
+            model(X).sum().backward()
+        assert [site.name for site in recorder.sites] == ["1"]
+        assert not any(part._forward_hooks for part in other.modules())
+
+
+def test_swapped_units_are_alive_while_they_are_watched() -> None:
+    model = net()
+    with harness.Recorder(model, census_every=None) as recorder:
+        model(X).sum().backward()
+        leaky_swap(model, X)
+        for _ in range(3):
+            model(X).sum().backward()
+        census = recorder.census()
+    swapped = census[census["site"] == "1#1"]
+    assert swapped["state"].tolist()[:3] == ["always_on"] * 3
+    assert set(swapped["n"]) == {60}
+    assert set(census.loc[census["site"] == "1", "n"]) == {40}, "its own look at the batch is a forward too"
+    assert "dead" not in swapped["state"].tolist()
+
+
+def test_surrogate_gradients_leave_the_gate_a_relus() -> None:
+    model = net()
+    with harness.Recorder(model, census_every=None) as recorder:
+        model(X).sum().backward()
+        sugar(model)
+        model(X).sum().backward()
+        census = recorder.census()
+    assert census.groupby("site")["n"].max().to_dict() == {"1": 20, "1#1": 20}
+    assert census.loc[census["site"] == "1#1", "state"].tolist()[:3] == ["dead"] * 3
+
+
+class Tilted(nn.ReLU):
+    def forward(self, input: Tensor) -> Tensor:
+        return F.leaky_relu(input, 0.1)
+
+
+class Named(nn.ReLU):
+    """A subclass that computes what its parent does."""
+
+
+def test_a_subclass_that_computes_something_else_is_not_its_parent() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), Tilted(), nn.Linear(8, 8), Named())
+    for layer in (model[0], model[2]):
+        assert isinstance(layer, nn.Linear)
+        nn.init.constant_(layer.bias, -100.0)
+    report = harness.scan(model, X)
+    states = report.units.groupby("site")["state"].unique()
+    assert {name: list(found) for name, found in states.items()} == {
+        "1:leaky_relu": ["always_on"],
+        "3": ["dead"],
+    }
+    assert lookup(Tilted()) is None
+
+
+@pytest.mark.parametrize(("bounds", "state"), [((0.0, 0.3), "always_on"), ((0.0, 0.0), "dead")])
+def test_a_random_slope_is_closed_only_if_it_is_always_0(bounds: tuple[float, float], state: str) -> None:
+    layer = nn.Linear(4, 8)
+    nn.init.constant_(layer.bias, -100.0)
+    assert set(harness.scan(nn.Sequential(layer, nn.RReLU(*bounds)), X).units["state"]) == {state}
+
+
+def test_a_norm_over_whole_images_keeps_channels_as_units() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.LayerNorm([8, 6, 6]), nn.ReLU())
+    norm = model[1]
+    assert isinstance(norm, nn.LayerNorm)
+    nn.init.zeros_(norm.weight[2].detach())
+    nn.init.constant_(norm.bias[2].detach(), -1.0)
+    units = harness.scan(model, torch.randn(10, 3, 8, 8)).units
+    assert len(units) == 8
+    assert set(units["n"]) == {360}
+    assert units.loc[units["state"] == "dead", "unit"].tolist() == [2]
