@@ -179,9 +179,13 @@ def lookup(module: nn.Module) -> tuple[str, Callable[..., Gate]] | None:
         >>> name, gate(nn.ReLU6(), 1e-6).high
         ('relu6', 6.0)
     """
-    own = type(module)
-    for cls in own.__mro__:
-        if cls in MODULES:
-            same = own.forward is cls.forward or vars(own).get("gate_of") is cls
-            return MODULES[cls] if same else None
+    known = known_as(type(module))
+    return None if known is None else MODULES[known]
+
+
+def known_as(cls: type[nn.Module]) -> type[nn.Module] | None:
+    """The class among `MODULES` whose forward this one has, or says that it has the gate of."""
+    for known in cls.__mro__:
+        if known in MODULES:
+            return known if cls.forward is known.forward or vars(cls).get("gate_of") is known else None
     return None

@@ -119,6 +119,9 @@ def bound(
         z = pair[1 - zeros.index(True)]
     if not isinstance(z, Tensor) or not z.is_floating_point():
         return None
+    low = arguments.get("min")
+    if isinstance(low, Tensor) and not is_data(low) and is_zero(low):
+        arguments = {**arguments, "min": 0.0}
     return name, z, arguments
 
 
@@ -140,7 +143,7 @@ def calls_functions(model: nn.Module) -> bool:
     for cls in {type(module) for module in model.modules()}:
         if issubclass(cls, nn.TransformerEncoderLayer):
             return True
-        if cls.__module__.startswith("torch.") or any(issubclass(cls, known) for known in act.MODULES):
+        if cls.__module__.startswith("torch.") or act.known_as(cls) is not None:
             continue
         own = (vars(base).values() for base in cls.__mro__ if not base.__module__.startswith("torch."))
         if any(mentions(function) for functions in own for function in functions):

@@ -121,3 +121,24 @@ def test_a_norm_over_whole_images_keeps_channels_as_units() -> None:
     assert len(units) == 8
     assert set(units["n"]) == {360}
     assert units.loc[units["state"] == "dead", "unit"].tolist() == [2]
+
+
+class Clamped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 8)
+        self.register_buffer("floor", torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.layer(x)
+        floor = self.get_buffer("floor")
+        return z.clamp(min=floor) + torch.clamp(z, torch.tensor(0.0)) + z.clamp_min(torch.tensor(-1.0))
+
+
+def test_a_clamp_to_a_tensor_of_zeros_is_a_relu() -> None:
+    model = Clamped()
+    nn.init.constant_(model.layer.bias, -100.0)
+    units = harness.scan(model, X).units
+    assert units["site"].unique().tolist() == [":clamp"]
+    assert set(units["n"]) == {40}, "the two of them; the clamp to -1 is none"
+    assert set(units["state"]) == {"dead"}
