@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -15,3 +16,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def interrupts() -> None:
+    """SIGINT is heard, though a background job ignores it, and Lightning does after an interrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,6 +8,7 @@ tell. Everything works on detached tensors, keeps none alive, and never asks the
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -81,6 +82,7 @@ class Taps:
         self._model, self._sink, self._observe, self._eps = model, sink, observe, gate_eps
         self.gradients, self.per_call, self._axes = gradients, per_call, dict(axis or {})
         self._names = qualified_names(model)
+        self._first = dict(self._names)  # of modules that came later, those that are never called are no loss
         self.lineage = Lineage(model)
         self._handles: list[RemovableHandle] = []
         self._sites: dict[tuple[Any, ...], OpenSite] = {}
@@ -114,7 +116,10 @@ class Taps:
         for module in self._names:
             self._hook(module)
         keep(self._model.register_forward_hook(Call(self._leave), always_call=True))
-        keep(register_module_module_registration_hook(self._registered))
+        weak = weakref.WeakMethod(self._registered)  # torch's own list must not keep the model alive
+        told = register_module_module_registration_hook(lambda *what: (heard := weak()) and heard(*what))
+        weakref.finalize(self, told.remove)
+        keep(told)
 
     def detach(self) -> None:
         """Remove every hook; nothing of ours stays in the model."""
@@ -172,7 +177,7 @@ class Taps:
 
     def unseen(self, called: Collection[nn.Module]) -> list[Site]:
         """Sites that are there but cannot be observed, or are not among the modules `called` so far."""
-        return unseen(self._names, self._hidden.values(), called)
+        return unseen(self._first, self._hidden.values(), called)
 
     # --- the root's forward ---------------------------------------------------------------------
 

@@ -167,7 +167,7 @@ def permutation(shape: tuple[int, ...], seed: int, period: int) -> Tensor:
 
     Example:
         >>> permutation((2, 1, 3), seed=0, period=1)
-        tensor([2, 1, 0, 5, 4, 3])
+        tensor([0, 2, 1, 3, 5, 4])
     """
     channels = shape[0] if len(shape) == 3 else 1
     pixels = math.prod(shape) // channels

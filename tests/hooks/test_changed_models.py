@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,7 +29,7 @@ X = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
 
 @pytest.mark.parametrize("before", [1, 3, 9])
 def test_modules_that_come_are_counted_from_their_first_forward(before: int) -> None:
-    model = net()
+    model, hooks = net(), dict(registry._global_module_registration_hooks)
     with harness.Recorder(model, census_every=None) as recorder:
         for _ in range(before):
             model(X).sum().backward()
@@ -36,12 +39,24 @@ def test_modules_that_come_are_counted_from_their_first_forward(before: int) -> 
         for _ in range(6):
             model(X).sum().backward()
         census = recorder.census()
-    assert not registry._global_module_registration_hooks
+    assert registry._global_module_registration_hooks == hooks
     seen = census[census["unit"] >= 0].groupby("site")["n"].max()
     assert seen.to_dict() == {"1": 20 * before, "1#1": 120, "3": 120}
     sites = {site.name: (site.activation, site.producer) for site in recorder.sites}
     assert sites == {"1": ("relu", "0"), "1#1": ("leaky_relu", "0"), "3": ("relu", "2")}
     assert (census.loc[census["site"] == "1#1", "active"] == 120).all()
+
+
+def test_a_recorder_that_is_forgotten_leaves_nothing_behind() -> None:
+    hooks = dict(registry._global_module_registration_hooks)
+    model = net()
+    harness.Recorder(model, census_every=None).attach()
+    assert len(registry._global_module_registration_hooks) == len(hooks) + 1
+    forgotten = weakref.ref(model)
+    del model
+    gc.collect()
+    assert forgotten() is None
+    assert registry._global_module_registration_hooks == hooks
 
 
 def test_other_models_that_are_built_meanwhile_are_not_looked_at() -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,14 @@ def test_a_sweep_of_the_script_is_that_of_the_api(tmp_path: Path) -> None:
     assert list((tmp_path / "script").glob("events.out.tfevents.*"))
 
 
+def group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("wait", [0.0, 2.0])
 def test_an_interrupted_script_says_one_line_and_leaves_no_process(wait: float, tmp_path: Path) -> None:
     """A terminal sends SIGINT to the whole group: to the fork server, too, while it still imports."""
@@ -86,23 +95,24 @@ def test_an_interrupted_script_says_one_line_and_leaves_no_process(wait: float, 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
     )
-    assert process.stdout is not None
-    assert "6 to train" in process.stdout.readline()
-    time.sleep(wait)
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert said.splitlines()[-1] == "harness: interrupted; the same command continues."
-    assert "Traceback" not in said
-    until = time.monotonic() + 30
-    while time.monotonic() < until:  # the fork server ends once it has imported, and sees that it is alone
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.1)
-    raise AssertionError("a process was left behind")
+    try:
+        assert process.stdout is not None
+        assert "6 to train" in process.stdout.readline()
+        time.sleep(wait)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert said.splitlines()[-1] == "harness: interrupted; the same command continues."
+        assert "Traceback" not in said
+        until = time.monotonic() + 30
+        while group_lives(process.pid):  # the fork server ends once it has imported, and sees it is alone
+            assert time.monotonic() < until, "a process was left behind"
+            time.sleep(0.1)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 # --- the plan --------------------------------------------------------------------------------------
