@@ -118,8 +118,9 @@ class Taps:
         keep(self._model.register_forward_hook(Call(self._leave), always_call=True))
         weak = weakref.WeakMethod(self._registered)  # torch's own list must not keep the model alive
         told = register_module_module_registration_hook(lambda *what: (heard := weak()) and heard(*what))
-        weakref.finalize(self, told.remove)
         keep(told)
+        self._forgotten = weakref.finalize(self, _forgotten, told)
+        self._forgotten.atexit = False
 
     def detach(self) -> None:
         """Remove every hook; nothing of ours stays in the model."""
@@ -129,6 +130,7 @@ class Taps:
         self.functions.leave(again=False)
         self.lineage.clear()
         if self._attached:
+            self._forgotten.detach()
             Eager.leave()
             self._attached = False
         self._depth, self.active, self.watching, self._busy = 0, False, False, False
@@ -339,6 +341,12 @@ class Taps:
         if value is not None:
             with outside_transforms(gradient, value):
                 update_gradient(statistics, value.detach(), axis)
+
+
+def _forgotten(told: RemovableHandle) -> None:
+    """What has to end where taps went away, with their model, without having been detached."""
+    told.remove()
+    Eager.leave()
 
 
 def _gate_of_call(name: str, arguments: Mapping[str, Any], eps: float) -> Gate:
