@@ -5,15 +5,19 @@ Shapes: T censuses, U units, S sites.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 COLUMNS = ("evidence", "step", "site", "unit", "state")
 SILENT = ("unobserved", "non_finite")  # states that say neither dead nor alive
+
+#: A history or a census: a frame, or its columns as arrays, which are cut in a tenth of a frame's time.
+Columns = pd.DataFrame | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class Moves:
     gap: np.ndarray
 
 
-def census_grid(history: pd.DataFrame, down: Sequence[str] = ("dead",)) -> Grid:
+def census_grid(history: Columns, down: Sequence[str] = ("dead",)) -> Grid:
     """The matrix of a history, from the probe's censuses where there are any, else the stream's.
 
     Args:
@@ -103,14 +107,15 @@ def census_grid(history: pd.DataFrame, down: Sequence[str] = ("dead",)) -> Grid:
     missing = [c for c in COLUMNS if c not in history]
     if missing:
         raise ValueError(f"expected a history of censuses, but the columns {', '.join(missing)} are missing")
-    rows = one_evidence(history[list(COLUMNS)])
+    used = _used(history)
+    rows = {name: history[name] if used is None else history[name][used] for name in COLUMNS}
     codes, words = pd.factorize(rows["state"])  # a missing state has code -1: the last, silent flag
     telling = np.array([word not in SILENT for word in words] + [False])
     counted = np.array([word in down for word in words] + [False])
     told = telling[codes]
     dead = counted[codes] & told
     site, names = pd.factorize(rows["site"])
-    step, unit = rows["step"].to_numpy(), rows["unit"].to_numpy()
+    step, unit = np.asarray(rows["step"]), np.asarray(rows["unit"])
     names = np.asarray(names, dtype=object)
     regular = _regular(step, site, unit)
     if regular is None:
@@ -126,8 +131,26 @@ def census_grid(history: pd.DataFrame, down: Sequence[str] = ("dead",)) -> Grid:
 
 def one_evidence(history: pd.DataFrame) -> pd.DataFrame:
     """The probe's censuses if there are any, else the stream's."""
-    probe = (history["evidence"] == "probe").to_numpy()
-    return history[probe] if probe.any() and not probe.all() else history
+    used = _used(history)
+    return history if used is None else history[used]
+
+
+def _used(history: Columns) -> np.ndarray | None:
+    """Which rows `one_evidence` takes; None: all."""
+    probe = np.asarray(history["evidence"] == "probe")
+    return probe if probe.any() and not probe.all() else None
+
+
+def latest(history: Columns) -> np.ndarray:
+    """Which rows (bool) are the latest census: of the probe where there is one, a finite one if any is."""
+    used, step = _used(history), np.asarray(history["step"])
+    codes, words = pd.factorize(history["state"])
+    telling = np.array([word not in SILENT for word in words] + [False])[codes]
+    if used is None:
+        used = np.ones(len(step), bool)
+    telling &= used
+    rows = telling if telling.any() else used
+    return used & (step == step[rows].max()) if rows.any() else used
 
 
 def _regular(step: np.ndarray, site: np.ndarray, unit: np.ndarray) -> int | None:

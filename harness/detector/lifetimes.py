@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.detector.grid import Grid, census_grid, one_evidence
+from harness.detector.grid import Columns, Grid, census_grid, one_evidence
 
-__all__ = ["PERSISTENT", "lifetimes", "lifetimes_of", "one_evidence"]
+__all__ = ["PERSISTENT", "Lives", "lifetimes", "lifetimes_of", "lives_of", "one_evidence"]
 
 PERSISTENT = 3  # censuses that a unit has to be dead in, up to the last, to be called persistently dead
+NEVER = -1  # stands for the step of what has not happened
+
+
+@dataclass(frozen=True)
+class Lives:
+    """Births and deaths of U units, in arrays (U,).
+
+    Attributes:
+        seen: whether any census said something about the unit; of the others nothing is known.
+        first: step of the first that did.
+        born_dead: whether it was dead then.
+        died_at, revived_at: step of its first death or return, `NEVER` if there was none.
+        deaths: how often it died.
+    """
+
+    seen: np.ndarray
+    first: np.ndarray
+    born_dead: np.ndarray
+    died_at: np.ndarray
+    revived_at: np.ndarray
+    deaths: np.ndarray
 
 
 def lifetimes(
-    history: pd.DataFrame, *, persistent: int = PERSISTENT, down: Sequence[str] = ("dead",)
+    history: Columns, *, persistent: int = PERSISTENT, down: Sequence[str] = ("dead",)
 ) -> pd.DataFrame:
     """Births and deaths of every unit, from the censuses of one kind of evidence.
 
@@ -52,35 +74,56 @@ def lifetimes_of(grid: Grid, *, persistent: int = PERSISTENT) -> pd.DataFrame:
     """`lifetimes` of a history that is a matrix already."""
     if persistent < 1:
         raise ValueError(f"persistent: expected a number of censuses of at least 1, but got {persistent}")
-    told, down, moves = grid.told, grid.down, grid.moves
-    seen = np.asarray(told.any(axis=0))  # of the others nothing is known: no row
+    told, down, found = grid.told, grid.down, lives_of(grid)
     censuses, units = told.shape
-    first = told.argmax(axis=0) if censuses else np.zeros(units, int)
-    last = censuses - 1 - told[::-1].argmax(axis=0) if censuses else first
+    nothing = np.zeros(units, int)
+    last = censuses - 1 - told[::-1].argmax(axis=0) if censuses else nothing
     alive = told & ~down
-    until = np.where(alive.any(axis=0), censuses - 1 - alive[::-1].argmax(axis=0), -1) if censuses else first
+    until = (
+        np.where(alive.any(axis=0), censuses - 1 - alive[::-1].argmax(axis=0), -1) if censuses else nothing
+    )
     since = (told & (np.arange(censuses)[:, None] > until)).sum(axis=0)  # dead ones after the last alive one
-    died, revived = moves.known & down & ~moves.before, moves.known & alive & moves.before
-    every = np.arange(units)
     table = pd.DataFrame(
         {
             "site": grid.site.astype(object),
             "unit": grid.unit,
-            "born_dead": down[first, every] if censuses else seen,
-            "died_at": _first_step(died, grid.step),
-            "revived_at": _first_step(revived, grid.step),
-            "deaths": died.sum(axis=0),
-            "dead_now": down[last, every] if censuses else seen,
+            "born_dead": found.born_dead,
+            "died_at": _steps(found.died_at),
+            "revived_at": _steps(found.revived_at),
+            "deaths": found.deaths,
+            "dead_now": down[last, np.arange(units)] if censuses else found.seen,
             "persistently_dead": since >= persistent,
             "censuses": told.sum(axis=0),
-            "first": grid.step[first] if censuses else first,
+            "first": found.first,
         }
     )
-    return table if seen.all() else table.loc[seen].reset_index(drop=True)
+    return table if found.seen.all() else table.loc[found.seen].reset_index(drop=True)
 
 
-def _first_step(event: np.ndarray, step: np.ndarray) -> Any:
-    """Step of the first census with the event, NA without one: (T, U) → (U,)."""
-    never = np.asarray(~event.any(axis=0))
-    at = step[event.argmax(axis=0)] if len(step) else np.zeros(len(never), np.int64)
-    return pd.arrays.IntegerArray(np.where(never, 0, at).astype(np.int64), never)
+def lives_of(grid: Grid) -> Lives:
+    """Births and deaths alone, as arrays: what a verdict counts."""
+    told, down, moves = grid.told, grid.down, grid.moves
+    seen = np.asarray(told.any(axis=0))
+    censuses, units = told.shape
+    first = told.argmax(axis=0) if censuses else np.zeros(units, int)
+    died = moves.known & down & ~moves.before
+    return Lives(
+        seen=seen,
+        first=grid.step[first] if censuses else first,
+        born_dead=down[first, np.arange(units)] if censuses else seen,
+        died_at=_first_step(died, grid.step),
+        revived_at=_first_step(moves.known & told & ~down & moves.before, grid.step),
+        deaths=died.sum(axis=0),
+    )
+
+
+def _first_step(event: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Step of the first census with the event, `NEVER` without one: (T, U) → (U,)."""
+    if not len(step):
+        return np.full(event.shape[1], NEVER)
+    return np.where(event.any(axis=0), step[event.argmax(axis=0)], NEVER).astype(np.int64)
+
+
+def _steps(at: np.ndarray) -> Any:
+    """Steps with NA where there is none."""
+    return pd.arrays.IntegerArray(np.where(at == NEVER, 0, at), at == NEVER)

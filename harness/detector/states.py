@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import betaincinv
 
+from harness.detector.grid import Columns
+
 STATES = ("unobserved", "non_finite", "dead", "starved", "rare", "always_on", "active")
 
 CENSUS_COLUMNS = (
@@ -78,7 +80,7 @@ def rate_upper(active: np.ndarray, n: np.ndarray, confidence: float = 0.95) -> n
     return np.where(below, bound, 1.0)
 
 
-def states(census: pd.DataFrame, thresholds: Thresholds | None = None) -> np.ndarray:
+def states(census: Columns, thresholds: Thresholds | None = None) -> np.ndarray:
     """The state of every row (array of str), from n, active, non_finite and grad_rms.
 
     Raises:
@@ -88,11 +90,11 @@ def states(census: pd.DataFrame, thresholds: Thresholds | None = None) -> np.nda
     if missing:
         raise ValueError(f"expected the columns n, active, non_finite, but {', '.join(missing)} is missing")
     thresholds = thresholds or Thresholds()
-    n, active = census["n"].to_numpy(), census["active"].to_numpy()
-    gradient = census["grad_rms"].to_numpy(dtype=float) if "grad_rms" in census else np.full(len(n), np.nan)
+    n, active = np.asarray(census["n"]), np.asarray(census["active"])
+    gradient = np.asarray(census["grad_rms"], float) if "grad_rms" in census else np.full(len(n), np.nan)
     conditions = [
         n == 0,
-        census["non_finite"].to_numpy() > 0,
+        np.asarray(census["non_finite"]) > 0,
         active == 0,
         gradient == 0,  # the gate opens, yet nothing comes back: all downstream is dead
         active < thresholds.rare * n,
@@ -143,9 +145,9 @@ def summarise(units: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def dead_fraction(units: pd.DataFrame) -> float:
+def dead_fraction(units: Columns) -> float:
     """Share of dead units among the observed ones of a census; NaN if none was observed and finite."""
-    return dead_share(units["state"].to_numpy(dtype=object))
+    return dead_share(np.asarray(units["state"], object))
 
 
 def dead_share(state: np.ndarray) -> float:
@@ -160,7 +162,7 @@ def dead_share(state: np.ndarray) -> float:
     return float((state == "dead").sum() / observed.sum()) if finite.any() else float("nan")
 
 
-def sentence(units: pd.DataFrame) -> str:
+def sentence(units: Columns) -> str:
     """What a census says, in one sentence that carries n and the bound.
 
     Example:
@@ -168,25 +170,22 @@ def sentence(units: pd.DataFrame) -> str:
         >>> sentence(census)
         '1 of 4 units dead (25.0 %; n = 2,000, rate < 0.15 %).'
     """
-    observed = units[units["state"] != "unobserved"]
-    hidden = units.loc[units["state"] == "unobserved", "site"].nunique() if "site" in units else 0
-    if observed.empty:
+    state = np.asarray(units["state"], object)
+    observed, dead, broken = state != "unobserved", state == "dead", int((state == "non_finite").sum())
+    hidden = len(set(np.asarray(units["site"], object)[~observed])) if "site" in units else 0
+    total = int(observed.sum())
+    if not total:
         return "Nothing was observed: no statement about dead units can be made."
-    if (observed["state"] == "non_finite").all():
-        return f"No statement: all {len(observed):,} units had NaN or infinite pre-activations."
-    dead, total = int((observed["state"] == "dead").sum()), len(observed)
-    n = f"n = {_span(observed['n'])}"
-    bound = (
-        f", rate < {100 * observed.loc[observed['state'] == 'dead', 'rate_upper'].max():.2g} %"
-        if dead
-        else ""
-    )
-    text = f"{dead:,} of {total:,} units dead ({100 * dead / total:.1f} %; {n}{bound})."
-    broken = int((observed["state"] == "non_finite").sum())
+    if broken == total:
+        return f"No statement: all {total:,} units had NaN or infinite pre-activations."
+    n = f"n = {_span(np.asarray(units['n'])[observed])}"
+    bound = f", rate < {100 * np.asarray(units['rate_upper'])[dead].max():.2g} %" if dead.any() else ""
+    share = dead.sum() / total
+    text = f"{dead.sum():,} of {total:,} units dead ({100 * share:.1f} %; {n}{bound})."
     text += f" {broken:,} with NaN or infinite pre-activations." if broken else ""
     return f"{text} {hidden} site(s) unobserved." if hidden else text
 
 
-def _span(n: pd.Series) -> str:
+def _span(n: np.ndarray) -> str:
     low, high = int(n.min()), int(n.max())
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -9,8 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.detector.lifetimes import lifetimes, one_evidence
-from harness.detector.states import Thresholds, classify, dead_fraction, sentence, states, summarise
+from harness.detector.grid import census_grid, latest
+from harness.detector.lifetimes import NEVER, Lives, lifetimes, lives_of
+from harness.detector.states import (
+    Thresholds,
+    classify,
+    dead_fraction,
+    rate_upper,
+    sentence,
+    states,
+    summarise,
+)
 
 HEALTHY = 0.1  # dead share below which a network is called healthy
 
@@ -64,36 +73,36 @@ def verdict(
         healthy: dead share below which the network is called healthy.
         diverged_at: step at which the loss stopped being finite, None if it never did.
     """
-    history = _slim(history, thresholds)
-    last = classify(last_census(history), thresholds)
-    lives = lifetimes(history)
-    died, born = lives[lives["died_at"].notna()], lives[lives["born_dead"]]
+    thresholds = thresholds or Thresholds()
+    columns = _columns(history, thresholds)
+    at = latest(columns)
+    last = {name: column[at] for name, column in columns.items()}
+    last["rate_upper"] = rate_upper(last["active"], last["n"], thresholds.confidence)
+    lives = lives_of(census_grid(columns))
+    died, born = int((lives.died_at != NEVER).sum()), int(lives.born_dead[lives.seen].sum())
     fraction = dead_fraction(last)
     count = Counter(last["state"].tolist())
-    units = len(last) - count["unobserved"]
+    units = int(at.sum()) - count["unobserved"]
     return Verdict(
-        step=int(last["step"].iloc[0]) if len(last) else 0,
-        evidence=str(last["evidence"].iloc[0]) if len(last) else "stream",
+        step=int(last["step"][0]) if at.any() else 0,
+        evidence=str(last["evidence"][0]) if at.any() else "stream",
         units=units,
         dead=count["dead"],
-        starved=_stream_states(history)["starved"],
+        starved=_stream_states(columns)["starved"],
         rare=count["rare"],
-        born_dead=len(born),
-        died=len(died),
-        revived=int(lives["revived_at"].notna().sum()),
+        born_dead=born,
+        died=died,
+        revived=int((lives.revived_at != NEVER).sum()),
         dead_fraction=fraction,
-        born_dead_fraction=len(born) / units if units else float("nan"),
-        died_fraction=len(died) / units if units else float("nan"),
+        born_dead_fraction=born / units if units else float("nan"),
+        died_fraction=died / units if units else float("nan"),
         text=_words(last, lives, fraction, healthy, diverged_at),
     )
 
 
 def last_census(history: pd.DataFrame) -> pd.DataFrame:
     """The rows of the latest census, of the probe where there is one; of a finite one, if there is any."""
-    rows = one_evidence(history)
-    finite = rows[~rows["state"].isin(("unobserved", "non_finite"))]
-    latest = (finite if len(finite) else rows)["step"].max()
-    return rows[rows["step"] == latest]
+    return history[latest(history)]
 
 
 def site_table(history: pd.DataFrame, thresholds: Thresholds | None = None) -> pd.DataFrame:
@@ -114,37 +123,33 @@ def site_table(history: pd.DataFrame, thresholds: Thresholds | None = None) -> p
         table[name] = flag.groupby(lives["site"]).sum().reindex(table.index).fillna(0).astype(int)
     stream = history[history["evidence"] == "stream"]
     if len(stream):
-        latest = summarise(stream[stream["step"] == stream["step"].max()]).set_index("site")
-        table["starved"] = latest["starved"].reindex(table.index).fillna(0).astype(int)
-        table["grad_rms"] = latest["grad_rms"].reindex(table.index)
+        streamed = summarise(stream[stream["step"] == stream["step"].max()]).set_index("site")
+        table["starved"] = streamed["starved"].reindex(table.index).fillna(0).astype(int)
+        table["grad_rms"] = streamed["grad_rms"].reindex(table.index)
     return table.reset_index()
 
 
-def _slim(history: pd.DataFrame, thresholds: Thresholds | None) -> pd.DataFrame:
-    """What a verdict needs of a history, with the states made anew.
-
-    Words are Python objects: comparing them takes a fraction of what Arrow's strings take.
-    """
-    state = states(history, thresholds).astype(object)
+def _columns(history: pd.DataFrame, thresholds: Thresholds) -> dict[str, np.ndarray]:
+    """What a verdict needs of a history, as arrays, with the states made anew."""
     words = {name: history[name].to_numpy(object) for name in ("evidence", "site")}
     numbers = ("step", "unit", "n", "active", "non_finite", "grad_rms")
     kept = {name: history[name].to_numpy() for name in numbers if name in history}
-    return pd.DataFrame({**words, **kept, "state": state})
+    return {**words, **kept, "state": states(history, thresholds).astype(object)}
 
 
-def _stream_states(history: pd.DataFrame) -> Counter[str]:
+def _stream_states(columns: dict[str, np.ndarray]) -> Counter[str]:
     """State → units in the stream's latest census."""
-    stream = (history["evidence"] == "stream").to_numpy()
-    step, state = history["step"].to_numpy()[stream], history["state"].to_numpy()[stream]
+    stream = columns["evidence"] == "stream"
+    step, state = columns["step"][stream], columns["state"][stream]
     return Counter(state[step == step.max()].tolist()) if len(step) else Counter()
 
 
 def _words(
-    last: pd.DataFrame, lives: pd.DataFrame, fraction: float, healthy: float, diverged_at: int | None
+    last: dict[str, np.ndarray], lives: Lives, fraction: float, healthy: float, diverged_at: int | None
 ) -> str:
     parts = []
     if diverged_at is not None:
-        at = f"step {int(last['step'].iloc[0]):,}" if len(last) else "none"
+        at = f"step {last['step'][0]:,}" if len(last["step"]) else "none"
         parts.append(
             f"Diverged: the loss was not finite at step {diverged_at:,}. At the last good census ({at}):"
         )
@@ -157,18 +162,14 @@ def _words(
     else:
         parts.append("Healthy:")
     parts.append(sentence(last))
-    born, died, revived = (
-        int(lives["born_dead"].sum()),
-        int(lives["died_at"].notna().sum()),
-        int(lives["revived_at"].notna().sum()),
-    )
+    steps = np.sort(lives.died_at[lives.died_at != NEVER])
+    born, died, revived = lives.born_dead[lives.seen].sum(), len(steps), (lives.revived_at != NEVER).sum()
     if born:
-        first = int(lives["first"].min())
+        first = lives.first[lives.seen].min()
         when = "before the first step" if first == 0 else f"at the first census, step {first:,}"
         parts.append(f"{born:,} {'was' if born == 1 else 'were'} born dead (dead {when}).")
     if died:
-        steps = lives["died_at"].dropna().astype(int)
-        first, half, end = int(steps.min()), int(steps.quantile(0.5, "lower")), int(steps.max())
+        first, half, end = steps[0], steps[(died - 1) // 2], steps[-1]
         when = (
             f"at step {first:,}"
             if first == end
