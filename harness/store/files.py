@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-WRITERS = 16  # threads that wait for the disk
+WRITERS = 4  # threads that wait for the disk
 T = TypeVar("T")
 R = TypeVar("R")
 

@@ -114,7 +114,7 @@ def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) ->
     parquet, stream = folder / f"{name}.parquet", folder / f"{name}.arrows"
     if columns is None:
         if parquet.is_file():
-            return pq.read_table(parquet, schema=schema)
+            return _read_all(parquet, schema)
         return read_stream(stream) if stream.is_file() else schema.empty_table()
     if parquet.is_file():
         table = _read_columns(parquet, schema, columns)
@@ -128,6 +128,14 @@ def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) ->
             place = table.schema.get_field_index(column)
             table = table.set_column(place, column, table[column].dictionary_encode())
     return table.select(list(columns))
+
+
+def _read_all(path: Path, schema: pa.Schema) -> pa.Table:
+    """The whole file; columns that it was written without are nulls."""
+    with pq.ParquetFile(path) as file:
+        if file.schema_arrow.equals(schema):
+            return file.read()
+    return pq.read_table(path, schema=schema)
 
 
 def _read_columns(path: Path, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:

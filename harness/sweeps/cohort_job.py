@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.config import RunSpec, run_folder, to_mapping
 from harness.store.files import side_by_side
 from harness.store.folder import RunFolder
 from harness.sweeps.cohorts import Task
 from harness.sweeps.job import Outcome, failed, final_metrics, hardware, run_job, stored, versions
+
+if TYPE_CHECKING:
+    from harness.training.loop import Ending
 
 FOLDER = ".cohorts"  # in the folder of results: what a cohort needs to be continued
 
@@ -98,32 +101,49 @@ def _train(
             folder.clear()
         outcomes = [_alone(spec, tick or (lambda step: None), locked=True) for spec in specs]
         for folder, outcome in zip(folders, outcomes, strict=True):
-            folder.write_status(outcome.state, not_stacked=f"{type(error).__name__}: {error}")
+            with suppress(OSError):  # the outcomes stand, with or without this note
+                folder.write_status(outcome.state, not_stacked=f"{type(error).__name__}: {error}")
         return outcomes
     seconds = round((time.time() - began) / len(specs), 3)
-    return [
-        outcome or _conclude(spec, folder, ending, seconds)
+    judged = [
+        outcome or _judge(spec, folder, ending, seconds)
         for spec, folder, ending, outcome in zip(specs, folders, endings, found, strict=True)
     ]
+    return side_by_side(_end, zip(folders, judged, strict=True))
 
 
-def _conclude(spec: RunSpec, folder: RunFolder, ending: Any, seconds: float) -> Outcome:
-    """Metrics, verdict, view and status of a member that has been trained."""
+def _judge(spec: RunSpec, folder: RunFolder, ending: Ending, seconds: float) -> dict[str, Any] | Outcome:
+    """Metrics, verdict and view of a member that has been trained: its last status, or that this failed."""
     from harness.store.runs import Run
 
+    facts: dict[str, Any] = {
+        "state": "finished" if ending.diverged_at is None else "diverged",
+        "seconds": seconds,
+        "steps": ending.steps,
+        "diverged_at": ending.diverged_at,
+    }
     try:
         run = Run(folder.path)
-        final, text = final_metrics(spec, run, ending.diverged_at)
-        state = "finished" if ending.diverged_at is None else "diverged"
-        facts = {"steps": ending.steps, "diverged_at": ending.diverged_at, "final": final, "verdict": text}
+        facts["final"], facts["verdict"] = final_metrics(spec, run, ending.diverged_at)
         if spec.record.tensorboard:
             from harness.report.tensorboard import rebuild
 
-            rebuild(run, maps=False, status={"state": state, **facts})
-        folder.write_status(state, seconds=seconds, error=None, **facts)
+            rebuild(run, maps=False, status=facts)
     except Exception as error:
         return failed(folder, error, seconds)
-    return Outcome(folder.path, state)
+    return facts | {"error": None}
+
+
+def _end(judged: tuple[RunFolder, dict[str, Any] | Outcome]) -> Outcome:
+    """Write the status of a member that was judged."""
+    folder, facts = judged
+    if isinstance(facts, Outcome):
+        return facts
+    try:
+        folder.write_status(**facts)
+    except OSError as error:
+        return failed(folder, error, facts["seconds"])
+    return Outcome(folder.path, facts["state"])
 
 
 def _alone(spec: RunSpec, tick: Callable[[int], None], *, locked: bool = False) -> Outcome:

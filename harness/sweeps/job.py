@@ -221,16 +221,17 @@ def failed(folder: RunFolder, error: Exception, seconds: float) -> Outcome:
 
 def final_metrics(spec: RunSpec, run: Run, diverged_at: int | None) -> tuple[dict[str, Any], str]:
     """Final metrics, and the verdict in words."""
+    import numpy as np
+
     from harness.detector.states import Thresholds
     from harness.detector.verdict import verdict
 
-    steps = run.steps
-    tested = steps.dropna(subset=["test_accuracy"])
-    finite = steps["loss"][steps["loss"].abs() < float("inf")]
+    loss, test_loss, accuracy = (run.steps[c].to_numpy() for c in ("loss", "test_loss", "test_accuracy"))
+    finite, tested = loss[np.isfinite(loss)], ~np.isnan(accuracy)
     final: dict[str, Any] = {
-        "loss": float(finite.iloc[-1]) if len(finite) else None,
-        "test_loss": _finite(tested["test_loss"].iloc[-1]) if len(tested) else None,
-        "accuracy": float(tested["test_accuracy"].iloc[-1]) if len(tested) else None,
+        "loss": float(finite[-1]) if len(finite) else None,
+        "test_loss": _finite(test_loss[tested][-1]) if tested.any() else None,
+        "accuracy": float(accuracy[tested][-1]) if tested.any() else None,
     }
     history = run.census
     if history.empty:

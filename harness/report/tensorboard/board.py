@@ -16,6 +16,7 @@ import pandas as pd
 
 from harness.config.identity import WITHOUT_EFFECT, WITHOUT_EFFECT_GROUPS
 from harness.config.stored import flatten
+from harness.detector.grid import Columns
 from harness.detector.lifetimes import one_evidence
 from harness.detector.states import dead_share
 from harness.report.tensorboard.events import EventFile, histogram
@@ -50,15 +51,15 @@ class RunBoard:
             tagged = zip(STEP_TAGS, values, strict=True)
             self._file.scalars(step, {tag: v for tag, v in tagged if v == v or tag == "loss/train"})
 
-    def census(self, rows: pd.DataFrame) -> None:
+    def census(self, rows: Columns) -> None:
         """Dead shares and rate histograms of a census."""
-        evidence, site, state = (rows[c].to_numpy(dtype=object) for c in ("evidence", "site", "state"))
-        observed = rows["unit"].to_numpy() >= 0
+        evidence, site, state = (np.asarray(rows[c], object) for c in ("evidence", "site", "state"))
+        observed = np.asarray(rows["unit"]) >= 0
         probe = evidence == "probe"
         seen = observed & (probe if probe.any() else True)
         if not seen.any():
             return
-        step, rate = int(rows["step"].iloc[0]), rows["rate"].to_numpy(dtype=float)
+        step, rate = int(np.asarray(rows["step"])[0]), np.asarray(rows["rate"], float)
         scalars = {"dead/all": dead_share(state[seen])}
         stream = observed & (evidence == "stream")
         if stream.any():

@@ -24,6 +24,7 @@ Summary: Any = vars(summary_pb2)["Summary"]
 SummaryMetadata: Any = vars(summary_pb2)["SummaryMetadata"]
 TensorProto: Any = vars(tensor_pb2)["TensorProto"]
 TensorShapeProto: Any = vars(tensor_shape_pb2)["TensorShapeProto"]
+DT_FLOAT: int = vars(types_pb2)["DT_FLOAT"]
 DT_STRING: int = vars(types_pb2)["DT_STRING"]
 
 PATTERN = "events.out.tfevents.*"
