@@ -153,8 +153,8 @@ def main(cases: list[str], repeats: int, root: str | None) -> None:
         shares = [recording(folder / f"record-{repeat}") for repeat in range(repeats)]
         step, every = (100 * statistics.median(found) for found in zip(*shares, strict=True))
         console.print(
-            f"Recording takes {step:.1f} % of a stacked step (digits, 32 members); {every:.1f} % with censuses "
-            "of all members, on a probe too, every 50 steps."
+            f"Recording takes {step:.1f} % of a stacked step (digits, 32 members); {every:.1f} % with the "
+            "censuses of all members, on a probe too, every 50 steps."
         )
 
 

@@ -79,7 +79,8 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
     last = last_census(rows)
     lives = lifetimes(rows)
     units = lives[["site", "unit", "born_dead", "died_at"]].rename(columns={"born_dead": "born"})
-    now = last.loc[last["unit"] >= 0, ["site", "unit", "n", "rate_upper", "state"]]
+    seen = (last["unit"] >= 0) & (last["state"] != "unobserved")
+    now = last.loc[seen, ["site", "unit", "n", "rate_upper", "state"]]
     units = units.merge(now, on=["site", "unit"], how="inner")
     units["dead"] = units.pop("state").eq("dead")
     units["born"] = units["born"] & ~_revived(lives, units)
@@ -130,9 +131,7 @@ def label(found: Findings, evidence: Evidence) -> tuple[str, list[Event]]:
         One of `LABELS`, and the dated events behind it (none for what was there from the start).
     """
     dead = found.units[found.units["dead"]]
-    share = found.dead / found.total if found.total else 0.0
-    if vague(dead):
-        share = 0.0
+    share = found.dead / found.total if found.total and not vague(dead) else 0.0
     if share < LEAST_DEAD and found.diverged_at is None:
         return "none", []
     born = dead[dead["born"] | (dead["rate_then"] < HARDLY)]
@@ -280,10 +279,13 @@ def _dated(history: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
     stream = history[(history["evidence"] == "stream") & (history["unit"] >= 0)]
     if stream.empty:
         return died
-    last = stream[stream["step"] == stream["step"].max()].set_index(["site", "unit"])
+    last = stream[stream["step"] == stream["step"].max()]
+    last = last.iloc[np.argsort(last["n"].to_numpy() > 0, kind="stable")]  # an empty window closes nothing
+    last = last.drop_duplicates(["site", "unit"], keep="last").set_index(["site", "unit"])
     found = died.copy()
     for site, rows in units.groupby("site", sort=False):
-        windows = stream[stream["site"] == site].groupby("step")["n"].max()
+        own = stream[stream["site"] == site]
+        windows = own[own["unit"] == own["unit"].iloc[0]].groupby("step")["n"].sum()
         total = np.concatenate([[0], windows.cumsum().to_numpy()])
         steps = np.concatenate([[0], windows.index.to_numpy()])
         keys = pd.MultiIndex.from_arrays([rows["site"], rows["unit"]])

@@ -211,7 +211,11 @@ def _because(name: str, told: list[Event], units: pd.DataFrame, evidence: Eviden
             f"; rms of the first layer's inputs {first['input_rms']:.3g}, "
             f"their mean makes {100 * first['off_centre']:.0f} % of their power"
         )
-    if name == "weight_init" and len(evidence.layers):
+    if name == "weight_init" and evidence.layers.empty:
+        return (
+            "; a guess: the network of the start could not be run again, so nothing is known of their births"
+        )
+    if name == "weight_init":
         z, gain = evidence.layers["weight_z"].min(), evidence.layers["gain"].max()
         return f"; lowest layer mean of weights {z:+.1f} standard errors, largest gain {gain:.2g}× He"
     if name == "decay" and len(evidence.steps):

@@ -142,7 +142,10 @@ def _used(history: Columns) -> np.ndarray | None:
 
 
 def latest(history: Columns) -> np.ndarray:
-    """Which rows (bool) are the latest census: of the probe where there is one, a finite one if any is."""
+    """Which rows (bool) are the latest census: of the probe where there is one, a finite one if any is.
+
+    Where several censuses bear its step, the last one that says something about a unit is taken.
+    """
     used, step = _used(history), np.asarray(history["step"])
     codes, words = pd.factorize(history["state"])
     telling = np.array([word not in SILENT for word in words] + [False])[codes]
@@ -150,7 +153,14 @@ def latest(history: Columns) -> np.ndarray:
         used = np.ones(len(step), bool)
     telling &= used
     rows = telling if telling.any() else used
-    return used & (step == step[rows].max()) if rows.any() else used
+    found = used & (step == step[rows].max()) if rows.any() else used
+    at = np.flatnonzero(found)
+    at = at[np.argsort(telling[at], kind="stable")]  # those that tell something come last
+    site, _ = pd.factorize(history["site"])
+    unit = np.asarray(history["unit"])[at]
+    names = site[at] * (int(unit.max(initial=0)) + 2) + unit
+    found[at[pd.Index(names).duplicated(keep="last")]] = False
+    return found
 
 
 def _regular(step: np.ndarray, site: np.ndarray, unit: np.ndarray) -> int | None:

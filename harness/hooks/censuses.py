@@ -25,11 +25,14 @@ class Censuses:
         self._thresholds = thresholds
         self._kept: list[dict[str, Any]] = []
         self.last: list[dict[str, Any]] | None = None
+        self._telling: list[dict[str, Any]] = []  # of the last one that had seen an input
 
     def add(self, parts: list[dict[str, Any]]) -> None:
         """Keep a census."""
         self._kept += parts
         self.last = parts
+        if any((part["n"] > 0).any() for part in parts):
+            self._telling = parts
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -51,10 +54,10 @@ class Censuses:
         return drained
 
     def sites_in_question(self) -> set[str]:
-        """The sites where the last census found dead units; all, if it found any that is not finite."""
-        last = self.latest
-        if last is None:
+        """The sites where the last census with inputs found dead units; all, if it found any not finite."""
+        if not self._telling:
             return set()
+        last = self._frame(self._telling)
         broken = last["state"].eq("non_finite").any()
         return set(last["site"] if broken else last.loc[last["state"].eq("dead"), "site"])
 

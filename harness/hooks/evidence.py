@@ -95,9 +95,7 @@ class Witness:
 
     def _asked(self, sites: Sequence[Site], asked: Collection[str]) -> Evidence:
         steps = self._vitals.frame()
-        if not self._kept.latest:
-            self._kept.census()
-        if not self._kept.first_inputs:
+        if not self._kept.asked_now():
             return Evidence(steps, _units(), _layers())
         then = Moment(self._kept.start, self._kept.first_inputs)
         now = Moment(self._kept.latest or self._kept.start, self._kept.latest_inputs)

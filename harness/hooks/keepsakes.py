@@ -71,6 +71,16 @@ class Keepsakes:
             self.latest = now
         self._looked = False
 
+    def asked_now(self) -> bool:
+        """Make ready to be asked; False if the network of the start cannot be run again.
+
+        It can as long as the model has all that it began with, in the same shapes; more may have come.
+        """
+        now = _shapes(values_of(self._model))
+        if _shapes(self.latest) != now:
+            self.census()
+        return bool(self._first) and _shapes(self.start).items() <= now.items()
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values."""
         return {
@@ -112,6 +122,10 @@ def values_of(model: nn.Module) -> Values:
     """Copies of all parameters and buffers, by the names that `functional_call` takes."""
     found = [*model.named_parameters(), *model.named_buffers()]
     return {name: value.detach().clone() for name, value in found}
+
+
+def _shapes(values: Values) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in values.items()}
 
 
 def on(device: torch.device | None, inputs: Inputs) -> Inputs:

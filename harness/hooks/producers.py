@@ -16,7 +16,7 @@ from harness.hooks.sites import Site, layer_axis, plain_name
 def layers_of(
     passes: Passes, sites: Sequence[Site], gates: Mapping[str, Gate], moment: Moment
 ) -> dict[str, Layer]:
-    """Site name → its layer; sites that are not fed by one of the model's layers are left out.
+    """Site name → its layer; sites that are not fed by one of the model's layers of that moment are left out.
 
     Args:
         passes: of the model.
@@ -33,8 +33,15 @@ def layers_of(
         if name is None or site.name not in gates or layer_axis(modules[name], 4) is None:
             continue
         before = feeders.get(name)
-        found[site.name] = Layer((name,) if before is None else (before, name), gates[site.name])
+        made_by = (name,) if before is None else (before, name)
+        if all(key in moment.values for own in made_by for key in _keys(own, modules[own])):
+            found[site.name] = Layer(made_by, gates[site.name])
     return found
+
+
+def _keys(name: str, module: nn.Module) -> list[str]:
+    """Of a module's parameters among those of the model; one that came later has others."""
+    return [f"{name}.{short}" if name else short for short, _ in module.named_parameters()]
 
 
 def _feeders(passes: Passes, moment: Moment) -> dict[str, str]:

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_module_registration_hook
 from torch.utils.hooks import RemovableHandle
 
 from harness.hooks import functional
@@ -28,13 +27,13 @@ from harness.hooks.hook import Call
 from harness.hooks.lineage import Lineage
 from harness.hooks.mode import FunctionWatch
 from harness.hooks.module_hooks import Activation, Caller, Layer, OpenSite
+from harness.hooks.newcomers import Newcomers
 from harness.hooks.sites import (
     TRANSPARENT,
     Origin,
     Site,
     guess_axis,
     layer_axis,
-    qualified_names,
     shown_axis,
 )
 from harness.hooks.statistics import UnitStatistics, update, update_gradient
@@ -81,8 +80,8 @@ class Taps:
     ) -> None:
         self._model, self._sink, self._observe, self._eps = model, sink, observe, gate_eps
         self.gradients, self.per_call, self._axes = gradients, per_call, dict(axis or {})
-        self._names = qualified_names(model)
-        self._first = dict(self._names)  # of modules that came later, those that are never called are no loss
+        self._newcomers = Newcomers(model)
+        self._names = self._newcomers.names
         self.lineage = Lineage(model)
         self._handles: list[RemovableHandle] = []
         self._sites: dict[tuple[Any, ...], OpenSite] = {}
@@ -92,7 +91,6 @@ class Taps:
         self._hidden: dict[str, Site] = {}
         self._busy = False
         self._attached = False
-        self._changed = False  # modules have come since they were hooked
         self._depth = 0
         self.forwards = 0
         self.active = False  # a forward that counts is running
@@ -111,16 +109,16 @@ class Taps:
         """Register the hooks; until `detach`, compiled models run eagerly, since compiled code has none."""
         Eager.enter()
         self._attached = True
+        self._forgotten = weakref.finalize(self, Eager.leave)
+        self._forgotten.atexit = False
+        for module in self._newcomers.take():
+            self.lineage.own(module)
         keep = self._handles.append
         keep(self._model.register_forward_pre_hook(Call(self._enter), with_kwargs=True))
         for module in self._names:
             self._hook(module)
         keep(self._model.register_forward_hook(Call(self._leave), always_call=True))
-        weak = weakref.WeakMethod(self._registered)  # torch's own list must not keep the model alive
-        told = register_module_module_registration_hook(lambda *what: (heard := weak()) and heard(*what))
-        keep(told)
-        self._forgotten = weakref.finalize(self, _forgotten, told)
-        self._forgotten.atexit = False
+        self._newcomers.listen()
 
     def detach(self) -> None:
         """Remove every hook; nothing of ours stays in the model."""
@@ -130,8 +128,8 @@ class Taps:
         self.functions.leave(again=False)
         self.lineage.clear()
         if self._attached:
-            self._forgotten.detach()
-            Eager.leave()
+            self._newcomers.stop()
+            self._forgotten()
             self._attached = False
         self._depth, self.active, self.watching, self._busy = 0, False, False, False
 
@@ -150,19 +148,6 @@ class Taps:
         elif isinstance(module, TRANSPARENT):
             keep(module.register_forward_hook(Call(self._transparent)))
 
-    def _registered(self, parent: nn.Module, name: str, module: nn.Module | None) -> None:
-        """A module was added somewhere, or put in the place of another; torch tells of all models."""
-        self._changed |= parent in self._names
-
-    def _follow_changes(self) -> None:
-        """Modules that came are hooked; those that went are called no more."""
-        self._changed = False
-        known = set(self._names)
-        self._names.update(qualified_names(self._model))
-        for module in self._names.keys() - known:
-            self.lineage.own(module)
-            self._hook(module)
-
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Forwards in the block are not ours."""
@@ -179,7 +164,8 @@ class Taps:
 
     def unseen(self, called: Collection[nn.Module]) -> list[Site]:
         """Sites that are there but cannot be observed, or are not among the modules `called` so far."""
-        return unseen(self._first, self._hidden.values(), called)
+        # modules that came later and are never called are no loss
+        return unseen(self._newcomers.first, self._hidden.values(), called)
 
     # --- the root's forward ---------------------------------------------------------------------
 
@@ -190,8 +176,10 @@ class Taps:
         if self._depth > 1:
             return
         training = module.training
-        if self._changed:
-            self._follow_changes()
+        if self._newcomers.expected:
+            for newcomer in self._newcomers.take():
+                self.lineage.own(newcomer)
+                self._hook(newcomer)
         if self._paused or not (self._observe == "all" or training == (self._observe == "train")):
             return
         self.active = True
@@ -341,12 +329,6 @@ class Taps:
         if value is not None:
             with outside_transforms(gradient, value):
                 update_gradient(statistics, value.detach(), axis)
-
-
-def _forgotten(told: RemovableHandle) -> None:
-    """What has to end where taps went away, with their model, without having been detached."""
-    told.remove()
-    Eager.leave()
 
 
 def _gate_of_call(name: str, arguments: Mapping[str, Any], eps: float) -> Gate:

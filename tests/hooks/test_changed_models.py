@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as registry
 
 import harness
+from harness.detector.verdict import last_census
 from harness.hooks.activations import lookup
 from harness.remedies import leaky_swap, sugar
 
@@ -45,6 +47,78 @@ def test_modules_that_come_are_counted_from_their_first_forward(before: int) -> 
     sites = {site.name: (site.activation, site.producer) for site in recorder.sites}
     assert sites == {"1": ("relu", "0"), "1#1": ("leaky_relu", "0"), "3": ("relu", "2")}
     assert (census.loc[census["site"] == "1#1", "active"] == 120).all()
+
+
+@pytest.mark.parametrize("before", [1, 3, 9])
+def test_the_probe_sees_modules_that_come(before: int) -> None:
+    model = net()
+    with harness.Recorder(model, census_every=None, probe=X) as recorder:
+        for _ in range(before):
+            recorder.census()
+        model[1] = nn.LeakyReLU(0.1)
+        model.append(nn.Linear(8, 3))
+        model.append(nn.ReLU())
+        recorder.census()
+        census = recorder.census()
+    seen = census[(census["evidence"] == "probe") & (census["unit"] >= 0)].groupby("site")["n"].max()
+    assert seen.to_dict() == {"1": 0, "1#1": 20, "3": 20}
+    assert {site.name: site.producer for site in recorder.sites} == {"1": "0", "1#1": "0", "3": "2"}
+
+
+def leaky(model: nn.Sequential) -> None:
+    model[1] = nn.LeakyReLU(0.1)
+
+
+def longer(model: nn.Sequential) -> None:
+    model.append(nn.Linear(8, 6))
+    model.append(nn.ReLU())
+
+
+def wider(model: nn.Sequential) -> None:
+    model[0], model[2] = nn.Linear(4, 12), nn.Linear(12, 8)
+
+
+def shorter(model: nn.Sequential) -> None:
+    del model[3]
+    del model[2]
+
+
+def renewed(model: nn.Sequential) -> None:
+    model[2] = nn.Linear(8, 8)
+
+
+@pytest.mark.parametrize("probe", [None, X])
+@pytest.mark.parametrize("change", [leaky, longer, wider, shorter, renewed])
+def test_a_model_that_changed_is_diagnosed(
+    change: Callable[[nn.Sequential], None], probe: Tensor | None
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())
+    for layer in (model[0], model[2]):
+        assert isinstance(layer, nn.Linear)
+        nn.init.constant_(layer.bias[:5].detach(), -50.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with harness.Recorder(model, optimizer=optimizer, census_every=5, probe=probe, evidence=True) as recorder:
+        for step in range(20):
+            if step == 9:
+                change(model)
+                optimizer.param_groups[0]["params"] = list(model.parameters())
+            optimizer.zero_grad()
+            loss = (model(X) - 1).square().mean()
+            loss.backward()
+            optimizer.step()
+            recorder.step(loss=loss)
+        told = recorder.diagnose()
+    rows = last_census(recorder.history())
+    dead = set(zip(*(rows.loc[rows["state"] == "dead", name] for name in ("site", "unit")), strict=True))
+    assert set(zip(told.units["site"], told.units["unit"], strict=True)) == dead
+    assert f"{len(dead)} of {((rows['unit'] >= 0) & (rows['n'] > 0)).sum()} units dead" in told.text
+    if change is shorter:
+        assert told.label == "weight_init"
+        assert "a guess" in told.text
+    elif change in (leaky, longer):
+        assert told.label == "bias_init"
+        assert set(told.units.loc[told.units["cause"] == "bias_init", "site"]) <= {"1", "3"}
 
 
 def test_a_recorder_that_is_forgotten_leaves_nothing_behind() -> None:

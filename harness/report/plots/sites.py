@@ -6,6 +6,7 @@ import pandas as pd
 
 from harness.detector.lifetimes import one_evidence
 from harness.detector.states import rate_upper
+from harness.detector.verdict import last_census
 from harness.report.plots.base import need, span
 
 EVIDENCE = {"probe": "held-out inputs", "stream": "training inputs"}
@@ -37,12 +38,6 @@ def known(rows: pd.DataFrame, who: str = "") -> pd.DataFrame:
     return told
 
 
-def at_last(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the latest census that says something, of the latest if none does."""
-    told = known(rows)
-    return rows[rows["step"] == (told if len(told) else rows)["step"].max()]
-
-
 def choose(rows: pd.DataFrame, most: int) -> tuple[list[str], str]:
     """At most `most` sites, those with the largest dead share at last, in the network's order.
 
@@ -57,7 +52,7 @@ def choose(rows: pd.DataFrame, most: int) -> tuple[list[str], str]:
     names = [str(name) for name in rows["site"].unique()]
     if len(names) <= most:
         return names, ""
-    last = at_last(rows)
+    last = last_census(rows)
     dead = (last["state"] == "dead").groupby(last["site"], sort=False).mean()
     kept = set(dead.sort_values(ascending=False, kind="stable").index[:most])
     return [

@@ -11,8 +11,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from harness.detector.verdict import last_census
 from harness.report.plots.base import figure, headline, legend_above, panels, per_cent, share_axis, short
-from harness.report.plots.sites import at_last, basis, choose, known, observed
+from harness.report.plots.sites import basis, choose, known, observed
 from harness.report.style import DARK, DEAD, STATES, UNOBSERVED, current, rates, text_on
 
 BINS = np.linspace(0.0, 1.0, 31)  # of rate histograms: fixed, so that runs can be compared
@@ -52,7 +53,7 @@ def rate_map(history: pd.DataFrame, *, site: str | None = None, title: str = "",
         axis.set_xticks(ticks, [f"{steps[t]:,}" for t in ticks])
         axis.set_yticks([0, len(grid) - 1], ["1", f"{len(grid):,}"])
         axis.spines[["top", "right"]].set_visible(True)
-        axis.set_title(f"{short(name)}\n{_dead_share(at_last(part))}")
+        axis.set_title(f"{short(name)}\n{_dead_share(last_census(part))}")
     made.text(0.1 / made.get_figwidth(), 0.5, "unit, sorted by last rate", rotation=90, va="center")
     made.text(0.5, 0.07 / made.get_figheight(), "step of the census", ha="center", va="bottom")
     bar = made.colorbar(ScalarMappable(cmap=rates()), cax=beside, label="activation rate")
@@ -87,7 +88,7 @@ def rate_histogram(history: pd.DataFrame, *, title: str = "", most: int = 8) -> 
     dead_colour, _ = STATES["dead"]
     for axis, name in zip(axes, names, strict=True):
         part = rows[rows["site"] == name]
-        last, first = at_last(part), part[part["step"] == part["step"].min()]
+        last, first = last_census(part), part[part["step"] == part["step"].min()]
         alive, dead = _spread(last)
         axis.stairs(alive, BINS, fill=True, color=STATES["active"][0], alpha=0.9)
         edge = current().theme.soft
@@ -107,7 +108,7 @@ def rate_histogram(history: pd.DataFrame, *, title: str = "", most: int = 8) -> 
         axis.grid(axis="y")
     axes[0].set_ylim(0, min(1.12, axes[0].get_ylim()[1] * 1.1))
     axes[0].set_ylabel("share of the units")
-    headline(made, title, " · ".join(filter(None, (basis(at_last(rows)), note))))
+    headline(made, title, " · ".join(filter(None, (basis(last_census(rows)), note))))
     return made
 
 
@@ -127,7 +128,7 @@ def state_bars(history: pd.DataFrame, *, title: str = "") -> Figure:
         ValueError: nothing was observed, or a column is missing.
     """
     rows = observed(history, "state_bars", "n")
-    last = at_last(rows)
+    last = last_census(rows)
     last = last.assign(state=_with_starved(last, history))
     names = list(last["site"].unique())
     count = last.groupby(["site", "state"], sort=False).size().unstack(fill_value=0).reindex(names)
@@ -174,7 +175,7 @@ def gradients(history: pd.DataFrame, *, title: str = "") -> Figure:
     rows = rows[np.isfinite(rows["grad_norm"].to_numpy(dtype=float))]
     if rows.empty:
         raise ValueError("gradients: no gradient norm was recorded (no step, or gradients were off)")
-    rows = rows[rows["step"] == rows["step"].max()]
+    rows = last_census(rows)
     rate, norm = rows["rate"].to_numpy(dtype=float), rows["grad_norm"].to_numpy(dtype=float)
     positive = norm[norm > 0]
     low = positive.min() if len(positive) else 1e-3
