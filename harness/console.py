@@ -144,6 +144,8 @@ def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[Outcome]) -> None:
         console.print(
             f"… and {len(errors) - LINES:,} more; harness-tools status {specs[0].output}", markup=False
         )
+    for why, count in Counter(outcome.not_stacked for outcome in outcomes if outcome.not_stacked).items():
+        console.print(f"{count:,} run(s) trained alone, since their stack failed: {why}", markup=False)
     if any(outcome.state in ("finished", "diverged") for outcome in outcomes):
         console.print(
             f"tables      harness.open_runs({str(specs[0].output)!r}).table\n"

@@ -9,8 +9,7 @@ import sys
 
 from harness.sweeps.ahead import prepare
 
-#: Words after which no sweep of ours follows: nothing is trained, or Hydra does it.
-ELSEWHERE = {"--dry-run", "--help", "-h", "--version", "--info", "-i", "--cfg", "-c", "--hydra-help"}
+SWEEP = {"-m", "--multirun"}
 
 
 def entry() -> None:
@@ -18,9 +17,9 @@ def entry() -> None:
 
     Where Hydra's launchers were at work, their processes have to be taken down in the ordinary way.
     """
-    words = set(sys.argv[1:])
-    ours = not any(word.startswith("hydra/launcher=") for word in words)
-    if ours and words & {"-m", "--multirun"} and not words & ELSEWHERE:
+    options = {word for word in sys.argv[1:] if word.startswith("-")}
+    theirs = any(word.startswith("hydra/launcher=") for word in sys.argv[1:])
+    if options and options <= SWEEP and not theirs:  # with any other option nothing is trained by our workers
         prepare()
     code: int | str | None = 0
     launched: list[bool] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,10 +101,11 @@ def _train(
         for folder in folders:
             folder.clear()
         outcomes = [_alone(spec, tick or (lambda step: None), locked=True) for spec in specs]
+        why = " ".join(f"{type(error).__name__}: {error}".split())
         for folder, outcome in zip(folders, outcomes, strict=True):
             with suppress(OSError):  # the outcomes stand, with or without this note
-                folder.write_status(outcome.state, not_stacked=f"{type(error).__name__}: {error}")
-        return outcomes
+                folder.write_status(outcome.state, not_stacked=why)
+        return [replace(outcome, not_stacked=why) for outcome in outcomes]
     seconds = round((time.time() - began) / len(specs), 3)
     judged = [
         outcome or _judge(spec, folder, ending, seconds)

@@ -38,12 +38,14 @@ class Outcome:
         state: its status.
         stored: whether the result was there before.
         error: one line, for a failed run.
+        not_stacked: why it was trained alone, where it was planned as part of a stack.
     """
 
     path: Path
     state: str
     stored: bool = False
     error: str = ""
+    not_stacked: str = ""
 
 
 def check_output(spec: RunSpec) -> None:

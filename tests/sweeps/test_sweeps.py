@@ -247,6 +247,21 @@ def test_a_worker_that_dies_fails_its_runs_alone(
     assert set(open_runs(tmp_path).table["status"]) == {"finished"}
 
 
+def test_a_stack_that_fails_is_trained_one_by_one_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("out of\nmemory")
+
+    run("-m", *SWEPT, f"output={tmp_path / 'stacked'}")
+    monkeypatch.setattr("harness.training.stacked.train_cohort", fails)
+    assert run("-m", *SWEPT, f"output={tmp_path / 'alone'}") == 0
+    why = "RuntimeError: out of memory"
+    assert f"6 run(s) trained alone, since their stack failed: {why}" in capsys.readouterr().out
+    assert [r.status["not_stacked"] for r in open_runs(tmp_path / "alone")] == [why] * 6
+    assert_equal(tmp_path / "stacked", tmp_path / "alone", tolerance=1e-4)
+
+
 def test_a_second_sweep_is_told_to_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / ".sweeps").mkdir()
     with FileLock(tmp_path / ".sweeps" / ".lock"):
