@@ -8,6 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,10 @@ def fresh(claim: Claim, result: Result | None) -> bool:
 
 def code_of(claim: Claim) -> str:
     """A digest of the file in which a claim's measure stands."""
-    assert claim.measure is not None
-    return hashlib.sha256(Path(inspect.getfile(claim.measure)).read_bytes()).hexdigest()[:16]
+    measure: Any = claim.measure
+    while isinstance(measure, partial):
+        measure = measure.func
+    return hashlib.sha256(Path(inspect.getfile(measure)).read_bytes()).hexdigest()[:16]
 
 
 def facts(seconds: float) -> dict[str, Any]:

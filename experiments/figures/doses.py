@@ -90,10 +90,11 @@ def _line(axis: Axes, part: pd.DataFrame, along: str, outcome: str, name: str, l
     """Mean and interval at every value; what it spans."""
     rows = []
     numbers = pd.to_numeric(part[outcome], errors="coerce").astype(float)
-    for value, mine in numbers.groupby(part[along]):
+    for value in np.unique(part[along].to_numpy(float)):
+        mine = numbers[part[along] == value]
         seeds = mine.groupby(part.loc[mine.index, "seed"]).mean().dropna().to_numpy()
         if len(seeds):
-            rows.append((float(value), seeds.mean(), *mean_interval(seeds, bounds=bounds(outcome))))  # type: ignore[arg-type]
+            rows.append((value, seeds.mean(), *mean_interval(seeds, bounds=bounds(outcome))))
     if not rows:
         return np.array([])
     x, mean, low, high = np.array(rows, float).T
@@ -104,11 +105,12 @@ def _line(axis: Axes, part: pd.DataFrame, along: str, outcome: str, name: str, l
 
 def _lost(axis: Axes, part: pd.DataFrame, along: str, place: int, colour: Any) -> None:
     """How many runs diverged at each value, above the axes."""
-    for value, gone in (part["diverged"] == 1).groupby(part[along]):
+    for value in np.unique(part[along].to_numpy(float)):
+        gone = part.loc[part[along] == value, "diverged"] == 1
         if gone.any():
             axis.annotate(
                 f"{int(gone.sum())}/{len(gone)}",
-                (float(value), 1.01 + 0.055 * place),  # type: ignore[arg-type]
+                (value, 1.01 + 0.055 * place),
                 xycoords=("data", "axes fraction"),
                 ha="center",
                 fontsize=6.5,

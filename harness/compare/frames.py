@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -154,14 +154,14 @@ def codes(column: pd.Series) -> tuple[np.ndarray, list[Any]]:
     if whole and isinstance(column.dtype, pd.StringDtype):
         index, words = pd.factorize(column, sort=True)
         return index, [str(level) for level in words]
-    keys = column.map(_key)
-    first: dict[Hashable, Any] = {}
+    keys = [_key(value) for value in column]
+    first: dict[tuple[Any, ...], Any] = {}
     for key, value in zip(keys, column, strict=True):
         first.setdefault(key, value)
-    ordered = sorted(first, key=lambda key: (key[0], key[1]))  # type: ignore[index]
+    ordered = sorted(first, key=lambda key: (key[0], key[1]))
     place = {key: k for k, key in enumerate(ordered)}
     levels = [None if missing(first[key]) else first[key] for key in ordered]
-    return keys.map(place).to_numpy(int), levels
+    return np.array([place[key] for key in keys], int), levels
 
 
 def cells(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:

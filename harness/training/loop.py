@@ -26,13 +26,14 @@ from harness.store.folder import RunFolder
 from harness.store.writer import read_table
 from harness.training import checkpoint
 from harness.training.cures import Cure
-from harness.training.data import Dataset, new_tasks, task
+from harness.training.data import Dataset
 from harness.training.initialisation import initialise
 from harness.training.interrupts import DeferredInterrupts
 from harness.training.journal import Journal, Listener
 from harness.training.models import build
 from harness.training.optimisation import factor, make_optimizer, set_learning_rate
 from harness.training.randomness import stream
+from harness.training.tasks import new_tasks, task
 
 SMALL = ("mlp", "rnn")  # networks for which a second thread costs more than it brings
 DEVICE_LOOK = 25  # steps between two looks at the losses on a GPU

@@ -5,36 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_data import CPU, dataset, epoch_of, made_up
 
 from harness.config import ConfigError, compose
-from harness.training.data import Dataset, load, long_tail, new_tasks, noisy_labels
+from harness.training.data import Dataset, load, long_tail, noisy_labels
 from harness.training.sources import RawData
-
-CPU = torch.device("cpu")
-
-
-def made_up(shape=(3, 5, 4), train=60, test=20, classes=5, dtype=torch.uint8, seed=0) -> RawData:
-    draws = torch.Generator().manual_seed(seed)
-
-    def inputs(n: int) -> torch.Tensor:
-        if dtype == torch.uint8:
-            return torch.randint(0, 256, (n, *shape), generator=draws, dtype=torch.uint8)
-        return torch.randn(n, *shape, generator=draws) * 3 + 1
-
-    labels = (torch.arange(n) % classes for n in (train, test))
-    divisor = 255.0 if dtype == torch.uint8 else 1.0
-    return RawData(inputs(train), next(labels), inputs(test), next(labels), classes, divisor)
-
-
-def dataset(raw: RawData, *overrides: str, dtype=torch.float32, seed=0, batch_size=16) -> Dataset:
-    options = compose(["data=mnist", *(f"data.{o}" for o in overrides)]).data
-    return Dataset(raw, options, seed, batch_size, device=CPU, dtype=dtype)
-
-
-def epoch_of(data: Dataset, epoch: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    batches = [data.batch(epoch, step) for step in range(data.steps_per_epoch)]
-    return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
-
 
 # --- normalisation ------------------------------------------------------------------------------
 
@@ -280,59 +255,6 @@ def test_noise_follows_the_seed_and_spares_held_out_labels():
 def test_noise_needs_a_second_class():
     with pytest.raises(ConfigError, match=r"data\.label_noise: .* only one class"):
         dataset(made_up(classes=1), "label_noise=0.5")
-
-
-def test_labels_are_reshuffled_every_few_epochs():
-    raw = made_up()
-    data = dataset(raw, "reshuffle_labels_every=2")
-    labels = [data.labels(epoch) for epoch in range(6)]
-    assert torch.equal(labels[0], raw.y_train)
-    for first in (0, 2, 4):
-        assert torch.equal(labels[first], labels[first + 1])
-    for earlier, later in ((0, 2), (2, 4), (0, 4)):
-        assert not torch.equal(labels[earlier], labels[later])
-        assert torch.equal(labels[earlier].bincount(), labels[later].bincount())
-    assert not torch.equal(labels[2], dataset(raw, "reshuffle_labels_every=2", seed=1).labels(2))
-    for epoch in (3, 0):
-        _, y = epoch_of(data, epoch)
-        assert torch.equal(y, labels[epoch][data.order(epoch)[: len(y)]])
-
-
-@pytest.mark.parametrize("shape", [(3, 4, 5), (12,)])
-def test_pixels_take_a_new_order_every_few_epochs(shape: tuple[int, ...]):
-    raw = made_up(shape)
-    plain, data = dataset(raw), dataset(raw, "permute_inputs_every=2")
-    other = dataset(raw, "permute_inputs_every=2", seed=1)
-    orders = {}
-    for epoch in (0, 1, 2, 3, 4):
-        x, y = epoch_of(data, epoch)
-        expected, labels = epoch_of(plain, epoch)
-        assert torch.equal(y, labels)
-        channels = shape[0] if len(shape) == 3 else 1
-        flat, before = (v.reshape(len(v), channels, -1) for v in (x, expected))
-        # each pixel of the task is one of the image, the same one in every channel and every input
-        same = (flat[:, :, :, None] == before[:, :, None, :]).all(0).all(0)
-        orders[epoch] = same.int().argmax(1)
-        assert torch.equal(orders[epoch].sort().values, torch.arange(before.shape[2]))
-        assert torch.equal(flat, before[:, :, orders[epoch]])
-        for watched in ("probe_batches", "test_batches"):
-            mixed = torch.cat([x for x, _ in getattr(data, watched)()]).flatten(2 if len(shape) == 3 else 1)
-            still = torch.cat([x for x, _ in getattr(plain, watched)()]).flatten(2 if len(shape) == 3 else 1)
-            assert torch.equal(mixed, still[..., orders[epoch]])
-    assert torch.equal(orders[0], torch.arange(len(orders[0])))
-    for first in (0, 2):
-        assert torch.equal(orders[first], orders[first + 1])
-        assert not torch.equal(orders[first], orders[first + 2])
-    for one in (data, other):
-        epoch_of(one, 2)
-    assert not torch.equal(next(other.probe_batches())[0], next(data.probe_batches())[0])
-
-
-def test_new_tasks_are_told_when_they_begin():
-    options = compose(["data.reshuffle_labels_every=2", "data.permute_inputs_every=3"]).data
-    found = [new_tasks(options, epoch) for epoch in range(7)]
-    labels, inputs = "reshuffled_labels", "permuted_inputs"
-    assert found == [[], [], [labels], [inputs], [labels], [], [labels, inputs]]
 
 
 # --- devices ------------------------------------------------------------------------------------

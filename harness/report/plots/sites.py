@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from harness.detector.lifetimes import one_evidence
@@ -66,5 +67,5 @@ def basis(rows: pd.DataFrame) -> str:
     if n.empty:
         return "nothing was observed"
     kind = EVIDENCE.get(str(rows["evidence"].iloc[0]), str(rows["evidence"].iloc[0]))
-    bound = float(rate_upper(0, int(n.min())))  # type: ignore[arg-type]
+    bound = float(rate_upper(np.array(0), np.array(n.min())))
     return f"n = {span(n)} {kind} per census; dead: gate open on none, rate < {100 * bound:.2g} %"

@@ -16,13 +16,12 @@ from harness.training.data import (
     kept_places,
     noisy_labels,
     normalised,
-    permutation,
     take_rows,
-    task,
     turned,
 )
 from harness.training.randomness import stream
 from harness.training.sources import load_arrays
+from harness.training.tasks import permutation, task
 
 TABLE = 2**28  # bytes of normalised inputs that are kept, so that a batch is nothing but a copy of rows
 

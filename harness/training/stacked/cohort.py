@@ -15,7 +15,6 @@ from harness.config import RunSpec
 from harness.config.schema import Dtype
 from harness.hooks.schedule import due
 from harness.store.folder import RunFolder
-from harness.training.data import new_tasks
 from harness.training.interrupts import DeferredInterrupts
 from harness.training.loop import Ending, total_of
 from harness.training.models import activation_of
@@ -32,6 +31,7 @@ from harness.training.stacked.optimizers import Optimizer, learning_rates
 from harness.training.stacked.parameters import Parameter
 from harness.training.stacked.recording import Recording
 from harness.training.stacked.results import leave_networks
+from harness.training.tasks import new_tasks
 
 
 def train_cohort(
