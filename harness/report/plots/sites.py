@@ -46,8 +46,8 @@ def choose(rows: pd.DataFrame, most: int) -> tuple[list[str], str]:
         Their names, and a note if some are left out.
 
     Example:
-        >>> r = pd.DataFrame({"site": ["a", "b"], "state": ["active", "dead"], "step": 1})
-        >>> choose(r, 1)
+        >>> r = pd.DataFrame({"site": ["a", "b"], "unit": 0, "state": ["active", "dead"]})
+        >>> choose(r.assign(evidence="probe", step=1), 1)
         (['b'], '1 of 2 sites, those with most dead units')
     """
     names = [str(name) for name in rows["site"].unique()]
