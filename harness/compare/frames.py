@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 OUTCOMES = ("dead", "born_dead", "died", "revived", "accuracy")
 DIVERGED = "diverged"  # an outcome as well: 1 where a run diverged, 0 where it finished
-UNFINISHED = ("running", "interrupted")
+UNFINISHED = ("running", "interrupted", "damaged")
 ALL_RUNS = "all runs"  # the setting of no factor
 NO_FACTOR = ("run", "path", "status", "seed", "name", *OUTCOMES)
 

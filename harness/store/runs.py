@@ -42,6 +42,11 @@ class Run:
         """`status.json`."""
         return read_status(self.path) or {}
 
+    @property
+    def state(self) -> str:
+        """The state that `status.json` tells; "damaged" if it cannot be read."""
+        return str(self.status.get("state", "damaged"))
+
     @cached_property
     def census(self) -> pd.DataFrame:
         """Every census of the run (the history, as `Recorder.history()` gives it)."""
@@ -77,7 +82,7 @@ class Run:
         row: dict[str, Any] = {
             "run": self.name,
             "path": str(self.path),
-            "status": self.status.get("state", "running"),
+            "status": self.state,
         }
         for group, value in self.config.items():
             if isinstance(value, dict):
@@ -115,15 +120,15 @@ class Runs(Sequence[Run]):
 
         Runs whose configuration cannot be read are left out, with a warning: they belong to no arm.
         """
-        lost = [run for run in self._runs if not run.config]
-        if lost:
-            first = lost[0].path / "config.yaml"
-            warnings.warn(f"{len(lost)} run(s) left out: {first} cannot be read", stacklevel=2)
+        _tell_of_lost([run.path / "config.yaml" for run in self._runs if not run.config])
         return pd.DataFrame([run.row() for run in self._runs if run.config])
 
     @cached_property
     def census(self) -> pd.DataFrame:
-        """The censuses of all runs, with a column `run` in front."""
+        """The censuses of all runs, with a column `run` in front.
+
+        Of this and the other tables: runs whose file is damaged are left out, with a warning.
+        """
         return self._gather("census")
 
     @cached_property
@@ -137,11 +142,16 @@ class Runs(Sequence[Run]):
         return self._gather("events")
 
     def _gather(self, name: str) -> pd.DataFrame:
-        tables = []
+        tables, lost = [], []
         for run in self._runs:
-            table = read_table(run.path, name)
+            try:
+                table = read_table(run.path, name)
+            except (OSError, ValueError):  # Arrow's own errors are kinds of these
+                lost.append(run.path / f"{name}.parquet")
+                continue
             column = pa.array([run.name] * len(table), pa.string())
             tables.append(table.add_column(0, "run", column))
+        _tell_of_lost(lost)
         return pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame()
 
     def read(self, name: str, columns: Sequence[str] | None = None) -> Iterator[tuple[Run, pa.Table]]:
@@ -149,7 +159,7 @@ class Runs(Sequence[Run]):
         return ((run, run.read(name, columns)) for run in self._runs)
 
     def __repr__(self) -> str:
-        states = Counter(run.status.get("state", "running") for run in self._runs)
+        states = Counter(run.state for run in self._runs)
         return f"{len(self)} runs: {', '.join(f'{n} {state}' for state, n in sorted(states.items()))}"
 
 
@@ -180,6 +190,11 @@ def open_runs(path: str | os.PathLike[str]) -> Runs:
             found.append(Run(Path(folder)))
             below.clear()
     return Runs(sorted(found, key=lambda run: run.name))
+
+
+def _tell_of_lost(files: Sequence[Path]) -> None:
+    if files:
+        warnings.warn(f"{len(files)} run(s) left out: {files[0]} cannot be read", stacklevel=4)
 
 
 def _cell(value: Any) -> Any:

@@ -134,6 +134,26 @@ def test_a_run_without_a_readable_configuration_belongs_to_no_arm(tmp_path: Path
     assert not table["activation.name"].isna().any()
 
 
+@pytest.mark.parametrize("name", ["census", "steps"])
+def test_a_damaged_table_costs_its_run_alone(name: str, tmp_path: Path) -> None:
+    root = write_sweep(tmp_path / "runs", seeds=4)
+    whole = getattr(open_runs(root), name)
+    broken = open_runs(root)[3].path
+    (broken / f"{name}.parquet").write_bytes(b"PAR1 garbage")
+    with pytest.warns(
+        UserWarning, match=rf"1 run\(s\) left out: .*{broken.name}/{name}.parquet cannot be read"
+    ):
+        found = getattr(open_runs(root), name)
+    assert found.equals(whole[whole["run"] != broken.name].reset_index(drop=True))
+
+
+def test_a_status_that_cannot_be_read_is_no_running_run(tmp_path: Path) -> None:
+    root = write_sweep(tmp_path / "runs", seeds=4)
+    (open_runs(root)[0].path / "status.json").write_text('{"state": "fini')
+    assert open_runs(root).table["status"].iloc[0] == "damaged"
+    assert "1 damaged" in repr(open_runs(root))
+
+
 @pytest.mark.parametrize("healthy", ["-1", "nan", "1.5"])
 def test_a_share_that_is_none_is_refused(healthy: str, tmp_path: Path) -> None:
     path = write_run(tmp_path, "one", census=full_history())
