@@ -38,7 +38,7 @@ def arms(
     Raises:
         ValueError: an arm without runs.
     """
-    made, panels, side = board(len(outcomes), len(arms), verdict)
+    made, panels, side, _ = board(len(outcomes), len(arms), verdict)
     parts = [rows_of(table, arm) for arm in arms.values()]
     for k, (axis, outcome) in enumerate(zip(panels, outcomes, strict=True)):
         _panel(axis, parts, outcome, OKABE_ITO[0] if k == 0 else OKABE_ITO[5])

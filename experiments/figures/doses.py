@@ -12,13 +12,23 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from experiments.contrasts import Arm, rows_of
-from experiments.figures.parts import READ, board, bounds, forest, name_of, outcome_axis
+from experiments.figures.parts import (
+    READ,
+    board,
+    bounds,
+    forest,
+    legend_columns,
+    name_of,
+    outcome_axis,
+)
 from experiments.verdicts import Verdict
 from harness.compare.bootstrap import mean_interval
 from harness.compare.frames import word
 from harness.report.plots.base import figure, headline
 from harness.report.plots.settings import key, styles
 from harness.report.style import current
+
+WIDE = 3.1  # inches of a panel
 
 
 @figure(
@@ -52,7 +62,8 @@ def doses(
         ValueError: a group without runs.
     """
     groups = groups or {"": {}}
-    made, panels, side = board(len(outcomes), 6, verdict, wide=3.1)
+    names = [*groups, *(overlay or {})] if len(groups) > 1 or overlay else []
+    made, panels, side, below = board(len(outcomes), 6, verdict, wide=WIDE, names=names)
     x = np.unique(table[along].to_numpy(float))
     logs = bool(x[0] > 0 and x[-1] >= 10 * x[0]) if log is None else log
     for k, (axis, outcome) in enumerate(zip(panels, outcomes, strict=True)):
@@ -79,8 +90,9 @@ def doses(
         axis.set_xlabel(key(along))
         axis.set_ylabel("")
         axis.set_title(name_of(outcome), pad=6 + 9 * _lines_above(table, groups))
-        if k == 0 and (len(groups) > 1 or overlay):
-            axis.legend(loc="best", fontsize=7.5)
+        if k == 0 and below is not None:
+            columns = legend_columns(names, WIDE * len(outcomes))
+            below.legend(*axis.get_legend_handles_labels(), loc="center left", ncols=columns, fontsize=7.5)
     forest(side, verdict)
     headline(made, title)
     return made
@@ -109,7 +121,7 @@ def _lost(axis: Axes, part: pd.DataFrame, along: str, place: int, colour: Any) -
         gone = part.loc[part[along] == value, "diverged"] == 1
         if gone.any():
             axis.annotate(
-                f"{int(gone.sum())}/{len(gone)}",
+                f"{int(gone.sum())}",
                 (value, 1.01 + 0.055 * place),
                 xycoords=("data", "axes fraction"),
                 ha="center",

@@ -50,14 +50,40 @@ READ = (
 )
 
 
-def board(outcomes: int, rows: float, verdict: Verdict, *, wide: float = 2.7) -> tuple[Figure, Any, Axes]:
-    """A figure with one panel per outcome and the forest: figure, panels, axes of the forest."""
+def board(
+    outcomes: int, rows: float, verdict: Verdict, *, wide: float = 2.7, names: Sequence[str] = ()
+) -> tuple[Figure, Any, Axes, Axes | None]:
+    """A figure with one panel per outcome, and the forest.
+
+    Args:
+        outcomes: how many.
+        rows: of the panels.
+        verdict: for the forest.
+        wide: a panel's width in inches.
+        names: of a legend below the panels.
+
+    Returns:
+        Figure, panels, axes of the forest, axes of the legend (None without names).
+    """
     lines = sum(label(finding).count("\n") + 1.6 for finding in (*verdict.findings, *verdict.also))
     height = max(2.7, 0.34 * rows + 1.3, 0.145 * lines + 1.4)
     widths = [*[wide] * outcomes, 3.1]
-    made = Figure(figsize=(sum(widths) + 0.6, min(height, 11.0)), layout="constrained")
-    axes = made.subplots(1, outcomes + 1, width_ratios=widths, squeeze=False)[0]
-    return made, axes[:-1], axes[-1]
+    below = 0.24 * -(-len(names) // legend_columns(names, wide * outcomes)) if names else 0.0
+    height = min(height, 11.0)
+    made = Figure(figsize=(sum(widths) + 0.6, height + below), layout="constrained")
+    rows_of_all = [height, below][: 2 if names else 1]
+    grid = made.add_gridspec(len(rows_of_all), outcomes + 1, width_ratios=widths, height_ratios=rows_of_all)
+    axes = [made.add_subplot(grid[0, place]) for place in range(outcomes + 1)]
+    if not names:
+        return made, axes[:-1], axes[-1], None
+    legend = made.add_subplot(grid[1, :-1])
+    legend.axis("off")
+    return made, axes[:-1], axes[-1], legend
+
+
+def legend_columns(names: Sequence[str], width: float) -> int:
+    """How many entries of a legend lie side by side in so many inches."""
+    return max(1, int(width / (0.62 + 0.065 * max(map(len, names)))))
 
 
 def forest(axis: Axes, verdict: Verdict) -> None:
