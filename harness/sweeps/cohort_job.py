@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config import RunSpec, run_folder, to_mapping
 from harness.store.files import side_by_side
-from harness.store.folder import RunFolder
+from harness.store.folder import COMPLETE, RunFolder
 from harness.sweeps.cohorts import Task
 from harness.sweeps.job import Outcome, failed, final_metrics, hardware, run_job, stored, versions
 
@@ -36,82 +36,126 @@ def run_cohort(task: Task, tick: Callable[[int], None] | None = None) -> list[Ou
         tick: told of completed steps.
 
     Returns:
-        The outcomes, in the order of the members. If the stack cannot be trained, each member is tried
-        alone, so that one bad member fails by itself.
+        The outcomes, in the order of the members. A member in other hands, or whose folder cannot be written,
+        fails by itself, and the others train without it. If the stack cannot be trained, each member is tried
+        alone; if it cannot be written, it is kept as far as it came, to be continued.
 
     Raises:
         KeyboardInterrupt: after the state has been kept.
     """
-    from filelock import FileLock, Timeout
-
     specs = task.specs
-    found = [stored(spec) for spec in specs]
-    if all(found):
-        return [outcome for outcome in found if outcome is not None]
-    keep = Path(specs[0].output).expanduser() / FOLDER / task.name
-    try:
-        keep.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as locks:
-            for path in [keep, *(run_folder(spec) for spec in specs)]:
-                path.mkdir(parents=True, exist_ok=True)
-                locks.enter_context(FileLock(path / ".lock", timeout=0))
-            outcomes = _train(specs, found, keep, tick)
-    except Timeout as error:
-        folder = Path(error.lock_file).parent
-        return [
-            Outcome(run_folder(spec), "failed", error=f"another process is training {folder} right now")
-            for spec in specs
-        ]
-    except OSError as error:
-        return [Outcome(run_folder(spec), "failed", error=str(error)) for spec in specs]
-    _remove(keep)
-    return outcomes
+    known = {place: found for place, spec in enumerate(specs) if (found := stored(spec))}
+    if len(known) < len(specs):
+        keep = Path(specs[0].output).expanduser() / FOLDER / task.name
+        try:
+            with ExitStack() as locks:
+                _hold(keep, locks)
+                known |= {place: told for place, spec in enumerate(specs) if (told := _taken(spec, locks))}
+                outcomes = known | _train(specs, known, keep, tick or (lambda step: None))
+        except OSError as error:
+            outcomes = {place: known.get(place) or _refused(spec, error) for place, spec in enumerate(specs)}
+        else:
+            if all(outcomes[place].state in COMPLETE for place in outcomes.keys() - known.keys()):
+                _remove(keep)
+        known = outcomes
+    return [known[place] for place in range(len(specs))]
+
+
+def _hold(folder: Path, locks: ExitStack) -> None:
+    """Make a folder and hold its lock.
+
+    Raises:
+        OSError: it cannot be written, or somebody else holds the lock.
+    """
+    from filelock import FileLock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    locks.enter_context(FileLock(folder / ".lock", timeout=0))
+
+
+def _taken(spec: RunSpec, locks: ExitStack) -> Outcome | None:
+    """Hold a member's folder; its outcome, if it cannot be held or has a result by now."""
+    found = stored(spec)
+    if found is None:
+        try:
+            _hold(run_folder(spec), locks)
+        except OSError as error:
+            return _refused(spec, error)
+    return found or stored(spec)
+
+
+def _refused(spec: RunSpec, error: OSError) -> Outcome:
+    from filelock import Timeout
+
+    busy = isinstance(error, Timeout)
+    why = f"another process is training {Path(error.lock_file).parent} right now" if busy else str(error)
+    return Outcome(run_folder(spec), "failed", error=why)
 
 
 def _train(
-    specs: Sequence[RunSpec], found: Sequence[Outcome | None], keep: Path, tick: Callable[[int], None] | None
-) -> list[Outcome]:
-    from harness.training.stacked import train_cohort
+    specs: Sequence[RunSpec], known: Mapping[int, Outcome], keep: Path, tick: Callable[[int], None]
+) -> dict[int, Outcome]:
+    """The outcomes of the members that are not known yet."""
+    from harness.training.stacked import kept, train_cohort
 
+    left = [place for place in range(len(specs)) if place not in known]
+    if not left:
+        return {}
     began = time.time()
-    folders = [RunFolder(run_folder(spec)) for spec in specs]
-    fresh = not any(keep.glob("*.pt"))
-    if fresh and any(found):  # somebody else trained a member meanwhile: it is left alone
-        quiet: Callable[[int], None] = tick or (lambda step: None)
-        return [
-            outcome or _alone(spec, quiet, locked=True) for spec, outcome in zip(specs, found, strict=True)
-        ]
+    # killed while some of the trained were being concluded; otherwise nothing touches those that are known
+    trained = bool(known) and kept.done(keep, specs, [run_folder(spec) for spec in specs])
+    places = list(range(len(specs))) if trained else left
+    own = [specs[place] for place in places]
+    fresh = kept.load(keep, own, [run_folder(spec) for spec in own]) is None
     facts = {"versions": versions(), "hardware": hardware(specs[0]), "cohort": keep.name}
 
-    def begin(place: int) -> None:
-        if fresh:
-            folders[place].clear()
-        if found[place] is None:
-            folders[place].write_config(to_mapping(specs[place]))
-            folders[place].write_status("running", seed=specs[place].seed, **facts)
+    def begin(place: int) -> Outcome | None:
+        try:
+            folder = RunFolder(run_folder(specs[place]))
+            if fresh:
+                folder.clear()
+            folder.write_config(to_mapping(specs[place]))
+            folder.write_status("running", seed=specs[place].seed, **facts)
+        except OSError as error:
+            return _refused(specs[place], error)
+        return None
 
-    side_by_side(begin, range(len(specs)))
+    begun = zip(left, side_by_side(begin, left), strict=True)
+    refused = {place: outcome for place, outcome in begun if outcome is not None}
+    if refused:
+        return refused | _train(specs, {**known, **refused}, keep, tick)
+    folders = {place: RunFolder(run_folder(specs[place])) for place in places}
     try:
-        endings = train_cohort(specs, folders, keep, tick)
+        endings = dict(zip(places, train_cohort(own, list(folders.values()), keep, tick), strict=True))
     except KeyboardInterrupt:
-        for folder in folders:
-            folder.write_status("interrupted")
+        for place in left:
+            folders[place].write_status("interrupted")
         raise
+    except OSError as error:  # a full disk, say: what was kept can be continued
+        return {place: failed(folders[place], error, time.time() - began) for place in left}
     except Exception as error:  # whose fault it is shows when each goes alone
-        for folder in folders:
-            folder.clear()
-        outcomes = [_alone(spec, tick or (lambda step: None), locked=True) for spec in specs]
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        for folder, outcome in zip(folders, outcomes, strict=True):
-            with suppress(OSError):  # the outcomes stand, with or without this note
-                folder.write_status(outcome.state, not_stacked=why)
-        return [replace(outcome, not_stacked=why) for outcome in outcomes]
-    seconds = round((time.time() - began) / len(specs), 3)
-    judged = [
-        outcome or _judge(spec, folder, ending, seconds)
-        for spec, folder, ending, outcome in zip(specs, folders, endings, found, strict=True)
-    ]
-    return side_by_side(_end, zip(folders, judged, strict=True))
+        return _one_by_one({place: folders[place] for place in left}, specs, tick, error)
+    seconds = round((time.time() - began) / len(left), 3)
+    judged = [_judge(specs[place], folders[place], endings[place], seconds) for place in left]
+    ended = side_by_side(_end, zip([folders[place] for place in left], judged, strict=True))
+    return dict(zip(left, ended, strict=True))
+
+
+def _one_by_one(
+    folders: Mapping[int, RunFolder],
+    specs: Sequence[RunSpec],
+    tick: Callable[[int], None],
+    error: Exception,
+) -> dict[int, Outcome]:
+    """Train members whose stack failed, each by itself."""
+    for folder in folders.values():
+        folder.clear()
+    why = " ".join(f"{type(error).__name__}: {error}".split())
+    outcomes = {place: _alone(specs[place], tick, locked=True) for place in folders}
+    for place, folder in folders.items():
+        with suppress(OSError):  # the outcomes stand, with or without this note
+            folder.write_status(outcomes[place].state, not_stacked=why)
+    return {place: replace(outcome, not_stacked=why) for place, outcome in outcomes.items()}
 
 
 def _judge(spec: RunSpec, folder: RunFolder, ending: Ending, seconds: float) -> dict[str, Any] | Outcome:

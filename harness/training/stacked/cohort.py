@@ -79,7 +79,7 @@ def _train(
     keep: Path,
     tick: Callable[[int], None] | None,
 ) -> list[Ending]:
-    kept = checkpoint.load(keep, specs, folders)
+    kept = checkpoint.load(keep, specs, [folder.path for folder in folders])
     dtype = torch.float64 if specs[0].dtype is Dtype.float64 else torch.float32
     data = CohortData([specs[k] for k in order(specs)], dtype)
     rates = learning_rates(specs, total_of(specs[0], data.steps_per_epoch))

@@ -13,7 +13,6 @@ import torch
 
 from harness.config import RunSpec, to_mapping
 from harness.store.files import whole
-from harness.store.folder import RunFolder
 from harness.store.schema import TABLES
 
 NAME = "cohort.pt"
@@ -27,22 +26,41 @@ def fingerprint(specs: Sequence[RunSpec]) -> str:
 
 
 def save(keep: Path, content: dict[str, Any]) -> None:
-    """Replace the checkpoint."""
+    """Replace the checkpoint.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     keep.mkdir(parents=True, exist_ok=True)
     with whole(keep / NAME) as part:
-        torch.save(content, part)
+        try:
+            torch.save(content, part)
+        except RuntimeError as error:  # torch's word for a full disk
+            raise OSError(f"cannot write {keep / NAME} ({str(error).splitlines()[0]})") from error
 
 
-def load(keep: Path, specs: Sequence[RunSpec], folders: Sequence[RunFolder]) -> dict[str, Any] | None:
-    """The checkpoint, or None if none can be read that is of these members and has their tables."""
+def done(keep: Path, specs: Sequence[RunSpec], paths: Sequence[Path]) -> bool:
+    """Whether the checkpoint says that all of these members have been trained to their ends."""
+    content = load(keep, specs, paths)
+    return content is not None and bool(content["done"])
+
+
+def load(keep: Path, specs: Sequence[RunSpec], paths: Sequence[Path]) -> dict[str, Any] | None:
+    """The checkpoint, or None if none can be read that is of these members and has their tables.
+
+    Args:
+        keep: folder of the checkpoint.
+        specs: of the members.
+        paths: their folders.
+    """
     try:
         content = torch.load(keep / NAME, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError):
         return None
     if not isinstance(content, dict) or content.get("members") != fingerprint(specs):
         return None
-    there = zip(folders, content["positions"], strict=True)
-    return content if all(_has_tables(f.path, p, done=content["done"]) for f, p in there) else None
+    there = zip(paths, content["positions"], strict=True)
+    return content if all(_has_tables(path, p, done=content["done"]) for path, p in there) else None
 
 
 def _has_tables(path: Path, positions: dict[str, int], *, done: bool) -> bool:
