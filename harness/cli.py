@@ -27,7 +27,7 @@ from harness.console import about, progress, show, show_plan, show_sweep, sweep_
 from harness.sweeps.elsewhere import run_written, show_plugins, write_tasks
 from harness.sweeps.job import Outcome, check_jobs, missing, run_job, stored
 from harness.sweeps.pool import apart
-from harness.sweeps.sweep import Sweep, plan_sweep, run_sweep
+from harness.sweeps.sweep import Sweep, plan_sweep, refuse_idle_axes, run_sweep
 
 SWEEP_WORDS = {"-m", "--multirun", "--dry-run"}
 launched: list[bool] = []  # whether Hydra's own application ran in this process
@@ -108,6 +108,7 @@ def _sweep(overrides: list[str], *, dry: bool) -> int:
     node = launcher(overrides)
     ours = node.get("_target_") == OURS
     specs = plan(overrides, multirun=True)
+    refuse_idle_axes(specs)
     far = any(name in str(node.get("_target_")) for name in FAR)
     options = {"stack": node.stack, "most": node.cohort} if ours else {"stack": far}
     sweep = plan_sweep(specs, **options)

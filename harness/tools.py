@@ -327,3 +327,7 @@ def _runs(path: Path) -> Runs:
     if not len(runs):
         raise typer.BadParameter(f"there is no run in {path} (a run has config.yaml and status.json)")
     return runs
+
+
+if __name__ == "__main__":
+    app()

@@ -7,6 +7,7 @@ the culprit of an error is known and a sweep of hundreds of jobs is planned in a
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
@@ -17,7 +18,7 @@ from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -29,14 +30,27 @@ from harness.config.schema import RunSpec
 from harness.config.stored import flatten
 from harness.config.tree import OURS, check_choice, config_dir, groups, is_group, register_schema
 
+PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")  # where Hydra takes launchers from
+MOST_JOBS = 1_000_000
+
 
 def launcher(overrides: Sequence[str]) -> Any:
     """Hydra's launcher node for a command line.
 
     Raises:
-        ConfigError: an option of our own launcher that is out of range.
+        ConfigError: an option of our own launcher that is out of range, or something that is Hydra's is
+            swept over.
     """
+    for override in parse(overrides):
+        key = key_of(override)
+        if is_hydras(override) and (override.is_sweep_override() or key.startswith("hydra.sweeper.params")):
+            raise ConfigError(key, "cannot be swept over or hold a sweep: it is Hydra's, not a run's")
     node = _composed(_single_choices(overrides)).hydra.launcher
+    target = str(node.get("_target_"))
+    if not target.startswith((OURS, *PLUGINS)):
+        raise ConfigError(
+            "hydra.launcher._target_", expected="a launcher's, as Hydra finds them", came=target
+        )
     for name in ("workers", "cohort") if node.get("_target_") == OURS else ():
         if node[name] is not None and node[name] < 1:
             raise ConfigError(f"hydra.launcher.{name}", expected="a whole number above 0", came=node[name])
@@ -130,7 +144,10 @@ def _typed(choices: tuple[str, ...], text: str) -> tuple[str, Any]:
     set_value(config, override)
     key = key_of(override)
     parent, _, leaf = key.rpartition(".")
-    value = OmegaConf.select(config, key)
+    try:
+        value = OmegaConf.select(config, key)
+    except OmegaConfBaseException as error:
+        raise _unresolved(error) from None
     value = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
     owner: Any = _base(choices)
     for name in parent.split(".") if parent else ():
@@ -161,12 +178,17 @@ def checked(config: DictConfig) -> RunSpec:
     except MissingMandatoryValue as error:
         key = str(error.full_key)
         raise ConfigError(key, "a value is needed", hint=f"Give it with {key}=…") from None
-    except OmegaConfBaseException as error:  # an interpolation that leads nowhere
-        reason = " ".join(str(error).split("full_key")[0].split())
-        raise ConfigError(str(error.full_key or ""), f"cannot be resolved ({reason})") from None
+    except OmegaConfBaseException as error:
+        raise _unresolved(error) from None
     check_ranges(spec)
     check_together(spec)
     return spec
+
+
+def _unresolved(error: OmegaConfBaseException) -> ConfigError:
+    """An interpolation that leads nowhere, or to what the key cannot be."""
+    reason = " ".join(str(error).split("full_key")[0].split())
+    return ConfigError(str(error.full_key or ""), f"cannot be resolved ({reason})")
 
 
 @lru_cache(maxsize=256)
@@ -187,8 +209,9 @@ def _composed(choices: tuple[str, ...]) -> DictConfig:
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3", job_name="harness"):
             return hydra_compose("config", list(choices), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split())
+    except (HydraException, OmegaConfBaseException, AssertionError) as error:
+        # Hydra says which override it was, its cause says why
+        reason = " ".join(f"{error} {str(error.__cause__ or '').split('full_key')[0]}".split())
         raise ConfigError("", f"cannot compose {' '.join(choices)}: {reason}") from error
 
 
@@ -206,6 +229,7 @@ def _cartesian(overrides: Sequence[str]) -> list[list[str]]:
     params = _composed(_single_choices(overrides)).hydra.sweeper.get("params") or {}
     kept = [o for o in overrides if o.startswith("hydra.")]
     swept = [*(f"{key}={value}" for key, value in params.items()), *(o for o in overrides if o not in kept)]
+    _refuse_too_many(swept)
     with initialize_config_dir(str(config_dir()), version_base="1.3", job_name="harness"):
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         try:
@@ -216,6 +240,21 @@ def _cartesian(overrides: Sequence[str]) -> list[list[str]]:
     if not jobs:
         raise ConfigError("", f"the sweep {' '.join(overrides)} has no runs")
     return jobs
+
+
+def _refuse_too_many(swept: Sequence[str]) -> None:
+    """Count the jobs before they are made."""
+    jobs = 1
+    for override in parse(swept):
+        value = override.value()
+        if isinstance(value, ChoiceSweep):
+            jobs *= max(1, len(value.list))
+        elif isinstance(value, RangeSweep) and value.stop is not None and value.step:
+            jobs *= max(1, math.ceil((value.stop - (value.start or 0)) / value.step))
+        if jobs > MOST_JOBS:
+            raise ConfigError(
+                key_of(override), expected=f"a sweep of at most {MOST_JOBS:,} runs", came=f"{jobs:,}"
+            )
 
 
 def _single_choices(overrides: Sequence[str]) -> tuple[str, ...]:

@@ -68,7 +68,8 @@ def read_config(path: Path) -> dict[str, Any]:
         text = (path / "config.yaml").read_text(encoding="utf-8")
         groups = top_level(text)
         if groups is None:
-            return _load(text) or {}
+            whole = _load(text)
+            return whole if isinstance(whole, dict) else {}
         return {key: _copy(value) for group in groups for key, value in _parsed(group).items()}
     except (OSError, ValueError, yaml.YAMLError):
         return {}

@@ -89,7 +89,8 @@ class Run:
                 row |= {f"{group}.{key}": _cell(inner) for key, inner in value.items()}
             else:
                 row[group] = _cell(value)
-        row |= {f"final.{key}": value for key, value in (self.status.get("final") or {}).items()}
+        final = self.status.get("final")
+        row |= {f"final.{key}": value for key, value in (final if isinstance(final, dict) else {}).items()}
         return row
 
 

@@ -51,7 +51,10 @@ class Outcome:
 def check_output(spec: RunSpec) -> None:
     """Raise ConfigError early, if results cannot be written."""
     root = Path(spec.output).expanduser()
-    nearest = next(p for p in (root, *root.absolute().parents) if p.exists())
+    try:
+        nearest = next(p for p in (root, *root.absolute().parents) if p.exists())
+    except OSError as error:  # a name that is too long, say
+        raise ConfigError("output", f"cannot be a folder ({error.strerror})") from None
     if not nearest.is_dir():
         raise ConfigError("output", expected="a folder", came=f"{root} ({nearest} is a file)")
     if not os.access(nearest, os.W_OK | os.X_OK):

@@ -36,15 +36,19 @@ def write_manifest(path: Path, runs: Sequence[str], tasks: Sequence[Task], names
 def read_tasks(path: Path, specs: Mapping[str, RunSpec]) -> list[Task] | None:
     """The division that was made before, None if there is none or it is of other runs."""
     kept: dict[str, Any] | None = read_json(path)
-    if kept is None or set(kept.get("runs", ())) != set(specs):
-        return None
     try:
+        if kept is None or set(kept.get("runs", ())) != set(specs):
+            return None
         return [Task(tuple(specs[run] for run in task["runs"]), task["why_single"]) for task in kept["tasks"]]
     except (KeyError, TypeError):
         return None
 
 
 def manifests(output: Path) -> list[dict[str, Any]]:
-    """Every manifest in a folder of results, oldest first."""
+    """Every manifest in a folder of results, oldest first; damaged ones are left out."""
     found = sorted((output / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime)
-    return [kept for kept in map(read_json, found) if kept is not None]
+    return [kept for kept in map(read_json, found) if kept is not None and _names(kept.get("runs", []))]
+
+
+def _names(runs: Any) -> bool:
+    return isinstance(runs, list) and all(isinstance(run, str) for run in runs)

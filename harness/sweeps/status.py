@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -66,16 +67,24 @@ def status_of(root: Path) -> Status:
     found.states["waiting"] += len(planned - seen)
     found.states += Counter()  # without zeros
     pulse = read_json(root / FOLDER / PULSE)
-    if pulse is not None and time.time() - pulse["at"] < STALE:
-        found.tasks = pulse["tasks"]
-        passed = pulse["at"] - pulse["began"]
-        running = sum(t["runs"] * t["step"] / t["total"] for t in found.tasks if t["total"])
-        finished = pulse["done"] + running
-        if finished and passed > 0:
-            found.rate = 60 * finished / passed
-            open_ = found.states["waiting"] + found.states["running"] - running
-            found.left = max(0.0, open_ / finished * passed)
+    if pulse is not None:
+        with contextlib.suppress(KeyError, TypeError):  # a damaged sign of life is none
+            _take_pulse(found, pulse)
     return found
+
+
+def _take_pulse(found: Status, pulse: dict[str, Any]) -> None:
+    """What the workers do now, and how fast it goes, if a sweep is alive."""
+    if time.time() - pulse["at"] >= STALE:
+        return
+    tasks, passed = pulse["tasks"], pulse["at"] - pulse["began"]
+    running = sum(t["runs"] * t["step"] / t["total"] for t in tasks if t["total"])
+    finished = pulse["done"] + running
+    found.tasks = tasks
+    if finished and passed > 0:
+        found.rate = 60 * finished / passed
+        open_ = found.states["waiting"] + found.states["running"] - running
+        found.left = max(0.0, open_ / finished * passed)
 
 
 def _runs(root: Path) -> Iterator[Path]:

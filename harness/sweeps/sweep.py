@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.config import ConfigError, RunSpec, run_folder, to_mapping
+from harness.config.stored import flatten
 from harness.sweeps.cohort_job import run_task
 from harness.sweeps.cohorts import MOST, Task, divide
 from harness.sweeps.job import Outcome, check_output, stored
@@ -77,6 +78,23 @@ class Sweep:
         return Path(next(iter(self.specs.values())).output).expanduser()
 
 
+def refuse_idle_axes(specs: Sequence[RunSpec]) -> None:
+    """Refuse a sweep over what does not decide a result: such jobs would be one run.
+
+    Raises:
+        ConfigError: two jobs of one run differ.
+    """
+    first: dict[str, RunSpec] = {}
+    for spec in specs:
+        other = first.setdefault(run_folder(spec).name, spec)
+        if other != spec:
+            mine, theirs = flatten(to_mapping(spec)), flatten(to_mapping(other))
+            key = next(key for key in mine if mine[key] != theirs.get(key))
+            raise ConfigError(
+                key, "cannot be swept over: it does not decide a result", hint="Its jobs would be one run."
+            )
+
+
 def plan_sweep(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST) -> Sweep:
     """Name the runs, leave out those with a result, and divide the others as before, or anew.
 
@@ -90,8 +108,6 @@ def plan_sweep(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST
     manifest = manifest_path(Path(first.output).expanduser(), [*named, f"{stack} {most}"])
     found = {name: stored(spec) for name, spec in named.items()}
     outcomes = {name: outcome for name, outcome in found.items() if outcome is not None}
-    if len({spec.output for spec in named.values()}) > 1:
-        raise ConfigError("output", "cannot be swept over: the runs of a sweep lie in one folder")
     tasks = None if any(spec.force for spec in named.values()) else read_tasks(manifest, named)
     divided = {run_folder(spec).name for task in tasks or () for spec in task.specs}
     anew = tasks is None or not set(named) <= divided | set(outcomes)
@@ -119,7 +135,8 @@ def run_sweep(sweep: Sweep, workers: int | None = None, tell: Teller | None = No
     with _alone_in(sweep.output):
         if sweep.anew:
             names = {id(spec): name for name, spec in sweep.specs.items()}
-            write_manifest(sweep.manifest, list(sweep.specs), sweep.tasks, names)
+            with _written(sweep.output):
+                write_manifest(sweep.manifest, list(sweep.specs), sweep.tasks, names)
         began, before, told = time.time(), len(sweep.outcomes), 0.0
         for event in run_tasks(sweep.tasks, run_task, workers or _cores()):
             task = sweep.tasks[event.task]
@@ -166,22 +183,38 @@ def _alone_in(output: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder = output / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     lock, note = FileLock(folder / ".lock", timeout=0), folder / ".process"
+    with _written(output):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            who = note.read_text() if note.is_file() else "unknown"
+            raise ConfigError(
+                "output",
+                f"another sweep (process {who}) is writing to {output} right now",
+                hint="Wait for it, or give another output=…",
+            ) from None
     try:
-        lock.acquire()
-    except Timeout:
-        who = note.read_text() if note.is_file() else "unknown"
-        raise ConfigError(
-            "output",
-            f"another sweep (process {who}) is writing to {output} right now",
-            hint="Wait for it, or give another output=…",
-        ) from None
-    try:
-        note.write_text(str(os.getpid()))
+        with _written(output):
+            note.write_text(str(os.getpid()))
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def _written(output: Path) -> Iterator[None]:
+    """What the block writes must be there before anything is trained.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = f"{output} cannot be written ({error.strerror or error})"
+        raise ConfigError("output", reason, hint="Give another folder with output=…") from None
 
 
 def _cores() -> int:
