@@ -378,6 +378,16 @@ def test_a_full_disk_keeps_how_far_a_cohort_came(tmp_path: Path) -> None:
     assert not any((tmp_path / cohort_job.FOLDER).iterdir())
 
 
+def test_what_decides_no_result_may_change_before_a_cohort_goes_on(tmp_path: Path) -> None:
+    swept = [*LONG, "seed=range(3)", f"output={tmp_path}"]
+    with pytest.raises(Stop):
+        cohort_job.run_cohort(divide(plan(swept, multirun=True))[0], partial(raise_at, 20, Stop()))
+    again = divide(plan([*swept, "train.checkpoint_seconds=60", "detect.rare=0.2"], multirun=True))[0]
+    steps: list[int] = []
+    assert [o.state for o in cohort_job.run_cohort(again, steps.append)] == ["finished"] * 3
+    assert steps[0] == 20
+
+
 def test_a_member_that_cannot_be_trained_leaves_the_others(tmp_path: Path) -> None:
     specs = plan([*TINY, "seed=range(5)", f"output={tmp_path}"], multirun=True)
     busy, blocked, odd = (run_folder(spec) for spec in specs[:3])

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from harness.config import RunSpec
+from harness.config.identity import run_id
 from harness.config.schema import Dtype
 from harness.hooks.schedule import due
 from harness.store.folder import RunFolder
@@ -198,7 +199,7 @@ class _Cohort:
             for p in self.parameters
         ]
         content = {
-            "members": checkpoint.fingerprint(self.specs),
+            "members": [run_id(spec) for spec in self.specs],
             "step": self.step,
             "done": done,
             "stack": self.members,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -11,18 +9,12 @@ from typing import Any
 
 import torch
 
-from harness.config import RunSpec, to_mapping
+from harness.config import RunSpec
+from harness.config.identity import run_id
 from harness.store.files import whole
 from harness.store.schema import TABLES
 
 NAME = "cohort.pt"
-WITHOUT_EFFECT = ("output", "force")
-
-
-def fingerprint(specs: Sequence[RunSpec]) -> str:
-    """What a checkpoint is of: the members and their order."""
-    told = [{k: v for k, v in to_mapping(spec).items() if k not in WITHOUT_EFFECT} for spec in specs]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def save(keep: Path, content: dict[str, Any]) -> None:
@@ -57,7 +49,7 @@ def load(keep: Path, specs: Sequence[RunSpec], paths: Sequence[Path]) -> dict[st
         content = torch.load(keep / NAME, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError):
         return None
-    if not isinstance(content, dict) or content.get("members") != fingerprint(specs):
+    if not isinstance(content, dict) or content.get("members") != [run_id(spec) for spec in specs]:
         return None
     there = zip(paths, content["positions"], strict=True)
     return content if all(_has_tables(path, p, done=content["done"]) for path, p in there) else None
