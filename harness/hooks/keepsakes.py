@@ -76,7 +76,7 @@ class Keepsakes:
 
         It can as long as the model has all that it began with, in the same shapes; more may have come.
         """
-        now = _shapes(values_of(self._model))
+        now = _shapes(_named(self._model))
         if _shapes(self.latest) != now:
             self.census()
         return bool(self._first) and _shapes(self.start).items() <= now.items()
@@ -120,8 +120,11 @@ class Keepsakes:
 
 def values_of(model: nn.Module) -> Values:
     """Copies of all parameters and buffers, by the names that `functional_call` takes."""
-    found = [*model.named_parameters(), *model.named_buffers()]
-    return {name: value.detach().clone() for name, value in found}
+    return {name: value.detach().clone() for name, value in _named(model).items()}
+
+
+def _named(model: nn.Module) -> Values:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def _shapes(values: Values) -> dict[str, tuple[int, ...]]:

@@ -50,7 +50,8 @@ def run_cohort(task: Task, tick: Callable[[int], None] | None = None) -> list[Ou
         try:
             with ExitStack() as locks:
                 _hold(keep, locks)
-                known |= {place: told for place, spec in enumerate(specs) if (told := _taken(spec, locks))}
+                left = [place for place in range(len(specs)) if place not in known]
+                known |= {place: told for place in left if (told := _taken(specs[place], locks))}
                 outcomes = known | _train(specs, known, keep, tick or (lambda step: None))
         except OSError as error:
             outcomes = {place: known.get(place) or _refused(spec, error) for place, spec in enumerate(specs)}
@@ -75,13 +76,11 @@ def _hold(folder: Path, locks: ExitStack) -> None:
 
 def _taken(spec: RunSpec, locks: ExitStack) -> Outcome | None:
     """Hold a member's folder; its outcome, if it cannot be held or has a result by now."""
-    found = stored(spec)
-    if found is None:
-        try:
-            _hold(run_folder(spec), locks)
-        except OSError as error:
-            return _refused(spec, error)
-    return found or stored(spec)
+    try:
+        _hold(run_folder(spec), locks)
+    except OSError as error:
+        return _refused(spec, error)
+    return stored(spec)
 
 
 def _refused(spec: RunSpec, error: OSError) -> Outcome:
@@ -132,7 +131,8 @@ def _train(
             folders[place].write_status("interrupted")
         raise
     except OSError as error:  # a full disk, say: what was kept can be continued
-        return {place: failed(folders[place], error, time.time() - began) for place in left}
+        seconds = round(time.time() - began, 3)
+        return {place: failed(folders[place], error, seconds) for place in left}
     except Exception as error:  # whose fault it is shows when each goes alone
         return _one_by_one({place: folders[place] for place in left}, specs, tick, error)
     seconds = round((time.time() - began) / len(left), 3)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from command_line import TINY
 from filelock import FileLock
 
 from harness import open_runs
@@ -14,8 +15,6 @@ from harness.config import plan, run_folder
 from harness.sweeps import cohort_job
 from harness.sweeps.cohorts import divide
 from harness.sweeps.job import run_job
-
-TINY = ["model.width=8", "model.depth=1", "train.max_steps=12", "record.tensorboard=false"]
 
 
 class Stop(BaseException):
