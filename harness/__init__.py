@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from harness.lazily import lazily
 
 if TYPE_CHECKING:
-    from harness.detector.diagnosis import Diagnosis
+    from harness.attribution.diagnosis import Diagnosis
+    from harness.attribution.features import effective_rank, feature_ranks
+    from harness.attribution.risk import risk
     from harness.detector.lifetimes import lifetimes
-    from harness.detector.risk import risk
     from harness.detector.states import Thresholds, classify
-    from harness.hooks.features import effective_rank, feature_ranks
     from harness.hooks.recorder import Recorder
     from harness.hooks.scan import DeadUnitsError, Report, scan
     from harness.hooks.sites import Site
@@ -25,18 +25,18 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "DeadUnitsError": "harness.hooks.scan",
-    "Diagnosis": "harness.detector.diagnosis",
+    "Diagnosis": "harness.attribution.diagnosis",
     "Recorder": "harness.hooks.recorder",
     "Report": "harness.hooks.scan",
     "Site": "harness.hooks.sites",
     "Thresholds": "harness.detector.states",
     "classify": "harness.detector.states",
     "diagnose": "harness.sweeps.diagnose",
-    "effective_rank": "harness.hooks.features",
-    "feature_ranks": "harness.hooks.features",
+    "effective_rank": "harness.attribution.features",
+    "feature_ranks": "harness.attribution.features",
     "lifetimes": "harness.detector.lifetimes",
     "open_runs": "harness.store.runs",
-    "risk": "harness.detector.risk",
+    "risk": "harness.attribution.risk",
     "scan": "harness.hooks.scan",
 }
 

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from harness.hooks import activations, functional
-from harness.hooks.activations import Gate
+from harness.activations import functional
+from harness.activations import table as activations
+from harness.activations.table import Gate
 from harness.hooks.lineage import Lineage
 from harness.hooks.recorder import Recorder
 from harness.selftest.cases import CASES

@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import harness
-from harness.detector.evidence import PLAYERS
+from harness.attribution.evidence import PLAYERS
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 

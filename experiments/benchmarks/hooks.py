@@ -23,12 +23,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from harness import Recorder
-from harness.hooks.activations import Gate
-from harness.hooks.counter import Counter
+from harness.activations.table import Gate
 from harness.hooks.gradients import IncomingGradients
 from harness.hooks.module_hooks import Activation, Layer
-from harness.hooks.statistics import empty, update, update_gradient
 from harness.hooks.taps import Taps
+from harness.kernels.fast_path import Counter
+from harness.kernels.statistics import empty, update, update_gradient
 
 Step = Callable[[], None]
 FAR = 2**28  # bytes that no cache holds

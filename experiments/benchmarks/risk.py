@@ -1,7 +1,7 @@
 """`python -m experiments.benchmarks.risk`: how well the order of units at risk foretells death.
 
 Sweeps of one kind are fitted on, of other kinds predicted, both at a tenth of their steps. The shipped
-coefficients (`harness.detector.risk.COEFFICIENTS`) come from the first table's fit.
+coefficients (`harness.attribution.risk.COEFFICIENTS`) come from the first table's fit.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from harness import open_runs
+from harness.attribution.risk import COEFFICIENTS, features
 from harness.config import plan
 from harness.detector.lifetimes import one_evidence
-from harness.detector.risk import COEFFICIENTS, features
 from harness.store.runs import Run
 from harness.sweeps.sweep import plan_sweep, run_sweep
 

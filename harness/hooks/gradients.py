@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from harness.hooks import kernels
 from harness.hooks.hook import Call
+from harness.kernels import dispatch as kernels
 
 FIRST = 16  # optimizer steps in which a loop shows what it does
 TRANSPOSED = nn.modules.conv._ConvTransposeNd

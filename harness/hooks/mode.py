@@ -10,7 +10,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from harness.hooks.activations import lookup
+from harness.activations.table import lookup
 from harness.hooks.hook import Call
 
 

@@ -12,12 +12,12 @@ from weakref import ref
 
 from torch import Tensor, nn
 
-from harness.hooks.activations import Gate
-from harness.hooks.counter import Counter
+from harness.activations.table import Gate
 from harness.hooks.hook import Hook
 from harness.hooks.sites import CHANNEL_AXIS, Origin, layer_axis
-from harness.hooks.statistics import UnitStatistics
 from harness.hooks.tensors import recomputing, watch_gradient
+from harness.kernels.fast_path import Counter
+from harness.kernels.statistics import UnitStatistics
 
 if TYPE_CHECKING:
     from harness.hooks.taps import Taps

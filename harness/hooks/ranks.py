@@ -8,9 +8,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from harness.hooks.loops import ACTIVE, NON_FINITE, PEAK, SILENT
 from harness.hooks.sites import Site
-from harness.hooks.statistics import UnitStatistics, empty
+from harness.kernels.numba import ACTIVE, NON_FINITE, PEAK, SILENT
+from harness.kernels.statistics import UnitStatistics, empty
 
 
 def is_distributed(model: nn.Module) -> bool:

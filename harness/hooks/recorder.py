@@ -12,14 +12,14 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from harness.detector.diagnosis import Diagnosis, diagnose
-from harness.detector.evidence import Evidence
+from harness.attribution.collector import Witness
+from harness.attribution.diagnosis import Diagnosis, diagnose
+from harness.attribution.evidence import Evidence
+from harness.attribution.explain import explain
 from harness.detector.states import Thresholds
 from harness.hooks.arguments import as_optimizers, check
 from harness.hooks.batches import Batch, as_batches
 from harness.hooks.censuses import Censuses
-from harness.hooks.evidence import Witness
-from harness.hooks.explain import explain
 from harness.hooks.gradients import IncomingGradients
 from harness.hooks.probe import Probe
 from harness.hooks.ranks import is_distributed

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,33 +92,6 @@ def guess_axis(ndim: int) -> int:
 def shown_axis(axis: int) -> int:
     """The axis as `Site.axis` shows it."""
     return -1 if axis == -1 else 1
-
-
-def as_units(z: Tensor, axis: int) -> Tensor:
-    """View of a pre-activation as (A, F) or (A, F, P): inputs, units, positions.
-
-    Args:
-        z: at least one axis.
-        axis: unit axis, from the end.
-
-    Example:
-        >>> as_units(torch.zeros(2, 3, 4, 5), -3).shape
-        torch.Size([2, 3, 20])
-    """
-    units = z.shape[axis]
-    if axis == -1:
-        return z.reshape(-1, units) if z.numel() else z.new_empty(0, units)
-    if (
-        z.ndim == 4
-        and axis == -3
-        and not z.is_contiguous()
-        and z.is_contiguous(memory_format=torch.channels_last)
-    ):
-        return z.permute(0, 2, 3, 1).reshape(-1, units)
-    positions = 1
-    for size in z.shape[axis + 1 :]:
-        positions *= size
-    return z.reshape(-1, units, positions) if z.numel() else z.new_empty(0, units, max(positions, 1))
 
 
 def qualified_names(root: nn.Module) -> dict[nn.Module, str]:

@@ -18,11 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from harness.hooks import functional
-from harness.hooks.activations import Gate, lookup
-from harness.hooks.counter import Counter, counter
+from harness.activations import functional
+from harness.activations.functional import calls_functions
+from harness.activations.table import Gate, lookup
 from harness.hooks.eager import Eager
-from harness.hooks.functional import calls_functions
 from harness.hooks.hook import Call
 from harness.hooks.lineage import Lineage
 from harness.hooks.mode import FunctionWatch
@@ -36,10 +35,11 @@ from harness.hooks.sites import (
     layer_axis,
     shown_axis,
 )
-from harness.hooks.statistics import UnitStatistics, update, update_gradient
 from harness.hooks.tensors import outside_transforms, plain, recomputing, watch_gradient
 from harness.hooks.unseen import UNDER_TRANSFORM, hidden, unseen
 from harness.hooks.zeros import Zeros
+from harness.kernels.fast_path import Counter, counter
+from harness.kernels.statistics import UnitStatistics, update, update_gradient
 
 UNKNOWN = Origin(None, None)
 

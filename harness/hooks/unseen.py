@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 import torch
 from torch import nn
 
-from harness.hooks.activations import lookup
+from harness.activations.table import lookup
 from harness.hooks.sites import FUSED, Site
 
 UNDER_TRANSFORM = "it was called under vmap or without values (a trace)"

@@ -14,7 +14,7 @@ from torch import nn
 from harness.detector.states import CENSUS_COLUMNS, Thresholds, classify
 from harness.hooks.ranks import together
 from harness.hooks.sites import Site
-from harness.hooks.statistics import (
+from harness.kernels.statistics import (
     UnitStatistics,
     empty,
     finalise,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
 
-from harness.hooks import functional
+from harness.activations import functional
 from harness.hooks.sites import Site
 from harness.remedies import marks as m
 

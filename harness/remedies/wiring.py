@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from harness.hooks.activations import lookup
+from harness.activations.table import lookup
 from harness.hooks.batches import Batch, call, device_of
 from harness.hooks.sites import Site, qualified_names
-from harness.hooks.statistics import UnitStatistics, empty
 from harness.hooks.taps import Taps
+from harness.kernels.statistics import UnitStatistics, empty
 from harness.remedies.aside import aside
 from harness.remedies.marks import axis_of
 from harness.remedies.tracing import Outlet, Path, Seen, Tracer

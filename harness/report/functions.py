@@ -1,6 +1,6 @@
 """The activation functions and their slopes in numpy, for the textbook's diagrams.
 
-The definitions are those of `harness.hooks.activations` (the tests hold both against autograd), written
+The definitions are those of `harness.activations.table` (the tests hold both against autograd), written
 again since the views know no torch. At a kink the slope is the one autograd takes.
 """
 

@@ -40,8 +40,8 @@ def stored_diagnosis(run: Run) -> Diagnosis:
     Raises:
         ValueError: it kept none.
     """
+    from harness.attribution.evidence import Evidence
     from harness.detector import diagnosis
-    from harness.detector.evidence import Evidence
     from harness.store.evidence import read_evidence
 
     tables = read_evidence(run.path)

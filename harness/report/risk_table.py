@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.detector.risk import AUC, risk
+from harness.attribution.risk import AUC, risk
 
 
 def risk_view(history: pd.DataFrame, step: int | None = None, most: int = 20) -> RenderableType:

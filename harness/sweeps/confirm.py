@@ -19,9 +19,9 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
+from harness.attribution.causes import LEAST_DEAD
 from harness.config import RunSpec, restore, run_folder
 from harness.config import schema as s
-from harness.detector.causes import LEAST_DEAD
 from harness.detector.lifetimes import one_evidence
 from harness.detector.states import dead_fraction
 from harness.store.folder import read_status

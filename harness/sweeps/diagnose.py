@@ -8,8 +8,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from harness.attribution.diagnosis import Diagnosis
 from harness.config import ConfigError, restore
-from harness.detector.diagnosis import Diagnosis
 from harness.store.evidence import PARTS, read_evidence
 from harness.store.files import whole
 from harness.store.runs import Run

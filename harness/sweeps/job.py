@@ -22,7 +22,7 @@ from harness.store.folder import COMPLETE, RunFolder, read_status
 from harness.sweeps.ahead import collector_at_rest
 
 if TYPE_CHECKING:
-    from harness.detector.diagnosis import Diagnosis
+    from harness.attribution.diagnosis import Diagnosis
     from harness.store.runs import Run
 
 PACKAGES = ("dying-relu-harness", "torch", "torchvision", "hydra-core", "numpy", "pandas", "pyarrow", "numba")
@@ -248,8 +248,8 @@ def final_metrics(spec: RunSpec, run: Run, diverged_at: int | None) -> tuple[dic
 
 def diagnosis_of(spec: RunSpec, run: Run) -> Diagnosis | None:
     """Why units are dead, from the evidence of a run; None if it kept none or nothing was observed."""
-    from harness.detector.diagnosis import diagnose
-    from harness.detector.evidence import Evidence
+    from harness.attribution.diagnosis import diagnose
+    from harness.attribution.evidence import Evidence
     from harness.detector.states import Thresholds
     from harness.store.evidence import read_evidence
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import harness
-from harness.detector.causes import LABELS
-from harness.detector.diagnosis import MEANING
-from harness.detector.evidence import PLAYERS
+from harness.attribution.causes import LABELS
+from harness.attribution.diagnosis import MEANING
+from harness.attribution.evidence import PLAYERS
 
 Change = Callable[[int, nn.Sequential, Tensor], Tensor]
 
@@ -170,8 +170,8 @@ def test_without_a_loss_the_labels_are_said_to_be_unknown() -> None:
 
 
 def test_an_empty_history_is_refused() -> None:
-    from harness.detector.diagnosis import diagnose
-    from harness.detector.evidence import Evidence
+    from harness.attribution.diagnosis import diagnose
+    from harness.attribution.evidence import Evidence
 
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.detector.events import RATIOS, calm_before, events
-from harness.detector.events import _left as left
-from harness.detector.events import _shifted as shifted
+from harness.attribution.events import RATIOS, calm_before, events
+from harness.attribution.events import _left as left
+from harness.attribution.events import _shifted as shifted
 
 T = 200
 
@@ -183,7 +183,7 @@ def shifted_slowly(mean: np.ndarray, rms: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_pasts_are_what_a_loop_over_the_steps_finds(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.detector.events.BLOCK", 37)  # pasts reach over blocks
+    monkeypatch.setattr("harness.attribution.events.BLOCK", 37)  # pasts reach over blocks
     draw = np.random.default_rng(seed)
     spread = draw.choice([0.01, 0.3, 2.0], size=(3, 1))
     values = np.exp(draw.normal(size=(3, 160)) * spread)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import harness
-from harness.detector.risk import COEFFICIENTS, COLUMNS, features
+from harness.attribution.risk import COEFFICIENTS, COLUMNS, features
 
 
 def census(step: int = 0, **columns: object) -> pd.DataFrame:

@@ -8,10 +8,11 @@ import torch
 from test_kernels import GATES, check, expected
 from torch import Tensor
 
-from harness.hooks import fused, kernels
-from harness.hooks.activations import Gate
-from harness.hooks.kernels import Sums
-from harness.hooks.loops import ACTIVE, GRADIENT, SILENT
+from harness.activations.table import Gate
+from harness.kernels import dispatch as kernels
+from harness.kernels import triton as fused
+from harness.kernels.dispatch import Sums
+from harness.kernels.numba import ACTIVE, GRADIENT, SILENT
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy under the interpreter: overflow
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules import module as registry
 
 import harness
+from harness.activations.table import lookup
 from harness.detector.verdict import last_census
-from harness.hooks.activations import lookup
 from harness.remedies import leaky_swap, sugar
 
 

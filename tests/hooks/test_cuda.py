@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import harness
-from harness.hooks import fused, kernels
-from harness.hooks.activations import Gate
-from harness.hooks.kernels import Sums
-from harness.hooks.loops import GRADIENT
+from harness.activations.table import Gate
+from harness.kernels import dispatch as kernels
+from harness.kernels import triton as fused
+from harness.kernels.dispatch import Sums
+from harness.kernels.numba import GRADIENT
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU (torch.cuda)")
 

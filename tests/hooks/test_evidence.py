@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import harness
-from harness.detector.evidence import PLAYERS
-from harness.hooks.counterfactual import shapley
+from harness.attribution.counterfactual import shapley
+from harness.attribution.evidence import PLAYERS
 
 
 def net(*, norm: bool = False, seed: int = 0) -> Any:

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 import harness
-from harness.hooks import fused, kernels
-from harness.hooks.activations import Gate
-from harness.hooks.kernels import Sums
-from harness.hooks.loops import ACTIVE
+from harness.activations.table import Gate
+from harness.kernels import dispatch as kernels
+from harness.kernels import triton as fused
+from harness.kernels.dispatch import Sums
+from harness.kernels.numba import ACTIVE
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="this build of torch has no Triton")
 
@@ -40,7 +41,7 @@ BUILD = """
 import sys
 import triton
 from triton.backends.compiler import GPUTarget
-from harness.hooks import fused_kernels as kernels
+from harness.kernels import triton_kernels as kernels
 
 def build(kernel, constants, **types):
     signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
@@ -126,7 +127,7 @@ def test_kernels_that_cannot_be_built_are_given_up(monkeypatch: pytest.MonkeyPat
 
 def test_without_triton_plain_torch_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     sums = serving(monkeypatch)
-    monkeypatch.setitem(sys.modules, "harness.hooks.fused_kernels", None)
+    monkeypatch.setitem(sys.modules, "harness.kernels.triton_kernels", None)
     monkeypatch.delattr(harness.hooks, "fused_kernels", raising=False)
     assert fused._kernels() is None
     kernels.accumulate(sums, torch.tensor([[1.0, -1.0]]), -1, Gate(low=0.0))

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from harness.hooks.activations import Gate
-from harness.hooks.counter import counter
-from harness.hooks.kernels import Sums, accumulate, accumulate_gradient, unit_squares
-from harness.hooks.loops import ACTIVE, GRADIENT, NON_FINITE, PEAK, SILENT, SQUARES, TOTAL
+from harness.activations.table import Gate
 from harness.hooks.sites import Origin
-from harness.hooks.statistics import empty
+from harness.kernels.dispatch import Sums, accumulate, accumulate_gradient, unit_squares
+from harness.kernels.fast_path import counter
+from harness.kernels.numba import ACTIVE, GRADIENT, NON_FINITE, PEAK, SILENT, SQUARES, TOTAL
+from harness.kernels.statistics import empty
 
 GATES = {
     "relu": Gate(low=0.0),

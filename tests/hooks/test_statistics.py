@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.hooks.activations import Gate
-from harness.hooks.statistics import empty, finalise, merge, update, update_gradient
+from harness.activations.table import Gate
+from harness.kernels.statistics import empty, finalise, merge, update, update_gradient
 
 
 @given(cuts=st.lists(st.integers(0, 40), max_size=4), seed=st.integers(0, 1000), positions=st.integers(1, 3))

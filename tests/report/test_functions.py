@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.hooks.activations import MODULES, Gate
+from harness.activations.table import MODULES, Gate
 from harness.report.functions import FUNCTIONS, closed, function
 from harness.report.plots.activations import in_words
 

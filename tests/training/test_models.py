@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from harness.activations.crelu import CReLU
 from harness.config import ConfigError, compose, groups
-from harness.hooks.crelu import CReLU
 from harness.training.initialisation import initialise
 from harness.training.models import build, feeds, make_activation, widening
 

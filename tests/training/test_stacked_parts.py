@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from harness.config import compose
-from harness.hooks import loops
+from harness.kernels import numba as loops
 from harness.training.stacked.losses import cross_entropy
 from harness.training.stacked.optimizers import Optimizer
 from harness.training.stacked.parameters import Parameter, stack

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from harness.activations.crelu import CReLU
 from harness.config.errors import ConfigError, did_you_mean
 from harness.config.schema import Activation, LeakySwap, RunSpec, Scaled, Sloped, Softplus
 from harness.config.schema import Sugar as SugarRemedy
-from harness.hooks.crelu import CReLU
 from harness.remedies import PartlyLeaky, Sugar
 
 LEAKY_SWAP = "leaky_swap"

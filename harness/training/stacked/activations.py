@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from harness.activations.table import SELU_ALPHA, SELU_SCALE
 from harness.config.schema import Activation, Scaled, Sloped, Softplus
-from harness.hooks.activations import SELU_ALPHA, SELU_SCALE
 from harness.remedies.surrogate import b_silu_slope
 from harness.training.models.activations import LEAKY_SWAP, Surrogate
 from harness.training.stacked.parameters import Parameter

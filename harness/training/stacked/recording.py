@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from harness.config import RunSpec
-from harness.hooks.kernels import unit_squares
 from harness.hooks.sites import Site
+from harness.kernels.dispatch import unit_squares
 from harness.training.stacked.batches import CohortData
 from harness.training.stacked.census import DEAD, Change, Layout, Verdicts
 from harness.training.stacked.network import Seen, StackedMLP

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness.activations.table import Gate, lookup
 from harness.config import RunSpec
 from harness.config.schema import Activation
-from harness.hooks import loops
-from harness.hooks.activations import Gate, lookup
-from harness.hooks.kernels import LIKE, Sums, bounds_of
-from harness.hooks.loops import PEAK, SILENT
-from harness.hooks.statistics import UnitStatistics, finalise
+from harness.kernels import numba as loops
+from harness.kernels.dispatch import LIKE, Sums, bounds_of
+from harness.kernels.numba import PEAK, SILENT
+from harness.kernels.statistics import UnitStatistics, finalise
 from harness.training.models import activation_of, make_activation
 from harness.training.stacked.parameters import Parameter
 

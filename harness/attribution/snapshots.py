@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.attribution.step_metrics import tensors_in
 from harness.hooks.hook import Call
 from harness.hooks.sites import plain_name
-from harness.hooks.vitals import tensors_in
 
 INPUTS = 512  # of the first window, and of the latest
 BYTES = 2**26  # that they may take, each

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.hooks import fused, loops
-from harness.hooks.activations import Gate
-from harness.hooks.loops import ACTIVE, GRADIENT, HUGE, NON_FINITE, PEAK, SILENT, SQUARES, TOTAL
-from harness.hooks.sites import as_units
+from harness.activations.table import Gate
+from harness.kernels import numba as loops
+from harness.kernels import triton as fused
+from harness.kernels.layout import as_units
+from harness.kernels.numba import ACTIVE, GRADIENT, HUGE, NON_FINITE, PEAK, SILENT, SQUARES, TOTAL
 
 LIKE = {torch.float32: np.zeros(1, np.float32), torch.float64: np.zeros(1, np.float64)}
 HALF = (torch.float16, torch.bfloat16)

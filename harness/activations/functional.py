@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.hooks import activations as act
-from harness.hooks.activations import Gate
+from harness.activations import table as act
+from harness.activations.table import Gate
 
 Arguments = Mapping[str, Any]
 

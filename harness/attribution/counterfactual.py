@@ -22,13 +22,14 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from harness.detector.evidence import PLAYERS
-from harness.hooks.activations import Gate
-from harness.hooks.keepsakes import Values
-from harness.hooks.passes import NORMS, Layer, Moment, Passes
-from harness.hooks.sites import as_units, layer_axis
+from harness.activations.table import Gate
+from harness.attribution.evidence import PLAYERS
+from harness.attribution.replay import NORMS, Layer, Moment, Passes
+from harness.attribution.snapshots import Values
+from harness.hooks.sites import layer_axis
 from harness.hooks.taps import Taps
 from harness.hooks.windows import Windows
+from harness.kernels.layout import as_units
 
 OWN = PLAYERS[:4]  # of a unit's own layer
 

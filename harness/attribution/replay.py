@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from harness.hooks.activations import Gate
-from harness.hooks.keepsakes import Inputs, Values, on
+from harness.activations.table import Gate
+from harness.attribution.snapshots import Inputs, Values, on
 from harness.hooks.sites import CHANNEL_AXIS
 
 NORMS = (*CHANNEL_AXIS, nn.LayerNorm, nn.RMSNorm)

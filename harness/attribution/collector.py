@@ -2,7 +2,7 @@
 
 Gathering is cheap: a dozen scalars a step (`vitals`), and what must be remembered (`keepsakes`). The
 questions (`counterfactual`, `birth`) are put once per report. The answers are three tables, from which
-`harness.detector.causes` tells the causes without the model.
+`harness.attribution.causes` tells the causes without the model.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import pandas as pd
 from torch import nn
 from torch.optim import Optimizer
 
-from harness.detector.evidence import PLAYERS, Evidence
-from harness.hooks.birth import PARTS, Births, weights_of
-from harness.hooks.counterfactual import Mixer, shapley
-from harness.hooks.keepsakes import Keepsakes
-from harness.hooks.passes import Layer, Moment, Passes
-from harness.hooks.producers import layers_of
+from harness.attribution.counterfactual import Mixer, shapley
+from harness.attribution.evidence import PLAYERS, Evidence
+from harness.attribution.initial_state import PARTS, Births, weights_of
+from harness.attribution.layers import layers_of
+from harness.attribution.replay import Layer, Moment, Passes
+from harness.attribution.snapshots import Keepsakes
+from harness.attribution.step_metrics import Vitals
 from harness.hooks.sites import Site, plain_name
 from harness.hooks.taps import Taps
-from harness.hooks.vitals import Vitals
 
 
 class Witness:

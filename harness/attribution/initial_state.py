@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from harness.attribution.replay import NORMS, Layer, Moment, Passes
+from harness.attribution.snapshots import Values
 from harness.hooks.gradients import by_unit
-from harness.hooks.keepsakes import Values
-from harness.hooks.passes import NORMS, Layer, Moment, Passes
-from harness.hooks.sites import as_units, layer_axis
+from harness.hooks.sites import layer_axis
+from harness.kernels.layout import as_units
 
 PARTS = ("bias", "weight_mean", "norm_mean", "rest")  # columns birth_bias, …
 PRODUCT = (nn.Linear, nn.modules.conv._ConvNd)

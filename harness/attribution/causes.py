@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.detector.events import Event, calm_before, events
-from harness.detector.evidence import PLAYERS, Evidence
+from harness.attribution.events import Event, calm_before, events
+from harness.attribution.evidence import PLAYERS, Evidence
 from harness.detector.lifetimes import lifetimes
 from harness.detector.states import Thresholds, classify
 from harness.detector.verdict import last_census

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from harness.hooks.distances import Places, norm
+from harness.attribution.distances import Places, norm
 from harness.hooks.hook import Call
 
 #: input_mean, input_rms: of the model's first tensor input; written_norm: of what others than the optimizer

@@ -15,8 +15,8 @@ import numba as nb
 import numpy as np
 from numba.np.numpy_support import carray
 
-from harness.hooks import lanes
-from harness.hooks.lanes import LANES, TILE, pointer
+from harness.kernels import simd as lanes
+from harness.kernels.simd import LANES, TILE, pointer
 
 ACTIVE, NON_FINITE, SILENT = 0, 1, 2  # rows of counts
 TOTAL, SQUARES, PEAK, GRADIENT = 0, 1, 2, 3  # rows of sums

@@ -14,7 +14,7 @@ class Evidence(NamedTuple):
     """Three tables.
 
     Attributes:
-        steps: per step the scalars of `harness.hooks.vitals.COLUMNS`.
+        steps: per step the scalars of `harness.attribution.step_metrics.COLUMNS`.
         units: per site × unit the parts of its mean pre-activation at birth (`birth_…`, in deviations), its
             rate then and now on the stream's inputs, and every player's Shapley share in the change.
         layers: per site what feeds it: depth, weights at birth and their growth, inputs then and now.

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from harness.hooks.batches import Batch, as_batches, call, device_of, evaluation
 from harness.hooks.module_hooks import Caller
-from harness.hooks.sites import as_units
 from harness.hooks.taps import Taps
 from harness.hooks.windows import Windows
+from harness.kernels.layout import as_units
 
 MOST = 4096  # rows of features (inputs × positions) that are kept per site
 

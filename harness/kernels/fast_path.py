@@ -11,12 +11,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from harness.hooks import kernels, loops
-from harness.hooks.activations import Gate
-from harness.hooks.kernels import LIKE, Layout
-from harness.hooks.loops import GRADIENT
+from harness.activations.table import Gate
 from harness.hooks.sites import Origin
-from harness.hooks.statistics import UnitStatistics
+from harness.kernels import dispatch as kernels
+from harness.kernels import numba as loops
+from harness.kernels.dispatch import LIKE, Layout
+from harness.kernels.numba import GRADIENT
+from harness.kernels.statistics import UnitStatistics
 
 
 class Counter:
@@ -109,7 +110,7 @@ def counter(
     """The short way for tensors like z; None where there is none.
 
     Example:
-        >>> from harness.hooks.statistics import empty
+        >>> from harness.kernels.statistics import empty
         >>> short = counter(Origin(None, -1), empty(2), torch.ones(3, 2), -1, Gate(low=0.0), print)
         >>> short.forward(torch.ones(3, 2), False), short.forward(torch.ones(4, 2), False)
         (True, False)

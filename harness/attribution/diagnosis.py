@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.detector.causes import Findings, blame, find, label, unit_births, vague
-from harness.detector.events import Event
-from harness.detector.evidence import PLAYERS, Evidence
+from harness.attribution.causes import Findings, blame, find, label, unit_births, vague
+from harness.attribution.events import Event
+from harness.attribution.evidence import PLAYERS, Evidence
 from harness.detector.states import Thresholds
 
 #: What each label means, as the last words of a sentence.
@@ -40,7 +40,7 @@ class Diagnosis:
     """Why the units of a run are dead.
 
     Attributes:
-        label: the run's cause, one of `harness.detector.causes.LABELS`.
+        label: the run's cause, one of `harness.attribution.causes.LABELS`.
         units: one row per dead unit: site, unit, cause, born, died_at, the share of every player
             (weights, decay, bias, norm, upstream, data) in its fall, suddenness (share of the fall from its
             largest margin that came in the window that killed it).

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from harness.hooks.activations import Gate
-from harness.hooks.loops import GRADIENT
-from harness.hooks.sites import as_units
+from harness.activations.table import Gate
+from harness.kernels.layout import as_units
+from harness.kernels.numba import GRADIENT
 
 if TYPE_CHECKING:
-    from harness.hooks.kernels import Sums
+    from harness.kernels.dispatch import Sums
 
 KINDS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 LONG = 32  # positions from which a program takes one unit alone
@@ -171,7 +171,7 @@ def _kernels() -> Any:
         return None
     if _state["kernels"] is None:
         try:
-            from harness.hooks import fused_kernels
+            from harness.kernels import triton_kernels as fused_kernels
         except ImportError:  # a build of torch without it
             _state["broken"] = True
             return None

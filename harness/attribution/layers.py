@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from harness.hooks.activations import Gate
-from harness.hooks.passes import NORMS, Layer, Moment, Passes
+from harness.activations.table import Gate
+from harness.attribution.replay import NORMS, Layer, Moment, Passes
 from harness.hooks.sites import Site, layer_axis, plain_name
 
 

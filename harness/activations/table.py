@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from harness.hooks.crelu import CReLU
+from harness.activations.crelu import CReLU
 
 INF = math.inf
 

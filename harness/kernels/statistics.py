@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.hooks import kernels
-from harness.hooks.activations import Gate
-from harness.hooks.kernels import Sums
-from harness.hooks.loops import ACTIVE, GRADIENT, NON_FINITE, PEAK, SILENT, SQUARES, TOTAL
+from harness.activations.table import Gate
+from harness.kernels import dispatch as kernels
+from harness.kernels.dispatch import Sums
+from harness.kernels.numba import ACTIVE, GRADIENT, NON_FINITE, PEAK, SILENT, SQUARES, TOTAL
 
 
 @dataclass(slots=True)

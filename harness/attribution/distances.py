@@ -14,8 +14,8 @@ import torch
 from numba.np.numpy_support import carray
 from torch import Tensor
 
-from harness.hooks.lanes import pointer
-from harness.hooks.loops import REORDER
+from harness.kernels.numba import REORDER
+from harness.kernels.simd import pointer
 
 LONG = 1024  # values whose squares are summed in their own precision
 STRIDE = 61  # every how many values of a large tensor are compared when nothing should have moved

@@ -1,0 +1,1 @@
+"""Why units died: step metrics, snapshots, replay, events and causes."""

@@ -1,0 +1,1 @@
+"""What a forward pass does: which layer makes a unit, which reads it, and on which axes."""
