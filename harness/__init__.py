@@ -12,12 +12,12 @@ from harness.lazily import lazily
 if TYPE_CHECKING:
     from harness.attribution.diagnosis import Diagnosis
     from harness.attribution.features import effective_rank, feature_ranks
+    from harness.attribution.recorder import Recorder
     from harness.attribution.risk import risk
     from harness.detector.lifetimes import lifetimes
     from harness.detector.states import Thresholds, classify
-    from harness.hooks.recorder import Recorder
+    from harness.graph.plan import Site
     from harness.hooks.scan import DeadUnitsError, Report, scan
-    from harness.hooks.sites import Site
     from harness.store.runs import open_runs
     from harness.sweeps.diagnose import diagnose
 
@@ -26,9 +26,9 @@ __version__ = "0.1.0"
 _WHERE = {
     "DeadUnitsError": "harness.hooks.scan",
     "Diagnosis": "harness.attribution.diagnosis",
-    "Recorder": "harness.hooks.recorder",
+    "Recorder": "harness.attribution.recorder",
     "Report": "harness.hooks.scan",
-    "Site": "harness.hooks.sites",
+    "Site": "harness.graph.plan",
     "Thresholds": "harness.detector.states",
     "classify": "harness.detector.states",
     "diagnose": "harness.sweeps.diagnose",

@@ -16,9 +16,9 @@ def lazily(package: str, where: Mapping[str, str]) -> tuple[Callable[[str], Any]
         where: name → the module that it is in.
 
     Example:
-        >>> get, names = lazily("harness", {"Site": "harness.hooks.sites"})
+        >>> get, names = lazily("harness", {"Site": "harness.graph.plan"})
         >>> get("Site").__module__, "Site" in names()
-        ('harness.hooks.sites', True)
+        ('harness.graph.plan', True)
     """
 
     def get(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The floors of the house, and what is not imported when it is not needed."""
+"""The layers of the packages, and what is not imported when it is not needed."""
 
 from __future__ import annotations
 

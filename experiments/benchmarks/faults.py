@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import harness
-from harness.attribution.evidence import PLAYERS
+from harness.attribution.evidence import FACTORS
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -288,8 +288,7 @@ def train(
                 diverged = True
                 break
     units = recorder.evidence().units
-    players = list(PLAYERS)
-    gap = (units[players].sum(axis=1) - (units["rate_now"] - units["rate_then"])).abs().max()
+    gap = (units[list(FACTORS)].sum(axis=1) - (units["rate_now"] - units["rate_then"])).abs().max()
     found = recorder.diagnose()
     history = recorder.history()
     kind = history[history["evidence"].eq("probe")]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.activations import table as act
 from harness.activations.table import Gate
@@ -84,6 +84,10 @@ def _table() -> dict[Any, str]:
                 function = getattr(owner, spelled + suffix, None)
                 if callable(function):
                     found[function] = name
+        for suffix in ("", "_"):  # as exported programs call them
+            packet = getattr(torch.ops.aten, spelled + suffix, None)
+            if packet is not None:
+                found |= dict.fromkeys((packet, *(getattr(packet, o) for o in packet.overloads())), name)
     return found
 
 
@@ -135,39 +139,9 @@ def shown(name: str) -> str:
     return CANONICAL_SHOWN.get(name, name)
 
 
-def calls_functions(model: nn.Module) -> bool:
-    """Whether activations may be called as functions somewhere, or a fast path may go around modules.
-
-    Read off the code of the modules' classes, so that a branch that is first taken late is not missed.
-    """
-    for cls in {type(module) for module in model.modules()}:
-        if issubclass(cls, nn.TransformerEncoderLayer):
-            return True
-        if cls.__module__.startswith("torch.") or act.known_as(cls) is not None:
-            continue
-        own = (vars(base).values() for base in cls.__mro__ if not base.__module__.startswith("torch."))
-        if any(mentions(function) for functions in own for function in functions):
-            return True
-    return False
-
-
-def mentions(function: Any, seen: set[Any] | None = None) -> bool:
-    """Whether a function's code, or that of a helper it calls, has the name of an activation in it."""
-    seen = set() if seen is None else seen
-    code = getattr(function, "__code__", None)
-    if code is None or code in seen or str(getattr(function, "__module__", "")).startswith("torch."):
-        return False
-    seen.add(code)
-    names = _names(code)
-    if names & NAMES:
-        return True
-    known = getattr(function, "__globals__", {})
-    return any(mentions(known[name], seen) for name in names if callable(known.get(name)))
-
-
-def _names(code: Any) -> set[str]:
-    inner = (_names(constant) for constant in code.co_consts if hasattr(constant, "co_names"))
-    return set(code.co_names).union(*inner)
-
-
-NAMES = {spelled + suffix for spelled in (*FUNCTIONS, *ALIASES) for suffix in ("", "_")}
+def compute(name: str, arguments: Arguments, z: Tensor) -> Any:
+    """The activation's output for z, computed apart; None where it is not known how."""
+    function = {"clamp": torch.clamp, "clamp_min": torch.clamp_min}.get(name) or getattr(F, name, None)
+    if function is None:
+        return torch.relu(z) if name == "maximum" else None
+    return function(z.clone(), **{k: v for k, v in arguments.items() if k not in ("inplace", "out")})

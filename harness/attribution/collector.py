@@ -1,8 +1,8 @@
-"""Evidence: what a cause of death needs, gathered while a model trains and asked at the end.
+"""The collector: gathers the evidence of a training while it runs, and evaluates it at the end.
 
-Gathering is cheap: a dozen scalars a step (`vitals`), and what must be remembered (`keepsakes`). The
-questions (`counterfactual`, `birth`) are put once per report. The answers are three tables, from which
-`harness.attribution.causes` tells the causes without the model.
+Gathering is cheap: ten scalars a step (`step_metrics`), and copies of parameters and inputs (`snapshots`).
+The evaluation (`initial_state`, `counterfactual`) is made once per report. It gives three tables, from which
+`harness.attribution.causes` finds the causes without the model.
 """
 
 from __future__ import annotations
@@ -15,19 +15,28 @@ import pandas as pd
 from torch import nn
 from torch.optim import Optimizer
 
-from harness.attribution.counterfactual import Mixer, shapley
-from harness.attribution.evidence import PLAYERS, Evidence
-from harness.attribution.initial_state import PARTS, Births, weights_of
+from harness.attribution.counterfactual import CoalitionEvaluator, Rates
+from harness.attribution.evidence import FACTORS, Evidence
+from harness.attribution.initial_state import PARTS, InitialState, weight_statistics
+from harness.attribution.layer_inputs import COLUMNS as INPUT_COLUMNS
+from harness.attribution.layer_inputs import layer_inputs
 from harness.attribution.layers import layers_of
-from harness.attribution.replay import Layer, Moment, Passes
-from harness.attribution.snapshots import Keepsakes
-from harness.attribution.step_metrics import Vitals
-from harness.hooks.sites import Site, plain_name
-from harness.hooks.taps import Taps
+from harness.attribution.replay import Layer, Replay
+from harness.attribution.shapley import shapley
+from harness.attribution.snapshots import Snapshots
+from harness.attribution.step_metrics import StepMetrics
+from harness.graph.plan import Site, plain_name
+from harness.hooks.eager import EagerTaps
+from harness.hooks.listener import Guard
+
+UNIT_COLUMNS = ("site", "unit", *(f"birth_{part}" for part in PARTS), "spread")
+SHARE_COLUMNS = ("rate_then", "rate_now", *FACTORS)
+LAYER_COLUMNS = ("site", "depth", "units", "weight_z", "gain", "growth", *INPUT_COLUMNS)
+NOW_COLUMNS = tuple(f"{name}_now" for name in INPUT_COLUMNS)
 
 
-class Witness:
-    """Gathers the evidence of one model's training.
+class EvidenceCollector:
+    """Gathers the evidence of one model's training, as a listener of its recorder.
 
     Args:
         model: the model.
@@ -35,163 +44,145 @@ class Witness:
         taps: through which it is observed: they know the gates.
     """
 
-    def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer], taps: Taps) -> None:
-        self._model, self._taps = _inside(model), taps
-        self._vitals = Vitals(self._model, optimizers)
-        self._kept = Keepsakes(self._model)
-        self._attached = False
+    def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer], taps: EagerTaps) -> None:
+        self._model, self._taps = _unwrapped(model), taps
+        self._metrics = StepMetrics(self._model, optimizers)
+        self._snapshots = Snapshots(self._model)
+        self._guard: Guard | None = None  # while attached
         self._steps = 0
 
-    def attach(self) -> None:
+    def attach(self, guard: Guard) -> None:
         """Begin."""
-        self._attached = True
-        self._vitals.attach()
-        self._kept.attach()
+        self._guard = guard
+        self._metrics.attach(guard)
+        self._snapshots.attach(guard)
 
     def detach(self) -> None:
         """Remove every hook."""
-        self._attached = False
-        self._vitals.detach()
-        self._kept.detach()
+        self._guard = None
+        self._metrics.detach()
+        self._snapshots.detach()
 
     def step(self, loss: Any) -> None:
-        """An optimizer step is over; the first ones may be all there is before a divergence."""
-        self._vitals.step(loss)
+        """An optimizer step is complete; the first ones may be all there is before a divergence."""
+        self._metrics.step(loss)
         self._steps += 1
         if self._steps & (self._steps - 1) == 0:
-            self._kept.census()
+            self._snapshots.census()
 
     def census(self) -> None:
-        """A window is closed."""
-        self._kept.census()
+        """A window closes."""
+        self._snapshots.census()
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values."""
-        return {"steps": self._steps, "vitals": self._vitals.state_dict(), "kept": self._kept.state_dict()}
+        metrics, snapshots = self._metrics.state_dict(), self._snapshots.state_dict()
+        return {"steps": self._steps, "vitals": metrics, "kept": snapshots}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue."""
+        """Go on."""
         self._steps = int(state["steps"])
-        self._vitals.load_state_dict(state["vitals"])
-        self._kept.load_state_dict(state["kept"])
+        self._metrics.load_state_dict(state["vitals"])
+        self._snapshots.load_state_dict(state["kept"])
 
-    def evidence(self, sites: Sequence[Site], asked: Collection[str]) -> Evidence:
-        """Put the questions.
+    def evidence(self, sites: Sequence[Site], census: pd.DataFrame | None, error: str = "") -> Evidence:
+        """Evaluate what was gathered, in passes that are no part of the training.
 
         Args:
             sites: those that were observed.
-            asked: names of those whose units' shares are wanted, the costly part.
+            census: the last one that saw an input; of its sites with dead units the shares are computed, the
+                costly part, and of all if values were not finite.
+            error: why this collector was switched off, if it was.
         """
-        attached = self._attached
-        self.detach()  # these passes are no part of the training
+        guard = self._guard
+        self.detach()
         try:
             with self._taps.paused():
-                return self._asked(sites, asked)
+                steps, obstacle = self._metrics.frame(), self._snapshots.prepare_replay()
+                units, layers = _unit_table(), _layer_table([])
+                if not obstacle:
+                    units, layers = self._replayed(sites, _sites_with_deaths(census))
         finally:
-            if attached:
-                self.attach()
+            if guard is not None and not guard.error:
+                self.attach(guard)
+        if error:
+            obstacle = f"it was switched off after step {len(steps):,} ({error})"
+        steps.attrs["error"] = obstacle
+        return Evidence(steps, units, layers)
 
     # --- inside -------------------------------------------------------------------------------------
 
-    def _asked(self, sites: Sequence[Site], asked: Collection[str]) -> Evidence:
-        steps = self._vitals.frame()
-        if not self._kept.asked_now():
-            return Evidence(steps, _units(), _layers())
-        then = Moment(self._kept.start, self._kept.first_inputs)
-        now = Moment(self._kept.latest or self._kept.start, self._kept.latest_inputs)
-        passes = Passes(self._model, self._modes())
-        layers = layers_of(passes, sites, self._taps.gates, then)
-        births, after = Births(passes, then, layers), Births(passes, now, layers)
-        values: dict[str, Any] = {}
-        if asked:
-            wanted = {site: layer for site, layer in layers.items() if site in asked}
-            values = Mixer(passes, then, now, self._decayed()).values(wanted)
-        return Evidence(
-            steps, _units(births.units(), values), self._table(sites, passes, layers, births, after)
-        )
-
-    def _table(
-        self,
-        sites: Sequence[Site],
-        passes: Passes,
-        layers: Mapping[str, Layer],
-        births: Births,
-        after: Births,
-    ) -> pd.DataFrame:
-        inputs, inputs_now = births.inputs(), after.inputs()
+    def _replayed(
+        self, sites: Sequence[Site], with_deaths: Collection[str]
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The tables of units and layers."""
+        replay = Replay(self._model, self._modes())
+        first, last = self._snapshots.first(), self._snapshots.last()
+        layers = layers_of(replay, sites, self._taps.book.gates, first)
+        wanted = {site: layer for site, layer in layers.items() if site in with_deaths}
+        rates = CoalitionEvaluator(replay, first, last, self._decayed()).rates(wanted) if with_deaths else {}
+        units = _unit_table(InitialState(replay, first, layers).units(), rates)
+        inputs, inputs_now = layer_inputs(replay, first, layers), layer_inputs(replay, last, layers)
         rows = []
         for depth, site in enumerate(sites):
             row: dict[str, Any] = {"site": site.name, "depth": depth, "units": site.size}
             if site.name in layers:
-                first = layers[site.name].names[0]
-                row |= weights_of(first, passes.modules[first], self._kept.start, self._kept.latest)
+                row |= self._weights(replay, layers[site.name])
             row |= inputs.get(site.name, {})
             row |= {f"{name}_now": value for name, value in inputs_now.get(site.name, {}).items()}
             rows.append(row)
-        return _layers(pd.DataFrame(rows))
+        return units, _layer_table(rows)
+
+    def _weights(self, replay: Replay, layer: Layer) -> dict[str, float]:
+        name = layer.names[0]
+        return weight_statistics(name, replay.modules[name], self._snapshots.start, self._snapshots.latest)
 
     def _decayed(self) -> dict[str, Any]:
-        moved = self._vitals.decayed
-        return {name: moved[id(p)] for name, p in self._model.named_parameters() if id(p) in moved}
+        decayed = self._metrics.decayed
+        return {name: decayed[id(p)] for name, p in self._model.named_parameters() if id(p) in decayed}
 
     def _modes(self) -> dict[str, bool]:
         return {
-            name: self._kept.modes.get(plain_name(name), module.training)
+            name: self._snapshots.modes.get(plain_name(name), module.training)
             for name, module in self._model.named_modules()
         }
 
 
-def _inside(model: nn.Module) -> nn.Module:
+def _unwrapped(model: nn.Module) -> nn.Module:
     """The module inside the wrappers of compile and data parallelism."""
     for name in ("_orig_mod", "module"):
         inner = getattr(model, name, None)
-        if (
-            isinstance(inner, nn.Module)
-            and len(list(model.children())) == 1
-            and not list(model.parameters(recurse=False))
-        ):
-            return _inside(inner)
+        alone = len(list(model.children())) == 1 and not list(model.parameters(recurse=False))
+        if isinstance(inner, nn.Module) and alone:
+            return _unwrapped(inner)
     return model
 
 
-LAYER_COLUMNS = ("weight_z", "gain", "growth", "input_rms", "input_mean", "off_centre")
-NOW = ("input_rms_now", "input_mean_now", "off_centre_now")
+def _sites_with_deaths(census: pd.DataFrame | None) -> set[str]:
+    """The sites at which a census has dead units; all, if it has values that are not finite."""
+    if census is None:
+        return set()
+    broken = census["state"].eq("non_finite").any()
+    return set(census["site"] if broken else census.loc[census["state"].eq("dead"), "site"])
 
 
-def _layers(table: pd.DataFrame | None = None) -> pd.DataFrame:
-    found = pd.DataFrame(columns=pd.Index(["site", "depth", "units"])) if table is None else table
-    columns = ["site", "depth", "units", *LAYER_COLUMNS, *NOW]
-    return found.reindex(columns=pd.Index(columns))
+def _layer_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=pd.Index([*LAYER_COLUMNS, *NOW_COLUMNS]))
 
 
-def _units(
-    births: pd.DataFrame | None = None,
-    values: Mapping[str, Mapping[frozenset[str], np.ndarray]] | None = None,
-) -> pd.DataFrame:
-    frames = [] if births is None else [births]
-    shares = []
-    for site, value in (values or {}).items():
-        players = [p for p in PLAYERS if any(p in coalition for coalition in value)]
-        share = shapley(value, players)
-        then, now = value[frozenset()], value[frozenset(players)]
-        columns = {p: share.get(p, np.zeros(len(then))) for p in PLAYERS}
-        shares.append(
-            pd.DataFrame(
-                {"site": site, "unit": np.arange(len(then)), "rate_then": then, "rate_now": now, **columns}
-            )
-        )
-    if shares:
-        frames.append(pd.concat(shares, ignore_index=True))
-    table = frames[0] if frames else pd.DataFrame(columns=pd.Index(["site", "unit"]))
-    for frame in frames[1:]:
-        table = table.merge(frame, on=["site", "unit"], how="outer", sort=False)
-    columns = [
-        "site",
-        "unit",
-        *[f"birth_{part}" for part in PARTS],
-        "spread",
-        "rate_then",
-        "rate_now",
-        *PLAYERS,
-    ]
-    return table.reindex(columns=pd.Index(columns))
+def _unit_table(births: pd.DataFrame | None = None, rates: Mapping[str, Rates] | None = None) -> pd.DataFrame:
+    """Every unit's parts at birth, and its shares where they were computed."""
+    table = pd.DataFrame(columns=pd.Index(["site", "unit"])) if births is None else births
+    if rates:
+        shares = pd.concat([_shares(site, value) for site, value in rates.items()], ignore_index=True)
+        table = table.merge(shares, on=["site", "unit"], how="outer", sort=False)
+    return table.reindex(columns=pd.Index([*UNIT_COLUMNS, *SHARE_COLUMNS]))
+
+
+def _shares(site: str, value: Rates) -> pd.DataFrame:
+    factors = [f for f in FACTORS if any(f in coalition for coalition in value)]
+    then, now = value[frozenset()], value[frozenset(factors)]
+    columns = dict.fromkeys(FACTORS, np.zeros(len(then))) | shapley(value, factors)
+    return pd.DataFrame(
+        {"site": site, "unit": np.arange(len(then)), "rate_then": then, "rate_now": now, **columns}
+    )

@@ -1,4 +1,4 @@
-"""Distances: how far many tensors have moved since they were last looked at, in one pass over memory.
+"""Distances: how far many tensors have moved since they were last copied, in one pass over memory.
 
 On a CPU a compiled loop walks over all of them at once; elsewhere, and for odd layouts, torch does it.
 """
@@ -11,66 +11,101 @@ from typing import Any
 import numba as nb
 import numpy as np
 import torch
-from numba.np.numpy_support import carray
 from torch import Tensor
 
-from harness.kernels.numba import REORDER
-from harness.kernels.simd import pointer
+from harness.kernels.numba import REORDER, values
 
-LONG = 1024  # values whose squares are summed in their own precision
+BLOCK = 1024  # values whose squares are summed in their own precision
 STRIDE = 61  # every how many values of a large tensor are compared when nothing should have moved
 SMALL = 4096  # values of a tensor that are all compared
 LIKE = {torch.float32: np.zeros(1, np.float32), torch.float64: np.zeros(1, np.float64)}
 
 
-class Places:
-    """Where tensors were when they were last looked at.
+class ReferenceCopy:
+    """A copy of tensors, against which their present values are held.
 
     Args:
         tensors: in an order that stays.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._kept = [t.detach().clone() for t in tensors]
+        self._copies = [t.detach().clone() for t in tensors]
         self._sizes = np.array([t.numel() for t in tensors], np.int64)
-        self._homes = addresses(self._kept)
+        self._addresses = addresses(self._copies) if flat(self._copies) is not None else None
 
-    def __len__(self) -> int:
-        return len(self._kept)
+    def fits(self, now: Sequence[Tensor]) -> bool:
+        """Whether these are still as many tensors, of the same shapes and kinds, on the same devices."""
+        return len(now) == len(self._copies) and all(
+            t.shape == copy.shape and t.dtype is copy.dtype and t.device == copy.device
+            for t, copy in zip(now, self._copies, strict=True)
+        )
 
-    def untouched(self, now: Sequence[Tensor]) -> bool:
+    def is_unchanged(self, now: Sequence[Tensor]) -> bool:
         """Whether, as far as a sample of every 61st value shows, nothing has moved; never sure on a GPU."""
         like = flat(now)
-        if like is None or flat(self._kept) is None:
+        if like is None or self._addresses is None:
             return False
-        return bool(_same(addresses(now), self._homes, self._sizes, like))
+        return bool(_same(addresses(now), self._addresses, self._sizes, like))
 
-    def moved(self, now: Sequence[Tensor]) -> tuple[Any, Any]:
-        """L2 norm of how far the tensors are from where they were, and of the tensors; they are here now."""
+    def update(self, now: Sequence[Tensor]) -> tuple[Any, Any]:
+        """L2 norm of how far the tensors have moved, and of the tensors; the copy is as they are now."""
         if not now:
             return np.nan, np.nan
         like = flat(now)
-        if like is None or flat(self._kept) is None:
-            torch._foreach_sub_(self._kept, list(now))  # pyright: ignore[reportPrivateImportUsage]
-            distance = norm(self._kept)
-            torch._foreach_copy_(self._kept, list(now))  # pyright: ignore[reportPrivateImportUsage]
-            return distance, norm(now)
-        sums = np.zeros(2)
-        _move(addresses(now), self._homes, self._sizes, like, sums)
-        return float(np.sqrt(sums[0])), float(np.sqrt(sums[1]))
+        if like is not None and self._addresses is not None:
+            sums = np.zeros(2)
+            _move(addresses(now), self._addresses, self._sizes, like, sums)
+            return float(np.sqrt(sums[0])), float(np.sqrt(sums[1]))
+        if all(is_plain(t) for t in now):
+            torch._foreach_sub_(self._copies, list(now))  # pyright: ignore[reportPrivateImportUsage]
+            distance = norm(self._copies)
+            torch._foreach_copy_(self._copies, list(now))  # pyright: ignore[reportPrivateImportUsage]
+        else:  # sharded or otherwise special tensors know fewer operations
+            distance = norm([t.detach() - copy for t, copy in zip(now, self._copies, strict=True)])
+            for t, copy in zip(now, self._copies, strict=True):
+                copy.copy_(t)
+        return distance, norm(now)
 
 
 def norm(tensors: Sequence[Tensor]) -> Any:
-    """L2 norm over all of them: a number on a CPU, else a tensor on the device; NaN if there are none."""
+    """L2 norm over all of them: a number on a CPU, else a tensor on the device; NaN if there are none.
+
+    Of sharded tensors (DTensor) it is that of the whole, the same on every rank: a collective call.
+    """
     if not tensors:
         return np.nan
     like = flat(tensors)
     if like is not None:
         sizes = np.array([t.numel() for t in tensors], np.int64)
         return float(np.sqrt(_squares(addresses(tensors), sizes, like)))
-    parts = torch._foreach_norm(list(tensors))  # pyright: ignore[reportPrivateImportUsage]
-    home = parts[0].device
-    return torch.linalg.vector_norm(torch.stack([part.to(home).double() for part in parts]))
+    if all(is_plain(t) for t in tensors):
+        parts = torch._foreach_norm(list(tensors))  # pyright: ignore[reportPrivateImportUsage]
+    else:
+        sharded = [t for t in tensors if hasattr(t, "full_tensor")]
+        parts = [torch.linalg.vector_norm(t.detach()) for t in tensors if not hasattr(t, "full_tensor")]
+        parts += _sharded_norms(sharded)
+    device = parts[0].device
+    return torch.linalg.vector_norm(torch.stack([part.to(device).double() for part in parts]))
+
+
+def _sharded_norms(tensors: Sequence[Any]) -> list[Tensor]:
+    """One norm for all tensors that are sharded alike, so that the ranks talk once and not for each."""
+    from torch.distributed.tensor import DTensor, Partial, Replicate
+
+    groups: dict[Any, list[Tensor]] = {}
+    for t in tensors:
+        groups.setdefault((t.device_mesh, t.placements), []).append(t.detach().to_local())
+    norms = []
+    for (mesh, placements), local in groups.items():
+        squares = torch.stack([t.double().square().sum() for t in local]).sum()
+        summed = [p if isinstance(p, Replicate) else Partial() for p in placements]
+        norms.append(DTensor.from_local(squares, mesh, summed, run_check=False).full_tensor().sqrt())
+    return norms
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is of no subclass."""
+    return type(tensor) in (Tensor, torch.nn.Parameter)
 
 
 def flat(tensors: Sequence[Tensor]) -> np.ndarray | None:
@@ -81,7 +116,7 @@ def flat(tensors: Sequence[Tensor]) -> np.ndarray | None:
     if dtype not in LIKE:
         return None
     for t in tensors:
-        if t.dtype is not dtype or not t.is_cpu or type(t) not in (Tensor, torch.nn.Parameter):
+        if t.dtype is not dtype or not t.is_cpu or not is_plain(t):
             return None
         if not (t.is_contiguous() or (t.ndim == 4 and t.is_contiguous(memory_format=torch.channels_last))):
             return None
@@ -94,11 +129,11 @@ def addresses(tensors: Sequence[Tensor]) -> np.ndarray:
 
 
 @nb.njit(nogil=True, cache=True, fastmath=REORDER)
-def _move(now, kept, sizes, like, sums):
+def _move(now, copies, sizes, like, sums):
     for t in range(len(sizes)):
-        p, q = carray(pointer(now[t], like), sizes[t]), carray(pointer(kept[t], like), sizes[t])
-        for start in range(0, sizes[t], LONG):
-            here, there = p[start : start + LONG], q[start : start + LONG]
+        p, q = values(now[t], sizes[t], like), values(copies[t], sizes[t], like)
+        for start in range(0, sizes[t], BLOCK):
+            here, there = p[start : start + BLOCK], q[start : start + BLOCK]
             distance, size = like[0] * 0, like[0] * 0
             for i in range(len(here)):  # from 0, so that the compiler sees no negative place
                 d = here[i] - there[i]
@@ -113,9 +148,9 @@ def _move(now, kept, sizes, like, sums):
 def _squares(now, sizes, like):
     total = 0.0
     for t in range(len(sizes)):
-        p = carray(pointer(now[t], like), sizes[t])
-        for start in range(0, sizes[t], LONG):
-            here = p[start : start + LONG]
+        p = values(now[t], sizes[t], like)
+        for start in range(0, sizes[t], BLOCK):
+            here = p[start : start + BLOCK]
             size = like[0] * 0
             for i in range(len(here)):
                 size += here[i] * here[i]
@@ -124,9 +159,9 @@ def _squares(now, sizes, like):
 
 
 @nb.njit(nogil=True, cache=True)
-def _same(now, kept, sizes, like):
+def _same(now, copies, sizes, like):
     for t in range(len(sizes)):
-        p, q = carray(pointer(now[t], like), sizes[t]), carray(pointer(kept[t], like), sizes[t])
+        p, q = values(now[t], sizes[t], like), values(copies[t], sizes[t], like)
         step = 1 if sizes[t] <= SMALL else STRIDE
         for i in range(0, sizes[t], step):
             if p[i] != q[i] and (p[i] == p[i] or q[i] == q[i]):  # NaN where there was NaN has not moved

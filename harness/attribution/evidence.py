@@ -1,4 +1,4 @@
-"""Evidence: the tables from which causes are told, whoever gathered them."""
+"""Evidence: the tables that causes follow from, whoever gathered them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-#: What can have changed for a unit between two moments.
-PLAYERS = ("weights", "decay", "bias", "norm", "upstream", "data")
+#: What can have changed for a unit between two times.
+FACTORS = ("weights", "decay", "bias", "norm", "upstream", "data")
 
 
 class Evidence(NamedTuple):
@@ -16,10 +16,15 @@ class Evidence(NamedTuple):
     Attributes:
         steps: per step the scalars of `harness.attribution.step_metrics.COLUMNS`.
         units: per site × unit the parts of its mean pre-activation at birth (`birth_…`, in deviations), its
-            rate then and now on the stream's inputs, and every player's Shapley share in the change.
+            rate then and now on the stream's inputs, and every factor's Shapley share in the change.
         layers: per site what feeds it: depth, weights at birth and their growth, inputs then and now.
     """
 
     steps: pd.DataFrame
     units: pd.DataFrame
     layers: pd.DataFrame
+
+    @property
+    def error(self) -> str:
+        """Why the tables are incomplete; "" if they are not. Stored in the attributes of `steps`."""
+        return str(self.steps.attrs.get("error", ""))

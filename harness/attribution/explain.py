@@ -1,14 +1,17 @@
-"""Why this unit: its evidence, line by line."""
+"""Why this unit: what is known of it, line by line."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from harness.hooks.gradients import by_unit, unit_parameters
-from harness.hooks.sites import Site
+from harness.detector.grid import one_evidence
+from harness.graph.plan import Site, qualified_names
+from harness.hooks.batches import evaluation
+from harness.hooks.incoming_gradients import by_unit
 
 
 def explain(history: pd.DataFrame, sites: Sequence[Site], model: nn.Module, site: str, unit: int) -> str:
@@ -28,45 +31,59 @@ def explain(history: pd.DataFrame, sites: Sequence[Site], model: nn.Module, site
     if rows.empty:
         names = ", ".join(f"{s.name} ({s.size} units)" for s in sites if s.size >= 0)
         raise ValueError(f"expected a site and one of its units, but got {site!r}, {unit}. Sites: {names}")
-    producer = next((s.producer for s in sites if s.name == site), None)
-    layer = None if producer is None else dict(model.named_modules()).get(producer)
-    return "\n".join(_lines(rows, layer, unit))
+    described = next((s for s in sites if s.name == site), None)
+    modules = {name: module for module, name in qualified_names(model).items()}
+    layer = (
+        None
+        if described is None or described.single_producer is None
+        else modules.get(described.single_producer)
+    )
+    values = [] if described is None or layer is None else _incoming(layer, described.size, unit)
+    return "\n".join(_lines(rows, values))
 
 
-def _lines(rows: pd.DataFrame, layer: nn.Module | None, unit: int) -> list[str]:
-    """The unit's rows, and the module that feeds it, if it has per-unit parameters."""
-    last = rows[rows["n"] > 0].iloc[-1] if (rows["n"] > 0).any() else rows.iloc[-1]
-    lines = [
-        f"{last['site']}, unit {unit}: {last['state']} at step {last['step']:,} ({last['evidence']}).",
-        f"gate        open on {last['active']:,} of {last['n']:,} inputs "
-        f"(rate < {100 * last['rate_upper']:.2g} %); silent for {last['silent_for']:,} inputs",
-        f"z           mean {last['mean']:.4g}, deviation {last['std']:.4g}, largest {last['max']:.4g}",
-    ]
-    if layer is not None:
-        size = getattr(layer, "out_features", getattr(layer, "out_channels", 0)) or getattr(
-            layer, "num_features", 0
-        )
-        for parameter in unit_parameters(layer, size):
-            row = by_unit(parameter.detach(), layer)[unit]
-            word = f"weights     norm {row.norm():.4g}" if row.ndim else f"bias        {float(row):.4g}"
-            lines.append(f"{word} now")
-    gradients = rows.dropna(subset=["grad_rms"])
-    if len(gradients):
-        latest = gradients.iloc[-1]
-        rms, norm = latest["grad_rms"], latest["grad_norm"]
-        lines.append(f"gradient    rms of ∂L/∂z {rms:.4g}, norm of the incoming weights' {norm:.4g}")
-    lines.append(f"life        {_life(rows)}")
+def _incoming(layer: nn.Module, size: int, unit: int) -> list[str]:
+    """The unit's weights and bias as the forward uses them, also where they are reparametrised."""
+    if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
+        return []
+    lines = []
+    with evaluation(layer), torch.no_grad():  # reading a spectral norm's weight in training mode changes it
+        for name in ("weight", "bias"):
+            value = getattr(layer, name, None)
+            rows = by_unit(value, layer) if isinstance(value, Tensor) else ()
+            if len(rows) == size:
+                row = rows[unit]
+                text = f"weights     norm {row.norm():.4g}" if row.ndim else f"{name:<12}{float(row):.4g}"
+                lines.append(f"{text} now")
     return lines
 
 
+def _lines(rows: pd.DataFrame, values: Sequence[str]) -> Iterator[str]:
+    """Of the unit's rows, and what is known of its incoming values."""
+    last = rows[rows["n"] > 0].iloc[-1] if (rows["n"] > 0).any() else rows.iloc[-1]
+    site, unit, state, step, kind = last[["site", "unit", "state", "step", "evidence"]]
+    yield f"{site}, unit {unit}: {state} at step {step:,} ({kind})."
+    yield (
+        f"gate        open on {last['active']:,} of {last['n']:,} inputs "
+        f"(rate < {100 * last['rate_upper']:.2g} %); silent for {last['silent_for']:,} inputs"
+    )
+    yield f"z           mean {last['mean']:.4g}, deviation {last['std']:.4g}, largest {last['max']:.4g}"
+    yield from values
+    gradients = rows.dropna(subset=["grad_rms"])
+    if len(gradients):
+        latest = gradients.iloc[-1]
+        norm = latest["grad_norm"]  # NaN of a layer without parameters of single units
+        incoming = "" if pd.isna(norm) else f", norm of the incoming weights' {norm:.4g}"
+        yield f"gradient    rms of ∂L/∂z {latest['grad_rms']:.4g}{incoming}"
+    yield f"life        {_life(rows)}"
+
+
 def _life(rows: pd.DataFrame) -> str:
-    evidence = rows[rows["evidence"] == "probe"]
-    seen = evidence if len(evidence) else rows
-    seen = seen[~seen["state"].isin(("unobserved", "non_finite"))]
-    if seen.empty:
+    rows = one_evidence(rows)
+    rows = rows[~rows["state"].isin(("unobserved", "non_finite"))]
+    if rows.empty:
         return "never observed"
-    dead = (seen["state"] == "dead").tolist()
-    steps = seen["step"].tolist()
+    dead, steps = (rows["state"] == "dead").tolist(), rows["step"].tolist()
     turns = ["born dead" if dead[0] else f"alive at step {steps[0]:,}"]
     for was, now, step in zip(dead, dead[1:], steps[1:], strict=False):
         if was != now:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.attribution.replay import unit_rows
+from harness.graph.units import UnitLayout, arranged
 from harness.hooks.batches import Batch, as_batches, call, device_of, evaluation
-from harness.hooks.module_hooks import Caller
-from harness.hooks.taps import Taps
+from harness.hooks.eager import EagerTaps
+from harness.hooks.sites import Caller
 from harness.hooks.windows import Windows
-from harness.kernels.layout import as_units
 
-MOST = 4096  # rows of features (inputs × positions) that are kept per site
+MOST = 4096  # rows of features (inputs × positions) that are used per site
 
 
 def effective_rank(features: Tensor) -> float:
@@ -58,19 +57,17 @@ def feature_ranks(model: nn.Module, batches: Batch | Iterable[Batch]) -> pd.Data
         >>> found.effective_rank.item(), found.attrs["collapsed"]
         (0.0, True)
     """
-    windows, kept = Windows("probe"), dict[str, list[Tensor]]()
-    taps = Taps(model, windows, observe="eval", gradients=False)
+    windows, features = Windows("probe"), dict[str, list[Tensor]]()
+    taps = EagerTaps(model, windows, observe="eval", gradients=False)
 
-    def keep(caller: Caller, site: str, z: Tensor, axis: int) -> None:
-        out = activated(caller, z)
-        if out is None or out.shape != z.shape:
-            return
-        rows = as_units(out, axis)
-        rows = rows if rows.ndim == 2 else rows.transpose(1, 2).reshape(-1, rows.shape[1])
-        there = sum(len(part) for part in kept.setdefault(site, []))
-        kept[site].append(rows[: max(0, MOST - there)].detach().clone())
+    def add(caller: Caller, site: str, z: Tensor, layout: UnitLayout) -> None:
+        out = caller.compute(z.clone())
+        if out is not None and out.shape == z.shape:
+            parts = features.setdefault(site, [])
+            missing = max(0, MOST - sum(map(len, parts)))
+            parts.append(unit_rows(arranged(out, layout), layout.axes)[:missing].clone())
 
-    taps.on_call = keep
+    taps.on_call = add
     outputs: list[Tensor] = []
     with evaluation(model), torch.no_grad():
         taps.attach()
@@ -83,11 +80,9 @@ def feature_ranks(model: nn.Module, batches: Batch | Iterable[Batch]) -> pd.Data
             taps.detach()
     rows = []
     for site in windows.sites:
-        features = torch.cat(kept[site.name]) if kept.get(site.name) else None
-        known = features is not None and bool(features.isfinite().all())
-        rank = effective_rank(features) if known and features is not None else float("nan")
-        n = 0 if features is None else len(features)
-        rows.append({"site": site.name, "units": site.size, "n": n, "effective_rank": rank})
+        x = torch.cat(features[site.name]) if site.name in features else torch.empty(0, site.size)
+        rank = effective_rank(x) if len(x) and bool(x.isfinite().all()) else float("nan")
+        rows.append({"site": site.name, "units": site.size, "n": len(x), "effective_rank": rank})
     table = pd.DataFrame(rows, columns=pd.Index(["site", "units", "n", "effective_rank"]))
     table.attrs["collapsed"] = constant(outputs)
     return table
@@ -101,7 +96,7 @@ def constant(outputs: list[Tensor], tolerance: float = 1e-6) -> bool | None:
         tolerance: largest difference from the first input's output, relative to its size.
 
     Returns:
-        None where that cannot be told: fewer than two inputs, or values that are not finite.
+        None where that is unknown: fewer than two inputs, or values that are not finite.
     """
     if not outputs or sum(map(len, outputs)) < 2 or len({part.shape[1:] for part in outputs}) > 1:
         return None
@@ -109,15 +104,3 @@ def constant(outputs: list[Tensor], tolerance: float = 1e-6) -> bool | None:
     if not bool(values.isfinite().all()):
         return None
     return bool((values - values[0]).abs().max() <= tolerance * max(1.0, float(values[0].abs().max())))
-
-
-def activated(caller: Caller, z: Tensor) -> Tensor | None:
-    """The activation's output for z, computed apart; None where it is not known how."""
-    module: Any = caller.key
-    if isinstance(module, nn.Module):
-        return type(module).forward(module, z.clone())
-    name, arguments = caller.gate_of.args  # pyright: ignore[reportFunctionMemberAccess]
-    function = {"clamp": torch.clamp, "clamp_min": torch.clamp_min}.get(name) or getattr(F, name, None)
-    if function is None:
-        return torch.relu(z) if name == "maximum" else None
-    return function(z.clone(), **{k: v for k, v in arguments.items() if k not in ("inplace", "out")})

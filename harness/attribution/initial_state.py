@@ -1,4 +1,4 @@
-"""Birth: what the layers looked like before the first step, and what has become of them.
+"""The initial state: why units were closed before the first step, and what the weights were drawn from.
 
 A unit that never opened was born so. The mean of its pre-activation is an exact sum: its bias, the mean of
 its weights times what comes in, what the running mean of a norm takes away, and the rest (how its weights
@@ -14,146 +14,96 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from harness.attribution.replay import NORMS, Layer, Moment, Passes
-from harness.attribution.snapshots import Values
-from harness.hooks.gradients import by_unit
-from harness.hooks.sites import layer_axis
-from harness.kernels.layout import as_units
+from harness.attribution.replay import NORMS, Layer, Replay, unit_rows
+from harness.attribution.snapshots import Snapshot, Values
+from harness.hooks.incoming_gradients import by_unit
 
 PARTS = ("bias", "weight_mean", "norm_mean", "rest")  # columns birth_bias, …
 PRODUCT = (nn.Linear, nn.modules.conv._ConvNd)
 
 
-class Births:
-    """What one pass shows of the layers that feed the sites.
+class InitialState:
+    """What one pass shows of the pre-activations at the start.
 
     Args:
-        passes: of the model.
-        moment: the parameters and inputs of that pass.
+        replay: of the model.
+        snapshot: the parameters and inputs of that pass.
         layers: site name → what makes its pre-activation.
     """
 
-    def __init__(self, passes: Passes, moment: Moment, layers: Mapping[str, Layer]) -> None:
-        self._modules, self._values = passes.modules, moment.values
+    def __init__(self, replay: Replay, snapshot: Snapshot, layers: Mapping[str, Layer]) -> None:
+        self._replay, self._values = replay, snapshot.values
         self._sums: dict[str, dict[str, Any]] = {}
-        with passes.watched(layers, self._add):
-            passes.over(moment)
+        with replay.observing(layers, self._add):
+            replay.run(snapshot)
 
     def units(self) -> pd.DataFrame:
         """Per site × unit the parts of the mean pre-activation, in deviations, and the deviation."""
-        frames = []
+        frames = [pd.DataFrame(columns=pd.Index(["site", "unit"]))] if not self._sums else []
         for site, sums in self._sums.items():
-            n = max(1, sums["n"])
-            mean = sums["z"] / n
-            spread = (sums["zz"] / n - mean.square()).clamp_min(0).sqrt()
+            mean = sums["z"] / sums["n"]
+            spread = (sums["zz"] / sums["n"] - mean.square()).clamp_min(0).sqrt()
             scale = torch.where(spread > 0, spread, mean.abs().clamp_min(1e-30))
-            parts = {name: (sums[name] / n / scale).cpu().numpy() for name in PARTS[:-1]}
-            total = (mean / scale).cpu().numpy()
+            parts = {name: (sums[name] / sums["n"] / scale).cpu().numpy() for name in PARTS[:-1]}
+            parts["rest"] = (mean / scale).cpu().numpy() - sum(parts.values())
             columns = {f"birth_{name}": part for name, part in parts.items()}
-            frame = pd.DataFrame({"site": site, "unit": np.arange(len(total)), **columns})
-            frame["birth_rest"] = total - sum(parts.values())
-            frame["spread"] = spread.cpu().numpy()
-            frames.append(frame)
-        return (
-            pd.concat(frames, ignore_index=True)
-            if frames
-            else pd.DataFrame(columns=pd.Index(["site", "unit"]))
-        )
-
-    def inputs(self) -> dict[str, dict[str, float]]:
-        """Per site: rms of its layer's inputs, rms of their mean, and the mean's share of their power."""
-        found = {}
-        for site, sums in self._sums.items():
-            if not sums["inputs"]:
-                found[site] = {"input_rms": np.nan, "input_mean": np.nan, "off_centre": np.nan}
-                continue
-            mean, square = sums["mean"] / sums["inputs"], sums["square"] / sums["inputs"]
-            power = float(square.sum())
-            found[site] = {
-                "input_rms": float(square.mean().sqrt()),
-                "input_mean": float(mean.square().mean().sqrt()),
-                "off_centre": float(mean.square().sum()) / power if power > 0 else 0.0,
-            }
-        return found
+            unit = np.arange(len(mean))
+            frames.append(
+                pd.DataFrame({"site": site, "unit": unit, **columns, "spread": spread.cpu().numpy()})
+            )
+        return pd.concat(frames, ignore_index=True)
 
     # --- inside -------------------------------------------------------------------------------------
 
     def _add(self, site: str, layer: Layer, args: tuple[Any, ...]) -> None:
         """Sum over one batch of the layer's inputs."""
-        first = self._modules[layer.names[0]]
-        x = args[0]
-        parts = self._parts(layer, args)
-        z = parts.pop("z")
-        sums = self._sums.setdefault(site, {"n": 0, "inputs": 0, "square": 0.0, "mean": 0.0})
-        sums["n"] += z.shape[0]
-        for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + value * z.shape[0]
-        sums["z"] = sums.get("z", 0.0) + z.double().sum(0)
-        sums["zz"] = sums.get("zz", 0.0) + z.double().square().sum(0)
-        if isinstance(x, Tensor) and x.is_floating_point():
-            axis = layer_axis(first, x.ndim)
-            rows = _rows(x, axis).double()
-            sums["inputs"] += rows.shape[0]
-            sums["mean"] = sums["mean"] + rows.sum(0)
-            sums["square"] = sums["square"] + rows.square().sum(0)
+        z, parts = self._parts(layer, args)
+        totals = {name: value * len(z) for name, value in parts.items()}
+        totals |= {"z": z.sum(0), "zz": z.square().sum(0), "n": max(1, len(z))}
+        sums = self._sums.setdefault(site, dict.fromkeys(totals, 0))
+        for name, total in totals.items():
+            sums[name] = sums[name] + total
 
-    def _parts(self, layer: Layer, args: Any) -> dict[str, Tensor]:
-        """The pre-activation z, (inputs, units), and the means of its parts per unit."""
-        own = {name: self._of(name) for name in layer.names}
-        z = self._run(layer, own, args)
-        mean = z.double().mean(0)
-        zero = torch.zeros_like(mean)
+    def _parts(self, layer: Layer, args: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The pre-activation, (inputs, units), and the means of its parts per unit."""
+        values = {name: self._values_of(name) for name in layer.names}
+        modules = {name: self._replay.modules[name] for name in layer.names}
+        z = self._pre_activation(layer, values, args)
+        mean = z.mean(0)
+        bias = norm = weight_mean = torch.zeros_like(mean)
 
-        def without(name: str, **changed: Any) -> Tensor:
-            mixed = own | {name: own[name] | {k: v for k, v in changed.items() if k in own[name]}}
-            return self._run(layer, mixed, args).double().mean(0)
+        def loss_without(name: str, key: str, part: Tensor) -> Tensor:
+            """What the mean loses when a part of one value is taken away."""
+            changed = values | {name: values[name] | {key: values[name][key] - part}}
+            return mean - self._pre_activation(layer, changed, args).mean(0)
 
-        last = layer.names[-1]
-        bias = zero
         for name in layer.names:
-            if "bias" in own[name]:
-                bias = bias + mean - without(name, bias=torch.zeros_like(own[name]["bias"]))
-        norm = zero
-        frozen = isinstance(self._modules[last], NORMS) and not self._modules[last].training
-        if frozen and own[last].get("running_mean") is not None:
-            norm = mean - without(last, running_mean=torch.zeros_like(own[last]["running_mean"]))
-        weight_mean = zero
-        name = layer.names[0]
-        if isinstance(self._modules[name], PRODUCT) and "weight" in own[name]:  # it may be reparametrised
-            weight = own[name]["weight"]
-            rows = by_unit(weight, self._modules[name])
-            average = rows.reshape(rows.shape[0], -1).mean(1)
+            if "bias" in values[name]:
+                bias = bias + loss_without(name, "bias", values[name]["bias"])
+        last, first = layer.names[-1], layer.names[0]
+        frozen = isinstance(modules[last], NORMS) and not modules[last].training
+        if frozen and values[last].get("running_mean") is not None:
+            norm = loss_without(last, "running_mean", values[last]["running_mean"])
+        if isinstance(modules[first], PRODUCT) and "weight" in values[first]:  # it may be reparametrised
+            weight = values[first]["weight"]
+            rows = by_unit(weight, modules[first])
             if rows.shape == weight.shape:
-                flat = average.reshape(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
-                weight_mean = mean - without(name, weight=weight - flat)
-        return {"z": z, "bias": bias, "weight_mean": weight_mean, "norm_mean": norm}
+                average = rows.reshape(rows.shape[0], -1).mean(1)
+                average = average.reshape(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
+                weight_mean = loss_without(first, "weight", average)
+        return z, {"bias": bias, "weight_mean": weight_mean, "norm_mean": norm}
 
-    def _run(self, layer: Layer, own: Mapping[str, Values], args: Any) -> Tensor:
-        z: Any = args
-        for name in layer.names:
-            z = (functional_call(self._modules[name], {k: v.clone() for k, v in own[name].items()}, z),)
-        axis = layer_axis(self._modules[layer.names[-1]], z[0].ndim)
-        return _rows(z[0], axis)
+    def _pre_activation(self, layer: Layer, values: Mapping[str, Values], args: Any) -> Tensor:
+        copies = {name: {k: v.clone() for k, v in own.items()} for name, own in values.items()}
+        return unit_rows(*self._replay.pre_activation(layer, copies, args)).double()
 
-    def _of(self, name: str) -> Values:
-        prefix = f"{name}." if name else ""
-        module = self._modules[name]
-        return {
-            short: self._values[prefix + short]
-            for short, _ in (*module.named_parameters(), *module.named_buffers())
-            if prefix + short in self._values
-        }
+    def _values_of(self, name: str) -> Values:
+        named = self._replay.named_values(name)
+        return {short: self._values[key] for short, key in named.items() if key in self._values}
 
 
-def _rows(x: Tensor, axis: int | None) -> Tensor:
-    """Inputs and positions × units."""
-    units = as_units(x.detach(), -1 if axis is None else axis)
-    return units if units.ndim == 2 else units.transpose(1, 2).reshape(-1, units.shape[1])
-
-
-def weights_of(name: str, module: nn.Module, start: Values, now: Values) -> dict[str, float]:
+def weight_statistics(name: str, module: nn.Module, start: Values, latest: Values) -> dict[str, float]:
     """A layer's weights at the start: how far their mean is from 0, how large they are; and their growth.
 
     Returns:
@@ -163,14 +113,13 @@ def weights_of(name: str, module: nn.Module, start: Values, now: Values) -> dict
     key = f"{name}.weight" if name else "weight"
     if not isinstance(module, PRODUCT) or key not in start:
         return {"weight_z": np.nan, "gain": np.nan, "growth": np.nan}
-    then = start[key].double()
-    fan_in = max(1, by_unit(then, module)[0].numel())
-    spread = float(then.std()) if then.numel() > 1 else 0.0
-    centre = float(then.mean())
-    size = float(then.norm())
-    after = float(now[key].double().norm()) if key in now else np.nan
+    weight = start[key].double()
+    fan_in = max(1, by_unit(weight, module)[0].numel())
+    spread = float(weight.std()) if weight.numel() > 1 else 0.0
+    mean, size = float(weight.mean()), float(weight.norm())
+    size_now = float(latest[key].double().norm()) if key in latest else np.nan
     return {
-        "weight_z": centre / (spread / then.numel() ** 0.5) if spread > 0 else np.sign(centre) * np.inf,
+        "weight_z": mean / (spread / weight.numel() ** 0.5) if spread > 0 else np.sign(mean) * np.inf,
         "gain": spread / (2 / fan_in) ** 0.5,
-        "growth": after / size if size > 0 else np.nan,
+        "growth": size_now / size if size > 0 else np.nan,
     }

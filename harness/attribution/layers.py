@@ -1,4 +1,4 @@
-"""Producers: which layer makes each site's pre-activation, and which one feeds that layer if it is a norm."""
+"""Layers: which layer makes each site's pre-activation, and which one feeds that layer if it is a norm."""
 
 from __future__ import annotations
 
@@ -9,58 +9,57 @@ from typing import Any
 from torch import nn
 
 from harness.activations.table import Gate
-from harness.attribution.replay import NORMS, Layer, Moment, Passes
-from harness.hooks.sites import Site, layer_axis, plain_name
+from harness.attribution.replay import NORMS, Layer, Replay
+from harness.attribution.snapshots import Snapshot
+from harness.graph.layers import layer_axis
+from harness.graph.plan import Site, plain_name
 
 
 def layers_of(
-    passes: Passes, sites: Sequence[Site], gates: Mapping[str, Gate], moment: Moment
+    replay: Replay, sites: Sequence[Site], gates: Mapping[str, Gate], snapshot: Snapshot
 ) -> dict[str, Layer]:
-    """Site name → its layer; sites that are not fed by one of the model's layers of that moment are left out.
+    """Site name → its layer; sites without a layer that the snapshot knows are left out.
 
     Args:
-        passes: of the model.
+        replay: of the model.
         sites: that were observed.
         gates: site name → its gate.
-        moment: its first inputs are run through the model once.
+        snapshot: its first inputs are run through the model once.
     """
-    modules = passes.modules
+    modules = replay.modules
     names = {plain_name(name): name for name in reversed(modules)}
-    feeders = _feeders(passes, Moment(moment.values, moment.inputs[:1]))
-    found = {}
+    feeders = _feeders(replay, Snapshot(snapshot.values, snapshot.inputs[:1]))
+    layers = {}
     for site in sites:
-        name = None if site.producer is None else names.get(site.producer)
+        name = None if site.single_producer is None else names.get(site.single_producer)
         if name is None or site.name not in gates or layer_axis(modules[name], 4) is None:
             continue
-        before = feeders.get(name)
-        made_by = (name,) if before is None else (before, name)
-        if all(key in moment.values for own in made_by for key in _keys(own, modules[own])):
-            found[site.name] = Layer(made_by, gates[site.name])
-    return found
+        chain = (feeders[name], name) if name in feeders else (name,)
+        parameters = [
+            f"{n}.{short}" if n else short for n in chain for short, _ in modules[n].named_parameters()
+        ]
+        if all(parameter in snapshot.values for parameter in parameters):
+            layers[site.name] = Layer(chain, gates[site.name])
+    return layers
 
 
-def _keys(name: str, module: nn.Module) -> list[str]:
-    """Of a module's parameters among those of the model; one that came later has others."""
-    return [f"{name}.{short}" if name else short for short, _ in module.named_parameters()]
-
-
-def _feeders(passes: Passes, moment: Moment) -> dict[str, str]:
-    """Norm → the layer whose output it is handed."""
+def _feeders(replay: Replay, snapshot: Snapshot) -> dict[str, str]:
+    """Norm → the layer whose output is its input."""
     outputs: dict[int, tuple[str, Any]] = {}
-    found: dict[str, str] = {}
+    feeders: dict[str, str] = {}
 
     def after(name: str, module: nn.Module, args: Any, output: Any) -> None:
         if not isinstance(module, NORMS):
-            outputs[id(output)] = name, output  # kept alive, so that its id stays its own
+            outputs[id(output)] = name, output  # held, so that its id is not given to another
         elif args and id(args[0]) in outputs:
-            found[name] = outputs[id(args[0])][0]
+            feeders[name] = outputs[id(args[0])][0]
 
-    layered = [(n, m) for n, m in passes.modules.items() if layer_axis(m, 4) is not None]
-    handles = [m.register_forward_hook(partial(after, n)) for n, m in layered]
+    layers = [(n, m) for n, m in replay.modules.items() if layer_axis(m, 4) is not None]
+    handles = [m.register_forward_hook(partial(after, n)) for n, m in layers]
     try:
-        with passes.watched({}, lambda *_: None):
-            passes.over(moment)
+        with replay.observing({}, lambda *_: None):
+            replay.run(snapshot)
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return feeders

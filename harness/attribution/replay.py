@@ -1,7 +1,7 @@
-"""Passes: a model run again over inputs of its training, with parameters of then or now, watched by layer.
+"""Replay: a model run again over inputs of its training, with parameters of then or now, layer by layer.
 
-What is asked of a trained model (`birth`, `counterfactual`) is asked in such passes. They leave the model
-as it was.
+`initial_state`, `layer_inputs` and `counterfactual` read a trained model in such passes, which leave it as it
+was.
 """
 
 from __future__ import annotations
@@ -12,21 +12,16 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from harness.activations.table import Gate
-from harness.attribution.snapshots import Inputs, Values, on
-from harness.hooks.sites import CHANNEL_AXIS
+from harness.attribution.model_inputs import map_tensors
+from harness.attribution.snapshots import Snapshot, Values
+from harness.graph.layers import CHANNEL_AXIS, layer_axis
+from harness.kernels.layout import as_units
 
 NORMS = (*CHANNEL_AXIS, nn.LayerNorm, nn.RMSNorm)
-
-
-class Moment(NamedTuple):
-    """Parameters and buffers by name, and inputs, at one time."""
-
-    values: Values
-    inputs: list[Inputs]
 
 
 class Layer(NamedTuple):
@@ -41,10 +36,10 @@ class Layer(NamedTuple):
     gate: Gate
 
 
-Look = Callable[[str, Layer, tuple[Any, ...]], None]  # site, layer, what the layer's first module is handed
+OnLayer = Callable[[str, Layer, tuple[Any, ...]], None]  # site, layer, arguments of the layer's first module
 
 
-class Passes:
+class Replay:
     """Runs a model in the modes of its training, without dropout and without gradients.
 
     Args:
@@ -56,42 +51,42 @@ class Passes:
         self.model, self.modes = model, modes
         self.modules = dict(model.named_modules())
 
-    def over(self, moment: Moment) -> None:
-        """One forward for each of a moment's inputs; inside `watched`."""
-        device = next((value.device for value in moment.values.values()), None)
-        for inputs in moment.inputs:
-            args, kwargs = on(device, inputs)
-            functional_call(self.model, {k: v.clone() for k, v in moment.values.items()}, args, kwargs)
+    def run(self, snapshot: Snapshot) -> None:
+        """One forward for each of a snapshot's inputs; inside `observing`."""
+        device = next((value.device for value in snapshot.values.values()), None)
+        for inputs in snapshot.inputs:
+            args, kwargs = map_tensors(lambda tensor: tensor.to(device), inputs)
+            functional_call(self.model, {k: v.clone() for k, v in snapshot.values.items()}, args, kwargs)
 
     @contextmanager
-    def watched(self, layers: Mapping[str, Layer], look: Look) -> Iterator[None]:
-        """Have `look` called after every layer of every pass in the block; it may call the layer itself.
+    def observing(self, layers: Mapping[str, Layer], on_layer: OnLayer) -> Iterator[None]:
+        """Have `on_layer` called after every layer of every pass in the block; it may call the layer itself.
 
         Args:
             layers: site name → what makes its pre-activation.
-            look: called with site, layer and the layer's inputs.
+            on_layer: called with site, layer and the layer's arguments.
         """
         by_last: dict[str, list[str]] = {}
         for site, layer in layers.items():
             by_last.setdefault(layer.names[-1], []).append(site)
-        inputs: dict[str, tuple[Any, ...]] = {}
-        looking = False
+        arguments: dict[str, tuple[Any, ...]] = {}
+        busy = False
 
         def before(name: str, _: nn.Module, args: tuple[Any, ...]) -> None:
-            if not looking:
-                inputs[name] = args
+            if args and not busy:
+                arguments[name] = args
 
         def after(name: str, *_: Any) -> None:
-            nonlocal looking
-            if looking:
+            nonlocal busy
+            if busy:
                 return
-            looking = True
+            busy = True
             try:
                 for site in by_last[name]:
-                    if layers[site].names[0] in inputs:
-                        look(site, layers[site], inputs[layers[site].names[0]])
+                    if layers[site].names[0] in arguments:
+                        on_layer(site, layers[site], arguments[layers[site].names[0]])
             finally:
-                looking = False
+                busy = False
 
         handles = []
         modes = [(module, module.training) for module in self.modules.values()]
@@ -111,3 +106,28 @@ class Passes:
                 handle.remove()
             for module, mode in modes:
                 module.training = mode
+
+    def pre_activation(self, layer: Layer, values: Mapping[str, Values], args: Any) -> tuple[Tensor, int]:
+        """What a layer makes of its arguments, and its unit axis.
+
+        Args:
+            layer: the layer.
+            values: name of a module → its parameters and buffers by their names in it.
+            args: of its first module.
+        """
+        for name in layer.names:
+            args = (functional_call(self.modules[name], dict(values[name]), args),)
+        axis = layer_axis(self.modules[layer.names[-1]], args[0].ndim)
+        return args[0], -1 if axis is None else axis
+
+    def named_values(self, name: str) -> dict[str, str]:
+        """Of a module's parameters and buffers: name in it → name in the model."""
+        module = self.modules[name]
+        named = (*module.named_parameters(), *module.named_buffers())
+        return {short: f"{name}.{short}" if name else short for short, _ in named}
+
+
+def unit_rows(x: Tensor, axes: int | tuple[int, ...]) -> Tensor:
+    """Inputs and positions × units, of a tensor with its units on these axes."""
+    units = as_units(x.detach(), axes)
+    return units if units.ndim == 2 else units.transpose(1, 2).reshape(-1, units.shape[1])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from harness.detector.lifetimes import one_evidence
+from harness.detector.grid import one_evidence
 
 #: Coefficients of the log-odds of being dead at the end.
 COEFFICIENTS = {

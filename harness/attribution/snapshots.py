@@ -1,4 +1,4 @@
-"""Keepsakes: what a training must remember to be asked afterwards "what if this had not changed?".
+"""Snapshots: what is copied while a model trains, to ask afterwards "what if this had not changed?".
 
 The parameters at the start and at the last census at which they were finite; inputs of the first window and
 of the latest forwards. A clean probe cannot show that the inputs moved, so the inputs are the stream's own.
@@ -7,25 +7,32 @@ of the latest forwards. A clean probe cannot show that the inputs moved, so the 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from harness.attribution.step_metrics import tensors_in
-from harness.hooks.hook import Call
-from harness.hooks.sites import plain_name
+from harness.attribution.model_inputs import Inputs, byte_count, copy_inputs, input_count
+from harness.graph.plan import plain_name
+from harness.hooks.listener import Guard
 
 INPUTS = 512  # of the first window, and of the latest
 BYTES = 2**26  # that they may take, each
 
-Inputs = tuple[Any, dict[str, Any]]  # arguments of one forward
 Values = dict[str, Tensor]  # name → parameter or buffer
 
 
-class Keepsakes:
-    """What one model's training leaves to remember.
+class Snapshot(NamedTuple):
+    """Parameters and buffers by name, and inputs, at one time."""
+
+    values: Values
+    inputs: list[Inputs]
+
+
+class Snapshots:
+    """Copies of one model's parameters, buffers and inputs.
 
     Attributes:
         start: parameters and buffers before the first step.
@@ -36,26 +43,29 @@ class Keepsakes:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._handle: Any = None
-        self.start: Values = values_of(model)
+        self.start: Values = {}
         self.latest: Values = {}
         self.modes: dict[str, bool] = {}
         self._first: list[Inputs] = []
         self._recent: deque[Inputs] = deque()
-        self._looked = False
-        self._full = False  # enough of the first inputs are kept
-        self._inputs = 0  # of the latest forwards that are kept
+        self._recent_count = 0  # inputs in them
+        self._first_complete = self._modes_read = False
 
-    @property
-    def first_inputs(self) -> list[Inputs]:
-        return self._first
+    def first(self) -> Snapshot:
+        """The start, and the first inputs."""
+        return Snapshot(self.start, self._first)
 
-    @property
-    def latest_inputs(self) -> list[Inputs]:
-        return list(self._recent)
+    def last(self) -> Snapshot:
+        """The latest finite values, and the latest inputs."""
+        return Snapshot(self.latest or self.start, list(self._recent))
 
-    def attach(self) -> None:
-        """Begin to remember inputs."""
-        self._handle = self._model.register_forward_pre_hook(Call(self._forward), with_kwargs=True)
+    def attach(self, guard: Guard) -> None:
+        """Begin to copy inputs; the first time, copy the parameters too."""
+        if self._is_sharded():
+            return
+        self.start = self.start or copy_values(self._model)
+        hook = guard.hook(self._forward)
+        self._handle = self._model.register_forward_pre_hook(hook, with_kwargs=True)
 
     def detach(self) -> None:
         """Stop."""
@@ -64,22 +74,31 @@ class Keepsakes:
             self._handle = None
 
     def census(self) -> None:
-        """Remember the parameters as they are now, if they are finite."""
-        now = values_of(self._model)
-        floating = [value for value in now.values() if value.is_floating_point()]
+        """Copy the parameters as they are now, if they are finite."""
+        if self._is_sharded():
+            return
+        values = copy_values(self._model)
+        floating = [value for value in values.values() if value.is_floating_point()]
         if all(bool(torch.isfinite(value).all()) for value in floating):
-            self.latest = now
-        self._looked = False
+            self.latest = values
+        self._modes_read = False
 
-    def asked_now(self) -> bool:
-        """Make ready to be asked; False if the network of the start cannot be run again.
+    def prepare_replay(self) -> str:
+        """Take the latest values if there are none.
 
-        It can as long as the model has all that it began with, in the same shapes; more may have come.
+        Returns:
+            Why the network of the start cannot be run again, or "". It can if the model has all that it began
+            with, in the same shapes; more may have come.
         """
-        now = _shapes(_named(self._model))
-        if _shapes(self.latest) != now:
+        if self._is_sharded():  # FSDP2 gathers its own parameters, whatever others are handed to the forward
+            return "the parameters are sharded, so that the network of the start cannot be run again"
+        shapes = _shapes(_named_values(self._model))
+        if _shapes(self.latest) != shapes:
             self.census()
-        return bool(self._first) and _shapes(self.start).items() <= now.items()
+        if not self._first:
+            return "no input was seen"
+        fits = _shapes(self.start).items() <= shapes.items()
+        return "" if fits else "the model has changed, so that the network of the start cannot be run again"
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values."""
@@ -92,80 +111,49 @@ class Keepsakes:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
+        """Go on from the state of `state_dict`."""
         self.start, self.latest, self.modes = state["start"], state["latest"], state["modes"]
         self._first, self._recent = list(state["first"]), deque(state["recent"])
-        self._full = _count(self._first) >= INPUTS or _bytes(self._first) >= BYTES
-        self._inputs = _count(self._recent)
+        self._first_complete = _is_complete(self._first)
+        self._recent_count = sum(map(input_count, self._recent))
+
+    def _is_sharded(self) -> bool:
+        return any(hasattr(parameter, "full_tensor") for parameter in self._model.parameters())
 
     def _forward(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         if not module.training:
             return
-        if not self._looked:  # once in a window: walking over the modules costs more than a small step
+        if not self._modes_read:  # once in a window: walking over the modules costs more than a small step
             self.modes = {plain_name(name): part.training for name, part in module.named_modules()}
-            self._looked = True
-        kept = _copied(args, kwargs)
-        if kept is None:
+            self._modes_read = True
+        inputs = copy_inputs(args, kwargs, INPUTS)
+        if inputs is None:
             return
-        if not self._full:
-            self._first.append(kept)
-            self._full = _count(self._first) >= INPUTS or _bytes(self._first) >= BYTES
-        self._recent.append(kept)
-        self._inputs += _size(kept)
-        while len(self._recent) > 1 and (
-            self._inputs - _size(self._recent[0]) >= INPUTS or len(self._recent) * _bytes([kept]) > BYTES
+        if not self._first_complete:
+            self._first.append(inputs)
+            self._first_complete = _is_complete(self._first)
+        recent, size = self._recent, byte_count(inputs)
+        recent.append(inputs)
+        self._recent_count += input_count(inputs)
+        while len(recent) > 1 and (
+            self._recent_count - input_count(recent[0]) >= INPUTS or len(recent) * size > BYTES
         ):
-            self._inputs -= _size(self._recent.popleft())
+            self._recent_count -= input_count(recent.popleft())
 
 
-def values_of(model: nn.Module) -> Values:
+def copy_values(model: nn.Module) -> Values:
     """Copies of all parameters and buffers, by the names that `functional_call` takes."""
-    return {name: value.detach().clone() for name, value in _named(model).items()}
+    return {name: value.detach().clone() for name, value in _named_values(model).items()}
 
 
-def _named(model: nn.Module) -> Values:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+def _named_values(model: nn.Module) -> Values:
+    named = (*model.named_parameters(), *model.named_buffers())
+    return {name: value for name, value in named if not is_lazy(value)}
 
 
 def _shapes(values: Values) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in values.items()}
 
 
-def on(device: torch.device | None, inputs: Inputs) -> Inputs:
-    """The same inputs on a device."""
-    return _mapped(inputs, lambda tensor: tensor.to(device))
-
-
-def _copied(args: Any, kwargs: Mapping[str, Any]) -> Inputs | None:
-    """A copy of at most INPUTS inputs; None where there is no tensor."""
-    tensors = list(tensors_in((args, dict(kwargs))))
-    if not tensors:
-        return None
-    sizes = {t.shape[0] if t.ndim else -1 for t in tensors}
-    whole = len(sizes) > 1 or -1 in sizes
-    return _mapped(
-        (args, dict(kwargs)), lambda t: t.detach().clone() if whole else t.detach()[:INPUTS].clone()
-    )
-
-
-def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {name: _mapped(inner, change) for name, inner in value.items()}
-    if isinstance(value, tuple | list):
-        return tuple(_mapped(inner, change) for inner in value)
-    return value
-
-
-def _size(inputs: Inputs) -> int:
-    first = next(tensors_in(inputs))
-    return first.shape[0] if first.ndim else 1
-
-
-def _count(kept: Any) -> int:
-    return sum(_size(inputs) for inputs in kept)
-
-
-def _bytes(kept: Any) -> int:
-    return sum(t.numel() * t.element_size() for inputs in kept for t in tensors_in(inputs))
+def _is_complete(first: list[Inputs]) -> bool:
+    return sum(map(input_count, first)) >= INPUTS or sum(map(byte_count, first)) >= BYTES

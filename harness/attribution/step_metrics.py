@@ -1,12 +1,12 @@
-"""Vitals: a dozen scalars per step of a training, from which events can be dated.
+"""Step metrics: ten scalars per step of a training, from which events can be dated.
 
-Inputs come first in a step, then the loss, then the gradient, then the update: what leaves its own past
-first names the event. Everything stays on its device until somebody looks.
+Inputs come first in a step, then the loss, then the gradient, then the update: what leaves its baseline
+first names the event. Everything stays on its device until the table is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from harness.attribution.distances import Places, norm
-from harness.hooks.hook import Call
+from harness.attribution.distances import ReferenceCopy, norm
+from harness.attribution.model_inputs import tensors_in
+from harness.hooks.listener import Guard
 
 #: input_mean, input_rms: of the model's first tensor input; written_norm: of what others than the optimizer
 #: wrote into the parameters since its last step; the learning rates are the largest of the groups that hold
@@ -34,52 +35,52 @@ COLUMNS = (
     "lr_bias",
     "weight_decay",
 )
-KEPT = 256  # steps whose scalars wait on the device
+BUFFERED = 256  # steps whose scalars stay on the device
 
 
-class Vitals:
+class StepMetrics:
     """Reads the scalars of every step of a loop.
 
     Args:
-        model: its training forwards tell the inputs.
-        optimizers: their steps tell gradients and updates; all parameters are theirs.
+        model: the inputs are those of its training forwards.
+        optimizers: gradients and updates are those of their steps; all parameters are theirs.
     """
 
     def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         self._model, self._optimizers = model, optimizers
         self._handles: list[RemovableHandle] = []
-        self._places: dict[int, Places] = {}  # optimizer → where its parameters were last seen
-        self._now: dict[str, Any] = {}
-        self._seen: dict[str, list[Tensor]] = {"input_mean": [], "input_rms": []}
-        self._waiting: list[dict[str, Any]] = []
+        self._references: list[ReferenceCopy] = []  # one per optimizer: its parameters after its last step
+        self._row: dict[str, Any] = {}  # of the running step
+        self._inputs: dict[str, list[Tensor]] = {"input_mean": [], "input_rms": []}
+        self._buffered: list[dict[str, Any]] = []
         self._rows: list[np.ndarray] = []
         self.decayed: dict[int, Tensor] = {}  # parameter id → Σ of what weight decay has moved
 
-    def attach(self) -> None:
+    def attach(self, guard: Guard) -> None:
         """Begin; what is written into the parameters from now on is noticed."""
-        keep = self._handles.append
-        keep(self._model.register_forward_pre_hook(Call(self._forward), with_kwargs=True))
+        add = self._handles.append
+        add(self._model.register_forward_pre_hook(guard.hook(self._forward), with_kwargs=True))
+        self._references = [ReferenceCopy(parameters(optimizer)) for optimizer in self._optimizers]
         for place, optimizer in enumerate(self._optimizers):
-            self._places[place] = Places(parameters(optimizer))
-            keep(optimizer.register_step_pre_hook(Call(lambda *_, at=place: self._pre(at))))
-            keep(optimizer.register_step_post_hook(Call(lambda *_, at=place: self._post(at))))
+            add(optimizer.register_step_pre_hook(guard.hook(lambda *_, at=place: self._before_step(at))))
+            add(optimizer.register_step_post_hook(guard.hook(lambda *_, at=place: self._after_step(at))))
 
     def detach(self) -> None:
         """Remove every hook; the copy of the parameters goes too."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._places.clear()
+        self._references.clear()
 
     def step(self, loss: Tensor | float | None) -> None:
-        """A step is over."""
-        for name, values in self._seen.items():
-            self._now[name] = torch.stack(values).mean() if values else np.nan
+        """A step is complete."""
+        for name, values in self._inputs.items():
+            self._row[name] = torch.stack(values).mean() if values else np.nan
             values.clear()
-        self._now["loss"] = loss.detach() if isinstance(loss, Tensor) else np.nan if loss is None else loss
-        self._waiting.append(self._now)
-        self._now = {}
-        if len(self._waiting) >= KEPT:
+        self._row["loss"] = loss.detach() if isinstance(loss, Tensor) else np.nan if loss is None else loss
+        self._buffered.append(self._row)
+        self._row = {}
+        if len(self._buffered) >= BUFFERED:
             self._fetch()
 
     def frame(self) -> pd.DataFrame:
@@ -98,51 +99,45 @@ class Vitals:
         return {"rows": torch.from_numpy(rows.copy()), "decayed": decayed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue after the rows of `state_dict`."""
-        self._rows, self._waiting = [state["rows"].numpy()], []
+        """Go on after the rows of `state_dict`."""
+        self._rows, self._buffered = [state["rows"].numpy()], []
         owners = [p for o in self._optimizers for p in parameters(o)]
-        kept = zip(owners, state["decayed"], strict=True)
-        self.decayed = {id(p): moved.to(p.device) for p, moved in kept if moved is not None}
+        pairs = zip(owners, state["decayed"], strict=True)
+        self.decayed = {id(p): moved.to(p.device) for p, moved in pairs if moved is not None}
 
     # --- inside -------------------------------------------------------------------------------------
 
     def _forward(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         if not module.training:
             return
-        x = first_tensor(args, kwargs)
+        x = next(tensors_in((args, dict(kwargs))), None)
         if x is None or not x.is_floating_point() or not x.numel():
             return
         x = x.detach().float()
-        self._seen["input_mean"].append(x.mean())
+        self._inputs["input_mean"].append(x.mean())
         rms = torch.linalg.vector_norm(x) / x.numel() ** 0.5
-        self._seen["input_rms"].append(rms.nan_to_num(torch.inf, torch.inf))  # NaN means: not observed
+        self._inputs["input_rms"].append(_observed(rms))
 
     @torch.no_grad()
-    def _pre(self, place: int) -> None:
+    def _before_step(self, place: int) -> None:
         now = parameters(self._optimizers[place])
-        if len(self._places[place]) != len(now):  # parameters were added to the optimizer
-            self._places[place] = Places(now)
-        places = self._places[place]
-        self._add("written_norm", 0.0 if places.untouched(now) else _told(places.moved(now)[0]))
+        if not self._references[place].fits(now):  # parameters were added, or moved to another device
+            self._references[place] = ReferenceCopy(now)
+        reference = self._references[place]
+        self._add("written_norm", 0.0 if reference.is_unchanged(now) else _observed(reference.update(now)[0]))
         gradients = [p.grad for p in now if p.grad is not None and p.grad.layout is torch.strided]
         self._add("grad_norm", norm(gradients))
-        rates: dict[str, list[Any]] = {"lr": [], "lr_bias": [], "weight_decay": []}
         for group in self._optimizers[place].param_groups:
             lr, decay = group.get("lr", np.nan), group.get("weight_decay", 0.0)
-            shapes = {p.ndim > 1 for p in group["params"]}
-            rates["lr"] += [lr] if True in shapes else []
-            rates["lr_bias"] += [lr] if False in shapes else []
-            rates["weight_decay"].append(decay)
+            for matrices in {p.ndim > 1 for p in group["params"]}:
+                self._take_largest("lr" if matrices else "lr_bias", lr)
+            self._take_largest("weight_decay", decay)
             if isinstance(decay, int | float) and decay:
                 self._decay(group["params"], lr, decay, group)
-        for name, values in rates.items():
-            known = [*values, *([self._now[name]] if name in self._now else [])]
-            self._now[name] = max(known) if known else np.nan
 
     @torch.no_grad()
-    def _post(self, place: int) -> None:
-        now = parameters(self._optimizers[place])
-        distance, size = self._places[place].moved(now)
+    def _after_step(self, place: int) -> None:
+        distance, size = self._references[place].update(parameters(self._optimizers[place]))
         self._add("update_norm", distance)
         self._add("weight_norm", size)
 
@@ -151,32 +146,34 @@ class Vitals:
         factor = -lr * decay / (1 - options.get("momentum", 0.0))
         for p in group:
             if p.requires_grad:
-                moved = self.decayed.get(id(p))
-                if moved is None:
-                    moved = self.decayed[id(p)] = torch.zeros_like(p, requires_grad=False)
-                moved.add_(p.detach(), alpha=float(factor))
+                if id(p) not in self.decayed:
+                    self.decayed[id(p)] = torch.zeros_like(p, requires_grad=False)
+                self.decayed[id(p)].add_(p.detach(), alpha=float(factor))
 
     def _add(self, name: str, value: Any) -> None:
         """Norms of several optimizers add up in squares."""
-        before = self._now.get(name)
-        self._now[name] = value if before is None else (before**2 + value**2) ** 0.5
+        before = self._row.get(name)
+        self._row[name] = value if before is None else (before**2 + value**2) ** 0.5
+
+    def _take_largest(self, name: str, value: Any) -> None:
+        """Of the settings of several groups the largest counts."""
+        self._row[name] = max(self._row.get(name, value), value)
 
     def _fetch(self) -> None:
-        if not self._waiting:
+        rows, self._buffered = self._buffered, []
+        if not rows:
             return
-        values = [[row.get(name, np.nan) for name in COLUMNS] for row in self._waiting]
-        flat = [v for row in values for v in row]
-        tensors = [v.double().reshape(()) for v in flat if isinstance(v, Tensor)]
+        flat = [row.get(name, np.nan) for row in rows for name in COLUMNS]
         by_device: dict[torch.device, list[Tensor]] = {}
-        for tensor in tensors:
-            by_device.setdefault(tensor.device, []).append(tensor)
+        for value in flat:
+            if isinstance(value, Tensor):
+                by_device.setdefault(value.device, []).append(value.double().reshape(()))
         fetched = {device: iter(torch.stack(group).tolist()) for device, group in by_device.items()}
         plain = [next(fetched[v.device]) if isinstance(v, Tensor) else float(v) for v in flat]
         self._rows.append(np.array(plain).reshape(-1, len(COLUMNS)))
-        self._waiting = []
 
 
-def _told(norm: Any) -> Any:
+def _observed(norm: Any) -> Any:
     """A norm that was observed: infinite where it is not finite, since NaN means that it was not."""
     if isinstance(norm, Tensor):
         return norm.nan_to_num(torch.inf, torch.inf)
@@ -186,20 +183,3 @@ def _told(norm: Any) -> Any:
 def parameters(optimizer: Optimizer) -> list[Tensor]:
     """What an optimizer steps, in its order; without what autograd never fills."""
     return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-
-
-def first_tensor(args: Any, kwargs: Mapping[str, Any]) -> Tensor | None:
-    """The model's input: the first tensor among its arguments."""
-    return next(tensors_in((args, dict(kwargs))), None)
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor in nested tuples, lists and mappings."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from tensors_in(inner)
-    elif isinstance(value, tuple | list):
-        for inner in value:
-            yield from tensors_in(inner)

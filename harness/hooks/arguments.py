@@ -1,4 +1,4 @@
-"""What a recorder can be told: checked at once, so that a mistake is not found hours later."""
+"""Arguments of a recorder: checked at once, so that a mistake is not found hours later."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 OBSERVE = ("train", "eval", "all")
+
+
+class WrongArgument(ValueError):
+    """An argument that only a forward shows to be wrong."""
 
 
 def check(model: Any, observe: Any, census_every: Any, gate_eps: Any) -> None:

@@ -37,6 +37,8 @@ def call(model: nn.Module, batch: Batch, device: torch.device | None) -> Any:
         return model(**{name: _moved(value, device) for name, value in batch.items()})
     if isinstance(batch, tuple | list) and batch:
         batch = batch[0]
+    if isinstance(batch, list) and batch and all(isinstance(image, Tensor) for image in batch):
+        return model([_moved(image, device) for image in batch])  # of different sizes: a detector's
     if not isinstance(batch, Tensor):
         raise TypeError(
             "a batch: expected a tensor, a tuple or list whose first item is the input, or a dict of keyword "
@@ -53,9 +55,16 @@ def device_of(model: nn.Module) -> torch.device | None:
 
 
 @contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode in which nothing lasting changes: modes, buffers and random states come back."""
-    modes = [(module, module.training) for module in model.modules()]
+def preserve_state(model: nn.Module) -> Iterator[None]:
+    """Passes in the block, in the model's modes, change no buffer and no random state.
+
+    Example:
+        >>> norm = nn.BatchNorm1d(2)
+        >>> with preserve_state(norm):
+        ...     _ = norm(torch.ones(4, 2))
+        >>> norm.running_mean.tolist()
+        [0.0, 0.0]
+    """
     buffers = [
         (module, name, buffer, buffer.clone())
         for module in model.modules()
@@ -65,17 +74,31 @@ def evaluation(model: nn.Module) -> Iterator[None]:
     devices = {p.device for p in model.parameters()}
     cuda = [device.index for device in devices if device.type == "cuda" and device.index is not None]
     with torch.random.fork_rng(devices=cuda):
-        model.eval()
         try:
             yield
         finally:
-            for module, mode in modes:
-                module.training = mode
             with torch.no_grad():
                 for module, name, buffer, kept in buffers:
                     module._buffers[name] = buffer
                     if not torch.equal(buffer, kept):
                         buffer.copy_(kept)
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode in which nothing lasting changes: modes, buffers and random states come back."""
+    modes = [(module, module.training) for module in model.modules()]
+    with preserve_state(model):
+        try:
+            model.eval()
+        except NotImplementedError:  # an exported program, whose mode is built in
+            for module, _ in modes:
+                module.training = False
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
 
 
 def _moved(value: Any, device: torch.device | None) -> Any:

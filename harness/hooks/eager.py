@@ -1,46 +1,479 @@
-"""Compiled models run eagerly while anyone watches: compiled code calls no hooks.
+"""EagerTaps: how a model's forward and backward passes are observed, attached and detached without a trace.
 
-There is none before torch's compiler has been imported, which takes two seconds; so that is not done here.
+The first forwards, and later the 16th, 32nd, …, are traced: every torch function is seen, and with it where
+each pre-activation comes from. All others follow what is known: a tap on each activation module, and an
+interceptor in the forwards that call activations as functions. At every call autograd's own graph tells
+whether the pre-activation is of the making that is known. Forwards without a graph are all traced.
 """
 
 from __future__ import annotations
 
-import sys
-from contextlib import ExitStack
+import threading
+import weakref
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from harness.activations import functional
+from harness.activations.table import Gate, lookup
+from harness.graph.autograd import Ancestry, ancestry
+from harness.graph.making import making
+from harness.graph.plan import Site
+from harness.graph.provenance import TensorProvenance
+from harness.graph.units import UnitLayout, arranged
+from harness.hooks._torch import is_recompute, outside_transforms, watch_gradient, without_transforms
+from harness.hooks.arguments import WrongArgument
+from harness.hooks.compile import Eager
+from harness.hooks.discovery import ModuleStack, Trace
+from harness.hooks.function_taps import FunctionTaps, Interceptor
+from harness.hooks.hook import Call
+from harness.hooks.module_registry import ModuleRegistry
+from harness.hooks.sites import Caller, OpenSite, Sink, SiteBook
+from harness.hooks.taps import KnownCall, KnownCalls, ModuleTap
+from harness.hooks.unobservable import UNDER_TRANSFORM, NotObservable
+from harness.hooks.zero_constants import ZeroConstants
+from harness.kernels.countable import Uncountable
+from harness.kernels.prepared import prepare
+from harness.kernels.statistics import UnitStatistics, update, update_gradient
+
+THRESHOLDS = ("clamp", "maximum")  # activations on a layer's output alone
+INPLACE = {"inplace"}
+WARM_UP = 8  # forwards that are traced after attaching, and after a module has come
 
 
-class Eager:
-    """Shared by all observers of a process, who come and go in any order.
+class ForwardState(threading.local):
+    """What one thread's forward is about.
 
-    Example:
-        >>> Eager.enter()
-        >>> Eager.leave()
+    Attributes:
+        depth: forwards of the root that run, one inside the other.
+        active: whether the forward counts.
+        seen: whether the thread has run a forward before.
+        following: whether it counts and follows what is known.
+        fast: whether it may do so by the fast path, which takes no lock.
+        forward: its number.
+        tracing: its trace, None if it has none.
+        busy: whether our own computations run.
+        graph: whether autograd records it.
+        ordinals: caller → calls so far in this forward.
     """
 
-    in_force = False
+    def __init__(self, handle: Callable[..., Any]) -> None:
+        self.depth = self.forward = 0
+        self.active = self.following = self.fast = self.busy = self.seen = False
+        self.graph = True
+        self.tracing: Trace | None = None
+        self.ordinals: dict[Any, int] = {}
+        self.interceptor = Interceptor(handle)
 
-    _watching = 0
-    _stance = ExitStack()
+    def reset(self) -> None:
+        """No forward runs."""
+        self.active = self.following = self.fast = self.busy = False
+        self.depth = 0
+        if self.tracing is not None:
+            self.tracing.stop()
+            self.tracing = None
+        if self.interceptor.running:
+            self.interceptor.reset()
 
-    @classmethod
-    def enter(cls) -> None:
-        """The first one switches compiled code off."""
-        cls._watching += 1
-        cls.look()
 
-    @classmethod
-    def look(cls) -> None:
-        """Once there may be compiled code, switch it off."""
-        if not cls.in_force and "torch._dynamo" in sys.modules and not torch.compiler.is_compiling():
-            cls._stance.enter_context(torch.compiler.set_stance("force_eager"))
-            cls.in_force = True
+class EagerTaps:
+    """Observation of one model.
 
-    @classmethod
-    def leave(cls) -> None:
-        """The last one gives the user's stance back."""
-        cls._watching -= 1
-        if cls._watching == 0:
-            cls._stance.close()
-            cls.in_force = False
+    Args:
+        model: the root; only its own forwards count, not calls of its parts.
+        sink: receives what is seen.
+        observe: "train", "eval" or "all": forwards of the root in that mode.
+        gate_eps: a gate is open where |f'(z)| exceeds it.
+        gradients: whether ∂L/∂z is watched.
+        per_call: keep repeated calls with the same producers apart.
+        axis: site name → unit axis, overriding what is found.
+
+    Attributes:
+        forwards: that were counted.
+        called: activation modules that were called in them.
+        book: the sites.
+        messages: warnings that are still to be said.
+        on_forward: told when one begins.
+        wrong_argument: an argument that turned out to be wrong in a forward; a census raises it.
+        on_call: told of every pre-activation (caller, site, z, layout); then there is no fast path.
+        provenance: makes what follows the tensors of a traced forward.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sink: Sink,
+        *,
+        observe: str = "train",
+        gate_eps: float = 1e-6,
+        gradients: bool = True,
+        per_call: bool = False,
+        axis: Mapping[str, int] | None = None,
+    ) -> None:
+        self._model, self._eps = model, gate_eps
+        self._training = None if observe == "all" else observe == "train"
+        self._gradients, self._per_call = gradients, per_call
+        self._registry = ModuleRegistry(model)
+        self._names = self._registry.names
+        self._handles: list[RemovableHandle] = []
+        self._lock = threading.RLock()
+        self.state = ForwardState(self._intercepted)
+        self._stack = ModuleStack(lambda: self.state.tracing)
+        self._function_taps = FunctionTaps(self._interceptor)
+        self._known_functions: dict[Any, KnownCalls] = {}
+        self._bare_calls: dict[Any, KnownCalls] = {}  # by owner and function, for calls without arguments
+        self._activations: set[nn.Module] = set()
+        self._zeros = ZeroConstants()
+        self.book = SiteBook(sink, gate_eps, axis)
+        self.messages: dict[str, None] = {}
+        self._to_trace, self._threads, self._traces = WARM_UP, 0, 0
+        self._always = self._recursive = self._paused = self._attached = False
+        self.forwards = 0
+        self.called: set[nn.Module] = set()
+        self.wrong_argument: WrongArgument | None = None
+        self.on_forward: Callable[[], None] | None = None
+        self.on_call: Callable[[Caller, str, Tensor, UnitLayout], None] | None = None
+        self.provenance: Callable[[nn.Module], TensorProvenance] = TensorProvenance
+
+    # --- attach and detach ----------------------------------------------------------------------
+
+    def attach(self) -> None:
+        """Register the hooks; until `detach`, compiled models run eagerly, since compiled code has none."""
+        Eager.enter()
+        self._attached = True
+        self._forgotten = weakref.finalize(self, Eager.leave)
+        self._forgotten.atexit = False
+        self._registry.take()
+        scripted = isinstance(self._model, torch.jit.ScriptModule)  # takes no hooks
+        keep = self._handles.append
+        if not scripted:
+            keep(self._model.register_forward_pre_hook(Call(self._enter), with_kwargs=True))
+        for module in self._names:
+            self._hook(module)
+        if not scripted:
+            keep(self._model.register_forward_hook(Call(self._leave), always_call=True))
+        self._registry.listen()
+        self._to_trace = WARM_UP
+
+    def detach(self) -> None:
+        """Remove every hook; nothing of ours stays in the model."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._stack.detach()
+        self._function_taps.detach()
+        self.state.reset()
+        if self._attached:
+            self._registry.stop()
+            self._forgotten()
+            self._attached = False
+
+    def _hook(self, module: nn.Module) -> None:
+        """The tap of an activation module."""
+        found = lookup(module)
+        if found is None or isinstance(module, torch.jit.ScriptModule):
+            return
+        activation, gate_of = found
+        name = self._names[module] or f":{activation}"
+        compute = partial(type(module).forward, module)
+        caller = Caller(module, name, activation, partial(gate_of, module), compute)
+        self._activations.add(module)
+        self._handles.append(module.register_forward_pre_hook(ModuleTap(self, caller), with_kwargs=True))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Forwards in the block are not ours."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+
+    def unobserved(self, called: Collection[nn.Module]) -> list[Site]:
+        """Sites that are there but cannot be observed, or are not among the modules `called` so far."""
+        return self.book.unobserved(self._registry.first, called)  # later modules may never be called
+
+    # --- the root's forward ---------------------------------------------------------------------
+
+    def _enter(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+        state = self.state
+        if state.depth:
+            if self._recursive:
+                state.depth += 1
+                return
+            self._traces -= state.tracing is not None
+            state.reset()  # the last forward was interrupted, and then torch calls no hook
+        state.depth = 1
+        if self._registry.changed:
+            for newcomer in self._registry.take():
+                self._hook(newcomer)
+                self._to_trace = WARM_UP
+        if self._paused or (self._training is not None and module.training is not self._training):
+            return
+        if not state.seen:
+            state.seen = True
+            self._threads += 1
+        state.active, state.graph = True, torch.is_grad_enabled()
+        self.forwards = forward = self.forwards + 1
+        state.forward = forward
+        if not Eager.in_force:
+            Eager.look()
+        if state.ordinals:
+            state.ordinals.clear()
+        if self.on_forward is not None:
+            self.on_forward()
+        if self._to_trace > 0 or forward & (forward - 1) == 0 or not state.graph or self._traces_all:
+            self._begin_trace(state, [*args, *kwargs.values()])
+        else:
+            state.following, state.fast = True, self._threads < 2
+
+    @property
+    def _traces_all(self) -> bool:
+        return self._always or self._per_call or self.on_call is not None
+
+    def _begin_trace(self, state: ForwardState, values: Sequence[Any]) -> None:
+        self._to_trace -= 1
+        self._traces += 1
+        self._stack.attach(self._names, self._model)
+        state.tracing = Trace(self._model, self._traced, self.provenance)
+        state.tracing.start(values)
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        state = self.state
+        if state.depth != 1:
+            # without a forward that began: what seemed an interrupted one was one inside another
+            self._recursive = self._recursive or state.depth == 0
+            state.depth = max(state.depth - 1, 0)
+            return
+        trace = state.tracing
+        state.reset()
+        if trace is not None:
+            self._traces -= 1
+            suspended = trace.to_suspend(self._activations)
+            self._function_taps.attach(trace.owners, suspended)
+            if self._to_trace <= 0 and not self._traces_all and state.graph and self._traces <= 0:
+                self._stack.detach()
+
+    # --- functions ------------------------------------------------------------------------------
+
+    def _interceptor(self) -> Interceptor | None:
+        state = self.state
+        return state.interceptor if state.following else None
+
+    def _intercepted(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """An owner calls an activation as a function."""
+        state = self.state
+        if state.busy or not state.following:
+            return
+        owner = state.interceptor.owner
+        bare = len(args) == 1 and (not kwargs or kwargs.keys() == INPLACE)
+        if bare and state.fast and not is_recompute():  # nothing to bind
+            known = self._bare_calls.get((owner, function))
+            if known is not None and (known.only or known).count(args[0], state.forward):
+                return
+        found = functional.bound(function, args, kwargs, _has_graph, self._is_planned_zero)
+        if found is not None:
+            name, z, arguments = found
+            self._function(owner, name, z, arguments)
+            if bare:
+                self._bare_calls[owner, function] = self._known_functions[owner, functional.shown(name)]
+
+    def _function(self, owner: nn.Module, name: str, z: Tensor, arguments: Mapping[str, Any]) -> None:
+        shown = functional.shown(name)
+        key = owner, shown
+        known = self._known_functions.get(key)
+        recompute = is_recompute()
+        if known is None:
+            known = self._known_functions[key] = KnownCalls()
+        elif self.state.fast and not recompute and known.count(z, self.state.forward):
+            return
+        if functional.gate(name, arguments, self._eps) is None:
+            return
+        full = f"{self._names.get(owner, '?')}:{shown}"
+        gate_of = partial(_gate_of_call, name, arguments)
+        compute = partial(functional.compute, name, arguments)
+        self.count(Caller(key, full, shown, gate_of, compute, "function"), z, known, recompute)
+
+    def _traced(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Called by a trace for every torch function instead of its being called."""
+        state = self.state
+        trace = state.tracing
+        if state.busy or trace is None:
+            return function(*args, **kwargs)
+        if trace.inside:
+            return function(*args, **kwargs)
+        trace.called()
+        activated: Any = None
+        try:
+            found = functional.bound(function, args, kwargs, self._is_data, self._is_zero)
+            if found is not None and functional.gate(found[0], found[2], self._eps) is None:
+                found = None
+            if found is not None and functional.shown(found[0]) in THRESHOLDS:
+                origin = trace.provenance.get(found[1])
+                if origin is None or not origin.direct:
+                    self.book.uncounted.add((trace.stack[-1], functional.shown(found[0])))
+                    found = None  # coordinates, losses, probabilities: no units that could be dead
+            if found is not None:
+                owner = trace.stack[-1]
+                trace.owners.add(owner)
+                activated = trace.provenance.get(found[1]), found[1].shape
+                self._function(owner, found[0], found[1], found[2])
+        except Exception as error:
+            self.failed("a call of an activation", error)
+        out = function(*args, **kwargs)
+        try:
+            if activated is not None:
+                origin, shape = activated
+                trace.provenance.activated(origin, shape, out)
+            else:
+                trace.provenance.follow(function, args, kwargs, out)
+        except Exception as error:
+            self.failed(f"torch's {getattr(function, '__name__', function)}", error)
+        return out
+
+    def _is_data(self, tensor: Tensor) -> bool:
+        trace = self.state.tracing
+        return trace is not None and trace.provenance.get(tensor) is not None
+
+    def _is_planned_zero(self, tensor: Tensor) -> bool:
+        """A device is not asked again for what a trace has shown."""
+        return not tensor.is_cpu or self._zeros.is_zero(tensor)
+
+    def _is_zero(self, tensor: Tensor) -> bool:
+        trace = self.state.tracing
+        if trace is not None and trace.provenance.made_of_zeros(tensor):
+            return True
+        return self._zeros.is_zero(tensor)
+
+    # --- counting -------------------------------------------------------------------------------
+
+    def count(self, caller: Caller, z: Tensor, known: KnownCalls, recompute: bool) -> None:
+        """An activation is about to be called on z: count it, or say why not. It never raises."""
+        try:
+            with self._lock:
+                self._count(caller, z, known, recompute)
+        except WrongArgument as error:  # the user's mistake, but not one that ends a forward
+            self.wrong_argument = error
+            self._hide(caller, str(error))
+        except (NotObservable, Uncountable) as error:
+            self._hide(caller, str(error))
+        except Exception as error:
+            self._hide(caller, f"observing it failed ({type(error).__name__}: {error})")
+        finally:
+            self.state.busy = False
+
+    def _count(self, caller: Caller, z: Tensor, known: KnownCalls, recompute: bool) -> None:
+        state = self.state
+        if state.tracing is not None and caller.spelling == "module":
+            state.tracing.enter_activation(caller.key, z)
+        plain = without_transforms(z)
+        if plain is None or plain.device.type == "meta":
+            raise NotObservable(UNDER_TRANSFORM)
+        if not plain.is_floating_point():
+            raise NotObservable(f"its values are of type {str(plain.dtype).removeprefix('torch.')}")
+        found = ancestry(z)
+        opened, layout = self._site(caller, z, known, found, recompute)
+        if opened is None or layout is None:
+            return
+        if not recompute:
+            gate = caller.gate_of(self._eps) if opened.gate is None else opened.gate
+            same_forward = opened.forward == state.forward
+            opened.forward = state.forward
+            state.busy = True  # what is computed here is no part of the model
+            with outside_transforms(z, plain):
+                value = arranged(plain.detach(), layout)
+                update(opened.statistics, value, gate, layout.axes, same_forward=same_forward)
+                if self.on_call is not None:
+                    self.on_call(caller, opened.site.name, plain.detach(), layout)
+            state.busy = False
+        back = partial(self._backward, opened.statistics, layout)
+        if self._gradients and z.requires_grad:
+            watch_gradient(z, back)
+        if plain is z:
+            self._remember(z, known, found, opened, layout, back)
+
+    def _site(
+        self, caller: Caller, z: Tensor, known: KnownCalls, found: Ancestry, recompute: bool
+    ) -> tuple[OpenSite | None, UnitLayout | None]:
+        """The site of a call and where its units lie; nothing where that is not known."""
+        trace = self.state.tracing
+        call = known.find(found, z, shape=False) if trace is None else None
+        if call is not None:
+            return call.opened, call.layout
+        if recompute:
+            return self.book.recomputed(caller, z, found, self._model)
+        if trace is None:
+            if caller.key not in self.book.uncounted:
+                self._to_trace = max(self._to_trace, 1)  # something that is not known: the next forward tells
+            return None, None
+        made = making(z, trace.provenance.get(z), found, trace.provenance)
+        if made.term:
+            self.book.add_term(caller)
+            return None, None
+        if made.reason:
+            raise NotObservable(made.reason)
+        number = 0
+        if not made.producers or self._per_call:
+            number = self.state.ordinals.get(caller.key, 0)
+            self.state.ordinals[caller.key] = number + 1
+        opened, layout = self.book.site(caller, z, made, number)
+        known.sites.add(opened.site.name)
+        return opened, layout
+
+    def _remember(
+        self,
+        z: Tensor,
+        known: KnownCalls,
+        found: Ancestry,
+        opened: OpenSite,
+        layout: UnitLayout,
+        back: Callable[[Tensor], None],
+    ) -> None:
+        """Next time a call like this is a known one; forwards without a graph are all traced."""
+        if self._per_call or self.on_call is not None or not self.state.graph:
+            return
+        if known.find(found, z, shape=True) is not None:
+            return
+        if not found.leaves and len(known.sites) > 1:
+            self._always = True  # nothing tells them apart but a trace
+            return
+        prepared = None
+        if opened.gate is not None and layout.split is None:
+            prepared = prepare(opened.statistics, z, layout.axes, opened.gate, back)
+        known.add(KnownCall(opened, found, layout, z, prepared, self._gradients))
+
+    def _backward(self, statistics: UnitStatistics, layout: UnitLayout, gradient: Tensor) -> None:
+        try:
+            plain = without_transforms(gradient)
+            if plain is not None and plain.device.type != "meta":
+                with self._lock, outside_transforms(gradient, plain):
+                    update_gradient(statistics, arranged(plain.detach(), layout), layout.axes)
+        except Exception as error:
+            self.failed("a gradient", error)
+
+    def _hide(self, caller: Caller, reason: str) -> None:
+        if not self.book.hide(caller, reason):
+            self._say(f"{caller.name} ({caller.activation}): some calls are not counted: {reason}")
+
+    def failed(self, what: str, error: Exception) -> None:
+        """Something could not be observed; training goes on."""
+        self._say(f"observing {what} failed, training goes on ({type(error).__name__}: {error})")
+
+    def _say(self, message: str) -> None:
+        """Not at once: a warning may be an error, and is none of the forward's."""
+        self.messages.setdefault(message)
+
+
+def _has_graph(tensor: Tensor) -> bool:
+    return tensor.requires_grad
+
+
+def _gate_of_call(name: str, arguments: Mapping[str, Any], eps: float) -> Gate:
+    gate = functional.gate(name, arguments, eps)
+    assert gate is not None
+    return gate

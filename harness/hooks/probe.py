@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from harness.hooks.batches import Batch, call, device_of, evaluation
-from harness.hooks.taps import Taps
+from harness.hooks.eager import EagerTaps
 from harness.hooks.windows import Windows
 
 
@@ -26,10 +26,10 @@ class Probe:
     def __init__(self, model: nn.Module, **options: Any) -> None:
         self.batches: list[Batch] | None = None
         self.windows = Windows("probe")
-        self.taps = Taps(model, self.windows, observe="eval", gradients=False, **options)
+        self.taps = EagerTaps(model, self.windows, observe="eval", gradients=False, **options)
         self._model = model
 
-    def census(self, steps: int, others: Taps) -> dict[str, Any]:
+    def census(self, steps: int, others: EagerTaps) -> dict[str, Any]:
         """One pass over the batches.
 
         Args:
@@ -44,4 +44,4 @@ class Probe:
                     call(self._model, batch, device)
         finally:
             self.taps.detach()
-        return self.windows.close(steps, self.taps.unseen(self.taps.called), None)
+        return self.windows.close(steps, self.taps.unobserved(self.taps.called), None)

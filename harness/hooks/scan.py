@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from harness.detector.states import STATES, Thresholds, dead_fraction, sentence, summarise
 from harness.hooks.batches import Batch, as_batches, call, device_of, evaluation
-from harness.hooks.recorder import Recorder
+from harness.hooks.recorder import ActivationRecorder
 
 
 class DeadUnitsError(RuntimeError):
@@ -106,7 +106,7 @@ def scan(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, but got {type(model).__name__}")
-    recorder = Recorder(
+    recorder = ActivationRecorder(
         model,
         census_every=None,
         observe="eval",

@@ -1,113 +1,192 @@
-"""Site: which activation call, fed by which layer, and along which axis its units lie."""
+"""The sites of a model: who calls an activation, on whose units, and what of it cannot be observed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from harness.activations.table import Gate
+from harness.graph.autograd import Ancestry
+from harness.graph.making import Making
+from harness.graph.plan import Plan, Site, shown_axes
+from harness.graph.producers import Producer, Producers
+from harness.graph.units import UnitLayout, units_in
+from harness.hooks.arguments import WrongArgument
+from harness.hooks.unobservable import unobservable, unobserved
+from harness.kernels.statistics import UnitStatistics
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
-    """One activation call together with the module that produced its input.
+class Sink(Protocol):
+    """Who owns the sums; sites are numbered from 0 in order of first call."""
+
+    def register_site(
+        self, index: int, site: Site, device: torch.device, producer: Producer | None
+    ) -> UnitStatistics:
+        """A new site; returns its running sums, into which every call of it is counted."""
+        ...
+
+
+class Caller(NamedTuple):
+    """Who calls an activation.
 
     Attributes:
-        name: qualified name of the module called, `name#1` … for later calls, `name:relu` for functions.
-        activation: canonical name, e.g. "relu".
-        size: number of units, -1 if unknown.
-        axis: of the units in the pre-activation: -1 (last) or 1 (channels); None if unknown.
-        producer: qualified name of the nearest module with per-unit parameters, None if there is none.
-        reason: why the site cannot be observed, "" if it is.
-
-    Example:
-        >>> Site("features.1", "relu", size=64, axis=1, producer="features.0").reason
-        ''
+        key: the module, or (module, function) for a function called in its forward.
+        name: of its sites.
+        activation: canonical name.
+        gate_of: ε → the gate, as it is now.
+        compute: z → the activation's output, computed apart.
+        spelling: "module" or "function".
     """
 
+    key: Any
     name: str
     activation: str
-    size: int
-    axis: int | None
-    producer: str | None
-    reason: str = ""
+    gate_of: Callable[[float], Gate]
+    compute: Callable[[Tensor], Any]
+    spelling: str = "module"
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a tensor comes from.
+@dataclass(slots=True)
+class OpenSite:
+    """A site that has been seen.
 
     Attributes:
-        producer: nearest module with per-unit parameters, None after a join of several (a residual sum).
-        axis: unit axis counted from the end (-1, -3, …), None if unknown.
-        direct: whether module hooks alone tell it; False if a function stood in between.
+        site: as it is shown.
+        statistics: its running sums.
+        gate: None: asked for at every call, since it is learned.
+        forward: number of the last forward in which it was called.
+        layouts: number of axes → where the units lay in the last pre-activation with as many.
     """
 
-    producer: nn.Module | None
-    axis: int | None
-    direct: bool = True
+    site: Site
+    statistics: UnitStatistics
+    gate: Gate | None
+    forward: int = 0
+    layouts: dict[int, UnitLayout] = field(default_factory=dict)
 
 
-CONVOLUTION_DIMS: dict[type[nn.Module], int] = {
-    nn.Conv1d: 1,
-    nn.Conv2d: 2,
-    nn.Conv3d: 3,
-    nn.ConvTranspose1d: 1,
-    nn.ConvTranspose2d: 2,
-    nn.ConvTranspose3d: 3,
-}
-LAST_AXIS = (nn.Linear, nn.Bilinear, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.EmbeddingBag)
-CHANNEL_AXIS = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
-TRANSPARENT = (
-    nn.Identity,
-    nn.modules.dropout._DropoutNd,
-    nn.modules.pooling._MaxPoolNd,
-    nn.modules.pooling._AvgPoolNd,
-    nn.modules.pooling._AdaptiveAvgPoolNd,
-    nn.modules.pooling._AdaptiveMaxPoolNd,
-    nn.Upsample,
-    nn.LocalResponseNorm,
-)
-FUSED = (nn.modules.rnn.RNNBase, nn.modules.rnn.RNNCellBase)
+class SiteBook:
+    """All that is known of a model's sites.
 
+    Args:
+        sink: owns the sums.
+        gate_eps: a gate is open where |f'(z)| exceeds it.
+        axis: site name → unit axis, overriding what is found.
 
-def layer_axis(module: nn.Module, ndim: int) -> int | None:
-    """Unit axis, from the end, of the output of a layer with `ndim` axes; None if the module is no layer."""
-    for cls, dims in CONVOLUTION_DIMS.items():
-        if isinstance(module, cls):
-            return -dims - 1
-    if isinstance(module, nn.LayerNorm | nn.RMSNorm) and len(module.normalized_shape) == 3:
-        return -3  # over whole images
-    if isinstance(module, LAST_AXIS):
-        return -1
-    if isinstance(module, CHANNEL_AXIS):
-        return 1 - ndim
-    return None
-
-
-def guess_axis(ndim: int) -> int:
-    """Unit axis where nothing is known of the producer: the last, or the channels of images."""
-    return -1 if ndim <= 3 else 1 - ndim
-
-
-def shown_axis(axis: int) -> int:
-    """The axis as `Site.axis` shows it."""
-    return -1 if axis == -1 else 1
-
-
-def qualified_names(root: nn.Module) -> dict[nn.Module, str]:
-    """Module → its first qualified name, without the prefixes of compile and data-parallel wrappers."""
-    return {module: plain_name(name) for name, module in root.named_modules()}
-
-
-def plain_name(name: str) -> str:
-    """A name without `_orig_mod.` and `module.` in front.
-
-    >>> plain_name("module._orig_mod.layers.0")
-    'layers.0'
+    Attributes:
+        uncounted: callers of which some calls are not counted, so that an unknown call is no surprise.
     """
-    for wrapper in ("_orig_mod", "module"):
-        if name == wrapper:
-            return ""
-        if name.startswith(f"{wrapper}."):
-            return plain_name(name[len(wrapper) + 1 :])
-    return name.replace("._orig_mod.", ".").replace("._checkpoint_wrapped_module.", ".")
+
+    def __init__(self, sink: Sink, gate_eps: float, axis: Mapping[str, int] | None) -> None:
+        self._sink, self._eps, self._axes = sink, gate_eps, dict(axis or {})
+        self._sites: dict[Any, OpenSite] = {}
+        self._callers: dict[str, Caller] = {}
+        self._names: dict[str, int] = {}  # of callers → sites so far
+        self._hidden: dict[str, Site] = {}
+        self._terms: dict[str, Site] = {}
+        self.uncounted: set[Any] = set()
+
+    @property
+    def gates(self) -> dict[str, Gate]:
+        """Site name → where its gate is open now."""
+        return {name: caller.gate_of(self._eps) for name, caller in self._callers.items()}
+
+    def unobserved(self, modules: Mapping[nn.Module, str], called: Collection[nn.Module]) -> list[Site]:
+        """Sites that are there but cannot be observed, or are not among the modules `called` so far."""
+        hidden = [site for name, site in self._hidden.items() if name not in self._callers]
+        return unobservable(modules, hidden, called)
+
+    def plan(self, unobserved: Collection[Site]) -> Plan:
+        """What is observed, as far as it is known."""
+        sites = tuple(opened.site for opened in self._sites.values())
+        return Plan(sites, tuple(self._terms.values()), tuple(unobserved))
+
+    def site(self, caller: Caller, z: Tensor, made: Making, call: int) -> tuple[OpenSite, UnitLayout]:
+        """The site of a call, a new one where there is none yet, and where its units lie in z.
+
+        Args:
+            caller: of the activation.
+            z: the pre-activation.
+            made: how it was made.
+            call: number of the call, where calls of one making are kept apart.
+
+        Raises:
+            WrongArgument: the axis that was given for it is none of z.
+        """
+        same = caller.key, frozenset(made.producers), made.exact, made.layout.rows, call
+        key = (*same, made.layout.size)
+        opened = self._sites.get(key)
+        if opened is None:
+            opened = self._sites[key] = self._open(caller, z, made, same)
+        name = opened.site.name
+        layout = self._given(name, z) if name in self._axes else made.layout
+        opened.layouts[z.ndim] = layout
+        return opened, layout
+
+    def recomputed(
+        self, caller: Caller, z: Tensor, found: Ancestry, model: nn.Module
+    ) -> tuple[OpenSite | None, UnitLayout | None]:
+        """The site that a checkpoint recomputes: the caller's only one, or that of the same producers."""
+        own = [opened for key, opened in self._sites.items() if key[0] == caller.key]
+        if len(own) > 1:
+            producers = Producers(model)
+            names = {p.name for leaf in found.leaves if (p := producers.of(leaf.variable)) is not None}
+            own = [opened for opened in own if set(opened.site.producers) == names]
+        if len(own) != 1 or z.ndim not in own[0].layouts:
+            return None, None
+        layout = own[0].layouts[z.ndim]
+        fits = units_in(z.shape, layout) == own[0].site.size
+        return (own[0], layout) if fits else (None, None)
+
+    def add_term(self, caller: Caller) -> None:
+        """A call over something in which the units were summed away."""
+        self.uncounted.add(caller.key)
+        term = unobserved(caller.name, caller.activation, "its units were summed away")
+        self._terms.setdefault(caller.name, term)
+
+    def hide(self, caller: Caller, reason: str) -> bool:
+        """A call that cannot be counted: a row of its own; False where the site has rows already."""
+        self.uncounted.add(caller.key)
+        self._hidden.setdefault(caller.name, unobserved(caller.name, caller.activation, reason))
+        return caller.name not in self._callers
+
+    # --- inside -------------------------------------------------------------------------------------
+
+    def _open(self, caller: Caller, z: Tensor, made: Making, same: tuple[Any, ...]) -> OpenSite:
+        name = self._new_name(caller, same, made.layout.size)
+        layout = self._given(name, z) if name in self._axes else made.layout
+        site = Site(
+            name=name,
+            activation=caller.activation,
+            size=layout.size,
+            axes=shown_axes(layout.axes, z.ndim),
+            producers=tuple(dict.fromkeys(p.name for p in made.producers)),
+            spelling=caller.spelling,
+            guessed=made.guessed and name not in self._axes,
+            exact=made.exact,
+        )
+        gate = caller.gate_of(self._eps)
+        single = made.producers[0] if len(made.producers) == 1 and made.exact else None
+        statistics = self._sink.register_site(len(self._sites), site, z.device, single)
+        self._callers[name] = caller
+        return OpenSite(site, statistics, None if isinstance(gate.low, Tensor) else gate)
+
+    def _new_name(self, caller: Caller, same: tuple[Any, ...], size: int) -> str:
+        """`name#1`, … for calls fed by other layers, `name[width]` for other widths of the same."""
+        for key, opened in self._sites.items():
+            if key[:-1] == same and "[" not in opened.site.name:
+                return f"{opened.site.name}[{size}]"
+        count = self._names.get(caller.name, 0)
+        self._names[caller.name] = count + 1
+        return f"{caller.name}#{count}" if count else caller.name
+
+    def _given(self, name: str, z: Tensor) -> UnitLayout:
+        """The layout that the user gave."""
+        axis = self._axes[name]
+        if not -z.ndim <= axis < z.ndim:
+            raise WrongArgument(f"axis[{name!r}]: expected an axis of a {z.ndim}-axis tensor, but got {axis}")
+        return UnitLayout((axis - z.ndim if axis >= 0 else axis,), z.shape[axis])

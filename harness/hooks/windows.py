@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from harness.detector.states import CENSUS_COLUMNS, Thresholds, classify
-from harness.hooks.ranks import together
-from harness.hooks.sites import Site
+from harness.graph.plan import Site, site_from
+from harness.graph.producers import Producer
+from harness.hooks.arguments import WrongArgument
+from harness.hooks.distributed import together
 from harness.kernels.statistics import (
     UnitStatistics,
     empty,
@@ -21,6 +22,8 @@ from harness.kernels.statistics import (
     from_state,
     to_state,
 )
+
+NO_SITE = Site("", "", -1, None, ())
 
 
 class Windows:
@@ -32,7 +35,7 @@ class Windows:
     """
 
     def __init__(
-        self, evidence: str, on_site: Callable[[int, Site, nn.Module | None], None] | None = None
+        self, evidence: str, on_site: Callable[[int, Site, Producer | None], None] | None = None
     ) -> None:
         self.evidence = evidence
         self.sites: list[Site] = []
@@ -42,12 +45,15 @@ class Windows:
 
     # --- what the taps call -----------------------------------------------------------------------
 
-    def opened(
-        self, index: int, site: Site, device: torch.device, producer: nn.Module | None
+    def register_site(
+        self, index: int, site: Site, device: torch.device, producer: Producer | None
     ) -> UnitStatistics:
+        kept = self._restored.get(site.name)
+        with torch.inference_mode(False):  # the sums outlive the forward that opens the site
+            statistics = empty(site.size, device) if kept is None else _continued(site, kept, device)
+        self._restored.pop(site.name, None)
         self.sites.append(site)
-        kept = self._restored.pop(site.name, None)
-        self._statistics.append(empty(site.size, device) if kept is None else _continued(site, kept, device))
+        self._statistics.append(statistics)
         if self._on_site is not None:
             self._on_site(index, site, producer)
         return self._statistics[index]
@@ -100,6 +106,7 @@ class Windows:
         if not parts:
             parts = [_rows(site, empty(site.size)) for site in known]
         parts += [_unobserved(site) for site in unseen]
+        parts = parts or [{name: column[:0] for name, column in _unobserved(NO_SITE).items()}]
         names = [c for c in CENSUS_COLUMNS if c not in ("evidence", "step", "rate_upper", "state")]
         columns = {name: np.concatenate([part[name] for part in parts]) for name in names}
         rows = len(columns["unit"])
@@ -126,7 +133,7 @@ class Windows:
         Raises:
             ValueError: a site has another number of units: the state is of another model.
         """
-        self._restored = {name: (Site(**kept["site"]), kept["sums"]) for name, kept in state.items()}
+        self._restored = {name: (site_from(kept["site"]), kept["sums"]) for name, kept in state.items()}
         for index, site in enumerate(self.sites):
             kept = self._restored.pop(site.name, None)
             if kept is not None:
@@ -140,7 +147,7 @@ def _continued(
     into: UnitStatistics | None = None,
 ) -> UnitStatistics:
     if kept[0].size != site.size:
-        raise ValueError(
+        raise WrongArgument(
             f"the recorder's state is of another model: expected {site.size} units at {site.name!r}, "
             f"but the state has {kept[0].size}"
         )

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from harness.detector.states import Thresholds
 from harness.detector.verdict import HEALTHY
 from harness.hooks.batches import Batch
+from harness.hooks.distributed import is_distributed
 from harness.hooks.hook import Call
-from harness.hooks.ranks import is_distributed
 from harness.integrations.watch import Watch, Watching
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from harness.detector.states import Thresholds
 from harness.detector.verdict import HEALTHY
 from harness.hooks.batches import Batch
-from harness.hooks.ranks import is_distributed
+from harness.hooks.distributed import is_distributed
 from harness.integrations.watch import Watch, Watching
 
 try:

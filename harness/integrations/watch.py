@@ -13,11 +13,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from harness.attribution.recorder import Recorder
 from harness.detector.states import Thresholds, dead_fraction
 from harness.detector.verdict import HEALTHY, Verdict, last_census, verdict
 from harness.hooks.batches import Batch, as_batches
-from harness.hooks.ranks import is_distributed
-from harness.hooks.recorder import Recorder
+from harness.hooks.distributed import is_distributed
 from harness.hooks.schedule import due
 
 NOTHING = "No verdict: no forward of {root} in training mode was seen, so nothing was counted."

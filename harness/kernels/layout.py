@@ -2,32 +2,79 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Iterable
+
 from torch import Tensor
 
+Axes = int | tuple[int, ...]
 
-def as_units(z: Tensor, axis: int) -> Tensor:
-    """View of a pre-activation as (A, F) or (A, F, P): inputs, units, positions.
 
-    Args:
-        z: at least one axis.
-        axis: unit axis, from the end.
+def as_axes(axes: Axes) -> tuple[int, ...]:
+    """Unit axes from the end, as a tuple; a bare int is one axis.
 
     Example:
+        >>> as_axes(-1), as_axes((-3, -1))
+        ((-1,), (-3, -1))
+    """
+    return (axes,) if isinstance(axes, int) else axes
+
+
+def unit_shape(z: Tensor, axes: Axes) -> tuple[int, ...]:
+    """Sizes of the unit axes; () for one unit: no axes, or a tensor without any.
+
+    Raises:
+        ValueError: an axis that the tensor does not have, or one that is given twice.
+    """
+    axes = as_axes(axes) if z.ndim else ()
+    if any(not -z.ndim <= axis < 0 for axis in axes) or len({*axes}) < len(axes):
+        raise ValueError(f"axes: expected different axes between {-z.ndim} and -1, but got {axes}")
+    return tuple(z.shape[axis] for axis in axes)
+
+
+def as_units(z: Tensor, axes: Axes, *, ordered: bool = True) -> Tensor:
+    """View of a tensor as (A, F) or (A, F, P): inputs, units, positions.
+
+    Positions are the axes that lie closer together in memory than the units, inputs the others. Adjacent unit
+    axes merge; the tensor is copied only where its memory allows no such view.
+
+    Args:
+        z: the tensor.
+        axes: unit axes, negative, from the end. Several are numbered row-major in the order given. None at
+            all, or a tensor without axes: one unit, every value is an input.
+        ordered: keep inputs in the order of the tensor's axes; False: in that of its memory, to save copies.
+
+    Raises:
+        ValueError: an axis that the tensor does not have, or one that is given twice.
+
+    Example:
+        >>> import torch
         >>> as_units(torch.zeros(2, 3, 4, 5), -3).shape
         torch.Size([2, 3, 20])
+        >>> as_units(torch.zeros(2, 7, 4, 5), (-2, -1)).shape  # heads × features
+        torch.Size([14, 20])
     """
-    units = z.shape[axis]
-    if axis == -1:
-        return z.reshape(-1, units) if z.numel() else z.new_empty(0, units)
-    if (
-        z.ndim == 4
-        and axis == -3
-        and not z.is_contiguous()
-        and z.is_contiguous(memory_format=torch.channels_last)
-    ):
-        return z.permute(0, 2, 3, 1).reshape(-1, units)
-    positions = 1
-    for size in z.shape[axis + 1 :]:
-        positions *= size
-    return z.reshape(-1, units, positions) if z.numel() else z.new_empty(0, units, max(positions, 1))
+    sizes = unit_shape(z, axes)
+    if not sizes:
+        return z.reshape(z.numel(), 1)
+    shape, strides = z.shape, z.stride()
+    units = [z.ndim + axis for axis in as_axes(axes)]
+    outer = [d for d in range(z.ndim) if d not in units]
+    step = min([strides[d] for d in units if shape[d] > 1] or [strides[units[-1]]])
+    first = units[0] if ordered else -1
+    inner = [d for d in outer if d > first and shape[d] > 1 and 0 < strides[d] < step]
+    outer = [d for d in outer if d not in inner]
+    if not ordered:
+        outer.sort(key=strides.__getitem__, reverse=True)
+        inner.sort(key=strides.__getitem__, reverse=True)
+    merged = [_product([shape[d] for d in outer]), _product(sizes)]
+    if inner:
+        merged.append(_product([shape[d] for d in inner]))
+    return z.permute(outer + units + inner).reshape(merged)
+
+
+def _product(sizes: Iterable[int]) -> int:
+    """As `math.prod`, which does not trace under `torch.compile`."""
+    product = 1
+    for size in sizes:
+        product *= size
+    return product

@@ -15,8 +15,19 @@ from torch import Tensor
 
 from harness.activations.table import Gate
 from harness.kernels import dispatch as kernels
-from harness.kernels.dispatch import Sums
-from harness.kernels.numba import ACTIVE, GRADIENT, NON_FINITE, PEAK, SILENT, SQUARES, TOTAL
+from harness.kernels.accumulators import (
+    ACTIVE,
+    GRADIENT,
+    INPUTS_SINCE_ACTIVE,
+    MAX,
+    NON_FINITE,
+    SHIFT,
+    SQUARES,
+    SUM,
+    Accumulators,
+    shifted,
+)
+from harness.kernels.layout import Axes
 
 
 @dataclass(slots=True)
@@ -26,16 +37,12 @@ class UnitStatistics:
     Attributes:
         n: inputs observed (batch × positions), the same for every unit.
         grad_n: inputs whose backward ran.
-        running: the sums themselves, as two tensors:
-        counts: (3, F) int64. Rows: ACTIVE, inputs on which the gate was open; NON_FINITE, inputs on which
-            z was NaN or infinite; SILENT, inputs since the gate was last open (outlives the window).
-        sums: (4, F) float64. Rows: TOTAL and SQUARES of finite z; PEAK, the largest finite z, -inf if there
-            was none; GRADIENT, squares of ∂L/∂z.
+        running: the sums themselves; `counts` and `sums` are its tensors.
     """
 
     n: int
     grad_n: int
-    running: Sums
+    running: Accumulators
 
     @property
     def counts(self) -> Tensor:
@@ -49,42 +56,46 @@ class UnitStatistics:
     def size(self) -> int:
         return self.counts.shape[1]
 
+    def around(self, shift: Tensor | float) -> Tensor:
+        """The sums (5, F) around a common shift, (F,) or one number: those of several parts add up."""
+        return shifted(self.sums, self.n - self.counts[NON_FINITE], shift)
+
     def clear(self) -> None:
         """A new window: nothing observed; the inputs since a gate was last open go on counting."""
         self.n = self.grad_n = 0
-        self.counts[:SILENT] = 0
-        self.sums.zero_()
-        self.sums[PEAK] = -torch.inf
+        self.running.clear()
 
 
 def empty(units: int, device: torch.device | str = "cpu") -> UnitStatistics:
     """Statistics of no inputs for `units` units."""
-    return UnitStatistics(0, 0, Sums(units, device))
+    return UnitStatistics(0, 0, Accumulators(units, device))
 
 
-def update(statistics: UnitStatistics, z: Tensor, gate: Gate, axis: int = -1, *, again: bool = False) -> None:
+def update(
+    statistics: UnitStatistics, z: Tensor, gate: Gate, axes: Axes = -1, *, same_forward: bool = False
+) -> None:
     """Count one call in.
 
     Args:
         statistics: changed in place.
-        z: pre-activations, detached, with the units on `axis`.
+        z: pre-activations, detached, with the units on `axes`.
         gate: where the activation's gate is open.
-        axis: of the units, from the end.
-        again: the site was called before in the same forward of the model, which is the resolution of
+        axes: of the units, negative, from the end.
+        same_forward: the site was called before in the same forward of the model, which is the resolution of
             `silent_for`: a unit that opened in one of the calls is not silent.
 
     Example:
         >>> s = empty(2)
         >>> update(s, torch.tensor([[1.0, -1.0], [2.0, -2.0]]), Gate(low=0.0))
-        >>> s.n, s.counts[ACTIVE].tolist(), s.counts[SILENT].tolist()
+        >>> s.n, s.counts[ACTIVE].tolist(), s.counts[INPUTS_SINCE_ACTIVE].tolist()
         (2, [2, 0], [0, 2])
     """
-    statistics.n += kernels.accumulate(statistics.running, z, axis, gate, again=again)
+    statistics.n += kernels.accumulate(statistics.running, z, axes, gate, same_forward=same_forward)
 
 
-def update_gradient(statistics: UnitStatistics, gradient: Tensor, axis: int = -1) -> None:
-    """Count one backward in; `gradient` is ∂L/∂z, with the units on `axis`."""
-    statistics.grad_n += kernels.accumulate_gradient(statistics.running, gradient, axis)
+def update_gradient(statistics: UnitStatistics, gradient: Tensor, axes: Axes = -1) -> None:
+    """Count one backward in; `gradient` is ∂L/∂z, with the units on `axes`."""
+    statistics.grad_n += kernels.accumulate_gradient(statistics.running, gradient, axes)
 
 
 def merge(a: UnitStatistics, b: UnitStatistics) -> UnitStatistics:
@@ -98,9 +109,12 @@ def merge(a: UnitStatistics, b: UnitStatistics) -> UnitStatistics:
     merged = empty(a.size, a.counts.device)
     merged.n, merged.grad_n = a.n + b.n, a.grad_n + b.grad_n
     merged.counts.copy_(a.counts + b.counts)
-    merged.sums.copy_(a.sums + b.sums)
-    merged.sums[PEAK] = torch.maximum(a.sums[PEAK], b.sums[PEAK])
-    merged.counts[SILENT] = torch.where(b.counts[ACTIVE] > 0, b.counts[SILENT], a.counts[SILENT] + b.n)
+    shift = torch.where(a.sums[MAX] > -torch.inf, a.sums[SHIFT], b.sums[SHIFT])
+    merged.sums.copy_(a.around(shift) + b.around(shift))
+    merged.sums[MAX], merged.sums[SHIFT] = torch.maximum(a.sums[MAX], b.sums[MAX]), shift
+    merged.counts[INPUTS_SINCE_ACTIVE] = torch.where(
+        b.counts[ACTIVE] > 0, b.counts[INPUTS_SINCE_ACTIVE], a.counts[INPUTS_SINCE_ACTIVE] + b.n
+    )
     return merged
 
 
@@ -111,13 +125,17 @@ def finalise(statistics: UnitStatistics) -> dict[str, np.ndarray]:
     NaN where no backward ran.
     """
     counts, sums = statistics.counts.cpu().numpy(), statistics.sums.cpu().numpy()
-    s = {"active": counts[ACTIVE], "non_finite": counts[NON_FINITE], "silent_for": counts[SILENT]}
-    s |= {"total": sums[TOTAL], "squares": sums[SQUARES], "peak": sums[PEAK], "grad_squares": sums[GRADIENT]}
+    s = {
+        "active": counts[ACTIVE],
+        "non_finite": counts[NON_FINITE],
+        "silent_for": counts[INPUTS_SINCE_ACTIVE],
+    }
     finite = statistics.n - s["non_finite"]
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        mean = np.where(finite > 0, s["total"] / finite, np.nan)
-        variance = np.where(finite > 0, s["squares"] / finite, np.nan) - mean**2
-        rms = np.sqrt(s["grad_squares"] / statistics.grad_n) if statistics.grad_n else mean * np.nan
+        beside = np.where(finite > 0, sums[SUM] / finite, np.nan)  # the mean, from the shift
+        mean = sums[SHIFT] + beside
+        variance = np.where(finite > 0, sums[SQUARES] / finite, np.nan) - beside**2
+        rms = np.sqrt(sums[GRADIENT] / statistics.grad_n) if statistics.grad_n else mean * np.nan
         rate = s["active"] / statistics.n if statistics.n else mean * np.nan
     return {
         "n": np.full(len(mean), statistics.n, np.int64),
@@ -126,8 +144,10 @@ def finalise(statistics: UnitStatistics) -> dict[str, np.ndarray]:
         "silent_for": s["silent_for"].copy(),
         "mean": mean,
         # what rounding leaves of a constant's variance is nothing
-        "std": np.sqrt(np.where(variance > 1e-14 * mean**2, variance, np.where(np.isnan(mean), np.nan, 0.0))),
-        "max": np.where(finite > 0, s["peak"], np.nan),
+        "std": np.sqrt(
+            np.where(variance > 1e-14 * beside**2, variance, np.where(np.isnan(mean), np.nan, 0.0))
+        ),
+        "max": np.where(finite > 0, sums[MAX], np.nan),
         "non_finite": s["non_finite"].copy(),
         "grad_rms": rms,
     }
@@ -146,5 +166,8 @@ def from_state(
     statistics = into or empty(state["counts"].shape[1], device)
     statistics.n, statistics.grad_n = state["n"], state["grad_n"]
     statistics.counts.copy_(state["counts"])
-    statistics.sums.copy_(state["sums"])
+    sums = state["sums"]
+    if len(sums) == SHIFT:  # of a version that summed around 0
+        sums = torch.cat([sums, torch.zeros_like(sums[:1])])
+    statistics.sums.copy_(sums)
     return statistics

@@ -1,7 +1,7 @@
 """Counting on a GPU: a batch is read once, in one launch, and the host neither waits nor asks for a value.
 
 Triton comes with the CUDA builds of torch. Without it, and on devices that it does not serve, the sums are
-taken by plain torch operations (`kernels.py`), which do not wait either, but read the batch several times.
+taken by plain torch operations (`traced.py`), which do not wait either, but read the batch several times.
 """
 
 from __future__ import annotations
@@ -10,17 +10,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from harness.activations.table import Gate
-from harness.kernels.layout import as_units
-from harness.kernels.numba import GRADIENT
-
-if TYPE_CHECKING:
-    from harness.kernels.dispatch import Sums
+from harness.kernels.accumulators import GRADIENT, Accumulators
+from harness.kernels.layout import Axes, as_units
 
 KINDS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 LONG = 32  # positions from which a program takes one unit alone
@@ -95,13 +92,13 @@ def serves(z: Tensor) -> bool:
     return z.is_cuda and z.dtype in KINDS and type(z) is Tensor and z.numel() > 0 and _kernels() is not None
 
 
-def accumulate(sums: Sums, z: Tensor, axis: int, gate: Gate, *, again: bool = False) -> int:
-    """Count a batch of pre-activations in: as `kernels.accumulate`, for tensors that `serves` accepts."""
+def accumulate(sums: Accumulators, z: Tensor, axes: Axes, gate: Gate, *, same_forward: bool = False) -> int:
+    """Count a batch of pre-activations in: as `dispatch.accumulate`, for tensors that `serves` accepts."""
     kernels, units = _kernels(), sums.counts.shape[1]
-    z, rows, positions = _laid_out(z, axis)
+    z, rows, positions = _laid_out(z, axes)
     shared = plan(rows, units, positions)
     outs = units * shared.folded
-    parts = torch.empty(5, shared.chunks, outs, dtype=torch.float64, device=z.device)
+    parts = torch.empty(6, shared.chunks, outs, dtype=torch.float64, device=z.device)
     low, kind = gate.low, torch.float64 if z.dtype == torch.float64 else torch.float32
     each = isinstance(low, Tensor)
     bounds = _bounds(gate._replace(low=0.0) if each else gate, kind, z.device)
@@ -122,7 +119,7 @@ def accumulate(sums: Sums, z: Tensor, axis: int, gate: Gate, *, again: bool = Fa
         )
         block = _units_together(shared)
         kernels.commit[(-(-units // block),)](
-            *(parts, sums.counts, sums.sums, units, shared.folded, shared.chunks, n, int(again)),
+            *(parts, sums.counts, sums.sums, units, shared.folded, shared.chunks, n, int(same_forward)),
             BLOCK_K=1024 // block,
             BLOCK_F=block,
             **OPTIONS,
@@ -130,10 +127,10 @@ def accumulate(sums: Sums, z: Tensor, axis: int, gate: Gate, *, again: bool = Fa
     return n
 
 
-def accumulate_gradient(sums: Sums, gradient: Tensor, axis: int) -> int:
-    """Add the squares of ∂L/∂z: as `kernels.accumulate_gradient`, for tensors that `serves` accepts."""
+def accumulate_gradient(sums: Accumulators, gradient: Tensor, axes: Axes) -> int:
+    """Add the squares of ∂L/∂z: as `dispatch.accumulate_gradient`, for tensors that `serves` accepts."""
     kernels, units = _kernels(), sums.counts.shape[1]
-    g, rows, positions = _laid_out(gradient, axis)
+    g, rows, positions = _laid_out(gradient, axes)
     shared = plan(rows, units, positions)
     parts = torch.empty(shared.chunks, units * shared.folded, dtype=torch.float64, device=g.device)
     kind = torch.float64 if g.dtype == torch.float64 else torch.float32
@@ -171,11 +168,11 @@ def _kernels() -> Any:
         return None
     if _state["kernels"] is None:
         try:
-            from harness.kernels import triton_kernels as fused_kernels
+            from harness.kernels import triton_kernels as triton_kernels
         except ImportError:  # a build of torch without it
             _state["broken"] = True
             return None
-        _state["kernels"] = fused_kernels
+        _state["kernels"] = triton_kernels
     return _state["kernels"]
 
 
@@ -188,9 +185,9 @@ def _bounds(gate: Gate, kind: torch.dtype, device: torch.device) -> Tensor:
     return bounds
 
 
-def _laid_out(z: Tensor, axis: int) -> tuple[Tensor, int, int]:
+def _laid_out(z: Tensor, axes: Axes) -> tuple[Tensor, int, int]:
     """The tensor as (A, F) or (A, F, P) without gaps, copied where it must be; A and P."""
-    units = as_units(z, axis).contiguous()
+    units = as_units(z, axes, ordered=False).contiguous()
     return units, units.shape[0], units.shape[2] if units.ndim == 3 else 1
 
 

@@ -1,10 +1,11 @@
 """The GPU's kernels (Triton): one pass over a batch, then a launch over the units that adds up what it wrote.
 
-Imported only by `fused.py` and only when a GPU asks for it: a machine without one has no Triton.
+Imported only by `triton.py` and only when a GPU asks for it: a machine without one has no Triton.
 
 A batch is (A, F, P) in memory without gaps, W = F · P values to a row. A program takes a block of rows and of
-neighbouring columns, and sums lane by lane around a first value, in float32 for what is no wider; lanes are
-added in float64. A block with a sum that is not finite is counted again, value by value. Each program writes
+neighbouring columns, and sums lane by lane around a typical value, in float32 for what is no wider; lanes are
+added in float64. A block with a sum that is not finite, or whose typical value was not typical, is counted
+again in float64, around its mean. Each program writes
 its own part: nothing depends on the order in which programs run, so results are the same bits every time.
 
 Short P (LONG false): a lane is a column, the P columns of a unit are added up in the second launch. Long P:
@@ -18,7 +19,8 @@ from __future__ import annotations
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
-# A part is (5, chunks, columns or units) float64: open, not finite, sum, squares, maximum.
+# A part is (6, chunks, columns or units) float64: open, finite, sum and squares around shift, maximum, shift.
+FAR = tl.constexpr(64.0)  # times the variance: from there on the square of a mean spoils sums around a shift
 SMALLER = tl.constexpr(8)  # times fewer rows at once in float64, so that the usual way has the registers
 
 
@@ -68,8 +70,38 @@ def _fast(
 
 
 @triton.jit
+def _median(a, b, c):
+    return tl.maximum(tl.minimum(a, b), tl.minimum(tl.maximum(a, b), c))
+
+
+@triton.jit
+def _is_off(total, squares, n):
+    """1 where sums are not finite, or taken around a value that is far from the others."""
+    fine = (squares < float("inf")) & (FAR * total * total <= (FAR - 1.0) * squares * n)  # not so for NaN
+    return tl.where(fine, 0, 1)
+
+
+@triton.jit
+def _centre(z, first, rows, span, width, steps, BLOCK_A: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Number and sum of each lane's finite values."""
+    count = tl.zeros((BLOCK_A, BLOCK_C), tl.int32)
+    total = tl.zeros((BLOCK_A, BLOCK_C), tl.float64)
+    for step in range(steps):
+        row = first + step * BLOCK_A + tl.arange(0, BLOCK_A)[:, None]
+        for start in range(0, span, BLOCK_C):
+            column = start + tl.arange(0, BLOCK_C)[None, :]
+            there = (row < rows) & (column < span)
+            v = tl.load(z + row.to(tl.int64) * width + column, mask=there, other=0.0).to(tl.float64)
+            finite = there & (tl.abs(v) < float("inf"))
+            count += finite.to(tl.int32)
+            total += tl.where(finite, v, 0.0)
+    return tl.sum(count, 0).to(tl.float64), tl.sum(total, 0)
+
+
+@triton.jit
 def _exact(
     z,
+    shift,
     low,
     high,
     hole_low,
@@ -85,7 +117,6 @@ def _exact(
 ):
     """As `_fast`, in float64, whatever NaN, infinities or huge values come."""
     opened = tl.zeros((BLOCK_A, BLOCK_C), tl.int32)
-    odd = tl.zeros((BLOCK_A, BLOCK_C), tl.int32)
     total = tl.zeros((BLOCK_A, BLOCK_C), tl.float64)
     squares = tl.zeros((BLOCK_A, BLOCK_C), tl.float64)
     peak = tl.full((BLOCK_A, BLOCK_C), float("-inf"), tl.float64)
@@ -96,14 +127,13 @@ def _exact(
             there = (row < rows) & (column < span)
             v = tl.load(z + row.to(tl.int64) * width + column, mask=there, other=0.0).to(tl.float64)
             finite = tl.abs(v) < float("inf")  # not so for NaN
-            held = tl.where(v == float("inf"), 1e38, tl.where(v == float("-inf"), -1e38, v))  # loops.HUGE
-            kept = tl.where(there & finite, v, 0.0)
+            held = tl.where(v == float("inf"), 1e38, tl.where(v == float("-inf"), -1e38, v))  # traced.HUGE
+            beside = tl.where(there & finite, v - shift, 0.0)
             opened += (there & _is_open(held, low, high, hole_low, hole_high, SIMPLE)).to(tl.int32)
-            odd += (there & (finite == 0)).to(tl.int32)
-            total += kept
-            squares += kept * kept
+            total += beside
+            squares += beside * beside
             peak = tl.maximum(peak, tl.where(there & finite, v, float("-inf")))
-    return opened, odd, total, squares, peak
+    return opened, total, squares, peak
 
 
 @triton.jit(do_not_specialize=["rows", "chunks", "steps"])
@@ -136,18 +166,25 @@ def observe(
     taken = tl.minimum(steps * BLOCK_A, rows - first)
     high, hole_low, hole_high = tl.load(bounds), tl.load(bounds + 1), tl.load(bounds + 2)
     origin = z + first.to(tl.int64) * width
+    middle = z + (first + taken // 2).to(tl.int64) * width
+    last = z + (first + taken - 1).to(tl.int64) * width
     lane = tl.arange(0, BLOCK_C)[None, :]
     if LONG:
         base = group * positions
         span = positions
-        shift = tl.load(origin + base).to(KIND)
+        ends = tl.load(last + base + positions - 1).to(KIND)
+        shift = _median(
+            tl.load(origin + base).to(KIND), tl.load(middle + base + positions // 2).to(KIND), ends
+        )
         low = tl.load(lows + (group if EACH else 0)).to(KIND)
         inputs = taken * positions
     else:
         base = group * BLOCK_C
         span = tl.minimum(BLOCK_C, width - base)
         there = lane < span
-        shift = tl.load(origin + base + lane, mask=there, other=0.0).to(KIND)
+        ends = tl.load(last + base + lane, mask=there, other=0.0).to(KIND)
+        centre = tl.load(middle + base + lane, mask=there, other=0.0).to(KIND)
+        shift = _median(tl.load(origin + base + lane, mask=there, other=0.0).to(KIND), centre, ends)
         unit = (base + lane) // positions
         low = tl.load(lows + (unit if EACH else 0 * unit), mask=there, other=0.0).to(KIND)
         inputs = taken
@@ -169,22 +206,28 @@ def observe(
         BLOCK_C,
     )
     opened = tl.sum(lane_opened, 0).to(tl.float64)
-    odd = 0 * opened
     total = tl.sum(lane_total.to(tl.float64), 0)
     squares = tl.sum(lane_squares.to(tl.float64), 0)
     peak = tl.max(lane_peak, 0).to(tl.float64)
-    k = tl.ravel(shift.to(tl.float64) + 0.0 * lane)
-    if tl.sum(squares, 0) < float("inf"):  # not so for NaN
-        n = inputs.to(tl.float64)
-        if LONG:
-            n = n / BLOCK_C  # each lane's share: they are added up below
-        squares += 2 * k * total + n * k * k
-        total += n * k
+    n = inputs.to(tl.float64)
+    around = shift.to(tl.float64)
+    if LONG:  # all lanes are of one unit
+        finite = n / BLOCK_C + tl.zeros((BLOCK_C,), tl.float64)
+        off = _is_off(tl.sum(total, 0), tl.sum(squares, 0), n)
     else:
-        wide = low.to(tl.float64)
-        wide_opened, wide_odd, wide_total, wide_squares, wide_peak = _exact(
+        finite = n + tl.zeros((BLOCK_C,), tl.float64)
+        off = tl.max(_is_off(total, squares, n), 0)
+    if off > 0:
+        rows_a: tl.constexpr = BLOCK_A // SMALLER
+        finite, sums = _centre(z + base, first, rows, span, width, blocks * SMALLER, rows_a, BLOCK_C)
+        if LONG:
+            around = tl.sum(sums, 0) / tl.maximum(tl.sum(finite, 0), 1.0)
+        else:
+            around = (sums / tl.maximum(finite, 1.0))[None, :]
+        wide_opened, wide_total, wide_squares, wide_peak = _exact(
             z + base,
-            wide,
+            around,
+            low.to(tl.float64),
             high.to(tl.float64),
             hole_low.to(tl.float64),
             hole_high.to(tl.float64),
@@ -194,11 +237,10 @@ def observe(
             width,
             blocks * SMALLER,
             SIMPLE,
-            BLOCK_A // SMALLER,
+            rows_a,
             BLOCK_C,
         )
         opened = tl.sum(wide_opened, 0).to(tl.float64)
-        odd = tl.sum(wide_odd, 0).to(tl.float64)
         total = tl.sum(wide_total, 0)
         squares = tl.sum(wide_squares, 0)
         peak = tl.max(wide_peak, 0)
@@ -206,19 +248,21 @@ def observe(
         row = chunks.to(tl.int64) * groups
         at = parts + chunk.to(tl.int64) * groups + group
         tl.store(at, tl.sum(opened, 0))
-        tl.store(at + row, tl.sum(odd, 0))
+        tl.store(at + row, tl.sum(finite, 0))
         tl.store(at + 2 * row, tl.sum(total, 0))
         tl.store(at + 3 * row, tl.sum(squares, 0))
         tl.store(at + 4 * row, tl.max(peak, 0))
+        tl.store(at + 5 * row, around)
     else:
         row = chunks.to(tl.int64) * width
         columns = tl.arange(0, BLOCK_C)
         at = parts + chunk.to(tl.int64) * width + base + columns
         tl.store(at, opened, mask=columns < span)
-        tl.store(at + row, odd, mask=columns < span)
+        tl.store(at + row, finite, mask=columns < span)
         tl.store(at + 2 * row, total, mask=columns < span)
         tl.store(at + 3 * row, squares, mask=columns < span)
         tl.store(at + 4 * row, peak, mask=columns < span)
+        tl.store(at + 5 * row, tl.ravel(around), mask=columns < span)
 
 
 @triton.jit(do_not_specialize=["rows", "steps"])
@@ -277,44 +321,56 @@ def square(
         tl.store(parts + chunk.to(tl.int64) * width + base + columns, squares, mask=columns < span)
 
 
-@triton.jit(do_not_specialize=["chunks", "n", "again"])
+@triton.jit(do_not_specialize=["chunks", "n", "same_forward"])
 def commit(
-    parts, counts, sums, units, folded, chunks, n, again, BLOCK_K: tl.constexpr, BLOCK_F: tl.constexpr
+    parts, counts, sums, units, folded, chunks, n, same_forward, BLOCK_K: tl.constexpr, BLOCK_F: tl.constexpr
 ):
-    """The parts of a batch into a site's counts (3, F) int64 and sums (4, F) float64.
+    """The parts of a batch into a site's counts (3, F) int64 and sums (5, F) float64.
 
-    A unit has `folded` columns in a part; `again` and SILENT as in `loops.accumulate`.
+    A unit has `folded` columns in a part; `same_forward` and INPUTS_SINCE_ACTIVE as in `dispatch.accumulate`.
     """
     unit = tl.program_id(0) * BLOCK_F + tl.arange(0, BLOCK_F)
     there = unit < units
+    row = chunks.to(tl.int64) * units * folded
+    largest = tl.load(sums + 2 * units + unit, mask=there)
+    head, tail = parts + unit * folded, parts + row - units * folded + unit * folded + folded - 1
+    some = tl.load(head + row, mask=there, other=0.0) > 0
+    shift = tl.where(
+        some, tl.load(head + 5 * row, mask=there, other=0.0), tl.load(tail + 5 * row, mask=there, other=0.0)
+    )  # of the first part that has finite values, or the last
+    shift = tl.where(largest > float("-inf"), tl.load(sums + 4 * units + unit, mask=there), shift)
     opened = tl.zeros((BLOCK_F,), tl.float64)
-    odd = tl.zeros((BLOCK_F,), tl.float64)
+    finite = tl.zeros((BLOCK_F,), tl.float64)
     total = tl.zeros((BLOCK_F,), tl.float64)
     squares = tl.zeros((BLOCK_F,), tl.float64)
     peak = tl.full((BLOCK_F,), float("-inf"), tl.float64)
-    row = chunks.to(tl.int64) * units * folded
     for start in range(0, chunks * folded, BLOCK_K):
         k = (start + tl.arange(0, BLOCK_K))[:, None]
         at = parts + (k // folded).to(tl.int64) * units * folded + unit[None, :] * folded + k % folded
         read = (k < chunks * folded) & there[None, :]
+        n_part = tl.load(at + row, mask=read, other=0.0)
+        part = tl.load(at + 2 * row, mask=read, other=0.0)
+        d = tl.where(n_part > 0, tl.load(at + 5 * row, mask=read, other=0.0) - shift[None, :], 0.0)
         opened += tl.sum(tl.load(at, mask=read, other=0.0), 0)
-        odd += tl.sum(tl.load(at + row, mask=read, other=0.0), 0)
-        total += tl.sum(tl.load(at + 2 * row, mask=read, other=0.0), 0)
-        squares += tl.sum(tl.load(at + 3 * row, mask=read, other=0.0), 0)
+        finite += tl.sum(n_part, 0)
+        total += tl.sum(part + n_part * d, 0)
+        squares += tl.sum(tl.load(at + 3 * row, mask=read, other=0.0) + d * (2 * part + n_part * d), 0)
         peak = tl.maximum(peak, tl.max(tl.load(at + 4 * row, mask=read, other=float("-inf")), 0))
     active = tl.load(counts + unit, mask=there)
     strange = tl.load(counts + units + unit, mask=there)
     silent = tl.load(counts + 2 * units + unit, mask=there)
-    loud = (opened > 0) | ((again != 0) & (silent == 0))
+    is_active = (opened > 0) | ((same_forward != 0) & (silent == 0))
     tl.store(counts + unit, active + opened.to(tl.int64), mask=there)
-    tl.store(counts + units + unit, strange + odd.to(tl.int64), mask=there)
-    tl.store(counts + 2 * units + unit, tl.where(loud, 0, silent + n), mask=there)
+    tl.store(counts + units + unit, strange + n - finite.to(tl.int64), mask=there)
+    tl.store(counts + 2 * units + unit, tl.where(is_active, 0, silent + n), mask=there)
     before = tl.load(sums + unit, mask=there)
     tl.store(sums + unit, before + total, mask=there)
     before = tl.load(sums + units + unit, mask=there)
-    tl.store(sums + units + unit, before + squares, mask=there)
-    before = tl.load(sums + 2 * units + unit, mask=there)
-    tl.store(sums + 2 * units + unit, tl.maximum(before, peak), mask=there)
+    squares += before
+    beyond = squares != squares  # what float64 holds
+    tl.store(sums + units + unit, tl.where(beyond, float("inf"), squares), mask=there)
+    tl.store(sums + 2 * units + unit, tl.maximum(largest, peak), mask=there)
+    tl.store(sums + 4 * units + unit, shift, mask=there)
 
 
 @triton.jit(do_not_specialize=["chunks"])

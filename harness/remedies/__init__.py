@@ -1,24 +1,31 @@
 """Remedies: surgery on units that do not work, for anybody's PyTorch model."""
 
-from harness.remedies.acts import Act
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from harness.graph.connections import Consumer, UnitConnections
 from harness.remedies.continual import ContinualBackprop
+from harness.remedies.events import RemedyEvent
 from harness.remedies.leaky import PartlyLeaky, leaky_swap
 from harness.remedies.lifting import bias_lift
+from harness.remedies.optimizer_state import OptimizerStateView, TorchOptimizerState
 from harness.remedies.recycle import dormant, redo
-from harness.remedies.running import Running, TorchRunning
 from harness.remedies.shrink import shrink_perturb
 from harness.remedies.surgery import reset_incoming, reset_outgoing
 from harness.remedies.surrogate import Sugar, sugar
-from harness.remedies.wiring import Junction, Wiring, wire
+from harness.remedies.wiring import Wiring, wire
 
 __all__ = [
-    "Act",
+    "Consumer",
     "ContinualBackprop",
-    "Junction",
+    "OptimizerStateView",
     "PartlyLeaky",
-    "Running",
+    "RemedyEvent",
     "Sugar",
-    "TorchRunning",
+    "TorchOptimizerState",
+    "UnitConnections",
     "Wiring",
     "bias_lift",
     "dormant",
@@ -30,3 +37,20 @@ __all__ = [
     "sugar",
     "wire",
 ]
+
+_RENAMED = {
+    "Act": RemedyEvent,
+    "Junction": UnitConnections,
+    "Running": OptimizerStateView,
+    "TorchRunning": TorchOptimizerState,
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The names of earlier versions."""
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    new = _RENAMED[name]
+    text = f"harness.remedies.{name} is deprecated: use harness.remedies.{new.__name__}"
+    warnings.warn(text, DeprecationWarning, stacklevel=2)
+    return new

@@ -20,20 +20,85 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from harness.graph.connections import Consumer, UnitConnections
 from harness.hooks.batches import Batch
 from harness.hooks.hook import Call
-from harness.remedies.acts import Act
-from harness.remedies.laws import Draw, Law, drawing
-from harness.remedies.running import Running, TorchRunning
+from harness.remedies.events import RemedyEvent
+from harness.remedies.initializers import DrawRows, Initializer, make_draw
+from harness.remedies.optimizer_state import OptimizerStateView, TorchOptimizerState
 from harness.remedies.surgery import reset_incoming, reset_outgoing
-from harness.remedies.tracing import Outlet
 from harness.remedies.utility import Utilities
-from harness.remedies.wiring import Junction, chosen, parameter, wire
+from harness.remedies.wiring import parameter, select, wire
 
 KIND = "continual_backprop"
 
 
-class ContinualBackprop:
+class Replacement:
+    """Continual backprop of one model whose wiring is known."""
+
+    def __init__(
+        self,
+        connections: Sequence[UnitConnections],
+        state: OptimizerStateView,
+        rate: float,
+        maturity: int,
+        decay: float,
+    ) -> None:
+        self._connections, self._state, self._decay = connections, state, decay
+        self._numbers = [torch.tensor([x], dtype=torch.float64) for x in (rate, maturity, decay)]
+        self._utilities = [Utilities(1, len(j.consumers), j.size) for j in connections]
+        self._inputs: dict[tuple[int, int], Tensor] = {}
+        self._handles: list[RemovableHandle] = [
+            consumer.layer.register_forward_pre_hook(Call(partial(self._keep, (place, number))))
+            for place, one in enumerate(connections)
+            for number, consumer in enumerate(one.consumers)
+        ]
+
+    @torch.no_grad()
+    def replace_due(self, draw: DrawRows) -> list[RemedyEvent]:
+        """Count the last training forward, and replace what is due."""
+        if len(self._inputs) < len(self._handles):
+            raise RuntimeError("step() came without a forward pass in training mode: call it once after each")
+        rate, maturity, decay = self._numbers
+        due = []
+        for place, (one, utilities) in enumerate(zip(self._connections, self._utilities, strict=True)):
+            given = [
+                given_to(consumer, self._inputs[place, number], one.size)
+                for number, consumer in enumerate(one.consumers)
+            ]
+            contribution = sum(size * outgoing for size, _, outgoing in given)
+            assert isinstance(contribution, Tensor)
+            means = torch.stack([mean for _, mean, _ in given])
+            utilities.update(contribution.cpu().unsqueeze(0), means.cpu().unsqueeze(0), decay)
+            due.append(utilities.choose(rate, maturity, decay)[0])
+        self._inputs.clear()
+        return [
+            replace(one, utilities, 0, units, self._state, draw, self._decay)
+            for one, utilities, units in zip(self._connections, self._utilities, due, strict=True)
+            if len(units)
+        ]
+
+    def close(self) -> None:
+        """Take the hooks off the model."""
+        for handle in self._handles:
+            handle.remove()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Utilities, ages and what is owed, by site."""
+        sites = [one.site for one in self._connections]
+        return {site: utilities.state() for site, utilities in zip(sites, self._utilities, strict=True)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue what `state_dict` returned."""
+        for one, utilities in zip(self._connections, self._utilities, strict=True):
+            utilities.load(state[one.site])
+
+    def _keep(self, key: tuple[int, int], layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if layer.training:
+            self._inputs[key] = args[0].detach()
+
+
+class ContinualBackprop(Replacement):
     """Replaces units of a model while it is trained: call `step` after each step of the optimizer.
 
     Args:
@@ -53,12 +118,12 @@ class ContinualBackprop:
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> cure = ContinualBackprop(model, optimizer, torch.ones(1, 4), rate=0.25, maturity=3)
+        >>> remedy = ContinualBackprop(model, optimizer, torch.ones(1, 4), rate=0.25, maturity=3)
         >>> for _ in range(4):
         ...     model(torch.randn(16, 4)).square().mean().backward()
         ...     optimizer.step()
-        ...     acts = cure.step()
-        >>> [(act.site, act.units) for act in acts]
+        ...     events = remedy.step()
+        >>> [(event.site, event.units) for event in events]
         [('1', 2)]
     """
 
@@ -72,7 +137,7 @@ class ContinualBackprop:
         maturity: int = 100,
         decay: float = 0.99,
         generator: torch.Generator | None = None,
-        init: Law | None = None,
+        init: Initializer | None = None,
         sites: Collection[str] | None = None,
     ) -> None:
         if not 0 < rate <= 1:
@@ -81,117 +146,46 @@ class ContinualBackprop:
             raise ValueError(f"maturity: expected a whole number of at least 0, but got {maturity!r}")
         if not 0 <= decay < 1:
             raise ValueError(f"decay: expected a number at least 0 and below 1, but got {decay!r}")
-        junctions = chosen(wire(model, batch), sites)
-        self._core = Replacement(junctions, TorchRunning(optimizer), rate, maturity, decay)
-        self._draw = drawing(init, generator)
+        wiring = wire(model, batch)
+        connections = select(wiring.connections, wiring.refused, sites)
+        super().__init__(connections, TorchOptimizerState(optimizer), rate, maturity, decay)
+        self._draw = make_draw(init, generator)
 
-    def step(self) -> list[Act]:
+    def step(self) -> list[RemedyEvent]:
         """Count the last training forward, and replace what is due.
 
         Raises:
             RuntimeError: there was no forward in training mode since the last call.
         """
-        return self._core.step(self._draw)
-
-    def close(self) -> None:
-        """Take the hooks off the model."""
-        self._core.close()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Utilities, ages and what is owed."""
-        return self._core.state()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue what `state_dict` returned."""
-        self._core.load(state)
+        return self.replace_due(self._draw)
 
 
-class Replacement:
-    """Continual backprop of one model whose wiring is known."""
-
-    def __init__(
-        self, junctions: Sequence[Junction], running: Running, rate: float, maturity: int, decay: float
-    ) -> None:
-        self._junctions, self._running, self._decay = junctions, running, decay
-        self._numbers = [torch.tensor([x], dtype=torch.float64) for x in (rate, maturity, decay)]
-        self._utilities = [Utilities(1, len(j.outlets), j.size) for j in junctions]
-        self._inputs: dict[tuple[int, int], Tensor] = {}
-        self._handles: list[RemovableHandle] = [
-            outlet.layer.register_forward_pre_hook(Call(partial(self._keep, (place, number))))
-            for place, junction in enumerate(junctions)
-            for number, outlet in enumerate(junction.outlets)
-        ]
-
-    @torch.no_grad()
-    def step(self, draw: Draw) -> list[Act]:
-        """Count the last training forward, and replace what is due."""
-        if len(self._inputs) < len(self._handles):
-            raise RuntimeError("step() came without a forward pass in training mode: call it once after each")
-        rate, maturity, decay = self._numbers
-        due = []
-        for place, (junction, utilities) in enumerate(zip(self._junctions, self._utilities, strict=True)):
-            given = [
-                given_to(outlet, self._inputs[place, number], junction.size)
-                for number, outlet in enumerate(junction.outlets)
-            ]
-            contribution = sum(size * outgoing for size, _, outgoing in given)
-            assert isinstance(contribution, Tensor)
-            means = torch.stack([mean for _, mean, _ in given])
-            utilities.update(contribution.cpu().unsqueeze(0), means.cpu().unsqueeze(0), decay)
-            due.append(utilities.choose(rate, maturity, decay)[0])
-        self._inputs.clear()
-        return [
-            replace(junction, utilities, 0, units, self._running, draw, self._decay)
-            for junction, utilities, units in zip(self._junctions, self._utilities, due, strict=True)
-            if len(units)
-        ]
-
-    def close(self) -> None:
-        """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
-
-    def state(self) -> dict[str, Any]:
-        """Tensors, by site."""
-        sites = [junction.site for junction in self._junctions]
-        return {site: utilities.state() for site, utilities in zip(sites, self._utilities, strict=True)}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Continue what `state` returned."""
-        for junction, utilities in zip(self._junctions, self._utilities, strict=True):
-            utilities.load(state[junction.site])
-
-    def _keep(self, key: tuple[int, int], layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        if layer.training:
-            self._inputs[key] = args[0].detach()
-
-
-def given_to(outlet: Outlet, x: Tensor, units: int) -> tuple[Tensor, Tensor, Tensor]:
+def given_to(consumer: Consumer, x: Tensor, units: int) -> tuple[Tensor, Tensor, Tensor]:
     """What a layer is given by each unit (F,): mean |h|, mean h, and Σ|w| over the weights that read it."""
-    weight = parameter(outlet.layer, "weight")
+    weight = parameter(consumer.layer, "weight")
     values = x.double().movedim(-1 if weight.ndim == 2 else 1 - weight.ndim, -1).flatten(0, -2)
     read = weight.abs().double().movedim(1, -1).flatten(0, -2).sum(0)
     zeros = read.new_zeros(units)
-    share = zeros.index_add(0, outlet.columns, torch.ones_like(read))
-    size = zeros.index_add(0, outlet.columns, values.abs().mean(0)) / share
-    mean = zeros.index_add(0, outlet.columns, values.mean(0)) / share
-    return size, mean, zeros.index_add(0, outlet.columns, read)
+    share = zeros.index_add(0, consumer.unit_index, torch.ones_like(read))
+    size = zeros.index_add(0, consumer.unit_index, values.abs().mean(0)) / share
+    mean = zeros.index_add(0, consumer.unit_index, values.mean(0)) / share
+    return size, mean, zeros.index_add(0, consumer.unit_index, read)
 
 
 def replace(
-    junction: Junction,
+    connections: UnitConnections,
     utilities: Utilities,
     network: int,
     units: Tensor,
-    running: Running,
-    draw: Draw,
+    state: OptimizerStateView,
+    draw: DrawRows,
     decay: float,
-) -> Act:
+) -> RemedyEvent:
     """Make some units of one network's site anew."""
-    weight = parameter(junction.layer, "weight")
+    weight = parameter(connections.layer, "weight")
     there = units.to(weight.device)
     means = [mean.to(weight.device) for mean in utilities.mean_of(network, units, decay)]
-    reset_incoming(junction, there, draw(junction.names[0], weight, units), running, restart=False)
-    reset_outgoing(junction, there, running, restart=False, means=means)
+    reset_incoming(connections, there, draw(connections.name, weight, units), state, restart=False)
+    reset_outgoing(connections, there, state, restart=False, means=means)
     utilities.forget(network, units)
-    return Act(KIND, junction.site, len(units), "least utility among the mature")
+    return RemedyEvent(KIND, connections.site, len(units), "least utility among the mature")

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.hooks.batches import Batch, call, device_of
-from harness.hooks.taps import Taps
-from harness.hooks.windows import Windows
-from harness.remedies.acts import Act
-from harness.remedies.aside import aside
-from harness.remedies.wiring import by_name
+from harness.graph.plan import modules_by_name, shown_axes
+from harness.graph.units import UnitLayout, arranged, rows_of_places
+from harness.hooks.batches import Batch
+from harness.remedies.events import RemedyEvent
+from harness.remedies.wiring import trace
 
 KIND = "leaky_swap"
 
@@ -63,7 +61,7 @@ class PartlyLeaky(nn.PReLU):
 
 def leaky_swap(
     model: nn.Module, batch: Batch, *, slope: float = 0.01, above: float = 0.0, units: str = "dead"
-) -> list[Act]:
+) -> list[RemedyEvent]:
     """Swap the activation of units that are silent on a batch for a leaky ReLU; in place.
 
     Modules `nn.ReLU` of exactly that class are replaced by `PartlyLeaky`, which a second call changes
@@ -77,7 +75,7 @@ def leaky_swap(
         units: "dead" or "all".
 
     Returns:
-        One act for each module with swapped units.
+        One event for each module with swapped units.
 
     Raises:
         ValueError: an argument out of range, or a model without such modules.
@@ -97,13 +95,13 @@ def leaky_swap(
     peaks = _peaks(model, batch)
     if not peaks:
         raise ValueError("expected a model with modules nn.ReLU that its forward calls, but there is none")
-    modules, like = by_name(model), next(iter(model.parameters()), torch.zeros(()))
+    modules, like = modules_by_name(model), next(iter(model.parameters()), torch.zeros(()))
     swapped = {name: _slopes(modules[name], len(peak)) for name, (peak, _) in peaks.items()}
     whole = units == "all"
     found = {name: to_swap(peak, swapped[name], all_of_them=whole) for name, (peak, _) in peaks.items()}
-    if not crowded([peak for peak, _ in peaks.values()], list(swapped.values()), above):
+    if not exceeds([peak for peak, _ in peaks.values()], list(swapped.values()), above):
         return []
-    acts = []
+    events = []
     for name, chosen in found.items():
         if not chosen.any():
             continue
@@ -111,11 +109,11 @@ def leaky_swap(
         if not isinstance(module, PartlyLeaky):
             module = PartlyLeaky(len(chosen), peaks[name][1]).to(like)
             _put(model, modules[name], module)
-        acts.append(swap(name, module.slope, chosen, slope))
-    return acts
+        events.append(swap(name, module.slope, chosen, slope))
+    return events
 
 
-def crowded(peaks: list[Tensor], slopes: list[Tensor], above: float) -> bool:
+def exceeds(peaks: list[Tensor], slopes: list[Tensor], above: float) -> bool:
     """Whether the share of silent units is above a level."""
     silent = sum(int(((peak <= 0) & (slope == 0)).sum()) for peak, slope in zip(peaks, slopes, strict=True))
     return silent > above * sum(len(peak) for peak in peaks)
@@ -132,36 +130,30 @@ def to_swap(peak: Tensor, slope: Tensor, *, all_of_them: bool) -> Tensor:
     return (slope == 0) & (all_of_them | (peak <= 0))
 
 
-def swap(site: str, slopes: Tensor, chosen: Tensor, slope: float) -> Act:
+def swap(site: str, slopes: Tensor, chosen: Tensor, slope: float) -> RemedyEvent:
     """Make some units of a site leaky."""
     slopes[chosen.to(slopes.device)] = slope
-    return Act(KIND, site, int(chosen.sum()), f"slope {slope:g}")
+    return RemedyEvent(KIND, site, int(chosen.sum()), f"slope {slope:g}")
 
 
 def _peaks(model: nn.Module, batch: Batch) -> Mapping[str, tuple[Tensor, int]]:
     """Name of each ReLU module → largest pre-activation of its units over the batch, and their axis."""
-    windows = Windows("stream")
-    taps = Taps(model, windows, observe="all", gradients=False)
-    ours = {n for n, m in by_name(model).items() if type(m) is nn.ReLU or isinstance(m, PartlyLeaky)}
-    taps.attach()
-    try:
-        with aside(model):
-            call(model, batch, device_of(model))
-    finally:
-        taps.detach()
-    columns = windows.close(0, [], None)
+    ours = {n for n, m in modules_by_name(model).items() if type(m) is nn.ReLU or isinstance(m, PartlyLeaky)}
     found: dict[str, tuple[Tensor, int]] = {}
-    for site in windows.sites:
-        name = site.name.split("#")[0]
+
+    def see(site: str, z: Tensor, layout: UnitLayout) -> None:
+        name = site.split("#")[0]
         if name not in ours:
-            continue
-        rows = columns["site"] == site.name
-        broken = columns["non_finite"][rows] > 0
-        peak = torch.as_tensor(np.where(broken, np.nan, columns["max"][rows]))
+            return
+        rows = rows_of_places(arranged(z, layout), layout.axes)
+        peak = torch.where(rows.isfinite().all(0), rows.amax(0), torch.nan).cpu()
         before = found.get(name)
         if before is not None and len(before[0]) != len(peak):
             raise ValueError(f"{name} is called for layers of different widths: its units are not the same")
-        found[name] = (peak if before is None else torch.maximum(before[0], peak)), site.axis or -1
+        axis = (shown_axes(layout.axes, z.ndim) or (-1,))[0]
+        found[name] = (peak if before is None else torch.maximum(before[0], peak)), axis
+
+    trace(model, batch, on_input=see)
     return found
 
 

@@ -9,20 +9,18 @@ incoming weights become 0, since what drove the unit out would go on driving it.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from harness.graph.connections import UnitConnections
+from harness.graph.units import UnitLayout, arranged, rows_of_places
 from harness.hooks.batches import Batch
-from harness.hooks.sites import qualified_names
-from harness.remedies.acts import Act
-from harness.remedies.marks import axis_of
-from harness.remedies.running import Running, TorchRunning
-from harness.remedies.tracing import Path
-from harness.remedies.wiring import by_name, trace
+from harness.remedies.events import RemedyEvent
+from harness.remedies.optimizer_state import OptimizerStateView, TorchOptimizerState
+from harness.remedies.wiring import select, trace
 
 KIND = "bias_lift"
 MARGIN = 0.01  # above the gate, where a unit's pre-activation is the same on all inputs
@@ -36,7 +34,7 @@ def bias_lift(
     *,
     share: float = 0.1,
     sites: Collection[str] | None = None,
-) -> list[Act]:
+) -> list[RemedyEvent]:
     """Lift the biases of the units that are silent on a batch; in place.
 
     Args:
@@ -47,7 +45,7 @@ def bias_lift(
         sites: names of the sites to act on; None: all, each of which must then be possible.
 
     Returns:
-        One act for each site with silent units.
+        One event for each site with silent units.
 
     Raises:
         ValueError: share is out of range, or a site cannot be lifted: no single layer makes its
@@ -63,76 +61,57 @@ def bias_lift(
     if not 0 < share <= 1:
         raise ValueError(f"share: expected a number above 0 and at most 1, but got {share!r}")
     able, refused = liftable(model, batch)
-    wanted = [*able, *refused] if sites is None else list(sites)
-    for name in wanted:
-        if name not in able and name not in refused:
-            raise ValueError(f"sites: expected some of {', '.join([*able, *refused])}, but got {name!r}")
-        if name in refused:
-            there = f"sites={sorted(able)!r} leaves it out" if able else "no site of this model can be lifted"
-            raise ValueError(f"{name} cannot be lifted: {refused[name]}; {there}")
-    return lift(model, batch, share, TorchRunning(optimizer), {name: able[name] for name in wanted})
+    return lift(model, batch, share, TorchOptimizerState(optimizer), select(able, refused, sites, "lifted"))
 
 
-class Makers(NamedTuple):
-    """Names of the layer that makes a site's units and of the norm behind it, "" if there is none."""
-
-    layer: str
-    norm: str = ""
-
-
-def liftable(model: nn.Module, batch: Batch) -> tuple[dict[str, Makers], dict[str, str]]:
-    """The sites whose units can be lifted, with what makes them, and of the others why not."""
-    tracer, unseen = trace(model, batch)
-    names = qualified_names(model)
-    able, refused = dict[str, Makers](), dict(tracer.refused) | unseen
-    for path in tracer.paths:
-        if path.site is None:
+def liftable(model: nn.Module, batch: Batch) -> tuple[tuple[UnitConnections, ...], dict[str, str]]:
+    """The sites whose units can be lifted, and of the others why not."""
+    traced = trace(model, batch)
+    able, refused = list[UnitConnections](), dict(traced.refused)
+    for one in traced.found:
+        if not one.site:
             continue
-        name = path.site.name
-        if path.site.activation not in OPENS_AT_ZERO:
-            refused[name] = f"{path.site.activation} is not silent below 0"
-        elif (path.norm or path.layer).bias is None:
-            refused[name] = "the layer before it has no bias"
-        elif tracer.calls(path.layer, path.norm) > 1:
-            refused[name] = "the layer before it is called more than once in a forward pass"
+        if one.activation not in OPENS_AT_ZERO:
+            refused[one.site] = f"{one.activation} is not silent below 0"
+        elif (one.norm or one.layer).bias is None:
+            refused[one.site] = "the layer before it has no bias"
+        elif one.repeated:
+            refused[one.site] = "the layer before it is called more than once in a forward pass"
         else:
-            able[name] = Makers(names[path.layer], names[path.norm] if path.norm else "")
-    return able, refused
+            able.append(one)
+    return tuple(able), refused
 
 
 def lift(
-    model: nn.Module, batch: Batch, share: float, running: Running, sites: Mapping[str, Makers]
-) -> list[Act]:
+    model: nn.Module,
+    batch: Batch,
+    share: float,
+    state: OptimizerStateView,
+    connections: Sequence[UnitConnections],
+) -> list[RemedyEvent]:
     """Lift the silent units of some sites, which are known to be liftable."""
-    acts: list[Act] = []
-    modules = by_name(model)
-    made_by = {modules[makers.layer]: site for site, makers in sites.items()}
+    events: list[RemedyEvent] = []
+    waiting = {one.site: one for one in connections}
 
-    def raise_bias(path: Path, z: Tensor, marks: Tensor) -> None:
-        found = axis_of(marks)
-        if path.layer not in made_by or found is None:
+    def raise_bias(site: str, z: Tensor, layout: UnitLayout) -> None:
+        one = waiting.pop(site, None)
+        if one is None:
             return
-        axis, _ = found
-        lifts = lacking(z.movedim(axis, -1).reshape(-1, z.shape[axis]), share)
-        if lifts.any():
-            shape = [1] * z.ndim
-            shape[axis] = -1
-            z.add_(lifts.view(shape))
-            site = made_by[path.layer]
-            acts.append(raised(site, around(modules, sites[site]), lifts, share, running))
+        value = arranged(z, layout)
+        lifts = lifts_for(rows_of_places(value, layout.axes), share)
+        if not lifts.any():
+            return
+        units = list(range(-len(layout.axes), 0))
+        value.movedim(layout.axes, units).add_(lifts.view([value.shape[axis] for axis in layout.axes]))
+        of_layer = lifts.new_zeros(one.size)  # the site may have some of its units, in another order
+        of_layer[slice(layout.size) if layout.rows is None else list(layout.rows)] = lifts
+        events.append(raise_biases(one, of_layer, share, state))
 
-    trace(model, batch, before=raise_bias)
-    return acts
-
-
-def around(modules: Mapping[str, nn.Module], makers: Makers) -> dict[str, Tensor]:
-    """The parameters that make a site's pre-activations; `bias` is the one added last."""
-    layer, norm = modules[makers.layer], modules[makers.norm] if makers.norm else None
-    named = {"weight": layer.weight, "gamma": getattr(norm, "weight", None), "bias": (norm or layer).bias}
-    return {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    trace(model, batch, on_input=raise_bias)
+    return events
 
 
-def lacking(z: Tensor, share: float) -> Tensor:
+def lifts_for(z: Tensor, share: float) -> Tensor:
     """By how much each unit's bias has to grow; 0 for those that open somewhere.
 
     Halfway between the last input that is to open it and the next, so that rounding does not matter.
@@ -142,7 +121,7 @@ def lacking(z: Tensor, share: float) -> Tensor:
         share: of the A inputs.
 
     Example:
-        >>> lacking(torch.tensor([[-1.0, 5.0], [-2.0, -5.0], [-4.0, 0.0]]), 0.5)
+        >>> lifts_for(torch.tensor([[-1.0, 5.0], [-2.0, -5.0], [-4.0, 0.0]]), 0.5)
         tensor([3., 0.])
     """
     inputs = len(z)
@@ -155,11 +134,15 @@ def lacking(z: Tensor, share: float) -> Tensor:
 
 
 @torch.no_grad()
-def raised(site: str, parameters: Mapping[str, Tensor], lifts: Tensor, share: float, running: Running) -> Act:
+def raise_biases(
+    connections: UnitConnections, lifts: Tensor, share: float, state: OptimizerStateView
+) -> RemedyEvent:
     """Add the lifts to a site's bias, and let the optimizer forget what it knows of these units."""
-    units = lifts.nonzero().squeeze(1)
-    parameters["bias"].add_(lifts)
-    for parameter in parameters.values():
-        for tensor in running.tensors(parameter):
+    units, layer, norm = lifts.nonzero().squeeze(1), connections.layer, connections.norm
+    bias = (norm or layer).bias
+    assert isinstance(bias, Tensor)
+    bias.add_(lifts)
+    for parameter in (layer.weight, getattr(norm, "weight", None), bias):
+        for tensor in state.tensors(parameter) if isinstance(parameter, Tensor) else ():
             tensor[units] = 0
-    return Act(KIND, site, len(units), f"opened on {share:g} of the inputs")
+    return RemedyEvent(KIND, connections.site, len(units), f"opened on {share:g} of the inputs")

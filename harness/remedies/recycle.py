@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from harness.graph.connections import UnitConnections
 from harness.hooks.batches import Batch
-from harness.remedies.acts import Act
-from harness.remedies.laws import Draw, Law, drawing
-from harness.remedies.running import Running, TorchRunning
+from harness.remedies.events import RemedyEvent
+from harness.remedies.initializers import DrawRows, Initializer, make_draw
+from harness.remedies.optimizer_state import OptimizerStateView, TorchOptimizerState
 from harness.remedies.surgery import reset_incoming, reset_outgoing
-from harness.remedies.wiring import Junction, chosen, parameter, wire
+from harness.remedies.wiring import parameter, select, wire
 
 KIND = "redo"
 
@@ -31,9 +32,9 @@ def redo(
     *,
     tau: float = 0.0,
     generator: torch.Generator | None = None,
-    init: Law | None = None,
+    init: Initializer | None = None,
     sites: Collection[str] | None = None,
-) -> list[Act]:
+) -> list[RemedyEvent]:
     """Recycle the units of a model that are dormant on a batch; in place.
 
     With τ = 0 the output on that batch stays the same to the last bit: such units gave 0 to every layer that
@@ -49,7 +50,7 @@ def redo(
         sites: names of the sites to act on; None: all, each of which must then be possible.
 
     Returns:
-        One act for each site with dormant units.
+        One event for each site with dormant units.
 
     Raises:
         ValueError: tau is no number from 0 on, or a site cannot be treated: its pre-activation is a residual
@@ -60,15 +61,15 @@ def redo(
         >>> _ = nn.init.constant_(model[0].bias, -100.0)
         >>> x = torch.ones(2, 4)
         >>> before = model(x)
-        >>> [act.units for act in redo(model, None, x)], torch.equal(model(x), before)
+        >>> [event.units for event in redo(model, None, x)], torch.equal(model(x), before)
         ([3], True)
     """
     if not isinstance(tau, int | float) or not 0 <= tau < float("inf"):
         raise ValueError(f"tau: expected a number at least 0, but got {tau!r}")
     wiring = wire(model, batch)
-    junctions = chosen(wiring, sites)
-    draw = drawing(init, generator)
-    return recycle(junctions, wiring.magnitudes, TorchRunning(optimizer), tau, draw)
+    connections = select(wiring.connections, wiring.refused, sites)
+    draw = make_draw(init, generator)
+    return recycle(connections, wiring.magnitudes, TorchOptimizerState(optimizer), tau, draw)
 
 
 def dormant(magnitudes: Tensor, tau: float) -> Tensor:
@@ -82,23 +83,21 @@ def dormant(magnitudes: Tensor, tau: float) -> Tensor:
 
 
 def recycle(
-    junctions: Sequence[Junction],
+    connections: Sequence[UnitConnections],
     magnitudes: Mapping[str, Tensor],
-    running: Running,
+    state: OptimizerStateView,
     tau: float,
-    draw: Draw,
-) -> list[Act]:
+    draw: DrawRows,
+) -> list[RemedyEvent]:
     """Recycle the dormant units of some sites: first what comes into all of them, then what goes out.
 
     So the weights between two units that are both new are 0, as in the authors' code.
     """
-    found = [
-        (junction, dormant(magnitudes[junction.site], tau).nonzero().squeeze(1)) for junction in junctions
-    ]
-    found = [(junction, units) for junction, units in found if len(units)]
-    for junction, units in found:
-        rows = draw(junction.names[0], parameter(junction.layer, "weight"), units)
-        reset_incoming(junction, units, rows, running, restart=True)
-    for junction, units in found:
-        reset_outgoing(junction, units, running, restart=True)
-    return [Act(KIND, junction.site, len(units), f"score at most {tau:g}") for junction, units in found]
+    found = [(one, dormant(magnitudes[one.site], tau).nonzero().squeeze(1)) for one in connections]
+    found = [(one, units) for one, units in found if len(units)]
+    for one, units in found:
+        rows = draw(one.name, parameter(one.layer, "weight"), units)
+        reset_incoming(one, units, rows, state, restart=True)
+    for one, units in found:
+        reset_outgoing(one, units, state, restart=True)
+    return [RemedyEvent(KIND, one.site, len(units), f"score at most {tau:g}") for one, units in found]

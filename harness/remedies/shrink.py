@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from harness.remedies.acts import Act
+from harness.remedies.events import RemedyEvent
 
 KIND = "shrink_perturb"
 
@@ -19,7 +19,7 @@ KIND = "shrink_perturb"
 @torch.no_grad()
 def shrink_perturb(
     model: nn.Module, fresh: nn.Module | Mapping[str, Tensor], *, shrink: float, noise: float
-) -> list[Act]:
+) -> list[RemedyEvent]:
     """Shrink all parameters and add a little of fresh ones; in place.
 
     Args:
@@ -51,4 +51,4 @@ def shrink_perturb(
         raise ValueError(f"fresh: expected a parameter {odd[0]} of shape {tuple(own[odd[0]].shape)}")
     for name, parameter in own.items():
         parameter.mul_(shrink).add_(other[name].to(parameter), alpha=noise)
-    return [Act(KIND, "", 0, f"parameters x {shrink:g} + {noise:g} x a fresh draw")]
+    return [RemedyEvent(KIND, "", 0, f"parameters x {shrink:g} + {noise:g} x a fresh draw")]

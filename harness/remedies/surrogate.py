@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.remedies.acts import Act
+from harness.remedies.events import RemedyEvent
 
 KIND = "sugar"
 ALPHA = 1.67
@@ -79,7 +79,7 @@ class Sugar(nn.ReLU):
         return f"alpha={self.alpha}"
 
 
-def sugar(model: nn.Module, *, alpha: float = ALPHA) -> list[Act]:
+def sugar(model: nn.Module, *, alpha: float = ALPHA) -> list[RemedyEvent]:
     """Give every module `nn.ReLU` (of exactly that class) of a model a surrogate gradient; in place.
 
     Raises:
@@ -100,9 +100,9 @@ def sugar(model: nn.Module, *, alpha: float = ALPHA) -> list[Act]:
                 found += 1
     if not found:
         raise ValueError("expected a model with modules nn.ReLU in it, but there is none")
-    return [told(alpha)]
+    return [describe(alpha)]
 
 
-def told(alpha: float) -> Act:
-    """The act."""
-    return Act(KIND, "", 0, f"backward: the slope of B-SiLU, alpha {alpha:g}")
+def describe(alpha: float) -> RemedyEvent:
+    """What is told of it."""
+    return RemedyEvent(KIND, "", 0, f"backward: the slope of B-SiLU, alpha {alpha:g}")

@@ -1,6 +1,6 @@
 """The bookkeeping of continual backprop: utilities, ages, and how many units are owed a replacement.
 
-Legend: M networks (one, or the members of a stack), O outlets of a site, F units.
+Legend: M networks (one, or the members of a stack), O consumers of a site, F units.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Utilities:
 
     Attributes:
         utility: (M, F) float64, running mean of |h| Σ|w_out|, not yet corrected for its beginning.
-        mean: (M, O, F) float64, running mean of h as each outlet reads it.
+        mean: (M, O, F) float64, running mean of h as each consumer reads it.
         age: (M, F) int64, steps since the unit was made.
         owed: (M,) float64, units due for replacement and not yet replaced.
 
@@ -30,9 +30,9 @@ class Utilities:
         ([[4, 4]], [0.0], [0])
     """
 
-    def __init__(self, networks: int, outlets: int, units: int) -> None:
+    def __init__(self, networks: int, consumers: int, units: int) -> None:
         self.utility = torch.zeros(networks, units, dtype=torch.float64)
-        self.mean = torch.zeros(networks, outlets, units, dtype=torch.float64)
+        self.mean = torch.zeros(networks, consumers, units, dtype=torch.float64)
         self.age = torch.zeros(networks, units, dtype=torch.int64)
         self.owed = torch.zeros(networks, dtype=torch.float64)
 
@@ -69,7 +69,7 @@ class Utilities:
         ]
 
     def mean_of(self, network: int, units: Tensor, decay: float) -> list[Tensor]:
-        """For each outlet, (n,) what the units gave it on average."""
+        """For each consumer, (n,) what the units gave it on average."""
         begun = 1 - decay ** self.age[network, units].double()
         return [mean[units] / begun for mean in self.mean[network]]
 

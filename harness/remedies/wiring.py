@@ -1,90 +1,42 @@
-"""Wiring: for every site of a model, the layer that makes its units and the layers that read them."""
+"""Wiring: which sites of a model have units that can be replaced one by one, and why the others have not."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from harness.activations.table import lookup
-from harness.hooks.batches import Batch, call, device_of
-from harness.hooks.sites import Site, qualified_names
-from harness.hooks.taps import Taps
-from harness.kernels.statistics import UnitStatistics, empty
-from harness.remedies.aside import aside
-from harness.remedies.marks import axis_of
-from harness.remedies.tracing import Outlet, Path, Seen, Tracer
+from harness.graph.connections import ConnectionProvenance, OnOutput, UnitConnections
+from harness.graph.units import UnitLayout, rows_of_places, varying
+from harness.hooks.batches import Batch, call, device_of, preserve_state
+from harness.hooks.eager import EagerTaps
+from harness.hooks.sites import Caller
+from harness.hooks.windows import Windows
 
-
-class Junction(NamedTuple):
-    """What stands around the units of one site.
-
-    Attributes:
-        site: name of the site.
-        names: qualified names of the layer, the norm ("" if there is none) and the outlets.
-        layer: whose rows make the units: a Linear or a convolution.
-        norm: between layer and activation, None if there is none.
-        outlets: the layers that read the units.
-    """
-
-    site: str
-    names: tuple[str, str, tuple[str, ...]]
-    layer: nn.Module
-    norm: nn.Module | None
-    outlets: tuple[Outlet, ...]
-
-    @property
-    def size(self) -> int:
-        """Units."""
-        return len(parameter(self.layer, "weight"))
-
-    def of(self, model: nn.Module) -> Junction:
-        """The same place in another model of the same making."""
-        layer, norm, outlets = self.names
-        modules = by_name(model)
-        found = [modules[name] for name in outlets]
-        return self._replace(
-            layer=modules[layer],
-            norm=modules[norm] if norm else None,
-            outlets=tuple(
-                outlet._replace(layer=one) for outlet, one in zip(self.outlets, found, strict=True)
-            ),
-        )
+OnInput = Callable[[str, Tensor, UnitLayout], None]  # site, pre-activation, layout of its units
 
 
 class Wiring(NamedTuple):
     """What one forward pass tells.
 
     Attributes:
-        junctions: the sites whose units can be replaced one by one.
+        connections: the sites whose units can be replaced one by one.
         refused: site → why not, for the others.
         magnitudes: site → (units,) float64, the sum of |activation| over the batch.
-        inputs: site → numbers summed for each unit (batch × positions).
     """
 
-    junctions: tuple[Junction, ...]
+    connections: tuple[UnitConnections, ...]
     refused: Mapping[str, str]
     magnitudes: Mapping[str, Tensor]
-    inputs: Mapping[str, int]
 
-
-class _Openings:
-    """Sink of the taps: remembers the site that has just been opened."""
-
-    def __init__(self) -> None:
-        self.site: Site | None = None
-
-    def opened(
-        self, index: int, site: Site, device: torch.device, producer: nn.Module | None
-    ) -> UnitStatistics:
-        self.site = site
-        return empty(max(site.size, 0), device)
-
-    def take(self) -> Site | None:
-        site, self.site = self.site, None
-        return site
+    @property
+    def junctions(self) -> tuple[UnitConnections, ...]:
+        """Deprecated: use `connections`."""
+        warnings.warn("Wiring.junctions is deprecated: use connections", DeprecationWarning, stacklevel=2)
+        return self.connections
 
 
 def wire(model: nn.Module, batch: Batch) -> Wiring:
@@ -93,102 +45,92 @@ def wire(model: nn.Module, batch: Batch) -> Wiring:
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1))
         >>> wiring = wire(model, torch.ones(2, 4))
-        >>> [(j.site, *j.names) for j in wiring.junctions]
-        [('1', '0', '', ('2',))]
+        >>> [(c.site, c.name, c.consumers[0].name) for c in wiring.connections]
+        [('1', '0', '2')]
     """
-    magnitudes: dict[Path, tuple[Tensor, int]] = {}
+    magnitudes: dict[str, Tensor] = {}
 
-    def measure(path: Path, a: Tensor, marks: Tensor) -> None:
-        found = axis_of(marks)
-        if found is None:
-            return
-        axis, columns = found
-        columnwise = a.abs().double().movedim(axis, -1).reshape(-1, len(columns)).sum(0)
-        units = int(columns.max()) + 1
-        sums = columnwise.new_zeros(units).index_add_(0, columns, columnwise)
-        magnitudes[path] = sums, a.numel() // units
+    def measure(connections: UnitConnections, a: Tensor, unit_index: Tensor) -> None:
+        by_place = rows_of_places(a.abs().double(), varying(unit_index)).sum(0)
+        index = unit_index.flatten().long().to(a.device)
+        magnitudes[connections.site] = by_place.new_zeros(int(index.max()) + 1).index_add_(0, index, by_place)
 
-    tracer, unseen = trace(model, batch, after=measure)
-    names = qualified_names(model)
-    junctions, refused = [], dict(tracer.refused) | unseen
-    sums: dict[str, Tensor] = {}
-    inputs: dict[str, int] = {}
-    for path in tracer.paths:
-        if path.site is None:
-            continue
-        site = path.site.name
-        if path.problem:
-            refused[site] = path.problem
-            continue
-        norm = "" if path.norm is None else names[path.norm]
-        outlets = tuple(names[outlet.layer] for outlet in path.outlets)
-        place = names[path.layer], norm, outlets
-        junctions.append(Junction(site, place, path.layer, path.norm, tuple(path.outlets)))
-        sums[site], inputs[site] = magnitudes[path]
-    return Wiring(tuple(junctions), refused, sums, inputs)
+    traced = trace(model, batch, on_output=measure)
+    used = [one for one in traced.found if one.site]
+    refused = traced.refused | {one.site: one.problem for one in used if one.problem}
+    return Wiring(tuple(one for one in used if not one.problem), refused, magnitudes)
 
 
 def trace(
-    model: nn.Module, batch: Batch, *, before: Seen | None = None, after: Seen | None = None
-) -> tuple[Tracer, dict[str, str]]:
-    """Run one forward pass under a tracer; also the sites that no hook can see, with the reason."""
-    openings = _Openings()
-    taps = Taps(model, openings, observe="all", gradients=False)
-    tracer = Tracer(model, openings.take, before, after)
-    handles = []
-    taps.attach()
-    try:
-        for module in model.modules():
-            if lookup(module) is not None and not isinstance(module, torch.jit.ScriptModule):
-                enters = module.register_forward_pre_hook(tracer.entering, with_kwargs=True, prepend=True)
-                handles += [enters, module.register_forward_hook(tracer.leaving)]
-        # entered when the root's forward begins, so that it stands above the taps' own function mode
-        handles.append(model.register_forward_pre_hook(lambda *_: tracer.__enter__() and None))
-        handles.append(
-            model.register_forward_hook(lambda *_: tracer.__exit__(None, None, None), always_call=True)
-        )
-        with aside(model):
-            tracer.finish(call(model, batch, device_of(model)))
-    finally:
-        for handle in handles:
-            handle.remove()
-        taps.detach()
-    return tracer, {site.name: site.reason for site in taps.unseen(taps.called)}
-
-
-def chosen(wiring: Wiring, sites: Collection[str] | None) -> tuple[Junction, ...]:
-    """The junctions that are asked for.
+    model: nn.Module, batch: Batch, *, on_input: OnInput | None = None, on_output: OnOutput | None = None
+) -> ConnectionProvenance:
+    """Follow one forward pass that changes nothing in the model but what the callbacks change.
 
     Args:
-        wiring: of the model.
+        model: the root.
+        batch: for the pass.
+        on_input: told of each site's pre-activation, which it may change in place.
+        on_output: told of the output of each activation that is followed.
+    """
+    traces: list[ConnectionProvenance] = []
+    errors: list[Exception] = []
+
+    def start(root: nn.Module) -> ConnectionProvenance:
+        traces.append(ConnectionProvenance(root, on_output))
+        return traces[-1]
+
+    def called(caller: Caller, site: str, z: Tensor, layout: UnitLayout) -> None:
+        traces[-1].call(site, caller.activation)
+        if on_input is not None:
+            try:
+                on_input(site, z, layout)
+            except Exception as error:  # the taps would take it for one of their own
+                errors.append(error)
+
+    taps = EagerTaps(model, Windows("stream"), observe="all", gradients=False)
+    taps.provenance, taps.on_call = start, called
+    taps.attach()
+    try:
+        with torch.no_grad(), preserve_state(model):
+            output = call(model, batch, device_of(model))
+    finally:
+        taps.detach()
+    if errors:
+        raise errors[0]
+    traced = traces[-1] if traces else start(model)  # a scripted root takes no hooks
+    traced.finish(output)
+    traced.refused |= {site.name: site.reason for site in taps.unobserved(taps.called)}
+    return traced
+
+
+def select(
+    able: Collection[UnitConnections],
+    refused: Mapping[str, str],
+    sites: Collection[str] | None,
+    verb: str = "replaced",
+) -> tuple[UnitConnections, ...]:
+    """The sites that are asked for.
+
+    Args:
+        able: sites that can be treated.
+        refused: the other sites, with the reason.
         sites: names of sites; None: all, each of which must then be possible.
+        verb: what is done to units, as it stands in the error.
 
     Raises:
-        ValueError: there is no such site, or its units cannot be replaced one by one.
+        ValueError: there is no such site, or it cannot be treated.
     """
-    known = {junction.site: junction for junction in wiring.junctions}
-    wanted = [*known, *wiring.refused] if sites is None else list(sites)
-    unknown = [name for name in wanted if name not in known and name not in wiring.refused]
+    known = {one.site: one for one in able}
+    wanted = [*known, *refused] if sites is None else list(sites)
+    unknown = [name for name in wanted if name not in known and name not in refused]
     if unknown:
-        there = ", ".join([*known, *wiring.refused]) or "none"
+        there = ", ".join([*known, *refused]) or "none"
         raise ValueError(f"sites: expected some of {there}, but got {unknown[0]!r}")
-    bad = [f"{name}: {wiring.refused[name]}" for name in wanted if name in wiring.refused]
+    bad = [f"{name} cannot be {verb}: {refused[name]}" for name in wanted if name in refused]
     if bad:
-        able = f"sites={sorted(known)!r} leaves them out" if known else "no site of this model can be treated"
-        raise ValueError(
-            f"units can be replaced only where the layers before and behind them are known; {able}. "
-            + "; ".join(bad)
-        )
+        out = f"sites={sorted(known)!r} leaves them out" if known else f"no site of this model can be {verb}"
+        raise ValueError("; ".join([*bad, out]))
     return tuple(known[name] for name in wanted)
-
-
-def by_name(model: nn.Module) -> dict[str, nn.Module]:
-    """Modules by the names that sites and junctions bear: without what wrappers put in front.
-
-    >>> sorted(by_name(nn.Sequential(nn.ReLU())))
-    ['', '0']
-    """
-    return {name: module for module, name in qualified_names(model).items()}
 
 
 def parameter(module: nn.Module, name: str) -> Tensor:

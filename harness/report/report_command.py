@@ -40,8 +40,8 @@ def stored_diagnosis(run: Run) -> Diagnosis:
     Raises:
         ValueError: it kept none.
     """
+    from harness.attribution.diagnosis import diagnose
     from harness.attribution.evidence import Evidence
-    from harness.detector import diagnosis
     from harness.store.evidence import read_evidence
 
     tables = read_evidence(run.path)
@@ -50,7 +50,7 @@ def stored_diagnosis(run: Run) -> Diagnosis:
             "this run kept no evidence, as runs of a sweep do not. "
             f"harness.diagnose({str(run.path)!r}) trains it once more to gather it; then report again."
         )
-    return diagnosis.diagnose(run.census, Evidence(**tables), thresholds_of(run, {})[0])
+    return diagnose(run.census, Evidence(**tables), thresholds_of(run, {})[0])
 
 
 def views(runs: Runs, asked: dict[str, float]) -> Iterator[RenderableType]:

@@ -12,9 +12,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from harness.hooks.recorder import Recorder
+from harness.attribution.recorder import Recorder
+from harness.graph.plan import Site
 from harness.hooks.scan import scan
-from harness.hooks.sites import Site
 from harness.selftest.case import Case
 from harness.selftest.compare import Difference, differences
 from harness.selftest.truth import COLUMNS, Keep, TrueSite, true_scan, true_training
@@ -178,7 +178,7 @@ def _sites(true: tuple[TrueSite, ...], actual: tuple[Site, ...]) -> list[Differe
             found += _same(
                 f"{site.name}: units, producer, a reason why it is not seen",
                 (site.size, site.producer, site.size < 0),
-                (one.size, one.producer, bool(one.reason)),
+                (one.size, one.single_producer, bool(one.reason)),
             )
     return found
 

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
-from harness.attribution.causes import LEAST_DEAD
+from harness.attribution.findings import LEAST_DEAD
 from harness.config import RunSpec, restore, run_folder
 from harness.config import schema as s
 from harness.detector.lifetimes import one_evidence

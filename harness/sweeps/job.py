@@ -137,10 +137,10 @@ def _prepare(spec: RunSpec) -> Any:
     with collector_at_rest():
         from torch.nn.modules.batchnorm import _NormBase
 
-        from harness.training.cures import reach
         from harness.training.data import load
         from harness.training.loop import place
         from harness.training.models import build
+        from harness.training.remedy_runner import reach
 
     device, dtype = place(spec)
     try:

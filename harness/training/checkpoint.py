@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from harness.hooks.recorder import Recorder
+from harness.attribution.recorder import Recorder
 from harness.store.files import whole
 from harness.store.schema import TABLES
-from harness.training.cures import Cure
+from harness.training.remedy_runner import RemedyRunner
 
 NAME = "checkpoint.pt"
 KEYS = {"step", "model", "optimizer", "recorder", "positions", "random", "random_cuda"}
@@ -25,7 +25,7 @@ def save(
     model: nn.Module,
     optimizer: Optimizer,
     recorder: Recorder | None,
-    cure: Cure | None,
+    remedy: RemedyRunner | None,
     positions: dict[str, int],
 ) -> None:
     """Write everything that decides how training goes on.
@@ -36,7 +36,7 @@ def save(
         model: its parameters and buffers are written.
         optimizer: its state.
         recorder: its running windows.
-        cure: what its remedy remembers.
+        remedy: what its remedy remembers.
         positions: table → bytes of its stream that belong to this checkpoint.
     """
     content = {
@@ -44,7 +44,7 @@ def save(
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "recorder": None if recorder is None else recorder.state_dict(),
-        "remedy": None if cure is None else cure.state(),
+        "remedy": None if remedy is None else remedy.state(),
         "positions": positions,
         "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -76,15 +76,15 @@ def restore(
     model: nn.Module,
     optimizer: Optimizer,
     recorder: Recorder | None,
-    cure: Cure | None,
+    remedy: RemedyRunner | None,
 ) -> None:
     """Put a checkpoint's content back."""
     model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])
     if recorder is not None and content["recorder"] is not None:
         recorder.load_state_dict(content["recorder"])
-    if cure is not None:
-        cure.load(content["remedy"])
+    if remedy is not None:
+        remedy.load(content["remedy"])
     torch.set_rng_state(content["random"].cpu())
     if content["random_cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([state.cpu() for state in content["random_cuda"]])

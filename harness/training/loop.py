@@ -13,19 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from harness.attribution.recorder import Recorder
 from harness.config import ConfigError, RunSpec
 from harness.config.schema import Device, Dtype
 from harness.detector.states import Thresholds
 from harness.detector.transitions import transitions
 from harness.detector.verdict import last_census
-from harness.hooks.recorder import Recorder
 from harness.hooks.schedule import due
-from harness.remedies import Act
+from harness.remedies import RemedyEvent
 from harness.store.evidence import write_evidence
 from harness.store.folder import RunFolder
 from harness.store.writer import read_table
 from harness.training import checkpoint
-from harness.training.cures import Cure
 from harness.training.data import Dataset
 from harness.training.initialisation import initialise
 from harness.training.interrupts import DeferredInterrupts
@@ -33,6 +32,7 @@ from harness.training.journal import Journal, Listener
 from harness.training.models import build
 from harness.training.optimisation import factor, make_optimizer, set_learning_rate
 from harness.training.randomness import stream
+from harness.training.remedy_runner import RemedyRunner
 from harness.training.tasks import new_tasks, task
 
 SMALL = ("mlp", "rnn")  # networks for which a second thread costs more than it brings
@@ -79,13 +79,13 @@ def train(
         recorder = None
         if spec.record.enabled:
             recorder = make_recorder(spec, model, optimizer, data, evidence=evidence)
-        cure = None
+        remedy = None
         if spec.remedy.name != "none":
-            cure = Cure(spec, model, optimizer, data.shape, data.classes)
+            remedy = RemedyRunner(spec, model, optimizer, data.shape, data.classes)
         if kept is not None:
-            checkpoint.restore(kept, model, optimizer, recorder, cure)
+            checkpoint.restore(kept, model, optimizer, recorder, remedy)
         journal = Journal(folder, {} if kept is None else kept["positions"], listeners)
-        run = _Run(spec, data, model, optimizer, recorder, cure, journal, folder)
+        run = _Run(spec, data, model, optimizer, recorder, remedy, journal, folder)
         run.step = 0 if kept is None else kept["step"]
         try:
             ending = run.train()
@@ -148,12 +148,12 @@ class _Run:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         recorder: Recorder | None,
-        cure: Cure | None,
+        remedy: RemedyRunner | None,
         journal: Journal,
         folder: RunFolder,
     ) -> None:
         self.spec, self.data, self.model, self.optimizer = spec, data, model, optimizer
-        self.recorder, self.cure, self.journal, self.folder = recorder, cure, journal, folder
+        self.recorder, self.remedy, self.journal, self.folder = recorder, remedy, journal, folder
         self.total = total_steps(spec, data)
         self.step, self.task = 0, 0
         self.latest: pd.DataFrame | None = None
@@ -169,8 +169,8 @@ class _Run:
                 last_census(read_table(self.folder.path, "census").to_pandas()) if self.step else None
             )
             self._write_censuses()
-        if self.cure is not None and not self.step:
-            self._tell(self.cure.begin())
+        if self.remedy is not None and not self.step:
+            self._tell(self.remedy.begin())
         try:
             with DeferredInterrupts() as interrupts:
                 return self._steps(interrupts)
@@ -198,7 +198,7 @@ class _Run:
         """A checkpoint of this very moment."""
         self.journal.flush()
         positions = self.journal.positions
-        parts = self.model, self.optimizer, self.recorder, self.cure
+        parts = self.model, self.optimizer, self.recorder, self.remedy
         checkpoint.save(self.folder.path, self.step, *parts, positions)
 
     def _one_step(self) -> bool:
@@ -239,9 +239,9 @@ class _Run:
             if self.recorder is not None:
                 self._write_censuses()
             self.journal.flush()
-        if self.cure is not None and not last:
+        if self.remedy is not None and not last:
             with self.autocast:
-                self._tell(self.cure.act(self.step, x))
+                self._tell(self.remedy.act(self.step, x))
         return True
 
     def _enter(self, number: int) -> None:
@@ -250,9 +250,9 @@ class _Run:
             self.recorder.probe = probe_of(self.data)
         self.task = number
 
-    def _tell(self, acts: Sequence[Act]) -> None:
-        for act in acts:
-            self.journal.event(self.step, act.kind, site=act.site, units=act.units, detail=act.detail)
+    def _tell(self, events: Sequence[RemedyEvent]) -> None:
+        for event in events:
+            self.journal.event(self.step, event.kind, site=event.site, units=event.units, detail=event.detail)
 
     def _write_censuses(self) -> None:
         assert self.recorder is not None

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.hooks.batches import preserve_state
 from harness.training.models.wiring import feeds
 
 ROUNDS = 5  # of a recurrent cell
@@ -60,15 +61,13 @@ def sign_flip(model: nn.Module, sample: Tensor) -> None:
     """
     first = next(model.parameters())
     sample = sample.to(first.device, first.dtype)
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     was_training = model.training
-    model.train()
-    for feed in feeds(model):
-        if not feed.summed:
-            _turn(model, model.get_submodule(feed.layer), sample)
-    model.train(was_training)
-    for name, buffer in model.named_buffers():
-        buffer.copy_(buffers[name])
+    with preserve_state(model):
+        model.train()
+        for feed in feeds(model):
+            if not feed.summed:
+                _turn(model, model.get_submodule(feed.layer), sample)
+        model.train(was_training)
 
 
 def _turn(model: nn.Module, layer: nn.Module, sample: Tensor) -> None:

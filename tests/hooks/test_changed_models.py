@@ -44,7 +44,7 @@ def test_modules_that_come_are_counted_from_their_first_forward(before: int) -> 
     assert registry._global_module_registration_hooks == hooks
     seen = census[census["unit"] >= 0].groupby("site")["n"].max()
     assert seen.to_dict() == {"1": 20 * before, "1#1": 120, "3": 120}
-    sites = {site.name: (site.activation, site.producer) for site in recorder.sites}
+    sites = {site.name: (site.activation, site.single_producer) for site in recorder.sites}
     assert sites == {"1": ("relu", "0"), "1#1": ("leaky_relu", "0"), "3": ("relu", "2")}
     assert (census.loc[census["site"] == "1#1", "active"] == 120).all()
 
@@ -62,7 +62,7 @@ def test_the_probe_sees_modules_that_come(before: int) -> None:
         census = recorder.census()
     seen = census[(census["evidence"] == "probe") & (census["unit"] >= 0)].groupby("site")["n"].max()
     assert seen.to_dict() == {"1": 0, "1#1": 20, "3": 20}
-    assert {site.name: site.producer for site in recorder.sites} == {"1": "0", "1#1": "0", "3": "2"}
+    assert {site.name: site.single_producer for site in recorder.sites} == {"1": "0", "1#1": "0", "3": "2"}
 
 
 def leaky(model: nn.Sequential) -> None:

@@ -21,9 +21,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import harness
-from harness.hooks.taps import Taps
-from harness.hooks.zeros import Zeros
-from harness.kernels import dispatch as kernels
+from harness.graph import provenance, units
+from harness.hooks.eager import EagerTaps
+from harness.hooks.function_modes import ActivationMode, FunctionMode
+from harness.hooks.zero_constants import ZeroConstants
+from harness.kernels.accumulators import Accumulators
 
 READS = {
     "_local_scalar_dense",
@@ -37,8 +39,17 @@ READS = {
 }
 READS |= {"_unique2", "unique_dim", "unique_consecutive", "repeat_interleave"}
 METHODS = ["cpu", "numpy", "tolist", "item", "__bool__", "__int__", "__float__", "__index__", "__array__"]
-MADE = kernels.Sums.__init__
+MADE = Accumulators.__init__
 OURS = str(Path(harness.__file__).parent)
+#: What calls the model's own functions, and what takes these sums for those of a CPU.
+CALLS_THE_MODEL = (
+    EagerTaps._traced.__code__,
+    FunctionMode.__torch_function__.__code__,
+    ActivationMode.__torch_function__.__code__,
+    MADE.__code__,
+)
+#: Indices of units are small tensors that always lie on the CPU.
+ON_THE_CPU = (units.__file__, provenance.__file__)
 
 
 def asker() -> str:
@@ -46,8 +57,8 @@ def asker() -> str:
     frame = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_filename.startswith(OURS):
-            if frame.f_code in (Taps._function.__code__, MADE.__code__):
-                return ""  # which calls the model's own function; which takes these sums for those of a CPU
+            if frame.f_code in CALLS_THE_MODEL or frame.f_code.co_filename in ON_THE_CPU:
+                return ""
             return f"{Path(frame.f_code.co_filename).name}:{frame.f_code.co_name}"
         frame = frame.f_back
     return ""
@@ -106,13 +117,11 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reads]:
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors pass for those of another device, as far as our code looks."""
 
-    def without_arrays(self: kernels.Sums, *args: Any) -> None:
+    def without_arrays(self: Accumulators, *args: Any) -> None:
         MADE(self, *args)
         self.arrays = None
 
-    monkeypatch.setattr(kernels.Sums, "__init__", without_arrays)
-    monkeypatch.setattr(kernels, "layout", lambda z, axis: None)
-    monkeypatch.setattr(kernels, "LIKE", {})
+    monkeypatch.setattr(Accumulators, "__init__", without_arrays)
     monkeypatch.setattr(Tensor, "is_cpu", property(lambda self: False))
 
 
@@ -198,8 +207,8 @@ def test_no_value_is_asked_for_between_censuses(name: str, monkeypatch: pytest.M
         with reads(monkeypatch) as found:
             step(model, optimizer)
             recorder.step()
-        once = {f"{what} in zeros.py:is_zero" for what in ("__bool__", "_local_scalar_dense")}
-        assert set(found.seen) == (once if name.startswith("maximum") else set())
+        once = {f"{what} in zero_constants.py:is_zero" for what in ("__bool__", "_local_scalar_dense")}
+        assert set(found.seen) == (once if name == "maximum of a buffer" else set())
         with reads(monkeypatch) as found:
             for _ in range(40):  # past the first optimizer steps, in which more is watched
                 step(model, optimizer)
@@ -242,20 +251,19 @@ def test_gradients_zeroed_behind_torch_are_found_out_at_a_census(steps: int) -> 
                 assert float(norms.pow(2).sum()) ** 0.5 == pytest.approx(used, rel=1e-4)
 
 
-def test_a_zero_is_asked_for_once_at_a_place() -> None:
-    zeros, mine, yours = Zeros(), object(), object()
-    buffer = torch.zeros(2)
-
-    def here(tensor: Tensor, owner: object) -> bool:
-        return zeros.is_zero(tensor, owner)
-
-    assert here(torch.zeros(2), mine)
-    assert here(torch.ones(2), mine)  # another tensor, at a place that is known
-    assert not here(torch.ones(2), yours)
-    assert here(buffer, buffer)
-    assert here(buffer, buffer)
+def test_a_zero_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    zeros = ZeroConstants()
+    buffer, ones = torch.zeros(2), torch.ones(2)
+    with reads(monkeypatch) as found:
+        assert zeros.is_zero(buffer)
+        assert not zeros.is_zero(ones)
+    assert found.seen
+    with reads(monkeypatch) as found:
+        assert zeros.is_zero(buffer)
+        assert not zeros.is_zero(ones)
+    assert not found.seen
     buffer.add_(1)
-    assert not here(buffer, buffer)  # the same tensor, written to
+    assert not zeros.is_zero(buffer)  # the same tensor, written to
 
 
 @pytest.mark.parametrize("name", MODELS)

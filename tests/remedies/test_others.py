@@ -142,6 +142,26 @@ def test_moments_of_lifted_units_are_forgotten() -> None:
         assert optimizer.state[p]["step"] == 3
 
 
+class Half(nn.Module):
+    """An activation on some of a layer's units, in another order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.out = nn.Linear(2, 4), nn.Linear(2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.relu(self.into(x)[:, [3, 1]]))
+
+
+def test_a_lift_finds_the_units_of_the_layer() -> None:
+    model, x = Half(), torch.rand(6, 2)
+    with torch.no_grad():
+        model.into.bias.copy_(torch.tensor([-9.0, 9.0, 9.0, -9.0]))
+    assert [event.units for event in bias_lift(model, None, x)] == [1]
+    assert model.into.bias[:3].tolist() == [-9, 9, 9]
+    assert (model.into(x)[:, 3] > 0).sum() == 1
+
+
 def test_what_cannot_be_lifted_is_told() -> None:
     with pytest.raises(ValueError, match=r"1 cannot be lifted: elu is not silent below 0"):
         bias_lift(nn.Sequential(nn.Linear(2, 2), nn.ELU(), nn.Linear(2, 1)), None, torch.zeros(2, 2))

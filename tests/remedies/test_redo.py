@@ -12,7 +12,8 @@ from nets import NETS, mlp, trained
 from torch import Tensor, nn
 
 import harness
-from harness.remedies import redo, wire
+from harness import remedies
+from harness.remedies import bias_lift, redo, wire
 
 OPTIMIZERS = [
     (torch.optim.SGD, {"momentum": 0.9}),
@@ -54,7 +55,7 @@ def test_the_wiring_is_that_of_the_forward_pass(name: str) -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()
     wiring = wire(model, torch.randn(4, *shape, generator=torch.Generator().manual_seed(0)))
-    assert [j.site for j in wiring.junctions] == sites
+    assert [j.site for j in wiring.connections] == sites
     assert not wiring.refused
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
@@ -193,6 +194,9 @@ class Shared(nn.Module):
                 return self.b(F.max_pool1d(h, 1))
             case "mixed":
                 return self.b(h.view(-1, 2, 2).transpose(1, 2).reshape(-1, 2).view(-1, 4))
+            case "written":
+                h[:, 0] = 1.0
+                return self.b(h)
             case "alpha dropout":
                 return self.b(F.alpha_dropout(h, 0.5, self.training))
         return self.b(h)
@@ -213,6 +217,7 @@ REASONS = {
     "computed": "not a plain Linear",
     "pooled": "goes through max_pool1d",
     "tied": "shares parameters",
+    "written": "goes through __setitem__",
     "alpha dropout": "goes through alpha_dropout",
 }
 
@@ -229,14 +234,50 @@ def test_what_cannot_be_done_safely_is_refused(how: str) -> None:
 def test_a_transposition_of_units_themselves_is_followed_entry_by_entry() -> None:
     model: Any = Shared("mixed")
     x = torch.randn(5, 4)
-    junction = wire(model, x).junctions[0]
-    assert junction.outlets[0].columns.tolist() == [0, 2, 1, 3]
+    junction = wire(model, x).connections[0]
+    assert junction.consumers[0].unit_index.tolist() == [0, 2, 1, 3]
     with torch.no_grad():
         model.a.bias[2] = -50
         before = model(x)
     assert [act.units for act in redo(model, None, x)] == [1]
     assert torch.equal(model(x), before)
     assert model.b.weight[:, 1].abs().sum() == 0
+
+
+class Heads(nn.Module):
+    """Units on two axes: heads and their features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.out = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.relu(self.into(x).view(-1, 2, 3)).flatten(1))
+
+
+@pytest.mark.parametrize("remedy", [redo, bias_lift])
+def test_units_on_two_axes_are_those_of_the_layer(remedy: Any) -> None:
+    model, x = Heads(), torch.rand(5, 4)
+    with torch.no_grad():
+        model.into.bias.fill_(9.0)
+        model.into.bias[4] = -9.0
+        before = model(x)
+    assert [event.units for event in remedy(model, None, x)] == [1]
+    assert (model.into.bias != 9.0).nonzero().flatten().tolist() == [4]
+    assert torch.equal(model(x), before) == (remedy is redo)
+
+
+@pytest.mark.parametrize("name", ["Act", "Junction", "Running", "TorchRunning"])
+def test_earlier_names_are_deprecated(name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=rf"harness\.remedies\.{name} is deprecated: use"):
+        assert getattr(remedies, name) in vars(remedies).values()
+    wiring = wire(mlp(), torch.zeros(2, 9))
+    with pytest.warns(DeprecationWarning, match="is deprecated: use"):
+        first = wiring.junctions[0]
+    with pytest.warns(DeprecationWarning, match="is deprecated: use"):
+        outlet = first.outlets[0]
+    with pytest.warns(DeprecationWarning, match="is deprecated: use"):
+        assert outlet.columns is outlet.unit_index
 
 
 def test_sites_can_be_named_and_bad_arguments_are_told() -> None:

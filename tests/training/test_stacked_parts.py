@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from harness.config import compose
 from harness.kernels import numba as loops
+from harness.kernels.accumulators import GRADIENT
 from harness.training.stacked.losses import cross_entropy
 from harness.training.stacked.optimizers import Optimizer
 from harness.training.stacked.parameters import Parameter, stack
@@ -21,13 +22,13 @@ def test_members_are_counted_as_each_would_be_alone(kind: type, bounds: int) -> 
     z = draws.normal(size=(5, 37, 19)).astype(kind)
     z[3, 2, 4] = np.nan
     gates = draws.normal(size=(5, bounds, 1)).astype(kind)
-    counts, sums = np.zeros((5, 3, 19), np.int64), np.zeros((5, 4, 19))
+    counts, sums = np.zeros((5, 3, 19), np.int64), np.zeros((5, 5, 19))
     loops.accumulate_members(z.ctypes.data, 37, gates, counts, sums)
     loops.add_squares_members(z.ctypes.data, 37, gates, sums)
     for k in range(5):
-        c, s = np.zeros((3, 19), np.int64), np.zeros((4, 19))
+        c, s = np.zeros((3, 19), np.int64), np.zeros((5, 19))
         loops.accumulate(z[k].ctypes.data, 37, 1, False, gates[k], c, s)
-        loops.add_squares(z[k].ctypes.data, 37, 1, gates, s[loops.GRADIENT])
+        loops.add_squares(z[k].ctypes.data, 37, 1, gates, s[GRADIENT])
         np.testing.assert_array_equal(c, counts[k])
         np.testing.assert_array_equal(s, sums[k])
 

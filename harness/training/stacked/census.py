@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from harness.config import RunSpec
 from harness.detector.states import STATES, rate_upper
-from harness.hooks.sites import Site
+from harness.graph.plan import Site
 from harness.store.schema import CENSUS
 
 DEAD = STATES.index("dead")

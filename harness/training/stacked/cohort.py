@@ -22,7 +22,6 @@ from harness.training.models import activation_of
 from harness.training.stacked import kept as checkpoint
 from harness.training.stacked.alike import check
 from harness.training.stacked.batches import CohortData
-from harness.training.stacked.cures import StackCures, Told
 from harness.training.stacked.evaluation import evaluate
 from harness.training.stacked.ledger import Ledger
 from harness.training.stacked.losses import cross_entropy
@@ -31,6 +30,7 @@ from harness.training.stacked.network import StackedMLP
 from harness.training.stacked.optimizers import Optimizer, learning_rates
 from harness.training.stacked.parameters import Parameter
 from harness.training.stacked.recording import Recording
+from harness.training.stacked.remedies import PlacedEvent, StackRemedyRunner
 from harness.training.stacked.results import leave_networks
 from harness.training.tasks import new_tasks
 
@@ -129,7 +129,7 @@ class _Cohort:
         self.patience = min(spec.train.checkpoint_seconds for spec in specs)
         self.sites = sites(specs[0], data)
         self.recording: Recording | None = None
-        self.cures: StackCures | None = None
+        self.remedies: StackRemedyRunner | None = None
 
     @property
     def stacked(self) -> list[RunSpec]:
@@ -148,8 +148,8 @@ class _Cohort:
         table = None if self.recording is None else self.recording.before(self.data)
         if table is not None:
             self.ledger.census(table)
-        if self.cures is not None:
-            self._tell(self.cures.begin())
+        if self.remedies is not None:
+            self._tell(self.remedies.begin())
 
     def restore(self, kept: dict[str, Any]) -> None:
         """The members as they were at a checkpoint."""
@@ -166,8 +166,8 @@ class _Cohort:
         self._assemble(parameters, kept["buffers"])
         if self.recording is not None:
             self.recording.load(kept["recording"])
-        if self.cures is not None:
-            self.cures.load(kept["cures"])
+        if self.remedies is not None:
+            self.remedies.load(kept["cures"])
 
     def _assemble(self, parameters: list[Parameter], buffers: dict[str, torch.Tensor]) -> None:
         specs = self.stacked
@@ -179,10 +179,10 @@ class _Cohort:
         if specs[0].record.enabled:
             dtype = parameters[0].value.dtype
             self.recording = Recording(specs, self.sites, self.network, parameters, dtype)
-        self.cures = None
+        self.remedies = None
         if any(spec.remedy.name != "none" for spec in specs):
             making = self.sites, self.data.shape, self.data.classes
-            self.cures = StackCures(specs, self.network, parameters, buffers, *making)
+            self.remedies = StackRemedyRunner(specs, self.network, parameters, buffers, *making)
 
     def save(self, *, done: bool = False) -> None:
         """A checkpoint of this very moment."""
@@ -207,7 +207,7 @@ class _Cohort:
             "positions": self.ledger.positions,
             "parameters": parameters,
             "buffers": self.buffers,
-            "cures": None if self.cures is None else self.cures.state(),
+            "cures": None if self.remedies is None else self.remedies.state(),
             "recording": None if self.recording is None else self.recording.state(),
         }
         checkpoint.save(self.keep, content)
@@ -236,8 +236,8 @@ class _Cohort:
         census = last or due(self.step + 1, spec.record.census_every, early=spec.record.early)
         x, y = self.data.batch(epoch, within)
         logits = self.network.forward(x, None if recording is None else recording.forward)
-        if self.cures is not None:
-            self.cures.watch()
+        if self.remedies is not None:
+            self.remedies.watch()
         losses, accuracies, gradient = cross_entropy(logits, y)
         self.ledger.step(self.step + 1, losses, accuracies)
         self.network.backward(gradient, None if recording is None else recording.backward)
@@ -265,14 +265,16 @@ class _Cohort:
                 for place, kind, site, units in changes:
                     self.ledger.event(place, self.step, kind, site=site, units=units)
             self.ledger.flush()
-        if self.cures is not None and not last:
+        if self.remedies is not None and not last:
             if len(self.members) < len(members):
                 x = x[[members.index(member) for member in self.members]]
-            self._tell(self.cures.act(self.step, x))
+            self._tell(self.remedies.act(self.step, x))
 
-    def _tell(self, told: Sequence[Told]) -> None:
-        for place, act in told:
-            self.ledger.event(place, self.step, act.kind, site=act.site, units=act.units, detail=act.detail)
+    def _tell(self, events: Sequence[PlacedEvent]) -> None:
+        for place, event in events:
+            self.ledger.event(
+                place, self.step, event.kind, site=event.site, units=event.units, detail=event.detail
+            )
 
     def _drop_diverged(self, good: np.ndarray, *, census: bool) -> None:
         """Members whose loss (or, at a census, a parameter) is not finite leave the stack."""
@@ -296,7 +298,7 @@ class _Cohort:
         self.ledger.keep(places)
         self.members = self.ledger.members
         state = None if self.recording is None else self.recording.state()
-        cures = self.cures
+        remedies = self.remedies
         self.data.keep(places)
         if places:
             rows = torch.tensor(places)
@@ -304,7 +306,7 @@ class _Cohort:
             self._assemble(parameters, {name: buffer[rows] for name, buffer in self.buffers.items()})
             if self.recording is not None and state is not None:
                 self.recording.load(state, places)
-            if self.cures is not None and cures is not None:
-                self.cures.inherit(cures, places)
+            if self.remedies is not None and remedies is not None:
+                self.remedies.inherit(remedies, places)
         else:
-            self.parameters, self.buffers, self.recording, self.cures = [], {}, None, None
+            self.parameters, self.buffers, self.recording, self.remedies = [], {}, None, None

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from harness.attribution.recorder import Recorder
 from harness.config import RunSpec
 from harness.config.schema import Dtype
-from harness.hooks.recorder import Recorder
-from harness.hooks.sites import Site
+from harness.graph.plan import Site
 from harness.training.initialisation import initialise
 from harness.training.models import activation_of, build
 from harness.training.stacked.batches import CohortData

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.config import RunSpec
-from harness.hooks.sites import Site
+from harness.graph.plan import Site
 from harness.kernels.dispatch import unit_squares
 from harness.training.stacked.batches import CohortData
 from harness.training.stacked.census import DEAD, Change, Layout, Verdicts
@@ -48,7 +48,11 @@ class Recording:
         self._network, self._members = network, len(specs)
         named = {p.name: p for p in parameters}
         self._incoming = [
-            [named[name] for name in (f"{site.producer}.weight", f"{site.producer}.bias") if name in named]
+            [
+                named[name]
+                for name in (f"{site.single_producer}.weight", f"{site.single_producer}.bias")
+                if name in named
+            ]
             for site in sites
         ]
         self._norms = np.full((self._members, len(self._layout.units)), np.nan)

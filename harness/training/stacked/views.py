@@ -15,7 +15,7 @@ from harness.training.stacked.parameters import Parameter
 
 
 class MemberView:
-    """One member; also the state of its optimizer (`harness.remedies.Running`).
+    """One member; also the state of its optimizer (`harness.remedies.OptimizerStateView`).
 
     Args:
         spec: of the member.

@@ -16,35 +16,35 @@ from torch import Tensor, nn
 from harness.activations.table import Gate, lookup
 from harness.config import RunSpec
 from harness.config.schema import Activation
-from harness.kernels import numba as loops
-from harness.kernels.dispatch import LIKE, Sums, bounds_of
-from harness.kernels.numba import PEAK, SILENT
+from harness.kernels import numba
+from harness.kernels.accumulators import INPUTS_SINCE_ACTIVE, MAX, Accumulators
+from harness.kernels.numba import LIKE, bounds_of
 from harness.kernels.statistics import UnitStatistics, finalise
 from harness.training.models import activation_of, make_activation
 from harness.training.stacked.parameters import Parameter
 
 
 class MemberStatistics:
-    """Running sums of one site: counts (K, 3, F) int64 and sums (K, 4, F), rows as in `UnitStatistics`."""
+    """Running sums of one site: counts (K, 3, F) int64 and sums (K, 5, F), rows as in `UnitStatistics`."""
 
     def __init__(self, members: int, units: int) -> None:
         self.n = self.grad_n = 0
-        self.counts, self.sums = np.zeros((members, 3, units), np.int64), np.zeros((members, 4, units))
-        self.sums[:, PEAK] = -np.inf
+        self.counts, self.sums = np.zeros((members, 3, units), np.int64), np.zeros((members, 5, units))
+        self.sums[:, MAX] = -np.inf
 
     def clear(self) -> None:
         """A new window; the inputs since a gate was last open go on counting."""
         self.n = self.grad_n = 0
-        self.counts[:, :SILENT] = 0
+        self.counts[:, :INPUTS_SINCE_ACTIVE] = 0
         self.sums[:] = 0
-        self.sums[:, PEAK] = -np.inf
+        self.sums[:, MAX] = -np.inf
 
     def columns(self) -> dict[str, np.ndarray]:
         """The census columns of `finalise`, each (K, F)."""
         members, _, units = self.counts.shape
-        flat = Sums(0, "cpu")
+        flat = Accumulators(0, "cpu")
         flat.counts = torch.from_numpy(self.counts.transpose(1, 0, 2).reshape(3, -1))
-        flat.sums = torch.from_numpy(self.sums.transpose(1, 0, 2).reshape(4, -1))
+        flat.sums = torch.from_numpy(self.sums.transpose(1, 0, 2).reshape(5, -1))
         found = finalise(UnitStatistics(self.n, self.grad_n, flat))
         return {name: column.reshape(members, units) for name, column in found.items()}
 
@@ -82,13 +82,13 @@ class StackWindows:
         size = z.stride(0) * z.element_size()
         for part, bounds, counts, sums in self._parts[site]:
             gates = self._learned(site, part) if bounds is None else bounds
-            loops.accumulate_members(address + part.start * size, rows, gates, counts, sums)
+            numba.accumulate_members(address + part.start * size, rows, gates, counts, sums)
         self.statistics[site].n += rows
 
     def backward(self, site: int, gradient: Tensor) -> None:
         """Add the squares of ∂L/∂z (K, A, F)."""
         running = self.statistics[site]
-        loops.add_squares_members(gradient.data_ptr(), gradient.shape[1], self._like, running.sums)
+        numba.add_squares_members(gradient.data_ptr(), gradient.shape[1], self._like, running.sums)
         running.grad_n += gradient.shape[1]
 
     def close(self) -> dict[str, np.ndarray]:
@@ -133,7 +133,7 @@ def _bounds(activation: Activation, eps: float, dtype: torch.dtype) -> np.ndarra
     known = lookup(module)
     assert known is not None, f"{activation.name} has no gate"
     gate: Gate = known[1](module, eps)
-    return None if isinstance(gate.low, Tensor) else bounds_of(gate, torch.empty(0, dtype=dtype))
+    return None if isinstance(gate.low, Tensor) else bounds_of(gate, dtype)
 
 
 def _runs(bounds: Sequence[np.ndarray | None]) -> list[tuple[slice, np.ndarray | None]]:

@@ -1,0 +1,143 @@
+"""Findings: censuses and evidence of a run, put together unit by unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from harness.attribution.events import Event, events
+from harness.attribution.evidence import FACTORS, Evidence
+from harness.detector.lifetimes import lifetimes
+from harness.detector.states import Thresholds, classify
+from harness.detector.verdict import last_census
+
+LEAST_DEAD = 0.1  # dead share below which nothing is blamed
+BIRTH = ("birth_bias", "birth_weight_mean", "birth_norm_mean", "birth_rest")
+UNIT = ["site", "unit"]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the rules decide from.
+
+    Attributes:
+        units: one row per unit: site, unit, dead, born, died_at, suddenness, and the columns of
+            `Evidence.units`.
+        events: every dated event.
+        dead, total: units at the last good census.
+        evidence: "probe" or "stream": whose last census that is.
+        diverged_at: step, or None.
+    """
+
+    units: pd.DataFrame
+    events: list[Event]
+    dead: int
+    total: int
+    evidence: str
+    diverged_at: int | None
+
+    @property
+    def deaths(self) -> pd.Series:
+        """Steps at which the units that are dead at the end died; the born dead are not among them."""
+        dead = self.units[self.units["dead"] & ~self.units["born"]]
+        return dead["died_at"].dropna()
+
+
+def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | None = None) -> Findings:
+    """Put censuses and evidence together.
+
+    Args:
+        history: every census of the run.
+        evidence: its three tables.
+        thresholds: of the states.
+    """
+    history = classify(history, thresholds)
+    kind, rows = _informative(history)
+    last = last_census(rows)
+    lives = lifetimes(rows)
+    units = lives[[*UNIT, "born_dead", "died_at", "revived_at"]].rename(columns={"born_dead": "born"})
+    observed = (last["unit"] >= 0) & (last["state"] != "unobserved")
+    units = units.merge(last.loc[observed, [*UNIT, "n", "rate_upper", "state"]], on=UNIT, how="inner")
+    units["dead"] = units.pop("state").eq("dead")
+    units["born"] = units["born"] & units.pop("revived_at").isna()
+    units["died_at"] = _death_steps(history, units)
+    units["suddenness"] = _suddenness(rows, units)
+    if len(evidence.units):
+        units = units.merge(evidence.units.drop_duplicates(UNIT), on=UNIT, how="left")
+    for column in (*FACTORS, *BIRTH, "spread", "rate_then", "rate_now"):
+        if column not in units:
+            units[column] = np.nan
+    dead, diverged = int(units["dead"].sum()), _divergence(history, evidence.steps)
+    return Findings(units, events(evidence.steps), dead, len(units), kind, diverged)
+
+
+def _informative(history: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """The probe's censuses; the stream's, where units that are dead there are alive on the probe."""
+    parts = {str(kind): rows for kind, rows in history.groupby("evidence", sort=False)}
+    if len(parts) < 2:
+        kind = next(iter(parts), "stream")
+        return kind, parts.get(kind, history)
+    share = {kind: _dead_share(last_census(rows)) for kind, rows in parts.items()}
+    kind = "stream" if share["stream"] > share["probe"] + LEAST_DEAD else "probe"
+    return kind, parts[kind]
+
+
+def _dead_share(census: pd.DataFrame) -> float:
+    known = census[~census["state"].isin(("unobserved", "non_finite"))]
+    return float(known["state"].eq("dead").mean()) if len(known) else 0.0
+
+
+def _divergence(history: pd.DataFrame, steps: pd.DataFrame) -> int | None:
+    """Step of the first loss that is not finite; without losses, of the first such census."""
+    steps = steps.reindex(columns=["step", "loss"])
+    loss = steps["loss"].to_numpy(float)
+    bad = steps["step"][~np.isfinite(loss)] if np.isfinite(loss).any() else steps["step"][:0]
+    if bad.empty:
+        bad = history.loc[history["state"] == "non_finite", "step"]
+    return None if bad.empty else int(bad.min())
+
+
+def _death_steps(history: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
+    """When each dead unit's gate closed for good: by `silent_for` to the step, else by the census.
+
+    silent_for counts inputs since the gate last opened, so that the step follows from the number of inputs
+    that each window saw.
+    """
+    stream = history[(history["evidence"] == "stream") & (history["unit"] >= 0)]
+    died = units["died_at"].astype("float64").to_numpy()
+    if stream.empty:
+        return died
+    died, dead = died.copy(), units["dead"].to_numpy()
+    last = stream[stream["step"] == stream["step"].max()]
+    last = last.iloc[np.argsort(last["n"].to_numpy() > 0, kind="stable")]  # an empty window closes nothing
+    last = last.drop_duplicates(UNIT, keep="last").set_index(UNIT)
+    for site, rows in units.groupby("site", sort=False):
+        own = stream[stream["site"] == site]
+        windows = own[own["unit"] == own["unit"].iloc[0]].groupby("step")["n"].sum()
+        inputs = np.concatenate([[0], windows.cumsum().to_numpy()])
+        steps = np.concatenate([[0], windows.index.to_numpy()])
+        here = last.reindex(pd.MultiIndex.from_frame(rows[UNIT]))
+        silent, closed = here["silent_for"].to_numpy(float), here["active"].to_numpy(float) == 0
+        step = np.ceil(np.interp(inputs[-1] - silent, inputs, steps) - 1e-9) + 1
+        places = rows.index.to_numpy()
+        dated = closed & (silent < inputs[-1]) & dead[places]
+        died[places[dated]] = step[dated]
+    return np.where(dead & units["born"].to_numpy(), np.nan, died)
+
+
+def _suddenness(rows: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
+    """Share of the fall from a unit's largest margin (max z) that came in the window that killed it."""
+    table = rows[rows["unit"] >= 0].pivot_table(index=UNIT, columns="step", values="max", sort=False)
+    margins = table.reindex(pd.MultiIndex.from_frame(units[UNIT])).to_numpy(float)
+    sudden = np.full(len(units), np.nan)
+    for row in np.flatnonzero(units["dead"].to_numpy() & ~units["born"].to_numpy()):
+        z = margins[row]
+        alive = np.flatnonzero(z > 0)
+        if not len(alive) or alive[-1] + 1 >= len(z):
+            continue
+        before, after, peak = z[alive[-1]], z[alive[-1] + 1], np.nanmax(z[: alive[-1] + 1])
+        if np.isfinite(after) and peak > after:
+            sudden[row] = (before - after) / (peak - after)
+    return sudden

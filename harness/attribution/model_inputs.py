@@ -1,0 +1,75 @@
+"""The arguments of a model's forward: tensors in nested tuples, lists and mappings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Inputs = tuple[Any, dict[str, Any]]  # arguments and keyword arguments of one forward
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor in nested tuples, lists and mappings."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from tensors_in(inner)
+    elif isinstance(value, tuple | list):
+        for inner in value:
+            yield from tensors_in(inner)
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """The same nest with every tensor replaced; lists become tuples.
+
+    Example:
+        >>> map_tensors(torch.neg, ([torch.tensor(1)], {"mask": None}))
+        ((tensor(-1),), {'mask': None})
+    """
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {name: map_tensors(function, inner) for name, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(map_tensors(function, inner) for inner in value)
+    return value
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two nests hold the same values."""
+    if isinstance(a, Tensor):
+        return isinstance(b, Tensor) and a.shape == b.shape and torch.equal(a, b)
+    if isinstance(a, Mapping):
+        return set(a) == set(b) and all(equal(a[name], b[name]) for name in a)
+    if isinstance(a, tuple | list):
+        return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+def copy_inputs(args: Any, kwargs: Mapping[str, Any], most: int) -> Inputs | None:
+    """A copy of the first `most` inputs of a batch, or of all where it is not clear which axis counts them.
+
+    Returns:
+        None where there is no tensor.
+    """
+    given = (args, dict(kwargs))
+    sizes = {t.shape[0] if t.ndim else -1 for t in tensors_in(given)}
+    if not sizes:
+        return None
+    end = most if len(sizes) == 1 and -1 not in sizes else None
+    return map_tensors(lambda t: (t.detach() if end is None else t.detach()[:end]).clone(), given)
+
+
+def input_count(inputs: Inputs) -> int:
+    """How many inputs a batch holds."""
+    first = next(tensors_in(inputs))
+    return first.shape[0] if first.ndim else 1
+
+
+def byte_count(inputs: Inputs) -> int:
+    """How many bytes its tensors take."""
+    return sum(t.numel() * t.element_size() for t in tensors_in(inputs))

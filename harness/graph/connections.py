@@ -1,0 +1,302 @@
+"""Connections: which layer makes the units of each activation, and which layers read them.
+
+They are recorded while a forward pass is followed, from tensor to tensor, whatever the order of the modules.
+Only what hands on each unit by itself, and a zero as a zero, is followed (views, pooling, dropout). Whatever
+else reads a unit is kept as the reason why it cannot be replaced.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree
+
+from harness.graph import operations as ops
+from harness.graph import units
+from harness.graph.operations import tensors_in
+from harness.graph.plan import modules_by_name, qualified_names
+from harness.graph.provenance import Origin, TensorProvenance
+
+PLAIN_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NO_LAYER = "no single layer makes its pre-activation (a residual sum, say)"
+
+
+class Consumer(NamedTuple):
+    """A layer that reads the units of a site.
+
+    Attributes:
+        name: of the layer.
+        layer: a Linear or a convolution.
+        unit_index: (inputs of the layer,) int64, the unit that each input column belongs to.
+    """
+
+    name: str
+    layer: nn.Module
+    unit_index: Tensor
+
+    @property
+    def columns(self) -> Tensor:
+        """Deprecated: use `unit_index`."""
+        warnings.warn(
+            "Outlet.columns is deprecated: use Consumer.unit_index", DeprecationWarning, stacklevel=2
+        )
+        return self.unit_index
+
+
+@dataclass(eq=False)
+class UnitConnections:
+    """What stands around the units of one layer.
+
+    Attributes:
+        name: of the layer.
+        layer: whose rows make the units: a Linear or a convolution.
+        site: name of the site whose units they are, "" if no activation is called on them.
+        activation: canonical name of that activation.
+        norm_name: of the norm, "" if there is none.
+        norm: between layer and activation, None if there is none.
+        consumers: the layers that read the units.
+        repeated: whether the layer or the norm is called more than once in a forward pass.
+        problem: why its units cannot be replaced one by one, "" if they can.
+    """
+
+    name: str
+    layer: nn.Module
+    site: str = ""
+    activation: str = ""
+    norm_name: str = ""
+    norm: nn.Module | None = None
+    consumers: list[Consumer] = field(default_factory=list)
+    repeated: bool = False
+    problem: str = ""
+
+    @property
+    def size(self) -> int:
+        """Units."""
+        weight = self.layer.weight
+        assert isinstance(weight, Tensor)
+        return len(weight)
+
+    @property
+    def outlets(self) -> list[Consumer]:
+        """Deprecated: use `consumers`."""
+        warnings.warn(
+            "UnitConnections.outlets is deprecated: use consumers", DeprecationWarning, stacklevel=2
+        )
+        return self.consumers
+
+    def refuse(self, reason: str) -> None:
+        """The first reason stays."""
+        self.problem = self.problem or reason
+
+    def of(self, model: nn.Module) -> UnitConnections:
+        """The same place in another model of the same making."""
+        modules = modules_by_name(model)
+        return replace(
+            self,
+            layer=modules[self.name],
+            norm=modules[self.norm_name] if self.norm else None,
+            consumers=[consumer._replace(layer=modules[consumer.name]) for consumer in self.consumers],
+        )
+
+
+Operand = tuple[Tensor, Origin, UnitConnections]
+OnOutput = Callable[[UnitConnections, Tensor, Tensor], None]  # connections, output, unit indices
+
+
+class ConnectionProvenance(TensorProvenance):
+    """Tensor → Origin, and the connections of the units that are followed.
+
+    Args:
+        model: whose layers are known.
+        on_output: told of the output of each activation that is followed.
+
+    Attributes:
+        found: in order of the layers' calls; those without a site are called by no activation.
+        refused: site → why no layer's units are its own.
+    """
+
+    def __init__(self, model: nn.Module, on_output: OnOutput | None = None) -> None:
+        super().__init__(model)
+        self._on_output = on_output
+        self._names = qualified_names(model)
+        self._owners: dict[int, nn.Module] = {}
+        self._tied: set[int] = set()
+        for module in self._names:
+            for value in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                if id(value) in self._owners:
+                    self._tied.add(id(value))
+                self._owners[id(value)] = module
+        self._calls: Counter[nn.Module | None] = Counter()
+        self._sites: set[str] = set()
+        self._called: tuple[str, str] | None = None
+        self._busy = False
+        self.found: list[UnitConnections] = []
+        self.refused: dict[str, str] = {}
+
+    def call(self, site: str, activation: str) -> None:
+        """The activation of a site is about to be called."""
+        self._called = (site, activation) if site not in self._sites else None
+        self._sites.add(site)
+
+    def activated(self, z: Origin | None, shape: torch.Size, out: Any) -> None:
+        super().activated(z, shape, out)
+        called, self._called = self._called, None
+        origin = self.get(out) if isinstance(out, Tensor) else None
+        kept = self._activated(z, called, shape, out)
+        if origin is not None and not kept:
+            self.put(out, origin._replace(connections=None))
+
+    def follow(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> None:
+        if self._busy:
+            return
+        name, values = ops.function_name(function), [*args, *kwargs.values()]
+        operands = [
+            (t, o, o.connections)
+            for t in tensors_in(values)
+            if (o := self.get(t)) is not None and o.connections is not None
+        ]
+        made = None
+        try:
+            super().follow(function, args, kwargs, out)
+        finally:  # what fails there is not followed here either
+            if name == "linear" or name in ops.PLAIN_CONVOLUTIONS:
+                made = self._layer(name, operands, args, kwargs)
+            elif operands and (name == "__setitem__" or any(True for _ in tensors_in([out]))):
+                made = self._handed_on(name, operands, args, kwargs, out)
+            known = {id(tensor): connections for tensor, _, connections in operands}
+            for tensor in tensors_in([out]):
+                origin = self.get(tensor)
+                if origin is not None:  # what was changed in place keeps its own
+                    self.put(tensor, origin._replace(connections=made or known.get(id(tensor))))
+
+    def finish(self, output: Any) -> None:
+        """The forward pass is over: nothing that is given out may be taken from behind its back."""
+        leaves = _pytree.tree_leaves(output)
+        inner = [list(vars(leaf).values()) for leaf in leaves if hasattr(leaf, "__dict__")]
+        for leaf in tensors_in([inner, leaves]):
+            origin = self.get(leaf)
+            if origin is not None and origin.connections is not None:
+                origin.connections.refuse("it is part of the model's output")
+        for one in self.found:
+            one.repeated = max(self._calls[one.layer], self._calls[one.norm]) > 1
+            if one.repeated or any(self._calls[consumer.layer] > 1 for consumer in one.consumers):
+                one.refuse("a layer before or behind it is called more than once in a forward pass")
+            if not one.consumers:
+                one.refuse("no layer that reads it was found")
+
+    # --- activations --------------------------------------------------------------------------------
+
+    def _activated(
+        self, z: Origin | None, called: tuple[str, str] | None, shape: torch.Size, out: Any
+    ) -> bool:
+        """Whether the output still is of these units."""
+        if z is None or z.connections is None:
+            if called is not None:
+                self.refused[called[0]] = NO_LAYER
+            return False
+        connections = z.connections
+        if called is None:
+            connections.refuse("its activation is called more than once in a forward pass")
+            return False
+        if z.activated or connections.site:
+            self.refused[called[0]] = "its input is that of another activation too, or its output"
+            connections.refuse("another activation reads the same units")
+            return False
+        connections.site, connections.activation = called
+        if not isinstance(out, Tensor) or out.shape != shape or z.units is None:
+            connections.refuse(f"{called[1]} gives more outputs than it has units")
+            return False
+        if self._on_output is not None:
+            self._busy = True  # what is computed there is no part of the model
+            self._on_output(connections, out, z.units)
+            self._busy = False
+        return True
+
+    # --- layers -------------------------------------------------------------------------------------
+
+    def _layer(
+        self, name: str, operands: Sequence[Operand], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> UnitConnections | None:
+        """A Linear or a convolution reads units, and makes others."""
+        bound = dict(zip(("input", "weight"), args, strict=False)) | dict(kwargs)
+        owner, tied = self._owners.get(id(bound["weight"])), id(bound["weight"]) in self._tied
+        layer = owner if isinstance(owner, PLAIN_LAYERS) else None
+        if layer is not None:
+            self._calls[layer] += 1
+        for operand in operands:
+            if operand[0] is bound["input"]:
+                self._read(name, layer, operand, tied=tied)
+            else:  # a weight computed from units
+                operand[2].refuse(_not_followed(name))
+        if layer is None:
+            return None
+        made = UnitConnections(self._names[layer], layer)
+        self.found.append(made)
+        if tied:
+            made.refuse("it shares parameters with another layer")
+        return made
+
+    def _read(self, name: str, layer: nn.Module | None, operand: Operand, *, tied: bool) -> None:
+        x, origin, connections = operand
+        axis = -1 if name == "linear" else -ops.PLAIN_CONVOLUTIONS[name] - 1
+        columns = None if origin.units is None else units.along(origin.units, x.shape, axis)
+        if not origin.activated:
+            connections.refuse("its pre-activation is read by another layer")
+        elif layer is None or getattr(layer, "groups", 1) != 1 or columns is None:
+            connections.refuse("the layer that reads it is not a plain Linear or convolution")
+        else:
+            connections.consumers.append(Consumer(self._names[layer], layer, columns.to(x.device)))
+        if tied and layer is not None:
+            connections.refuse("the layer that reads it shares parameters with another")
+
+    # --- everything else ----------------------------------------------------------------------------
+
+    def _handed_on(
+        self, name: str, operands: Sequence[Operand], args: Sequence[Any], kwargs: Mapping[str, Any], out: Any
+    ) -> UnitConnections | None:
+        """Whose units the output has, if it is known to have them as they are."""
+        values = [*args, *kwargs.values()]
+        x, origin, connections = operands[0]
+        if len(operands) == 1 and values[0] is x and origin.units is not None:
+            if name in ops.NORMS and not origin.activated:
+                kept = self._follows_norm(name, x, origin.units, connections, values)
+            else:
+                kept = ops.keeps_units(name, x, units.varying(origin.units))
+                if name in ops.KEEP_ZEROS:  # over positions: else there are no units any more
+                    kept = origin.activated and ops.dims_of(args, kwargs) is not None
+            made = self.get(next(tensors_in([out]), x))
+            if kept and made is not None and made.units is not None:
+                return connections
+        for operand in operands:
+            operand[2].refuse(_not_followed(name))
+        return None
+
+    def _follows_norm(
+        self, name: str, x: Tensor, index: Tensor, connections: UnitConnections, values: Sequence[Any]
+    ) -> bool:
+        """Whether the units behind a norm, which is noted, are those before it."""
+        if connections.norm is not None:
+            return False
+        owned = [t for t in tensors_in(values[1:]) if id(t) in self._owners]
+        if any(id(t) in self._tied for t in owned):
+            connections.refuse("it shares parameters with another layer")
+        if owned:
+            connections.norm = self._owners[id(owned[0])]
+            connections.norm_name = self._names[connections.norm]
+            self._calls[connections.norm] += 1
+        if name in ops.MIXING_NORMS:
+            connections.refuse(f"{name} stands before it: a new unit would change what the others get")
+        columns = units.along(index, x.shape, -1 if name in ops.TRAILING_NORMS else 1 - x.ndim)
+        return columns is not None and torch.equal(columns, torch.arange(len(columns)))
+
+
+def _not_followed(name: str) -> str:
+    if name in ops.SUMS:
+        return "it is added to something else (a residual sum)"
+    return f"it goes through {name}, which is not followed"

@@ -1,0 +1,94 @@
+"""How a pre-activation was made: by which weights, and where its units lie."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from harness.graph.autograd import NORMS, Ancestry, Leaf
+from harness.graph.producers import Producer
+from harness.graph.provenance import Origin, TensorProvenance
+from harness.graph.units import UnitLayout, layout_of
+
+
+class Making(NamedTuple):
+    """What is known of a pre-activation.
+
+    Attributes:
+        producers: the weights that made it.
+        layout: of its units.
+        exact: whether unit i is unit i of the only producer.
+        guessed: whether the unit axis is a guess.
+        term: whether the units were summed away before.
+        reason: why its units cannot be told, "" if they can.
+    """
+
+    producers: tuple[Producer, ...]
+    layout: UnitLayout
+    exact: bool = True
+    guessed: bool = False
+    term: bool = False
+    reason: str = ""
+
+
+def making(z: Tensor, origin: Origin | None, found: Ancestry, provenance: TensorProvenance) -> Making:
+    """How z was made.
+
+    Args:
+        z: the pre-activation.
+        origin: as its forward was followed; None where it came from out of sight (a scripted part, say).
+        found: as autograd tells it.
+        provenance: knows the model's parameters.
+    """
+    if origin is None or not (origin.producers or origin.units is not None or origin.term or origin.reason):
+        seen = _by_autograd(z, found, provenance)
+        if seen is not None:
+            return seen
+    origin = origin or Origin()
+    if origin.units is not None and origin.units.ndim == z.ndim:
+        layout = layout_of(origin.units, z.shape)
+        exact = not (origin.summed or origin.part or layout.rows)
+        return Making(origin.producers, layout, exact, reason=origin.reason)
+    return Making(
+        origin.producers,
+        guess(z.shape),
+        exact=not (origin.summed or origin.part),
+        guessed=True,
+        term=origin.term,
+        reason=origin.reason,
+    )
+
+
+def guess(shape: torch.Size) -> UnitLayout:
+    """Where the units lie if nothing is known: on the last axis, or they are the channels of images.
+
+    >>> guess(torch.Size([2, 5])).axes, guess(torch.Size([2, 3, 4, 4])).axes, guess(torch.Size([])).axes
+    ((-1,), (-3,), ())
+    """
+    if not shape:
+        return UnitLayout((), 1)
+    axis = -1 if len(shape) <= 3 else 1 - len(shape)
+    return UnitLayout((axis,), shape[axis])
+
+
+def _by_autograd(z: Tensor, found: Ancestry, provenance: TensorProvenance) -> Making | None:
+    """The nearest layer behind a tensor from out of sight."""
+    known = [(leaf, p) for leaf in found.leaves if (p := provenance.producer(leaf.variable)) is not None]
+    if not known:
+        return None
+    producers = tuple(dict.fromkeys(p for _, p in known))
+    leaf = min((leaf for leaf, _ in known), key=lambda one: len(one.path))
+    axis = _axis(z, leaf)
+    if axis is None:
+        return Making(producers, guess(z.shape), len(producers) == 1, guessed=True)
+    layout = UnitLayout((axis,), z.shape[axis])
+    return Making(producers, layout, len(producers) == 1, guessed=len(leaf.layer) > 1)
+
+
+def _axis(z: Tensor, leaf: Leaf) -> int | None:
+    channels = "Conv" in leaf.kind or (leaf.kind in NORMS and leaf.kind != "NativeLayerNorm")
+    axis = 1 - z.ndim if channels else -1
+    fits = z.ndim >= -axis and z.ndim > 0 and z.shape[axis] in leaf.variable.shape
+    return axis if fits else None

@@ -1,0 +1,141 @@
+"""What torch's functions do to the units of their operands, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+
+PLAIN_CONVOLUTIONS = {f"conv{d}d": d for d in (1, 2, 3)}
+CONVOLUTIONS = PLAIN_CONVOLUTIONS | {f"conv_transpose{d}d": d for d in (1, 2, 3)} | {"convolution": 2}
+CHANNEL_NORMS = {"batch_norm", "group_norm", "instance_norm", "native_batch_norm", "native_group_norm"}
+TRAILING_NORMS = {"layer_norm", "rms_norm", "native_layer_norm"}
+NORMS = CHANNEL_NORMS | TRAILING_NORMS
+MIXING_NORMS = TRAILING_NORMS | {"group_norm", "native_group_norm"}  # what a unit gets depends on the others
+LAST_AXIS = {"linear", "embedding", "embedding_bag", "bilinear"}
+FUSED_RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell"}
+FUSED_RECURRENT |= {"rnn_tanh_cell", "rnn_relu_cell"}
+PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "einsum", "mv", "addmv"}
+MOVES = {"flatten", "reshape", "view", "permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims"}
+MOVES |= {"squeeze", "unsqueeze", "unflatten", "t", "__getitem__", "chunk", "split", "narrow", "select"}
+MOVES |= {"unbind", "expand", "expand_as", "view_as", "reshape_as", "adjoint", "ravel", "flip", "roll"}
+MOVES |= {"tensor_split", "repeat", "tile", "repeat_interleave", "split_with_sizes", "pixel_shuffle"}
+MOVES |= {"pixel_unshuffle", "channel_shuffle", "index_select", "take_along_dim"}
+TURNS = {"T", "mT", "H", "mH"}  # attributes
+JOINS = {"cat", "concat", "concatenate", "stack", "hstack", "vstack"}
+REDUCTIONS = {
+    "mean",
+    "sum",
+    "amax",
+    "amin",
+    "max",
+    "min",
+    "prod",
+    "norm",
+    "logsumexp",
+    "std",
+    "var",
+    "median",
+}
+REDUCTIONS |= {"nanmean", "nansum", "vector_norm", "linalg_vector_norm", "linalg_norm", "argmax", "argmin"}
+DISTANCES = {"cdist", "pairwise_distance", "cosine_similarity", "dist", "dot", "vdot", "inner"}
+ORDER = {"topk", "sort", "msort", "kthvalue", "cummax", "cummin"}
+CREATIONS = {"zeros", "ones", "full", "empty", "rand", "randn", "randint", "arange", "tensor", "linspace"}
+CREATIONS |= {"eye", "as_tensor", "from_numpy", "bernoulli", "normal", "scalar_tensor"}
+COPIES = {"contiguous", "clone", "to", "float", "double", "half", "bfloat16", "type_as"}
+DROPOUTS = {"dropout", "dropout_", "feature_dropout", "dropout1d", "dropout2d", "dropout3d"}
+ADDITIONS = {"add", "add_", "__add__", "__radd__", "__iadd__"}
+SUMS = ADDITIONS | {"sub", "__sub__", "__rsub__"}
+KEEP_DIRECT = ADDITIONS | COPIES | DROPOUTS | {"alpha_dropout", "requires_grad_", "pad"}
+# what hands on each unit by itself, and a zero as a zero: whatever the others are, and at any position
+KEEP_UNITS = COPIES | DROPOUTS | {"detach", "data"}
+POOLS = {f"{a}{kind}_pool{d}d": d for a in ("", "adaptive_") for kind in ("max", "avg") for d in (1, 2, 3)}
+KEEP_ZEROS = {"mean", "sum", "amax"}  # reductions over positions
+FRESH = ("_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor")  # values of their own
+OUT_PROJECTION = 11  # place of the weight among the arguments of multi_head_attention_forward
+
+
+def function_name(function: Any) -> str:
+    """Name of a torch function, method or operator overload, or of the attribute that is read.
+
+    >>> import torch
+    >>> function_name(torch.Tensor.T.__get__), function_name(torch.ops.aten.relu.default)
+    ('T', 'relu')
+    """
+    name = getattr(function, "__name__", "") or ""
+    if name == "__get__":
+        return getattr(function.__self__, "__name__", name)
+    return name.split(".")[0]
+
+
+def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among some values, in tuples and lists too."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from tensors_in(value)
+
+
+def creates(name: str) -> bool:
+    """Whether the values of the result are new: no data of the model."""
+    return name in CREATIONS or name.endswith(FRESH)
+
+
+def creates_zeros(name: str) -> bool:
+    """Whether all of them are 0."""
+    return name in ("zeros", "zeros_like", "new_zeros")
+
+
+def keeps_units(name: str, x: Tensor, axes: Sequence[int]) -> bool:
+    """Whether a function hands on each unit by itself, and a zero as a zero.
+
+    Args:
+        name: of the function.
+        x: its first argument.
+        axes: from the end, along which the unit changes.
+
+    >>> import torch
+    >>> x = torch.zeros(2, 3, 4)
+    >>> keeps_units("max_pool1d", x, [-2]), keeps_units("max_pool1d", x, [-1]), keeps_units("mul", x, [-2])
+    (True, False, False)
+    """
+    pooled = x.ndim - 2 if name == "interpolate" else POOLS.get(name, 0)
+    if pooled:
+        return all(axis < -pooled for axis in axes)
+    return name in KEEP_UNITS or name in MOVES or name in TURNS
+
+
+def einsum_axis(equation: Any, weight: int, operands: int) -> int | None:
+    """Axis, from the end, of the result that is the weight's own.
+
+    Args:
+        equation: of the einsum.
+        weight: place of the weight among the operands.
+        operands: their number.
+
+    >>> einsum_axis("oc,bcl->bol", 0, 2), einsum_axis("bi,oi->bo", 1, 2)
+    (-2, -1)
+    """
+    if not isinstance(equation, str) or "->" not in equation:
+        return None
+    left, right = equation.replace(" ", "").split("->")
+    terms = left.split(",")
+    if len(terms) != operands:
+        return None
+    others = set("".join(term for i, term in enumerate(terms) if i != weight))
+    own = [label for label in terms[weight] if label in right and label not in others]
+    return right.index(own[-1]) - len(right) if own else None
+
+
+def dims_of(args: Sequence[Any], kwargs: Any, place: int = 1) -> list[int] | None:
+    """The axes that a reduction names, None for all."""
+    given = kwargs.get("dim", kwargs.get("axis", args[place] if len(args) > place else None))
+    if isinstance(given, bool | Tensor):
+        return None
+    if isinstance(given, int):
+        return [given]
+    if isinstance(given, list | tuple) and all(isinstance(one, int) for one in given):
+        return list(given) or None
+    return None

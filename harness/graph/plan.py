@@ -1,0 +1,148 @@
+"""The Plan: what is observed of a model, as plain data that can be printed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One activation call together with the layers that produce its input.
+
+    Attributes:
+        name: qualified name of the module called, `name#1` … for calls fed by other layers, `name:relu` for
+            a function called in that module's forward, `:relu` in the root's own.
+        activation: canonical name, e.g. "relu".
+        size: number of units, -1 if unknown.
+        axes: of the units in the pre-activation: (1,) channels, (-1,) the last, (-3, -1) heads × features;
+            None if unknown.
+        producers: names of the layers (or parameters) with per-unit weights that make the pre-activation.
+        reason: why the site cannot be observed, "" if it is.
+        spelling: how the activation is called: "module" or "function".
+        guessed: whether the unit axis is a guess.
+        exact: whether unit i is unit i of the only producer: not after a residual sum, nor for half a layer.
+
+    Example:
+        >>> Site("features.1", "relu", size=64, axes=(1,), producers=("features.0",)).reason
+        ''
+    """
+
+    name: str
+    activation: str
+    size: int
+    axes: tuple[int, ...] | None
+    producers: tuple[str, ...]
+    reason: str = ""
+    spelling: str = "module"
+    guessed: bool = False
+    exact: bool = True
+
+    @property
+    def axis(self) -> int | None:
+        """Deprecated: use `axes`."""
+        warnings.warn("Site.axis is deprecated: use Site.axes", DeprecationWarning, stacklevel=2)
+        return self.axes[0] if self.axes else None
+
+    @property
+    def producer(self) -> str | None:
+        """Deprecated: use `producers`."""
+        warnings.warn("Site.producer is deprecated: use Site.producers", DeprecationWarning, stacklevel=2)
+        return self.single_producer
+
+    @property
+    def single_producer(self) -> str | None:
+        """The producer's name where its units are exactly the site's; None otherwise."""
+        return self.producers[0] if len(self.producers) == 1 and self.exact else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is observed; `print(plan)` shows a line for each site.
+
+    Attributes:
+        sites: activation calls whose units are counted.
+        terms: calls over something in which the units were summed away before: no units, not counted.
+        unobserved: activations that are there but cannot be seen, with the reason.
+    """
+
+    sites: tuple[Site, ...] = ()
+    terms: tuple[Site, ...] = ()
+    unobserved: tuple[Site, ...] = ()
+
+    def __str__(self) -> str:
+        """The table."""
+        head = ("site", "activation", "spelling", "units", "axes", "producers")
+        lines = [head, *(_cells(site) for site in self.sites)]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+        text = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+        rule = "─" * max(map(len, text))
+        text = [text[0], rule, *text[1:]]
+        if self.terms:
+            names = ", ".join(f"{site.name} ({site.activation})" for site in self.terms)
+            text.append(f"terms, not counted (their units were summed away before the call): {names}")
+        text += [f"unobserved: {site.name} ({site.activation}): {site.reason}" for site in self.unobserved]
+        return "\n".join(text)
+
+
+def _cells(site: Site) -> tuple[str, ...]:
+    axes = "one unit" if site.axes == () else "unknown" if site.axes is None else str(site.axes)
+    return (
+        site.name,
+        site.activation,
+        site.spelling,
+        str(site.size),
+        axes + (" (guessed)" if site.guessed else ""),
+        " + ".join((*site.producers, *(() if site.exact or not site.producers else ("…",)))) or "-",
+    )
+
+
+def shown_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    """Axes as a `Site` shows them: channels as 1, everything else from the end.
+
+    >>> shown_axes((-3,), 4), shown_axes((-1,), 2), shown_axes((-2, -1), 4)
+    ((1,), (-1,), (-2, -1))
+    """
+    return (1,) if len(axes) == 1 and axes[0] != -1 and axes[0] == 1 - ndim else axes
+
+
+def qualified_names(root: nn.Module) -> dict[nn.Module, str]:
+    """Module → its first qualified name, without the prefixes of compile and data-parallel wrappers."""
+    return {module: plain_name(name) for name, module in root.named_modules()}
+
+
+def modules_by_name(root: nn.Module) -> dict[str, nn.Module]:
+    """Modules by the names that sites bear: without what wrappers put in front.
+
+    >>> sorted(modules_by_name(nn.Sequential(nn.ReLU())))
+    ['', '0']
+    """
+    return {name: module for module, name in qualified_names(root).items()}
+
+
+def plain_name(name: str) -> str:
+    """A name without `_orig_mod.` and `module.` in front.
+
+    >>> plain_name("module._orig_mod.layers.0")
+    'layers.0'
+    """
+    for wrapper in ("_orig_mod", "module"):
+        if name == wrapper:
+            return ""
+        if name.startswith(f"{wrapper}."):
+            return plain_name(name[len(wrapper) + 1 :])
+    return name.replace("._orig_mod.", ".").replace("._checkpoint_wrapped_module.", ".")
+
+
+def site_from(description: Mapping[str, Any]) -> Site:
+    """A site from its fields; those of earlier versions have `axis` and `producer`."""
+    fields: dict[str, Any] = dict(description)
+    if "axis" in fields:
+        axis, producer = fields.pop("axis"), fields.pop("producer", None)
+        fields |= {"axes": None if axis is None else (axis,), "producers": (producer,) if producer else ()}
+    fields |= {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    return Site(**fields)

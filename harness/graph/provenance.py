@@ -1,0 +1,404 @@
+"""Where tensors come from: which weights made their units, followed through one forward pass."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from harness.graph import operations as ops
+from harness.graph import units
+from harness.graph.operations import tensors_in as _tensors
+from harness.graph.producers import Producer, Producers
+
+if TYPE_CHECKING:
+    from harness.graph.connections import UnitConnections
+
+
+class Origin(NamedTuple):
+    """What is known of a tensor.
+
+    Attributes:
+        producers: the nearest weights that made it; behind an activation only if there are no others.
+        units: index of each entry's unit (see `units`), None if unknown.
+        activated: whether it is the output of an activation.
+        summed: whether something of other making was added to it (a residual sum).
+        part: whether it holds only some of its producer's units.
+        term: whether its units were summed away.
+        reason: why its units cannot be told, "" if they can.
+        direct: whether it is a layer's output, but for norms, dropout, moves and residual sums.
+        connections: what is known of its units as replaceable ones, where that is asked (see `connections`).
+    """
+
+    producers: tuple[Producer, ...] = ()
+    units: Tensor | None = None
+    activated: bool = False
+    summed: bool = False
+    part: bool = False
+    term: bool = False
+    reason: str = ""
+    direct: bool = False
+    connections: UnitConnections | None = None
+
+
+DATA = Origin()  # an input of the model
+
+
+class TensorProvenance:
+    """Tensor → Origin during one forward; tensors are not kept alive.
+
+    Args:
+        model: whose parameters are known.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._producers = Producers(model)
+        self._known: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
+        self._weights: dict[int, tuple[weakref.ref[Tensor], Producer]] = {}  # computed from parameters
+        self._zeros: dict[int, weakref.ref[Tensor]] = {}
+
+    def put(self, tensor: Tensor, origin: Origin) -> None:
+        """Say where a tensor comes from."""
+        self._known[id(tensor)] = (weakref.ref(tensor), origin)
+
+    def get(self, tensor: Tensor) -> Origin | None:
+        """None where nothing is known: a constant, or made out of sight."""
+        found = self._known.get(id(tensor))
+        return found[1] if found is not None and found[0]() is tensor else None
+
+    def enter(self, module: nn.Module) -> None:
+        """A module's forward begins."""
+        self._producers.look_at(module)
+
+    def producer(self, parameter: Tensor) -> Producer | None:
+        """Whose weights a parameter, or what was computed from it, is."""
+        return self._weight(parameter)
+
+    def made_of_zeros(self, tensor: Tensor) -> bool:
+        """Whether a function that fills with zeros made it in this forward."""
+        found = self._zeros.get(id(tensor))
+        return found is not None and found() is tensor
+
+    def activated(self, z: Origin | None, shape: torch.Size, out: Any) -> None:
+        """`out` is what an activation made of a tensor of that origin and shape."""
+        if isinstance(out, Tensor):
+            origin = z or DATA
+            same = out.shape == shape
+            units_ = origin.units if same else None
+            self.put(out, origin._replace(units=units_, activated=True, direct=False))
+
+    def follow(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> None:
+        """Give the result(s) of a call their origin."""
+        name = ops.function_name(function)
+        outs = [t for t in _tensors([out]) if t.is_floating_point() or t.is_complex()]
+        if name in ("__setitem__", "copy_") and args and isinstance(args[0], Tensor):
+            self._written(args)
+            return
+        if not outs:
+            return
+        if ops.creates(name):
+            if ops.creates_zeros(name):
+                self._zeros.update((id(t), weakref.ref(t)) for t in outs)
+            return
+        operands = [t for t in _tensors([*args, *kwargs.values()]) if self.get(t) is not None]
+        weights = [(t, w) for t in _tensors([*args, *kwargs.values()]) if (w := self._weight(t)) is not None]
+        if not operands and not (weights and self._is_layer(name, args)):
+            if weights:
+                self._derived(weights, outs)
+            return
+        found = self._origins(name, function, args, kwargs, operands, weights, out, outs)
+        for tensor, origin in zip(outs, found, strict=False):
+            self.put(tensor, origin)
+
+    # --- what a function does -----------------------------------------------------------------------
+
+    def _origins(
+        self,
+        name: str,
+        function: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        operands: list[Tensor],
+        weights: list[tuple[Tensor, Producer]],
+        out: Any,
+        outs: list[Tensor],
+    ) -> Iterable[Origin]:
+        first = outs[0]
+        if name in ops.CONVOLUTIONS:
+            dims = ops.CONVOLUTIONS[name] if name != "convolution" else first.ndim - 2
+            return [self._made(weights, first, -dims - 1)]
+        if name in ops.LAST_AXIS:
+            return [self._made(weights, first, -1)]
+        if name in ops.FUSED_RECURRENT:
+            return [self._made(weights, one, -1) for one in outs]
+        if name == "multi_head_attention_forward":  # its last matrix makes the units
+            last = [*args[ops.OUT_PROJECTION :], kwargs.get("out_proj_weight")]
+            found = [(t, w) for t in _tensors(last) if (w := self._weight(t)) is not None]
+            return [self._made(found, first, -1), *(Origin(reason="attention weights") for _ in outs[1:])]
+        if name == "scaled_dot_product_attention":
+            value = args[2] if len(args) > 2 else kwargs.get("value", operands[-1])
+            return [self._adapted(self.get(value) or DATA, first)]
+        if name in ops.CHANNEL_NORMS or name in ops.TRAILING_NORMS:
+            return [self._normed(name, args, kwargs, operands, weights, one) for one in outs]
+        if name in ops.PRODUCTS:
+            return [self._product(name, args, operands, weights, first)]
+        if name in ops.JOINS:
+            return [self._joined(name, args, kwargs, operands, first)]
+        source = self.get(operands[0])
+        if source is None:
+            return []
+        if name in ops.ORDER and source.units is not None and units.varying(source.units):
+            return [source._replace(units=None, reason="order statistics have no fixed units") for _ in outs]
+        if name in ops.DISTANCES:
+            return [self._union(operands)._replace(units=None, term=True)] * len(outs)
+        if name in ops.REDUCTIONS and first.ndim <= operands[0].ndim and first.shape != operands[0].shape:
+            return [self._reduced(source, operands[0], args, kwargs, one) for one in outs]
+        if (name in ops.MOVES or name in ops.TURNS) and (len(operands) == 1 or name.endswith("_as")):
+            return self._moved(name, function, source, operands[0], args, kwargs, out, outs)
+        matrices = [(t, w) for t, w in weights if t.ndim > 1]
+        if matrices and first.ndim and first.shape != operands[0].shape:  # a product of some other name
+            return [self._made(matrices, one, -1) for one in outs]
+        found = [self._elementwise(operands, one) for one in outs]
+        return found if name in ops.KEEP_DIRECT else [origin._replace(direct=False) for origin in found]
+
+    def _made(self, weights: list[tuple[Tensor, Producer]], out: Tensor, axis: int) -> Origin:
+        """The output of a layer."""
+        matrices = [(t, w) for t, w in weights if t.ndim > 1] or weights
+        made = tuple(dict.fromkeys(self._layer_of(t, w, weights) for t, w in matrices))
+        index = units.fresh(out.ndim, axis, out.shape[axis]) if out.ndim >= -axis else None
+        return Origin(made, index, direct=True)
+
+    def _layer_of(self, matrix: Tensor, own: Producer, weights: list[tuple[Tensor, Producer]]) -> Producer:
+        """Of layers that share a weight, the one whose bias is used."""
+        for _, other in weights:
+            if other is not own and any(p is matrix for p in other.module._parameters.values()):
+                return other
+        return own
+
+    def _normed(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        operands: list[Tensor],
+        weights: list[tuple[Tensor, Producer]],
+        out: Tensor,
+    ) -> Origin:
+        before = self.get(operands[0]) or DATA
+        if out.ndim != operands[0].ndim:
+            return Origin()
+        producers = tuple(dict.fromkeys(w for _, w in weights)) or before.producers
+        if name in ops.CHANNEL_NORMS:
+            return Origin(producers, units.fresh(out.ndim, 1 - out.ndim, out.shape[1]), direct=True)
+        shape = args[1] if len(args) > 1 else kwargs.get("normalized_shape", (0,))
+        axes = len(shape) if isinstance(shape, Sequence) else 1
+        if axes == 1:
+            return Origin(producers, units.fresh(out.ndim, -1, out.shape[-1]), direct=True)
+        known = before.units
+        index = known if known is not None else units.fresh(out.ndim, -axes, out.shape[-axes])
+        return Origin(producers, index, direct=True)
+
+    def _product(
+        self,
+        name: str,
+        args: Sequence[Any],
+        operands: list[Tensor],
+        weights: list[tuple[Tensor, Producer]],
+        out: Tensor,
+    ) -> Origin:
+        """A matrix product: the units are the weight's own axis in the result."""
+        factors = list(_tensors(args))
+        if name in ("addmm", "baddbmm", "addmv"):
+            factors = factors[1:]
+        matrices = [(t, w) for t, w in weights if t.ndim > 1]
+        if name == "einsum":
+            for tensor, _ in matrices:
+                place = next(i for i, t in enumerate(factors) if t is tensor)
+                axis = ops.einsum_axis(args[0], place, len(factors))
+                if axis is not None:
+                    return self._made(matrices, out, axis)
+            return self._union(operands)._replace(units=None, activated=False)
+        if len(factors) != 2:
+            return Origin()
+        left, right = factors
+        if matrices:
+            first = any(t is left for t, _ in matrices)
+            return self._made(matrices, out, -2 if first and out.ndim > 1 and right.ndim > 1 else -1)
+        origin = self._union(operands)._replace(units=None, activated=False)
+        for tensor, axis in ((right, -1), (left, -2)):
+            known = self.get(tensor)
+            if known is None or known.units is None or min(out.ndim, tensor.ndim) < 2:
+                continue
+            if units.varying(known.units) == [axis] and out.shape[axis] == tensor.shape[axis]:
+                return origin._replace(units=units.fresh(out.ndim, axis, out.shape[axis]))
+        return origin
+
+    def _joined(
+        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], operands: list[Tensor], out: Tensor
+    ) -> Origin:
+        """Tensors side by side."""
+        parts = list(_tensors(args[:1])) or list(_tensors([kwargs.get("tensors", ())]))
+        union = self._union(operands)
+        known = [self.get(t) for t in parts]
+        if any(o is None or o.units is None for o in known) or name in ("hstack", "vstack"):
+            return union._replace(units=None)
+        indices = [o.units for o in known if o is not None and o.units is not None]
+        dim = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else 0))
+        if not isinstance(dim, int):
+            return union._replace(units=None)
+        if name == "stack":
+            indices = [i.unsqueeze(dim) for i in indices]
+            return union._replace(units=indices[0]) if _equal(indices) else union._replace(units=None)
+        axis = dim - out.ndim if dim >= 0 else dim
+        if not any(i.shape[axis] > 1 for i in indices):
+            return union._replace(units=indices[0]) if _equal(indices) else union._replace(units=None)
+        total, shifted = 0, []
+        for index, part in zip(indices, parts, strict=True):
+            wide = index.expand(*index.shape[:axis], part.shape[axis], *index.shape[axis:][1:])
+            shifted.append(wide + total)
+            total += int(index.max()) + 1
+        if len({i.shape[:axis] + i.shape[axis:][1:] for i in shifted}) > 1:
+            return union._replace(units=None)
+        return union._replace(units=torch.cat(shifted, axis))
+
+    def _reduced(
+        self, source: Origin, x: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
+    ) -> Origin:
+        if source.units is None:
+            return source if source.term else source._replace(units=None)
+        dims = ops.dims_of(args, kwargs)
+        chosen = range(x.ndim) if dims is None else [d % x.ndim for d in dims]
+        if any(source.units.shape[d] > 1 for d in chosen):
+            return source._replace(units=None, term=True)
+        index = source.units
+        if out.ndim < x.ndim:
+            for d in sorted(chosen, reverse=True):
+                index = index.select(d, 0)
+        return source._replace(units=index) if index.ndim == out.ndim else source._replace(units=None)
+
+    def _moved(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        source: Origin,
+        x: Tensor,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        out: Any,
+        outs: list[Tensor],
+    ) -> Iterable[Origin]:
+        """What moves entries about, done to the indices."""
+        if source.units is None:
+            return [source] * len(outs)
+        full = source.units.expand(x.shape)
+        rest = [a.cpu() if isinstance(a, Tensor) and not a.is_cuda else a for a in args[1:]]
+        with torch.no_grad():
+            if name in ops.TURNS:
+                done = getattr(full, name)
+            else:
+                done = function(full.contiguous() if name == "view" else full, *rest, **kwargs)
+        found = list(_tensors([done]))
+        if [t.shape for t in found] != [t.shape for t in outs]:
+            return [source._replace(units=None)] * len(outs)
+        indices = [units.compact(t) for t in found]
+        return [
+            source._replace(units=i, part=source.part or i.numel() < source.units.numel()) for i in indices
+        ]
+
+    def _elementwise(self, operands: list[Tensor], out: Tensor) -> Origin:
+        """Everything else: units stay where their axes keep their places and sizes."""
+        origin = self._union(operands)
+        fitting = []
+        for tensor in operands:
+            known = self.get(tensor)
+            if known is None or known.units is None:
+                continue
+            index = known.units
+            if index.ndim < out.ndim and tensor.ndim < out.ndim:
+                index = index.reshape((1,) * (out.ndim - index.ndim) + tuple(index.shape))
+            same = index.ndim == out.ndim and all(
+                size == 1 or size == out.shape[axis] for axis, size in enumerate(index.shape)
+            )
+            if same:
+                fitting.append(index)
+        wide = [i for i in fitting if units.varying(i)]
+        if not fitting:
+            return origin._replace(units=None)
+        if len({tuple(units.varying(i)) for i in wide}) > 1:
+            return origin._replace(units=None)
+        chosen = (wide or fitting)[0]
+        lost = not wide and any(o.units is None for t in operands if (o := self.get(t)) is not None)
+        return origin._replace(units=None if lost else chosen)
+
+    # --- helpers ------------------------------------------------------------------------------------
+
+    def _union(self, operands: Sequence[Tensor]) -> Origin:
+        """The origin of what several operands make together."""
+        distinct = {id(t): o for t in operands if (o := self.get(t)) is not None}
+        known = list(distinct.values())
+        unknown = all(o.units is None for o in known)
+        fresh = [o for o in known if o.producers and not o.activated]
+        chosen = fresh or [o for o in known if o.producers] or known
+        producers = tuple(dict.fromkeys(p for o in chosen for p in o.producers))
+        return Origin(
+            producers,
+            known[0].units if len(known) == 1 else None,
+            activated=bool(chosen) and all(o.activated for o in chosen),
+            summed=len(known) > 1 or any(o.summed for o in chosen),
+            part=any(o.part for o in chosen),
+            term=unknown and any(o.term for o in known),
+            reason=next((o.reason for o in known if o.reason), "") if unknown else "",
+            direct=any(o.direct for o in known),
+        )
+
+    def _is_layer(self, name: str, args: Sequence[Any]) -> bool:
+        """Whether a call with weights makes units of an input from out of sight."""
+        layer = name in ops.LAST_AXIS or name in ops.CONVOLUTIONS or name in ops.FUSED_RECURRENT
+        return layer and bool(args) and isinstance(args[0], Tensor) and self._weight(args[0]) is None
+
+    def _weight(self, tensor: Tensor) -> Producer | None:
+        own = self._producers.of(tensor)
+        if own is not None:
+            return own
+        found = self._weights.get(id(tensor))
+        return found[1] if found is not None and found[0]() is tensor else None
+
+    def _derived(self, weights: list[tuple[Tensor, Producer]], outs: list[Tensor]) -> None:
+        """A tensor computed from parameters alone: a transposed, masked or normalised weight."""
+        chosen = next((w for t, w in weights if t.ndim > 1), weights[0][1])
+        self._weights.update((id(t), (weakref.ref(t), chosen)) for t in outs)
+
+    def _written(self, args: Sequence[Any]) -> None:
+        """`x[…] = value`, `x.copy_(value)`: x has the units of the value, if it has its axes."""
+        target, value = args[0], args[-1]
+        origin = self.get(value) if isinstance(value, Tensor) else None
+        if origin is None:
+            return
+        index = origin.units
+        fits = index is not None and index.ndim == target.ndim
+        fits = fits and all(
+            s in (1, target.shape[d]) for d, s in enumerate(index.shape if index is not None else ())
+        )
+        before = self.get(target)
+        if before is not None:
+            joined = self._union([target, value])
+            same = before.units is not None and index is not None and torch.equal(before.units, index)
+            self.put(target, joined._replace(units=index if same else None))
+            return
+        self.put(target, origin._replace(units=index if fits else None))
+
+    def _adapted(self, origin: Origin, out: Tensor) -> Origin:
+        """Attention's output: the units of its values."""
+        index = origin.units
+        fits = index is not None and index.ndim == out.ndim
+        fits = fits and all(
+            s in (1, out.shape[d]) for d, s in enumerate(index.shape if index is not None else ())
+        )
+        return origin._replace(units=index if fits else None, activated=False)
+
+
+def _equal(indices: Sequence[Tensor]) -> bool:
+    return all(torch.equal(i, indices[0]) for i in indices)

@@ -1,0 +1,141 @@
+"""Unit indices: which unit every entry of a tensor belongs to, followed through views.
+
+A small tensor of integers stands beside an activation. It has one axis for each axis of the activation and
+size 1 along all on which the unit does not change. What moves entries about (views, flattening, slices) is
+done to the indices too, so it never has to be known what a reshaping does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class UnitLayout(NamedTuple):
+    """How the units of a site lie in its pre-activation.
+
+    Attributes:
+        axes: unit axes, from the end; () where the tensor holds one unit.
+        size: number of units.
+        split: (axis, sizes) by which that axis is unflattened first, where units and positions share it.
+        rows: the producer's unit of each unit of the site, None if they are the same.
+    """
+
+    axes: tuple[int, ...]
+    size: int
+    split: tuple[int, tuple[int, int]] | None = None
+    rows: tuple[int, ...] | None = None
+
+
+def fresh(ndim: int, axis: int, size: int) -> Tensor:
+    """Indices of a layer's output whose units lie along `axis`.
+
+    >>> fresh(2, -1, 3).tolist()
+    [[0, 1, 2]]
+    """
+    shape = [1] * ndim
+    shape[axis] = size
+    return torch.arange(size, dtype=torch.int32).view(shape)
+
+
+def compact(indices: Tensor) -> Tensor:
+    """Indices with size 1 along every axis on which they do not change.
+
+    >>> compact(fresh(3, 1, 4).expand(2, 4, 5)).shape
+    torch.Size([1, 4, 1])
+    """
+    for axis in range(indices.ndim):
+        first = indices.narrow(axis, 0, min(1, indices.shape[axis]))
+        if indices.shape[axis] > 1 and (indices.stride(axis) == 0 or bool((indices == first).all())):
+            indices = first
+    return indices
+
+
+def moved(indices: Tensor, shape: torch.Size, move: Callable[[Tensor], Tensor]) -> Tensor:
+    """Indices after a move of the entries of a tensor of that shape.
+
+    >>> moved(fresh(3, 1, 2), torch.Size([5, 2, 3]), lambda t: t.flatten(1)).tolist()
+    [[0, 0, 0, 1, 1, 1]]
+    """
+    return compact(move(indices.expand(shape)))
+
+
+def varying(indices: Tensor) -> list[int]:
+    """The axes, from the end, along which the unit changes."""
+    return [axis - indices.ndim for axis, size in enumerate(indices.shape) if size > 1]
+
+
+def along(indices: Tensor, shape: torch.Size, axis: int) -> Tensor | None:
+    """The unit of each place along an axis (places,) int64; None if a place holds several units.
+
+    >>> along(moved(fresh(3, 1, 2), torch.Size([5, 2, 2]), lambda t: t.flatten(1)), torch.Size([5, 4]), -1)
+    tensor([0, 0, 1, 1])
+    """
+    if any(other != axis for other in varying(indices)):
+        return None
+    return indices.flatten().expand(shape[axis]).long()
+
+
+def rows_of_places(tensor: Tensor, axes: Sequence[int]) -> Tensor:
+    """View or copy of a tensor with what differs in the unit as columns: (inputs and positions, places).
+
+    >>> rows_of_places(torch.zeros(2, 3, 4), (-2,)).shape
+    torch.Size([8, 3])
+    """
+    places = [tensor.shape[axis] for axis in axes]
+    return tensor.movedim(tuple(axes), tuple(range(-len(places), 0))).reshape(-1, math.prod(places))
+
+
+def layout_of(indices: Tensor, shape: torch.Size) -> UnitLayout:
+    """Where the units lie in a tensor of that shape.
+
+    >>> layout_of(fresh(3, 1, 4), torch.Size([2, 4, 5]))
+    UnitLayout(axes=(-2,), size=4, split=None, rows=None)
+    >>> layout_of(torch.tensor([[0, 0, 1, 1]]), torch.Size([3, 4]))
+    UnitLayout(axes=(-2,), size=2, split=(-1, (2, -1)), rows=None)
+    """
+    axes = tuple(varying(indices))
+    flat = indices.flatten()
+    places = len(flat)
+    units = torch.unique(flat)
+    if len(units) < places and len(axes) == 1 and places % len(units) == 0:
+        axis, repeats = axes[0], places // len(units)
+        if torch.equal(flat, units.repeat_interleave(repeats)):
+            return UnitLayout((axis - 1,), len(units), (axis, (len(units), -1)), _rows(units))
+        first = flat[: len(units)]
+        if len(torch.unique(first)) == len(units) and torch.equal(flat, first.repeat(repeats)):
+            return UnitLayout((axis,), len(units), (axis, (-1, len(units))), _rows(first))
+    return UnitLayout(axes, places, None, _rows(flat) if len(units) == places else None)
+
+
+def _rows(units: Tensor) -> tuple[int, ...] | None:
+    """The units, or None where they are 0, 1, 2 and so on."""
+    own = units.tolist()
+    return None if own == list(range(len(own))) else tuple(own)
+
+
+def arranged(tensor: Tensor, layout: UnitLayout) -> Tensor:
+    """The tensor with its units on axes of their own."""
+    return tensor if layout.split is None else tensor.unflatten(*layout.split)
+
+
+def units_in(shape: torch.Size, layout: UnitLayout) -> int:
+    """How many units a tensor of that shape has under a layout; -1 if it lacks the axes.
+
+    >>> units_in(torch.Size([5, 4]), UnitLayout((-1,), 4))
+    4
+    """
+    if layout.split is not None:
+        axis, sizes = layout.split
+        known = max(sizes)
+        return known if len(shape) >= -axis and shape[axis] % known == 0 else -1
+    if len(shape) < -min(layout.axes, default=0):
+        return -1
+    size = 1
+    for axis in layout.axes:
+        size *= shape[axis]
+    return size

@@ -1,0 +1,84 @@
+"""Everything private of torch that is used here, each with a public fallback.
+
+A change in torch costs speed or leaves something unobserved; it never raises in somebody's training.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+try:
+    from torch._C import _current_graph_task_id as _graph_task
+except ImportError:  # pragma: no cover
+
+    def _graph_task() -> int:
+        return -1
+
+
+try:
+    from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor
+    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+except ImportError:  # pragma: no cover
+
+    def get_unwrapped(tensor: Tensor) -> Tensor:
+        return tensor
+
+    def is_batchedtensor(tensor: Tensor) -> bool:
+        return False
+
+    def is_functorch_wrapped_tensor(tensor: Tensor) -> bool:
+        return False
+
+    temporarily_clear_interpreter_stack = nullcontext
+
+
+#: Whether a hook can be set on a tensor without a handle, in a third of the time.
+DIRECT = hasattr((torch.zeros(1, requires_grad=True) * 1).grad_fn, "_register_hook_dict")
+
+
+def is_recompute() -> bool:
+    """Whether a backward pass runs: this forward is a checkpoint's recomputation. Fallback: never."""
+    return _graph_task() != -1
+
+
+def without_transforms(tensor: Tensor) -> Tensor | None:
+    """The plain tensor inside function transforms; None under vmap: members and inputs look alike there."""
+    while is_functorch_wrapped_tensor(tensor):
+        if is_batchedtensor(tensor):
+            return None
+        tensor = get_unwrapped(tensor)
+    return tensor
+
+
+def outside_transforms(tensor: Tensor, plain: Tensor) -> AbstractContextManager[object]:
+    """A context in which `plain`, the inside of `tensor`, can be computed with."""
+    return nullcontext() if plain is tensor else temporarily_clear_interpreter_stack()
+
+
+def watch_gradient(z: Tensor, hook: Callable[[Tensor], None]) -> None:
+    """`z.register_hook(hook)`, without the handle that nobody asks for."""
+    node = z.grad_fn
+    if node is None or z._backward_hooks is not None or not DIRECT:
+        z.register_hook(hook)
+        return
+    hooks: OrderedDict[int, Callable[[Tensor], Any]] = OrderedDict()
+    hooks[-1] = hook  # handles count up from 0
+    z._backward_hooks = hooks
+    node._register_hook_dict(z)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def top_function_mode(otherwise: Any) -> Any:
+    """The function mode entered last, None without any. Fallback: `otherwise`."""
+    current = getattr(torch.overrides, "_get_current_function_mode", None)
+    return otherwise if current is None else current()
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often a tensor was written to."""
+    return 0 if tensor.is_inference() else tensor._version

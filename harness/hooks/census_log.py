@@ -1,0 +1,65 @@
+"""The censuses of a recorder: kept as columns, made tables only when somebody reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from harness.detector.states import Thresholds
+from harness.hooks.windows import Windows, frame
+
+
+class CensusLog:
+    """Censuses, oldest first.
+
+    Args:
+        thresholds: of the states in their tables.
+
+    Attributes:
+        last: the parts of the last census, one for each evidence; None before the first.
+    """
+
+    def __init__(self, thresholds: Thresholds) -> None:
+        self._thresholds = thresholds
+        self._censuses: list[dict[str, Any]] = []
+        self.last: list[dict[str, Any]] | None = None
+        self._last_observed: list[dict[str, Any]] = []
+
+    def add(self, parts: list[dict[str, Any]]) -> None:
+        """Append a census."""
+        self._censuses += parts
+        self.last = parts
+        if any((part["n"] > 0).any() for part in parts):
+            self._last_observed = parts
+
+    def __len__(self) -> int:
+        return len(self._censuses)
+
+    @property
+    def latest(self) -> pd.DataFrame | None:
+        """The last census; None before the first."""
+        return None if self.last is None else self._frame(self.last)
+
+    @property
+    def latest_observed(self) -> pd.DataFrame | None:
+        """The last census that saw an input, also after `drain`; None if there is none."""
+        return self._frame(self._last_observed) if self._last_observed else None
+
+    def history(self) -> pd.DataFrame:
+        """All censuses; without any, a table without rows."""
+        if not self._censuses:
+            return frame({c: v[:0] for c, v in _unobserved().items()}, self._thresholds)
+        return self._frame(self._censuses)
+
+    def drain(self) -> pd.DataFrame:
+        """All censuses; they leave the log."""
+        drained, self._censuses = self.history(), []
+        return drained
+
+    def _frame(self, parts: list[dict[str, Any]]) -> pd.DataFrame:
+        return pd.concat([frame(columns, self._thresholds) for columns in parts], ignore_index=True)
+
+
+def _unobserved() -> dict[str, Any]:
+    return Windows("stream").close(0, [], None)

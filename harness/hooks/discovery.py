@@ -1,0 +1,152 @@
+"""Discovery: a forward pass in which every torch function is seen, so that every call's making is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from harness.activations.table import lookup
+from harness.graph.provenance import DATA, TensorProvenance
+from harness.hooks.function_modes import FunctionMode
+from harness.hooks.hook import Call
+
+FEW = 3  # torch functions of a child that cost less than switching a mode off and on again
+
+
+class Trace:
+    """What one traced forward shows.
+
+    Args:
+        root: the model.
+        handle: (function, args, kwargs) → result: called for every torch function.
+        provenance: makes what follows the tensors.
+
+    Attributes:
+        provenance: of the tensors of this forward.
+        stack: modules whose forward runs, the innermost last.
+        owners: modules that called an activation as a function in their own forward.
+        inside: activation modules that are running; the functions in them are their own.
+    """
+
+    def __init__(
+        self,
+        root: nn.Module,
+        handle: Callable[..., Any],
+        provenance: Callable[[nn.Module], TensorProvenance] = TensorProvenance,
+    ) -> None:
+        self.provenance = provenance(root)
+        self.stack: list[nn.Module] = [root]
+        self.owners: set[nn.Module] = set()
+        self.inside: list[tuple[nn.Module, Any, Any]] = []
+        self._functions: list[int] = [0]
+        self._children: dict[nn.Module, dict[nn.Module, int]] = {}
+        self._mode = FunctionMode(handle)
+
+    def start(self, values: Sequence[Any]) -> None:
+        """The root is called with these values."""
+        for value in values:
+            if isinstance(value, Tensor):
+                self.provenance.put(value, DATA)
+        self._mode.start()
+
+    def stop(self) -> None:
+        """The forward is over."""
+        self._mode.stop()
+
+    def called(self) -> None:
+        """A torch function is called in the innermost module."""
+        self._functions[-1] += 1
+
+    def push(self, module: nn.Module) -> None:
+        """A module's forward begins."""
+        self.stack.append(module)
+        self._functions.append(0)
+        self.provenance.enter(module)
+
+    def pop(self, module: nn.Module) -> None:
+        """It ends."""
+        if len(self.stack) < 2 or self.stack[-1] is not module:
+            return
+        self.stack.pop()
+        functions = self._functions.pop()
+        self._functions[-1] += functions
+        children = self._children.setdefault(self.stack[-1], {})
+        children[module] = max(functions, children.get(module, 0))
+
+    def enter_activation(self, module: nn.Module, z: Tensor) -> None:
+        """An activation module is called; the functions in it are its own."""
+        self.inside.append((module, self.provenance.get(z), z.shape))
+
+    def leave_activation(self, module: nn.Module, output: Any) -> None:
+        """An activation module has been called, or has raised: then there is no output."""
+        if self.inside and self.inside[-1][0] is module:
+            _, origin, shape = self.inside.pop()
+            self.provenance.activated(origin, shape, output)
+
+    def to_suspend(self, activations: Collection[nn.Module]) -> set[nn.Module]:
+        """Children of owners in whose forward an owner's mode had better be off."""
+        return {
+            child
+            for owner in self.owners
+            for child, functions in self._children.get(owner, {}).items()
+            if child not in self.owners
+            and (
+                functions > FEW
+                or child in activations
+                or not type(child).__module__.startswith("torch.nn")
+                or any(True for _ in child.children())
+            )
+        }
+
+
+class ModuleStack:
+    """Hooks on every module, that tell a trace where the forward is.
+
+    Args:
+        current: the trace that runs, None if none does.
+    """
+
+    def __init__(self, current: Callable[[], Trace | None]) -> None:
+        self._current = current
+        self._handles: list[RemovableHandle] = []
+        self._hooked: set[nn.Module] = set()
+
+    def attach(self, modules: Mapping[nn.Module, str], root: nn.Module) -> None:
+        """Hook those that are not hooked yet."""
+        for module in modules:
+            if module in self._hooked or isinstance(module, torch.jit.ScriptModule):
+                continue
+            self._hooked.add(module)
+            keep = self._handles.append
+            if module is not root:
+                keep(module.register_forward_pre_hook(Call(self._push)))
+                keep(module.register_forward_hook(Call(self._pop), always_call=True))
+            elif lookup(module) is not None:
+                keep(module.register_forward_hook(Call(self._activated), always_call=True))
+
+    def detach(self) -> None:
+        """Remove the hooks."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._hooked.clear()
+
+    def _push(self, module: nn.Module, args: Any) -> None:
+        trace = self._current()
+        if trace is not None:
+            trace.push(module)
+
+    def _pop(self, module: nn.Module, args: Any, output: Any) -> None:
+        trace = self._current()
+        if trace is not None:
+            trace.leave_activation(module, output)
+            trace.pop(module)
+
+    def _activated(self, module: nn.Module, args: Any, output: Any) -> None:
+        trace = self._current()
+        if trace is not None:
+            trace.leave_activation(module, output)

@@ -1,0 +1,62 @@
+"""Function modes that are entered in one hook and left in another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch.overrides import TorchFunctionMode
+
+from harness.activations.functional import TABLE
+from harness.hooks._torch import top_function_mode
+
+Handle = Callable[[Any, Sequence[Any], Mapping[str, Any]], Any]
+
+
+class FunctionMode(TorchFunctionMode):
+    """Hands every torch function to a handler, which calls it."""
+
+    def __init__(self, handle: Handle) -> None:
+        super().__init__()
+        self._handle = handle
+        self.entered = False
+
+    def start(self) -> None:
+        """Enter; once is enough."""
+        if not self.entered:
+            self.entered = True
+            self.__enter__()
+
+    def stop(self) -> None:
+        """Leave, in whatever order several of us do; below somebody else's mode we stay, without effect."""
+        if not self.entered:
+            return
+        self.entered = False
+        above: list[FunctionMode] = []
+        top = top_function_mode(self)
+        while top is not self and isinstance(top, FunctionMode):
+            top.__exit__(None, None, None)
+            above.append(top)
+            top = top_function_mode(self)
+        if top is self:
+            self.__exit__(None, None, None)
+        for mode in reversed(above):
+            mode.__enter__()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if not self.entered:
+            return func(*args, **(kwargs or {}))
+        return self._handle(func, args, kwargs or {})
+
+
+class ActivationMode(FunctionMode):
+    """Tells the handler of activations alone, before they are called."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if self.entered and func in TABLE:
+            self._handle(func, args, kwargs or {})
+        return func(*args, **kwargs) if kwargs else func(*args)

@@ -1,0 +1,114 @@
+"""Taps on activations called as functions: an interceptor that is on in their owners' own forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from harness.hooks.function_modes import ActivationMode, Handle
+from harness.hooks.hook import Call
+
+
+class Interceptor:
+    """One thread's mode, and the modules whose forward runs, as far as they matter.
+
+    Args:
+        handle: told of every activation function that an owner calls.
+    """
+
+    def __init__(self, handle: Handle) -> None:
+        self._mode = ActivationMode(handle)
+        self._stack: list[nn.Module | None] = []  # None: a child in which the mode is off
+
+    @property
+    def running(self) -> bool:
+        """Whether a forward is known to run."""
+        return bool(self._stack)
+
+    @property
+    def owner(self) -> nn.Module:
+        """The module in whose forward the function is called."""
+        owner = self._stack[-1]
+        assert owner is not None
+        return owner
+
+    def push(self, owner: nn.Module | None) -> None:
+        """A forward begins: an owner's, or that of a child that is none (None)."""
+        self._stack.append(owner)
+        self._switch()
+
+    def pop(self) -> None:
+        """It ends."""
+        if self._stack:
+            self._stack.pop()
+            self._switch()
+
+    def reset(self) -> None:
+        """No forward runs any more, whatever became of it."""
+        if self._stack:
+            self._stack.clear()
+            self._switch()
+
+    def _switch(self) -> None:
+        if self._stack and self._stack[-1] is not None:
+            self._mode.start()
+        else:
+            self._mode.stop()
+
+
+class FunctionTaps:
+    """The hooks that switch interceptors on and off.
+
+    Args:
+        current: the interceptor to use now; None while nothing is counted this way.
+    """
+
+    def __init__(self, current: Callable[[], Interceptor | None]) -> None:
+        self._current = current
+        self._handles: dict[nn.Module, tuple[RemovableHandle, RemovableHandle]] = {}
+        self.owners: set[nn.Module] = set()
+
+    def attach(self, owners: Iterable[nn.Module], suspended: Iterable[nn.Module]) -> None:
+        """Hook owners, and children in which the mode is off; an owner is never suspended."""
+        for module in owners:
+            if module not in self.owners:
+                self._remove(module)
+                self.owners.add(module)
+                self._hook(module, self._enter)
+        for module in suspended:
+            if module not in self._handles:
+                self._hook(module, self._suspend)
+
+    def detach(self) -> None:
+        """Remove the hooks."""
+        for module in list(self._handles):
+            self._remove(module)
+        self.owners.clear()
+
+    def _hook(self, module: nn.Module, before: Callable[..., None]) -> None:
+        self._handles[module] = (
+            module.register_forward_pre_hook(Call(before)),
+            module.register_forward_hook(Call(self._leave), always_call=True),
+        )
+
+    def _remove(self, module: nn.Module) -> None:
+        for handle in self._handles.pop(module, ()):
+            handle.remove()
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        interceptor = self._current()
+        if interceptor is not None:
+            interceptor.push(module)
+
+    def _suspend(self, module: nn.Module, args: Any) -> None:
+        interceptor = self._current()
+        if interceptor is not None:
+            interceptor.push(None)
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        interceptor = self._current()
+        if interceptor is not None:
+            interceptor.pop()

@@ -1,0 +1,135 @@
+"""Listeners: what follows a recorder through a training without ever disturbing it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+from harness.hooks.hook import Call
+
+
+class Guard:
+    """Keeps the errors of one listener out of the training: the first one switches the listener off.
+
+    Args:
+        name: of the listener, for the warning.
+
+    Attributes:
+        error: why the listener is off; "" while it is on.
+
+    Example:
+        >>> guard = Guard("evidence")
+        >>> guard.run(print, "on")
+        on
+        >>> guard.error = "ValueError: of an earlier call"
+        >>> guard.run(print, "never printed")
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self.error = name, ""
+
+    def run(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call a function, unless the listener is off."""
+        if self.error:
+            return
+        try:
+            function(*args)
+        except Exception as error:
+            self.switch_off(error)
+
+    def hook(self, function: Callable[..., Any]) -> Call:
+        """A hook for modules and optimizers that calls a function under guard."""
+        return Call(partial(self.run, function))
+
+    def switch_off(self, error: Exception) -> None:
+        """Call nothing any more, and say so once."""
+        if not self.error:
+            self.error = f"{type(error).__name__}: {error}"
+            warnings.warn(
+                f"{self.name}: switched off after an error; training goes on. {self.error}", stacklevel=3
+            )
+
+
+class Listener(Protocol):
+    """Follows a recorder. Its errors never reach the training: see `Guard`."""
+
+    def attach(self, guard: Guard) -> None:
+        """The recorder attaches. Hooks of the listener's own are made by `guard.hook`."""
+
+    def detach(self) -> None:
+        """The recorder detaches, or the listener was switched off: remove every hook. May come repeatedly."""
+
+    def step(self, loss: Any) -> None:
+        """An optimizer step is complete; `loss` is what the user gave, or None."""
+
+    def census(self) -> None:
+        """A window closes."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values with which another listener of this kind goes on."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of `state_dict`."""
+
+
+class Listeners:
+    """The listeners of one recorder, by name; each is called under a guard of its own."""
+
+    def __init__(self) -> None:
+        self._guarded: dict[str, tuple[Listener, Guard]] = {}
+
+    def __len__(self) -> int:
+        return len(self._guarded)
+
+    def add(self, name: str, listener: Listener) -> None:
+        """Add one; its state is saved under `name`."""
+        self._guarded[name] = listener, Guard(name)
+
+    def error(self, name: str) -> str:
+        """Why a listener was switched off; "" if it was not."""
+        return self._guarded[name][1].error
+
+    def attach(self) -> None:
+        for listener, guard in self._guarded.values():
+            guard.run(listener.attach, guard)
+
+    def detach(self) -> None:
+        for listener, guard in self._guarded.values():
+            _detach(listener, guard)
+
+    def step(self, loss: Any) -> None:
+        self._notify("step", loss)
+
+    def census(self) -> None:
+        self._notify("census")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Name → the listener's state, and why it is off if it is."""
+        return {
+            name: listener.state_dict() | ({"error": guard.error} if guard.error else {})
+            for name, (listener, guard) in self._guarded.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Hand every listener its own state; one that was off stays off."""
+        for name, (listener, guard) in self._guarded.items():
+            if name in state:
+                listener.load_state_dict(state[name])
+                guard.error = state[name].get("error", "")
+
+    def _notify(self, method: str, *args: Any) -> None:
+        for listener, guard in self._guarded.values():
+            if guard.error:
+                _detach(listener, guard)  # not in the hook that failed: torch was iterating over the hooks
+            guard.run(getattr(listener, method), *args)
+
+
+def _detach(listener: Listener, guard: Guard) -> None:
+    """Detach a listener, also one that is off."""
+    try:
+        listener.detach()
+    except Exception as error:
+        guard.switch_off(error)

@@ -1,0 +1,52 @@
+"""What is there but cannot be observed: it is reported with its reason, never left out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import torch
+from torch import nn
+
+from harness.activations.table import lookup
+from harness.graph.plan import Site
+
+UNDER_TRANSFORM = "it was called under vmap or without values (a trace)"
+FUSED = (nn.modules.rnn.RNNBase, nn.modules.rnn.RNNCellBase)
+
+
+class NotObservable(Exception):
+    """A call whose units cannot be told, with the reason."""
+
+
+def unobserved(name: str, activation: str, reason: str) -> Site:
+    """A site of unknown width."""
+    return Site(name, activation, -1, None, (), reason)
+
+
+def unobservable(
+    names: Mapping[nn.Module, str], met: Iterable[Site], called: Collection[nn.Module]
+) -> list[Site]:
+    """The sites of a model that cannot be observed.
+
+    Args:
+        names: module → qualified name.
+        met: sites that were met but could not be told.
+        called: activation modules that have been called.
+
+    Example:
+        >>> model = nn.Sequential(nn.ReLU())
+        >>> [(site.name, site.reason) for site in unobservable({model[0]: "0"}, [], ())]
+        [('0', 'it was never called')]
+    """
+    found = list(met)
+    for module, name in names.items():
+        known = lookup(module)
+        if isinstance(module, FUSED):
+            reason = "its units live inside a fused kernel"
+            found.append(unobserved(name, type(module).__name__.lower(), reason))
+        elif isinstance(module, torch.jit.ScriptModule):
+            if not any(name.startswith(f"{s.name}.") or s.name == "" for s in found if s.reason):
+                found.append(unobserved(name, "scripted", "a scripted module runs outside Python"))
+        elif known is not None and module not in called:
+            found.append(unobserved(name or known[0], known[0], "it was never called"))
+    return found

@@ -1,0 +1,134 @@
+"""PreparedCall: the fast path of a call that came before in the same shape, type and memory layout.
+
+A small network spends more time in Python than in arithmetic, so everything that can be decided once is
+decided once: a PreparedCall holds it, checks that the next tensor is alike, and counts it in one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from harness.activations.table import Gate
+from harness.kernels.accumulators import GRADIENT
+from harness.kernels.countable import Uncountable, countable
+from harness.kernels.layout import Axes, as_units
+from harness.kernels.numba import LIKE, accumulate, add_squares, bounds_of
+from harness.kernels.statistics import UnitStatistics
+
+
+class PreparedCall:
+    """Counts calls of one site whose tensors are alike; made by `prepare`."""
+
+    __slots__ = (
+        "_bounds",
+        "_counts",
+        "_dtype",
+        "_gradients",
+        "_like",
+        "_n",
+        "_positions",
+        "_rows",
+        "_shape",
+        "_slow_backward",
+        "_statistics",
+        "_strides",
+        "_sums",
+    )
+
+    def __init__(
+        self,
+        statistics: UnitStatistics,
+        z: Tensor,
+        units: Tensor,
+        gate: Gate,
+        slow_backward: Callable[[Tensor], None],
+    ) -> None:
+        arrays = statistics.running.arrays
+        assert arrays is not None
+        self._shape, self._dtype, self._strides = z.shape, z.dtype, z.stride()
+        self._rows, self._positions = units.shape[0], units[0, 0].numel()
+        self._n = self._rows * self._positions
+        self._slow_backward = slow_backward
+        self._statistics, self._bounds, self._like = statistics, bounds_of(gate, z.dtype), LIKE[z.dtype]
+        self._counts, self._sums = arrays
+        self._gradients = arrays[1][GRADIENT]
+
+    # The checks stand twice, since a call of a method would cost as much as they do.
+    def forward(self, z: Tensor, same_forward: bool) -> bool:
+        """Count pre-activations in; False, and nothing is counted, where they are not alike."""
+        try:
+            if (
+                type(z) is not Tensor
+                or z.dtype is not self._dtype
+                or z.shape != self._shape
+                or z.stride() != self._strides
+                or not z.is_cpu
+                or z.is_neg()
+            ):
+                return False
+            address = z.data_ptr()
+        except RuntimeError:  # nested, sparse, or inside a function transform
+            return False
+        if not address:  # lazy zeros, or freed
+            return False
+        accumulate(address, self._rows, self._positions, same_forward, self._bounds, self._counts, self._sums)
+        self._statistics.n += self._n
+        return True
+
+    def backward(self, gradient: Tensor) -> None:
+        """Add the squares of ∂L/∂z; what is not alike goes to `slow_backward`."""
+        try:
+            alike = (
+                type(gradient) is Tensor
+                and gradient.dtype is self._dtype
+                and gradient.shape == self._shape
+                and gradient.stride() == self._strides
+                and gradient.is_cpu
+                and not gradient.is_neg()
+            )
+            address = gradient.data_ptr() if alike else 0
+        except RuntimeError:
+            address = 0
+        if not address:
+            self._slow_backward(gradient)
+            return
+        add_squares(address, self._rows, self._positions, self._like, self._gradients)
+        self._statistics.grad_n += self._n
+
+
+def prepare(
+    statistics: UnitStatistics,
+    z: Tensor,
+    axes: Axes,
+    gate: Gate,
+    slow_backward: Callable[[Tensor], None],
+) -> PreparedCall | None:
+    """The fast path for tensors like z; None where there is none.
+
+    Args:
+        statistics: of the site, changed in place at every call.
+        z: a tensor of the kind, as it is passed to the activation.
+        axes: of the units.
+        gate: where the activation's gate is open; its bounds are numbers.
+        slow_backward: takes gradients that are not like z.
+
+    Example:
+        >>> import torch
+        >>> from harness.kernels.statistics import empty
+        >>> call = prepare(empty(2), torch.ones(3, 2), -1, Gate(low=0.0), print)
+        >>> call.forward(torch.ones(3, 2), False), call.forward(torch.ones(4, 2), False)
+        (True, False)
+    """
+    if type(z) is not Tensor or statistics.running.arrays is None or isinstance(gate.low, Tensor):
+        return None
+    if z.dtype not in LIKE or not z.is_cpu or z.is_neg():
+        return None
+    try:
+        units = as_units(countable(z), axes, ordered=False)
+    except Uncountable:
+        return None
+    if not units.numel() or units.shape[1] != statistics.size or units.data_ptr() != z.data_ptr():
+        return None
+    return PreparedCall(statistics, z, units, gate, slow_backward) if units.is_contiguous() else None

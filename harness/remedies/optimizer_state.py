@@ -1,0 +1,67 @@
+"""What an optimizer keeps of a parameter: running tensors of its shape, and perhaps a count of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class OptimizerStateView(Protocol):
+    """The state of whatever steps the parameters."""
+
+    def tensors(self, parameter: Tensor) -> list[Tensor]:
+        """Running tensors with the parameter's shape (momentum, Adam's moments), to be written to."""
+        ...
+
+    def restart(self, parameter: Tensor) -> None:
+        """Count the steps of this parameter from 0 again, where they are counted (Adam's bias correction)."""
+        ...
+
+
+class TorchOptimizerState:
+    """The state of torch optimizers.
+
+    Args:
+        optimizers: one, several, or None.
+
+    Raises:
+        TypeError: something else.
+
+    Example:
+        >>> weight = torch.ones(2, requires_grad=True)
+        >>> adam = torch.optim.Adam([weight])
+        >>> weight.sum().backward(); adam.step()
+        >>> state = TorchOptimizerState(adam)
+        >>> state.restart(weight)
+        >>> len(state.tensors(weight)), adam.state[weight]["step"].item()
+        (2, 0.0)
+    """
+
+    def __init__(self, optimizers: Optimizer | Sequence[Optimizer] | None) -> None:
+        several = optimizers if isinstance(optimizers, Sequence) else [optimizers]
+        self._optimizers = [one for one in several if one is not None]
+        for one in self._optimizers:
+            if not isinstance(one, Optimizer):
+                raise TypeError(f"optimizer: expected torch.optim optimizers, but got {type(one).__name__}")
+
+    def tensors(self, parameter: Tensor) -> list[Tensor]:
+        return [
+            value
+            for optimizer in self._optimizers
+            for value in optimizer.state.get(parameter, {}).values()
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.ndim
+        ]
+
+    def restart(self, parameter: Tensor) -> None:
+        for optimizer in self._optimizers:
+            state = optimizer.state.get(parameter, {})
+            count = state.get("step")
+            if isinstance(count, Tensor):
+                with torch.no_grad():
+                    count.zero_()
+            elif count is not None:
+                state["step"] = 0

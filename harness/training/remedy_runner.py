@@ -1,0 +1,211 @@
+"""A run's remedy in its ordinary training: what is done after a step, and what is told of it.
+
+A remedy acts after a step, once losses, test and census have been written, and never after the last step.
+It decides on the batch of that step: ReDo's scores and the silence of units come from one more forward pass
+after the update, in training mode, that nobody counts; continual backprop reads what the step's own forward
+gave to each layer, as its authors do. New weights come from streams named after the remedy and the step, so
+that a continued run draws what an uninterrupted one would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from harness.config import ConfigError, RunSpec
+from harness.config import schema as s
+from harness.remedies import (
+    RemedyEvent,
+    TorchOptimizerState,
+    UnitConnections,
+    leaky_swap,
+    shrink_perturb,
+    wire,
+)
+from harness.remedies.continual import Replacement
+from harness.remedies.initializers import DrawRows
+from harness.remedies.lifting import lift, liftable
+from harness.remedies.recycle import recycle
+from harness.remedies.surrogate import describe
+from harness.training.initialisation import LinearMap, initialise, layers, redraw
+from harness.training.models import build
+from harness.training.randomness import stream
+
+UNTREATED = "untreated"  # kind of the events that tell which sites a remedy leaves alone
+
+
+class Reach(NamedTuple):
+    """Where a remedy can act.
+
+    Attributes:
+        connections: what stands around the units of each site.
+        refused: site → why it is left alone.
+    """
+
+    connections: tuple[UnitConnections, ...] = ()
+    refused: Mapping[str, str] = {}
+
+
+def reach(spec: RunSpec, model: nn.Module, shape: tuple[int, ...]) -> Reach:
+    """Where the remedy of a run can act.
+
+    Args:
+        spec: the run.
+        model: its network.
+        shape: of one input.
+
+    Raises:
+        ConfigError: nowhere.
+
+    Example:
+        >>> from harness.config import compose
+        >>> spec = compose(["remedy=redo", "model.depth=2"])
+        >>> [one.site for one in reach(spec, build(spec, (64,), 10), (64,)).connections]
+        ['layers.0.act', 'layers.1.act']
+    """
+    first = next(model.parameters())
+    sample = torch.zeros(2, *shape, dtype=first.dtype, device=first.device)
+    if isinstance(spec.remedy, s.Redo | s.ContinualBackprop):
+        wiring = wire(model, sample)
+        found = Reach(wiring.connections, wiring.refused)
+    elif isinstance(spec.remedy, s.BiasLift):
+        found = Reach(*liftable(model, sample))
+    else:
+        return Reach()
+    if not found.connections:
+        site, reason = next(iter(found.refused.items()))
+        raise ConfigError(
+            "remedy",
+            f"{spec.remedy.name} finds no units in this network that it could act on ({site}: {reason})",
+            hint="shrink_perturb works on every network, leaky_swap and sugar wherever ReLUs are.",
+        )
+    return found
+
+
+class RemedyRunner:
+    """The remedy of one run.
+
+    Args:
+        spec: the run; `remedy`, `init`, `bias` and `seed` are read.
+        model: its network, on its device.
+        optimizer: its optimizer.
+        shape: of one input.
+        classes: outputs.
+
+    Raises:
+        ConfigError: the remedy can act nowhere in this network.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        shape: tuple[int, ...],
+        classes: int,
+    ) -> None:
+        self._spec, self._model, self._running = spec, model, TorchOptimizerState(optimizer)
+        self._reach = reach(spec, model, shape)
+        self._draw = drawing(spec, model)
+        remedy = spec.remedy
+        self._replacement: Replacement | None = None
+        if isinstance(remedy, s.ContinualBackprop):
+            numbers = remedy.rate, remedy.maturity, remedy.decay
+            self._replacement = Replacement(self._reach.connections, self._running, *numbers)
+        self._fresh = build(spec, shape, classes) if isinstance(remedy, s.ShrinkPerturb) else None
+
+    def begin(self) -> list[RemedyEvent]:
+        """What is told before the first step."""
+        return beginning(self._spec, self._reach)
+
+    def act(self, step: int, x: Tensor) -> list[RemedyEvent]:
+        """What is done after a step.
+
+        Args:
+            step: completed steps.
+            x: the batch of that step.
+        """
+        remedy, model = self._spec.remedy, self._model
+        if self._replacement is not None:
+            return self._replacement.replace_due(self._draw(step))
+        if not due(remedy, step):
+            return []
+        with uncounted(model):
+            match remedy:
+                case s.Redo():
+                    wiring = wire(model, x)
+                    draw = self._draw(step)
+                    return recycle(wiring.connections, wiring.magnitudes, self._running, remedy.tau, draw)
+                case s.BiasLift():
+                    return lift(model, x, remedy.share, self._running, self._reach.connections)
+                case s.LeakySwap():
+                    options = {"slope": remedy.slope, "above": remedy.above}
+                    return leaky_swap(model, x, units=remedy.units.name, **options)
+        if isinstance(remedy, s.ShrinkPerturb) and self._fresh is not None:
+            return perturb(self._spec, remedy, step, model, self._fresh)
+        return []
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint has to remember: tensors and plain values."""
+        return {} if self._replacement is None else self._replacement.state_dict()
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue what `state` returned."""
+        if self._replacement is not None:
+            self._replacement.load_state_dict(state)
+
+
+def beginning(spec: RunSpec, where: Reach) -> list[RemedyEvent]:
+    """What is told before the first step: a remedy that acts from there on, sites that are left alone."""
+    if isinstance(spec.remedy, s.Sugar):
+        return [describe(spec.remedy.alpha)]
+    return [RemedyEvent(UNTREATED, site, 0, reason) for site, reason in where.refused.items()]
+
+
+def due(remedy: s.Remedy, step: int) -> bool:
+    """Whether a remedy with a period acts after this step."""
+    return step % getattr(remedy, "every", step + 1) == 0
+
+
+def drawing(spec: RunSpec, model: nn.Module) -> Callable[[int], DrawRows]:
+    """Step → how new weights are drawn after it."""
+    places = {name: (index, maps[0]) for index, (name, maps) in enumerate(layers(model))}
+
+    def at(step: int) -> DrawRows:
+        def draw(name: str, weight: Tensor, units: Tensor) -> Tensor:
+            index, layer = places[name]
+            bias = None if layer.bias is None else layer.bias.detach().cpu()
+            shapes = LinearMap(layer.weight.detach().cpu(), bias)
+            return redraw(shapes, units.cpu(), spec, stream(spec.seed, spec.remedy.name, step, index))
+
+        return draw
+
+    return at
+
+
+def perturb(
+    spec: RunSpec, remedy: s.ShrinkPerturb, step: int, model: nn.Module, fresh: nn.Module
+) -> list[RemedyEvent]:
+    """Shrink a run's network and add a little of `fresh`, which is drawn anew; no sign is flipped in it."""
+    name = "kaiming_normal" if spec.init.name == "sign_flip" else spec.init.name
+    initialise(fresh, replace(spec, init=replace(spec.init, name=name)), draw=(remedy.name, step))
+    return shrink_perturb(model, fresh, shrink=remedy.shrink, noise=remedy.noise)
+
+
+@contextmanager
+def uncounted(model: nn.Module) -> Iterator[None]:
+    """Forward passes in the block are like those of training, but the run's recorder does not count them.
+
+    It goes by the root's flag alone; the modules below keep theirs, and it is they that a mode makes a
+    difference to.
+    """
+    model.training = False
+    try:
+        yield
+    finally:
+        model.training = True
