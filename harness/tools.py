@@ -137,9 +137,11 @@ def scan(
     override: Annotated[list[str] | None, typer.Option(help="e.g. data.root=…, data.path=…")] = None,
     out: Annotated[list[Path] | None, typer.Option(help="Files: .html .json .csv .parquet .sarif")] = None,
     fail_over: Annotated[float | None, typer.Option(help="Exit with 1 above this dead share.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would be counted, no more.")] = False,
 ) -> None:
     """Pass data through any model and say which units are dead (exit code 1 over --fail-over, for CI)."""
     from harness.config import ConfigError
+    from harness.hooks.batches import as_batches
     from harness.hooks.scan import DeadUnitsError
     from harness.hooks.scan import scan as scan_model
     from harness.report.export import export
@@ -147,6 +149,9 @@ def scan(
     try:
         model = _called(factory)
         inputs = _called(batches) if batches else _probe(data, override or [])
+        if plan:
+            print(scan_model(model, next(iter(as_batches(inputs)), [])).plan)
+            return
         found = scan_model(model, inputs)
         print(found)
         for path in out or ():

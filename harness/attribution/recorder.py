@@ -14,6 +14,7 @@ from harness.attribution.explain import explain
 from harness.detector.states import Thresholds
 from harness.hooks.batches import Batch
 from harness.hooks.recorder import ActivationRecorder
+from harness.hooks.unit_statistic import UnitStatistic
 
 
 class Recorder(ActivationRecorder):
@@ -34,6 +35,8 @@ class Recorder(ActivationRecorder):
         axis: site name → unit axis, where the automatic choice is wrong.
         across_ranks: whether the processes of a distributed training take one census together; by default
             where the model is wrapped by DistributedDataParallel or sharded (FSDP2).
+        statistics: of one's own, counted for every unit; their columns follow the census's own (see
+            `docs/statistics.md`).
         evidence: whether to gather what `diagnose()` needs (the optimizer has to be given): ten scalars of
             every step, the first and the latest parameters, 512 of the first and latest inputs.
 
@@ -71,6 +74,7 @@ class Recorder(ActivationRecorder):
         per_call: bool = False,
         axis: Mapping[str, int] | None = None,
         across_ranks: bool | None = None,
+        statistics: Sequence[UnitStatistic] = (),
         evidence: bool = False,
     ) -> None:
         super().__init__(
@@ -85,6 +89,7 @@ class Recorder(ActivationRecorder):
             per_call=per_call,
             axis=axis,
             across_ranks=across_ranks,
+            statistics=statistics,
         )
         self._collector: EvidenceCollector | None = None
         if evidence:

@@ -293,13 +293,17 @@ class TensorProvenance:
         """What moves entries about, done to the indices."""
         if source.units is None:
             return [source] * len(outs)
+        given = list(_tensors([*args[1:], *kwargs.values()]))
+        if given and name == "__getitem__" and isinstance(args[1], Tensor):
+            return [source._replace(units=units.selected(source.units, given[0], one.ndim)) for one in outs]
+        if any(not a.is_cpu for a in given):  # the indices of units lie on the CPU
+            return [source._replace(units=None)] * len(outs)
         full = source.units.expand(x.shape)
-        rest = [a.cpu() if isinstance(a, Tensor) and not a.is_cuda else a for a in args[1:]]
         with torch.no_grad():
             if name in ops.TURNS:
                 done = getattr(full, name)
             else:
-                done = function(full.contiguous() if name == "view" else full, *rest, **kwargs)
+                done = function(full.contiguous() if name == "view" else full, *args[1:], **kwargs)
         found = list(_tensors([done]))
         if [t.shape for t in found] != [t.shape for t in outs]:
             return [source._replace(units=None)] * len(outs)

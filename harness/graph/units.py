@@ -64,6 +64,19 @@ def moved(indices: Tensor, shape: torch.Size, move: Callable[[Tensor], Tensor]) 
     return compact(move(indices.expand(shape)))
 
 
+def selected(indices: Tensor, places: Tensor, ndim: int) -> Tensor | None:
+    """Indices after `x[places]`, for places (or a mask) of inputs; None if units are chosen by it.
+
+    >>> selected(fresh(2, -1, 4), torch.tensor([5, 1]), 2).shape
+    torch.Size([1, 4])
+    """
+    axes = places.ndim if places.dtype == torch.bool else 1
+    if any(size > 1 for size in indices.shape[:axes]):
+        return None
+    rest = indices.shape[axes:]
+    return indices.reshape((1,) * (ndim - len(rest)) + tuple(rest))
+
+
 def varying(indices: Tensor) -> list[int]:
     """The axes, from the end, along which the unit changes."""
     return [axis - indices.ndim for axis, size in enumerate(indices.shape) if size > 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,12 +26,14 @@ def is_distributed(model: nn.Module) -> bool:
 
 
 def together(
-    sites: Sequence[Site], statistics: Sequence[UnitStatistics]
+    sites: Sequence[Site], statistics: Sequence[UnitStatistics], *, extended: bool = False
 ) -> tuple[list[Site], list[UnitStatistics]]:
     """The statistics of all ranks together; a collective call that returns the same everywhere.
 
     Sites that some ranks have not called yet count with no inputs there. `silent_for` takes ranks to run
     in step with equal batches: the shortest silence of a rank times their number.
+
+    `extended`: whether there are statistics of the user's own.
 
     Raises:
         RuntimeError: the ranks disagree on the size of a site.
@@ -45,12 +48,24 @@ def together(
     own = dict(zip((site.name for site in sites), statistics, strict=True))
     device = statistics[0].counts.device if statistics else torch.device("cpu")
     return list(union.values()), [
-        _reduced(own.get(name) or empty(site.size, device), present=name in own)
+        _reduced(own.get(name) or empty(site.size, device), present=name in own, extended=extended)
         for name, site in union.items()
     ]
 
 
-def _reduced(statistics: UnitStatistics, *, present: bool) -> UnitStatistics:
+def _extensions_of_all(own: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The user's own statistics of every rank, merged."""
+    every: list[tuple[Any, ...]] = [()] * dist.get_world_size()
+    dist.all_gather_object(every, own)
+    merged = next((part for part in every if part), ())
+    for part in every:
+        if part is not merged:
+            for into, other in zip(merged, part, strict=False):
+                into.merge(other)
+    return merged
+
+
+def _reduced(statistics: UnitStatistics, *, present: bool, extended: bool) -> UnitStatistics:
     total = empty(statistics.size, statistics.counts.device)
     counts, shift = statistics.counts.clone(), _common_shift(statistics.sums)
     sums = statistics.around(shift)
@@ -70,6 +85,8 @@ def _reduced(statistics: UnitStatistics, *, present: bool) -> UnitStatistics:
     total.counts[INPUTS_SINCE_ACTIVE] = silent * dist.get_world_size()
     total.sums.copy_(sums)
     total.sums[MAX], total.sums[SHIFT] = peak, shift
+    if extended:
+        total.extensions = _extensions_of_all(statistics.extensions)
     return total
 
 

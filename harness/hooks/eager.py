@@ -35,9 +35,11 @@ from harness.hooks.hook import Call
 from harness.hooks.module_registry import ModuleRegistry
 from harness.hooks.sites import Caller, OpenSite, Sink, SiteBook
 from harness.hooks.taps import KnownCall, KnownCalls, ModuleTap
+from harness.hooks.unit_statistic import unit_rows
 from harness.hooks.unobservable import UNDER_TRANSFORM, NotObservable
 from harness.hooks.zero_constants import ZeroConstants
 from harness.kernels.countable import Uncountable
+from harness.kernels.layout import as_units
 from harness.kernels.prepared import prepare
 from harness.kernels.statistics import UnitStatistics, update, update_gradient
 
@@ -388,6 +390,8 @@ class EagerTaps:
             with outside_transforms(z, plain):
                 value = arranged(plain.detach(), layout)
                 update(opened.statistics, value, gate, layout.axes, same_forward=same_forward)
+                for extension in opened.statistics.extensions:
+                    extension.update(unit_rows(as_units(value, layout.axes)))
                 if self.on_call is not None:
                     self.on_call(caller, opened.site.name, plain.detach(), layout)
             state.busy = False
@@ -443,7 +447,7 @@ class EagerTaps:
             self._always = True  # nothing tells them apart but a trace
             return
         prepared = None
-        if opened.gate is not None and layout.split is None:
+        if opened.gate is not None and layout.split is None and not opened.statistics.extensions:
             prepared = prepare(opened.statistics, z, layout.axes, opened.gate, back)
         known.add(KnownCall(opened, found, layout, z, prepared, self._gradients))
 
@@ -452,7 +456,10 @@ class EagerTaps:
             plain = without_transforms(gradient)
             if plain is not None and plain.device.type != "meta":
                 with self._lock, outside_transforms(gradient, plain):
-                    update_gradient(statistics, arranged(plain.detach(), layout), layout.axes)
+                    value = arranged(plain.detach(), layout)
+                    update_gradient(statistics, value, layout.axes)
+                    for extension in statistics.extensions:
+                        extension.update_gradient(unit_rows(as_units(value, layout.axes)))
         except Exception as error:
             self.failed("a gradient", error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from harness.hooks.batches import Batch, call, device_of, evaluation
 from harness.hooks.eager import EagerTaps
+from harness.hooks.unit_statistic import UnitStatistic
 from harness.hooks.windows import Windows
 
 
@@ -17,15 +19,16 @@ class Probe:
 
     Args:
         model: the root.
+        statistics: of the user's own.
         options: further keyword arguments of the taps.
 
     Attributes:
         batches: None without a probe.
     """
 
-    def __init__(self, model: nn.Module, **options: Any) -> None:
+    def __init__(self, model: nn.Module, statistics: Sequence[UnitStatistic] = (), **options: Any) -> None:
         self.batches: list[Batch] | None = None
-        self.windows = Windows("probe")
+        self.windows = Windows("probe", statistics=statistics)
         self.taps = EagerTaps(model, self.windows, observe="eval", gradients=False, **options)
         self._model = model
 

@@ -24,6 +24,7 @@ from harness.hooks.incoming_gradients import IncomingGradients
 from harness.hooks.listener import Listener, Listeners
 from harness.hooks.probe import Probe
 from harness.hooks.schedule import due
+from harness.hooks.unit_statistic import UnitStatistic
 from harness.hooks.windows import Windows
 
 STATE = ("steps", "stream", "probe")  # keys of a recorder's own state
@@ -53,6 +54,7 @@ class ActivationRecorder:
         per_call: bool = False,
         axis: Mapping[str, int] | None = None,
         across_ranks: bool | None = None,
+        statistics: Sequence[UnitStatistic] = (),
     ) -> None:
         check(model, observe, census_every, gate_eps)
         self._model = model
@@ -60,11 +62,11 @@ class ActivationRecorder:
         self._every = census_every
         self._thresholds = thresholds or Thresholds()
         self._incoming = IncomingGradients(self._optimizers)
-        self._stream = Windows("stream", self._incoming_site if gradients else None)
+        self._stream = Windows("stream", self._incoming_site if gradients else None, statistics)
         options: dict[str, Any] = {"gate_eps": gate_eps, "per_call": per_call, "axis": axis}
         self._taps = EagerTaps(model, self._stream, observe=observe, gradients=gradients, **options)
         self._taps.on_forward = self._incoming.forward if gradients else None
-        self._probe = Probe(model, **options)
+        self._probe = Probe(model, statistics, **options)
         self.probe = probe
         self._log = CensusLog(self._thresholds)
         self._steps = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.detector.states import STATES, Thresholds, dead_fraction, sentence, summarise
+from harness.graph.plan import Plan
 from harness.hooks.batches import Batch, as_batches, call, device_of, evaluation
 from harness.hooks.recorder import ActivationRecorder
 
@@ -32,6 +33,7 @@ class Report:
 
     Attributes:
         units: the census, one row per site × unit.
+        plan: what was observed, and how it was found; `print` it.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 4), nn.ReLU())
@@ -42,6 +44,7 @@ class Report:
     """
 
     units: pd.DataFrame
+    plan: Plan = field(default_factory=Plan, repr=False)
 
     @cached_property
     def summary(self) -> pd.DataFrame:
@@ -127,7 +130,7 @@ def scan(
         if not came:
             raise ValueError("batches: expected at least one batch, but none came")
         units = recorder.census()
-    return Report(units)
+    return Report(units, recorder.plan)
 
 
 class _kept_gradients:

@@ -15,6 +15,7 @@ from harness.graph.plan import Site, site_from
 from harness.graph.producers import Producer
 from harness.hooks.arguments import WrongArgument
 from harness.hooks.distributed import together
+from harness.hooks.unit_statistic import UnitStatistic, column_names, for_site
 from harness.kernels.statistics import (
     UnitStatistics,
     empty,
@@ -32,12 +33,17 @@ class Windows:
     Args:
         evidence: "stream" or "probe", the census column.
         on_site: told of every new site and its producer.
+        statistics: of the user's own; each site has copies of them.
     """
 
     def __init__(
-        self, evidence: str, on_site: Callable[[int, Site, Producer | None], None] | None = None
+        self,
+        evidence: str,
+        on_site: Callable[[int, Site, Producer | None], None] | None = None,
+        statistics: Sequence[UnitStatistic] = (),
     ) -> None:
         self.evidence = evidence
+        self._prototypes, self._extra = statistics, column_names(statistics)
         self.sites: list[Site] = []
         self._statistics: list[UnitStatistics] = []
         self._restored: dict[str, tuple[Site, dict[str, Any]]] = {}  # of sites that were not called yet
@@ -51,6 +57,7 @@ class Windows:
         kept = self._restored.get(site.name)
         with torch.inference_mode(False):  # the sums outlive the forward that opens the site
             statistics = empty(site.size, device) if kept is None else _continued(site, kept, device)
+            statistics.extensions = for_site(self._prototypes, site.size, device)
         self._restored.pop(site.name, None)
         self.sites.append(site)
         self._statistics.append(statistics)
@@ -90,7 +97,7 @@ class Windows:
         sites, statistics = list(self.sites), list(self._statistics)
         order = {site.name: index for index, site in enumerate(sites)}
         if across_ranks:
-            sites, statistics = together(sites, statistics)
+            sites, statistics = together(sites, statistics, extended=bool(self._prototypes))
         parts = []
         for site, running in zip(sites, statistics, strict=True):
             index = order.get(site.name)
@@ -108,6 +115,9 @@ class Windows:
         parts += [_unobserved(site) for site in unseen]
         parts = parts or [{name: column[:0] for name, column in _unobserved(NO_SITE).items()}]
         names = [c for c in CENSUS_COLUMNS if c not in ("evidence", "step", "rate_upper", "state")]
+        for part in parts:  # what was not observed has no value
+            part |= {name: np.full(len(part["unit"]), np.nan) for name in self._extra if name not in part}
+        names += self._extra
         columns = {name: np.concatenate([part[name] for part in parts]) for name in names}
         rows = len(columns["unit"])
         columns["evidence"] = np.full(rows, self.evidence, dtype=object)
@@ -156,6 +166,8 @@ def _continued(
 
 def _rows(site: Site, statistics: UnitStatistics, norm: np.ndarray | None = None) -> dict[str, np.ndarray]:
     columns = finalise(statistics)
+    for extension in statistics.extensions:
+        columns |= extension.columns()
     columns["unit"] = np.arange(site.size, dtype=np.int64)
     columns["grad_norm"] = np.full(site.size, np.nan) if norm is None else norm
     columns["site"] = np.full(site.size, site.name, dtype=object)
@@ -163,9 +175,9 @@ def _rows(site: Site, statistics: UnitStatistics, norm: np.ndarray | None = None
 
 
 def frame(columns: dict[str, np.ndarray], thresholds: Thresholds | None = None) -> pd.DataFrame:
-    """A census as a DataFrame with verdicts, in the pinned column order."""
+    """A census as a DataFrame with verdicts, in the pinned column order; columns of one's own come last."""
     units = classify(pd.DataFrame(columns), thresholds)
-    return units[list(CENSUS_COLUMNS)]
+    return units[[*CENSUS_COLUMNS, *(name for name in columns if name not in CENSUS_COLUMNS)]]
 
 
 def _unobserved(site: Site) -> dict[str, np.ndarray]:

@@ -38,11 +38,13 @@ class UnitStatistics:
         n: inputs observed (batch × positions), the same for every unit.
         grad_n: inputs whose backward ran.
         running: the sums themselves; `counts` and `sums` are its tensors.
+        extensions: statistics of the user's own, for the same units.
     """
 
     n: int
     grad_n: int
     running: Accumulators
+    extensions: tuple[Any, ...] = ()
 
     @property
     def counts(self) -> Tensor:
@@ -64,6 +66,8 @@ class UnitStatistics:
         """A new window: nothing observed; the inputs since a gate was last open go on counting."""
         self.n = self.grad_n = 0
         self.running.clear()
+        for extension in self.extensions:
+            extension.zero(self.size, self.counts.device)
 
 
 def empty(units: int, device: torch.device | str = "cpu") -> UnitStatistics:

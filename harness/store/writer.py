@@ -36,6 +36,10 @@ class TableWriter:
             )
             return
         self._finished = None
+        self._extra: list[str] | None = None if position == 0 else []
+        if position:
+            with self._stream.open("rb") as source, pa.ipc.open_stream(source) as reader:
+                self._schema = reader.schema
         self._file: BinaryIO = self._stream.open("r+b" if position else "wb")
         self._file.truncate(position)
         self._file.seek(position)
@@ -54,11 +58,23 @@ class TableWriter:
         Raises:
             ValueError: columns of different lengths, or a missing one.
         """
+        if self._extra is None:
+            self._extend(columns)
         missing = [name for name in self._schema.names if name not in columns]
         if missing:
             raise ValueError(f"expected the columns {self._schema.names}, but {missing} are missing")
         arrays = [_array(columns[field.name], field.type) for field in self._schema]
         self.append_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+
+    def _extend(self, columns: Mapping[str, Any]) -> None:
+        """Columns of a user's statistic belong to the table, if they come with its first rows."""
+        self._extra = [name for name in columns if name not in self._schema.names]
+        if self._extra:
+            for name in self._extra:
+                self._schema = self._schema.append(pa.field(name, pa.array(columns[name]).type))
+            self._file.seek(0)
+            self._file.truncate()
+            self._file.write(self._schema.serialize())
 
     def append_batch(self, batch: pa.RecordBatch) -> None:
         """Write rows that are an Arrow batch of the table's schema already.
@@ -131,10 +147,13 @@ def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) ->
 
 
 def _read_all(path: Path, schema: pa.Schema) -> pa.Table:
-    """The whole file; columns that it was written without are nulls."""
+    """The whole file; columns that it lacks are nulls, those of a user's statistic come last."""
     with pq.ParquetFile(path) as file:
         if file.schema_arrow.equals(schema):
             return file.read()
+        for field in file.schema_arrow:
+            if field.name not in schema.names:
+                schema = schema.append(field)
     return pq.read_table(path, schema=schema)
 
 

@@ -276,3 +276,28 @@ def test_an_activation_right_behind_a_traced_layer() -> None:
         census = silently(recorder.census)
     rows = census[census.site == "1"]
     assert rows.active.tolist() == (STEPS * (layer(x) > 0).sum((0, 2))).tolist()
+
+
+def test_the_plan_is_a_page_to_read() -> None:
+    torch.manual_seed(0)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.act = nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU()
+            self.fc, self.unused = nn.Linear(3, 4), nn.Tanh()
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.act(self.norm(self.conv(x))).mean((2, 3))
+            z = F.gelu(self.fc(h))
+            return z + F.relu((h - 1).square().sum(1, keepdim=True) - 1)
+
+    plan = silently(lambda: harness.scan(Net(), torch.randn(2, 1, 6, 6))).plan
+    assert str(plan).splitlines() == [
+        "site   activation  spelling  units  axes   producers",
+        "────────────────────────────────────────────────────",
+        "act    relu        module    3      (1,)   norm",
+        ":gelu  gelu        function  4      (-1,)  fc",
+        "terms, not counted (their units were summed away before the call): :relu (relu)",
+        "unobserved: unused (tanh): it was never called",
+    ]

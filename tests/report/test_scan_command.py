@@ -75,3 +75,20 @@ def test_a_model_that_cannot_be_run_is_no_verdict(here: Path) -> None:
     found = CliRunner().invoke(app, ["scan", *words])
     assert found.exit_code == 2
     assert "cannot be run on these batches" in " ".join(found.output.replace("│", " ").split())
+
+
+def test_the_plan_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "my_planned_subject.py").write_text(
+        "import torch\n"
+        "def model(): return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU())\n"
+        "def batches(): return [torch.ones(2, 3), 'never read']\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ["scan", "my_planned_subject:model", "--batches", "my_planned_subject:batches", "--plan"]
+    done = runner.invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines() == [
+        "site  activation  spelling  units  axes   producers",
+        "───────────────────────────────────────────────────",
+        "1     relu        module    4      (-1,)  0",
+    ]

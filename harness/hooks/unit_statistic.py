@@ -1,0 +1,67 @@
+"""UnitStatistic: a statistic of one's own, counted for every unit beside the built-in ones."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.detector.states import CENSUS_COLUMNS
+
+
+class UnitStatistic(Protocol):
+    """Sums over the inputs of a window, for the units of one site; `docs/statistics.md` has two examples.
+
+    A recorder copies what it is given for every site. Tensors stay on their device: nothing may ask for a
+    value before `columns`.
+    """
+
+    def zero(self, units: int, device: torch.device | str) -> None:
+        """A new window: nothing observed."""
+
+    def update(self, z: Tensor) -> None:
+        """Count pre-activations (inputs, units) in; detached, in their own precision."""
+
+    def update_gradient(self, gradient: Tensor) -> None:
+        """Count ∂L/∂z (inputs, units) in."""
+
+    def merge(self, other: Self) -> None:
+        """Add what another process has counted."""
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Column name → one number for each unit, at the end of a window."""
+        ...
+
+
+def column_names(statistics: Sequence[UnitStatistic]) -> list[str]:
+    """Names of the columns that statistics add to a census.
+
+    Raises:
+        ValueError: one is a census column already, or two have the same name.
+    """
+    names: list[str] = []
+    for statistic in statistics:
+        sample = copy.deepcopy(statistic)
+        sample.zero(1, "cpu")
+        for name in sample.columns():
+            if name in CENSUS_COLUMNS or name in names:
+                raise ValueError(f"statistics: expected new column names, but {name!r} is there already")
+            names.append(name)
+    return names
+
+
+def for_site(statistics: Sequence[UnitStatistic], units: int, device: Any) -> tuple[UnitStatistic, ...]:
+    """Copies for one site, with nothing observed."""
+    own = tuple(copy.deepcopy(list(statistics)))
+    for statistic in own:
+        statistic.zero(units, device)
+    return own
+
+
+def unit_rows(units: Tensor) -> Tensor:
+    """(A, F) or (A, F, P) → inputs and positions × units."""
+    return units if units.ndim == 2 else units.transpose(1, 2).reshape(-1, units.shape[1])
