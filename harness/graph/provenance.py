@@ -347,11 +347,12 @@ class TensorProvenance:
         fresh = [o for o in known if o.producers and not o.activated]
         chosen = fresh or [o for o in known if o.producers] or known
         producers = tuple(dict.fromkeys(p for o in chosen for p in o.producers))
+        activated = bool(chosen) and all(o.activated for o in chosen)
         return Origin(
             producers,
             known[0].units if len(known) == 1 else None,
-            activated=bool(chosen) and all(o.activated for o in chosen),
-            summed=len(known) > 1 or any(o.summed for o in chosen),
+            activated=activated,
+            summed=any(o.summed or o.activated != activated or o.producers != producers for o in known),
             part=any(o.part for o in chosen),
             term=unknown and any(o.term for o in known),
             reason=next((o.reason for o in known if o.reason), "") if unknown else "",

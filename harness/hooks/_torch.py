@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 try:
-    from torch._C import _current_graph_task_id as _graph_task
+    from torch._C import _current_graph_task_id as graph_task
 except ImportError:  # pragma: no cover
 
-    def _graph_task() -> int:
+    def graph_task() -> int:
+        """Number of the backward pass that runs, -1 without."""
         return -1
 
 
@@ -44,7 +45,7 @@ DIRECT = hasattr((torch.zeros(1, requires_grad=True) * 1).grad_fn, "_register_ho
 
 def is_recompute() -> bool:
     """Whether a backward pass runs: this forward is a checkpoint's recomputation. Fallback: never."""
-    return _graph_task() != -1
+    return graph_task() != -1
 
 
 def without_transforms(tensor: Tensor) -> Tensor | None:

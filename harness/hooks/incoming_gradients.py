@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from harness.graph.layers import LAYERS
 from harness.hooks.hook import Call
 from harness.kernels import dispatch as kernels
 
@@ -29,7 +30,10 @@ def unit_parameters(producer: nn.Module | None, size: int) -> list[nn.Parameter]
         return []
     own = [getattr(producer, name, None) for name in ("weight", "bias")]
     groups = producer.groups if isinstance(producer, TRANSPOSED) else 1
-    rows = [(p, 1 if isinstance(producer, TRANSPOSED) and name == 0 else 0) for name, p in enumerate(own)]
+    weight = own[0]
+    if not isinstance(producer, LAYERS) and isinstance(weight, Tensor) and weight.shape == (size, size):
+        return []  # its rows or its columns: nobody can tell
+    rows = [(p, int(name == 0 and has_columns(producer))) for name, p in enumerate(own)]
     return [
         p
         for p, axis in rows
@@ -39,12 +43,24 @@ def unit_parameters(producer: nn.Module | None, size: int) -> list[nn.Parameter]
 
 
 def by_unit(gradient: Tensor, producer: nn.Module) -> Tensor:
-    """A parameter's gradient with the units on axis 0 (a transposed convolution has them on axis 1)."""
-    if not isinstance(producer, TRANSPOSED) or gradient.ndim == 1:
+    """A parameter's gradient with the units on axis 0, wherever the layer has them."""
+    if gradient.ndim == 1 or not has_columns(producer):
         return gradient
+    if not isinstance(producer, TRANSPOSED):
+        return gradient.T
     inputs, outputs = gradient.shape[:2]
     grouped = gradient.reshape(producer.groups, inputs // producer.groups, outputs, -1)
     return grouped.transpose(1, 2).reshape(producer.groups * outputs, -1)
+
+
+def has_columns(producer: nn.Module) -> bool:
+    """Whether the units are on axis 1 of the weight: a transposed convolution, or a matrix `x @ weight`."""
+    if isinstance(producer, TRANSPOSED):
+        return True
+    weight, bias = getattr(producer, "weight", None), getattr(producer, "bias", None)
+    if isinstance(producer, LAYERS) or not isinstance(weight, Tensor) or not isinstance(bias, Tensor):
+        return False
+    return weight.ndim == 2 and weight.shape[0] != weight.shape[1] == bias.numel()
 
 
 class IncomingGradients:

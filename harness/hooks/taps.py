@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harness.graph.autograd import Ancestry, is_made_by, ways_to
 from harness.graph.units import UnitLayout, units_in
-from harness.hooks._torch import is_recompute, watch_gradient
+from harness.hooks._torch import graph_task, is_recompute, watch_gradient
 from harness.hooks.hook import Hook
 from harness.hooks.sites import Caller, OpenSite
 from harness.kernels.prepared import PreparedCall
@@ -32,7 +32,7 @@ class ModuleTap(Hook):
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         try:
             state, known = self._state, self.known
-            if state.fast and args:
+            if state.fast and args and graph_task() == -1:  # not a checkpoint's recomputation
                 call = known.only or known
                 if call.count(args[0], state.forward):
                     return

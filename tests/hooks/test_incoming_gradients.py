@@ -149,3 +149,30 @@ def test_nothing_is_kept_alive_in_a_forward() -> None:
             opt.zero_grad()
             recorder.step()
     assert not any(alive)
+
+
+def test_a_weight_with_its_units_in_columns() -> None:
+    """`x @ weight + bias`, as GPT-2's layers are written: the norm is that of a column."""
+
+    class Columns(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3, 5))
+            self.bias = nn.Parameter(torch.zeros(5))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.addmm(self.bias, x, self.weight)
+
+    torch.manual_seed(0)
+    layer = Columns()
+    model = nn.Sequential(layer, nn.ReLU(), nn.Linear(5, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with harness.Recorder(model, optimizer=optimizer, census_every=None) as recorder:
+        model(torch.randn(20, 3)).sum().backward()
+        assert layer.weight.grad is not None
+        assert layer.bias.grad is not None
+        norm = (layer.weight.grad.square().sum(0) + layer.bias.grad.square()).sqrt()
+        optimizer.step()
+        recorder.step()
+        census = recorder.census()
+    assert census.grad_norm.tolist() == pytest.approx(norm.tolist(), rel=1e-5)

@@ -85,7 +85,7 @@ def test_the_plan_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     words = ["scan", "my_planned_subject:model", "--batches", "my_planned_subject:batches", "--plan"]
-    done = runner.invoke(app, words)
+    done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert done.output.splitlines() == [
         "site  activation  spelling  units  axes   producers",
