@@ -332,6 +332,64 @@ def _square_columns(z, rows, width, total):
         i += 1
 
 
+WHOLE, SINGLE, DOUBLE = np.zeros(1, np.int64), np.zeros(1, np.float32), np.zeros(1, np.float64)
+
+
+@nb.njit(cache=True)
+def _accumulate_at(address, call, same_forward, like):
+    r = values(call, 8, WHOLE)
+    units = r[2]
+    bounds = values(r[3], r[4] * r[5], like).reshape(r[4], r[5])
+    counts = values(r[6], 3 * units, WHOLE).reshape(3, units)
+    sums = values(r[7], 5 * units, DOUBLE).reshape(5, units)
+    accumulate(address, r[0], r[1], same_forward, bounds, counts, sums)
+
+
+@nb.njit(cache=True)
+def _add_squares_at(address, call, like):
+    r = values(call, 8, WHOLE)
+    units = r[2]
+    sums = values(r[7], 5 * units, DOUBLE)[GRADIENT * units : (GRADIENT + 1) * units]
+    add_squares(address, r[0], r[1], like, sums)
+
+
+# As `accumulate` and `add_squares`, with all that stays the same in the record at the address `call`: numbers
+# cost less to hand over than arrays, and a small network's call takes longer than its loops.
+
+
+@nb.njit(cache=True)
+def _accumulate_single(address, call, same_forward):
+    _accumulate_at(address, call, same_forward, SINGLE)
+
+
+@nb.njit(cache=True)
+def _accumulate_double(address, call, same_forward):
+    _accumulate_at(address, call, same_forward, DOUBLE)
+
+
+@nb.njit(cache=True)
+def _add_squares_single(address, call):
+    _add_squares_at(address, call, SINGLE)
+
+
+@nb.njit(cache=True)
+def _add_squares_double(address, call):
+    _add_squares_at(address, call, DOUBLE)
+
+
+ACCUMULATE_AT = {torch.float32: _accumulate_single, torch.float64: _accumulate_double}
+ADD_SQUARES_AT = {torch.float32: _add_squares_single, torch.float64: _add_squares_double}
+
+
+def record_of(
+    rows: int, positions: int, bounds: np.ndarray, counts: np.ndarray, sums: np.ndarray
+) -> np.ndarray:
+    """The record of a call, int64: sizes, and addresses of arrays that must live as long as it does."""
+    sizes = (rows, positions, counts.shape[1])
+    places = (bounds.ctypes.data, *bounds.shape, counts.ctypes.data, sums.ctypes.data)
+    return np.array((*sizes, *places), np.int64)
+
+
 @nb.njit(cache=True)
 def accumulate_members(address, rows, bounds, counts, sums):
     """Count a batch of K members of a stack in: (K, A, F) in memory.

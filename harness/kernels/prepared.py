@@ -11,10 +11,9 @@ from collections.abc import Callable
 from torch import Tensor
 
 from harness.activations.table import Gate
-from harness.kernels.accumulators import GRADIENT
 from harness.kernels.countable import Uncountable, countable
 from harness.kernels.layout import Axes, as_units
-from harness.kernels.numba import LIKE, accumulate, add_squares, bounds_of
+from harness.kernels.numba import ACCUMULATE_AT, ADD_SQUARES_AT, LIKE, bounds_of, record_of
 from harness.kernels.statistics import UnitStatistics
 
 
@@ -22,19 +21,20 @@ class PreparedCall:
     """Counts calls of one site whose tensors are alike; made by `prepare`."""
 
     __slots__ = (
+        "_accumulate",
+        "_add_squares",
+        "_arrays",
         "_bounds",
-        "_counts",
+        "_call",
         "_dtype",
-        "_gradients",
-        "_like",
         "_n",
         "_positions",
+        "_record",
         "_rows",
         "_shape",
         "_slow_backward",
         "_statistics",
         "_strides",
-        "_sums",
     )
 
     def __init__(
@@ -51,9 +51,11 @@ class PreparedCall:
         self._rows, self._positions = units.shape[0], units[0, 0].numel()
         self._n = self._rows * self._positions
         self._slow_backward = slow_backward
-        self._statistics, self._bounds, self._like = statistics, bounds_of(gate, z.dtype), LIKE[z.dtype]
-        self._counts, self._sums = arrays
-        self._gradients = arrays[1][GRADIENT]
+        self._statistics, self._bounds = statistics, bounds_of(gate, z.dtype)
+        self._record = record_of(self._rows, self._positions, self._bounds, *arrays)
+        self._call = self._record.ctypes.data
+        self._accumulate, self._add_squares = ACCUMULATE_AT[z.dtype], ADD_SQUARES_AT[z.dtype]
+        self._arrays = arrays  # whose addresses the record holds
 
     # The checks stand twice, since a call of a method would cost as much as they do.
     def forward(self, z: Tensor, same_forward: bool) -> bool:
@@ -73,7 +75,7 @@ class PreparedCall:
             return False
         if not address:  # lazy zeros, or freed
             return False
-        accumulate(address, self._rows, self._positions, same_forward, self._bounds, self._counts, self._sums)
+        self._accumulate(address, self._call, same_forward)
         self._statistics.n += self._n
         return True
 
@@ -94,7 +96,7 @@ class PreparedCall:
         if not address:
             self._slow_backward(gradient)
             return
-        add_squares(address, self._rows, self._positions, self._like, self._gradients)
+        self._add_squares(address, self._call)
         self._statistics.grad_n += self._n
 
 
