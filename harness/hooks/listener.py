@@ -29,6 +29,7 @@ class Guard:
 
     def __init__(self, name: str) -> None:
         self.name, self.error = name, ""
+        self._said = False
 
     def run(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a function, unless the listener is off."""
@@ -44,11 +45,15 @@ class Guard:
         return Call(partial(self.run, function))
 
     def switch_off(self, error: Exception) -> None:
-        """Call nothing any more, and say so once."""
-        if not self.error:
-            self.error = f"{type(error).__name__}: {error}"
+        """Call nothing any more."""
+        self.error = self.error or f"{type(error).__name__}: {error}"
+
+    def say(self) -> None:
+        """Warn once of an error; never inside a hook, where a warning may be an error of the training's."""
+        if self.error and not self._said:
+            self._said = True
             warnings.warn(
-                f"{self.name}: switched off after an error; training goes on. {self.error}", stacklevel=3
+                f"{self.name}: switched off after an error; training goes on. {self.error}", stacklevel=4
             )
 
 
@@ -95,10 +100,13 @@ class Listeners:
     def attach(self) -> None:
         for listener, guard in self._guarded.values():
             guard.run(listener.attach, guard)
+            guard.say()
 
     def detach(self) -> None:
         for listener, guard in self._guarded.values():
             _detach(listener, guard)
+        for _, guard in self._guarded.values():
+            guard.say()
 
     def step(self, loss: Any) -> None:
         self._notify("step", loss)
@@ -119,12 +127,14 @@ class Listeners:
             if name in state:
                 listener.load_state_dict(state[name])
                 guard.error = state[name].get("error", "")
+                guard._said = bool(guard.error)
 
     def _notify(self, method: str, *args: Any) -> None:
         for listener, guard in self._guarded.values():
             if guard.error:
                 _detach(listener, guard)  # not in the hook that failed: torch was iterating over the hooks
             guard.run(getattr(listener, method), *args)
+            guard.say()
 
 
 def _detach(listener: Listener, guard: Guard) -> None:
