@@ -71,7 +71,7 @@ def selected(indices: Tensor, places: Tensor, ndim: int) -> Tensor | None:
     torch.Size([1, 4])
     """
     axes = places.ndim if places.dtype == torch.bool else 1
-    if any(size > 1 for size in indices.shape[:axes]):
+    if not indices.numel() or any(size > 1 for size in indices.shape[:axes]):
         return None
     rest = indices.shape[axes:]
     return indices.reshape((1,) * (ndim - len(rest)) + tuple(rest))

@@ -62,3 +62,28 @@ def test_a_linear_after_a_convolution() -> None:
     units = harness.scan(model, torch.randn(3, 2, 7)).units
     assert units.groupby("site").n.first().to_dict() == {"1": 21, "3": 12}
     assert units.groupby("site").unit.count().to_dict() == {"1": 4, "3": 5}
+
+
+class Chosen(nn.Module):
+    """Rows are chosen by a mask that may choose none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act = nn.Linear(3, 4), nn.ReLU()
+
+    def forward(self, batch: Tensor, mask: Tensor) -> Tensor:
+        z = self.fc(batch)
+        return self.act(z[mask][torch.arange(int(mask.sum()))])
+
+
+def test_rows_chosen_by_a_mask_keep_their_units() -> None:
+    torch.manual_seed(0)
+    model = Chosen()
+    kill(model.fc, 2)
+    with harness.Recorder(model, census_every=None) as recorder:
+        for rows in (3, 0, 2):
+            model(torch.randn(5, 3), torch.arange(5) < rows)
+        census = recorder.census()
+    assert census.unit.tolist() == [0, 1, 2, 3]
+    assert set(census.n) == {5}
+    assert census.state[2] == "dead"

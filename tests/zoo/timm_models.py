@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -55,7 +56,7 @@ MODELS: dict[str, tuple[int, Any, dict[str, Any]]] = {
 
 
 def build(name: str, options: dict[str, Any]) -> nn.Module:
-    import timm
+    timm: Any = import_module("timm")  # an extra, which may be absent
 
     return timm.create_model(name, num_classes=10, **options).train()
 
