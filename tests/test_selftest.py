@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.activations import functional
-from harness.activations import table as activations
+from harness.activations import rectified as activations
 from harness.activations.table import Gate
 from harness.attribution.recorder import Recorder
 from harness.graph.making import Making, guess

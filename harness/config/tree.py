@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 
+from harness.activations.registry import RECORDS
 from harness.config.errors import ConfigError, did_you_mean
 from harness.config.schema import SCHEMAS, RunSpec
 
@@ -40,13 +41,24 @@ def register_schema() -> None:
     for group, choices in SCHEMAS.items():
         for name, node in choices.items():
             store.store(name=name, node=node, group=f"schema/{group}")
+    for name, options in _activations().items():
+        names = {"name", *options}
+        kind = next(k for k in SCHEMAS["activation"].values() if {f.name for f in fields(k)} == names)
+        store.store(name=name, node=kind(name, **options), group="activation")
+
+
+def _activations() -> dict[str, dict[str, float]]:
+    """Every activation that can be chosen, and its options' defaults."""
+    records = [record for record in RECORDS.values() if record.options is not None]
+    return {r.name: {option: default for option, (_, default) in (r.options or {}).items()} for r in records}
 
 
 @lru_cache(maxsize=1)
 def groups() -> dict[str, list[str]]:
-    """Every group and its choices, as found in the YAML tree."""
+    """Every group and its choices, as found in the YAML tree; activations as found among the records."""
     folders = sorted(f for f in config_dir().iterdir() if f.is_dir() and f.name not in HIDDEN)
-    return {f.name: sorted(p.stem for p in f.glob("*.yaml")) for f in folders}
+    found = {f.name: sorted(p.stem for p in f.glob("*.yaml")) for f in folders}
+    return dict(sorted({**found, "activation": sorted(_activations())}.items()))
 
 
 def is_group(text: str) -> bool:

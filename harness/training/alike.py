@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.activations.registry import RECORDS
 from harness.config import RunSpec, to_mapping
 from harness.config import schema as s
 
@@ -31,6 +32,8 @@ FREE = {
     "train.checkpoint_seconds",
 }
 
+LEARNED = ("prelu",)  # activations whose parameters a stack can train
+
 
 def refusal(spec: RunSpec) -> str:
     """Why a run cannot be part of a stack; "" if it can.
@@ -48,6 +51,8 @@ def refusal(spec: RunSpec) -> str:
         return "data.augment=true: crops and flips are not stacked"
     if spec.device is s.Device.cuda:
         return "device=cuda: stacks are trained on the CPU"
+    if RECORDS[spec.activation.name].units and spec.activation.name not in LEARNED:
+        return f"activation={spec.activation.name}: its learned parameters are not stacked"
     return ""
 
 
@@ -67,5 +72,5 @@ def alike(spec: RunSpec) -> str:
         for group, value in to_mapping(spec).items()
         if group not in FREE
     }
-    shared["activation"] = {"widens": spec.activation.name == "crelu"}
+    shared["activation"] = {"outputs": RECORDS[spec.activation.name].outputs}
     return repr(shared)

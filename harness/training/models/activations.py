@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
 
-from harness.activations.crelu import CReLU
+from harness.activations.lookup import module_class
+from harness.activations.registry import RECORDS
 from harness.config.errors import ConfigError, did_you_mean
-from harness.config.schema import Activation, LeakySwap, RunSpec, Scaled, Sloped, Softplus
+from harness.config.schema import Activation, LeakySwap, RunSpec
 from harness.config.schema import Sugar as SugarRemedy
 from harness.remedies import PartlyLeaky, Sugar
 
@@ -21,20 +21,6 @@ class Surrogate(Activation):
     """ReLU with the slope of B-SiLU as its gradient."""
 
     alpha: float = 0.0
-
-
-PLAIN: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "selu": nn.SELU,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-    "mish": nn.Mish,
-    "relu6": nn.ReLU6,
-    "hardswish": nn.Hardswish,
-    "crelu": CReLU,
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-}
 
 
 def activation_of(spec: RunSpec) -> Activation:
@@ -69,39 +55,32 @@ def make_activation(activation: Activation, units: int) -> nn.Module:
         LeakyReLU(negative_slope=0.01)
     """
     match activation:
-        case Sloped(name="leaky_relu"):
-            return nn.LeakyReLU(activation.slope)
-        case Sloped(name="prelu"):
-            return nn.PReLU(num_parameters=units, init=activation.slope)
-        case Scaled(name="elu"):
-            return nn.ELU(activation.alpha)
-        case Scaled(name="celu"):
-            return nn.CELU(activation.alpha)
-        case Softplus():
-            return nn.Softplus(beta=activation.beta)
         case Surrogate():
             return Sugar(activation.alpha)
         case Activation(name="leaky_swap"):
             return PartlyLeaky(units)
-    if activation.name in PLAIN:
-        return PLAIN[activation.name]()
-    raise ConfigError(
-        "activation",
-        expected=f"one of {', '.join(sorted(PLAIN))}",
-        came=activation.name,
-        hint=did_you_mean(activation.name, PLAIN),
-    )
+    record = RECORDS.get(activation.name)
+    if record is None or record.options is None:
+        known = sorted(name for name, r in RECORDS.items() if r.options is not None)
+        raise ConfigError(
+            "activation",
+            expected=f"one of {', '.join(known)}",
+            came=activation.name,
+            hint=did_you_mean(activation.name, known),
+        )
+    given = {argument: getattr(activation, option) for option, (argument, _) in record.options.items()}
+    return module_class(record)(**given, **({record.units: units} if record.units else {}))
 
 
 def widening(activation: Activation) -> int:
-    """Outputs per unit: 2 for CReLU, else 1.
+    """Outputs per unit: 2 for CReLU, else 1 (also for what a remedy makes of ReLU).
 
     Example:
         >>> from harness.config import compose
         >>> widening(compose(["activation=crelu"]).activation)
         2
     """
-    return 2 if activation.name == "crelu" else 1
+    return RECORDS[activation.name].outputs if activation.name in RECORDS else 1
 
 
 def refuse_widening(activation: Activation, where: str) -> None:

@@ -1,20 +1,21 @@
 """The activations of a stack: members with the same one are a slice of it.
 
-Each activation is a forward and a backward on the kernels that autograd itself would call.
+Each activation is a forward and a backward: on the kernels that autograd itself would call, if its record
+names them, else by autograd.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from harness.activations.table import SELU_ALPHA, SELU_SCALE
-from harness.config.schema import Activation, Scaled, Sloped, Softplus
+from harness.activations.registry import RECORDS
+from harness.config.schema import Activation
 from harness.remedies.surrogate import b_silu_slope
-from harness.training.models.activations import LEAKY_SWAP, Surrogate
+from harness.training.models.activations import LEAKY_SWAP, Surrogate, make_activation
 from harness.training.stacked.parameters import Parameter
 
 aten = torch.ops.aten
@@ -27,72 +28,51 @@ class Pair(NamedTuple):
     backward: Callable[[Tensor, Tensor, Tensor, Tensor], object]
 
 
-def _elu(alpha: float, scale: float, inner: float) -> Pair:
+def _kernel(name: str, constants: tuple[float, ...]) -> Pair:
+    """The kernels of aten: `name.out`, and `name_backward` into memory where it can."""
+    forward, back = getattr(aten, name).out, getattr(aten, f"{name}_backward")
+    arguments: Callable[[Tensor, Tensor, Tensor], tuple[Any, ...]]
+    match name:
+        case "elu":
+            arguments = lambda da, z, a: (da, *constants, False, z)  # noqa: E731
+        case "leaky_relu":
+            arguments = lambda da, z, a: (da, z, *constants, False)  # noqa: E731
+        case "sigmoid" | "tanh":
+            arguments = lambda da, z, a: (da, a)  # noqa: E731
+        case _:
+            arguments = lambda da, z, a: (da, z, *constants)  # noqa: E731
+    if "grad_input" in back.overloads():
+        into = back.grad_input
+        return Pair(
+            lambda z, a: forward(z, *constants, out=a),
+            lambda da, z, a, dz: into(*arguments(da, z, a), grad_input=dz),
+        )
     return Pair(
-        lambda z, a: aten.elu.out(z, alpha, scale, inner, out=a),
-        lambda da, z, a, dz: aten.elu_backward.grad_input(da, alpha, scale, inner, False, z, grad_input=dz),
+        lambda z, a: forward(z, *constants, out=a),
+        lambda da, z, a, dz: dz.copy_(back(*arguments(da, z, a))),
     )
 
 
-def _leaky(slope: float) -> Pair:
-    return Pair(
-        lambda z, a: aten.leaky_relu.out(z, slope, out=a),
-        lambda da, z, a, dz: aten.leaky_relu_backward.grad_input(da, z, slope, False, grad_input=dz),
-    )
+def _by_autograd(module: nn.Module) -> Pair:
+    """Any module without parameters, units on the last axis."""
 
+    def backward(da: Tensor, z: Tensor, a: Tensor, dz: Tensor) -> None:
+        with torch.enable_grad():
+            leaf = z.detach().requires_grad_()
+            dz.copy_(torch.autograd.grad(module(leaf), leaf, da)[0])
 
-def _softplus(beta: float) -> Pair:
-    return Pair(
-        lambda z, a: aten.softplus.out(z, beta, 20.0, out=a),
-        lambda da, z, a, dz: aten.softplus_backward.grad_input(da, z, beta, 20.0, grad_input=dz),
-    )
+    return Pair(lambda z, a: a.copy_(module(z)), backward)
 
 
 def _surrogate(alpha: float) -> Pair:
     return Pair(
-        PLAIN["relu"].forward,
+        OWN["relu"].forward,
         lambda da, z, a, dz: torch.mul(da, b_silu_slope(z, alpha), out=dz),
     )
 
 
 #: Activations whose slopes are parameters of the stack: learned, or set by a remedy → the parameter's name.
 SLOPED = {"prelu": "weight", LEAKY_SWAP: "slope"}
-
-PLAIN: dict[str, Pair] = {
-    "relu": Pair(
-        lambda z, a: torch.clamp_min(z, 0, out=a),  # what relu is, in half the time
-        lambda da, z, a, dz: aten.threshold_backward.grad_input(da, a, 0, grad_input=dz),
-    ),
-    "selu": _elu(SELU_ALPHA, SELU_SCALE, 1.0),
-    "silu": Pair(
-        lambda z, a: aten.silu.out(z, out=a),
-        lambda da, z, a, dz: aten.silu_backward.grad_input(da, z, grad_input=dz),
-    ),
-    "gelu": Pair(
-        lambda z, a: aten.gelu.out(z, out=a),
-        lambda da, z, a, dz: aten.gelu_backward.grad_input(da, z, grad_input=dz),
-    ),
-    "mish": Pair(
-        lambda z, a: aten.mish.out(z, out=a),
-        lambda da, z, a, dz: dz.copy_(aten.mish_backward(da, z)),
-    ),
-    "relu6": Pair(
-        lambda z, a: aten.hardtanh.out(z, 0.0, 6.0, out=a),
-        lambda da, z, a, dz: aten.hardtanh_backward.grad_input(da, z, 0.0, 6.0, grad_input=dz),
-    ),
-    "hardswish": Pair(
-        lambda z, a: aten.hardswish.out(z, out=a),
-        lambda da, z, a, dz: dz.copy_(aten.hardswish_backward(da, z)),
-    ),
-    "sigmoid": Pair(
-        lambda z, a: aten.sigmoid.out(z, out=a),
-        lambda da, z, a, dz: aten.sigmoid_backward.grad_input(da, a, grad_input=dz),
-    ),
-    "tanh": Pair(
-        lambda z, a: aten.tanh.out(z, out=a),
-        lambda da, z, a, dz: aten.tanh_backward.grad_input(da, a, grad_input=dz),
-    ),
-}
 
 
 def _crelu(z: Tensor, a: Tensor) -> None:
@@ -107,7 +87,14 @@ def _crelu_back(da: Tensor, z: Tensor, a: Tensor, dz: Tensor) -> None:
     torch.sub(left, aten.threshold_backward(da[..., units:], a[..., units:], 0), out=dz)
 
 
-PLAIN["crelu"] = Pair(_crelu, _crelu_back)
+#: Written by hand, for it is faster.
+OWN = {
+    "relu": Pair(
+        lambda z, a: torch.clamp_min(z, 0, out=a),  # what relu is, in half the time
+        lambda da, z, a, dz: aten.threshold_backward.grad_input(da, a, 0, grad_input=dz),
+    ),
+    "crelu": Pair(_crelu, _crelu_back),
+}
 
 
 def pair(activation: Activation) -> Pair:
@@ -120,18 +107,15 @@ def pair(activation: Activation) -> Pair:
         >>> a
         tensor([-0.0200,  3.0000])
     """
-    match activation:
-        case Sloped():
-            return _leaky(activation.slope)
-        case Scaled(name="celu"):
-            return _elu(activation.alpha, 1.0, 1 / activation.alpha)
-        case Scaled():
-            return _elu(activation.alpha, 1.0, 1.0)
-        case Softplus():
-            return _softplus(activation.beta)
-        case Surrogate():
-            return _surrogate(activation.alpha)
-    return PLAIN[activation.name]
+    if isinstance(activation, Surrogate):
+        return _surrogate(activation.alpha)
+    if activation.name in OWN:
+        return OWN[activation.name]
+    record, module = RECORDS[activation.name], make_activation(activation, 1)
+    if record.kernel is None:
+        return _by_autograd(module)
+    parameters = {name: getattr(module, name, default) for name, default in record.parameters.items()}
+    return _kernel(record.kernel, record.constants(parameters))
 
 
 def sloped(slope: Parameter) -> Pair:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.config.schema import Activation
+from harness.training.models import widening
 from harness.training.stacked.activations import SLOPED, Pair, pair, slices, sloped
 from harness.training.stacked.parameters import Parameter
 
@@ -153,7 +154,7 @@ class Activations:
     ) -> None:
         self.slopes = [p for kind in SLOPED.values() if (p := parameters.get(f"{name}.{kind}")) is not None]
         self._slices = [(part, self._sloped(part) or pair(a)) for part, a in slices(activations)]
-        self._widening = 2 if activations[0].name == "crelu" else 1
+        self._widening = widening(activations[0])
         self._room = Room()
 
     def forward(self, z: Tensor, *, training: bool) -> Tensor:

@@ -1,0 +1,145 @@
+"""The records' names resolved in torch: which module or call is which activation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pkgutil import resolve_name
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.activations.gates import Gate
+from harness.activations.record import Activation, Parameters
+from harness.activations.registry import RECORDS
+
+#: Where functions are looked for; what Python defines, then what has aten's order of arguments.
+_PYTHON = (torch, F, Tensor, torch.special)
+_NATIVE = vars(torch._C).get("_nn") or getattr(torch._C, "_nn", None)  # elu_ and others, in place
+
+
+def _resolved(name: str) -> Any:
+    """None for what this torch does not have."""
+    try:
+        return resolve_name(name)
+    except (ImportError, AttributeError):
+        return None
+
+
+def _modules() -> dict[type[nn.Module], tuple[str, Callable[..., Gate]]]:
+    return {
+        cls: (record.name, record.gate_of_module)
+        for record in RECORDS.values()
+        for name in record.modules
+        if (cls := _resolved(name)) is not None
+    }
+
+
+def _functions() -> dict[Any, tuple[str, Sequence[str]]]:
+    """Every spelling → canonical name, names of the positional arguments after the input."""
+    found: dict[Any, tuple[str, Sequence[str]]] = {}
+    for record in RECORDS.values():
+        native = tuple(record.parameters) or record.positional or ()
+        python = native if record.positional is None else record.positional
+        for spelling in record.spellings or (record.name,):
+            for name in (spelling, f"{spelling}_"):
+                for owner, positional in (*((o, python) for o in _PYTHON), (_NATIVE, native)):
+                    function = getattr(owner, name, None)
+                    if callable(function):
+                        found[function] = record.name, positional
+                packet = getattr(torch.ops.aten, name, None)  # as exported programs call them
+                if packet is not None:
+                    overloads = (getattr(packet, overload) for overload in packet.overloads())
+                    found |= dict.fromkeys((packet, *overloads), (record.name, native))
+    return found
+
+
+#: Module class -> (canonical name, gate of a module of that class at eps).
+MODULES = _modules()
+_FUNCTIONS = _functions()
+#: Function, method or overload -> canonical name.
+TABLE = {function: name for function, (name, _) in _FUNCTIONS.items()}
+
+
+def module_class(record: Activation) -> type[nn.Module]:
+    """The module class of a record that has one."""
+    return resolve_name(record.modules[0])
+
+
+def lookup(module: nn.Module) -> tuple[str, Callable[..., Gate]] | None:
+    """Canonical name and gate of an activation module, or None for any other module.
+
+    A subclass with a forward of its own computes something else than its parent, unless it says
+    `gate_of = Parent`; what it calls inside is then seen as functions.
+
+    Example:
+        >>> name, gate = lookup(nn.ReLU6())
+        >>> name, gate(nn.ReLU6(), 1e-6).high
+        ('relu6', 6.0)
+    """
+    known = known_as(type(module))
+    return None if known is None else MODULES[known]
+
+
+def known_as(cls: type[nn.Module]) -> type[nn.Module] | None:
+    """The class among `MODULES` whose forward this one has, or says that it has the gate of."""
+    for known in cls.__mro__:
+        if known in MODULES:
+            return known if cls.forward is known.forward or vars(cls).get("gate_of") is known else None
+    return None
+
+
+def bound(
+    function: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    is_data: Callable[[Tensor], bool],
+    is_zero: Callable[[Tensor], bool],
+) -> tuple[str, Tensor, Parameters] | None:
+    """Canonical name, pre-activation and bound arguments, if the call is an activation; else None.
+
+    Args:
+        function: as a torch function mode sees it.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        is_data: whether a tensor comes from the model's inputs or layers (a zero to compare with does not).
+        is_zero: whether all values of another tensor are 0.
+    """
+    found = _FUNCTIONS.get(function)
+    if found is None:
+        return None
+    name, positional = found
+    z = args[0] if args else kwargs.get("input", kwargs.get("self"))
+    arguments = dict(zip(positional, args[1:], strict=False)) | dict(kwargs)
+    if name == "maximum":
+        pair = [z, arguments.get("other")]
+        zeros = [isinstance(t, Tensor) and not is_data(t) and is_zero(t) for t in pair]
+        if sum(zeros) != 1:
+            return None
+        z = pair[1 - zeros.index(True)]
+    if not isinstance(z, Tensor) or not z.is_floating_point():
+        return None
+    low = arguments.get("min")
+    if isinstance(low, Tensor) and not is_data(low) and is_zero(low):
+        arguments["min"] = 0.0
+    return name, z, arguments
+
+
+def gate(name: str, arguments: Parameters, eps: float) -> Gate | None:
+    """The gate of a call, or None if these arguments make it no activation (clamp to other than 0)."""
+    return RECORDS[name].gate(arguments, eps)
+
+
+def shown(name: str) -> str:
+    """The canonical name in site names."""
+    return name
+
+
+def compute(name: str, arguments: Parameters, z: Tensor) -> Any:
+    """The activation's output for z, computed apart; None where it is not known how."""
+    record = RECORDS[name]
+    function = _resolved(record.computed_by or f"torch.nn.functional.{name}")
+    if function is None:
+        return None
+    return function(z.clone(), **{k: arguments[k] for k in record.parameters if k in arguments})
