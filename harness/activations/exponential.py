@@ -22,48 +22,21 @@ def _elu(alpha: float, scale: float = 1.0) -> tuple[Curve, Curve]:
     )
 
 
+# fmt: off
 ACTIVATIONS = (
-    Activation(
-        "elu",
-        lambda p, eps: exponential(
-            float(p["alpha"]) * float(p["scale"]) * float(p["input_scale"]), float(p["input_scale"]), eps
-        ),
-        *(*_elu(1.0), "z, or eᶻ − 1 for z ≤ 0"),
-        modules=("torch.nn.ELU",),
-        parameters={"alpha": 1.0, "scale": 1.0, "input_scale": 1.0},
-        positional=("alpha",),
-        computed_by="torch.ops.aten.elu",
-        options={"alpha": ("alpha", 1.0)},
-        kernel="elu",
-        constants=lambda p: (p["alpha"], p["scale"], p["input_scale"]),
-    ),
-    Activation(
-        "selu",
-        lambda p, eps: exponential(SELU_SCALE * SELU_ALPHA, 1.0, eps),
-        *(*_elu(SELU_ALPHA, SELU_SCALE), "1.05 z, or 1.76 (eᶻ − 1) for z ≤ 0"),
-        modules=("torch.nn.SELU",),
-        options={},
-        kernel="elu",
-        constants=lambda p: (SELU_ALPHA, SELU_SCALE, 1.0),
-    ),
-    Activation(
-        "celu",
-        lambda p, eps: exponential(1.0, 1 / float(p["alpha"]), eps),
-        *(*_elu(1.0), "z, or a (e^(z/a) − 1) for z ≤ 0; a = 1"),
-        modules=("torch.nn.CELU",),
-        parameters={"alpha": 1.0},
-        options={"alpha": ("alpha", 1.0)},
-        kernel="elu",
-        constants=lambda p: (p["alpha"], 1.0, 1 / p["alpha"]),
-    ),
-    Activation(
-        "softplus",
-        lambda p, eps: logistic(float(p["beta"]), float(p["threshold"]), eps),
-        *(lambda z: np.logaddexp(0, z), expit, "ln(1 + eᶻ)"),
-        modules=("torch.nn.Softplus",),
-        parameters={"beta": 1.0, "threshold": 20.0},
-        options={"beta": ("beta", 1.0)},
-        kernel="softplus",
-        constants=lambda p: (p["beta"], p["threshold"]),
-    ),
+    Activation("elu", ("ELU",),
+               lambda p, eps: exponential(p["alpha"] * p["scale"] * p["input_scale"], p["input_scale"], eps),
+               *_elu(1.0), "z, or eᶻ − 1 for z ≤ 0", options={"alpha": ("alpha", 1.0)}, kernel="elu",
+               parameters={"alpha": 1.0, "scale": 1.0, "input_scale": 1.0}, positional=("alpha",),
+               computed_by="torch.ops.aten.elu"),
+    Activation("selu", ("SELU",), lambda p, eps: exponential(SELU_SCALE * SELU_ALPHA, 1.0, eps),
+               *_elu(SELU_ALPHA, SELU_SCALE), "1.05 z, or 1.76 (eᶻ − 1) for z ≤ 0", options={},
+               kernel="elu", constants=lambda p: (SELU_ALPHA, SELU_SCALE, 1.0)),
+    Activation("celu", ("CELU",), lambda p, eps: exponential(1.0, 1 / p["alpha"], eps),
+               *_elu(1.0), "z, or a (e^(z/a) − 1) for z ≤ 0; a = 1",
+               parameters={"alpha": 1.0}, options={"alpha": ("alpha", 1.0)},
+               kernel="elu", constants=lambda p: (p["alpha"], 1.0, 1 / p["alpha"])),
+    Activation("softplus", ("Softplus",), lambda p, eps: logistic(p["beta"], p["threshold"], eps),
+               lambda z: np.logaddexp(0, z), expit, "ln(1 + eᶻ)", kernel="softplus",
+               parameters={"beta": 1.0, "threshold": 20.0}, options={"beta": ("beta", 1.0)}),
 )

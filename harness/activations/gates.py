@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 INF = math.inf
@@ -70,6 +71,7 @@ def logistic(beta: float, threshold: float, eps: float) -> Gate:
     return Gate(low=crossing / beta) if beta > 0 else Gate(high=crossing / beta)
 
 
+@lru_cache(maxsize=64)
 def smooth_dip(slope: Callable[[float], float], eps: float) -> Gate:
     """A slope that falls from 1 through one root to a minimum and back to 0 from below: GELU and its kin."""
 

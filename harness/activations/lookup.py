@@ -14,49 +14,41 @@ from harness.activations.gates import Gate
 from harness.activations.record import Activation, Parameters
 from harness.activations.registry import RECORDS
 
-#: Where functions are looked for; what Python defines, then what has aten's order of arguments.
-_PYTHON = (torch, F, Tensor, torch.special)
 _NATIVE = vars(torch._C).get("_nn") or getattr(torch._C, "_nn", None)  # elu_ and others, in place
 
 
-def _resolved(name: str) -> Any:
+def _resolved(name: str, package: str) -> Any:
     """None for what this torch does not have."""
     try:
-        return resolve_name(name)
+        return resolve_name(name if "." in name else f"{package}.{name}")
     except (ImportError, AttributeError):
         return None
-
-
-def _modules() -> dict[type[nn.Module], tuple[str, Callable[..., Gate]]]:
-    return {
-        cls: (record.name, record.gate_of_module)
-        for record in RECORDS.values()
-        for name in record.modules
-        if (cls := _resolved(name)) is not None
-    }
 
 
 def _functions() -> dict[Any, tuple[str, Sequence[str]]]:
     """Every spelling → canonical name, names of the positional arguments after the input."""
     found: dict[Any, tuple[str, Sequence[str]]] = {}
     for record in RECORDS.values():
-        native = tuple(record.parameters) or record.positional or ()
-        python = native if record.positional is None else record.positional
+        native = record.name, tuple(record.parameters) or record.positional or ()
+        python = native if record.positional is None else (record.name, record.positional)
         for spelling in record.spellings or (record.name,):
             for name in (spelling, f"{spelling}_"):
-                for owner, positional in (*((o, python) for o in _PYTHON), (_NATIVE, native)):
-                    function = getattr(owner, name, None)
-                    if callable(function):
-                        found[function] = record.name, positional
+                functions = [getattr(owner, name, None) for owner in (torch, F, Tensor, torch.special)]
+                found |= {function: python for function in functions if callable(function)}
                 packet = getattr(torch.ops.aten, name, None)  # as exported programs call them
-                if packet is not None:
-                    overloads = (getattr(packet, overload) for overload in packet.overloads())
-                    found |= dict.fromkeys((packet, *overloads), (record.name, native))
+                overloads = [getattr(packet, overload) for overload in packet.overloads()] if packet else []
+                functions = [getattr(_NATIVE, name, None), packet, *overloads]
+                found |= {function: native for function in functions if callable(function)}
     return found
 
 
 #: Module class -> (canonical name, gate of a module of that class at eps).
-MODULES = _modules()
+MODULES: dict[type[nn.Module], tuple[str, Callable[..., Gate]]] = {
+    cls: (record.name, record.gate_of_module)
+    for record in RECORDS.values()
+    for name in record.modules
+    if (cls := _resolved(name, "torch.nn")) is not None
+}
 _FUNCTIONS = _functions()
 #: Function, method or overload -> canonical name.
 TABLE = {function: name for function, (name, _) in _FUNCTIONS.items()}
@@ -64,7 +56,7 @@ TABLE = {function: name for function, (name, _) in _FUNCTIONS.items()}
 
 def module_class(record: Activation) -> type[nn.Module]:
     """The module class of a record that has one."""
-    return resolve_name(record.modules[0])
+    return _resolved(record.modules[0], "torch.nn")
 
 
 def lookup(module: nn.Module) -> tuple[str, Callable[..., Gate]] | None:
@@ -139,7 +131,7 @@ def shown(name: str) -> str:
 def compute(name: str, arguments: Parameters, z: Tensor) -> Any:
     """The activation's output for z, computed apart; None where it is not known how."""
     record = RECORDS[name]
-    function = _resolved(record.computed_by or f"torch.nn.functional.{name}")
+    function = _resolved(record.computed_by or name, "torch.nn.functional")
     if function is None:
         return None
     return function(z.clone(), **{k: arguments[k] for k in record.parameters if k in arguments})

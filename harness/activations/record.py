@@ -20,47 +20,49 @@ class Activation:
 
     Attributes:
         name: canonical, as in site names and configurations.
+        modules: classes, torch.nn's or dotted; their attributes are named like the parameters.
         gate_of: (parameters, eps) → gate; None if these parameters make it no activation.
         value: f, with torch's default parameters.
         slope: f', by which the gate is open or closed; at a kink the one that autograd takes.
         formula: in words of mathematics.
         window: z from … to … of its diagram.
-        modules: dotted names of module classes; their attributes are named like the parameters.
-        spellings: of functions and methods, without the underscore of those in place. Each is looked for in
-            torch, torch.nn.functional, torch.special, Tensor and aten.
+        spellings: of functions and methods, without the underscore of those in place; empty: the name. They
+            are looked for in torch, torch.nn.functional, torch.special, Tensor and aten.
         parameters: name → default of what follows the input, in aten's order.
-        positional: the same names where Python's functions order them otherwise than aten.
-        computed_by: dotted name of a function that takes z and `parameters` by name; None takes
-            torch.nn.functional's of that name.
+        positional: their names in the order of Python's functions, where that is another.
+        computed_by: function of z and `parameters`, torch.nn.functional's or dotted; empty: the name.
         options: option of the configuration → (argument of the module, default); None: a configuration
             cannot choose it. The options are those of a class in `harness.config.schema`.
-        units: argument of the module that takes the number of units.
+        units: argument of the module that takes the number of units; its parameters are learned.
         outputs: values per unit.
         kernel: aten's name, if it has `….out` and `…_backward` for stacks; None: they take autograd.
         constants: parameters → arguments of the kernel after the input.
     """
 
     name: str
+    modules: tuple[str, ...]
     gate_of: Callable[[Parameters, float], Gate | None]
     value: Curve
     slope: Curve
     formula: str
     window: tuple[float, float] = (-4.0, 4.0)
-    modules: tuple[str, ...] = ()
     spellings: tuple[str, ...] = ()
     parameters: Parameters = field(default_factory=dict)
     positional: tuple[str, ...] | None = None
-    computed_by: str | None = None
+    computed_by: str = ""
     options: Mapping[str, tuple[str, float]] | None = None
     units: str | None = None
     outputs: int = 1
     kernel: str | None = None
-    constants: Callable[[Parameters], tuple[float, ...]] = lambda p: ()
+    constants: Callable[[Parameters], tuple[float, ...]] = lambda p: tuple(p.values())
 
     def gate(self, given: Parameters, eps: float) -> Gate | None:
         """The gate with these parameters, torch's defaults where they are missing or None."""
-        known = {k: v for k, v in given.items() if v is not None}
-        return self.gate_of({**self.parameters, **known}, eps)
+        known = dict(self.parameters)
+        for name, value in given.items():
+            if value is not None:  # numbers may be ints, or tensors of one value
+                known[name] = float(value) if isinstance(known.get(name), float) else value
+        return self.gate_of(known, eps)
 
     def gate_of_module(self, module: Any, eps: float) -> Gate:
         """The gate of a module, as its attributes are now."""

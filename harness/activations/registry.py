@@ -23,3 +23,5 @@ def _discover() -> dict[str, Activation]:
 
 
 RECORDS = _discover()
+#: Those that a configuration can choose → their options, each with the module's argument and its default.
+OPTIONS = {name: record.options for name, record in RECORDS.items() if record.options is not None}

@@ -14,26 +14,14 @@ def _outside(z: np.ndarray) -> np.ndarray:
     return (np.abs(z) > 0.5).astype(float)
 
 
+# fmt: off
 ACTIVATIONS = (
-    Activation(
-        "hardshrink",
-        lambda p, eps: around_zero(float(p["lambd"])),
-        *(lambda z: np.where(np.abs(z) > 0.5, z, 0.0), _outside, "z, or 0 for |z| ≤ ½", (-2, 2)),
-        modules=("torch.nn.Hardshrink",),
-        parameters={"lambd": 0.5},
-    ),
-    Activation(
-        "softshrink",
-        lambda p, eps: around_zero(float(p["lambd"])),
-        lambda z: np.sign(z) * np.maximum(np.abs(z) - 0.5, 0.0),
-        *(_outside, "sign(z) max(0, |z| − ½)", (-2, 2)),
-        modules=("torch.nn.Softshrink",),
-        parameters={"lambd": 0.5},
-    ),
-    Activation(
-        "tanhshrink",
-        lambda p, eps: around_zero(math.atanh(math.sqrt(eps))),
-        *(lambda z: z - np.tanh(z), lambda z: np.tanh(z) ** 2, "z − tanh(z)"),
-        modules=("torch.nn.Tanhshrink",),
-    ),
+    Activation("hardshrink", ("Hardshrink",), lambda p, eps: around_zero(p["lambd"]),
+               lambda z: np.where(np.abs(z) > 0.5, z, 0.0), _outside, "z, or 0 for |z| ≤ ½", (-2, 2),
+               parameters={"lambd": 0.5}),
+    Activation("softshrink", ("Softshrink",), lambda p, eps: around_zero(p["lambd"]),
+               lambda z: np.sign(z) * np.maximum(np.abs(z) - 0.5, 0.0), _outside,
+               "sign(z) max(0, |z| − ½)", (-2, 2), parameters={"lambd": 0.5}),
+    Activation("tanhshrink", ("Tanhshrink",), lambda p, eps: around_zero(math.atanh(math.sqrt(eps))),
+               lambda z: z - np.tanh(z), lambda z: np.tanh(z) ** 2, "z − tanh(z)"),
 )

@@ -45,48 +45,21 @@ def _gelu(z: np.ndarray) -> np.ndarray:
     return z * ndtr(z)
 
 
-def _hardswish_gate(eps: float) -> Gate:
-    """Slope (2z + 3) / 6 on (-3, 3), 0 below, 1 above (Howard et al. 2019, 1905.02244)."""
-    return Gate(low=-3.0, hole_low=-1.5 - 3 * eps, hole_high=-1.5 + 3 * eps)
-
-
+# fmt: off
 ACTIVATIONS = (
-    Activation(
-        "silu",
-        lambda p, eps: smooth_dip(silu_slope, eps),
-        *(lambda z: z * expit(z), np.vectorize(silu_slope, otypes=[float]), "z σ(z)"),
-        modules=("torch.nn.SiLU",),
-        options={},
-        kernel="silu",
-    ),
-    Activation(
-        "gelu",
-        lambda p, eps: smooth_dip(gelu_tanh_slope if p["approximate"] == "tanh" else gelu_slope, eps),
-        *(_gelu, np.vectorize(gelu_slope, otypes=[float]), "z Φ(z)"),
-        modules=("torch.nn.GELU",),
-        parameters={"approximate": "none"},
-        options={},
-        kernel="gelu",
-    ),
-    Activation(
-        "mish",
-        lambda p, eps: smooth_dip(mish_slope, eps),
-        lambda z: z * np.tanh(np.logaddexp(0, z)),
-        np.vectorize(mish_slope, otypes=[float]),
-        "z tanh(ln(1 + eᶻ))",
-        modules=("torch.nn.Mish",),
-        options={},
-        kernel="mish",
-    ),
-    Activation(
-        "hardswish",
-        lambda p, eps: _hardswish_gate(eps),
-        lambda z: z * np.clip(z + 3, 0.0, 6.0) / 6,
-        lambda z: np.where(z <= -3, 0.0, np.where(z >= 3, 1.0, (2 * z + 3) / 6)),
-        "z min(6, max(0, z + 3)) / 6",
-        window=(-5, 5),
-        modules=("torch.nn.Hardswish",),
-        options={},
-        kernel="hardswish",
-    ),
+    Activation("silu", ("SiLU",), lambda p, eps: smooth_dip(silu_slope, eps),
+               lambda z: z * expit(z), np.vectorize(silu_slope), "z σ(z)", options={}, kernel="silu"),
+    Activation("gelu", ("GELU",),
+               lambda p, eps: smooth_dip(gelu_tanh_slope if p["approximate"] == "tanh" else gelu_slope, eps),
+               _gelu, np.vectorize(gelu_slope), "z Φ(z)", parameters={"approximate": "none"},
+               options={}, kernel="gelu", constants=lambda p: ()),
+    Activation("mish", ("Mish",), lambda p, eps: smooth_dip(mish_slope, eps),
+               lambda z: z * np.tanh(np.logaddexp(0, z)), np.vectorize(mish_slope), "z tanh(ln(1 + eᶻ))",
+               options={}, kernel="mish"),
+    # slope (2z + 3) / 6 on (-3, 3), 0 below, 1 above (Howard et al. 2019, 1905.02244)
+    Activation("hardswish", ("Hardswish",),
+               lambda p, eps: Gate(low=-3.0, hole_low=-1.5 - 3 * eps, hole_high=-1.5 + 3 * eps),
+               lambda z: z * np.clip(z + 3, 0.0, 6.0) / 6,
+               lambda z: np.where(z <= -3, 0.0, np.where(z >= 3, 1.0, (2 * z + 3) / 6)),
+               "z min(6, max(0, z + 3)) / 6", (-5, 5), options={}, kernel="hardswish"),
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 
-from harness.activations.registry import RECORDS
+from harness.activations.registry import OPTIONS
 from harness.config.errors import ConfigError, did_you_mean
 from harness.config.schema import SCHEMAS, RunSpec
 
@@ -41,16 +41,10 @@ def register_schema() -> None:
     for group, choices in SCHEMAS.items():
         for name, node in choices.items():
             store.store(name=name, node=node, group=f"schema/{group}")
-    for name, options in _activations().items():
-        names = {"name", *options}
-        kind = next(k for k in SCHEMAS["activation"].values() if {f.name for f in fields(k)} == names)
-        store.store(name=name, node=kind(name, **options), group="activation")
-
-
-def _activations() -> dict[str, dict[str, float]]:
-    """Every activation that can be chosen, and its options' defaults."""
-    records = [record for record in RECORDS.values() if record.options is not None]
-    return {r.name: {option: default for option, (_, default) in (r.options or {}).items()} for r in records}
+    for name, options in OPTIONS.items():
+        values = {"name": name, **{option: default for option, (_, default) in options.items()}}
+        kind = next(k for k in SCHEMAS["activation"].values() if {f.name for f in fields(k)} == set(values))
+        store.store(name=name, node=kind(**values), group="activation")
 
 
 @lru_cache(maxsize=1)
@@ -58,7 +52,7 @@ def groups() -> dict[str, list[str]]:
     """Every group and its choices, as found in the YAML tree; activations as found among the records."""
     folders = sorted(f for f in config_dir().iterdir() if f.is_dir() and f.name not in HIDDEN)
     found = {f.name: sorted(p.stem for p in f.glob("*.yaml")) for f in folders}
-    return dict(sorted({**found, "activation": sorted(_activations())}.items()))
+    return dict(sorted({**found, "activation": sorted(OPTIONS)}.items()))
 
 
 def is_group(text: str) -> bool:

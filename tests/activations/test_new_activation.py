@@ -15,13 +15,13 @@ from harness.activations.record import Activation
 
 ACTIVATIONS = (
     Activation(
-        "power", lambda p, eps: around_zero(eps / 2), lambda z: z**2, lambda z: 2 * z, "z²",
-        modules=("powers.Power",), spellings=("square",), computed_by="torch.square",
+        "power", ("powers.Power",), lambda p, eps: around_zero(eps / 2), lambda z: z**2, lambda z: 2 * z,
+        "z²", spellings=("square",), computed_by="torch.square",
         options={"alpha": ("exponent", 2.0)},
     ),
     Activation(
-        "clipped", lambda p, eps: around_zero(0.5), lambda z: z, lambda z: z, "z, or 0 for |z| ≤ ½",
-        modules=("powers.Clipped",), options={}, kernel="hardshrink", constants=lambda p: (0.5,),
+        "clipped", ("powers.Clipped",), lambda p, eps: around_zero(0.5), lambda z: z, lambda z: z, "z or 0",
+        options={}, kernel="hardshrink", constants=lambda p: (0.5,),
     ),
 )
 """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from harness.activations.lookup import module_class
-from harness.activations.registry import RECORDS
+from harness.activations.registry import OPTIONS, RECORDS
 from harness.config.errors import ConfigError, did_you_mean
 from harness.config.schema import Activation, LeakySwap, RunSpec
 from harness.config.schema import Sugar as SugarRemedy
@@ -59,16 +59,12 @@ def make_activation(activation: Activation, units: int) -> nn.Module:
             return Sugar(activation.alpha)
         case Activation(name="leaky_swap"):
             return PartlyLeaky(units)
-    record = RECORDS.get(activation.name)
-    if record is None or record.options is None:
-        known = sorted(name for name, r in RECORDS.items() if r.options is not None)
-        raise ConfigError(
-            "activation",
-            expected=f"one of {', '.join(known)}",
-            came=activation.name,
-            hint=did_you_mean(activation.name, known),
-        )
-    given = {argument: getattr(activation, option) for option, (argument, _) in record.options.items()}
+    name = activation.name
+    if name not in OPTIONS:
+        expected, hint = f"one of {', '.join(sorted(OPTIONS))}", did_you_mean(name, OPTIONS)
+        raise ConfigError("activation", expected=expected, came=name, hint=hint)
+    record = RECORDS[name]
+    given = {argument: getattr(activation, option) for option, (argument, _) in OPTIONS[name].items()}
     return module_class(record)(**given, **({record.units: units} if record.units else {}))
 
 

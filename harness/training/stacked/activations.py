@@ -7,7 +7,7 @@ names them, else by autograd.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,26 +31,19 @@ class Pair(NamedTuple):
 def _kernel(name: str, constants: tuple[float, ...]) -> Pair:
     """The kernels of aten: `name.out`, and `name_backward` into memory where it can."""
     forward, back = getattr(aten, name).out, getattr(aten, f"{name}_backward")
-    arguments: Callable[[Tensor, Tensor, Tensor], tuple[Any, ...]]
-    match name:
-        case "elu":
-            arguments = lambda da, z, a: (da, *constants, False, z)  # noqa: E731
-        case "leaky_relu":
-            arguments = lambda da, z, a: (da, z, *constants, False)  # noqa: E731
-        case "sigmoid" | "tanh":
-            arguments = lambda da, z, a: (da, a)  # noqa: E731
-        case _:
-            arguments = lambda da, z, a: (da, z, *constants)  # noqa: E731
-    if "grad_input" in back.overloads():
-        into = back.grad_input
-        return Pair(
-            lambda z, a: forward(z, *constants, out=a),
-            lambda da, z, a, dz: into(*arguments(da, z, a), grad_input=dz),
-        )
-    return Pair(
-        lambda z, a: forward(z, *constants, out=a),
-        lambda da, z, a, dz: dz.copy_(back(*arguments(da, z, a))),
-    )
+    into = back.grad_input if "grad_input" in back.overloads() else None
+    of_output = name in ("sigmoid", "tanh")  # their slopes are told by what they return
+    signatures = {"elu": ((*constants, False), ()), "leaky_relu": ((), (*constants, False))}
+    before, after = signatures.get(name, ((), constants))
+
+    def backward(da: Tensor, z: Tensor, a: Tensor, dz: Tensor) -> None:
+        given = (da, *before, a if of_output else z, *after)
+        if into is None:
+            dz.copy_(back(*given))
+        else:
+            into(*given, grad_input=dz)
+
+    return Pair(lambda z, a: forward(z, *constants, out=a), backward)
 
 
 def _by_autograd(module: nn.Module) -> Pair:

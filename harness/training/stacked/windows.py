@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from harness.activations.table import Gate, lookup
+from harness.activations.lookup import lookup
 from harness.config import RunSpec
 from harness.config.schema import Activation
 from harness.kernels import numba
@@ -129,10 +129,10 @@ class StackWindows:
 
 def _bounds(activation: Activation, eps: float, dtype: torch.dtype) -> np.ndarray | None:
     """The gate of a member, (1 or 4, 1); None where it may change."""
-    module: nn.Module = make_activation(activation, 1)
+    module = make_activation(activation, 1)
     known = lookup(module)
     assert known is not None, f"{activation.name} has no gate"
-    gate: Gate = known[1](module, eps)
+    gate = known[1](module, eps)
     return None if isinstance(gate.low, Tensor) else bounds_of(gate, dtype)
 
 
