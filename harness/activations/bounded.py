@@ -11,19 +11,14 @@ from harness.activations.gates import INF, Gate, bump, logistic
 from harness.activations.record import Activation
 
 
-def _sigmoid_width(eps: float) -> float:
-    """Where s(1 - s) = eps."""
-    return INF if eps <= 0 else 2 * math.acosh(max(1.0, 1 / (2 * math.sqrt(eps))))
-
-
 def _tanh_width(eps: float) -> float:
-    """Where 1 - tanh² = eps."""
+    """Where tanh' = 1 - tanh² = eps; σ(z) = (1 + tanh(z / 2)) / 2."""
     return INF if eps <= 0 else math.acosh(max(1.0, 1 / math.sqrt(eps)))
 
 
 # fmt: off
 ACTIVATIONS = (
-    Activation("sigmoid", ("Sigmoid",), lambda p, eps: bump(_sigmoid_width(eps)),
+    Activation("sigmoid", ("Sigmoid",), lambda p, eps: bump(2 * _tanh_width(4 * eps)),
                expit, lambda z: expit(z) * expit(-z), "σ(z) = 1 / (1 + e⁻ᶻ)", (-8, 8),
                spellings=("sigmoid", "expit"), options={}, kernel="sigmoid"),
     Activation("tanh", ("Tanh",), lambda p, eps: bump(_tanh_width(eps)),

@@ -31,23 +31,18 @@ class Gate(NamedTuple):
         return self.hole_low <= self.hole_high
 
 
-ALWAYS = Gate()
-
-
 def zero_side(left_slope: float, eps: float) -> Gate:
     """Slope 1 for z > 0, `left_slope` elsewhere: ReLU and its leaky kin; z = 0 belongs to the left."""
-    return ALWAYS if abs(left_slope) > eps else Gate(low=0.0)
+    return Gate() if abs(left_slope) > eps else Gate(low=0.0)
 
 
 def exponential(peak: float, rate: float, eps: float) -> Gate:
     """Slope `peak e^(rate z)` for z <= 0, constant beyond: ELU, SELU, CELU."""
-    if abs(peak) <= eps and rate >= 0:
-        return Gate(low=0.0)
-    if rate == 0 or eps <= 0:
-        return ALWAYS if peak else Gate(low=0.0)
-    crossing = math.log(eps / abs(peak)) / rate if peak else -INF
+    if not peak * rate:
+        return zero_side(peak, eps)
+    crossing = (math.log(eps / abs(peak)) if eps > 0 else -INF) / rate
     if rate > 0:
-        return Gate(low=crossing)
+        return Gate(low=min(crossing, 0.0))
     return Gate(hole_low=crossing, hole_high=0.0)  # the slope grows to the left
 
 
@@ -63,11 +58,9 @@ def around_zero(half_width: float) -> Gate:
 
 def logistic(beta: float, threshold: float, eps: float) -> Gate:
     """Slope σ(βz), and 1 where βz is above the threshold: softplus."""
-    if eps <= 0:
-        return ALWAYS
-    crossing = min(math.log(eps / (1 - eps)), threshold)
+    crossing = min(math.log(eps / (1 - eps)) if eps > 0 else -INF, threshold)
     if beta == 0:  # σ(0) everywhere
-        return ALWAYS if crossing < 0 else Gate(low=INF)
+        return Gate() if crossing < 0 else Gate(low=INF)
     return Gate(low=crossing / beta) if beta > 0 else Gate(high=crossing / beta)
 
 

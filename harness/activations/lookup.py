@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.activations.gates import Gate
-from harness.activations.record import Activation, Parameters
+from harness.activations.record import Parameters
 from harness.activations.registry import RECORDS
 
 _NATIVE = vars(torch._C).get("_nn") or getattr(torch._C, "_nn", None)  # elu_ and others, in place
@@ -52,11 +52,6 @@ MODULES: dict[type[nn.Module], tuple[str, Callable[..., Gate]]] = {
 _FUNCTIONS = _functions()
 #: Function, method or overload -> canonical name.
 TABLE = {function: name for function, (name, _) in _FUNCTIONS.items()}
-
-
-def module_class(record: Activation) -> type[nn.Module]:
-    """The module class of a record that has one."""
-    return _resolved(record.modules[0], "torch.nn")
 
 
 def lookup(module: nn.Module) -> tuple[str, Callable[..., Gate]] | None:

@@ -39,20 +39,15 @@ def mish_slope(z: float) -> float:
     return t + z * (1 - t * t) * _sigmoid(z)
 
 
-def _gelu(z: np.ndarray) -> np.ndarray:
-    from scipy.special import ndtr
-
-    return z * ndtr(z)
-
-
 # fmt: off
 ACTIVATIONS = (
     Activation("silu", ("SiLU",), lambda p, eps: smooth_dip(silu_slope, eps),
                lambda z: z * expit(z), np.vectorize(silu_slope), "z σ(z)", options={}, kernel="silu"),
     Activation("gelu", ("GELU",),
                lambda p, eps: smooth_dip(gelu_tanh_slope if p["approximate"] == "tanh" else gelu_slope, eps),
-               _gelu, np.vectorize(gelu_slope), "z Φ(z)", parameters={"approximate": "none"},
-               options={}, kernel="gelu", constants=lambda p: ()),
+               np.vectorize(lambda z: 0.5 * z * math.erfc(-z / math.sqrt(2))), np.vectorize(gelu_slope),
+               "z Φ(z)", parameters={"approximate": "none"}, options={},
+               kernel="gelu", constants=lambda p: ()),
     Activation("mish", ("Mish",), lambda p, eps: smooth_dip(mish_slope, eps),
                lambda z: z * np.tanh(np.logaddexp(0, z)), np.vectorize(mish_slope), "z tanh(ln(1 + eᶻ))",
                options={}, kernel="mish"),

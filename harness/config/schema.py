@@ -1,4 +1,4 @@
-"""The types and ranges of everything a run can be told; the values stand in `configs/`.
+"""The types and ranges of all a run can be told; values stand in `configs/`, activations' in their records.
 
 Each class is one choice of a Hydra group (or a whole group); its field names are the dotted keys of
 the command line. Defaults live in the YAML files, so that a user finds each in one place; ranges live

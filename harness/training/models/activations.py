@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from harness.activations.lookup import module_class
+from harness.activations.lookup import MODULES
 from harness.activations.registry import OPTIONS, RECORDS
 from harness.config.errors import ConfigError, did_you_mean
 from harness.config.schema import Activation, LeakySwap, RunSpec
@@ -65,7 +65,8 @@ def make_activation(activation: Activation, units: int) -> nn.Module:
         raise ConfigError("activation", expected=expected, came=name, hint=hint)
     record = RECORDS[name]
     given = {argument: getattr(activation, option) for option, (argument, _) in OPTIONS[name].items()}
-    return module_class(record)(**given, **({record.units: units} if record.units else {}))
+    cls = next(cls for cls, (known, _) in MODULES.items() if known == name)
+    return cls(**given, **({record.units: units} if record.units else {}))
 
 
 def widening(activation: Activation) -> int:
