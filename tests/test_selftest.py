@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from harness.activations import functional
+from harness.activations import lookup as functional
 from harness.activations import rectified as activations
-from harness.activations.table import Gate
+from harness.activations.gates import Gate
 from harness.attribution.recorder import Recorder
 from harness.graph.making import Making, guess
 from harness.hooks import eager

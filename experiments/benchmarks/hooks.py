@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from harness import Recorder
-from harness.activations.table import Gate
+from harness.activations.gates import Gate
 from harness.kernels.statistics import empty, update, update_gradient
 
 Step = Callable[[], None]

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.activations.table import Gate
+from harness.activations.gates import Gate
 from harness.attribution.evidence import FACTORS
 from harness.attribution.model_inputs import equal
 from harness.attribution.replay import NORMS, Layer, Replay

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from harness.activations.table import Gate
+from harness.activations.gates import Gate
 from harness.attribution.replay import NORMS, Layer, Replay
 from harness.attribution.snapshots import Snapshot
 from harness.graph.layers import layer_axis

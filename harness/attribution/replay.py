@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from harness.activations.table import Gate
+from harness.activations.gates import Gate
 from harness.attribution.model_inputs import map_tensors
 from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.layers import CHANNEL_AXIS, layer_axis

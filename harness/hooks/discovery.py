@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from harness.activations.table import lookup
+from harness.activations.lookup import lookup
 from harness.graph.provenance import DATA, TensorProvenance
 from harness.hooks.function_modes import FunctionMode
 from harness.hooks.hook import Call

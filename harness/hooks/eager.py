@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from harness.activations import functional
-from harness.activations.table import Gate, lookup
+from harness.activations import lookup as functional
+from harness.activations.gates import Gate
+from harness.activations.lookup import lookup
 from harness.graph.autograd import Ancestry, ancestry
 from harness.graph.making import making
 from harness.graph.plan import Site

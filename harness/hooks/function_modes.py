@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.overrides import TorchFunctionMode
 
-from harness.activations.functional import TABLE
+from harness.activations.lookup import TABLE
 from harness.hooks._torch import top_function_mode
 
 Handle = Callable[[Any, Sequence[Any], Mapping[str, Any]], Any]

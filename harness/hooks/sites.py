@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from harness.activations.table import Gate
+from harness.activations.gates import Gate
 from harness.graph.autograd import Ancestry
 from harness.graph.making import Making
 from harness.graph.plan import Plan, Site, shown_axes

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 import torch
 from torch import nn
 
-from harness.activations.table import lookup
+from harness.activations.lookup import lookup
 from harness.graph.plan import Site
 
 UNDER_TRANSFORM = "it was called under vmap or without values (a trace)"

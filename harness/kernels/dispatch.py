@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.activations.table import Gate
+from harness.activations.gates import Gate
 from harness.kernels import numba, traced, triton
 from harness.kernels.accumulators import GRADIENT, Accumulators, shifted  # noqa: F401  (of the example)
 from harness.kernels.countable import PLAIN, Uncountable, countable

@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 from torch import Tensor
 
-from harness.activations.table import Gate
+from harness.activations.gates import Gate
 from harness.kernels.accumulators import (
     ACTIVE,
     GRADIENT,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from harness.activations.table import Gate
+from harness.activations.gates import Gate
 from harness.kernels.countable import Uncountable, countable
 from harness.kernels.layout import Axes, as_units
 from harness.kernels.numba import ACCUMULATE_AT, ADD_SQUARES_AT, LIKE, bounds_of, record_of

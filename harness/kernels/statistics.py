@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.activations.table import Gate
+from harness.activations.gates import Gate
 from harness.kernels import dispatch as kernels
 from harness.kernels.accumulators import (
     ACTIVE,

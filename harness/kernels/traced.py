@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.activations.table import Gate
+from harness.activations.gates import Gate
 from harness.kernels.accumulators import (
     ACTIVE,
     GRADIENT,

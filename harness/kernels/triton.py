@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from harness.activations.table import Gate
+from harness.activations.gates import Gate
 from harness.kernels.accumulators import GRADIENT, Accumulators
 from harness.kernels.layout import Axes, as_units
 

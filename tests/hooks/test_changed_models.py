@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as registry
 
 import harness
-from harness.activations.table import lookup
+from harness.activations.lookup import lookup
 from harness.detector.verdict import last_census
 from harness.remedies import leaky_swap, sugar
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.activations.table import Gate
+from harness.activations.gates import Gate
 from harness.kernels.accumulators import ACTIVE, MAX, NON_FINITE, SQUARES, SUM, Accumulators, shifted
 
 GATES = {

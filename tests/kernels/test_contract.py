@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from harness.activations.table import Gate
+from harness.activations.gates import Gate
 from harness.kernels import dispatch, traced, triton
 from harness.kernels.accumulators import ACTIVE, GRADIENT, INPUTS_SINCE_ACTIVE, Accumulators
 from harness.kernels.countable import Uncountable

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from harness.activations.table import Gate
+from harness.activations.gates import Gate
 from harness.kernels.accumulators import GRADIENT, INPUTS_SINCE_ACTIVE, Accumulators
 from harness.kernels.dispatch import accumulate, accumulate_gradient, unit_squares
 from harness.kernels.prepared import prepare

@@ -8,7 +8,7 @@ import pytest
 import torch
 from expected import GATES, check, expected
 
-from harness.activations.table import Gate
+from harness.activations.gates import Gate
 from harness.kernels import dispatch as kernels
 from harness.kernels import triton as fused
 from harness.kernels.accumulators import GRADIENT, Accumulators

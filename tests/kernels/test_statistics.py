@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.activations.table import Gate
+from harness.activations.gates import Gate
 from harness.kernels.statistics import empty, finalise, merge, update, update_gradient
 
 

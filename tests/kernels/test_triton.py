@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import harness
-from harness.activations.table import Gate
+from harness.activations.gates import Gate
 from harness.kernels import dispatch as kernels
 from harness.kernels import triton as fused
 from harness.kernels.accumulators import ACTIVE, Accumulators

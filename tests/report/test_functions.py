@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from harness.activations.table import MODULES, Gate
+from harness.activations.gates import Gate
+from harness.activations.lookup import MODULES
 from harness.report.functions import FUNCTIONS, closed, function
 from harness.report.plots.activations import in_words
 
