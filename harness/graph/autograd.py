@@ -1,11 +1,12 @@
 """Which parameters made a tensor, as autograd's own graph tells it.
 
-Only public attributes are used: `grad_fn.next_functions`, and `variable` of the node of a leaf. So a call can
-be held against the Plan in half a microsecond, and without one the nearest parameters are found by a walk.
+Only public attributes are used: `grad_fn.next_functions`, and `variable` of the node of a leaf. So a call
+that came before is known again in half a microsecond; otherwise a walk finds the nearest parameters.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -20,6 +21,8 @@ NORMS = ("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "NativeLayerNor
 NORMS += ("FusedRmsNorm",)
 ACTIVATIONS = ("Relu", "Gelu", "Silu", "Elu", "LeakyRelu", "Hardtanh", "Hardswish", "Hardsigmoid", "Sigmoid")
 ACTIVATIONS += ("Tanh", "Softplus", "Threshold", "Mish", "Prelu", "PreluKernel", "Celu", "Selu", "Clamp")
+CHOICES = ("Slice", "Select", "Split", "SplitWithSizes", "Unbind", "Transpose", "Permute", "AsStrided")
+CHOICES += ("Diagonal", "Unfold", "Flip", "Roll", "Index", "IndexSelect")  # the numbers they hold say of what
 
 
 class Leaf(NamedTuple):
@@ -48,11 +51,6 @@ class Ancestry(NamedTuple):
 
     leaves: tuple[Leaf, ...] = ()
     hidden: bool = False
-
-    @property
-    def identity(self) -> frozenset[int]:
-        """What tells calls by different layers apart."""
-        return frozenset(id(leaf.variable) for leaf in self.leaves)
 
 
 NOTHING = Ancestry()
@@ -100,34 +98,87 @@ def ancestry(tensor: Tensor) -> Ancestry:
     return Ancestry(tuple(leaves), hidden)
 
 
-Way = tuple[tuple[int, ...], Tensor]  # path to a parameter, and the parameter
+class Way(NamedTuple):
+    """The way from a pre-activation to a parameter behind it, by which a call is known again.
+
+    Attributes:
+        kinds: types of the nodes on it, the pre-activation's first.
+        places: in `next_functions` of each, the way on.
+        variable: the parameter.
+    """
+
+    kinds: tuple[type, ...]
+    places: tuple[int, ...]
+    variable: Tensor
+
+    def leads_from(self, node: Any) -> bool:
+        """Whether it leads from a node, through nodes of the same kinds, to the parameter."""
+        for kind, place in zip(self.kinds, self.places, strict=True):
+            if type(node) is not kind:
+                return False
+            node = node.next_functions[place][0]
+        return getattr(node, "variable", None) is self.variable
 
 
-def ways_to(leaves: tuple[Leaf, ...], most: int = 4) -> tuple[Way, ...]:
-    """What a call is held against: one parameter of each layer, the nearest layers first."""
+def ways_to(tensor: Tensor, leaves: tuple[Leaf, ...]) -> tuple[Way, ...]:
+    """A way to one parameter of each layer behind a tensor, the shortest first."""
     layers: dict[tuple[int, ...], Leaf] = {}
     for leaf in leaves:
         layers.setdefault(leaf.layer, leaf)
-    nearest = sorted(layers.values(), key=lambda leaf: len(leaf.path))[:most]
-    return tuple((leaf.path, leaf.variable) for leaf in nearest)
+    ways = []
+    for leaf in sorted(layers.values(), key=lambda one: len(one.path)):
+        kinds = tuple(type(node_at(tensor, leaf.path[:depth])) for depth in range(len(leaf.path)))
+        ways.append(Way(kinds, leaf.path, leaf.variable))
+    return tuple(ways)
 
 
-def is_made_by(tensor: Tensor, ways: tuple[Way, ...]) -> bool:
-    """Whether these parameters stand behind a tensor in these places; without any: whether no graph does."""
+Mark = tuple[tuple[int, ...], str, Any]  # path to a node, name of a number that it holds, the number
+Read = Callable[[Any, str], Any]
+
+
+def marks_of(
+    tensor: Tensor, ways: tuple[Way, ...], names: Callable[[Any], Sequence[str]], read: Read
+) -> set[Mark]:
+    """Which part of a layer's output a tensor is: what is chosen on the ways.
+
+    Args:
+        tensor: the pre-activation.
+        ways: to its parameters.
+        names: node → names of the numbers that it holds, such as the start of a slice.
+        read: (node, name) → such a number.
+    """
+    marks: set[Mark] = set()
+    for way in ways or (Way((type(tensor.grad_fn),), (0,), tensor),):
+        for depth in range(len(way.places)):
+            path = way.places[:depth]
+            node = node_at(tensor, path)
+            kind = "" if node is None else _kind(node)
+            if kind in CHOICES:
+                marks |= {(path, name, read(node, name)) for name in names(node)}
+            if kind in CHOICES or (not depth and kind not in PRODUCTS and kind not in NORMS):
+                marks.add((path, "", output_at(tensor, path)))
+    return marks
+
+
+def has_marks(tensor: Tensor, marks: set[Mark], read: Read) -> bool:
+    """Whether the same part is chosen in another tensor of the same ways."""
+    return all(
+        (read(node_at(tensor, path), name) if name else output_at(tensor, path)) == value
+        for path, name, value in marks
+    )
+
+
+def node_at(tensor: Tensor, path: tuple[int, ...]) -> Any:
+    """The node of autograd's graph at a path from a tensor."""
     node: Any = tensor.grad_fn
-    if not ways:
-        return node is None
-    root = node
-    try:
-        for path, variable in ways:
-            node = root
-            for place in path:
-                node = node.next_functions[place][0]
-            if node.variable is not variable:
-                return False
-    except (AttributeError, IndexError):
-        return False
-    return True
+    for place in path:
+        node = node.next_functions[place][0]
+    return node
+
+
+def output_at(tensor: Tensor, path: tuple[int, ...]) -> int:
+    """Which output of the node at a path is used."""
+    return node_at(tensor, path[:-1]).next_functions[path[-1]][1] if path else tensor.output_nr
 
 
 def _leaf(node: Any, path: tuple[int, ...], layer: tuple[int, ...], kind: str, depth: int) -> Leaf | None:

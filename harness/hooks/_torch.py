@@ -39,6 +39,7 @@ except ImportError:  # pragma: no cover
     temporarily_clear_interpreter_stack = nullcontext
 
 
+FEW = 1024  # numbers of an index that are compared
 #: Whether a hook can be set on a tensor without a handle, in a third of the time.
 DIRECT = hasattr((torch.zeros(1, requires_grad=True) * 1).grad_fn, "_register_hook_dict")
 
@@ -83,3 +84,23 @@ def top_function_mode(otherwise: Any) -> Any:
 def version_of(tensor: Tensor) -> int:
     """How often a tensor was written to."""
     return 0 if tensor.is_inference() else tensor._version
+
+
+def numbers_of(node: Any) -> list[str]:
+    """Names of the numbers that a node of autograd's graph holds, such as the start of a slice; no sizes."""
+    names = [name for name in dir(node) if name.startswith("_saved_") and "size" not in name]
+    return [name for name in names if number_of(node, name) is not None]
+
+
+def number_of(node: Any, name: str) -> Any:
+    """A number that a node holds, or several, as of an index; None for everything else."""
+    return _plain(getattr(node, name, None))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):  # a device is not asked
+        few = value.is_cpu and not value.is_floating_point() and value.numel() <= FEW
+        return tuple(value.flatten().tolist()) if few else None
+    if isinstance(value, tuple):
+        return tuple(_plain(part) for part in value)
+    return value if isinstance(value, int) else None

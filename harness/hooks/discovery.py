@@ -108,10 +108,11 @@ class ModuleStack:
 
     Args:
         current: the trace that runs, None if none does.
+        failed: takes the errors of the hooks.
     """
 
-    def __init__(self, current: Callable[[], Trace | None]) -> None:
-        self._current = current
+    def __init__(self, current: Callable[[], Trace | None], failed: Callable[[Exception], None]) -> None:
+        self._current, self._failed = current, failed
         self._handles: list[RemovableHandle] = []
         self._hooked: set[nn.Module] = set()
 
@@ -123,10 +124,10 @@ class ModuleStack:
             self._hooked.add(module)
             keep = self._handles.append
             if module is not root:
-                keep(module.register_forward_pre_hook(Call(self._push)))
-                keep(module.register_forward_hook(Call(self._pop), always_call=True))
+                keep(module.register_forward_pre_hook(self._call(self._push)))
+                keep(module.register_forward_hook(self._call(self._pop), always_call=True))
             elif lookup(module) is not None:
-                keep(module.register_forward_hook(Call(self._activated), always_call=True))
+                keep(module.register_forward_hook(self._call(self._activated), always_call=True))
 
     def detach(self) -> None:
         """Remove the hooks."""
@@ -134,6 +135,9 @@ class ModuleStack:
             handle.remove()
         self._handles.clear()
         self._hooked.clear()
+
+    def _call(self, run: Callable[..., None]) -> Call:
+        return Call(run, self._failed)
 
     def _push(self, module: nn.Module, args: Any) -> None:
         trace = self._current()

@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from harness.activations import lookup as functional
 from harness.activations.gates import Gate
 from harness.activations.lookup import lookup
-from harness.graph.autograd import Ancestry, ancestry
+from harness.graph.autograd import ancestry
 from harness.graph.making import making
 from harness.graph.plan import Site
 from harness.graph.provenance import TensorProvenance
@@ -126,8 +126,8 @@ class EagerTaps:
         self._handles: list[RemovableHandle] = []
         self._lock = threading.RLock()
         self.state = ForwardState(self._intercepted)
-        self._stack = ModuleStack(lambda: self.state.tracing)
-        self._function_taps = FunctionTaps(self._interceptor)
+        self._stack = ModuleStack(lambda: self.state.tracing, self._failed)
+        self._function_taps = FunctionTaps(self._interceptor, self._failed)
         self._known_functions: dict[Any, KnownCalls] = {}
         self._bare_calls: dict[Any, KnownCalls] = {}  # by owner and function, for calls without arguments
         self._activations: set[nn.Module] = set()
@@ -155,11 +155,11 @@ class EagerTaps:
         scripted = isinstance(self._model, torch.jit.ScriptModule)  # takes no hooks
         keep = self._handles.append
         if not scripted:
-            keep(self._model.register_forward_pre_hook(Call(self._enter), with_kwargs=True))
+            keep(self._model.register_forward_pre_hook(Call(self._enter, self._failed), with_kwargs=True))
         for module in self._names:
             self._hook(module)
         if not scripted:
-            keep(self._model.register_forward_hook(Call(self._leave), always_call=True))
+            keep(self._model.register_forward_hook(Call(self._leave, self._failed), always_call=True))
         self._registry.listen()
         self._to_trace = WARM_UP
 
@@ -273,6 +273,12 @@ class EagerTaps:
         state = self.state
         if state.busy or not state.following:
             return
+        try:
+            self._called(state, function, args, kwargs)
+        except Exception as error:
+            self.failed("a call of an activation", error)
+
+    def _called(self, state: ForwardState, function: Any, args: Sequence[Any], kwargs: Any) -> None:
         owner = state.interceptor.owner
         bare = len(args) == 1 and (not kwargs or kwargs.keys() == INPLACE)
         if bare and state.fast and not is_recompute():  # nothing to bind
@@ -366,7 +372,7 @@ class EagerTaps:
         except (NotObservable, Uncountable) as error:
             self._hide(caller, str(error))
         except Exception as error:
-            self._hide(caller, f"observing it failed ({type(error).__name__}: {error})")
+            self._hide(caller, _failure("it", error))
         finally:
             self.state.busy = False
 
@@ -379,8 +385,7 @@ class EagerTaps:
             raise NotObservable(UNDER_TRANSFORM)
         if not plain.is_floating_point():
             raise NotObservable(f"its values are of type {str(plain.dtype).removeprefix('torch.')}")
-        found = ancestry(z)
-        opened, layout = self._site(caller, z, known, found, recompute)
+        opened, layout = self._site(caller, z, known, recompute)
         if opened is None or layout is None:
             return
         if not recompute:
@@ -400,16 +405,17 @@ class EagerTaps:
         if self._gradients and z.requires_grad:
             watch_gradient(z, back)
         if plain is z:
-            self._remember(z, known, found, opened, layout, back)
+            self._remember(z, known, opened, layout, back)
 
     def _site(
-        self, caller: Caller, z: Tensor, known: KnownCalls, found: Ancestry, recompute: bool
+        self, caller: Caller, z: Tensor, known: KnownCalls, recompute: bool
     ) -> tuple[OpenSite | None, UnitLayout | None]:
         """The site of a call and where its units lie; nothing where that is not known."""
         trace = self.state.tracing
-        call = known.find(found, z, shape=False) if trace is None else None
+        call = known.find(z) if trace is None else None
         if call is not None:
             return call.opened, call.layout
+        found = ancestry(z)
         if recompute:
             return self.book.recomputed(caller, z, found, self._model)
         if trace is None:
@@ -427,14 +433,12 @@ class EagerTaps:
             number = self.state.ordinals.get(caller.key, 0)
             self.state.ordinals[caller.key] = number + 1
         opened, layout = self.book.site(caller, z, made, number)
-        known.sites.add(opened.site.name)
         return opened, layout
 
     def _remember(
         self,
         z: Tensor,
         known: KnownCalls,
-        found: Ancestry,
         opened: OpenSite,
         layout: UnitLayout,
         back: Callable[[Tensor], None],
@@ -442,15 +446,14 @@ class EagerTaps:
         """Next time a call like this is a known one; forwards without a graph are all traced."""
         if self._per_call or self.on_call is not None or not self.state.graph:
             return
-        if known.find(found, z, shape=True) is not None:
-            return
-        if not found.leaves and len(known.sites) > 1:
-            self._always = True  # nothing tells them apart but a trace
+        if known.is_ambiguous(z, opened):
+            self._always = True  # nothing tells the sites apart but a trace
+        if known.has(z, opened, layout):
             return
         prepared = None
         if opened.gate is not None and layout.split is None and not opened.statistics.extensions:
             prepared = prepare(opened.statistics, z, layout.axes, opened.gate, back)
-        known.add(KnownCall(opened, found, layout, z, prepared, self._gradients))
+        known.add(KnownCall(opened, ancestry(z).leaves, layout, z, prepared, self._gradients))
 
     def _backward(self, statistics: UnitStatistics, layout: UnitLayout, gradient: Tensor) -> None:
         try:
@@ -468,13 +471,22 @@ class EagerTaps:
         if not self.book.hide(caller, reason):
             self._say(f"{caller.name} ({caller.activation}): some calls are not counted: {reason}")
 
+    def _failed(self, error: Exception) -> None:
+        """A forward cannot be followed: what it still calls is not counted."""
+        self.book.lose(_failure("a forward", error))
+        self.state.reset()
+
     def failed(self, what: str, error: Exception) -> None:
         """Something could not be observed; training goes on."""
-        self._say(f"observing {what} failed, training goes on ({type(error).__name__}: {error})")
+        self._say(_failure(what, error))
 
     def _say(self, message: str) -> None:
         """Not at once: a warning may be an error, and is none of the forward's."""
         self.messages.setdefault(message)
+
+
+def _failure(what: str, error: Exception) -> str:
+    return f"observing {what} failed, training goes on ({type(error).__name__}: {error})"
 
 
 def _has_graph(tensor: Tensor) -> bool:

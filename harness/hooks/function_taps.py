@@ -64,10 +64,13 @@ class FunctionTaps:
 
     Args:
         current: the interceptor to use now; None while nothing is counted this way.
+        failed: takes the errors of the hooks.
     """
 
-    def __init__(self, current: Callable[[], Interceptor | None]) -> None:
-        self._current = current
+    def __init__(
+        self, current: Callable[[], Interceptor | None], failed: Callable[[Exception], None]
+    ) -> None:
+        self._current, self._failed = current, failed
         self._handles: dict[nn.Module, tuple[RemovableHandle, RemovableHandle]] = {}
         self.owners: set[nn.Module] = set()
 
@@ -90,8 +93,8 @@ class FunctionTaps:
 
     def _hook(self, module: nn.Module, before: Callable[..., None]) -> None:
         self._handles[module] = (
-            module.register_forward_pre_hook(Call(before)),
-            module.register_forward_hook(Call(self._leave), always_call=True),
+            module.register_forward_pre_hook(Call(before, self._failed)),
+            module.register_forward_hook(Call(self._leave, self._failed), always_call=True),
         )
 
     def _remove(self, module: nn.Module) -> None:

@@ -32,12 +32,17 @@ class Hook:
 
 
 class Call(Hook):
-    """A hook that calls `run`."""
+    """A hook that calls `run`; its errors go to `failed` where there is one, and not into the training."""
 
-    __slots__ = ("run",)
+    __slots__ = ("failed", "run")
 
-    def __init__(self, run: Callable[..., None]) -> None:
-        self.run = run
+    def __init__(self, run: Callable[..., None], failed: Callable[[Exception], None] | None = None) -> None:
+        self.run, self.failed = run, failed
 
     def __call__(self, *args: Any) -> None:
-        self.run(*args)
+        try:
+            self.run(*args)
+        except Exception as error:
+            if self.failed is None:
+                raise
+            self.failed(error)

@@ -6,7 +6,7 @@ gradient scaler matters; only the norms are kept, never a gradient.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -76,13 +76,14 @@ class IncomingGradients:
 
     Args:
         optimizers: whose steps are watched; without any, `.grad` is read when asked.
+        failed: takes an error of its own; from then on there is no norm.
     """
 
-    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
-        self._optimizers = optimizers
+    def __init__(self, optimizers: Sequence[Optimizer], failed: Callable[[Exception], None]) -> None:
+        self._optimizers, self._failed = optimizers, failed
         self._producers: dict[int, _Watched] = {}
         self._squares: dict[int, Tensor] = {}
-        self._owned: dict[int, tuple[int, list[_Watched]]] = {}  # optimizer → parameters, what it steps
+        self._owned: dict[int, _Owned] = {}  # by id of the optimizer
         self._handles: list[RemovableHandle] = []
         self._held: _Held | None = None
         self._always = len(optimizers) > 1
@@ -95,7 +96,7 @@ class IncomingGradients:
     def attach(self) -> None:
         """Hook the optimizers."""
         for optimizer in self._optimizers:
-            self._handles.append(optimizer.register_step_pre_hook(Call(self.stepping)))
+            self._handles.append(optimizer.register_step_pre_hook(Call(self.stepping, self._stop)))
 
     def detach(self) -> None:
         """Leave no hook behind, and keep no gradient."""
@@ -117,12 +118,13 @@ class IncomingGradients:
     def forward(self) -> None:
         """A training forward begins: nothing is kept alive beyond here."""
         self._forwards += 1
-        held = self._held
-        if held is not None:
-            self._held = None
-            if held.known:
+        held, self._held = self._held, None
+        if held is not None and held.known:
+            try:
                 self._always = self._always or held.changed or held.differs
                 self._doubts += held.doubts()
+            except Exception as error:
+                self._stop(error)
 
     def stepping(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """An optimizer is about to step: its gradients are final."""
@@ -130,14 +132,14 @@ class IncomingGradients:
             if id(optimizer) not in self._with_closure:
                 self._with_closure.add(id(optimizer))
                 self._always = True
-                self._handles.append(optimizer.register_step_post_hook(Call(self._stepped)))
+                self._handles.append(optimizer.register_step_post_hook(Call(self._stepped, self._stop)))
             return
         if self._forwards > 1 or self.calls > 1:
             self._always = True
         self._steps += 1
         self._forwards = self.calls = 0
-        watched = self._stepped_by(optimizer)
-        gradients = [p.grad for w in watched for p in w.parameters]
+        watched, parameters = self._stepped_by(optimizer)
+        gradients = [p.grad for p in parameters]
         trial = self._steps <= FIRST or self._steps & (self._steps - 1) == 0
         scale = getattr(optimizer, "grad_scale", None)  # a fused optimizer unscales by itself
         if trial or self.closing or self._always or scale is not None:
@@ -153,13 +155,23 @@ class IncomingGradients:
             return
         self._steps += 1
         self._forwards = self.calls = 0
-        watched = self._stepped_by(optimizer)
-        self._take(watched, [p.grad for w in watched for p in w.parameters], None)
+        watched, parameters = self._stepped_by(optimizer)
+        self._take(watched, [p.grad for p in parameters], None)
 
     # --- censuses -----------------------------------------------------------------------------------
 
     def close(self, index: int, size: int) -> np.ndarray:
         """Norms (F,) for the census that closes now; NaN where none is known."""
+        try:
+            squares = self._squares_of(index)
+            if squares is not None:
+                whole = getattr(squares, "full_tensor", None)  # of sharded parameters
+                return np.sqrt((squares if whole is None else whole()).cpu().numpy())
+        except Exception as error:
+            self._stop(error)
+        return np.full(size, np.nan)
+
+    def _squares_of(self, index: int) -> Tensor | None:
         if self._doubts:
             if any(bool(doubt) for doubt in self._doubts):
                 self._always, self._held = True, None
@@ -170,11 +182,7 @@ class IncomingGradients:
         if not self._optimizers and index in self._producers:
             watched = self._producers[index]
             self._take([watched], [p.grad for p in watched.parameters], None)
-        squares = self._squares.get(index)
-        if squares is None:
-            return np.full(size, np.nan)
-        whole = getattr(squares, "full_tensor", None)  # of sharded parameters
-        return np.sqrt((squares if whole is None else whole()).cpu().numpy())
+        return self._squares.get(index)
 
     def clear(self) -> None:
         """A new window begins."""
@@ -184,15 +192,23 @@ class IncomingGradients:
 
     # --- inside -------------------------------------------------------------------------------------
 
-    def _stepped_by(self, optimizer: Optimizer) -> list[_Watched]:
-        groups = optimizer.param_groups
-        known, watched = self._owned.get(id(optimizer), (-1, []))
-        total = sum(len(group["params"]) for group in groups)
-        if known != total:  # parameters may be added
-            owned = {id(p) for group in groups for p in group["params"]}
-            watched = [w for w in self._producers.values() if id(w.parameters[0]) in owned]
-            self._owned[id(optimizer)] = total, watched
-        return watched
+    def _stop(self, error: Exception) -> None:
+        """Watch nothing any more."""
+        self._producers, self._owned, self._squares = {}, {}, {}
+        self._held = None
+        self._doubts.clear()
+        self._failed(error)
+
+    def _stepped_by(self, optimizer: Optimizer) -> tuple[list[_Watched], list[nn.Parameter]]:
+        """What an optimizer steps, and all its parameters in that order."""
+        groups, owned = optimizer.param_groups, self._owned.get(id(optimizer))
+        total = sum([len(group["params"]) for group in groups])
+        if owned is None or owned.total != total:  # parameters may be added
+            ids = {id(p) for group in groups for p in group["params"]}
+            watched = [w for w in self._producers.values() if id(w.parameters[0]) in ids]
+            owned = _Owned(total, watched, [p for w in watched for p in w.parameters])
+            self._owned[id(optimizer)] = owned
+        return owned.watched, owned.parameters
 
     def _take(
         self, watched: Sequence[_Watched], gradients: Sequence[Tensor | None], scale: Tensor | None
@@ -220,6 +236,14 @@ class _Watched(NamedTuple):
 
     site: int
     producer: nn.Module
+    parameters: list[nn.Parameter]
+
+
+class _Owned(NamedTuple):
+    """What is watched of an optimizer's parameters, of which there are `total`."""
+
+    total: int
+    watched: list[_Watched]
     parameters: list[nn.Parameter]
 
 

@@ -42,7 +42,7 @@ class Guard:
 
     def hook(self, function: Callable[..., Any]) -> Call:
         """A hook for modules and optimizers that calls a function under guard."""
-        return Call(partial(self.run, function))
+        return Call(partial(self.run, function), self.switch_off)
 
     def switch_off(self, error: Exception) -> None:
         """Call nothing any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -61,10 +62,11 @@ class ActivationRecorder:
         self._optimizers = as_optimizers(optimizer)
         self._every = census_every
         self._thresholds = thresholds or Thresholds()
-        self._incoming = IncomingGradients(self._optimizers)
         self._stream = Windows("stream", self._incoming_site if gradients else None, statistics)
         options: dict[str, Any] = {"gate_eps": gate_eps, "per_call": per_call, "axis": axis}
         self._taps = EagerTaps(model, self._stream, observe=observe, gradients=gradients, **options)
+        failed = partial(self._taps.failed, "the gradients of an optimizer's step")
+        self._incoming = IncomingGradients(self._optimizers, failed)
         self._taps.on_forward = self._incoming.forward if gradients else None
         self._probe = Probe(model, statistics, **options)
         self.probe = probe

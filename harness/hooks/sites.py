@@ -154,6 +154,10 @@ class SiteBook:
         self._hidden.setdefault(caller.name, unobserved(caller.name, caller.activation, reason))
         return caller.name not in self._callers
 
+    def lose(self, reason: str) -> None:
+        """A forward that could not be followed: a row of its own for what was missed."""
+        self._hidden.setdefault(":model", unobserved(":model", "unknown", reason))
+
     # --- inside -------------------------------------------------------------------------------------
 
     def _open(self, caller: Caller, z: Tensor, made: Making, same: tuple[Any, ...]) -> OpenSite:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from harness.graph.autograd import Ancestry, is_made_by, ways_to
+from harness.graph.autograd import Leaf, has_marks, marks_of, ways_to
 from harness.graph.units import UnitLayout, units_in
-from harness.hooks._torch import graph_task, is_recompute, watch_gradient
+from harness.hooks._torch import graph_task, is_recompute, number_of, numbers_of, watch_gradient
 from harness.hooks.hook import Hook
 from harness.hooks.sites import Caller, OpenSite
 from harness.kernels.prepared import PreparedCall
@@ -52,7 +52,7 @@ class KnownCall:
 
     Args:
         opened: the site.
-        found: what autograd tells of the pre-activation; nothing where no graph is recorded.
+        leaves: the parameters behind the pre-activation; none where no graph is recorded.
         layout: of the units.
         z: the pre-activation.
         prepared: the fast path; None where there is none.
@@ -62,14 +62,14 @@ class KnownCall:
     __slots__ = (
         "_backward",
         "_gradients",
+        "_kind",
+        "_marks",
         "_place",
         "_variable",
         "_ways",
-        "behind",
         "layout",
         "ndim",
         "opened",
-        "output",
         "prepared",
         "shape",
     )
@@ -77,43 +77,69 @@ class KnownCall:
     def __init__(
         self,
         opened: OpenSite,
-        found: Ancestry,
+        leaves: tuple[Leaf, ...],
         layout: UnitLayout,
         z: Tensor,
         prepared: PreparedCall | None,
         gradients: bool,
     ) -> None:
         self.opened, self.layout, self.shape, self.ndim = opened, layout, z.shape, z.ndim
-        self._ways = ways_to(found.leaves)
-        near = len(self._ways) == 1 and len(self._ways[0][0]) == 1  # the usual case: a layer right before it
-        self._place, self._variable = (self._ways[0][0][0], self._ways[0][1]) if near else (-1, None)
-        self.behind, self.output = found.identity, z.output_nr
+        self._ways = ways_to(z, leaves)
+        self._kind: type = type(z.grad_fn)
+        self._marks = marks_of(z, self._ways, numbers_of, number_of)
+        near = len(self._ways) == 1 and len(self._ways[0].places) == 1  # usually: a layer right before it
+        self._place = self._ways[0].places[0] if near and not self._marks else -1
+        self._variable = self._ways[0].variable if near else None
         self.prepared, self._gradients = prepared, gradients
         self._backward = None if prepared is None else prepared.backward
 
-    def count(self, z: Tensor, forward: int) -> bool:
+    def count(self, z: Any, forward: int) -> bool:
         """Count a pre-activation; False, and nothing is counted, if it is not of this making."""
         prepared, place = self.prepared, self._place
         if prepared is None:
             return False
         if place < 0:
-            if not is_made_by(z, self._ways) or z.output_nr != self.output:
+            if not self.made(z):
                 return False
         else:
             try:
-                if z.grad_fn.next_functions[place][0].variable is not self._variable:  # pyright: ignore
+                node = z.grad_fn
+                if type(node) is not self._kind:
                     return False
-            except (AttributeError, IndexError):  # another kind of node
-                return False
-            if self.output and z.output_nr != self.output:
+                if node.next_functions[place][0].variable is not self._variable:
+                    return False
+            except AttributeError:  # a frozen parameter
                 return False
         opened = self.opened
         if not prepared.forward(z, opened.forward == forward):
             return False
         opened.forward = forward
         if self._gradients and z.requires_grad:
-            watch_gradient(z, self._backward)  # pyright: ignore
+            watch_gradient(z, self._backward)  # pyright: ignore[reportArgumentType]
         return True
+
+    def made(self, z: Tensor) -> bool:
+        """Whether a pre-activation is of this making."""
+        return self._leads(z) and has_marks(z, self._marks, number_of)
+
+    def fits(self, z: Tensor) -> bool:
+        """Whether the units lie in it as they did here."""
+        return self.ndim == z.ndim and units_in(z.shape, self.layout) == self.opened.site.size
+
+    def covers(self, z: Tensor) -> bool:
+        """Whether another call of the site is of this making, but for what is chosen in it.
+
+        From now on it covers this choice, too: what differs between two calls of a site, such as the time
+        step, does not tell sites apart.
+        """
+        if self.shape != z.shape or not self._leads(z):
+            return False
+        self._marks &= marks_of(z, self._ways, numbers_of, number_of)
+        return True
+
+    def _leads(self, z: Tensor) -> bool:
+        node = z.grad_fn
+        return type(node) is self._kind and all(way.leads_from(node) for way in self._ways)
 
 
 MOST = 64  # kinds of calls that are remembered
@@ -124,16 +150,14 @@ class KnownCalls:
 
     Attributes:
         only: the call, if there is just one.
-        sites: names of all sites that the caller ever had.
     """
 
-    __slots__ = ("_calls", "_turn", "only", "sites")
+    __slots__ = ("_calls", "_turn", "only")
 
     def __init__(self) -> None:
         self._calls: list[KnownCall] = []
         self._turn = 0
         self.only: KnownCall | None = None
-        self.sites: set[str] = set()
 
     def count(self, z: Any, forward: int) -> bool:
         """Count a pre-activation, if one of the known calls is of its making."""
@@ -152,12 +176,14 @@ class KnownCalls:
         self._calls.append(call)
         self.only = call if len(self._calls) == 1 else None
 
-    def find(self, found: Ancestry, z: Tensor, *, shape: bool) -> KnownCall | None:
-        """A call by the same parameters: of the same shape, or with the units on the same axes."""
-        behind = found.identity
-        for call in self._calls:
-            if call.behind == behind and call.output == z.output_nr:
-                fits = call.ndim == z.ndim and units_in(z.shape, call.layout) == call.opened.site.size
-                if call.shape == z.shape if shape else fits:
-                    return call
-        return None
+    def find(self, z: Tensor) -> KnownCall | None:
+        """A call of the same making, with the units on the same axes."""
+        return next((call for call in self._calls if call.fits(z) and call.made(z)), None)
+
+    def is_ambiguous(self, z: Tensor, opened: OpenSite) -> bool:
+        """Whether a call of another site is of the same making, so that only a trace tells them apart."""
+        return any(call.opened is not opened and call.fits(z) and call.made(z) for call in self._calls)
+
+    def has(self, z: Tensor, opened: OpenSite, layout: UnitLayout) -> bool:
+        """Whether a call of this site, shape and making is known."""
+        return any(c.opened is opened and c.layout == layout and c.covers(z) for c in self._calls)
