@@ -36,17 +36,19 @@ from harness.kernels.accumulators import (
 from harness.kernels.traced import HUGE
 
 LIKE = {torch.float32: np.zeros(1, np.float32), torch.float64: np.zeros(1, np.float64)}
-TILE, PITCH = 1024, 1104  # lanes: columns that are walked together; apart in memory, so that caches hold all rows
+TILE, PITCH = (
+    1024,
+    1104,
+)  # lanes: columns that are walked together; apart in memory, so that caches hold all rows
 RUN = 256  # values that a lane adds up
-LONG = 128  # positions of a unit that are cut into rows of at most CUT lanes
-CUT = 128
+LONG, BLOCK = 128, 8192  # positions of a unit that are added up one after the other; at most
 FAR = 64.0  # times the variance: from there on the square of a mean spoils the sums around a shift
 REORDER = {"reassoc", "contract", "nsz"}  # vectorised sums; NaN and infinities keep their meaning
 # Rows of the table of lanes. Unsigned, as all indices in the loops: signed ones may count from the end.
 SUMS, SQUARED, LARGEST, OPENED, LOW, HIGH, HOLE_LOW, HOLE_HIGH, SHIFTS, UNIT_SHIFTS, LANES = (
     np.uint64(row * PITCH) for row in range(11)
 )
-ONE, TWO, THREE, FOUR = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+ONE, TWO, FOUR = np.uint64(1), np.uint64(2), np.uint64(4)
 
 
 def _as_pointer(typing_context: Any, address: Any) -> Any:
@@ -56,7 +58,18 @@ def _as_pointer(typing_context: Any, address: Any) -> Any:
     return types.voidptr(types.int64), code
 
 
+def _as_maximum(typing_context: Any, a: Any, b: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        no_nan = ("nnan", "nsz")
+        return builder.select(builder.fcmp_ordered(">", *args, flags=no_nan), *args, flags=no_nan)
+
+    return a(a, a), code
+
+
 _void: Any = intrinsic(_as_pointer)
+_larger: Any = intrinsic(
+    _as_maximum
+)  # of two that are not NaN, as the compiler must know to vectorise a maximum
 
 
 @nb.njit(cache=True)
@@ -80,45 +93,60 @@ def _two(p, q, table, j, gated):
     """Sum and squares around the lane's shift, the largest, and how many open the gate."""
     opened = _is_open(p, table, j, gated) + _is_open(q, table, j, gated)
     d, e = p - table[SHIFTS + j], q - table[SHIFTS + j]
-    return d + e, d * d + e * e, p if p > q else q, opened
+    return d + e, d * d + e * e, _larger(p, q), opened
 
 
 @nb.njit(cache=True, fastmath=REORDER)
 def _joined(a, b):
-    return a[0] + b[0], a[1] + b[1], a[2] if a[2] > b[2] else b[2], a[3] + b[3]
+    return a[0] + b[0], a[1] + b[1], _larger(a[2], b[2]), a[3] + b[3]
 
 
 @nb.njit(cache=True, fastmath=REORDER)
 def _add(found, table, j):
     table[SUMS + j] += found[0]
     table[SQUARED + j] += found[1]
-    table[LARGEST + j] = found[2] if found[2] > table[LARGEST + j] else table[LARGEST + j]
+    table[LARGEST + j] = _larger(found[2], table[LARGEST + j])
     table[OPENED + j] += found[3]
 
 
 @nb.njit(cache=True, fastmath=REORDER)
-def _strip(z, at, rows, stride, width, table, lane, gated):
-    """`rows` rows of `width` neighbouring values, `stride` apart, into the lanes from `lane` on.
+def _strip(z, at, rows, stride, width, table, gated):
+    """`rows` rows of `width` neighbouring values, `stride` apart, into the lanes.
 
     Eight rows at once, so that a lane is read and written once for eight values. `gated` is None where the
     gate has but one bound, which the compiler knows by its type.
     """
-    s, lane, width = np.uint64(stride), np.uint64(lane), np.uint64(width)
+    s, width = np.uint64(stride), np.uint64(width)
     for i in range(0, rows - 7, 8):
         k = np.uint64(at + i * stride)
-        l, m, n, o = k + s, k + TWO * s, k + THREE * s, k + FOUR * s
+        q, r = k + TWO * s, k + FOUR * s
+        t = r + TWO * s
         for j in range(width):
-            a = _two(z[k + j], z[l + j], table, lane + j, gated)
-            b = _two(z[m + j], z[n + j], table, lane + j, gated)
-            c = _two(z[o + j], z[l + FOUR * s + j], table, lane + j, gated)
-            d = _two(z[m + FOUR * s + j], z[n + FOUR * s + j], table, lane + j, gated)
-            _add(_joined(_joined(a, b), _joined(c, d)), table, lane + j)
+            a = _two(z[k + j], z[k + s + j], table, j, gated)
+            b = _two(z[q + j], z[q + s + j], table, j, gated)
+            c = _two(z[r + j], z[r + s + j], table, j, gated)
+            d = _two(z[t + j], z[t + s + j], table, j, gated)
+            _add(_joined(_joined(a, b), _joined(c, d)), table, j)
     for i in range(rows // 8 * 8, rows):
         k = np.uint64(at + i * stride)
         for j in range(width):
             p = z[k + j]
-            d = p - table[SHIFTS + lane + j]
-            _add((d, d * d, p, _is_open(p, table, lane + j, gated)), table, lane + j)
+            d = p - table[SHIFTS + j]
+            _add((d, d * d, p, _is_open(p, table, j, gated)), table, j)
+
+
+@nb.njit(cache=True, fastmath=REORDER)
+def _along(z, at, positions, table, j, gated):
+    """Neighbouring values of one unit into its lane."""
+    total = squares = opened = table.dtype.type(0)
+    largest = z[at]
+    for p in range(at, at + positions):
+        d = z[p] - table[SHIFTS + j]
+        total += d
+        squares += d * d
+        largest = _larger(z[p], largest)
+        opened += _is_open(z[p], table, j, gated)
+    _add((total, squares, largest, opened), table, j)
 
 
 @nb.njit(cache=True, fastmath=REORDER)
@@ -161,8 +189,7 @@ def _fold(table, units, lanes):
             a, b = here + TWO * j, here + TWO * j + ONE
             table[there + j] = table[a] + table[b]
             table[there + SQUARED + j] = table[a + SQUARED] + table[b + SQUARED]
-            p, q = table[a + LARGEST], table[b + LARGEST]
-            table[there + LARGEST + j] = p if p > q else q
+            table[there + LARGEST + j] = _larger(table[a + LARGEST], table[b + LARGEST])
             table[there + OPENED + j] = table[a + OPENED] + table[b + OPENED]
         here, there = there, here
     for j in range(np.uint64(units if lanes > 1 else 0)):
@@ -172,7 +199,7 @@ def _fold(table, units, lanes):
         for k in range(first + ONE, first + np.uint64(lanes)):
             total += table[k]
             squares += table[k + SQUARED]
-            largest = table[k + LARGEST] if table[k + LARGEST] > largest else largest
+            largest = _larger(table[k + LARGEST], largest)
             opened += table[k + OPENED]
         table[here + j], table[here + SQUARED + j] = total, squares
         table[here + LARGEST + j], table[here + OPENED + j] = largest, opened
@@ -224,27 +251,27 @@ def _fine(total, squares, share):
     return (squares < np.inf) & (FAR * total * total * share <= (FAR - 1) * squares)
 
 
-@nb.njit(cache=True, fastmath=REORDER)
-def _run(z, at, rows, positions, stride, apart, unit, units, lanes, same_forward, bounds, table, counts, sums):
-    """Count `rows` rows of some positions of some units in, whose lanes fit into the table."""
-    _set_lanes(z, at, rows, positions, stride, apart, bounds, unit, units, lanes, table)
-    strip_gated = bounds.shape[0] == 4
+@nb.njit(cache=True)
+def _add_values(z, at, rows, positions, stride, apart, units, lanes, table, gated):
     if lanes == positions:
-        if strip_gated:
-            _strip(z, at, rows, stride, units * lanes, table, 0, True)
-        else:
-            _strip(z, at, rows, stride, units * lanes, table, 0, None)
+        _strip(z, at, rows, stride, units * lanes, table, gated)
     else:
-        rest = positions % lanes
         for i in range(rows):
             for j in range(units):
-                k = at + i * stride + j * apart
-                if strip_gated:
-                    _strip(z, k, positions // lanes, lanes, lanes, table, j * lanes, True)
-                    _strip(z, k + positions - rest, 1, 0, rest, table, j * lanes, True)
-                else:
-                    _strip(z, k, positions // lanes, lanes, lanes, table, j * lanes, None)
-                    _strip(z, k + positions - rest, 1, 0, rest, table, j * lanes, None)
+                place = np.uint64(at + i * stride + j * apart)
+                _along(z, place, np.uint64(positions), table, np.uint64(j), gated)
+
+
+@nb.njit(cache=True, fastmath=REORDER)
+def _run(
+    z, at, rows, positions, stride, apart, unit, units, lanes, same_forward, bounds, table, counts, sums
+):
+    """Count `rows` rows of some positions of some units in, whose lanes fit into the table."""
+    _set_lanes(z, at, rows, positions, stride, apart, bounds, unit, units, lanes, table)
+    if bounds.shape[0] == 1:
+        _add_values(z, at, rows, positions, stride, apart, units, lanes, table, None)
+    else:
+        _add_values(z, at, rows, positions, stride, apart, units, lanes, table, True)
     here, n, spoilt = _fold(table, units, lanes), rows * positions, False
     share = 1.0 / n
     for j in range(np.uint64(units)):
@@ -272,18 +299,33 @@ def _run(z, at, rows, positions, stride, apart, unit, units, lanes, same_forward
 @nb.njit(cache=True)
 def _count(address, rows, positions, same_forward, bounds, table, counts, sums):
     units = counts.shape[1]
-    stride, block = units * positions, min(positions, RUN * CUT)
+    stride, block = units * positions, min(positions, BLOCK)
     z = values(address, rows * stride, bounds)
-    lanes = positions if positions < LONG else min(CUT, positions // 8)
-    some, many = TILE // lanes, RUN if lanes == positions else max(1, RUN * lanes // block)
-    for i in range(0, rows, many):
+    lanes = 1 if positions >= LONG else positions
+    some = TILE // lanes
+    for i in range(0, rows, RUN):
         for p in range(0, positions, block):
             again = same_forward | (i > 0) | (p > 0)
             size = min(block, positions - p)
             for unit in range(0, units, some):
                 at = i * stride + unit * positions + p
-                here, less = min(some, units - unit), min(many, rows - i)
-                _run(z, at, less, size, stride, positions, unit, here, lanes, again, bounds, table, counts, sums)
+                here, less = min(some, units - unit), min(RUN, rows - i)
+                _run(
+                    z,
+                    at,
+                    less,
+                    size,
+                    stride,
+                    positions,
+                    unit,
+                    here,
+                    lanes,
+                    again,
+                    bounds,
+                    table,
+                    counts,
+                    sums,
+                )
 
 
 @nb.njit(cache=True)
@@ -394,7 +436,8 @@ ACCUMULATE_AT = {torch.float32: _accumulate_single, torch.float64: _accumulate_d
 ADD_SQUARES_AT = {torch.float32: _add_squares_single, torch.float64: _add_squares_double}
 
 
-SCRATCH = np.empty(LANES)  # of one call at a time, since the loops hold the GIL
+SCRATCH = np.empty(int(LANES) + 8)
+SCRATCH = SCRATCH[-SCRATCH.ctypes.data % 64 // 8 :]  # of one call at a time, since the loops hold the GIL
 
 
 def record_of(
