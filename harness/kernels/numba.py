@@ -3,10 +3,12 @@
 Legend: A rows (inputs), F units, P positions of one input; a batch is (A, F, P) in memory, without gaps;
 counts (3, F) int64 and sums (5, F) float64 have the rows named in `accumulators.py`.
 
-Neighbouring columns of F · P lie side by side in the lanes of a scratch table, which LLVM turns into vector
-instructions; P of them are folded into their unit at the end. Lanes add up in the precision of z around a
-typical value of their unit for at most RUN steps, units in float64. A unit whose sums are not finite, or
-whose typical value was not typical, is counted again, value by value.
+A batch is counted by runs, each as if it were a batch of its own: at most RUN rows, TILE lanes and BLOCK
+positions. Neighbouring columns of F · P lie side by side in the lanes of a table, which LLVM turns into vector
+instructions; P of them are folded into their unit at the end. Where P is long, a unit has one lane, and its
+positions are added up one after the other. Lanes add up in the precision of z around a typical value of their
+unit, accumulators in float64. A unit whose sums are not finite, or whose typical value was not typical, is
+counted again, value by value.
 """
 
 from __future__ import annotations
@@ -36,10 +38,8 @@ from harness.kernels.accumulators import (
 from harness.kernels.traced import HUGE
 
 LIKE = {torch.float32: np.zeros(1, np.float32), torch.float64: np.zeros(1, np.float64)}
-TILE, PITCH = (
-    1024,
-    1104,
-)  # lanes: columns that are walked together; apart in memory, so that caches hold all rows
+TILE = 1024  # lanes: columns that are walked together
+PITCH = TILE + 80  # from one row of the table to the next: not a power of 2, so that a cache holds them all
 RUN = 256  # values that a lane adds up
 LONG, BLOCK = 128, 8192  # positions of a unit that are added up one after the other; at most
 FAR = 64.0  # times the variance: from there on the square of a mean spoils the sums around a shift
@@ -67,9 +67,9 @@ def _as_maximum(typing_context: Any, a: Any, b: Any) -> Any:
 
 
 _void: Any = intrinsic(_as_pointer)
-_larger: Any = intrinsic(
-    _as_maximum
-)  # of two that are not NaN, as the compiler must know to vectorise a maximum
+# The larger of two: any number where one is NaN. Without that leave, LLVM does not vectorise a maximum; a unit
+# with a NaN has a NaN sum, and is counted again.
+_larger: Any = intrinsic(_as_maximum)
 
 
 @nb.njit(cache=True)
