@@ -5,10 +5,10 @@ counts (3, F) int64 and sums (5, F) float64 have the rows named in `accumulators
 
 A batch is counted by runs, each as if it were a batch of its own: at most RUN rows, TILE lanes and BLOCK
 positions. Neighbouring columns of F · P lie side by side in the lanes of a table, which LLVM turns into
-vector instructions; P of them are folded into their unit at the end. Where P is long, a unit has one lane, and
-its positions are added up one after the other. Lanes add up in the precision of z around a typical value of their
-unit, accumulators in float64. A unit whose sums are not finite, or whose typical value was not typical, is
-counted again, value by value.
+vector instructions; P of them are folded into their unit at the end. Where P is long, a unit has one
+lane, and its positions are added up one after the other. Lanes add up in the precision of z around a
+typical value of their unit, accumulators in float64. A unit whose sums are not finite, or whose typical
+value was not typical, is counted again, value by value.
 """
 
 from __future__ import annotations
