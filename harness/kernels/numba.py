@@ -3,10 +3,12 @@
 Legend: A rows (inputs), F units, P positions of one input; a batch is (A, F, P) in memory, without gaps;
 counts (3, F) int64 and sums (5, F) float64 have the rows named in `accumulators.py`.
 
-Neighbouring columns of F · P lie side by side in the lanes of a scratch table, which LLVM turns into vector
-instructions; P of them are folded into their unit at the end. Lanes add up in the precision of z around a
-typical value of their unit for at most RUN steps, units in float64. A unit whose sums are not finite, or
-whose typical value was not typical, is counted again, value by value.
+A batch is counted by runs, each as if it were a batch of its own: at most RUN rows, TILE lanes and BLOCK
+positions. Neighbouring columns of F · P lie side by side in the lanes of a table, which LLVM turns into
+vector instructions; P of them are folded into their unit at the end. Where P is long, a unit has one
+lane, and its positions are added up one after the other. Lanes add up in the precision of z around a
+typical value of their unit, accumulators in float64. A unit whose sums are not finite, or whose typical
+value was not typical, is counted again, value by value.
 """
 
 from __future__ import annotations
@@ -36,14 +38,17 @@ from harness.kernels.accumulators import (
 from harness.kernels.traced import HUGE
 
 LIKE = {torch.float32: np.zeros(1, np.float32), torch.float64: np.zeros(1, np.float64)}
-TILE = 512  # lanes: columns that are walked together
-RUN = 256  # values that a lane adds up in its own precision
-FEW, PIECE = 16, 128  # with fewer rows, the positions of a unit are cut into pieces of a row
-LONG = 128  # positions whose gradients are added up unit by unit
+TILE = 1024  # lanes: columns that are walked together
+PITCH = TILE + 80  # from one row of the table to the next: not a power of 2, so that a cache holds them all
+RUN = 256  # values that a lane adds up
+LONG, BLOCK = 128, 8192  # positions of a unit that are added up one after the other; at most
 FAR = 64.0  # times the variance: from there on the square of a mean spoils the sums around a shift
 REORDER = {"reassoc", "contract", "nsz"}  # vectorised sums; NaN and infinities keep their meaning
-V_SHIFT, V_SUM, V_SQUARES, V_MAX, V_LOW, V_HIGH, V_HOLE_LOW, V_HOLE_HIGH = range(8)  # rows of a scratch table
-B_OPEN, B_N, B_SHIFT, B_SUM, B_SQUARES, B_MAX = range(6)  # rows of a batch's sums; N: its finite values
+# Rows of the table of lanes. Unsigned, as all indices in the loops: signed ones may count from the end.
+SUMS, SQUARED, LARGEST, OPENED, LOW, HIGH, HOLE_LOW, HOLE_HIGH, SHIFTS, UNIT_SHIFTS, LANES = (
+    np.uint64(row * PITCH) for row in range(11)
+)
+ONE, TWO, FOUR = np.uint64(1), np.uint64(2), np.uint64(4)
 
 
 def _as_pointer(typing_context: Any, address: Any) -> Any:
@@ -53,7 +58,18 @@ def _as_pointer(typing_context: Any, address: Any) -> Any:
     return types.voidptr(types.int64), code
 
 
+def _as_maximum(typing_context: Any, a: Any, b: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        no_nan = ("nnan", "nsz")
+        return builder.select(builder.fcmp_ordered(">", *args, flags=no_nan), *args, flags=no_nan)
+
+    return a(a, a), code
+
+
 _void: Any = intrinsic(_as_pointer)
+# The larger of two: any number where one is NaN. Without that leave, LLVM does not vectorise a maximum; a
+# unit with a NaN has a NaN sum, and is counted again.
+_larger: Any = intrinsic(_as_maximum)
 
 
 @nb.njit(cache=True)
@@ -62,146 +78,171 @@ def values(address, size, like):
     return carray(_void(address), size, like.dtype)
 
 
-@nb.njit(cache=True, inline="always")
-def _is_open(v, bounds, j, gated):
+@nb.njit(cache=True)
+def _is_open(v, table, j, gated):
+    """1 where the gate is open, of the kind of v, so that lanes count beside their sums."""
+    one, zero = table.dtype.type(1), table.dtype.type(0)
     if gated is None:
-        return v > bounds[V_LOW, j]
-    beside = (v < bounds[V_HOLE_LOW, j]) | (v > bounds[V_HOLE_HIGH, j])
-    return (v > bounds[V_LOW, j]) & (v < bounds[V_HIGH, j]) & beside
+        return one if v > table[LOW + j] else zero
+    beside = (v < table[HOLE_LOW + j]) | (v > table[HOLE_HIGH + j])
+    return one if (v > table[LOW + j]) & (v < table[HIGH + j]) & beside else zero
 
 
 @nb.njit(cache=True, fastmath=REORDER)
-def _strip(z, rows, stride, width, table, opened, gated):
-    """`rows` rows of `width` neighbouring values, `stride` apart, into the first lanes.
+def _two(p, q, table, j, gated):
+    """Sum and squares around the lane's shift, the largest, and how many open the gate."""
+    opened = _is_open(p, table, j, gated) + _is_open(q, table, j, gated)
+    d, e = p - table[SHIFTS + j], q - table[SHIFTS + j]
+    return d + e, d * d + e * e, _larger(p, q), opened
 
-    Four rows at once, so that a lane is read and written once for four values. `gated` is None where the
+
+@nb.njit(cache=True, fastmath=REORDER)
+def _joined(a, b):
+    return a[0] + b[0], a[1] + b[1], _larger(a[2], b[2]), a[3] + b[3]
+
+
+@nb.njit(cache=True, fastmath=REORDER)
+def _add(found, table, j):
+    table[SUMS + j] += found[0]
+    table[SQUARED + j] += found[1]
+    table[LARGEST + j] = _larger(found[2], table[LARGEST + j])
+    table[OPENED + j] += found[3]
+
+
+@nb.njit(cache=True, fastmath=REORDER)
+def _strip(z, at, rows, stride, width, table, gated):
+    """`rows` rows of `width` neighbouring values, `stride` apart, into the lanes.
+
+    Eight rows at once, so that a lane is read and written once for eight values. `gated` is None where the
     gate has but one bound, which the compiler knows by its type.
     """
-    i = 0
-    while i + 4 <= rows:
-        a, b = z[i * stride :], z[(i + 1) * stride :]
-        c, d = z[(i + 2) * stride :], z[(i + 3) * stride :]
+    s, width = np.uint64(stride), np.uint64(width)
+    for i in range(0, rows - 7, 8):
+        k = np.uint64(at + i * stride)
+        q, r = k + TWO * s, k + FOUR * s
+        t = r + TWO * s
         for j in range(width):
-            p, q, r, s = a[j], b[j], c[j], d[j]
-            opened[j] += (
-                np.int32(_is_open(p, table, j, gated))
-                + np.int32(_is_open(q, table, j, gated))
-                + np.int32(_is_open(r, table, j, gated))
-                + np.int32(_is_open(s, table, j, gated))
-            )
-            m, n = p if p > q else q, r if r > s else s
-            m = m if m > n else n
-            table[V_MAX, j] = m if m > table[V_MAX, j] else table[V_MAX, j]
-            p -= table[V_SHIFT, j]
-            q -= table[V_SHIFT, j]
-            r -= table[V_SHIFT, j]
-            s -= table[V_SHIFT, j]
-            table[V_SUM, j] += (p + q) + (r + s)
-            table[V_SQUARES, j] += (p * p + q * q) + (r * r + s * s)
-        i += 4
-    while i < rows:
-        a = z[i * stride :]
+            a = _two(z[k + j], z[k + s + j], table, j, gated)
+            b = _two(z[q + j], z[q + s + j], table, j, gated)
+            c = _two(z[r + j], z[r + s + j], table, j, gated)
+            d = _two(z[t + j], z[t + s + j], table, j, gated)
+            _add(_joined(_joined(a, b), _joined(c, d)), table, j)
+    for i in range(rows // 8 * 8, rows):
+        k = np.uint64(at + i * stride)
         for j in range(width):
-            p = a[j]
-            opened[j] += np.int32(_is_open(p, table, j, gated))
-            table[V_MAX, j] = p if p > table[V_MAX, j] else table[V_MAX, j]
-            p -= table[V_SHIFT, j]
-            table[V_SUM, j] += p
-            table[V_SQUARES, j] += p * p
-        i += 1
-
-
-@nb.njit(cache=True)
-def _walk(z, rows, stride, width, table, opened, simple):
-    """A strip whose lanes begin at 0."""
-    table[V_SUM, :width] = 0
-    table[V_SQUARES, :width] = 0
-    opened[:width] = 0
-    if simple:
-        _strip(z, rows, stride, width, table, opened, None)
-    else:
-        _strip(z, rows, stride, width, table, opened, True)
+            p = z[k + j]
+            d = p - table[SHIFTS + j]
+            _add((d, d * d, p, _is_open(p, table, j, gated)), table, j)
 
 
 @nb.njit(cache=True, fastmath=REORDER)
-def _typical(z, rows, positions, stride, unit, units, shift):
-    """The median of three values of each unit, so that one that is far from the others is not taken."""
-    b = z[rows // 2 * stride + positions // 2 :]
-    c = z[(rows - 1) * stride + positions - 1 :]
-    for j in range(units):
-        at = (unit + j) * positions
-        p, q, r = z[at], b[at], c[at]
+def _along(z, at, positions, table, j, gated):
+    """Neighbouring values of one unit into its lane."""
+    total = squares = opened = table.dtype.type(0)
+    largest = z[at]
+    for p in range(at, at + positions):
+        d = z[p] - table[SHIFTS + j]
+        total += d
+        squares += d * d
+        largest = _larger(z[p], largest)
+        opened += _is_open(z[p], table, j, gated)
+    _add((total, squares, largest, opened), table, j)
+
+
+@nb.njit(cache=True, fastmath=REORDER)
+def _set_lanes(z, at, rows, positions, stride, apart, bounds, unit, units, lanes, table):
+    """Lanes at 0, around the median of three values, so that one far from the others is not taken."""
+    width, apart, lanes = np.uint64(units * lanes), np.uint64(apart), np.uint64(lanes)
+    a, b = np.uint64(at), np.uint64(at + rows // 2 * stride + positions // 2)
+    c = np.uint64(at + (rows - 1) * stride + positions - 1)
+    for j in range(np.uint64(units)):
+        p, q, r = z[a + j * apart], z[b + j * apart], z[c + j * apart]
         low, high = p if p < q else q, q if p < q else p
         high = r if r < high else high
-        shift[j] = low if low > high else high
-
-
-@nb.njit(cache=True)
-def _set_lanes(table, bounds, shift, unit, positions, first, width):
-    """Shifts and gates of the lanes: columns `first` … `first + width` of the units from `unit` on."""
-    if positions == 1:
-        table[V_SHIFT, :width] = shift[:width]
-    else:
-        for j in range(width):
-            table[V_SHIFT, j] = shift[(first + j) // positions]
-    table[V_MAX, :width] = table[V_SHIFT, :width]
-    for k in range(bounds.shape[0]):
+        table[UNIT_SHIFTS + j] = low if low > high else high
+    for j in range(np.uint64(units)):
+        for k in range(j * lanes, j * lanes + lanes):
+            table[SHIFTS + k] = table[UNIT_SHIFTS + j]
+    for j in range(width):
+        table[SUMS + j] = 0
+        table[SQUARED + j] = 0
+        table[LARGEST + j] = table[SHIFTS + j]
+        table[OPENED + j] = 0
+    for row in range(bounds.shape[0]):
+        to = np.uint64(row * PITCH) + LOW
         if bounds.shape[1] == 1:
-            table[V_LOW + k, :width] = bounds[k, 0]
-        else:
             for j in range(width):
-                table[V_LOW + k, j] = bounds[k, unit + (first + j) // positions]
+                table[to + j] = bounds[row, 0]
+        else:
+            for j in range(np.uint64(units)):
+                for k in range(j * lanes, j * lanes + lanes):
+                    table[to + k] = bounds[row, np.uint64(unit) + j]
 
 
 @nb.njit(cache=True, fastmath=REORDER)
-def _fold(table, opened, positions, first, width, batch):
-    """The lanes into the batch's sums of their units."""
-    if positions == 1:
-        for j in range(width):
-            batch[B_OPEN, j] += opened[j]
-            batch[B_SUM, j] += np.float64(table[V_SUM, j])
-            batch[B_SQUARES, j] += np.float64(table[V_SQUARES, j])
-            largest = np.float64(table[V_MAX, j])
-            batch[B_MAX, j] = largest if largest > batch[B_MAX, j] else batch[B_MAX, j]
-        return
-    j = 0
-    while j < width:
-        unit = (first + j) // positions
-        stop = min(width, (unit + 1) * positions - first)
-        count, total, squares, largest = 0, 0.0, 0.0, table[V_MAX, j]
-        for k in range(j, stop):
-            count += opened[k]
-            total += np.float64(table[V_SUM, k])
-            squares += np.float64(table[V_SQUARES, k])
-            largest = table[V_MAX, k] if table[V_MAX, k] > largest else largest
-        batch[B_OPEN, unit] += count
-        batch[B_SUM, unit] += total
-        batch[B_SQUARES, unit] += squares
-        batch[B_MAX, unit] = max(batch[B_MAX, unit], np.float64(largest))
-        j = stop
+def _fold(table, units, lanes):
+    """The lanes of a unit become one, by halves; returns where the rows are that hold it."""
+    here, there = SUMS, LOW
+    while lanes % 2 == 0:
+        lanes //= 2
+        for j in range(np.uint64(units * lanes)):
+            a, b = here + TWO * j, here + TWO * j + ONE
+            table[there + j] = table[a] + table[b]
+            table[there + SQUARED + j] = table[a + SQUARED] + table[b + SQUARED]
+            table[there + LARGEST + j] = _larger(table[a + LARGEST], table[b + LARGEST])
+            table[there + OPENED + j] = table[a + OPENED] + table[b + OPENED]
+        here, there = there, here
+    for j in range(np.uint64(units if lanes > 1 else 0)):
+        first = here + j * np.uint64(lanes)
+        total, squares = table[first], table[first + SQUARED]
+        largest, opened = table[first + LARGEST], table[first + OPENED]
+        for k in range(first + ONE, first + np.uint64(lanes)):
+            total += table[k]
+            squares += table[k + SQUARED]
+            largest = _larger(table[k + LARGEST], largest)
+            opened += table[k + OPENED]
+        table[here + j], table[here + SQUARED + j] = total, squares
+        table[here + LARGEST + j], table[here + OPENED + j] = largest, opened
+    return here
 
 
 @nb.njit(cache=True)
-def _exact(z, bounds, unit, batch):
-    """A unit's values (A, P), one by one: right whatever NaN, infinities or huge values come."""
-    huge, gated, k = z.dtype.type(HUGE), bounds.shape[0] == 4, unit % bounds.shape[1]
-    batch[:] = 0
-    batch[B_MAX] = -np.inf
-    for i in range(z.shape[0]):
-        for v in z[i]:
+def _exact(z, at, rows, positions, stride, bounds, k):
+    """A unit's values, one by one: right whatever NaN, infinities or huge values come."""
+    huge, gated = z.dtype.type(HUGE), bounds.shape[0] == 4
+    finite, opened, shift, total, squares, largest = 0, 0, 0.0, 0.0, 0.0, -np.inf
+    for i in range(rows):
+        for v in z[at + i * stride : at + i * stride + positions]:
             held = min(max(v, -huge), huge) if np.isinf(v) else v
             is_open = held > bounds[0, k]
             if gated:
                 is_open &= held < bounds[1, k] and (held < bounds[2, k] or held > bounds[3, k])
-            batch[B_OPEN] += is_open
+            opened += is_open
             if np.isfinite(v):
-                if batch[B_N] == 0:
-                    batch[B_SHIFT] = v
-                d = np.float64(v) - batch[B_SHIFT]
-                batch[B_N] += 1
-                batch[B_SUM] += d
-                batch[B_SQUARES] += d * d
-                batch[B_MAX] = max(batch[B_MAX], np.float64(v))
+                if finite == 0:
+                    shift = np.float64(v)
+                d = np.float64(v) - shift
+                finite += 1
+                total += d
+                squares += d * d
+                largest = max(largest, np.float64(v))
+    return finite, opened, shift, total, squares, largest
+
+
+@nb.njit(cache=True, fastmath=REORDER)
+def _commit(f, finite, opened, shift, total, squares, largest, n, same_forward, counts, sums):
+    """Sums of n values of unit f, `finite` of which are finite, into its accumulators."""
+    before, since = sums[MAX, f], counts[INPUTS_SINCE_ACTIVE, f]
+    base = shift if before == -np.inf else sums[SHIFT, f]
+    d = shift - base
+    sums[SHIFT, f] = base
+    sums[SUM, f] += total + finite * d
+    squares = sums[SQUARES, f] + squares + d * (2 * total + finite * d)
+    sums[SQUARES, f] = squares if squares == squares else np.inf  # beyond what float64 holds
+    sums[MAX, f] = largest if largest > before else before
+    counts[ACTIVE, f] += opened
+    active = (opened > 0) | (same_forward & (since == 0))
+    counts[INPUTS_SINCE_ACTIVE, f] = 0 if active else since + n
 
 
 @nb.njit(cache=True, inline="always")
@@ -210,34 +251,81 @@ def _fine(total, squares, share):
     return (squares < np.inf) & (FAR * total * total * share <= (FAR - 1) * squares)
 
 
+@nb.njit(cache=True)
+def _add_values(z, at, rows, positions, stride, apart, units, lanes, table, gated):
+    if lanes == positions:
+        _strip(z, at, rows, stride, units * lanes, table, gated)
+    else:
+        for i in range(rows):
+            for j in range(units):
+                place = np.uint64(at + i * stride + j * apart)
+                _along(z, place, np.uint64(positions), table, np.uint64(j), gated)
+
+
 @nb.njit(cache=True, fastmath=REORDER)
-def _commit(z, rows, positions, same_forward, bounds, batch, unit, here, counts, sums):
-    """The batch's sums of `here` units from `unit` on into their accumulators."""
-    n = rows * positions
-    batch[B_N, :here] = n
-    spoilt = False
-    for j in range(here):
-        spoilt |= not _fine(batch[B_SUM, j], batch[B_SQUARES, j], 1.0 / n)
-    if spoilt:
-        each = z[: rows * counts.shape[1] * positions].reshape(rows, counts.shape[1], positions)
-        for j in range(here):
-            if not _fine(batch[B_SUM, j], batch[B_SQUARES, j], 1.0 / n):
-                _exact(each[:, unit + j], bounds, unit + j, batch[:, j])
-                counts[NON_FINITE, unit + j] += n - np.int64(batch[B_N, j])
-    for j in range(here):
-        f, finite, before = unit + j, batch[B_N, j], sums[MAX, unit + j]
-        shift = batch[B_SHIFT, j] if before == -np.inf else sums[SHIFT, f]
-        d = batch[B_SHIFT, j] - shift
-        sums[SHIFT, f] = shift
-        sums[SUM, f] += batch[B_SUM, j] + finite * d
-        squares = sums[SQUARES, f] + batch[B_SQUARES, j] + d * (2 * batch[B_SUM, j] + finite * d)
-        sums[SQUARES, f] = squares if squares == squares else np.inf  # beyond what float64 holds
-        sums[MAX, f] = batch[B_MAX, j] if batch[B_MAX, j] > before else before
-    for j in range(here):
-        opened, since = np.int64(batch[B_OPEN, j]), counts[INPUTS_SINCE_ACTIVE, unit + j]
-        counts[ACTIVE, unit + j] += opened
-        active = (opened > 0) | (same_forward & (since == 0))
-        counts[INPUTS_SINCE_ACTIVE, unit + j] = 0 if active else since + n
+def _run(
+    z, at, rows, positions, stride, apart, unit, units, lanes, same_forward, bounds, table, counts, sums
+):
+    """Count `rows` rows of some positions of some units in, whose lanes fit into the table."""
+    _set_lanes(z, at, rows, positions, stride, apart, bounds, unit, units, lanes, table)
+    if bounds.shape[0] == 1:
+        _add_values(z, at, rows, positions, stride, apart, units, lanes, table, None)
+    else:
+        _add_values(z, at, rows, positions, stride, apart, units, lanes, table, True)
+    here, n, spoilt = _fold(table, units, lanes), rows * positions, False
+    share = 1.0 / n
+    for j in range(np.uint64(units)):
+        spoilt |= not _fine(np.float64(table[here + j]), np.float64(table[here + SQUARED + j]), share)
+    if not spoilt:
+        for j in range(np.uint64(units)):
+            shift, opened = np.float64(table[UNIT_SHIFTS + j]), np.int64(table[here + OPENED + j])
+            total, squares = np.float64(table[here + j]), np.float64(table[here + SQUARED + j])
+            largest = np.float64(table[here + LARGEST + j])
+            f = np.uint64(unit) + j
+            _commit(f, n, opened, shift, total, squares, largest, n, same_forward, counts, sums)
+        return
+    for j in range(units):
+        f, k = unit + j, np.uint64(j)
+        shift, opened = np.float64(table[UNIT_SHIFTS + k]), np.int64(table[here + OPENED + k])
+        total, squares = np.float64(table[here + k]), np.float64(table[here + SQUARED + k])
+        finite, largest = n, np.float64(table[here + LARGEST + k])
+        if not _fine(total, squares, share):
+            found = _exact(z, at + j * apart, rows, positions, stride, bounds, f % bounds.shape[1])
+            finite, opened, shift, total, squares, largest = found
+            counts[NON_FINITE, f] += n - finite
+        _commit(f, finite, opened, shift, total, squares, largest, n, same_forward, counts, sums)
+
+
+@nb.njit(cache=True)
+def _count(address, rows, positions, same_forward, bounds, table, counts, sums):
+    units = counts.shape[1]
+    stride, block = units * positions, min(positions, BLOCK)
+    z = values(address, rows * stride, bounds)
+    lanes = 1 if positions >= LONG else positions
+    some = TILE // lanes
+    for i in range(0, rows, RUN):
+        for p in range(0, positions, block):
+            again = same_forward | (i > 0) | (p > 0)
+            size = min(block, positions - p)
+            for unit in range(0, units, some):
+                at = i * stride + unit * positions + p
+                here, less = min(some, units - unit), min(RUN, rows - i)
+                _run(
+                    z,
+                    at,
+                    less,
+                    size,
+                    stride,
+                    positions,
+                    unit,
+                    here,
+                    lanes,
+                    again,
+                    bounds,
+                    table,
+                    counts,
+                    sums,
+                )
 
 
 @nb.njit(cache=True)
@@ -254,40 +342,7 @@ def accumulate(address, rows, positions, same_forward, bounds, counts, sums):
         counts: (3, F) int64, changed in place.
         sums: (5, F) float64, changed in place.
     """
-    units, simple = counts.shape[1], bounds.shape[0] == 1
-    stride, step = units * positions, max(1, TILE // positions)
-    z = values(address, rows * stride, bounds)
-    lanes = min(TILE, min(step, units) * positions)
-    table, opened = np.empty((9, lanes), bounds.dtype), np.empty(lanes, np.int32)
-    batch, shift = np.empty((6, min(step, units))), table[8]
-    for unit in range(0, units, step):
-        here = min(step, units - unit)
-        _typical(z, rows, positions, stride, unit, here, shift)
-        batch[:, :here] = 0
-        batch[B_SHIFT, :here] = shift[:here]
-        batch[B_MAX, :here] = batch[B_SHIFT, :here]
-        columns = here * positions
-        if rows >= FEW or positions < TILE:
-            for first in range(0, columns, TILE):
-                width = min(TILE, columns - first)
-                _set_lanes(table, bounds, shift, unit, positions, first, width)
-                for start in range(0, rows, RUN):
-                    place = z[start * stride + unit * positions + first :]
-                    _walk(place, min(RUN, rows - start), stride, width, table, opened, simple)
-                    _fold(table, opened, positions, first, width, batch)
-        else:  # one unit; each of its few rows becomes rows of pieces
-            _set_lanes(table, bounds, shift, unit, positions, 0, PIECE)
-            for i in range(rows):
-                row = z[i * stride + unit * positions :]
-                for start in range(0, positions, RUN * PIECE):
-                    size = min(RUN * PIECE, positions - start)
-                    _walk(row[start:], size // PIECE, PIECE, PIECE, table, opened, simple)
-                    _fold(table, opened, positions, 0, PIECE, batch)
-                    if size % PIECE:
-                        rest = row[start + size - size % PIECE :]
-                        _walk(rest, 1, 0, size % PIECE, table, opened, simple)
-                        _fold(table, opened, positions, 0, size % PIECE, batch)
-        _commit(z, rows, positions, same_forward, bounds, batch, unit, here, counts, sums)
+    _count(address, rows, positions, same_forward, bounds, np.empty(LANES, bounds.dtype), counts, sums)
 
 
 @nb.njit(cache=True, fastmath=REORDER)
@@ -337,12 +392,12 @@ WHOLE, SINGLE, DOUBLE = np.zeros(1, np.int64), np.zeros(1, np.float32), np.zeros
 
 @nb.njit(cache=True)
 def _accumulate_at(address, call, same_forward, like):
-    r = values(call, 8, WHOLE)
+    r = values(call, 9, WHOLE)
     units = r[2]
     bounds = values(r[3], r[4] * r[5], like).reshape(r[4], r[5])
     counts = values(r[6], 3 * units, WHOLE).reshape(3, units)
     sums = values(r[7], 5 * units, DOUBLE).reshape(5, units)
-    accumulate(address, r[0], r[1], same_forward, bounds, counts, sums)
+    _count(address, r[0], r[1], same_forward, bounds, values(r[8], LANES, like), counts, sums)
 
 
 @nb.njit(cache=True)
@@ -381,12 +436,16 @@ ACCUMULATE_AT = {torch.float32: _accumulate_single, torch.float64: _accumulate_d
 ADD_SQUARES_AT = {torch.float32: _add_squares_single, torch.float64: _add_squares_double}
 
 
+SCRATCH = np.empty(int(LANES) + 8)
+SCRATCH = SCRATCH[-SCRATCH.ctypes.data % 64 // 8 :]  # of one call at a time, since the loops hold the GIL
+
+
 def record_of(
     rows: int, positions: int, bounds: np.ndarray, counts: np.ndarray, sums: np.ndarray
 ) -> np.ndarray:
     """The record of a call, int64: sizes, and addresses of arrays that must live as long as it does."""
     sizes = (rows, positions, counts.shape[1])
-    places = (bounds.ctypes.data, *bounds.shape, counts.ctypes.data, sums.ctypes.data)
+    places = (bounds.ctypes.data, *bounds.shape, counts.ctypes.data, sums.ctypes.data, SCRATCH.ctypes.data)
     return np.array((*sizes, *places), np.int64)
 
 
