@@ -23,7 +23,8 @@ class Recorder(ActivationRecorder):
     Every forward of the model in the observed mode is counted; training is not changed by a single bit.
 
     Args:
-        model: any module; only its own forwards count.
+        model: any module; its forwards count, and those of parts that are called by themselves, as in
+            `model.encode(x)`.
         optimizer: one or several; with it the censuses carry `grad_norm`.
         census_every: steps between two censuses; None: only when `census()` is called.
         observe: which forwards count: "train", "eval" or "all".
@@ -35,6 +36,7 @@ class Recorder(ActivationRecorder):
         axis: site name → unit axis, where the automatic choice is wrong.
         across_ranks: whether the processes of a distributed training take one census together; by default
             where the model is wrapped by DistributedDataParallel or sharded (FSDP2).
+        root_only: only the model's own forwards count, not those of its parts.
         statistics: of one's own, counted for every unit; their columns follow the census's own (see
             `docs/statistics.md`).
         evidence: whether to gather what `diagnose()` needs (the optimizer has to be given): ten scalars of
@@ -74,6 +76,7 @@ class Recorder(ActivationRecorder):
         per_call: bool = False,
         axis: Mapping[str, int] | None = None,
         across_ranks: bool | None = None,
+        root_only: bool = False,
         statistics: Sequence[UnitStatistic] = (),
         evidence: bool = False,
     ) -> None:
@@ -89,6 +92,7 @@ class Recorder(ActivationRecorder):
             per_call=per_call,
             axis=axis,
             across_ranks=across_ranks,
+            root_only=root_only,
             statistics=statistics,
         )
         self._collector: EvidenceCollector | None = None

@@ -59,6 +59,7 @@ class ActivationRecorder:
         per_call: bool = False,
         axis: Mapping[str, int] | None = None,
         across_ranks: bool | None = None,
+        root_only: bool = False,
         statistics: Sequence[UnitStatistic] = (),
     ) -> None:
         check(model, observe, census_every, gate_eps)
@@ -68,7 +69,8 @@ class ActivationRecorder:
         self._thresholds = thresholds or Thresholds()
         self._stream = Windows("stream", self._incoming_site if gradients else None, statistics)
         options: dict[str, Any] = {"gate_eps": gate_eps, "per_call": per_call, "axis": axis}
-        self._taps = EagerTaps(model, self._stream, observe=observe, gradients=gradients, **options)
+        own: dict[str, Any] = {"observe": observe, "gradients": gradients, "root_only": root_only}
+        self._taps = EagerTaps(model, self._stream, **own, **options)
         failed = partial(self._taps.failed, "the gradients of an optimizer's step")
         self._incoming = IncomingGradients(self._optimizers, failed)
         self._taps.on_forward = self._incoming.forward if gradients else None

@@ -37,10 +37,10 @@ class ModuleTap(Hook):
                 if call.count(args[0], state.forward):
                     return
             recompute = is_recompute()
-            if not state.active and not recompute:
-                return
             z = args[0] if args else next(iter(kwargs.values()), None)
-            if isinstance(z, Tensor):
+            if not state.active and not recompute:
+                self._taps.pass_by(self.caller, module, z, known)
+            elif isinstance(z, Tensor):
                 self._taps.called.add(module)
                 self._taps.count(self.caller, z, known, recompute)
         except Exception as error:  # never the training's

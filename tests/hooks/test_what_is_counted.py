@@ -43,12 +43,13 @@ def test_inference_mode() -> None:
         assert set(recorder.census().n) == {5}
 
 
-def test_only_forwards_of_the_root_count() -> None:
+@pytest.mark.parametrize(("root_only", "n"), [(True, 4), (False, 13)])
+def test_parts_count_that_are_called_by_themselves(root_only: bool, n: int) -> None:
     model = small()
-    with harness.Recorder(model, census_every=None) as recorder:
+    with harness.Recorder(model, census_every=None, root_only=root_only) as recorder:
         model(x(4))
         model[1](model[0](x(9)))
-        assert set(recorder.census().n) == {4}
+        assert set(recorder.census().n) == {n}
 
 
 class Late(nn.Module):
