@@ -27,12 +27,20 @@ MEANING = {
     "bias_lr": "the learning rate of the biases",
     "norm_stats": "the running statistics of a norm",
     "surgery": "somebody wrote into the parameters",
+    "loss_penalty": "a part of the loss that does not go through the model's outputs",
+    "target_scale": "targets that are far larger than the outputs",
+    "unknown": "none of the causes that are known here",
 }
 LABELS = tuple(MEANING)
 CHANCE = 0.2  # dead share below which nothing is blamed, where units were born dead by chance
 NEGATIVE = -5  # standard errors of the weights' mean below which it is no chance
+NEGATIVE_ROW = -4.5  # the same of a single unit's weights
+LOW_BIAS = -1.5  # bias, as a multiple of PyTorch's own bound, below which no usual initialisation drew it
 LARGE = 1.5  # deviation of the weights over He's from which they are large
 UNINFORMATIVE = 0.2  # upper bound of a dead unit's rate above which its silence says nothing (n below 14)
+LONG_STEP = 0.01  # ‖Δθ‖ / ‖θ‖ of an early step below which it is none that kills by its length
+PENALTY = 0.1  # share of the first gradient's power from which a penalty is blamed
+FAR_TARGETS = 10.0  # rms of targets - outputs over that of the outputs from which the targets are blamed
 HARDLY = 0.01  # rate at birth below which a unit was as good as born dead
 
 
@@ -43,13 +51,19 @@ def label(found: Findings, evidence: Evidence) -> tuple[str, list[Event]]:
         One of `LABELS`, and its dated events (none for what was there from the start).
     """
     dead = found.units[found.units["dead"]]
-    share = found.dead / found.total if found.total and not is_inconclusive(dead) else 0.0
+    known = bool(found.total) and not is_inconclusive(dead)
+    share = (found.dead + (found.cut_off if found.dead else 0)) / found.total if known else 0.0
     if share < LEAST_DEAD and found.diverged_at is None:
         return "none", []
+    only_evaluated = is_only_evaluated(dead)
+    if share >= LEAST_DEAD and only_evaluated.mean() > 0.5:
+        return "norm_stats", []
     born = dead[dead["born"] | (dead["rate_then"] < HARDLY)]
     if share >= LEAST_DEAD and len(born) > len(dead) / 2 and dead["born"].any():
-        cause = _birth_cause(born, evidence.layers)
-        return ("none" if share < CHANCE and _is_chance(cause, evidence.layers) else cause), []
+        chance = is_by_chance(born, evidence.layers)
+        if share < CHANCE and chance.mean() > 0.5:
+            return "none", []
+        return _birth_cause(born[~chance] if not chance.all() else born, evidence.layers), []
     own = factor_shares(dead.assign(upstream=0.0))  # what happened below is the own share of another layer
     if _mean(own["norm"]) > 0.4:
         return "norm_stats", []
@@ -58,7 +72,14 @@ def label(found: Findings, evidence: Evidence) -> tuple[str, list[Event]]:
         return causal[0].label, causal
     if _mean(factor_shares(dead)["data"]) > 0.5:
         return "input_shift", []
+    if found.evidence == "probe" and (dead["stream_rate"] > 0).mean() > 0.5:
+        return "unknown", []  # the training's own inputs open them: it is the held-out ones that differ
     return _lasting_cause(own, evidence), []
+
+
+def is_only_evaluated(units: pd.DataFrame) -> pd.Series:
+    """Which units open on the training stream, but not where the norms use their running statistics."""
+    return (units["stream_rate"] > 0) & (units["rate_eval"] == 0)
 
 
 def is_inconclusive(dead: pd.DataFrame) -> bool:
@@ -88,11 +109,55 @@ def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     bias, weight_mean, norm_mean, rest = parts.T
     total = parts.sum(axis=1)
     layer = layers.set_index("site").reindex(born["site"])
-    negative = (layer["weight_z"].to_numpy(float) < NEGATIVE) & (weight_mean > rest / 2)
-    offset = (layer["depth"] == layers["depth"].min()).to_numpy() & _off_centre(layer)
-    conditions = [~(total > 0), bias > total / 2, norm_mean > total / 2, negative, offset]
-    causes = ["upstream", "bias_init", "norm_stats", "weight_init", "input_offset"]
+    z = layer["weight_z"].to_numpy(float)
+    negative = ((z < NEGATIVE) | _is_negative(born)) & (weight_mean > rest / 2)
+    offset = (layer["depth"] == layers["depth"].min()).to_numpy() & _off_centre(layer) & _reads_inputs(layer)
+    conditions = [_is_empty(born) & ~_has_low_bias(born), ~(total > 0), bias > total / 2]
+    conditions += [norm_mean > total / 2, negative, offset]
+    causes = ["weight_init", "upstream", "bias_init", "norm_stats", "weight_init", "input_offset"]
     return [str(cause) for cause in np.select(conditions, causes, "weight_init")]
+
+
+def is_by_chance(born: pd.DataFrame, layers: pd.DataFrame) -> pd.Series:
+    """Which units were born dead although nothing about their weights and bias is out of the ordinary.
+
+    Every layer of a healthy network has units that are closed on all inputs by chance, the more the deeper it
+    lies, since its inputs grow alike. What follows from dead units below is by chance where most of
+    those are.
+    """
+    causes = pd.Series(birth_causes(born, layers), index=born.index)
+    layer = layers.set_index("site").reindex(born["site"])
+    usual = (layer["weight_z"].fillna(0) > NEGATIVE) & (layer["gain"].fillna(1) < LARGE)
+    odd = ~usual.to_numpy() | _is_empty(born) | _is_negative(born) | _has_low_bias(born)
+    known_bias = born["bias_size"].notna()
+    drawn = causes.eq("weight_init") | (causes.eq("bias_init") & known_bias)
+    chance = drawn & ~odd
+    below = causes.eq("upstream")
+    return chance | (below & bool(chance[~below].mean() > 0.5 if (~below).any() else True))
+
+
+def _is_empty(born: pd.DataFrame) -> np.ndarray:
+    """Whether all incoming weights of a unit are 0, which those of its layer are not."""
+    return (born["row_size"].astype(float) == 0).to_numpy()
+
+
+def _is_negative(born: pd.DataFrame) -> np.ndarray:
+    """Whether a unit's own incoming weights are more negative than chance draws them."""
+    return (born["row_z"].astype(float) < NEGATIVE_ROW).to_numpy()
+
+
+def _has_low_bias(born: pd.DataFrame) -> np.ndarray:
+    """Whether a unit's bias is lower than a usual initialisation draws it, and is what closed it."""
+    parts = (-born[list(BIRTH)].to_numpy(float)).clip(min=0)
+    closed = parts[:, 0] > parts.sum(axis=1) / 2
+    return closed & (born["bias_size"].astype(float) < LOW_BIAS).to_numpy()
+
+
+def _reads_inputs(layer: pd.DataFrame) -> np.ndarray:
+    """Whether a layer is handed the model's inputs, not what layers or a norm made of them."""
+    if "source" not in layer:  # tables of earlier versions
+        return np.ones(len(layer), bool)
+    return layer["source"].fillna("inputs").eq("inputs").to_numpy()
 
 
 def _birth_cause(born: pd.DataFrame, layers: pd.DataFrame) -> str:
@@ -103,20 +168,12 @@ def _birth_cause(born: pd.DataFrame, layers: pd.DataFrame) -> str:
     if known.empty or born["spread"].isna().all():
         return "weight_init"
     hit = counts.reindex(known["site"]).to_numpy() / known["units"].to_numpy()
-    lowest = known["site"].iloc[int(np.argmax(hit >= min(0.05, hit.max())))]
-    here = born.loc[born["site"] == lowest, list(BIRTH)].median().to_frame().T.assign(site=lowest)
-    cause = birth_causes(here, layers)[0]
-    return "weight_init" if cause == "upstream" else cause
-
-
-def _is_chance(cause: str, layers: pd.DataFrame) -> bool:
-    """Whether units were born dead although nothing about the weights is out of the ordinary.
-
-    Every layer of a healthy network has units that are closed on all inputs by chance, the more the deeper it
-    lies, since its inputs grow alike.
-    """
-    usual = (layers["weight_z"].fillna(0) > NEGATIVE).all() and (layers["gain"].fillna(1) < LARGE).all()
-    return cause == "weight_init" and bool(usual)
+    for site in known["site"][hit >= min(0.05, hit.max())]:
+        causes = pd.Series(birth_causes(born[born["site"] == site], layers))
+        causes = causes[causes != "upstream"]
+        if len(causes):
+            return str(causes.mode().iloc[0])
+    return "weight_init"
 
 
 def _causal_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
@@ -137,9 +194,10 @@ def _causal_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
 
 def _lasting_cause(shares: pd.DataFrame, evidence: Evidence) -> str:
     """What was there from the start and killed units that were not born dead."""
-    layers, steps = evidence.layers, evidence.steps
+    layers, steps, loss = evidence.layers, evidence.steps, evidence.loss
     first = layers.sort_values("depth").head(1)
-    if len(first) and (first["input_rms"].iloc[0] > 5 or _off_centre(first)[0]):
+    inputs_off = len(first) and (first["input_rms"].iloc[0] > 5 or _off_centre(first)[0])
+    if inputs_off and _reads_inputs(first)[0]:
         return "input_offset"
     if len(layers) and layers["gain"].max() > LARGE:
         return "weight_init"
@@ -148,7 +206,19 @@ def _lasting_cause(shares: pd.DataFrame, evidence: Evidence) -> str:
         return "decay"
     if _mean(shares["bias"]) > 0.4 and _fast_biases(steps):
         return "bias_lr"
-    return "step_size"
+    if loss.get("target_ratio", 0.0) > FAR_TARGETS:
+        return "target_scale"
+    long, penalised = early_step(steps) >= LONG_STEP, loss.get("penalty_share", 0.0) >= PENALTY
+    if penalised:
+        return "unknown" if long else "loss_penalty"
+    return "step_size" if long else "unknown"
+
+
+def early_step(steps: pd.DataFrame) -> float:
+    """‖Δθ‖ / ‖θ‖ of an early step (median), infinite if not finite; NaN where it was not observed."""
+    steps = steps.head(max(20, len(steps) // 10))
+    ratio = (steps["update_norm"] / steps["weight_norm"]).mask(np.isinf(steps["update_norm"]), np.inf)
+    return float(ratio.median()) if len(steps) else float("nan")
 
 
 def _fast_biases(steps: pd.DataFrame) -> bool:

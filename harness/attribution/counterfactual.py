@@ -106,8 +106,7 @@ class CoalitionEvaluator:
         for (site, coalition), count in opened.items():
             rate = count / max(1, inputs[site, coalition])
             mixed[site][coalition | surroundings] = rate.cpu().numpy()
-        columns = windows.close(0, [], None)
-        return {site.name: columns["rate"][columns["site"] == site.name] for site in windows.sites}
+        return rates_of(windows)
 
     def _changed(self, names: Sequence[str]) -> list[str]:
         """The own factors of a layer that differ between the two snapshots."""
@@ -149,6 +148,25 @@ class CoalitionEvaluator:
             else:
                 mixed[short] = then + decay if "decay" in own else then
         return mixed
+
+
+def site_rates(replay: Replay, snapshot: Snapshot) -> dict[str, np.ndarray]:
+    """Site → the rate of every unit in one pass over a snapshot."""
+    windows = Windows("stream")
+    taps = EagerTaps(replay.model, windows, observe="all", gradients=False)
+    with replay.observing({}, lambda *_: None):
+        taps.attach()
+        try:
+            replay.run(snapshot)
+        finally:
+            taps.detach()
+    return rates_of(windows)
+
+
+def rates_of(windows: Windows) -> dict[str, np.ndarray]:
+    """Site → the rate of every unit in a window, which this closes."""
+    columns = windows.close(0, [], None)
+    return {site.name: columns["rate"][columns["site"] == site.name] for site in windows.sites}
 
 
 def _agree(mixed: Rates, whole: Rates, own: Coalition) -> bool:

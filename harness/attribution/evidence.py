@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -28,3 +28,8 @@ class Evidence(NamedTuple):
     def error(self) -> str:
         """Why the tables are incomplete; "" if they are not. Stored in the attributes of `steps`."""
         return str(self.steps.attrs.get("error", ""))
+
+    @property
+    def loss(self) -> dict[str, Any]:
+        """What is known of the loss, as in `LossPath.facts`. Stored in the attributes of `steps`."""
+        return dict(self.steps.attrs.get("loss", {}))

@@ -84,7 +84,8 @@ def _life(rows: pd.DataFrame) -> str:
     if rows.empty:
         return "never observed"
     dead, steps = (rows["state"] == "dead").tolist(), rows["step"].tolist()
-    turns = ["born dead" if dead[0] else f"alive at step {steps[0]:,}"]
+    closed = "born dead" if steps[0] == 0 else f"dead at the first census, step {steps[0]:,}"
+    turns = [closed if dead[0] else f"alive at step {steps[0]:,}"]
     for was, now, step in zip(dead, dead[1:], steps[1:], strict=False):
         if was != now:
             turns.append(f"{'died' if now else 'revived'} by step {step:,}")

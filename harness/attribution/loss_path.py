@@ -1,0 +1,257 @@
+"""The loss's path: whether all of its gradient comes through the model's outputs, and how far off they are.
+
+A penalty on activations or weights reaches the parameters past the outputs; autograd's graph of the loss
+tells whether there is such a way, and the gradients of the first step tell how much comes over it. A loss
+that is a sum of squares tells by itself how far the outputs are from their targets. Nothing is computed in
+training but a walk over the graph at the 1st, 2nd, 4th, … step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils import _pytree
+from torch.utils.hooks import RemovableHandle
+
+from harness.attribution.model_inputs import Inputs, copy_inputs
+from harness.attribution.replay import Replay
+from harness.attribution.snapshots import Snapshot, Values
+from harness.hooks.listener import Guard
+
+NODES = 50_000  # of a graph that are looked at
+INPUTS = 512  # of the first batch that may be kept
+VALUES = 1 << 20  # of the first gradient that are kept
+CLOSE = 0.03  # relative difference of a replayed output that is the same
+LIKE_SQUARES = 0.02  # relative difference of the factor of a squared loss
+
+
+class First(NamedTuple):
+    """The first step.
+
+    Attributes:
+        inputs: of its only forward.
+        outputs: of it that are no hidden layer's, and take a gradient.
+        gradients: of the loss with respect to them.
+        parameters: name → gradient, as the optimizer finds it.
+    """
+
+    inputs: Inputs
+    outputs: list[Tensor]
+    gradients: list[Tensor]
+    parameters: dict[str, Tensor]
+
+
+class LossPath:
+    """Follows the loss of one model's training.
+
+    Args:
+        model: the root.
+        optimizers: that step it.
+
+    Attributes:
+        penalty: whether a part of the loss does not go through the outputs; None where that is not known.
+        target_ratio: rms of targets - outputs over that of the outputs (at least 1) in the first step that
+            told; NaN where the loss is no sum of squares.
+    """
+
+    def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+        self._model, self._optimizers = model, optimizers
+        self._handles: list[RemovableHandle] = []
+        self._steps = 0
+        self._outputs: list[Tensor] = []  # of the running step's forwards
+        self._gradients: dict[int, Tensor] = {}
+        self._inputs: Inputs | None = None
+        self._forwards = 0
+        self._parameters: dict[str, Tensor] = {}
+        self._first: First | None = None
+        self.penalty: bool | None = None
+        self.target_ratio = float("nan")
+
+    def attach(self, guard: Guard) -> None:
+        """Begin."""
+        add = self._handles.append
+        add(self._model.register_forward_pre_hook(guard.hook(self._before), with_kwargs=True))
+        add(self._model.register_forward_hook(guard.hook(self._after)))
+        for optimizer in self._optimizers:
+            add(optimizer.register_step_pre_hook(guard.hook(self._stepping)))
+
+    def detach(self) -> None:
+        """Remove every hook."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._clear()
+
+    def step(self, loss: Any) -> None:
+        """A step is complete."""
+        if self._is_due and isinstance(loss, Tensor) and self._outputs:
+            hidden = _hidden(self._outputs)
+            outputs = [out for out in self._outputs if id(out) not in hidden]
+            given = [self._gradients[id(out)] for out in outputs if id(out) in self._gradients]
+            told = [out for out in outputs if id(out) in self._gradients]
+            if loss.grad_fn is not None and told:
+                self.penalty = bool(self.penalty) or _bypassed(loss.grad_fn, outputs, self._model)
+            if self.target_ratio != self.target_ratio:
+                self.target_ratio = _target_ratio(loss, told, given)
+            if self._steps == 0 and self._forwards == 1 and self._inputs is not None and told:
+                kept = [out.detach().clone() for out in told]
+                self._first = First(self._inputs, kept, given, self._parameters)
+        self._steps += 1
+        self._clear()
+
+    def facts(self, replay: Replay, start: Values) -> dict[str, Any]:
+        """What is known: `penalty`, `penalty_share` and `target_ratio`; those that are not are left out."""
+        share = self._penalty_share(replay, start) if self.penalty else float("nan")
+        found = {"penalty": self.penalty, "penalty_share": share, "target_ratio": self.target_ratio}
+        return {name: value for name, value in found.items() if value is not None and value == value}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        first = None if self._first is None else tuple(self._first)
+        known = {"penalty": self.penalty, "target_ratio": self.target_ratio}
+        return {"steps": self._steps, "first": first, **known}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on."""
+        self._steps, self.penalty = int(state["steps"]), state["penalty"]
+        self.target_ratio = state["target_ratio"]
+        self._first = None if state["first"] is None else First(*state["first"])
+
+    # --- inside -------------------------------------------------------------------------------------
+
+    @property
+    def _is_due(self) -> bool:
+        step = self._steps + 1
+        return step & (step - 1) == 0
+
+    def _clear(self) -> None:
+        self._outputs, self._gradients, self._parameters = [], {}, {}
+        self._inputs, self._forwards = None, 0
+
+    def _before(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+        if self._steps == 0 and module.training and torch.is_grad_enabled() and not self._forwards:
+            self._inputs = copy_inputs(args, kwargs, INPUTS)
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        if not self._is_due or not torch.is_grad_enabled():
+            return
+        self._forwards += 1
+        for out in _outputs(output):
+            self._outputs.append(out)
+            out.register_hook(self._keeper(id(out)))
+
+    def _keeper(self, key: int) -> Any:
+        gradients = self._gradients
+
+        def keep(gradient: Tensor) -> None:
+            gradients[key] = gradient.detach().clone()
+
+        return keep
+
+    def _stepping(self, *_: Any) -> None:
+        if self._steps or self._parameters:
+            return
+        left = VALUES
+        named = sorted(self._model.named_parameters(), key=lambda pair: pair[1].numel())
+        for name, parameter in named:
+            gradient = parameter.grad
+            if gradient is not None and gradient.layout is torch.strided and gradient.numel() <= left:
+                self._parameters[name] = gradient.detach().clone()
+                left -= gradient.numel()
+
+    def _penalty_share(self, replay: Replay, start: Values) -> float:
+        """Share of the first gradient's power that did not come through the outputs; NaN if not known."""
+        first = self._first
+        if first is None or not first.parameters:
+            return float("nan")
+        snapshot = Snapshot(start, [first.inputs])
+        with replay.observing({}, lambda *_: None), torch.enable_grad():
+            leaves: Values = {}
+            output = next(replay.outputs(snapshot, first.parameters, leaves))
+            outputs = _outputs(output)
+            hidden = _hidden(outputs)
+            outputs = [out for out in outputs if id(out) not in hidden]
+            if len(outputs) != len(first.outputs) or not all(map(_alike, outputs, first.outputs)):
+                return float("nan")  # a dropout, say: not the same pass
+            there = [leaves[name] for name in first.parameters]
+            through = torch.autograd.grad(outputs, there, first.gradients, allow_unused=True)
+        got = torch.cat([g.flatten() for g in first.parameters.values()]).double()
+        own = [torch.zeros_like(p) if g is None else g for g, p in zip(through, there, strict=True)]
+        expected = torch.cat([g.flatten() for g in own]).double()
+        if not float(got.norm()) > 0 or not bool(got.isfinite().all()):
+            return float("nan")
+        if not float(expected.norm()) > 0:
+            return 1.0
+        cosine = float(got @ expected / (got.norm() * expected.norm()))  # a clipped gradient is a shorter one
+        return min(1.0, max(0.0, 1 - cosine * abs(cosine)))
+
+
+def _outputs(output: Any) -> list[Tensor]:
+    """The tensors of an output that take a gradient, as new objects of it stay alive."""
+    parts = [t for t in _pytree.tree_leaves(output) if isinstance(t, Tensor)]
+    if not parts and hasattr(output, "__dict__"):
+        parts = [t for t in vars(output).values() if isinstance(t, Tensor)]
+    return [t for t in parts if t.requires_grad and t.grad_fn is not None and t.is_floating_point()]
+
+
+def _hidden(outputs: Sequence[Tensor]) -> set[int]:
+    """Outputs that another output is computed from: hidden layers that are given out too."""
+    roots = {id(out): out.grad_fn for out in outputs}
+    found: set[int] = set()
+    for out in outputs:
+        inside = set(_walk([parent for parent, _ in out.grad_fn.next_functions if parent is not None], ()))
+        found |= {key for key, node in roots.items() if key != id(out) and node in inside}
+    return found
+
+
+def _bypassed(loss: Any, outputs: Sequence[Tensor], model: nn.Module) -> bool:
+    """Whether a parameter of the model stands behind the loss other than through the outputs."""
+    own = {id(p) for p in model.parameters()}
+    stop = {out.grad_fn for out in outputs}
+    return any(id(getattr(node, "variable", None)) in own for node in _walk([loss], stop))
+
+
+def _walk(start: Sequence[Any], stop: Any) -> Iterator[Any]:
+    """The nodes of a graph from some on, without those behind the ones to stop at."""
+    queue = [node for node in start if node not in stop]
+    seen = set(queue)
+    for node in queue:  # grows while it is walked
+        yield node
+        if len(queue) > NODES:
+            return
+        for parent, _ in node.next_functions:
+            if parent is not None and parent not in seen and parent not in stop:
+                seen.add(parent)
+                queue.append(parent)
+
+
+def _target_ratio(loss: Tensor, outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> float:
+    """How far the outputs are from the targets, where the loss is a Σ (output - target)²; else NaN.
+
+    Then ‖∂L/∂output‖² = 4 a L, which tells a; only the usual ones are taken for it.
+    """
+    if len(outputs) != 1 or loss.numel() != 1:
+        return float("nan")
+    value, power, count = (
+        float(loss.detach()),
+        float(gradients[0].double().square().sum()),
+        outputs[0].numel(),
+    )
+    if not 0 < value < float("inf") or not 0 < power < float("inf"):
+        return float("nan")
+    rows = len(outputs[0]) if outputs[0].ndim else 1
+    factor = power / (4 * value)
+    usual = [1.0, 0.5, 1 / count, 0.5 / count, 1 / rows, 0.5 / rows]
+    if not any(abs(factor / one - 1) < LIKE_SQUARES for one in usual):
+        return float("nan")
+    error = (value / factor / count) ** 0.5
+    size = float(outputs[0].detach().double().square().mean().sqrt())
+    return error / max(size, 1.0)
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool((a.detach() - b).norm() <= CLOSE * b.norm().clamp_min(1e-12))

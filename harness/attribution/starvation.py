@@ -1,0 +1,175 @@
+"""Starvation: why no gradient comes back to units whose gates open.
+
+Found by trial, on the latest inputs: with random gradients at the model's outputs, what has to be changed for
+something to reach the starved units? First nothing (then it was the loss that gave none), then the dead units
+of each later site are opened, then all of them, then zeros among the weights are made small numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree
+
+from harness.attribution.findings import LOSS, SELECTION, ZEROS
+from harness.attribution.model_inputs import input_count
+from harness.attribution.replay import Replay
+from harness.attribution.snapshots import Snapshot, Values
+from harness.graph.units import UnitLayout, arranged
+from harness.hooks.eager import EagerTaps
+from harness.hooks.windows import Windows
+
+INPUTS = 256  # that are passed through
+MOST = 16  # sites with dead units that are opened one by one
+OPEN = 1e-3  # pre-activation of a unit that is opened: it changes what is behind it as little as may be
+SELECTING = ("topk", "kthvalue", "sort", "argsort", "argmax", "msort")  # torch functions that choose units
+
+
+def starvation(replay: Replay, snapshot: Snapshot, census: pd.DataFrame) -> dict[str, str]:
+    """Why units are starved, for each site that has such.
+
+    Args:
+        replay: of the model, in the modes of its training.
+        snapshot: the latest parameters and inputs.
+        census: of the stream.
+
+    Returns:
+        Site → the names of the sites whose dead units stop the gradient, one to a line; or "the loss" (no
+        gradient at the outputs), "zero weights", "selection: NAME" of the function that never selects them;
+        "" where none of these is the reason.
+    """
+    starved = {
+        str(site): rows["unit"].to_numpy()
+        for site, rows in census[census["state"] == "starved"].groupby("site", sort=False)
+    }
+    if not starved or not snapshot.inputs:
+        return {}
+    trial = _Trial(replay, snapshot)
+    reached, dead = trial.run()
+    selecting = trial.selected_after
+    found = {site: LOSS for site, units in starved.items() if _reaches(reached, site, units)}
+    alone = {site: trial.run({site})[0] for site in dead[:MOST]}
+    together = trial.run(dead)[0] if len(dead) > 1 else {}
+    for site, units in starved.items():
+        if site in found:
+            continue
+        opening = [name for name, gradients in alone.items() if _reaches(gradients, site, units)]
+        if opening:
+            found[site] = opening[0]
+        elif _reaches(together, site, units):
+            behind = [name for name in dead if trial.order.get(name, 0) > trial.order.get(site, 0)]
+            found[site] = "\n".join(behind or dead)
+    if len(found) < len(starved):
+        filled = trial.run(dead, fill=True)[0]
+        for site, units in starved.items():
+            if site not in found:
+                never = f"{SELECTION}: {selecting[site]}" if site in selecting else ""
+                found[site] = ZEROS if _reaches(filled, site, units) else never
+    return found
+
+
+class _Trial:
+    """Passes with random gradients at the outputs.
+
+    Attributes:
+        order: site → its place among the calls of a forward.
+        selected_after: site → name of a selecting function that was called behind it.
+    """
+
+    def __init__(self, replay: Replay, snapshot: Snapshot) -> None:
+        inputs, count = [], 0
+        for one in reversed(snapshot.inputs):
+            inputs.append(one)
+            count += input_count(one)
+            if count >= INPUTS:
+                break
+        self._replay, self._snapshot = replay, Snapshot(snapshot.values, inputs)
+        self._parameters = {name for name, _ in replay.model.named_parameters()}
+        self.order: dict[str, int] = {}
+        self.called: list[str] = []  # sites so far in the running pass
+        self.selected_after: dict[str, str] = {}
+
+    def run(
+        self, opened: Collection[str] = (), *, fill: bool = False
+    ) -> tuple[Mapping[str, np.ndarray], Sequence[str]]:
+        """One trial.
+
+        Args:
+            opened: sites whose dead units are opened.
+            fill: whether zeros among the parameters become small numbers.
+
+        Returns:
+            Site → rms of the gradient of each unit, and the sites with dead units.
+        """
+        windows = Windows("stream")
+        taps = EagerTaps(self._replay.model, windows, observe="all", gradients=True)
+
+        def call(caller: Any, site: str, z: Tensor, layout: UnitLayout) -> None:
+            self.order.setdefault(site, len(self.order))
+            self.called.append(site)
+            if site in opened:
+                value = arranged(z, layout)
+                axes = tuple(range(-value.ndim, 0))
+                units = {axis % value.ndim for axis in layout.axes}
+                others = [axis for axis in axes if axis % value.ndim not in units]
+                silent = value.amax(others, keepdim=True) <= 0 if others else value <= 0
+                value.copy_(torch.where(silent, OPEN, value))
+
+        taps.on_call = call
+        self.called.clear()
+        values = self._filled() if fill else self._snapshot.values
+        draw = torch.Generator().manual_seed(0)
+        with self._replay.observing({}, lambda *_: None), _Selections(self), torch.enable_grad():
+            taps.attach()
+            try:
+                for output in self._replay.outputs(Snapshot(values, self._snapshot.inputs), self._parameters):
+                    parts = [t for t in _pytree.tree_leaves(output) if isinstance(t, Tensor)]
+                    parts = [t for t in parts if t.requires_grad]
+                    if parts:
+                        given = [torch.randn(t.shape, generator=draw).to(t) for t in parts]
+                        torch.autograd.backward(parts, given)
+            finally:
+                taps.detach()
+        columns = windows.close(0, [], None)
+        sites = {name: columns["site"] == name for name in dict.fromkeys(columns["site"].tolist())}
+        gradients = {name: columns["grad_rms"][rows] for name, rows in sites.items()}
+        silent = (columns["active"] == 0) & (columns["n"] > 0)
+        return gradients, [name for name, rows in sites.items() if silent[rows].any()]
+
+    def _filled(self) -> Values:
+        draw = torch.Generator().manual_seed(1)
+        return {
+            name: torch.where(v == 0, 0.01 * torch.randn(v.shape, generator=draw).to(v), v)
+            if name in self._parameters and v.is_floating_point()
+            else v
+            for name, v in self._snapshot.values.items()
+        }
+
+
+class _Selections(TorchFunctionMode):
+    """Notes behind which sites something is selected."""
+
+    def __init__(self, trial: _Trial) -> None:
+        super().__init__()
+        self._trial = trial
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(function, "__name__", "")
+        if name in SELECTING:
+            for site in self._trial.called:
+                self._trial.selected_after.setdefault(site, name)
+        return function(*args, **(kwargs or {}))
+
+
+def _reaches(gradients: Mapping[str, np.ndarray], site: str, units: np.ndarray) -> bool:
+    """Whether a gradient reaches at least half of some units."""
+    there = gradients.get(site)
+    if there is None or len(there) <= units.max(initial=-1):
+        return False
+    return bool((np.nan_to_num(there[units]) > 0).mean() >= 0.5)
