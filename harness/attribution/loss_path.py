@@ -200,11 +200,11 @@ def _outputs(output: Any) -> list[Tensor]:
 
 def _hidden(outputs: Sequence[Tensor]) -> set[int]:
     """Outputs that another output is computed from: hidden layers that are given out too."""
-    roots = {id(out): out.grad_fn for out in outputs}
+    roots: dict[int, Any] = {id(out): out.grad_fn for out in outputs}
     found: set[int] = set()
-    for out in outputs:
-        inside = set(_walk([parent for parent, _ in out.grad_fn.next_functions if parent is not None], ()))
-        found |= {key for key, node in roots.items() if key != id(out) and node in inside}
+    for own, root in roots.items():
+        inside = set(_walk([parent for parent, _ in root.next_functions if parent is not None], ()))
+        found |= {key for key, node in roots.items() if key != own and node in inside}
     return found
 
 
