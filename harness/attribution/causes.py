@@ -39,8 +39,13 @@ LOW_BIAS = -1.5  # bias, as a multiple of PyTorch's own bound, below which no us
 LARGE = 1.5  # deviation of the weights over He's from which they are large
 UNINFORMATIVE = 0.2  # upper bound of a dead unit's rate above which its silence says nothing (n below 14)
 LONG_STEP = 0.01  # ‖Δθ‖ / ‖θ‖ of an early step below which it is none that kills by its length
+VERY_LONG_STEP = 0.02  # the same, from which a penalty in the loss cannot be told from the steps' length
 PENALTY = 0.1  # share of the first gradient's power from which a penalty is blamed
-FAR_TARGETS = 10.0  # rms of targets - outputs over that of the outputs from which the targets are blamed
+FAR_TARGETS = (
+    10.0  # rms of targets - outputs over that of the outputs (at least 1) from which they are blamed
+)
+MOSTLY = 0.8  # share of units as good as born dead that is enough where none was wholly
+OFTEN = 0.02  # rate in training at which a unit that held-out inputs never open is a contradiction
 HARDLY = 0.01  # rate at birth below which a unit was as good as born dead
 
 
@@ -55,11 +60,14 @@ def label(found: Findings, evidence: Evidence) -> tuple[str, list[Event]]:
     share = (found.dead + (found.cut_off if found.dead else 0)) / found.total if known else 0.0
     if share < LEAST_DEAD and found.diverged_at is None:
         return "none", []
-    only_evaluated = is_only_evaluated(dead)
-    if share >= LEAST_DEAD and only_evaluated.mean() > 0.5:
+    if share >= LEAST_DEAD and found.evidence == "probe" and is_only_evaluated(dead).mean() > 0.5:
         return "norm_stats", []
     born = dead[dead["born"] | (dead["rate_then"] < HARDLY)]
-    if share >= LEAST_DEAD and len(born) > len(dead) / 2 and dead["born"].any():
+    differ = found.evidence == "probe" and opens_in_training(dead).mean() > 0.5
+    most = 0.5 if dead["born"].any() else MOSTLY
+    if share >= LEAST_DEAD and len(born) > most * len(dead):
+        if differ:
+            return "unknown", []  # the training's own inputs open them: it is the held-out ones that differ
         chance = is_by_chance(born, evidence.layers)
         if share < CHANCE and chance.mean() > 0.5:
             return "none", []
@@ -72,14 +80,20 @@ def label(found: Findings, evidence: Evidence) -> tuple[str, list[Event]]:
         return causal[0].label, causal
     if _mean(factor_shares(dead)["data"]) > 0.5:
         return "input_shift", []
-    if found.evidence == "probe" and (dead["stream_rate"] > 0).mean() > 0.5:
-        return "unknown", []  # the training's own inputs open them: it is the held-out ones that differ
+    if differ:
+        return "unknown", []
     return _lasting_cause(own, evidence), []
 
 
+def opens_in_training(units: pd.DataFrame) -> pd.Series:
+    """Which units open, as they are now, on so much of the training's inputs that others should open them."""
+    least = (2 * units["rate_upper"]).clip(lower=OFTEN)
+    return units["rate_now"].astype(float) > least
+
+
 def is_only_evaluated(units: pd.DataFrame) -> pd.Series:
-    """Which units open on the training stream, but not where the norms use their running statistics."""
-    return (units["stream_rate"] > 0) & (units["rate_eval"] == 0)
+    """Which units open in training, but not on the same inputs with the norms' running statistics."""
+    return opens_in_training(units) & (units["rate_eval"].astype(float) == 0)
 
 
 def is_inconclusive(dead: pd.DataFrame) -> bool:
@@ -206,12 +220,12 @@ def _lasting_cause(shares: pd.DataFrame, evidence: Evidence) -> str:
         return "decay"
     if _mean(shares["bias"]) > 0.4 and _fast_biases(steps):
         return "bias_lr"
-    if loss.get("target_ratio", 0.0) > FAR_TARGETS:
+    if loss.get("target_error", 0.0) > FAR_TARGETS * max(1.0, loss.get("output_rms", 1.0)):
         return "target_scale"
-    long, penalised = early_step(steps) >= LONG_STEP, loss.get("penalty_share", 0.0) >= PENALTY
-    if penalised:
-        return "unknown" if long else "loss_penalty"
-    return "step_size" if long else "unknown"
+    moved = early_step(steps)
+    if loss.get("penalty_share", 0.0) >= PENALTY:
+        return "unknown" if moved >= VERY_LONG_STEP else "loss_penalty"
+    return "step_size" if moved >= LONG_STEP else "unknown"
 
 
 def early_step(steps: pd.DataFrame) -> float:

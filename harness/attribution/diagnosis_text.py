@@ -15,6 +15,7 @@ from harness.attribution.causes import (
     is_by_chance,
     is_inconclusive,
     is_only_evaluated,
+    opens_in_training,
 )
 from harness.attribution.events import Event
 from harness.attribution.evidence import FACTORS, Evidence
@@ -137,10 +138,10 @@ def _contrast(found: Findings) -> list[str]:
     if found.evidence != "probe":
         return []
     dead = found.units[found.units["dead"]]
-    alive = dead[dead["stream_rate"] > 0]
+    alive = dead[opens_in_training(dead)]
     if len(alive) < LEAST_DEAD * found.total:
         return []
-    text = f"{len(alive):,} of the dead open on the training stream, in training mode."
+    text = f"{len(alive):,} of the dead open on the latest inputs of the training, in training mode."
     replayed = alive[alive["rate_eval"].notna()]
     closed = int(is_only_evaluated(replayed).sum())
     if len(replayed):
@@ -251,22 +252,22 @@ def _reason(
         lr, bias = evidence.steps["lr"].median(), evidence.steps["lr_bias"].median()
         return f"; learning rate {bias:.3g} for biases, {lr:.3g} for weights"
     if name == "target_scale":
-        ratio = evidence.loss["target_ratio"]
-        return f"; in the first step the outputs were {ratio:,.3g}× their own size away from the targets"
+        error, size = evidence.loss["target_error"], evidence.loss["output_rms"]
+        return f"; in the first step the outputs, of rms {size:.2g}, missed them by an rms of {error:.3g}"
     if name == "loss_penalty":
-        return f"; {_penalty(evidence)}; {_moved(evidence)}, which is nothing out of the ordinary"
+        return f"; {_penalty(evidence)}; {_moved(evidence)}, which is not unusually far"
     return ""
 
 
 def _excluded(found: Findings, evidence: Evidence) -> str:
     """What an unknown cause is not, and what it may be."""
-    if found.evidence == "probe" and (found.units.loc[found.units["dead"], "stream_rate"] > 0).mean() > 0.5:
+    if found.evidence == "probe" and opens_in_training(found.units[found.units["dead"]]).mean() > 0.5:
         return (
             ": the training's own inputs open these units, the held-out ones do not. Do the two differ, or "
-            "is something done to one alone (scaling, augmentation)?"
+            "is something done to one of them alone (scaling, augmentation)"
         )
-    told = ["the initial weights and biases", "the inputs", "weight decay", "the biases' learning rate"]
-    told += ["a dated event", "norm statistics"]
+    told = ["units that start closed", "large or off-centre inputs", "large initial weights", "weight decay"]
+    told += ["fast biases", "running statistics", "anything sudden"]
     if early_step(evidence.steps) < LONG_STEP:
         told.append(f"long steps ({_moved(evidence)})")
     possible = []
@@ -278,11 +279,11 @@ def _excluded(found: Findings, evidence: Evidence) -> str:
         told.append("a penalty beside the outputs")
     else:
         possible.append("a penalty in the loss (its graph was not seen: recorder.step(loss=loss))")
-    if "target_ratio" in evidence.loss:
+    if "target_error" in evidence.loss:
         told.append("the targets' scale")
     else:
         possible.append("the loss itself, or the scale of its targets")
-    out = f". Excluded as far as the evidence goes: {', '.join(told)}"
+    out = f". As far as the evidence goes, it is none of these: {', '.join(told)}"
     return f"{out}. Possible: {'; '.join(possible)}" if possible else out
 
 

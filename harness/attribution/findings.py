@@ -25,9 +25,8 @@ class Findings:
     """What the rules decide from.
 
     Attributes:
-        units: one row per unit: site, unit, dead, born, died_at, suddenness, stream_rate (its rate in the
-            last census of the stream), starved_by (why it is starved, None if it is not), and the columns
-            of `Evidence.units`.
+        units: one row per unit: site, unit, dead, born, died_at, suddenness, starved_by (why it is starved,
+            None if it is not), and the columns of `Evidence.units`.
         events: every dated event.
         dead, total: units at the last good census.
         evidence: "probe" or "stream": whose last census that is.
@@ -91,20 +90,20 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
         units["died_at"] = units["died_at"].astype("Float64").mask(lived, first)
     units["died_at"] = _death_steps(history, units)
     units["suddenness"] = _suddenness(rows, units)
-    units = _with_stream(units, history, evidence.layers)
+    units = _with_starved(units, history, evidence.layers)
     dead, diverged = int(units["dead"].sum()), _divergence(history, evidence.steps)
     return Findings(units, events(evidence.steps), dead, len(units), kind, diverged, first)
 
 
-def _with_stream(units: pd.DataFrame, history: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
-    """The units with their rate on the training stream, and why they are starved there."""
+def _with_starved(units: pd.DataFrame, history: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
+    """The units, and why they are starved on the training stream."""
     stream = history[(history["evidence"] == "stream") & (history["n"] > 0)]
     last = stream[stream["step"] == stream["step"].max()].drop_duplicates(UNIT, keep="last")
     last = last.set_index(UNIT).reindex(pd.MultiIndex.from_frame(units[UNIT]))
     by = layers.set_index("site")["starved_by"] if "starved_by" in layers else pd.Series(dtype=object)
     reasons = units["site"].map(by).fillna("")
     starved = last["state"].eq("starved").to_numpy()
-    return units.assign(stream_rate=last["rate"].to_numpy(float), starved_by=reasons.where(starved, None))
+    return units.assign(starved_by=reasons.where(starved, None))
 
 
 def _informative(history: pd.DataFrame) -> tuple[str, pd.DataFrame]:

@@ -26,6 +26,7 @@ NODES = 50_000  # of a graph that are looked at
 INPUTS = 512  # of the first batch that may be kept
 VALUES = 1 << 20  # of the first gradient that are kept
 CLOSE = 0.03  # relative difference of a replayed output that is the same
+UNTOLD = (float("nan"), float("nan"))
 LIKE_SQUARES = 0.02  # relative difference of the factor of a squared loss
 
 
@@ -54,8 +55,8 @@ class LossPath:
 
     Attributes:
         penalty: whether a part of the loss does not go through the outputs; None where that is not known.
-        target_ratio: rms of targets - outputs over that of the outputs (at least 1) in the first step that
-            told; NaN where the loss is no sum of squares.
+        errors: rms of targets - outputs, and of the outputs, in the first step that told; NaN where the loss
+            is no sum of squares.
     """
 
     def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
@@ -69,7 +70,7 @@ class LossPath:
         self._parameters: dict[str, Tensor] = {}
         self._first: First | None = None
         self.penalty: bool | None = None
-        self.target_ratio = float("nan")
+        self.errors: tuple[float, float] = UNTOLD
 
     def attach(self, guard: Guard) -> None:
         """Begin."""
@@ -95,8 +96,8 @@ class LossPath:
             told = [out for out in outputs if id(out) in self._gradients]
             if loss.grad_fn is not None and told:
                 self.penalty = bool(self.penalty) or _bypassed(loss.grad_fn, outputs, self._model)
-            if self.target_ratio != self.target_ratio:
-                self.target_ratio = _target_ratio(loss, told, given)
+            if self.errors[0] != self.errors[0]:
+                self.errors = _errors(loss, told, given)
             if self._steps == 0 and self._forwards == 1 and self._inputs is not None and told:
                 kept = [out.detach().clone() for out in told]
                 self._first = First(self._inputs, kept, given, self._parameters)
@@ -104,21 +105,21 @@ class LossPath:
         self._clear()
 
     def facts(self, replay: Replay, start: Values) -> dict[str, Any]:
-        """What is known: `penalty`, `penalty_share` and `target_ratio`; those that are not are left out."""
+        """What is known: `penalty`, `penalty_share`, `target_error`, `output_rms`; the rest is left out."""
         share = self._penalty_share(replay, start) if self.penalty else float("nan")
-        found = {"penalty": self.penalty, "penalty_share": share, "target_ratio": self.target_ratio}
+        error, size = self.errors
+        found = {"penalty": self.penalty, "penalty_share": share, "target_error": error, "output_rms": size}
         return {name: value for name, value in found.items() if value is not None and value == value}
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values."""
         first = None if self._first is None else tuple(self._first)
-        known = {"penalty": self.penalty, "target_ratio": self.target_ratio}
-        return {"steps": self._steps, "first": first, **known}
+        return {"steps": self._steps, "first": first, "penalty": self.penalty, "errors": self.errors}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on."""
         self._steps, self.penalty = int(state["steps"]), state["penalty"]
-        self.target_ratio = state["target_ratio"]
+        self.errors = state["errors"][0], state["errors"][1]
         self._first = None if state["first"] is None else First(*state["first"])
 
     # --- inside -------------------------------------------------------------------------------------
@@ -229,28 +230,23 @@ def _walk(start: Sequence[Any], stop: Any) -> Iterator[Any]:
                 queue.append(parent)
 
 
-def _target_ratio(loss: Tensor, outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> float:
-    """How far the outputs are from the targets, where the loss is a Σ (output - target)²; else NaN.
+def _errors(loss: Tensor, outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[float, float]:
+    """Rms of outputs - targets, and of the outputs, where the loss is a Σ (output - target)²; else NaN.
 
     Then ‖∂L/∂output‖² = 4 a L, which tells a; only the usual ones are taken for it.
     """
     if len(outputs) != 1 or loss.numel() != 1:
-        return float("nan")
-    value, power, count = (
-        float(loss.detach()),
-        float(gradients[0].double().square().sum()),
-        outputs[0].numel(),
-    )
+        return UNTOLD
+    out, value = outputs[0].detach().double(), float(loss.detach())
+    power, count = float(gradients[0].double().square().sum()), out.numel()
     if not 0 < value < float("inf") or not 0 < power < float("inf"):
-        return float("nan")
-    rows = len(outputs[0]) if outputs[0].ndim else 1
+        return UNTOLD
+    rows = len(out) if out.ndim else 1
     factor = power / (4 * value)
     usual = [1.0, 0.5, 1 / count, 0.5 / count, 1 / rows, 0.5 / rows]
     if not any(abs(factor / one - 1) < LIKE_SQUARES for one in usual):
-        return float("nan")
-    error = (value / factor / count) ** 0.5
-    size = float(outputs[0].detach().double().square().mean().sqrt())
-    return error / max(size, 1.0)
+        return UNTOLD
+    return (value / factor / count) ** 0.5, float(out.square().mean().sqrt())
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
