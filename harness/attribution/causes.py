@@ -76,6 +76,8 @@ def label(found: Findings, evidence: Evidence) -> tuple[str, list[Event]]:
     if _mean(own["norm"]) > 0.4:
         return "norm_stats", []
     causal = _causal_events(found, evidence.steps)
+    if causal and has_far_targets(evidence):  # what the loss and its gradient do follows from them
+        causal = [event for event in causal if event.column not in ("loss", "grad_norm", "update_norm")]
     if causal:
         return causal[0].label, causal
     if _mean(factor_shares(dead)["data"]) > 0.5:
@@ -220,12 +222,18 @@ def _lasting_cause(shares: pd.DataFrame, evidence: Evidence) -> str:
         return "decay"
     if _mean(shares["bias"]) > 0.4 and _fast_biases(steps):
         return "bias_lr"
-    if loss.get("target_error", 0.0) > FAR_TARGETS * max(1.0, loss.get("output_rms", 1.0)):
+    if has_far_targets(evidence):
         return "target_scale"
     moved = early_step(steps)
     if loss.get("penalty_share", 0.0) >= PENALTY:
         return "unknown" if moved >= VERY_LONG_STEP else "loss_penalty"
     return "step_size" if moved >= LONG_STEP else "unknown"
+
+
+def has_far_targets(evidence: Evidence) -> bool:
+    """Whether the first outputs missed their targets by far more than their own size."""
+    loss = evidence.loss
+    return bool(loss.get("target_error", 0.0) > FAR_TARGETS * max(1.0, loss.get("output_rms", 1.0)))
 
 
 def early_step(steps: pd.DataFrame) -> float:
