@@ -195,9 +195,13 @@ def frozen_off(t: Training, dose: float) -> None:
 
 def sparse(t: Training, dose: float) -> None:
     hidden: list[Tensor] = []
+
+    def keep(module: nn.Module, args: Any, out: Tensor) -> None:
+        hidden.append(out)
+
     for module in t.model.modules():
         if isinstance(module, nn.ReLU):
-            module.register_forward_hook(lambda module, args, out: hidden.append(out))
+            module.register_forward_hook(keep)
     count = sum(isinstance(module, nn.ReLU) for module in t.model.modules())
 
     def loss(out: Tensor, y: Tensor) -> Tensor:

@@ -107,7 +107,8 @@ class ActivationRecorder:
         try:
             nothing_yet = self._log.last is None and not self._stream.sites
             if self._stream.nonempty or (nothing_yet and self._taps.unobserved(self._taps.called)):
-                self._close()  # also when all there is cannot be observed: that is a result too
+                # also when all there is cannot be observed: that is a result too
+                self._close(warn=error is None)
         except Exception:
             if error is None:  # never in place of the user's own
                 raise
@@ -183,7 +184,7 @@ class ActivationRecorder:
             raise RuntimeError("census() came before anything was recorded: use `with Recorder(...)` first")
         return latest
 
-    def _close(self) -> None:
+    def _close(self, *, warn: bool = True) -> None:
         """Close the window: its columns are put together, the tables only when somebody looks."""
         if self._taps.wrong_argument is not None:
             raise self._taps.wrong_argument
@@ -194,7 +195,8 @@ class ActivationRecorder:
                 "no activation was seen in this model: expected modules such as nn.ReLU or calls like F.relu"
                 " in its forward. Did a forward run in the observed mode?"
             )
-        self._warn(unseen)
+        if warn:  # not before an exception of the user's own
+            self._warn(unseen)
         norms = self._incoming.close if self._gradients else None
         together = is_distributed(self._model) if self._across_ranks is None else self._across_ranks
         columns = self._stream.close(self._steps, unseen, norms, known, across_ranks=together)
