@@ -170,10 +170,10 @@ def _has_low_bias(born: pd.DataFrame) -> np.ndarray:
 
 
 def _reads_inputs(layer: pd.DataFrame) -> np.ndarray:
-    """Whether a layer is handed the model's inputs, not what layers or a norm made of them."""
+    """Whether a layer is handed the model's inputs, or what layers made of such as are off; not a norm's."""
     if "source" not in layer:  # tables of earlier versions
         return np.ones(len(layer), bool)
-    return layer["source"].fillna("inputs").eq("inputs").to_numpy()
+    return layer["source"].fillna("inputs").astype(str).str.startswith("inputs").to_numpy()
 
 
 def _birth_cause(born: pd.DataFrame, layers: pd.DataFrame) -> str:

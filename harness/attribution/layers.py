@@ -18,6 +18,8 @@ from harness.graph.operations import NORMS as NORM_FUNCTIONS
 from harness.graph.operations import function_name
 from harness.graph.plan import Site, plain_name
 
+LARGE_INPUTS = 5.0  # rms from which inputs are large
+
 
 def layers_of(
     replay: Replay, sites: Sequence[Site], gates: Mapping[str, Gate], snapshot: Snapshot
@@ -52,6 +54,7 @@ def _surroundings(replay: Replay, snapshot: Snapshot) -> tuple[dict[str, str], d
     outputs: dict[int, tuple[str, Any]] = {}
     feeders: dict[str, str] = {}
     sources: dict[str, str] = {}
+    behind = "inputs, through layers" if _are_off(snapshot) else "layers"
     given = {_storage(t) for t in tensors_in(snapshot.inputs)}
     normed = _Normed()
     ran = False
@@ -61,7 +64,7 @@ def _surroundings(replay: Replay, snapshot: Snapshot) -> tuple[dict[str, str], d
         if args and isinstance(args[0], Tensor):
             at = _storage(args[0])
             own = at in given or not ran
-            sources.setdefault(name, "norm" if at in normed.storages else "inputs" if own else "layers")
+            sources.setdefault(name, "norm" if at in normed.storages else "inputs" if own else behind)
         ran = True
 
     def after(name: str, module: nn.Module, args: Any, output: Any) -> None:
@@ -81,6 +84,15 @@ def _surroundings(replay: Replay, snapshot: Snapshot) -> tuple[dict[str, str], d
         for handle in handles:
             handle.remove()
     return feeders, sources
+
+
+def _are_off(snapshot: Snapshot) -> bool:
+    """Whether the model's own inputs are large, or their common mean outweighs their spread."""
+    x = next((t for t in tensors_in(snapshot.inputs) if t.is_floating_point() and t.numel()), None)
+    if x is None:
+        return False
+    rms, mean = float(x.double().square().mean().sqrt()), abs(float(x.double().mean()))
+    return rms > LARGE_INPUTS or (mean > 0.7 and mean**2 > rms**2 / 2)
 
 
 class _Normed(TorchFunctionMode):

@@ -30,7 +30,8 @@ class Layer(NamedTuple):
     Attributes:
         names: of its modules, in the order of computation.
         gate: of the site that it feeds.
-        source: what the first of them is handed: the model's "inputs", what a "norm" or what "layers" made.
+        source: what the first of them is handed: the model's "inputs", what a "norm" or what "layers" made;
+            "inputs, through layers" where the model's inputs are large or off centre.
     """
 
     names: tuple[str, ...]

@@ -86,5 +86,7 @@ def test_inputs_that_a_norm_centres_first_are_not_blamed() -> None:
 def test_behind_another_layer_it_is_said_whose_outputs_they_are() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(24, 24), nn.Linear(24, 64), nn.ReLU(), nn.Linear(64, 5))
-    _, recorder = diagnosed(model, lr=0.03, make="numbers")
-    assert recorder.evidence().layers["source"].tolist() == ["layers"]
+    found, recorder = diagnosed(model, lr=0.03, make="numbers")
+    assert recorder.evidence().layers["source"].tolist() == ["inputs, through layers"]
+    if found.label == "input_offset":
+        assert "what earlier layers hand to the first layer with an activation (1, before 2)" in found.text
