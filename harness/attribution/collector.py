@@ -15,6 +15,7 @@ import pandas as pd
 from torch import nn
 from torch.optim import Optimizer
 
+from harness.attribution.budget import Progress, affordable, first_of
 from harness.attribution.counterfactual import CoalitionEvaluator, Rates, site_rates
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.initial_state import (
@@ -28,6 +29,7 @@ from harness.attribution.layer_inputs import COLUMNS as INPUT_COLUMNS
 from harness.attribution.layer_inputs import layer_inputs
 from harness.attribution.layers import layers_of
 from harness.attribution.loss_path import LossPath
+from harness.attribution.model_inputs import input_count
 from harness.attribution.replay import NORMS, Layer, Replay
 from harness.attribution.shapley import shapley
 from harness.attribution.snapshots import Snapshot, Snapshots
@@ -51,6 +53,8 @@ LAYER_COLUMNS = (
     *INPUT_COLUMNS,
     "starved_by",
 )
+PASSES = 12  # forward passes over the inputs that the evaluation takes besides the shares, about
+MIXED = 40  # and for the shares, if every layer has dead units
 NOW_COLUMNS = tuple(f"{name}_now" for name in INPUT_COLUMNS)
 
 
@@ -132,7 +136,8 @@ class EvidenceCollector:
                 units, layers = _unit_table(), _layer_table([])
                 if not obstacle:
                     replay = Replay(self._model, self._modes())
-                    units, layers = self._replayed(replay, sites, census)
+                    units, layers, count = self._replayed(replay, sites, census)
+                    steps.attrs["replayed"] = count
                     steps.attrs["loss"] = self._loss.facts(replay, self._snapshots.start)
         finally:
             if guard is not None and not guard.error:
@@ -146,19 +151,29 @@ class EvidenceCollector:
 
     def _replayed(
         self, replay: Replay, sites: Sequence[Site], census: pd.DataFrame | None
-    ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The tables of units and layers."""
+    ) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+        """The tables of units and layers, and on how many inputs they rest where these were cut; else 0."""
         with_deaths = _sites_with_deaths(census)
+        progress = Progress("diagnose", 9)
         first, last = self._snapshots.first(), self._snapshots.last()
         layers = layers_of(replay, sites, self._taps.book.gates, first)
         wanted = {site: layer for site, layer in layers.items() if site in with_deaths}
-        rates = CoalitionEvaluator(replay, first, last, self._decayed()).rates(wanted) if with_deaths else {}
+        share = affordable(replay, first, PASSES + MIXED * len(wanted) / max(1, len(layers)))
+        first = first._replace(inputs=first_of(first.inputs, share))
+        last = last._replace(inputs=first_of(last.inputs[::-1], share)[::-1])
+        progress.step()
+        evaluator = CoalitionEvaluator(replay, first, last, self._decayed())
+        rates = evaluator.rates(wanted, progress.step) if with_deaths else {}
         start = self._snapshots.start
         rows_of = [row_statistics(site, layer.names, replay.modules, start) for site, layer in layers.items()]
         births = InitialState(replay, first, layers).units()
+        progress.step()
         units = _unit_table(births, rates, rows_of, self._evaluated(replay, last) if with_deaths else {})
+        progress.step()
         starved = {} if census is None else starvation(replay, last, census[census["evidence"] == "stream"])
+        progress.step()
         inputs, inputs_now = layer_inputs(replay, first, layers), layer_inputs(replay, last, layers)
+        progress.close()
         rows = []
         for depth, site in enumerate(sites):
             row: dict[str, Any] = {"site": site.name, "depth": depth, "units": site.size}
@@ -169,7 +184,8 @@ class EvidenceCollector:
             row |= inputs.get(site.name, {})
             row |= {f"{name}_now": value for name, value in inputs_now.get(site.name, {}).items()}
             rows.append(row)
-        return units, _layer_table(rows)
+        cut = sum(map(input_count, last.inputs)) if share < 1.0 else 0
+        return units, _layer_table(rows), cut
 
     def _evaluated(self, replay: Replay, last: Snapshot) -> dict[str, np.ndarray]:
         """Site → rates on the stream's inputs with running statistics, where training uses a batch's own."""

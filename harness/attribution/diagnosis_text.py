@@ -64,6 +64,9 @@ def diagnosis_text(
     parts = [_count(found), *_starved(found), *_contrast(found)]
     if evidence.error:
         parts.append(f"The evidence is incomplete: {evidence.error}.")
+    if evidence.replayed:
+        few = f"{evidence.replayed:,} inputs of each time"
+        parts.append(f"To answer in time, births and shares rest on {few}.")
     if found.diverged_at is not None:
         parts.append(f"Training diverged at step {found.diverged_at:,}; this is the last census before.")
     if cause == "none":
