@@ -93,7 +93,9 @@ class CoalitionEvaluator:
         def mix(site: str, layer: Layer, args: Any) -> None:
             first, *rest = layer.names
             known = {factor for _, factor in self._factors(first)}
-            made: dict[Coalition, Any] = {}  # what the first module makes; a norm behind it costs far less
+            made: dict[
+                Coalition, tuple[Tensor, int]
+            ] = {}  # what the first module makes; a norm behind it costs far less
             for coalition in own[site]:
                 key = coalition & (known | {"decay"})
                 output = made.get(key)
@@ -103,7 +105,8 @@ class CoalitionEvaluator:
                 if rest:
                     made[key] = output
                     values = {name: self._mixed_values(name, coalition) for name in rest}
-                    output = self._replay.pre_activation(Layer(tuple(rest), layer.gate), values, output[:1])
+                    inner = Layer(tuple(rest), layer.gate)
+                    output = self._replay.pre_activation(inner, values, (output[0],))
                 units = as_units(*output)
                 opened[site, coalition] += count_open(units, layer.gate)
                 inputs[site, coalition] += units.numel() // max(1, units.shape[1])

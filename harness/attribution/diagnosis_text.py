@@ -172,7 +172,7 @@ def _deaths(units: pd.DataFrame) -> list[str]:
         return []
     parts = []
     when = died["died_at"].dropna()
-    text = f"{len(died):,} died"
+    text = f"Of the dead, {len(died):,} died"
     if len(when):
         first, last = int(when.quantile(0.05, "lower")), int(when.quantile(0.95, "higher"))
         text += f" at step {first:,}" if first == last else f" in steps {first:,} to {last:,} (nine in ten)"
@@ -196,11 +196,9 @@ def _births(found: Findings, evidence: Evidence) -> list[str]:
     born = found.units[found.units["dead"] & found.units["born"]]
     if born.empty:
         return []
-    count = f"{len(born):,} {'was' if len(born) == 1 else 'were'}"
-    known = born[born["rate_then"].notna()] if found.first > 0 else born  # of the others only censuses tell
-    text = (
-        f"{count} born dead" if len(known) == len(born) else f"{count} dead at the first census, {_at(found)}"
-    )
+    count = f"Of the dead, {len(born):,} {'was' if len(born) == 1 else 'were'}"
+    since_birth = found.first == 0 or bool(born["rate_then"].notna().all())  # else only censuses tell
+    text = f"{count} " + ("born dead" if since_birth else f"dead at the first census, step {found.first:,}")
     parts = born[list(BIRTH)].median()
     if parts.notna().any():
         text += (
@@ -216,10 +214,6 @@ def _births(found: Findings, evidence: Evidence) -> list[str]:
     counts = causes.mask(empty, "empty").value_counts()
     reasons = "; ".join(f"{number:,} {BIRTH_REASONS[str(why)]}" for why, number in counts.items())
     return [f"{text}: {reasons}."]
-
-
-def _at(found: Findings) -> str:
-    return f"step {found.first:,}"
 
 
 def _reason(

@@ -101,7 +101,7 @@ class Gin(nn.Module):
         self.one, self.two, self.head = layer(8, 16), layer(16, 16), nn.Linear(16, 3)
         self.norm = nn.BatchNorm1d(16) if norm else nn.Identity()
         for module in (self.one, self.two, *([self.norm] if norm else [])):
-            nn.init.constant_(module.bias, -30.0)
+            nn.init.constant_(module.bias, -30.0)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         near = torch.eye(len(x)).roll(1, 0)
