@@ -27,7 +27,7 @@ MEANING = {
     "bias_lr": "the learning rate of the biases",
     "norm_stats": "the running statistics of a norm",
     "surgery": "somebody wrote into the parameters",
-    "loss_penalty": "a part of the loss that does not go through the model's outputs",
+    "loss_penalty": "a part of the loss that acts on hidden layers or weights, past the final outputs",
     "target_scale": "targets that are far larger than the outputs",
     "unknown": "none of the causes that are known here",
 }
@@ -41,6 +41,7 @@ UNINFORMATIVE = 0.2  # upper bound of a dead unit's rate above which its silence
 LONG_STEP = 0.01  # ‖Δθ‖ / ‖θ‖ of an early step below which it is none that kills by its length
 VERY_LONG_STEP = 0.02  # the same, from which a penalty in the loss cannot be told from the steps' length
 PENALTY = 0.1  # share of the first gradient's power from which a penalty is blamed
+DOWNWARD = 0.7  # share of its pull on the biases that is downward from which a penalty closes units
 FAR_TARGETS = (
     10.0  # rms of targets - outputs over that of the outputs (at least 1) from which they are blamed
 )
@@ -119,7 +120,8 @@ def factor_shares(units: pd.DataFrame) -> pd.DataFrame:
 def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     """Why each unit was born dead: the part of its mean pre-activation that closed it.
 
-    Where all parts are 0 nothing came in: what is below is dead, and the cause is "upstream".
+    Where all parts are 0 nothing came in: what is below is dead, and the cause is "upstream"; unless
+    something did, which then met weights that are 0.
     """
     parts = (-born[list(BIRTH)].to_numpy(float)).clip(min=0)
     bias, weight_mean, norm_mean, rest = parts.T
@@ -128,7 +130,8 @@ def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     z = layer["weight_z"].to_numpy(float)
     negative = ((z < NEGATIVE) | _is_negative(born)) & (weight_mean > rest / 2)
     offset = (layer["depth"] == layers["depth"].min()).to_numpy() & _off_centre(layer) & _reads_inputs(layer)
-    conditions = [_is_empty(born) & ~_has_low_bias(born), ~(total > 0), bias > total / 2]
+    empty = is_empty(born, layers) & ~_has_low_bias(born)
+    conditions = [empty, ~(total > 0), bias > total / 2]
     conditions += [norm_mean > total / 2, negative, offset]
     causes = ["weight_init", "upstream", "bias_init", "norm_stats", "weight_init", "input_offset"]
     return [str(cause) for cause in np.select(conditions, causes, "weight_init")]
@@ -144,7 +147,7 @@ def is_by_chance(born: pd.DataFrame, layers: pd.DataFrame) -> pd.Series:
     causes = pd.Series(birth_causes(born, layers), index=born.index)
     layer = layers.set_index("site").reindex(born["site"])
     usual = (layer["weight_z"].fillna(0) > NEGATIVE) & (layer["gain"].fillna(1) < LARGE)
-    odd = ~usual.to_numpy() | _is_empty(born) | _is_negative(born) | _has_low_bias(born)
+    odd = ~usual.to_numpy() | is_empty(born, layers) | _is_negative(born) | _has_low_bias(born)
     known_bias = born["bias_size"].notna()
     drawn = causes.eq("weight_init") | (causes.eq("bias_init") & known_bias)
     chance = drawn & ~odd
@@ -152,9 +155,12 @@ def is_by_chance(born: pd.DataFrame, layers: pd.DataFrame) -> pd.Series:
     return chance | (below & bool(chance[~below].mean() > 0.5 if (~below).any() else True))
 
 
-def _is_empty(born: pd.DataFrame) -> np.ndarray:
-    """Whether all incoming weights of a unit are 0, which those of its layer are not."""
-    return (born["row_size"].astype(float) == 0).to_numpy()
+def is_empty(born: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:
+    """Whether all incoming weights of a unit are 0: it does not vary, though what comes in does."""
+    layer = layers.set_index("site").reindex(born["site"])
+    flat = (born["spread"] == 0).to_numpy() & (layer["input_rms"] > 0).to_numpy()
+    constant = flat & (born["birth_weight_mean"].abs() + born["birth_rest"].abs() < 1e-6).to_numpy()
+    return (born["row_size"].astype(float) == 0).to_numpy() | constant
 
 
 def _is_negative(born: pd.DataFrame) -> np.ndarray:
@@ -225,7 +231,7 @@ def _lasting_cause(shares: pd.DataFrame, evidence: Evidence) -> str:
     if has_far_targets(evidence):
         return "target_scale"
     moved = early_step(steps)
-    if loss.get("penalty_share", 0.0) >= PENALTY:
+    if loss.get("penalty_share", 0.0) >= PENALTY and loss.get("penalty_down", 0.0) >= DOWNWARD:
         return "unknown" if moved >= VERY_LONG_STEP else "loss_penalty"
     return "step_size" if moved >= LONG_STEP else "unknown"
 

@@ -39,7 +39,15 @@ from harness.graph.plan import Site, plain_name
 from harness.hooks.eager import EagerTaps
 from harness.hooks.listener import Guard
 
-UNIT_COLUMNS = ("site", "unit", *(f"birth_{part}" for part in PARTS), "spread", *ROW_COLUMNS, "rate_eval")
+UNIT_COLUMNS = (
+    "site",
+    "unit",
+    *(f"birth_{part}" for part in PARTS),
+    "spread",
+    *ROW_COLUMNS,
+    "rate_eval",
+    "starved_by",
+)
 SHARE_COLUMNS = ("rate_then", "rate_now", *FACTORS)
 LAYER_COLUMNS = (
     "site",
@@ -51,7 +59,6 @@ LAYER_COLUMNS = (
     "gain",
     "growth",
     *INPUT_COLUMNS,
-    "starved_by",
 )
 PASSES = 12  # forward passes over the inputs that the evaluation takes besides the shares, about
 MIXED = 40  # and for the shares, if every layer has dead units
@@ -168,16 +175,16 @@ class EvidenceCollector:
         rows_of = [row_statistics(site, layer.names, replay.modules, start) for site, layer in layers.items()]
         births = InitialState(replay, first, layers).units()
         progress.step()
-        units = _unit_table(births, rates, rows_of, self._evaluated(replay, last) if with_deaths else {})
+        evaluated = self._evaluated(replay, last) if with_deaths else {}
         progress.step()
-        starved = {} if census is None else starvation(replay, last, census[census["evidence"] == "stream"])
+        starved = None if census is None else starvation(replay, last, census[census["evidence"] == "stream"])
+        units = _unit_table(births, rates, rows_of, evaluated, starved)
         progress.step()
         inputs, inputs_now = layer_inputs(replay, first, layers), layer_inputs(replay, last, layers)
         progress.close()
         rows = []
         for depth, site in enumerate(sites):
             row: dict[str, Any] = {"site": site.name, "depth": depth, "units": site.size}
-            row["starved_by"] = starved.get(site.name, "")
             if site.name in layers:
                 row |= {"layer": plain_name(layers[site.name].names[0]), "source": layers[site.name].source}
                 row |= self._weights(replay, layers[site.name])
@@ -240,11 +247,13 @@ def _unit_table(
     rates: Mapping[str, Rates] | None = None,
     rows: Sequence[pd.DataFrame] = (),
     evaluated: Mapping[str, np.ndarray] | None = None,
+    starved: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Every unit's parts at birth, its incoming weights then, and its shares where they were computed."""
     table = pd.DataFrame(columns=pd.Index(["site", "unit"])) if births is None else births
     more = [[_shares(site, value) for site, value in (rates or {}).items()], list(rows)]
     more.append([_column("rate_eval", site, rate) for site, rate in (evaluated or {}).items()])
+    more.append([] if starved is None or starved.empty else [starved])
     for frames in more:
         if frames:
             other = pd.concat(frames, ignore_index=True)

@@ -13,6 +13,7 @@ from harness.attribution.causes import (
     birth_causes,
     early_step,
     is_by_chance,
+    is_empty,
     is_inconclusive,
     is_only_evaluated,
     opens_in_training,
@@ -210,7 +211,7 @@ def _births(found: Findings, evidence: Evidence) -> list[str]:
         return [text + "."]
     chance = is_by_chance(told, evidence.layers)
     causes = pd.Series(birth_causes(told, evidence.layers), index=told.index).mask(chance, "chance")
-    empty = causes.eq("weight_init") & told["row_size"].astype(float).eq(0)
+    empty = causes.eq("weight_init") & is_empty(told, evidence.layers)
     counts = causes.mask(empty, "empty").value_counts()
     reasons = "; ".join(f"{number:,} {BIRTH_REASONS[str(why)]}" for why, number in counts.items())
     return [f"{text}: {reasons}."]
@@ -294,8 +295,12 @@ def _moved(evidence: Evidence) -> str:
 def _penalty(evidence: Evidence) -> str:
     share = evidence.loss.get("penalty_share", float("nan"))
     if np.isnan(share):
-        return "a part of the loss does not go through the outputs; its share of the gradient is not known"
-    return f"{100 * share:.2g} % of the first gradient's power did not come through the outputs"
+        return (
+            "a part of the loss does not go through the final outputs; its share of the gradient is not known"
+        )
+    down = evidence.loss.get("penalty_down", float("nan"))
+    pull = "" if np.isnan(down) else f", {100 * down:.3g} % of its pull on the biases is downward"
+    return f"{100 * share:.3g} % of the first gradient's power did not come through the final outputs{pull}"
 
 
 def _handed(first: pd.Series) -> str:

@@ -90,18 +90,18 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
         units["died_at"] = units["died_at"].astype("Float64").mask(lived, first)
     units["died_at"] = _death_steps(history, units)
     units["suddenness"] = _suddenness(rows, units)
-    units = _with_starved(units, history, evidence.layers)
+    units = _with_starved(units, history)
     dead, diverged = int(units["dead"].sum()), _divergence(history, evidence.steps)
     return Findings(units, events(evidence.steps), dead, len(units), kind, diverged, first)
 
 
-def _with_starved(units: pd.DataFrame, history: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
+def _with_starved(units: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     """The units, and why they are starved on the training stream."""
     stream = history[(history["evidence"] == "stream") & (history["n"] > 0)]
     last = stream[stream["step"] == stream["step"].max()].drop_duplicates(UNIT, keep="last")
     last = last.set_index(UNIT).reindex(pd.MultiIndex.from_frame(units[UNIT]))
-    by = layers.set_index("site")["starved_by"] if "starved_by" in layers else pd.Series(dtype=object)
-    reasons = units["site"].map(by).fillna("")
+    known = units["starved_by"] if "starved_by" in units else pd.Series("", units.index, dtype=object)
+    reasons = known.astype(object).fillna("")
     starved = last["state"].eq("starved").to_numpy()
     return units.assign(starved_by=reasons.where(starved, None))
 

@@ -22,7 +22,7 @@ from harness.attribution.replay import Replay
 from harness.attribution.snapshots import Snapshot, Values
 from harness.hooks.listener import Guard
 
-NODES = 50_000  # of a graph that are looked at
+NODES = 200_000  # of a graph that are looked at
 INPUTS = 512  # of the first batch that may be kept
 VALUES = 1 << 20  # of the first gradient that are kept
 CLOSE = 0.03  # relative difference of a replayed output that is the same
@@ -105,10 +105,16 @@ class LossPath:
         self._clear()
 
     def facts(self, replay: Replay, start: Values) -> dict[str, Any]:
-        """What is known: `penalty`, `penalty_share`, `target_error`, `output_rms`; the rest is left out."""
-        share = self._penalty_share(replay, start) if self.penalty else float("nan")
+        """What is known; the rest is left out.
+
+        Returns:
+            penalty: as the attribute; penalty_share: its share of the first gradient's power; penalty_down:
+            of what it does to the biases, the share that lowers them; target_error, output_rms: `errors`.
+        """
+        share, down = self._penalty(replay, start) if self.penalty else UNTOLD
         error, size = self.errors
-        found = {"penalty": self.penalty, "penalty_share": share, "target_error": error, "output_rms": size}
+        found = {"penalty": self.penalty, "penalty_share": share, "penalty_down": down}
+        found |= {"target_error": error, "output_rms": size}
         return {name: value for name, value in found.items() if value is not None and value == value}
 
     def state_dict(self) -> dict[str, Any]:
@@ -164,11 +170,11 @@ class LossPath:
                 self._parameters[name] = gradient.detach().clone()
                 left -= gradient.numel()
 
-    def _penalty_share(self, replay: Replay, start: Values) -> float:
-        """Share of the first gradient's power that did not come through the outputs; NaN if not known."""
+    def _penalty(self, replay: Replay, start: Values) -> tuple[float, float]:
+        """Share of the first gradient's power that did not come through the outputs; its pull downwards."""
         first = self._first
         if first is None or not first.parameters:
-            return float("nan")
+            return UNTOLD
         snapshot = Snapshot(start, [first.inputs])
         with replay.observing({}, lambda *_: None), torch.enable_grad():
             leaves: Values = {}
@@ -177,18 +183,25 @@ class LossPath:
             hidden = _hidden(outputs)
             outputs = [out for out in outputs if id(out) not in hidden]
             if len(outputs) != len(first.outputs) or not all(map(_alike, outputs, first.outputs)):
-                return float("nan")  # a dropout, say: not the same pass
+                return UNTOLD  # a dropout, say: not the same pass
             there = [leaves[name] for name in first.parameters]
             through = torch.autograd.grad(outputs, there, first.gradients, allow_unused=True)
-        got = torch.cat([g.flatten() for g in first.parameters.values()]).double()
+        whole = torch.cat([g.flatten() for g in first.parameters.values()]).double()
         own = [torch.zeros_like(p) if g is None else g for g, p in zip(through, there, strict=True)]
         expected = torch.cat([g.flatten() for g in own]).double()
-        if not float(got.norm()) > 0 or not bool(got.isfinite().all()):
-            return float("nan")
-        if not float(expected.norm()) > 0:
-            return 1.0
-        cosine = float(got @ expected / (got.norm() * expected.norm()))  # a clipped gradient is a shorter one
-        return min(1.0, max(0.0, 1 - cosine * abs(cosine)))
+        if not float(whole.norm()) > 0 or not bool(whole.isfinite().all()):
+            return UNTOLD
+        both = float(whole.norm() * expected.norm())
+        cosine = float(whole @ expected) / both if both else 0.0  # a clipped gradient is a shorter one
+        share = min(1.0, max(0.0, 1 - cosine * abs(cosine)))
+        parts = [
+            (first.parameters[name] - part).flatten()
+            for name, part in zip(first.parameters, own, strict=True)
+            if name.endswith("bias")
+        ]
+        pull = torch.cat(parts) if parts else whole[:0]
+        size = float(pull.abs().sum())
+        return share, float(pull.clamp(min=0).sum()) / size if size else float("nan")
 
 
 def _outputs(output: Any) -> list[Tensor]:
@@ -201,6 +214,8 @@ def _outputs(output: Any) -> list[Tensor]:
 
 def _hidden(outputs: Sequence[Tensor]) -> set[int]:
     """Outputs that another output is computed from: hidden layers that are given out too."""
+    if len(outputs) < 2:
+        return set()
     roots: dict[int, Any] = {id(out): out.grad_fn for out in outputs}
     found: set[int] = set()
     for own, root in roots.items():

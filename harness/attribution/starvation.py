@@ -31,8 +31,8 @@ OPEN = 1e-3  # pre-activation of a unit that is opened: it changes what is behin
 SELECTING = ("topk", "kthvalue", "sort", "argsort", "argmax", "msort")  # torch functions that choose units
 
 
-def starvation(replay: Replay, snapshot: Snapshot, census: pd.DataFrame) -> dict[str, str]:
-    """Why units are starved, for each site that has such.
+def starvation(replay: Replay, snapshot: Snapshot, census: pd.DataFrame) -> pd.DataFrame:
+    """Why each starved unit gets no gradient.
 
     Args:
         replay: of the model, in the modes of its training.
@@ -40,38 +40,37 @@ def starvation(replay: Replay, snapshot: Snapshot, census: pd.DataFrame) -> dict
         census: of the stream.
 
     Returns:
-        Site → the names of the sites whose dead units stop the gradient, one to a line; or "the loss" (no
-        gradient at the outputs), "zero weights", "selection: NAME" of the function that never selects them;
-        "" where none of these is the reason.
+        site, unit, starved_by: the names of the sites whose dead units stop the gradient, one to a line; or
+        "the loss" (no gradient at the outputs), "zero weights", "selection: NAME" of the function that never
+        selects them; "" where none of these is the reason.
     """
-    starved = {
-        str(site): rows["unit"].to_numpy()
-        for site, rows in census[census["state"] == "starved"].groupby("site", sort=False)
-    }
-    if not starved or not snapshot.inputs:
-        return {}
+    table = census.loc[census["state"] == "starved", ["site", "unit"]].assign(starved_by="")
+    if table.empty or not snapshot.inputs:
+        return table
     trial = _Trial(replay, snapshot)
     reached, dead = trial.run()
-    selecting = trial.selected_after
-    found = {site: LOSS for site, units in starved.items() if _reaches(reached, site, units)}
-    alone = {site: trial.run({site})[0] for site in dead[:MOST]}
-    together = trial.run(dead)[0] if len(dead) > 1 else {}
-    for site, units in starved.items():
-        if site in found:
-            continue
-        opening = [name for name, gradients in alone.items() if _reaches(gradients, site, units)]
-        if opening:
-            found[site] = opening[0]
-        elif _reaches(together, site, units):
-            behind = [name for name in dead if trial.order.get(name, 0) > trial.order.get(site, 0)]
-            found[site] = "\n".join(behind or dead)
-    if len(found) < len(starved):
-        filled = trial.run(dead, fill=True)[0]
-        for site, units in starved.items():
-            if site not in found:
-                never = f"{SELECTION}: {selecting[site]}" if site in selecting else ""
-                found[site] = ZEROS if _reaches(filled, site, units) else never
-    return found
+    selecting = dict(trial.selected_after)
+    open_units = table.index[_reached(reached, table)]
+    table.loc[open_units, "starved_by"] = LOSS
+    rest = table.drop(open_units)
+    for site in dead[:MOST]:
+        opening = rest.index[_reached(trial.run({site})[0], rest)]
+        table.loc[opening, "starved_by"] = site
+        rest = rest.drop(opening)
+    if len(rest) and len(dead) > 1:
+        opening = rest.index[_reached(trial.run(dead)[0], rest)]
+        for index in opening:
+            behind = [
+                name for name in dead if trial.order[name] > trial.order.get(rest.at[index, "site"], -1)
+            ]
+            table.at[index, "starved_by"] = "\n".join(behind or dead)
+        rest = rest.drop(opening)
+    if len(rest):
+        opening = rest.index[_reached(trial.run(dead, fill=True)[0], rest)]
+        table.loc[opening, "starved_by"] = ZEROS
+        for index, site in rest.drop(opening)["site"].items():
+            table.at[index, "starved_by"] = f"{SELECTION}: {selecting[site]}" if site in selecting else ""
+    return table
 
 
 class _Trial:
@@ -167,9 +166,10 @@ class _Selections(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _reaches(gradients: Mapping[str, np.ndarray], site: str, units: np.ndarray) -> bool:
-    """Whether a gradient reaches at least half of some units."""
-    there = gradients.get(site)
-    if there is None or len(there) <= units.max(initial=-1):
-        return False
-    return bool((np.nan_to_num(there[units]) > 0).mean() >= 0.5)
+def _reached(gradients: Mapping[str, np.ndarray], units: pd.DataFrame) -> np.ndarray:
+    """Which units (bool) a gradient reaches."""
+    found = [
+        site in gradients and unit < len(gradients[site]) and bool(gradients[site][unit] > 0)
+        for site, unit in zip(units["site"], units["unit"], strict=True)
+    ]
+    return np.array(found, dtype=bool)

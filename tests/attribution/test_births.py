@@ -172,3 +172,18 @@ def test_without_a_probe_the_verdict_and_explain_say_which_census() -> None:
     assert "born dead" not in text
     assert "dead at the first census, step 7" in recorder.explain("1", 0)
     assert "born dead" not in recorder.explain("1", 0)
+
+
+def test_rows_that_are_pruned_are_not_said_to_be_fed_by_nothing() -> None:
+    from torch.nn.utils import prune
+
+    torch.manual_seed(0)
+    model: Any = chain(20, 64, 64)
+    mask = torch.ones_like(model[2].weight)
+    mask[:20] = 0.0
+    prune.custom_from_mask(model[2], "weight", mask)
+    nn.init.zeros_(model[2].bias)
+    found = diagnosed(model, noise, probe=torch.randn(600, 20))
+    assert "20 since all their incoming weights are 0" in found.text
+    assert "nothing comes in from below" not in found.text
+    assert found.label == "weight_init"

@@ -96,9 +96,10 @@ def test_a_penalty_that_kills_is_named(make: Callable[[], tuple[nn.Module, Loss]
     loss = recorder.evidence().loss
     assert loss["penalty"] is True
     assert loss["penalty_share"] > 0.3
+    assert loss["penalty_down"] > 0.9
     found = recorder.diagnose()
     assert found.label == "loss_penalty"
-    assert "did not come through the outputs" in found.text
+    assert "did not come through the final outputs" in found.text
 
 
 def test_the_penaltys_share_is_that_of_the_gradient_computed_by_hand() -> None:
@@ -139,6 +140,22 @@ def test_a_small_penalty_is_not_blamed_for_long_steps() -> None:
     ).diagnose()
     assert found.label == "step_size"
     assert "step size and a penalty in the loss" in found.text
+
+
+@pytest.mark.parametrize("kind", ["weights", "rewarded activity", "squares of both signs"])
+def test_a_penalty_that_closes_no_unit_is_not_blamed(kind: str) -> None:
+    """The long steps kill, or it is not known; what the penalty does to the biases is not downward."""
+    torch.manual_seed(0)
+    model = Net()
+    penalties: dict[str, Callable[[], Tensor]] = {
+        "weights": lambda: 0.05 * torch.stack([p.square().sum() for p in model.parameters()]).sum(),
+        "rewarded activity": lambda: -0.3 * model.hidden[0].clamp(max=3).sum(1).mean(),
+        "squares of both signs": lambda: (model.two(model.hidden[0]) - 0.2).square().sum(1).mean(),
+    }
+    recorder = trained(model, lambda out, x, y: F.cross_entropy(out, y) + penalties[kind](), lr=0.03)
+    assert recorder.evidence().loss["penalty_share"] > 0.1
+    assert recorder.evidence().loss["penalty_down"] < 0.7
+    assert recorder.diagnose().label in ("step_size", "unknown", "none")
 
 
 # --- targets ------------------------------------------------------------------------------------------

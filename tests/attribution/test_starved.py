@@ -128,3 +128,31 @@ def test_a_scan_with_a_loss_says_it() -> None:
     torch.manual_seed(0)
     report = harness.scan(dead_output(), torch.randn(50, 8), loss=lambda out, _: out.sum())
     assert "32 starved: their gates open, but no gradient comes back." in str(report)
+
+
+class TwoBranches(nn.Module):
+    """One half of the hidden units feeds a dead layer, the other half weights that are 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.act = nn.Linear(8, 20), nn.ReLU()
+        self.dead, self.last = nn.Linear(10, 6), nn.Linear(16, 8)
+        close(self.dead)
+        with torch.no_grad():
+            self.last.weight[:, 6:] = 0.0
+        self.last.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.act(self.hidden(x))
+        return self.last(torch.cat([torch.relu(self.dead(a[:, :10])), a[:, 10:]], 1))
+
+
+def test_every_unit_has_its_own_reason() -> None:
+    torch.manual_seed(0)
+    recorder = train(TwoBranches(), squares)
+    text = recorder.diagnose().text
+    assert "10 of them at act: all 6 units of :relu are dead" in text
+    assert "10 of them at act: the weights behind them are exactly 0" in text
+    by = recorder.evidence().units.query("site == 'act'").set_index("unit")["starved_by"]
+    assert by.loc[:9].eq(":relu").all()
+    assert by.loc[10:].eq("zero weights").all()
