@@ -7,7 +7,7 @@ The evaluation (`initial_state`, `counterfactual`) is made once per report. It g
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,7 @@ class EvidenceCollector:
         self._snapshots = Snapshots(self._model)
         self._loss = LossPath(self._model, optimizers)
         self._guard: Guard | None = None  # while attached
+        self._failed: list[str] = []  # what could not be evaluated
         self._steps = 0
 
     def attach(self, guard: Guard) -> None:
@@ -87,7 +88,7 @@ class EvidenceCollector:
         self._guard = guard
         self._metrics.attach(guard)
         self._snapshots.attach(guard)
-        self._loss.attach(guard)
+        self._loss.attach()
 
     def detach(self) -> None:
         """Remove every hook."""
@@ -136,6 +137,7 @@ class EvidenceCollector:
             error: why this collector was switched off, if it was.
         """
         guard = self._guard
+        self._failed.clear()
         self.detach()
         try:
             with self._taps.paused():
@@ -145,7 +147,9 @@ class EvidenceCollector:
                     replay = Replay(self._model, self._modes())
                     units, layers, count = self._replayed(replay, sites, census)
                     steps.attrs["replayed"] = count
-                    steps.attrs["loss"] = self._loss.facts(replay, self._snapshots.start)
+                    facts = self._attempt({}, self._loss.facts, replay, self._snapshots.start)
+                    steps.attrs["loss"] = facts
+                    obstacle = "; ".join(self._failed)
         finally:
             if guard is not None and not guard.error:
                 self.attach(guard)
@@ -175,9 +179,12 @@ class EvidenceCollector:
         rows_of = [row_statistics(site, layer.names, replay.modules, start) for site, layer in layers.items()]
         births = InitialState(replay, first, layers).units()
         progress.step()
-        evaluated = self._evaluated(replay, last) if with_deaths else {}
+        evaluated = self._attempt({}, self._evaluated, replay, last) if with_deaths else {}
         progress.step()
-        starved = None if census is None else starvation(replay, last, census[census["evidence"] == "stream"])
+        starved = None
+        if census is not None:
+            stream = census[census["evidence"] == "stream"]
+            starved = self._attempt(None, starvation, replay, last, stream)
         units = _unit_table(births, rates, rows_of, evaluated, starved)
         progress.step()
         inputs, inputs_now = layer_inputs(replay, first, layers), layer_inputs(replay, last, layers)
@@ -193,6 +200,15 @@ class EvidenceCollector:
             rows.append(row)
         cut = sum(map(input_count, last.inputs)) if share < 1.0 else 0
         return units, _layer_table(rows), cut
+
+    def _attempt(self, default: Any, function: Callable[..., Any], *args: Any) -> Any:
+        """What a function returns; where it fails, the rest of the evidence is worth as much."""
+        try:
+            return function(*args)
+        except Exception as error:
+            what = function.__name__.strip("_")
+            self._failed.append(f"{what} could not be told ({type(error).__name__}: {error})")
+            return default
 
     def _evaluated(self, replay: Replay, last: Snapshot) -> dict[str, np.ndarray]:
         """Site → rates on the stream's inputs with running statistics, where training uses a batch's own."""

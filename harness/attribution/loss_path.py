@@ -61,6 +61,7 @@ class LossPath:
 
     def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         self._model, self._optimizers = model, optimizers
+        self._guard = Guard("the loss's path")  # its errors cost nothing but what it tells
         self._handles: list[RemovableHandle] = []
         self._steps = 0
         self._outputs: list[Tensor] = []  # of the running step's forwards
@@ -72,9 +73,9 @@ class LossPath:
         self.penalty: bool | None = None
         self.errors: tuple[float, float] = UNTOLD
 
-    def attach(self, guard: Guard) -> None:
+    def attach(self) -> None:
         """Begin."""
-        add = self._handles.append
+        add, guard = self._handles.append, self._guard
         add(self._model.register_forward_pre_hook(guard.hook(self._before), with_kwargs=True))
         add(self._model.register_forward_hook(guard.hook(self._after)))
         for optimizer in self._optimizers:
@@ -89,18 +90,7 @@ class LossPath:
 
     def step(self, loss: Any) -> None:
         """A step is complete."""
-        if self._is_due and isinstance(loss, Tensor) and self._outputs:
-            hidden = _hidden(self._outputs)
-            outputs = [out for out in self._outputs if id(out) not in hidden]
-            given = [self._gradients[id(out)] for out in outputs if id(out) in self._gradients]
-            told = [out for out in outputs if id(out) in self._gradients]
-            if loss.grad_fn is not None and told:
-                self.penalty = bool(self.penalty) or _bypassed(loss.grad_fn, outputs, self._model)
-            if self.errors[0] != self.errors[0]:
-                self.errors = _errors(loss, told, given)
-            if self._steps == 0 and self._forwards == 1 and self._inputs is not None and told:
-                kept = [out.detach().clone() for out in told]
-                self._first = First(self._inputs, kept, given, self._parameters)
+        self._guard.run(self._read, loss)
         self._steps += 1
         self._clear()
 
@@ -129,6 +119,21 @@ class LossPath:
         self._first = None if state["first"] is None else First(*state["first"])
 
     # --- inside -------------------------------------------------------------------------------------
+
+    def _read(self, loss: Any) -> None:
+        """What a step's loss tells."""
+        if self._is_due and isinstance(loss, Tensor) and self._outputs:
+            hidden = _hidden(self._outputs)
+            outputs = [out for out in self._outputs if id(out) not in hidden]
+            given = [self._gradients[id(out)] for out in outputs if id(out) in self._gradients]
+            told = [out for out in outputs if id(out) in self._gradients]
+            if loss.grad_fn is not None and told:
+                self.penalty = bool(self.penalty) or _bypassed(loss.grad_fn, outputs, self._model)
+            if self.errors[0] != self.errors[0]:
+                self.errors = _errors(loss, told, given)
+            if self._steps == 0 and self._forwards == 1 and self._inputs is not None and told:
+                kept = [out.detach().clone() for out in told]
+                self._first = First(self._inputs, kept, given, self._parameters)
 
     @property
     def _is_due(self) -> bool:

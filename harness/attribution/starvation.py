@@ -60,9 +60,8 @@ def starvation(replay: Replay, snapshot: Snapshot, census: pd.DataFrame) -> pd.D
     if len(rest) and len(dead) > 1:
         opening = rest.index[_reached(trial.run(dead)[0], rest)]
         for index in opening:
-            behind = [
-                name for name in dead if trial.order[name] > trial.order.get(rest.at[index, "site"], -1)
-            ]
+            own = trial.order.get(str(rest.at[index, "site"]), -1)
+            behind = [name for name in dead if trial.order.get(name, 0) > own]
             table.at[index, "starved_by"] = "\n".join(behind or dead)
         rest = rest.drop(opening)
     if len(rest):

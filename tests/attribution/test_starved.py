@@ -156,3 +156,32 @@ def test_every_unit_has_its_own_reason() -> None:
     by = recorder.evidence().units.query("site == 'act'").set_index("unit")["starved_by"]
     assert by.loc[:9].eq(":relu").all()
     assert by.loc[10:].eq("zero weights").all()
+
+
+@pytest.mark.parametrize("part", ["starvation", "site_rates"])
+def test_what_fails_in_the_evaluation_is_said_and_the_rest_stands(part: str, monkeypatch: Any) -> None:
+    from harness.attribution import collector
+
+    def fails(*_: Any) -> None:
+        raise NotImplementedError("not on this device")
+
+    fails.__name__ = part
+    monkeypatch.setattr(collector, part, fails)
+    torch.manual_seed(0)
+    found = train(dead_convolution(), squares).diagnose()
+    assert "The evidence is incomplete" in found.text
+    assert "NotImplementedError: not on this device" in found.text
+    assert found.units["cause"].eq("bias_init").all()
+
+
+def test_a_loss_that_cannot_be_read_switches_nothing_else_off(monkeypatch: Any) -> None:
+    from harness.attribution import loss_path
+
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no graph here")
+
+    monkeypatch.setattr(loss_path, "_bypassed", fails)
+    torch.manual_seed(0)
+    found = train(dead_output(), squares).diagnose()
+    assert found.label == "bias_init"
+    assert "switched off" not in found.text
