@@ -20,9 +20,10 @@ from harness.attribution.causes import (
 )
 from harness.attribution.events import Event
 from harness.attribution.evidence import FACTORS, Evidence
-from harness.attribution.findings import BIRTH, LEAST_DEAD, LOSS, SELECTION, ZEROS, Findings
+from harness.attribution.findings import BIRTH, ELSEWHERE, LEAST_DEAD, LOSS, SELECTION, ZEROS, Findings
 from harness.detector.states import starved_words
 
+MOST_SITES = 5  # whose starved units are explained
 #: Why units were born dead.
 BIRTH_REASONS = {
     "chance": "by chance, as the weights of any initialisation fall",
@@ -98,10 +99,17 @@ def _starved(found: Findings) -> list[str]:
     starved = found.starved
     parts = [starved_words(len(starved), " on the training stream").strip()] if len(starved) else []
     dead = found.units[found.units["dead"]]
-    for (site, by), rows in starved.groupby(["site", "starved_by"], sort=False):
+    counts = starved.groupby(["site", "starved_by"], sort=False).size().rename("units").reset_index()
+    counts = counts.sort_values("units", ascending=False, kind="stable")
+    for site, by, count in counts.head(MOST_SITES).itertuples(index=False):
         sites = str(by).split("\n")
         if by == LOSS:
-            why = "the loss gives the outputs that they feed no gradient"
+            why = "the loss gives no unit a gradient"
+        elif by == ELSEWHERE:
+            why = (
+                "on other inputs a gradient comes; those that opened them gave none (positions that are not "
+                "read, a dropout, inputs that cost no loss)"
+            )
         elif by == ZEROS:
             why = "the weights behind them are exactly 0"
         elif str(by).startswith(SELECTION):
@@ -111,7 +119,9 @@ def _starved(found: Findings) -> list[str]:
             why = f"{_dead_behind(sites, dead, found)}, and all their gradient comes through {_those(sites)}"
         else:
             why = "it is not known what stops it"
-        parts.append(f"{len(rows):,} of them at {site}: {why}.")
+        parts.append(f"{count:,} of them at {site}: {why}.")
+    if len(counts) > MOST_SITES:
+        parts.append(f"The other {counts['units'].iloc[MOST_SITES:].sum():,} are not listed.")
     return parts
 
 

@@ -13,7 +13,8 @@ from harness.detector.lifetimes import lifetimes
 from harness.detector.states import Thresholds, classify
 from harness.detector.verdict import last_census
 
-LOSS, ZEROS, SELECTION = "the loss", "zero weights", "selection"  # reasons for starvation that are no sites
+#: Reasons for starvation that are no sites.
+LOSS, ELSEWHERE, ZEROS, SELECTION = "the loss", "other inputs", "zero weights", "selection"
 LEAST_DEAD = 0.1  # dead share below which nothing is blamed
 ROWS = ("row_z", "row_size", "bias_size")
 BIRTH = ("birth_bias", "birth_weight_mean", "birth_norm_mean", "birth_rest")
@@ -58,7 +59,7 @@ class Findings:
     def cut_off(self) -> int:
         """Starved units behind whom dead units stop the gradient."""
         by = self.starved["starved_by"]
-        return int((~by.isin(("", LOSS, ZEROS)) & ~by.str.startswith(SELECTION)).sum())
+        return int((~by.isin(("", LOSS, ELSEWHERE, ZEROS)) & ~by.str.startswith(SELECTION)).sum())
 
 
 def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | None = None) -> Findings:

@@ -1,8 +1,8 @@
 """Starvation: why no gradient comes back to units whose gates open.
 
 Found by trial, on the latest inputs: with random gradients at the model's outputs, what has to be changed for
-something to reach the starved units? First nothing (then it was the loss that gave none), then the dead units
-of each later site are opened, then all of them, then zeros among the weights are made small numbers.
+something to reach the starved units? First nothing (then it was the loss, or the few inputs), then the dead
+units of each later site are opened, then all of them, then zeros among the weights are made small numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
 
-from harness.attribution.findings import LOSS, SELECTION, ZEROS
+from harness.attribution.findings import ELSEWHERE, LOSS, SELECTION, ZEROS
 from harness.attribution.model_inputs import input_count
 from harness.attribution.replay import Replay
 from harness.attribution.snapshots import Snapshot, Values
@@ -41,17 +41,20 @@ def starvation(replay: Replay, snapshot: Snapshot, census: pd.DataFrame) -> pd.D
 
     Returns:
         site, unit, starved_by: the names of the sites whose dead units stop the gradient, one to a line; or
-        "the loss" (no gradient at the outputs), "zero weights", "selection: NAME" of the function that never
-        selects them; "" where none of these is the reason.
+        "the loss" (it gives no unit a gradient), "other inputs" (on which one comes), "zero weights",
+        "selection: NAME" of the function that never selects them; "" where none of these is the reason.
     """
     table = census.loc[census["state"] == "starved", ["site", "unit"]].assign(starved_by="")
     if table.empty or not snapshot.inputs:
         return table
     trial = _Trial(replay, snapshot)
-    reached, dead = trial.run()
+    reached, silent = trial.run()
+    known = set(census.loc[census["state"] == "dead", "site"])
+    dead = [site for site in silent if site in known]
     selecting = dict(trial.selected_after)
     open_units = table.index[_reached(reached, table)]
-    table.loc[open_units, "starved_by"] = LOSS
+    alive = census[~census["state"].isin(("unobserved", "non_finite", "dead"))]
+    table.loc[open_units, "starved_by"] = LOSS if (alive["grad_rms"] == 0).all() else ELSEWHERE
     rest = table.drop(open_units)
     for site in dead[:MOST]:
         opening = rest.index[_reached(trial.run({site})[0], rest)]

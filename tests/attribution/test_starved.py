@@ -108,7 +108,25 @@ def test_a_loss_that_gives_no_gradient_is_named() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8))
     recorder = train(model, lambda out, x: (out.abs() - 1e6).clamp(min=0).mean())
-    assert "the loss gives the outputs that they feed no gradient" in recorder.diagnose().text
+    assert "the loss gives no unit a gradient" in recorder.diagnose().text
+
+
+def test_what_a_dropout_cut_off_for_a_moment_is_not_the_losss_fault() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Linear(8, 40), nn.ReLU(), nn.Dropout(0.8), nn.Linear(40, 8)]
+    model = nn.Sequential(*layers)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with harness.Recorder(model, optimizer=optimizer, census_every=1, evidence=True) as recorder:
+        x = torch.randn(2, 8)
+        loss = squares(model(x), x)
+        loss.backward()
+        optimizer.step()
+        recorder.step(loss=loss)
+    starved = int(recorder.census()["state"].eq("starved").sum())
+    assert starved > 5
+    text = recorder.diagnose().text
+    assert f"{starved} of them at 1: on other inputs a gradient comes" in text
+    assert "the loss gives" not in text
 
 
 @pytest.mark.parametrize("probe", [False, True])
