@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from harness.attribution.events import Event, calm_before
+from harness.attribution.events import CALM, Event, calm_before
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import BIRTH, LEAST_DEAD, Findings
 
@@ -208,8 +208,10 @@ def _causal_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
     ranked: list[tuple[int, int, Event]] = []
     for event in found.events:
         after = deaths >= event.step - 1
+        # a loss that rises under long steps rises by them, whatever the labels
+        calm = calm_before(steps, event.step, LONG_STEP if event.label == "labels" else CALM)
         # an inner event is a symptom of what was there from the start
-        if not event.inner and after.mean() >= 0.5 and calm_before(steps, event.step):
+        if not event.inner and after.mean() >= 0.5 and calm:
             ranked.append((int((after & (deaths <= event.step + 100)).sum()), -event.step, event))
     return [event for _, _, event in sorted(ranked, reverse=True)]
 
