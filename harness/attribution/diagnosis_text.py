@@ -20,10 +20,9 @@ from harness.attribution.causes import (
 )
 from harness.attribution.events import Event
 from harness.attribution.evidence import FACTORS, Evidence
-from harness.attribution.findings import BIRTH, ELSEWHERE, LEAST_DEAD, LOSS, SELECTION, ZEROS, Findings
-from harness.detector.states import starved_words
+from harness.attribution.findings import BIRTH, LEAST_DEAD, Findings
+from harness.attribution.starved_text import starved_text
 
-MOST_SITES = 5  # whose starved units are explained
 #: Why units were born dead.
 BIRTH_REASONS = {
     "chance": "by chance, as the weights of any initialisation fall",
@@ -63,7 +62,7 @@ def diagnosis_text(
         units: the dead units, as in `Diagnosis.units`.
         evidence: the tables.
     """
-    parts = [_count(found), *_starved(found), *_contrast(found)]
+    parts = [_count(found), *starved_text(found), *_contrast(found)]
     if evidence.error:
         parts.append(f"The evidence is incomplete: {evidence.error}.")
     if evidence.replayed:
@@ -92,59 +91,6 @@ def _no_cause(found: Findings) -> str:
         return "Nothing to explain: no unit is dead."
     few = "so few dead units" if found.dead / max(1, found.total) < LEAST_DEAD else "what chance does"
     return f"Nothing to explain in the run as a whole: {few} need no cause of their own."
-
-
-def _starved(found: Findings) -> list[str]:
-    """How many units are starved, and what stops their gradient."""
-    starved = found.starved
-    parts = [starved_words(len(starved), " on the training stream").strip()] if len(starved) else []
-    dead = found.units[found.units["dead"]]
-    counts = starved.groupby(["site", "starved_by"], sort=False).size().rename("units").reset_index()
-    counts = counts.sort_values("units", ascending=False, kind="stable")
-    for site, by, count in counts.head(MOST_SITES).itertuples(index=False):
-        sites = str(by).split("\n")
-        if by == LOSS:
-            why = "the loss gives no unit a gradient"
-        elif by == ELSEWHERE:
-            why = (
-                "on other inputs a gradient comes; those that opened them gave none (positions that are not "
-                "read, a dropout, inputs that cost no loss)"
-            )
-        elif by == ZEROS:
-            why = "the weights behind them are exactly 0"
-        elif str(by).startswith(SELECTION):
-            name = str(by).removeprefix(f"{SELECTION}: ")
-            why = f"they are never selected ({name} stands behind them)"
-        elif by:
-            why = f"{_dead_behind(sites, dead, found)}, and all their gradient comes through {_those(sites)}"
-        else:
-            why = "it is not known what stops it"
-        parts.append(f"{count:,} of them at {site}: {why}.")
-    if len(counts) > MOST_SITES:
-        parts.append(f"The other {counts['units'].iloc[MOST_SITES:].sum():,} are not listed.")
-    return parts
-
-
-def _dead_behind(sites: Sequence[str], dead: pd.DataFrame, found: Findings) -> str:
-    """Which units are dead at some sites."""
-    named = []
-    for site in sites[:3]:
-        units, size = dead.loc[dead["site"] == site, "unit"], int((found.units["site"] == site).sum())
-        if size == 1:
-            named.append(f"the one unit of {site}")
-        elif len(units) == size:
-            named.append(f"all {size:,} units of {site}")
-        elif 0 < len(units) <= 3:
-            named.append(f"unit{'s' * (len(units) > 1)} {', '.join(str(u) for u in units)} of {site}")
-        else:
-            named.append(f"{len(units):,} of {size:,} units of {site}")
-    more = f" and those of {len(sites) - 3} sites more" if len(sites) > 3 else ""
-    single = len(sites) == 1 and named[0].startswith(("the one", "unit "))
-    return f"{', '.join(named)}{more} {'is' if single else 'are'} dead"
-
-
-def _those(sites: Sequence[str]) -> str:
-    return "there" if len(sites) == 1 else "these"
 
 
 def _contrast(found: Findings) -> list[str]:

@@ -8,21 +8,20 @@ training but a walk over the graph at the 1st, 2nd, 4th, … step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils import _pytree
 from torch.utils.hooks import RemovableHandle
 
+from harness.attribution.loss_graph import bypassed, hidden_of, outputs_of
 from harness.attribution.model_inputs import Inputs, copy_inputs
 from harness.attribution.replay import Replay
 from harness.attribution.snapshots import Snapshot, Values
 from harness.hooks.listener import Guard
 
-NODES = 200_000  # of a graph that are looked at
 INPUTS = 512  # of the first batch that may be kept
 VALUES = 1 << 20  # of the first gradient that are kept
 CLOSE = 0.03  # relative difference of a replayed output that is the same
@@ -123,12 +122,12 @@ class LossPath:
     def _read(self, loss: Any) -> None:
         """What a step's loss tells."""
         if self._is_due and isinstance(loss, Tensor) and self._outputs:
-            hidden = _hidden(self._outputs)
+            hidden = hidden_of(self._outputs)
             outputs = [out for out in self._outputs if id(out) not in hidden]
             given = [self._gradients[id(out)] for out in outputs if id(out) in self._gradients]
             told = [out for out in outputs if id(out) in self._gradients]
             if loss.grad_fn is not None and told:
-                self.penalty = bool(self.penalty) or _bypassed(loss.grad_fn, outputs, self._model)
+                self.penalty = bool(self.penalty) or bypassed(loss.grad_fn, outputs, self._model)
             if self.errors[0] != self.errors[0]:
                 self.errors = _errors(loss, told, given)
             if self._steps == 0 and self._forwards == 1 and self._inputs is not None and told:
@@ -152,7 +151,7 @@ class LossPath:
         if not self._is_due or not torch.is_grad_enabled():
             return
         self._forwards += 1
-        for out in _outputs(output):
+        for out in outputs_of(output):
             self._outputs.append(out)
             out.register_hook(self._keeper(id(out)))
 
@@ -184,8 +183,8 @@ class LossPath:
         with replay.observing({}, lambda *_: None), torch.enable_grad():
             leaves: Values = {}
             output = next(replay.outputs(snapshot, first.parameters, leaves))
-            outputs = _outputs(output)
-            hidden = _hidden(outputs)
+            outputs = outputs_of(output)
+            hidden = hidden_of(outputs)
             outputs = [out for out in outputs if id(out) not in hidden]
             if len(outputs) != len(first.outputs) or not all(map(_alike, outputs, first.outputs)):
                 return UNTOLD  # a dropout, say: not the same pass
@@ -209,47 +208,6 @@ class LossPath:
         return share, float(pull.clamp(min=0).sum()) / size if size else float("nan")
 
 
-def _outputs(output: Any) -> list[Tensor]:
-    """The tensors of an output that take a gradient, as new objects of it stay alive."""
-    parts = [t for t in _pytree.tree_leaves(output) if isinstance(t, Tensor)]
-    if not parts and hasattr(output, "__dict__"):
-        parts = [t for t in vars(output).values() if isinstance(t, Tensor)]
-    return [t for t in parts if t.requires_grad and t.grad_fn is not None and t.is_floating_point()]
-
-
-def _hidden(outputs: Sequence[Tensor]) -> set[int]:
-    """Outputs that another output is computed from: hidden layers that are given out too."""
-    if len(outputs) < 2:
-        return set()
-    roots: dict[int, Any] = {id(out): out.grad_fn for out in outputs}
-    found: set[int] = set()
-    for own, root in roots.items():
-        inside = set(_walk([parent for parent, _ in root.next_functions if parent is not None], ()))
-        found |= {key for key, node in roots.items() if key != own and node in inside}
-    return found
-
-
-def _bypassed(loss: Any, outputs: Sequence[Tensor], model: nn.Module) -> bool:
-    """Whether a parameter of the model stands behind the loss other than through the outputs."""
-    own = {id(p) for p in model.parameters()}
-    stop = {out.grad_fn for out in outputs}
-    return any(id(getattr(node, "variable", None)) in own for node in _walk([loss], stop))
-
-
-def _walk(start: Sequence[Any], stop: Any) -> Iterator[Any]:
-    """The nodes of a graph from some on, without those behind the ones to stop at."""
-    queue = [node for node in start if node not in stop]
-    seen = set(queue)
-    for node in queue:  # grows while it is walked
-        yield node
-        if len(queue) > NODES:
-            return
-        for parent, _ in node.next_functions:
-            if parent is not None and parent not in seen and parent not in stop:
-                seen.add(parent)
-                queue.append(parent)
-
-
 def _errors(loss: Tensor, outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[float, float]:
     """Rms of outputs - targets, and of the outputs, where the loss is a Σ (output - target)²; else NaN.
 
@@ -263,10 +221,11 @@ def _errors(loss: Tensor, outputs: Sequence[Tensor], gradients: Sequence[Tensor]
         return UNTOLD
     rows = len(out) if out.ndim else 1
     factor = power / (4 * value)
-    usual = [1.0, 0.5, 1 / count, 0.5 / count, 1 / rows, 0.5 / rows]
+    used = max(1, int((gradients[0] != 0).sum()))  # of a reward model, the outputs that were chosen
+    usual = [share / whole for whole in (1, count, rows, used) for share in (1.0, 0.5)]
     if not any(abs(factor / one - 1) < LIKE_SQUARES for one in usual):
         return UNTOLD
-    return (value / factor / count) ** 0.5, float(out.square().mean().sqrt())
+    return (value / factor / used) ** 0.5, float(out.square().mean().sqrt())
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

@@ -233,3 +233,15 @@ def test_training_is_not_changed_by_a_bit() -> None:
                 optimizer.step()
         finals.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     assert torch.equal(*finals)
+
+
+def test_of_chosen_outputs_the_errors_are_those_of_the_chosen() -> None:
+    """As in Q-learning: the loss takes one output a row."""
+    target = 5000.0
+
+    def loss_of(out: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return (out.gather(1, y[:, None]) - target).square().mean()
+
+    torch.manual_seed(0)
+    loss = trained(Net(), loss_of, steps=2).evidence().loss
+    assert loss["target_error"] == pytest.approx(target, rel=0.01)
