@@ -121,7 +121,8 @@ class ActivationRecorder:
             nothing_yet = self._log.last is None and not self._stream.sites
             due = self._stream.nonempty and self._closed < self._steps
             if due or (nothing_yet and self._taps.unobserved(self._taps.called)):
-                self._close()  # also when all there is cannot be observed: that is a result too
+                # also when all there is cannot be observed: that is a result too
+                self._close(warn=error is None)
                 if self._steps == 0 and self._stream.trained and error is None:
                     warnings.warn(NO_STEP, stacklevel=2)
         except Exception:
@@ -206,7 +207,7 @@ class ActivationRecorder:
             raise RuntimeError("census() came before anything was recorded: use `with Recorder(...)` first")
         return latest
 
-    def _close(self) -> None:
+    def _close(self, *, warn: bool = True) -> None:
         """Close the window: its columns are put together, the tables only when somebody looks."""
         if self._taps.wrong_argument is not None:
             raise self._taps.wrong_argument
@@ -217,7 +218,8 @@ class ActivationRecorder:
                 "no activation was seen in this model: expected modules such as nn.ReLU or calls like F.relu"
                 " in its forward. Did a forward run in the observed mode?"
             )
-        self._warn(unseen)
+        if warn:  # not before an exception of the user's own
+            self._warn(unseen)
         norms = self._incoming.close if self._gradients else None
         together = is_distributed(self._model) if self._across_ranks is None else self._across_ranks
         columns = self._stream.close(self._steps, unseen, norms, known, across_ranks=together)
