@@ -61,7 +61,7 @@ def test_the_verdict_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_module_that_is_never_called_gives_no_verdict() -> None:
     class Sidestep(Net):
         def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-            one, _, two, _ = self.net.parameters()
+            one, _, two, *_ = self.net.parameters()
             return loss(batch @ one.T @ two.T)
 
     health = NeuronHealth(census_every=None, module="net")
