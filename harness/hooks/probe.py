@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
-from harness.hooks.batches import Batch, call, device_of, evaluation
+from harness.hooks.batches import Batch, evaluation
 from harness.hooks.eager import EagerTaps
+from harness.hooks.model_calls import outputs
 from harness.hooks.unit_statistic import UnitStatistic
 from harness.hooks.windows import Windows
 
@@ -39,12 +39,11 @@ class Probe:
             steps: completed so far.
             others: the taps that count nothing meanwhile.
         """
-        device = device_of(self._model)
         self.taps.attach()
         try:
-            with others.paused(), evaluation(self._model), torch.no_grad():
-                for batch in self.batches or ():
-                    call(self._model, batch, device)
+            with others.paused(), evaluation(self._model):
+                seen = [batch for batch, _ in outputs(self._model, self.batches or [])]
+            self.batches = seen  # whether a list is one batch is settled
         finally:
             self.taps.detach()
         return self.windows.close(steps, self.taps.unobserved(self.taps.called), None)

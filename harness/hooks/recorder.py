@@ -23,6 +23,7 @@ from harness.hooks.distributed import is_distributed
 from harness.hooks.eager import EagerTaps
 from harness.hooks.incoming_gradients import IncomingGradients
 from harness.hooks.listener import Listener, Listeners
+from harness.hooks.model_calls import arguments_of
 from harness.hooks.probe import Probe
 from harness.hooks.schedule import due
 from harness.hooks.unit_statistic import UnitStatistic
@@ -221,7 +222,8 @@ class ActivationRecorder:
 
     @probe.setter
     def probe(self, batches: Batch | Iterable[Batch] | None) -> None:
-        self._probe.batches = None if batches is None else list(as_batches(batches))
+        required = len(arguments_of(self._model).required)
+        self._probe.batches = None if batches is None else list(as_batches(batches, required))
 
     @property
     def latest(self) -> pd.DataFrame | None:
