@@ -102,6 +102,7 @@ class EagerTaps:
         book: the sites.
         messages: warnings that are still to be said.
         on_forward: told when one begins.
+        on_gradient: told of every ∂L/∂z, before it is counted.
         wrong_argument: an argument that turned out to be wrong in a forward; a census raises it.
         on_call: told of every pre-activation (caller, site, z, layout); then there is no fast path.
         provenance: makes what follows the tensors of a traced forward.
@@ -140,6 +141,7 @@ class EagerTaps:
         self.called: set[nn.Module] = set()
         self.wrong_argument: WrongArgument | None = None
         self.on_forward: Callable[[], None] | None = None
+        self.on_gradient: Callable[[], None] | None = None
         self.on_call: Callable[[Caller, str, Tensor, UnitLayout], None] | None = None
         self.provenance: Callable[[nn.Module], TensorProvenance] = TensorProvenance
 
@@ -453,10 +455,13 @@ class EagerTaps:
         prepared = None
         if opened.gate is not None and layout.split is None and not opened.statistics.extensions:
             prepared = prepare(opened.statistics, z, layout.axes, opened.gate, back)
-        known.add(KnownCall(opened, ancestry(z).leaves, layout, z, prepared, self._gradients))
+        leaves = ancestry(z).leaves
+        known.add(KnownCall(opened, leaves, layout, z, prepared, self._gradients, self.on_gradient))
 
     def _backward(self, statistics: UnitStatistics, layout: UnitLayout, gradient: Tensor) -> None:
         try:
+            if self.on_gradient is not None:
+                self.on_gradient()
             plain = without_transforms(gradient)
             if plain is not None and plain.device.type != "meta":
                 with self._lock, outside_transforms(gradient, plain):

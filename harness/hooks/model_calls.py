@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,8 @@ from torch.nn.utils.rnn import PackedSequence
 from harness.hooks.batches import Batch, as_batches, device_of, in_doubt
 
 SEVERAL = (
-    "batches: tensors of one length, type and number of axes are taken as one (input, target) batch, of which "
-    "the first is the input. Several batches are [(first,), (second,)]; one is [(input, target)]."
+    "batches: tensors of one length, type and number of axes are taken as one (input, target) batch, whose "
+    "first is the input. Several batches are [(first,), (second,)]; one is [(input, target)]."
 )
 
 
@@ -183,10 +183,11 @@ def _refused(arguments: Arguments, batch: Any, passed: tuple[Any, dict[str, Any]
     lines = str(error).strip().splitlines() or [""]
     name = (arguments.required or ("x",))[0]
     return (
-        f"batches: the model raised on a batch. Expected what its {arguments} takes, but got {_shown(batch)}, "
-        f"of which it was called with ({inputs}): {type(error).__name__}: {lines[0]}. Give batches that are a "
-        "tensor, a tuple (input, target), or (first, second, …) where the forward takes several inputs, or a "
-        f'dict of its keyword arguments, such as ({{"{name}": batch[0]}} for batch in loader).'
+        f"batches: the model raised on a batch. Expected what its {arguments} takes, but got "
+        f"{_shown(batch)}, of which it was called with ({inputs}): {type(error).__name__}: {lines[0]}. Give "
+        "batches that are a tensor, a tuple (input, target), or (first, second, …) where the forward takes "
+        "several inputs, or a dict of its keyword arguments, such as "
+        f'({{"{name}": batch[0]}} for batch in loader).'
     )
 
 
@@ -206,7 +207,7 @@ def _moved(value: Any, device: torch.device | None) -> Any:
     if device is None:
         return value
     if isinstance(value, PackedSequence):
-        return value.to(str(device))
+        return cast("Any", value).to(device)
     if isinstance(value, Tensor):
         return value.to(device)
     if isinstance(value, dict):

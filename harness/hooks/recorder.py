@@ -23,6 +23,7 @@ from harness.hooks.distributed import is_distributed
 from harness.hooks.eager import EagerTaps
 from harness.hooks.incoming_gradients import IncomingGradients
 from harness.hooks.listener import Listener, Listeners
+from harness.hooks.loss_scale import LossScale, Scaler, as_scaler
 from harness.hooks.model_calls import arguments_of
 from harness.hooks.probe import Probe
 from harness.hooks.schedule import due
@@ -57,6 +58,7 @@ class ActivationRecorder:
         axis: Mapping[str, int] | None = None,
         across_ranks: bool | None = None,
         statistics: Sequence[UnitStatistic] = (),
+        scaler: Scaler | None = None,
     ) -> None:
         check(model, observe, census_every, gate_eps)
         self._model = model
@@ -69,6 +71,11 @@ class ActivationRecorder:
         failed = partial(self._taps.failed, "the gradients of an optimizer's step")
         self._incoming = IncomingGradients(self._optimizers, failed)
         self._taps.on_forward = self._incoming.forward if gradients else None
+        given = as_scaler(scaler)
+        if given is not None and gradients:
+            failed = partial(self._taps.failed, "the loss scale")
+            scale = LossScale(given, self._stream.statistics, failed)
+            self._taps.on_gradient, self._stream.before_reading = scale.gradient, scale.close
         self._probe = Probe(model, statistics, **options)
         self.probe = probe
         self._log = CensusLog(self._thresholds)
