@@ -33,6 +33,7 @@ from harness.hooks.compile import Eager
 from harness.hooks.discovery import ModuleStack, Trace
 from harness.hooks.function_taps import FunctionTaps, Interceptor
 from harness.hooks.hook import Call
+from harness.hooks.masks import Mask
 from harness.hooks.module_registry import ModuleRegistry
 from harness.hooks.sites import Caller, OpenSite, Sink, SiteBook
 from harness.hooks.taps import KnownCall, KnownCalls, ModuleTap
@@ -101,6 +102,7 @@ class EagerTaps:
         called: activation modules that were called in them.
         book: the sites.
         messages: warnings that are still to be said.
+        next_mask: which inputs of the next forward count.
         on_forward: told when one begins.
         on_gradient: told of every ∂L/∂z, before it is counted.
         wrong_argument: an argument that turned out to be wrong in a forward; a census raises it.
@@ -140,6 +142,9 @@ class EagerTaps:
         self.forwards = 0
         self.called: set[nn.Module] = set()
         self.wrong_argument: WrongArgument | None = None
+        self.next_mask: Mask | None = None
+        self._mask: Mask | None = None  # of the forward that runs or ran last, whose backward is to come
+        self._unmasked: set[str] = set()
         self.on_forward: Callable[[], None] | None = None
         self.on_gradient: Callable[[], None] | None = None
         self.on_call: Callable[[Caller, str, Tensor, UnitLayout], None] | None = None
@@ -218,6 +223,8 @@ class EagerTaps:
             for newcomer in self._registry.take():
                 self._hook(newcomer)
                 self._to_trace = WARM_UP
+        if not self._paused:
+            self._mask, self.next_mask = self.next_mask, None
         if self._paused or (self._training is not None and module.training is not self._training):
             return
         if not state.seen:
@@ -235,7 +242,7 @@ class EagerTaps:
         if self._to_trace > 0 or forward & (forward - 1) == 0 or not state.graph or self._traces_all:
             self._begin_trace(state, [*args, *kwargs.values()])
         else:
-            state.following, state.fast = True, self._threads < 2
+            state.following, state.fast = True, self._threads < 2 and self._mask is None
 
     @property
     def _traces_all(self) -> bool:
@@ -396,16 +403,18 @@ class EagerTaps:
             opened.forward = state.forward
             state.busy = True  # what is computed here is no part of the model
             with outside_transforms(z, plain):
-                value = arranged(plain.detach(), layout)
-                update(opened.statistics, value, gate, layout.axes, same_forward=same_forward)
+                value, axes = arranged(plain.detach(), layout), layout.axes
+                if self._mask is not None:
+                    value, axes = self._masked(self._mask, value, axes, caller, opened.site.name)
+                update(opened.statistics, value, gate, axes, same_forward=same_forward)
                 for extension in opened.statistics.extensions:
-                    extension.update(unit_rows(as_units(value, layout.axes)))
+                    extension.update(unit_rows(as_units(value, axes)))
                 if self.on_call is not None:
                     self.on_call(caller, opened.site.name, plain.detach(), layout)
             state.busy = False
         back = partial(self._backward, opened.statistics, layout)
         if self._gradients and z.requires_grad:
-            watch_gradient(z, back)
+            watch_gradient(z, back if self._mask is None else partial(back, mask=self._mask))
         if plain is z:
             self._remember(z, known, opened, layout, back)
 
@@ -458,17 +467,34 @@ class EagerTaps:
         leaves = ancestry(z).leaves
         known.add(KnownCall(opened, leaves, layout, z, prepared, self._gradients, self.on_gradient))
 
-    def _backward(self, statistics: UnitStatistics, layout: UnitLayout, gradient: Tensor) -> None:
+    def _masked(
+        self, mask: Mask, value: Tensor, axes: tuple[int, ...], caller: Caller, name: str
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        """The inputs that count, and the axes of their units; all of them where the mask does not fit."""
+        rows = mask.rows(value, axes, caller.key)
+        if rows is None and name not in self._unmasked:
+            self._unmasked.add(name)
+            self._say(
+                f"{name}: the mask {mask.shape} does not fit its pre-activation {tuple(value.shape)}, whose "
+                f"units are on {axes}: it is counted whole, padding too"
+            )
+        return rows or (value, axes)
+
+    def _backward(
+        self, statistics: UnitStatistics, layout: UnitLayout, gradient: Tensor, mask: Mask | None = None
+    ) -> None:
         try:
             if self.on_gradient is not None:
                 self.on_gradient()
             plain = without_transforms(gradient)
             if plain is not None and plain.device.type != "meta":
                 with self._lock, outside_transforms(gradient, plain):
-                    value = arranged(plain.detach(), layout)
-                    update_gradient(statistics, value, layout.axes)
+                    value, axes = arranged(plain.detach(), layout), layout.axes
+                    if mask is not None:
+                        value, axes = mask.rows(value, axes) or (value, axes)
+                    update_gradient(statistics, value, axes)
                     for extension in statistics.extensions:
-                        extension.update_gradient(unit_rows(as_units(value, layout.axes)))
+                        extension.update_gradient(unit_rows(as_units(value, axes)))
         except Exception as error:
             self.failed("a gradient", error)
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from harness.hooks.batches import Batch, evaluation
 from harness.hooks.eager import EagerTaps
+from harness.hooks.masks import attention_mask
 from harness.hooks.model_calls import outputs
 from harness.hooks.unit_statistic import UnitStatistic
 from harness.hooks.windows import Windows
@@ -33,7 +34,7 @@ class Probe:
         self._model = model
 
     def census(self, steps: int, others: EagerTaps) -> dict[str, Any]:
-        """One pass over the batches.
+        """One pass over the batches; the `attention_mask` of a dict holds for it.
 
         Args:
             steps: completed so far.
@@ -42,8 +43,12 @@ class Probe:
         self.taps.attach()
         try:
             with others.paused(), evaluation(self._model):
-                seen = [batch for batch, _ in outputs(self._model, self.batches or [])]
+                seen = [batch for batch, _ in outputs(self._model, self.batches or [], before=self._mask)]
             self.batches = seen  # whether a list is one batch is settled
         finally:
             self.taps.detach()
         return self.windows.close(steps, self.taps.unobserved(self.taps.called), None)
+
+    def _mask(self, batch: Batch) -> None:
+        mask = attention_mask(batch)
+        self.taps.next_mask = None if mask is None or mask.keeps_all else mask

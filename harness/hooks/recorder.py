@@ -24,6 +24,7 @@ from harness.hooks.eager import EagerTaps
 from harness.hooks.incoming_gradients import IncomingGradients
 from harness.hooks.listener import Listener, Listeners
 from harness.hooks.loss_scale import LossScale, Scaler, as_scaler
+from harness.hooks.masks import Mask
 from harness.hooks.model_calls import arguments_of
 from harness.hooks.probe import Probe
 from harness.hooks.schedule import due
@@ -175,6 +176,35 @@ class ActivationRecorder:
                 self._close()
             self._incoming.closing = (steps + 1) % every == 0
 
+    def mask(self, mask: torch.Tensor | None) -> None:
+        """Say which inputs of the model's next forward count: padding does not. It holds for that forward.
+
+        Sites where each sequence has one row count the sequences that are not all padding. Where the mask
+        does not fit (other positions, after a strided convolution, say), a site is counted whole, and a
+        warning at the census says so. On a GPU, each mask makes the host wait once.
+
+        Args:
+            mask: (batch,) or (batch, positions), True or 1 where an input counts, as in an `attention_mask`;
+                torch's `key_padding_mask` is the opposite. None: all count.
+
+        Raises:
+            RuntimeError: not attached.
+            TypeError: no tensor.
+            ValueError: another number of axes, or values other than 0 and 1.
+
+        Example:
+            >>> from torch import nn
+            >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+            >>> with ActivationRecorder(model, census_every=None) as recorder:
+            ...     recorder.mask(torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]]))
+            ...     _ = model(torch.rand(2, 4, 3))
+            ...     int(recorder.census().n[0])
+            4
+        """
+        if not self._attached:
+            raise RuntimeError("mask() came outside the block: use `with Recorder(model) as recorder:`")
+        self._mask(None if mask is None else Mask(mask))
+
     def census(self) -> pd.DataFrame:
         """Close the window now; after the block, the last census again.
 
@@ -280,6 +310,9 @@ class ActivationRecorder:
 
     # --- inside -------------------------------------------------------------------------------------
 
+    def _mask(self, mask: Mask | None) -> None:
+        self._taps.next_mask = None if mask is None or mask.keeps_all else mask
+
     def _incoming_site(self, index: int, site: Site, producer: Producer | None) -> None:
         self._incoming.add(index, None if producer is None else producer.module, site.size)
 
@@ -289,7 +322,7 @@ class ActivationRecorder:
     def _warn(self, unseen: list[Site]) -> None:
         """Say once what is not observed; never in a forward or backward, where a warning may be an error."""
         messages = [f"{site.name} ({site.activation}) is unobserved: {site.reason}" for site in unseen]
-        for message in (*messages, *self._taps.messages):
+        for message in (*messages, *self._taps.messages, *self._probe.taps.messages):
             if message not in self._warned:
                 self._warned.add(message)
                 warnings.warn(message, stacklevel=4)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from harness.detector.states import STATES, Thresholds, dead_fraction, sentence, summarise
 from harness.graph.plan import Plan
 from harness.hooks.batches import Batch, evaluation
+from harness.hooks.masks import Masks, masks_of
 from harness.hooks.model_calls import outputs
 from harness.hooks.recorder import ActivationRecorder
 
@@ -82,6 +83,7 @@ def scan(
     thresholds: Thresholds | None = None,
     per_call: bool = False,
     axis: dict[str, int] | None = None,
+    mask: Masks | None = None,
 ) -> Report:
     """Pass over the batches in evaluation mode and say which units are dead on them.
 
@@ -98,6 +100,9 @@ def scan(
         thresholds: of the states.
         per_call: keep repeated calls that are fed by the same layer apart.
         axis: site name → unit axis, where the automatic choice is wrong.
+        mask: which inputs count, since padding does not: (batch,) or (batch, positions), True or 1 where an
+            input counts. A tensor for the only batch, one for each batch, or a function batch → mask or None.
+            By default the `attention_mask` of a dict. `Recorder.mask` says how it meets a site.
 
     Raises:
         TypeError: `model` is no module, or a batch is of another kind.
@@ -122,9 +127,11 @@ def scan(
         per_call=per_call,
         axis=axis,
     )
-    came = False
+    came, masks = False, masks_of(mask)
     with evaluation(model), _kept_gradients(model), recorder:
-        for batch, output in outputs(model, batches, graph=loss is not None):
+        for batch, output in outputs(
+            model, batches, graph=loss is not None, before=lambda batch: recorder._mask(masks(batch))
+        ):
             came = True
             if loss is not None:
                 with torch.enable_grad():

@@ -272,3 +272,21 @@ def test_a_device_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
             loss.backward()
         optimizer.zero_grad()
     assert not [read for read in scale_open.seen if "loss_scale" in read]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_gradient_of_a_step_is_unscaled_in_the_evidence(fused: bool) -> None:
+    """A fused optimizer unscales by itself, behind the hook in which gradients are read."""
+    norms = []
+    for enabled in (False, True):
+        model, scaler = small(), scaler_with(enabled=enabled)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused)
+        with harness.Recorder(model, optimizer=optimizer, scaler=scaler, evidence=True) as recorder:
+            for i in range(5):
+                scaler.scale(model(x(seed=i)).square().mean()).backward()
+                scaler.step(optimizer)
+                scaler.update()
+                optimizer.zero_grad()
+                recorder.step()
+        norms.append(recorder.evidence().steps.grad_norm.tolist())
+    assert norms[1] == pytest.approx(norms[0], rel=1e-4)
