@@ -145,6 +145,7 @@ class EagerTaps:
         self.next_mask: Mask | None = None
         self._mask: Mask | None = None  # of the forward that runs or ran last, whose backward is to come
         self._unmasked: set[str] = set()
+        self._encodes = getattr(getattr(model, "config", None), "is_encoder_decoder", False) is True
         self.on_forward: Callable[[], None] | None = None
         self.on_gradient: Callable[[], None] | None = None
         self.on_call: Callable[[Caller, str, Tensor, UnitLayout], None] | None = None
@@ -397,6 +398,7 @@ class EagerTaps:
         opened, layout = self._site(caller, z, known, recompute)
         if opened is None or layout is None:
             return
+        mask = None if self._mask is None else self._mask_at(opened.site.name, self._mask)
         if not recompute:
             gate = caller.gate_of(self._eps) if opened.gate is None else opened.gate
             same_forward = opened.forward == state.forward
@@ -404,8 +406,8 @@ class EagerTaps:
             state.busy = True  # what is computed here is no part of the model
             with outside_transforms(z, plain):
                 value, axes = arranged(plain.detach(), layout), layout.axes
-                if self._mask is not None:
-                    value, axes = self._masked(self._mask, value, axes, caller, opened.site.name)
+                if mask is not None:
+                    value, axes = self._masked(mask, value, axes, caller, opened.site.name)
                 update(opened.statistics, value, gate, axes, same_forward=same_forward)
                 for extension in opened.statistics.extensions:
                     extension.update(unit_rows(as_units(value, axes)))
@@ -414,7 +416,7 @@ class EagerTaps:
             state.busy = False
         back = partial(self._backward, opened.statistics, layout)
         if self._gradients and z.requires_grad:
-            watch_gradient(z, back if self._mask is None else partial(back, mask=self._mask))
+            watch_gradient(z, back if mask is None else partial(back, mask=mask))
         if plain is z:
             self._remember(z, known, opened, layout, back)
 
@@ -472,13 +474,22 @@ class EagerTaps:
     ) -> tuple[Tensor, tuple[int, ...]]:
         """The inputs that count, and the axes of their units; all of them where the mask does not fit."""
         rows = mask.rows(value, axes, caller.key)
-        if rows is None and name not in self._unmasked:
-            self._unmasked.add(name)
-            self._say(
-                f"{name}: the mask {mask.shape} does not fit its pre-activation {tuple(value.shape)}, whose "
-                f"units are on {axes}: it is counted whole, padding too"
-            )
+        if rows is None:
+            where = f"its pre-activation {tuple(value.shape)}, whose units are on {axes}"
+            self._say_unmasked(name, f"the mask {mask.shape} does not fit {where}")
         return rows or (value, axes)
+
+    def _mask_at(self, name: str, mask: Mask) -> Mask | None:
+        """The mask, but for a decoder's sites: it is of the encoder's inputs, which may be as many."""
+        if not self._encodes or "decoder" not in name.replace(":", ".").split("."):
+            return mask
+        self._say_unmasked(name, "the mask is of the encoder's inputs")
+        return None
+
+    def _say_unmasked(self, name: str, reason: str) -> None:
+        if name not in self._unmasked:
+            self._unmasked.add(name)
+            self._say(f"{name}: {reason}: it is counted whole, padding too")
 
     def _backward(
         self, statistics: UnitStatistics, layout: UnitLayout, gradient: Tensor, mask: Mask | None = None

@@ -24,15 +24,17 @@ class Arguments(NamedTuple):
 
     Attributes:
         required: names of the positional arguments without a default.
-        names: of all that can be given by name; None: any.
+        names: of all that can be given by name.
+        any_name: whether any other name can be given too.
     """
 
     required: tuple[str, ...]
-    names: frozenset[str] | None
+    names: tuple[str, ...]
+    any_name: bool
 
     def __str__(self) -> str:
-        optional = sorted(self.names - set(self.required)) if self.names is not None else ["…"]
-        return f"forward({', '.join((*self.required, *(f'[{name}]' for name in optional)))})"
+        optional = [f"[{name}]" for name in self.names if name not in self.required]
+        return f"forward({', '.join((*self.required, *optional, *(['…'] if self.any_name else [])))})"
 
 
 def arguments_of(model: nn.Module) -> Arguments:
@@ -48,7 +50,7 @@ def arguments_of(model: nn.Module) -> Arguments:
     try:
         found = list(inspect.signature(model.forward).parameters.values())
     except (TypeError, ValueError, AttributeError, RuntimeError):
-        return Arguments((), None)
+        return Arguments((), (), True)
     kinds = {p.kind for p in found}
     inside = model._modules.get("module")
     if inside is not None and inspect.Parameter.POSITIONAL_OR_KEYWORD not in kinds:
@@ -57,7 +59,7 @@ def arguments_of(model: nn.Module) -> Arguments:
     required = tuple(p.name for p in found if p.kind in positional and p.default is p.empty)
     named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     anything = inspect.Parameter.VAR_KEYWORD in kinds
-    return Arguments(required, None if anything else frozenset(p.name for p in found if p.kind in named))
+    return Arguments(required, tuple(p.name for p in found if p.kind in named), anything)
 
 
 def call(model: nn.Module, batch: Batch, device: torch.device | None) -> Any:
@@ -132,7 +134,7 @@ def _inputs(arguments: Arguments, batch: Any) -> tuple[tuple[Any, ...], dict[str
             return tuple(batch[:count]), {}
         batch = batch[0]
     if isinstance(batch, Mapping):
-        known = [name for name in batch if arguments.names is None or name in arguments.names]
+        known = [name for name in batch if arguments.any_name or name in arguments.names]
         if not known and len(arguments.required) == 1:
             return (dict(batch),), {}  # a forward that takes the whole batch
         return (), {name: batch[name] for name in known or batch}

@@ -326,3 +326,23 @@ def test_arguments(mask: Any, kind: type[Exception], message: str) -> None:
         harness.scan(small(), [x(2)], mask=[mask])
     with pytest.raises(TypeError, match="mask: expected a tensor, one for each"):
         harness.scan(small(), x(2), mask=3)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("long", [LONG, 5])
+def test_the_mask_of_an_encoder_is_none_of_the_decoders(long: int) -> None:
+    """Whether or not the targets are as many as the inputs."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    torch.manual_seed(0)
+    model = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=50, d_model=8, d_kv=4, d_ff=12, num_layers=1, num_heads=2,
+            decoder_start_token_id=0, pad_token_id=0,
+        )
+    )  # fmt: skip
+    ids, labels = torch.randint(1, 50, (BATCH, LONG)), torch.randint(1, 50, (BATCH, long))
+    batch = {"input_ids": ids, "attention_mask": MASK.long(), "labels": labels}
+    with pytest.warns(UserWarning, match=r"decoder.*: the mask is of the encoder's inputs"):
+        units = harness.scan(model, batch).units
+    n = units.groupby(units.site.str.split(".").str[0]).n.first()
+    assert n.to_dict() == {"encoder": int(MASK.sum()), "decoder": BATCH * long}
