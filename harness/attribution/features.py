@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from harness.attribution.replay import unit_rows
 from harness.graph.units import UnitLayout, arranged
-from harness.hooks.batches import Batch, as_batches, call, device_of, evaluation
+from harness.hooks.batches import Batch, evaluation
 from harness.hooks.eager import EagerTaps
+from harness.hooks.model_calls import outputs
 from harness.hooks.sites import Caller
 from harness.hooks.windows import Windows
 
@@ -68,14 +69,13 @@ def feature_ranks(model: nn.Module, batches: Batch | Iterable[Batch]) -> pd.Data
             parts.append(unit_rows(arranged(out, layout), layout.axes)[:missing].clone())
 
     taps.on_call = add
-    outputs: list[Tensor] = []
-    with evaluation(model), torch.no_grad():
+    kept: list[Tensor] = []
+    with evaluation(model):
         taps.attach()
         try:
-            for batch in as_batches(batches):
-                output = call(model, batch, device_of(model))
+            for _, output in outputs(model, batches):
                 if isinstance(output, Tensor) and output.ndim:
-                    outputs.append(output.detach().reshape(len(output), -1))
+                    kept.append(output.detach().reshape(len(output), -1))
         finally:
             taps.detach()
     rows = []
@@ -84,7 +84,7 @@ def feature_ranks(model: nn.Module, batches: Batch | Iterable[Batch]) -> pd.Data
         rank = effective_rank(x) if len(x) and bool(x.isfinite().all()) else float("nan")
         rows.append({"site": site.name, "units": site.size, "n": len(x), "effective_rank": rank})
     table = pd.DataFrame(rows, columns=pd.Index(["site", "units", "n", "effective_rank"]))
-    table.attrs["collapsed"] = constant(outputs)
+    table.attrs["collapsed"] = constant(kept)
     return table
 
 

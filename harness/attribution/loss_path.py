@@ -9,6 +9,7 @@ training but a walk over the graph at the 1st, 2nd, 4th, … step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -153,15 +154,7 @@ class LossPath:
         self._forwards += 1
         for out in outputs_of(output):
             self._outputs.append(out)
-            out.register_hook(self._keeper(id(out)))
-
-    def _keeper(self, key: int) -> Any:
-        gradients = self._gradients
-
-        def keep(gradient: Tensor) -> None:
-            gradients[key] = gradient.detach().clone()
-
-        return keep
+            out.register_hook(partial(self._guard.run, _keep, self._gradients, id(out)))
 
     def _stepping(self, *_: Any) -> None:
         if self._steps or self._parameters:
@@ -206,6 +199,11 @@ class LossPath:
         pull = torch.cat(parts) if parts else whole[:0]
         size = float(pull.abs().sum())
         return share, float(pull.clamp(min=0).sum()) / size if size else float("nan")
+
+
+def _keep(gradients: dict[int, Tensor], key: int, gradient: Tensor | None) -> None:
+    if gradient is not None:  # a backward of the user's own may give none
+        gradients[key] = gradient.detach().clone()
 
 
 def _errors(loss: Tensor, outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[float, float]:

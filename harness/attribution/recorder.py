@@ -13,6 +13,7 @@ from harness.attribution.evidence import Evidence
 from harness.attribution.explain import explain
 from harness.detector.states import Thresholds
 from harness.hooks.batches import Batch
+from harness.hooks.loss_scale import Scaler
 from harness.hooks.recorder import ActivationRecorder
 from harness.hooks.unit_statistic import UnitStatistic
 
@@ -39,11 +40,15 @@ class Recorder(ActivationRecorder):
         root_only: only the model's own forwards count, not those of its parts.
         statistics: of one's own, counted for every unit; their columns follow the census's own (see
             `docs/statistics.md`).
+        scaler: the `torch.amp.GradScaler` of the training, if it has one: `grad_rms` is then divided by the
+            scale that each backward ran under, and inputs whose gradients are not finite (of a step that the
+            scaler skips) count in no `grad_rms`. A Recorder cannot know by itself that a loss was multiplied:
+            without `scaler=`, `grad_rms` is of the scaled loss. `grad_norm` is unscaled either way.
         evidence: whether to gather what `diagnose()` needs (the optimizer has to be given): ten scalars of
             every step, the first and the latest parameters, 512 of the first and latest inputs.
 
     Raises:
-        TypeError: `model` is no module, `optimizer` no optimizer.
+        TypeError: `model` is no module, `optimizer` no optimizer, `scaler` no scaler.
         ValueError: an argument out of range, or evidence without an optimizer.
 
     Example:
@@ -78,6 +83,7 @@ class Recorder(ActivationRecorder):
         across_ranks: bool | None = None,
         root_only: bool = False,
         statistics: Sequence[UnitStatistic] = (),
+        scaler: Scaler | None = None,
         evidence: bool = False,
     ) -> None:
         super().__init__(
@@ -94,6 +100,7 @@ class Recorder(ActivationRecorder):
             across_ranks=across_ranks,
             root_only=root_only,
             statistics=statistics,
+            scaler=scaler,
         )
         self._collector: EvidenceCollector | None = None
         if evidence:

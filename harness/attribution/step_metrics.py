@@ -126,7 +126,8 @@ class StepMetrics:
         reference = self._references[place]
         self._add("written_norm", 0.0 if reference.is_unchanged(now) else _observed(reference.update(now)[0]))
         gradients = [p.grad for p in now if p.grad is not None and p.grad.layout is torch.strided]
-        self._add("grad_norm", norm(gradients))
+        scale = getattr(self._optimizers[place], "grad_scale", None)  # a fused optimizer unscales by itself
+        self._add("grad_norm", norm(gradients) / (1.0 if scale is None else scale))
         for group in self._optimizers[place].param_groups:
             lr, decay = group.get("lr", np.nan), group.get("weight_decay", 0.0)
             for matrices in {p.ndim > 1 for p in group["params"]}:

@@ -1,50 +1,89 @@
-"""What users call a batch, and how a model is called with one."""
+"""What users call a batch, and evaluation passes that leave no trace."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.rnn import PackedSequence
 
 Batch = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
 
-def as_batches(batches: Batch | Iterable[Batch]) -> Iterable[Batch]:
-    """A bare tensor or mapping is one batch; everything else is iterated.
+def as_batches(batches: Batch | Iterable[Batch], required: int = 1) -> Iterable[Batch]:
+    """One batch as a list of one; batches as they are.
+
+    A tensor or mapping is one batch. A list or tuple is one where its items belong together: they agree in
+    length and differ in type or number of axes, or are no batches of their own (a label, say).
+
+    Args:
+        batches: one or several.
+        required: how many inputs the model takes: where it takes several, no tensor is a batch of its own.
 
     Raises:
         TypeError: not iterable.
+
+    Example:
+        >>> inputs, labels = torch.rand(8, 3), torch.zeros(8, dtype=torch.int64)
+        >>> len(list(as_batches([inputs, labels]))), len(list(as_batches([inputs, inputs])))
+        (1, 2)
     """
-    if isinstance(batches, Tensor | Mapping):
+    if isinstance(batches, Tensor | Mapping | PackedSequence):
         return [cast("Batch", batches)]
     if not isinstance(batches, Iterable):
         came = type(batches).__name__
         raise TypeError(f"batches: expected a tensor or an iterable of batches, but got {came}")
+    if isinstance(batches, tuple | list) and len(batches) > 1 and _is_one(batches, required):
+        return [batches]
     return cast("Iterable[Batch]", batches)
 
 
-def call(model: nn.Module, batch: Batch, device: torch.device | None) -> Any:
-    """The model's output: a tensor is the input, of a tuple or list the first item, a dict is keywords.
+def in_doubt(items: Sequence[Any]) -> bool:
+    """Whether only the model's output can tell that a list is one batch: all are alike.
 
-    Raises:
-        TypeError: a batch of another kind.
+    Example:
+        >>> in_doubt([torch.rand(8, 3), torch.rand(8, 1)]), in_doubt([torch.rand(8, 3), torch.rand(4, 3)])
+        (True, False)
     """
-    if isinstance(batch, Mapping):
-        return model(**{name: _moved(value, device) for name, value in batch.items()})
-    if isinstance(batch, tuple | list) and batch:
-        batch = batch[0]
-    if isinstance(batch, list) and batch and all(isinstance(image, Tensor) for image in batch):
-        return model([_moved(image, device) for image in batch])  # of different sizes: a detector's
-    if not isinstance(batch, Tensor):
-        raise TypeError(
-            "a batch: expected a tensor, a tuple or list whose first item is the input, or a dict of keyword "
-            f"arguments, but got {type(batch).__name__}"
-        )
-    return model(_moved(batch, device))
+    if len(items) < 2 or not all(isinstance(item, Tensor) and item.ndim for item in items):
+        return False
+    return len({(len(item), item.dtype, item.ndim) for item in items}) == 1
+
+
+def _is_one(items: Sequence[Any], required: int) -> bool:
+    """Whether the items of a list are parts of one batch."""
+    first = items[0]
+    if not all(map(_is_batch, items)):
+        return _is_batch(first) or _first_tensor(first) is not None
+    if isinstance(first, Mapping):
+        return any(isinstance(item, Tensor) for item in items)
+    tensors = [_first_tensor(item) for item in items]
+    lengths = {len(tensor) for tensor in tensors if tensor is not None}
+    if len(lengths) > 1 or not any(isinstance(item, Tensor) for item in items):
+        return False
+    if required > 1 or any(tensor is None for tensor in tensors):  # (images, a dict of targets)
+        return True
+    kinds = {(tensor.dtype, tensor.ndim) for tensor in tensors if tensor is not None}
+    shapes = {tensor.shape for tensor in tensors if tensor is not None}
+    nested = not all(isinstance(item, Tensor) for item in items)
+    return len(kinds) > 1 or (nested and len(shapes) > 1)
+
+
+def _is_batch(item: Any) -> bool:
+    """Whether an item could be a batch of its own."""
+    if isinstance(item, tuple | list):
+        return _first_tensor(item) is not None or bool(item and isinstance(item[0], Mapping))
+    return isinstance(item, Mapping) or (isinstance(item, Tensor) and item.ndim > 0)
+
+
+def _first_tensor(item: Any) -> Tensor | None:
+    while isinstance(item, tuple | list) and item:
+        item = item[0]
+    return item if isinstance(item, Tensor) and item.ndim else None
 
 
 def device_of(model: nn.Module) -> torch.device | None:
@@ -99,7 +138,3 @@ def evaluation(model: nn.Module) -> Iterator[None]:
         finally:
             for module, mode in modes:
                 module.training = mode
-
-
-def _moved(value: Any, device: torch.device | None) -> Any:
-    return value.to(device) if isinstance(value, Tensor) and device is not None else value

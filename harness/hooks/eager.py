@@ -33,6 +33,7 @@ from harness.hooks.compile import Eager
 from harness.hooks.discovery import ModuleStack, Trace
 from harness.hooks.function_taps import FunctionTaps, Interceptor
 from harness.hooks.hook import Call
+from harness.hooks.masks import Mask
 from harness.hooks.module_registry import ModuleRegistry
 from harness.hooks.sites import Caller, OpenSite, Sink, SiteBook
 from harness.hooks.taps import KnownCall, KnownCalls, ModuleTap
@@ -107,7 +108,9 @@ class EagerTaps:
         passed: activation modules that were called otherwise, and how.
         book: the sites.
         messages: warnings that are still to be said.
+        next_mask: which inputs of the next forward count.
         on_forward: told when one begins.
+        on_gradient: told of every ∂L/∂z, before it is counted.
         wrong_argument: an argument that turned out to be wrong in a forward; a census raises it.
         on_call: told of every pre-activation (caller, site, z, layout); then there is no fast path.
         provenance: makes what follows the tensors of a traced forward.
@@ -150,7 +153,12 @@ class EagerTaps:
         self.called: set[nn.Module] = set()
         self.passed: dict[nn.Module, str] = {}
         self.wrong_argument: WrongArgument | None = None
+        self.next_mask: Mask | None = None
+        self._mask: Mask | None = None  # of the forward that runs or ran last, whose backward is to come
+        self._unmasked: set[str] = set()
+        self._encodes = getattr(getattr(model, "config", None), "is_encoder_decoder", False) is True
         self.on_forward: Callable[[], None] | None = None
+        self.on_gradient: Callable[[], None] | None = None
         self.on_call: Callable[[Caller, str, Tensor, UnitLayout], None] | None = None
         self.provenance: Callable[[nn.Module], TensorProvenance] = TensorProvenance
 
@@ -233,6 +241,8 @@ class EagerTaps:
             for newcomer in self._registry.take():
                 self._hook(newcomer)
                 self._to_trace = WARM_UP
+        if not self._paused:
+            self._mask, self.next_mask = self.next_mask, None
         if self._paused or (self._training is not None and module.training is not self._training):
             return
         if not state.seen:
@@ -250,7 +260,7 @@ class EagerTaps:
         if self._to_trace > 0 or forward & (forward - 1) == 0 or not state.graph or self._traces_all:
             self._begin_trace(state, [*args, *kwargs.values()])
         else:
-            state.following, state.fast = True, self._threads < 2
+            state.following, state.fast = True, self._threads < 2 and self._mask is None
 
     @property
     def _traces_all(self) -> bool:
@@ -320,6 +330,7 @@ class EagerTaps:
             return
         self._stack.attach(self._names, self._model)  # there may be other parts
         self._to_trace = max(self._to_trace, 1)
+        self._mask, self.next_mask = self.next_mask, None
         self.forwards = state.forward = self.forwards + 1
         state.graph = torch.is_grad_enabled()
         state.ordinals.clear()
@@ -454,22 +465,25 @@ class EagerTaps:
         opened, layout = self._site(caller, z, known, recompute)
         if opened is None or layout is None:
             return
+        mask = None if self._mask is None else self._mask_at(opened.site.name, self._mask)
         if not recompute:
             gate = caller.gate_of(self._eps) if opened.gate is None else opened.gate
             same_forward = opened.forward == state.forward
             opened.forward = state.forward
             state.busy = True  # what is computed here is no part of the model
             with outside_transforms(z, plain):
-                value = arranged(plain.detach(), layout)
-                update(opened.statistics, value, gate, layout.axes, same_forward=same_forward)
+                value, axes = arranged(plain.detach(), layout), layout.axes
+                if mask is not None:
+                    value, axes = self._masked(mask, value, axes, caller, opened.site.name)
+                update(opened.statistics, value, gate, axes, same_forward=same_forward)
                 for extension in opened.statistics.extensions:
-                    extension.update(unit_rows(as_units(value, layout.axes)))
+                    extension.update(unit_rows(as_units(value, axes)))
                 if self.on_call is not None:
                     self.on_call(caller, opened.site.name, plain.detach(), layout)
             state.busy = False
         back = partial(self._backward, opened.statistics, layout)
         if self._gradients and z.requires_grad:
-            watch_gradient(z, back)
+            watch_gradient(z, back if mask is None else partial(back, mask=mask))
         if plain is z:
             self._remember(z, known, opened, layout, back)
 
@@ -520,17 +534,46 @@ class EagerTaps:
         prepared = None
         if opened.gate is not None and layout.split is None and not opened.statistics.extensions:
             prepared = prepare(opened.statistics, z, layout.axes, opened.gate, back)
-        known.add(KnownCall(opened, ancestry(z).leaves, layout, z, prepared, self._gradients))
+        leaves = ancestry(z).leaves
+        known.add(KnownCall(opened, leaves, layout, z, prepared, self._gradients, self.on_gradient))
 
-    def _backward(self, statistics: UnitStatistics, layout: UnitLayout, gradient: Tensor) -> None:
+    def _masked(
+        self, mask: Mask, value: Tensor, axes: tuple[int, ...], caller: Caller, name: str
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        """The inputs that count, and the axes of their units; all of them where the mask does not fit."""
+        rows = mask.rows(value, axes, caller.key)
+        if rows is None:
+            where = f"its pre-activation {tuple(value.shape)}, whose units are on {axes}"
+            self._say_unmasked(name, f"the mask {mask.shape} does not fit {where}")
+        return rows or (value, axes)
+
+    def _mask_at(self, name: str, mask: Mask) -> Mask | None:
+        """The mask, but for a decoder's sites: it is of the encoder's inputs, which may be as many."""
+        if not self._encodes or "decoder" not in name.replace(":", ".").split("."):
+            return mask
+        self._say_unmasked(name, "the mask is of the encoder's inputs")
+        return None
+
+    def _say_unmasked(self, name: str, reason: str) -> None:
+        if name not in self._unmasked:
+            self._unmasked.add(name)
+            self._say(f"{name}: {reason}: it is counted whole, padding too")
+
+    def _backward(
+        self, statistics: UnitStatistics, layout: UnitLayout, gradient: Tensor, mask: Mask | None = None
+    ) -> None:
         try:
+            if self.on_gradient is not None:
+                self.on_gradient()
             plain = without_transforms(gradient)
             if plain is not None and plain.device.type != "meta":
                 with self._lock, outside_transforms(gradient, plain):
-                    value = arranged(plain.detach(), layout)
-                    update_gradient(statistics, value, layout.axes)
+                    value, axes = arranged(plain.detach(), layout), layout.axes
+                    if mask is not None:
+                        value, axes = mask.rows(value, axes) or (value, axes)
+                    update_gradient(statistics, value, axes)
                     for extension in statistics.extensions:
-                        extension.update_gradient(unit_rows(as_units(value, layout.axes)))
+                        extension.update_gradient(unit_rows(as_units(value, axes)))
         except Exception as error:
             self.failed("a gradient", error)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
-from harness.hooks.batches import Batch, call, device_of, evaluation
+from harness.hooks.batches import Batch, evaluation
 from harness.hooks.eager import EagerTaps
+from harness.hooks.masks import attention_mask
+from harness.hooks.model_calls import outputs
 from harness.hooks.unit_statistic import UnitStatistic
 from harness.hooks.windows import Windows
 
@@ -33,18 +34,21 @@ class Probe:
         self._model = model
 
     def census(self, steps: int, others: EagerTaps) -> dict[str, Any]:
-        """One pass over the batches.
+        """One pass over the batches; the `attention_mask` of a dict holds for it.
 
         Args:
             steps: completed so far.
             others: the taps that count nothing meanwhile.
         """
-        device = device_of(self._model)
         self.taps.attach()
         try:
-            with others.paused(), evaluation(self._model), torch.no_grad():
-                for batch in self.batches or ():
-                    call(self._model, batch, device)
+            with others.paused(), evaluation(self._model):
+                seen = [batch for batch, _ in outputs(self._model, self.batches or [], before=self._mask)]
+            self.batches = seen  # whether a list is one batch is settled
         finally:
             self.taps.detach()
         return self.windows.close(steps, self.taps.unobserved(self.taps.called), None)
+
+    def _mask(self, batch: Batch) -> None:
+        mask = attention_mask(batch)
+        self.taps.next_mask = None if mask is None or mask.keeps_all else mask

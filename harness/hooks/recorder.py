@@ -23,6 +23,9 @@ from harness.hooks.distributed import is_distributed
 from harness.hooks.eager import EagerTaps
 from harness.hooks.incoming_gradients import IncomingGradients
 from harness.hooks.listener import Listener, Listeners
+from harness.hooks.loss_scale import LossScale, Scaler, as_scaler
+from harness.hooks.masks import Mask
+from harness.hooks.model_calls import arguments_of
 from harness.hooks.probe import Probe
 from harness.hooks.schedule import due
 from harness.hooks.unit_statistic import UnitStatistic
@@ -61,6 +64,7 @@ class ActivationRecorder:
         across_ranks: bool | None = None,
         root_only: bool = False,
         statistics: Sequence[UnitStatistic] = (),
+        scaler: Scaler | None = None,
     ) -> None:
         check(model, observe, census_every, gate_eps)
         self._model = model
@@ -74,6 +78,11 @@ class ActivationRecorder:
         failed = partial(self._taps.failed, "the gradients of an optimizer's step")
         self._incoming = IncomingGradients(self._optimizers, failed)
         self._taps.on_forward = self._incoming.forward if gradients else None
+        given = as_scaler(scaler)
+        if given is not None and gradients:
+            failed = partial(self._taps.failed, "the loss scale")
+            scale = LossScale(given, self._stream.statistics, failed)
+            self._taps.on_gradient, self._stream.before_reading = scale.gradient, scale.close
         self._probe = Probe(model, statistics, **options)
         self.probe = probe
         self._log = CensusLog(self._thresholds)
@@ -189,6 +198,35 @@ class ActivationRecorder:
                 self._close()
             self._incoming.closing = (steps + 1) % every == 0
 
+    def mask(self, mask: torch.Tensor | None) -> None:
+        """Say which inputs of the model's next forward count: padding does not. It holds for that forward.
+
+        Sites where each sequence has one row count the sequences that are not all padding. Where the mask
+        does not fit (other positions, after a strided convolution, say), a site is counted whole, and a
+        warning at the census says so. On a GPU, each mask makes the host wait once.
+
+        Args:
+            mask: (batch,) or (batch, positions), True or 1 where an input counts, as in an `attention_mask`;
+                torch's `key_padding_mask` is the opposite. None: all count.
+
+        Raises:
+            RuntimeError: not attached.
+            TypeError: no tensor.
+            ValueError: another number of axes, or values other than 0 and 1.
+
+        Example:
+            >>> from torch import nn
+            >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+            >>> with ActivationRecorder(model, census_every=None) as recorder:
+            ...     recorder.mask(torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]]))
+            ...     _ = model(torch.rand(2, 4, 3))
+            ...     int(recorder.census().n[0])
+            4
+        """
+        if not self._attached:
+            raise RuntimeError("mask() came outside the block: use `with Recorder(model) as recorder:`")
+        self._mask(None if mask is None else Mask(mask))
+
     def census(self) -> pd.DataFrame:
         """Close the window now; after the block, the last census again.
 
@@ -245,7 +283,8 @@ class ActivationRecorder:
 
     @probe.setter
     def probe(self, batches: Batch | Iterable[Batch] | None) -> None:
-        self._probe.batches = None if batches is None else list(as_batches(batches))
+        required = len(arguments_of(self._model).required)
+        self._probe.batches = None if batches is None else list(as_batches(batches, required))
 
     @property
     def latest(self) -> pd.DataFrame | None:
@@ -296,6 +335,9 @@ class ActivationRecorder:
 
     # --- inside -------------------------------------------------------------------------------------
 
+    def _mask(self, mask: Mask | None) -> None:
+        self._taps.next_mask = None if mask is None or mask.keeps_all else mask
+
     def _incoming_site(self, index: int, site: Site, producer: Producer | None) -> None:
         self._incoming.add(index, None if producer is None else producer.module, site.size)
 
@@ -305,7 +347,7 @@ class ActivationRecorder:
     def _warn(self, unseen: list[Site]) -> None:
         """Say once what is not observed; never in a forward or backward, where a warning may be an error."""
         messages = [f"{site.name} ({site.activation}) is unobserved: {site.reason}" for site in unseen]
-        for message in (*messages, *self._taps.messages):
+        for message in (*messages, *self._taps.messages, *self._probe.taps.messages):
             if message not in self._warned:
                 self._warned.add(message)
                 warnings.warn(message, stacklevel=4)

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from harness.detector.states import STATES, Thresholds, dead_fraction, sentence, summarise
 from harness.graph.plan import Plan
-from harness.hooks.batches import Batch, as_batches, call, device_of, evaluation
+from harness.hooks.batches import Batch, evaluation
+from harness.hooks.masks import Masks, masks_of
+from harness.hooks.model_calls import outputs
 from harness.hooks.recorder import ActivationRecorder
 
 
@@ -81,6 +83,7 @@ def scan(
     thresholds: Thresholds | None = None,
     per_call: bool = False,
     axis: dict[str, int] | None = None,
+    mask: Masks | None = None,
 ) -> Report:
     """Pass over the batches in evaluation mode and say which units are dead on them.
 
@@ -88,17 +91,22 @@ def scan(
 
     Args:
         model: any module.
-        batches: a tensor (one batch), a dict of keyword arguments (one batch), or any iterable of batches:
-            tensors, tuples or lists whose first item is the input, dicts.
+        batches: one batch or any iterable of them. A batch is a tensor; a tuple or list whose first item
+            is the input (the first k items, where the forward takes k inputs), as a loader gives it; or a
+            dict of keyword arguments. A list of tensors that agree in length and differ in type or shape is
+            one batch.
         loss: called as loss(output, batch); then gradients are watched too and units can be `starved`.
         gate_eps: a gate is open where |f'(z)| exceeds this.
         thresholds: of the states.
         per_call: keep repeated calls that are fed by the same layer apart.
         axis: site name → unit axis, where the automatic choice is wrong.
+        mask: which inputs count, since padding does not: (batch,) or (batch, positions), True or 1 where an
+            input counts. A tensor for the only batch, one for each batch, or a function batch → mask or None.
+            By default the `attention_mask` of a dict. `Recorder.mask` says how it meets a site.
 
     Raises:
         TypeError: `model` is no module, or a batch is of another kind.
-        ValueError: no batch came, or the model has no activation at all.
+        ValueError: no batch came, the model raised on one, or it has no activation at all.
 
     Example:
         >>> layer = nn.Linear(1, 2)
@@ -119,13 +127,14 @@ def scan(
         per_call=per_call,
         axis=axis,
     )
-    device, came = device_of(model), False
+    came, masks = False, masks_of(mask)
     with evaluation(model), _kept_gradients(model), recorder:
-        for batch in as_batches(batches):
+        for batch, output in outputs(
+            model, batches, graph=loss is not None, before=lambda batch: recorder._mask(masks(batch))
+        ):
             came = True
-            with torch.set_grad_enabled(loss is not None):
-                output = call(model, batch, device)
-                if loss is not None:
+            if loss is not None:
+                with torch.enable_grad():
                     loss(output, batch).backward()
         if not came:
             raise ValueError("batches: expected at least one batch, but none came")

@@ -6,6 +6,8 @@ autograd's graph tells whether the pre-activation is of the same making, and one
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +69,7 @@ class KnownCall:
         z: the pre-activation.
         prepared: the fast path; None where there is none.
         gradients: whether ∂L/∂z is watched.
+        before: told of every gradient before it is counted.
     """
 
     __slots__ = (
@@ -92,6 +95,7 @@ class KnownCall:
         z: Tensor,
         prepared: PreparedCall | None,
         gradients: bool,
+        before: Callable[[], None] | None = None,
     ) -> None:
         self.opened, self.layout, self.shape, self.ndim = opened, layout, z.shape, z.ndim
         self._ways = ways_to(z, leaves)
@@ -102,6 +106,8 @@ class KnownCall:
         self._variable = self._ways[0].variable if near else None
         self.prepared, self._gradients = prepared, gradients
         self._backward = None if prepared is None else prepared.backward
+        if before is not None and self._backward is not None:
+            self._backward = partial(_told, before, self._backward)
 
     def count(self, z: Any, forward: int) -> bool:
         """Count a pre-activation; False, and nothing is counted, if it is not of this making."""
@@ -150,6 +156,11 @@ class KnownCall:
     def _leads(self, z: Tensor) -> bool:
         node = z.grad_fn
         return type(node) is self._kind and all(way.leads_from(node) for way in self._ways)
+
+
+def _told(before: Callable[[], None], backward: Callable[[Tensor], None], gradient: Tensor) -> None:
+    before()
+    backward(gradient)
 
 
 MOST = 64  # kinds of calls that are remembered

@@ -34,6 +34,9 @@ class Windows:
         evidence: "stream" or "probe", the census column.
         on_site: told of every new site and its producer.
         statistics: of the user's own; each site has copies of them.
+
+    Attributes:
+        before_reading: called before the sums are read, written, or those of another site come.
     """
 
     def __init__(
@@ -46,15 +49,22 @@ class Windows:
         self._prototypes, self._extra = statistics, column_names(statistics)
         self.sites: list[Site] = []
         self._statistics: list[UnitStatistics] = []
+        self.before_reading: Callable[[], None] | None = None
         self._restored: dict[str, tuple[Site, dict[str, Any]]] = {}  # of sites that were not called yet
         self._on_site = on_site
         self._trained = False
+
+    @property
+    def statistics(self) -> Sequence[UnitStatistics]:
+        """Of the sites, in their order."""
+        return self._statistics
 
     # --- what the taps call -----------------------------------------------------------------------
 
     def register_site(
         self, index: int, site: Site, device: torch.device, producer: Producer | None
     ) -> UnitStatistics:
+        self._settle()
         kept = self._restored.get(site.name)
         with torch.inference_mode(False):  # the sums outlive the forward that opens the site
             statistics = empty(site.size, device) if kept is None else _continued(site, kept, device)
@@ -100,6 +110,7 @@ class Windows:
             known: sites that the probe has seen: rows with n = 0 as long as no forward came here.
             across_ranks: one census of all ranks (a collective call).
         """
+        self._settle()
         sites, statistics = list(self.sites), list(self._statistics)
         order = {site.name: index for index, site in enumerate(sites)}
         if across_ranks:
@@ -135,6 +146,7 @@ class Windows:
 
     def state_dict(self) -> dict[str, Any]:
         """Per site name its description and its running sums: tensors and plain values."""
+        self._settle()
         waiting = {
             name: {"site": asdict(site), "sums": sums} for name, (site, sums) in self._restored.items()
         }
@@ -150,11 +162,16 @@ class Windows:
         Raises:
             ValueError: a site has another number of units: the state is of another model.
         """
+        self._settle()
         self._restored = {name: (site_from(kept["site"]), kept["sums"]) for name, kept in state.items()}
         for index, site in enumerate(self.sites):
             kept = self._restored.pop(site.name, None)
             if kept is not None:
                 _continued(site, kept, "cpu", self._statistics[index])
+
+    def _settle(self) -> None:
+        if self.before_reading is not None:
+            self.before_reading()
 
 
 def _continued(

@@ -118,7 +118,12 @@ class NeuronHealth(Watching, Callback):
             trainer.strategy.model or pl_module
         )  # also where a part of it is watched alone
         first = self._watch.start(
-            root, trainer.optimizers, steps=trainer.global_step, name=name, across_ranks=together
+            root,
+            trainer.optimizers,
+            steps=trainer.global_step,
+            name=name,
+            across_ranks=together,
+            scaler=getattr(trainer.precision_plugin, "scaler", None),
         )
         if isinstance(root, _TrainingStep):
             self._strategy = trainer.strategy

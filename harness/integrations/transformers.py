@@ -130,9 +130,10 @@ class NeuronHealthCallback(Watching, TrainerCallback):
         wrapped = getattr(trainer, "model_wrapped", model)
         root = wrapped if is_distributed(wrapped) else model
         name = type(model).__name__
-        self._log(
-            control, self._watch.start(root, _optimizers(optimizer), steps=state.global_step, name=name)
-        )
+        scaler = getattr(getattr(trainer, "accelerator", None), "scaler", None)
+        optimizers = _optimizers(optimizer)
+        first = self._watch.start(root, optimizers, steps=state.global_step, name=name, scaler=scaler)
+        self._log(control, first)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -18,6 +18,7 @@ from harness.detector.states import Thresholds, dead_fraction
 from harness.detector.verdict import HEALTHY, Verdict, last_census, verdict
 from harness.hooks.batches import Batch, as_batches
 from harness.hooks.distributed import is_distributed
+from harness.hooks.loss_scale import Scaler
 from harness.hooks.schedule import due
 
 NOTHING = "No verdict: no forward of {root} in training mode was seen, so nothing was counted."
@@ -87,6 +88,7 @@ class Watch:
         steps: int,
         name: str = "the model",
         across_ranks: bool | None = None,
+        scaler: Scaler | None = None,
     ) -> dict[str, float] | None:
         """A training begins, or goes on.
 
@@ -98,6 +100,7 @@ class Watch:
             name: of the root, for messages.
             across_ranks: whether the processes take one census together; None: where the root is wrapped
                 or sharded for it.
+            scaler: of the host's loss.
 
         Returns:
             The metrics of the census before the first step, if there is a probe.
@@ -115,6 +118,7 @@ class Watch:
                 )
         self._across = chosen and _ranks() > 1
         own: dict[str, Any] = {"census_every": None, "probe": self._probe, "thresholds": self._thresholds}
+        own["scaler"] = scaler
         own |= self._options | {"across_ranks": self._across}
         self.recorder = Recorder(root, optimizer=optimizers, **own)
         self._told = int(state.get("steps", steps))

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from harness.graph.connections import ConnectionProvenance, OnOutput, UnitConnections
 from harness.graph.units import UnitLayout, rows_of_places, varying
-from harness.hooks.batches import Batch, call, device_of, preserve_state
+from harness.hooks.batches import Batch, device_of, preserve_state
 from harness.hooks.eager import EagerTaps
+from harness.hooks.model_calls import call
 from harness.hooks.sites import Caller
 from harness.hooks.windows import Windows
 

@@ -51,6 +51,18 @@ def test_a_gradient_is_watched_with_and_without_the_short_cut(
     assert [g.tolist() for g in seen] == [[3.0, 3.0, 3.0]]
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_tensors_are_zeroed_with_and_without_the_short_cut(
+    together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert hasattr(torch, "_foreach_zero_"), "the short cut is gone: one launch for each site"
+    if not together:
+        monkeypatch.delattr(torch, "_foreach_zero_")
+    tensors = [torch.ones(2), torch.ones(3)]
+    _torch.zero_all(tensors)
+    assert [t.tolist() for t in tensors] == [[0.0] * 2, [0.0] * 3]
+
+
 def test_the_function_mode_on_top_is_known() -> None:
     class Mode(TorchFunctionMode):
         pass

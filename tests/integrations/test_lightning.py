@@ -211,3 +211,17 @@ def test_the_other_name_of_the_library() -> None:
     )
     host.fit(Other(), loader())
     assert_frame_equal(health.history(), named(by_hand(network())))
+
+
+def test_the_loss_scale_is_the_precision_plugins() -> None:
+    """Under mixed precision the gradients are those of the loss, up to what half precision rounds."""
+    from lightning.pytorch.plugins.precision import MixedPrecision
+
+    scaled, plain = NeuronHealth(census_every=24), NeuronHealth(census_every=24)
+    scaler = torch.amp.GradScaler("cpu", init_scale=256.0, growth_factor=2.0, growth_interval=5)
+    trainer(scaled, plugins=[MixedPrecision("16-mixed", "cpu", scaler)]).fit(Net(), loader())
+    trainer(plain).fit(Net(), loader())
+    assert scaler.get_scale() > 256
+    got, want = scaled.history(), plain.history()
+    assert got.grad_rms.tolist() == pytest.approx(want.grad_rms.tolist(), rel=0.05, abs=1e-3)
+    assert (want.grad_rms > 0.01).any()

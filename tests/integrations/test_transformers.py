@@ -333,3 +333,16 @@ def test_without_the_library_the_message_names_the_extra() -> None:
     code = "import sys; sys.modules['transformers'] = None\nimport harness.integrations.transformers"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'dying-relu-harness[transformers]'" in done.stderr
+
+
+def test_the_loss_scale_is_accelerates(tmp_path: Path) -> None:
+    """A scaler as `fp16=True` makes one; on a CPU the Trainer makes none by itself."""
+    scaled, plain = NeuronHealthCallback(census_every=24), NeuronHealthCallback(census_every=24)
+    trainer = host(tmp_path / "scaled", scaled)
+    trainer.accelerator.scaler = scaler = torch.amp.GradScaler("cpu", init_scale=256.0, growth_interval=5)
+    trainer.train()
+    host(tmp_path / "plain", plain).train()
+    assert scaler.get_scale() > 256
+    got, want = scaled.history(), plain.history()
+    assert got.grad_rms.tolist() == pytest.approx(want.grad_rms.tolist(), rel=1e-4)
+    assert (want.grad_rms > 1e-4).any()

@@ -1,0 +1,149 @@
+"""Masks: padding is no input, so that the rows of a pre-activation that come from it are not counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Masks = Tensor | Iterable[Tensor] | Callable[[Any], Tensor | None]
+
+
+class Mask:
+    """Which inputs of one forward count.
+
+    Args:
+        given: (batch,) or (batch, positions); True or 1 where an input counts, as in an `attention_mask`.
+        what: the argument, for messages.
+
+    Attributes:
+        shape: of what was given.
+        keeps_all: whether every input counts.
+
+    Raises:
+        TypeError: no tensor.
+        ValueError: another number of axes, or values other than 0 and 1.
+
+    Example:
+        >>> mask = Mask(torch.tensor([[1, 1, 0], [1, 0, 0]]))
+        >>> rows = mask.rows(torch.rand(2, 3, 5), (-1,))  # (batch, positions, units)
+        >>> rows[0].shape, rows[1]
+        (torch.Size([3, 5]), (-1,))
+        >>> mask.rows(torch.rand(2, 7, 5), (-1,)) is None  # other positions
+        True
+    """
+
+    def __init__(self, given: Any, what: str = "mask") -> None:
+        if not isinstance(given, Tensor):
+            raise TypeError(f"{what}: expected a tensor, but got {type(given).__name__}")
+        if given.ndim not in (1, 2):
+            raise ValueError(
+                f"{what}: expected the shape (batch,) or (batch, positions), but got {tuple(given.shape)}"
+            )
+        self._mask = given.detach().bool()
+        if given.dtype != torch.bool and not bool((given.detach() == self._mask).all()):
+            raise ValueError(f"{what}: expected True and False, or 1 (counted) and 0, but got other values")
+        self.shape, self.keeps_all = tuple(given.shape), bool(self._mask.all())
+        self._indices: dict[Any, Tensor] = {}
+        self._poolers: set[Any] = set()  # callers that came with one row for each sequence
+
+    def rows(
+        self, z: Tensor, axes: tuple[int, ...], caller: Any = None
+    ) -> tuple[Tensor, tuple[int, ...]] | None:
+        """What it leaves of a tensor, and on which axes the units are there; None where it does not fit.
+
+        It fits (batch, positions, …) and the same transposed or flattened to rows, wherever the units are.
+        Where each sequence has one row, as after pooling, those that are all padding are left out. A caller
+        that comes again with one row for each sequence walks over the positions: that does not fit.
+
+        Args:
+            z: pre-activations or their gradients.
+            axes: of the units, from the end.
+            caller: who calls, if that is to be watched.
+        """
+        units = [axis + z.ndim for axis in axes]
+        inputs = [axis for axis in range(z.ndim) if axis not in units]
+        lead = tuple(z.shape[axis] for axis in inputs)
+        found = self._fitting(lead)
+        if found is None:
+            return None
+        kind, count = found
+        if kind == "sequences" and caller is not None:
+            if caller in self._poolers:
+                return None
+            self._poolers.add(caller)
+        moved = z.permute(*inputs, *units)
+        kept = moved.flatten(0, count - 1).index_select(0, self._index(kind, z.device))
+        return kept, tuple(range(-len(units), 0))
+
+    def _fitting(self, lead: tuple[int, ...]) -> tuple[str, int] | None:
+        """Which form of the mask fits the axes of the inputs, and how many of them it is over."""
+        own = self.shape
+        if lead[: len(own)] == own:
+            return "as given", len(own)
+        if len(own) == 1 or not lead:
+            return None
+        if lead[:2] == own[::-1]:
+            return "transposed", 2
+        if lead[0] == own[0] * own[1]:
+            return "as given", 1
+        return ("sequences", 1) if lead == own[:1] else None
+
+    def _index(self, kind: str, device: torch.device) -> Tensor:
+        """Places of the inputs that count: on a device, this is the one question that a mask asks."""
+        index = self._indices.get((kind, device))
+        if index is None:
+            mask = self._mask.any(1) if kind == "sequences" else self._mask
+            mask = mask.T if kind == "transposed" else mask
+            index = mask.flatten().nonzero().flatten().to(device)
+            self._indices[kind, device] = index
+        return index
+
+
+def attention_mask(batch: Any) -> Mask | None:
+    """The mask that a dict of keyword arguments brings along, if it has one over inputs or positions.
+
+    Example:
+        >>> attention_mask({"attention_mask": torch.ones(2, 4, 4)}) is None  # which token sees which
+        True
+    """
+    if isinstance(batch, tuple | list) and batch:
+        batch = batch[0]
+    found = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+    try:
+        return None if found is None else Mask(found)
+    except (TypeError, ValueError):
+        return None
+
+
+def masks_of(given: Masks | None) -> Callable[[Any], Mask | None]:
+    """Batch → its mask, for batches in order.
+
+    Args:
+        given: of the only batch, one for each batch, a function of the batch; None: what the batches bring.
+
+    Raises:
+        TypeError: something else.
+
+    The function raises ValueError where there are fewer masks than batches.
+    """
+    if given is None:
+        return attention_mask
+    if callable(given) and not isinstance(given, Tensor):
+        return lambda batch: None if (found := given(batch)) is None else Mask(found)
+    if not isinstance(given, Iterable):
+        raise TypeError(
+            f"mask: expected a tensor, one for each batch, or a function, but got {type(given).__name__}"
+        )
+    several: Iterator[Any] = iter([given] if isinstance(given, Tensor) else given)
+
+    def following(batch: Any) -> Mask:
+        for mask in several:
+            return Mask(mask)
+        raise ValueError(
+            "mask: expected one for each batch (or a function of the batch), but there are fewer"
+        )
+
+    return following

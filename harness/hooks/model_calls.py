@@ -1,0 +1,219 @@
+"""How a model is called with a batch: which parts of it are inputs, and which are targets."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from harness.hooks.batches import Batch, as_batches, device_of, in_doubt
+
+SEVERAL = (
+    "batches: tensors of one length, type and number of axes are taken as one (input, target) batch, whose "
+    "first is the input. Several batches are [(first,), (second,)]; one is [(input, target)]."
+)
+
+
+class Arguments(NamedTuple):
+    """What a forward takes.
+
+    Attributes:
+        required: names of the positional arguments without a default.
+        names: of all that can be given by name.
+        any_name: whether any other name can be given too.
+    """
+
+    required: tuple[str, ...]
+    names: tuple[str, ...]
+    any_name: bool
+
+    def __str__(self) -> str:
+        optional = [f"[{name}]" for name in self.names if name not in self.required]
+        return f"forward({', '.join((*self.required, *optional, *(['…'] if self.any_name else [])))})"
+
+
+def arguments_of(model: nn.Module) -> Arguments:
+    """What the forward of a model takes; of a wrapper (DDP, compiled), that of the model inside.
+
+    Example:
+        >>> str(arguments_of(nn.Bilinear(2, 2, 1)))
+        'forward(input1, input2)'
+    """
+    inside = getattr(model, "_orig_mod", None)
+    if isinstance(inside, nn.Module):
+        return arguments_of(inside)
+    try:
+        found = list(inspect.signature(model.forward).parameters.values())
+    except (TypeError, ValueError, AttributeError, RuntimeError):
+        return Arguments((), (), True)
+    kinds = {p.kind for p in found}
+    inside = getattr(model, "module", None)
+    if isinstance(inside, nn.Module) and inspect.Parameter.POSITIONAL_OR_KEYWORD not in kinds:
+        return arguments_of(inside)
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    required = tuple(p.name for p in found if p.kind in positional and p.default is p.empty)
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    anything = inspect.Parameter.VAR_KEYWORD in kinds
+    return Arguments(required, tuple(p.name for p in found if p.kind in named), anything)
+
+
+def call(model: nn.Module, batch: Batch, device: torch.device | None) -> Any:
+    """The model's output on a batch.
+
+    A tensor is the input; of a tuple or list, the first item is, or the first k where the forward takes k
+    arguments; of a dict, the items that the forward takes by name are, or the dict itself where it takes none
+    of them.
+
+    Raises:
+        TypeError: a batch of another kind.
+    """
+    args, kwargs = _inputs(arguments_of(model), batch)
+    return model(*_moved(args, device), **_moved(kwargs, device))
+
+
+def outputs(
+    model: nn.Module,
+    batches: Batch | Iterable[Batch],
+    *,
+    graph: bool = False,
+    before: Callable[[Batch], None] | None = None,
+) -> Iterator[tuple[Batch, Any]]:
+    """Call a model with every batch.
+
+    Args:
+        model: any module.
+        batches: as `harness.scan` takes them.
+        graph: whether autograd records the calls.
+        before: told of every batch before its call.
+
+    Yields:
+        The batch and the output.
+
+    Raises:
+        ValueError: the model raised on a batch.
+        TypeError: a batch of another kind.
+    """
+    device, arguments = device_of(model), arguments_of(model)
+
+    def run(batch: Batch) -> Any:
+        args, kwargs = _inputs(arguments, batch)
+        if before is not None:
+            before(batch)
+        try:
+            with torch.set_grad_enabled(graph):
+                return model(*_moved(args, device), **_moved(kwargs, device))
+        except (torch.OutOfMemoryError, Warning):
+            raise
+        except Exception as error:
+            raise ValueError(_refused(arguments, batch, (args, kwargs), error)) from error
+
+    items = as_batches(batches, len(arguments.required))
+    if isinstance(items, tuple | list) and in_doubt(items):
+        output = run(items[0])
+        if _is_pair(items, output):
+            yield items, output
+            return
+        yield items[0], output
+        items = items[1:]
+    for batch in items:
+        yield batch, run(batch)
+
+
+def _inputs(arguments: Arguments, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What the forward is called with: positional arguments and keywords."""
+    if isinstance(batch, tuple | list) and batch and not isinstance(batch, PackedSequence):
+        count = len(arguments.required)
+        if count > 1 and isinstance(batch[0], tuple | list):
+            batch = batch[0]  # ((first, second), target)
+        if count > 1 and len(batch) >= count:
+            return tuple(batch[:count]), {}
+        batch = batch[0]
+    if isinstance(batch, Mapping):
+        known = [name for name in batch if arguments.any_name or name in arguments.names]
+        if not known and len(arguments.required) == 1:
+            return (dict(batch),), {}  # a forward that takes the whole batch
+        return (), {name: batch[name] for name in known or batch}
+    if isinstance(batch, tuple | list) and batch and all(isinstance(image, Tensor) for image in batch):
+        return (batch if isinstance(batch, PackedSequence) else list(batch),), {}  # a detector's images
+    if not isinstance(batch, Tensor):
+        raise TypeError(
+            "a batch: expected a tensor, a tuple or list whose first item is the input, or a dict of keyword "
+            f"arguments, but got {type(batch).__name__}"
+        )
+    return (batch,), {}
+
+
+def _is_pair(items: Any, output: Any) -> bool:
+    """Whether tensors that are alike are an input and its target: a target is like the output."""
+    first, second = items[:2]
+    like = any(out.numel() == second.numel() and len(out) == len(second) for out in _tensors(output))
+    if first.shape != second.shape:
+        sized = (
+            first.ndim > 2 or not first.is_floating_point()
+        )  # batches of different sizes: images, sentences
+        if sized and not like:
+            warnings.warn(SEVERAL, stacklevel=4)
+        return True
+    memory = first.untyped_storage().data_ptr()
+    parts = first is not second and memory == second.untyped_storage().data_ptr() != 0
+    if len(items) > 2 or not like or (parts and first.data_ptr() != second.data_ptr()):
+        return False
+    if not torch.equal(first, second.to(first.device)):
+        warnings.warn(SEVERAL, stacklevel=4)
+    return True
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        if value.ndim:
+            yield value
+    elif isinstance(value, Mapping):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from _tensors(part)
+
+
+def _refused(arguments: Arguments, batch: Any, passed: tuple[Any, dict[str, Any]], error: Exception) -> str:
+    args, kwargs = passed
+    inputs = ", ".join([*map(_shown, args), *(f"{name}={_shown(value)}" for name, value in kwargs.items())])
+    lines = str(error).strip().splitlines() or [""]
+    name = (arguments.required or ("x",))[0]
+    return (
+        f"batches: the model raised on a batch. Expected what its {arguments} takes, but got "
+        f"{_shown(batch)}, of which it was called with ({inputs}): {type(error).__name__}: {lines[0]}. Give "
+        "batches that are a tensor, a tuple (input, target), or (first, second, …) where the forward takes "
+        "several inputs, or a dict of its keyword arguments, such as "
+        f'({{"{name}": batch[0]}} for batch in loader).'
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"tensor {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name!r}: {_shown(part)}" for name, part in value.items()) + "}"
+    if isinstance(value, tuple | list):
+        some = [*map(_shown, value[:4]), *(["…"] if len(value) > 4 else [])]
+        return f"[{', '.join(some)}]" if isinstance(value, list) else f"({', '.join(some)})"
+    return type(value).__name__
+
+
+def _moved(value: Any, device: torch.device | None) -> Any:
+    """Tensors on a device, however they are nested."""
+    if device is None:
+        return value
+    if isinstance(value, PackedSequence):
+        return cast("Any", value).to(device)
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {name: _moved(part, device) for name, part in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(_moved(part, device) for part in value)
+    return value
