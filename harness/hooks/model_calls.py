@@ -44,7 +44,8 @@ def arguments_of(model: nn.Module) -> Arguments:
         >>> str(arguments_of(nn.Bilinear(2, 2, 1)))
         'forward(input1, input2)'
     """
-    inside = model._modules.get("_orig_mod")
+    children = dict(model.named_children())
+    inside = children.get("_orig_mod")
     if inside is not None:
         return arguments_of(inside)
     try:
@@ -52,7 +53,7 @@ def arguments_of(model: nn.Module) -> Arguments:
     except (TypeError, ValueError, AttributeError, RuntimeError):
         return Arguments((), (), True)
     kinds = {p.kind for p in found}
-    inside = model._modules.get("module")
+    inside = children.get("module")
     if inside is not None and inspect.Parameter.POSITIONAL_OR_KEYWORD not in kinds:
         return arguments_of(inside)
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
