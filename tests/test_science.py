@@ -174,6 +174,7 @@ def test_l_a_unit_dead_on_the_batch_has_no_gradient_at_all() -> None:
     with harness.Recorder(model, optimizer=optimizer, census_every=None) as recorder:
         nn.functional.cross_entropy(model(x), torch.randint(3, (40,))).backward()
         optimizer.step()
+        recorder.step()
     units = recorder.census()
     dead = (units["state"] == "dead").to_numpy()
     assert 0 < dead.sum() < 300

@@ -89,7 +89,7 @@ def twin_of(setting: Setting, seed: int, number: int) -> Result:
 def matrix(results: pd.DataFrame, title: str) -> Table:
     """Fault × label over the runs in which the fault had an effect."""
     table = Table(title=title)
-    for name in ("fault", "is", "runs", "effective", "right", "named otherwise"):
+    for name in ("fault", "is", "runs", "effective", "right", "unknown", "named otherwise"):
         table.add_column(name, justify="left" if name in ("fault", "is", "named otherwise") else "right")
     for fault in FAULTS:
         rows = results[results["fault"] == fault.name]
@@ -97,12 +97,14 @@ def matrix(results: pd.DataFrame, title: str) -> Table:
             continue
         hit = rows[rows["effect"]]
         wrong = Counter(hit.loc[~hit["right"], "label"])
+        unknown = wrong.pop("unknown", 0)
         table.add_row(
             fault.name,
             fault.label,
             str(len(rows)),
             str(len(hit)),
             f"{int(hit['right'].sum())}",
+            str(unknown),
             ", ".join(f"{label} {count}" for label, count in wrong.most_common()),
         )
     return table
@@ -113,13 +115,15 @@ def summary(results: pd.DataFrame) -> str:
     hit = results[results["effect"] & results["truth"].ne("none")]
     right = binomtest(int(hit["right"].sum()), max(1, len(hit)))
     interval = right.proportion_ci()
+    unknown = int(hit["label"].eq("unknown").sum())
     healthy = [*results.loc[results["truth"].eq("none"), "label"], *results["twin_label"]]
-    blamed = sum(label != "none" for label in healthy)
+    blamed = sum(label not in ("none", "unknown") for label in healthy)
     return (
         f"label right in {int(hit['right'].sum())} of {len(hit)} effective faults "
         f"({100 * right.statistic:.1f} %, 95 % interval {100 * interval.low:.1f} to "
-        f"{100 * interval.high:.1f}); "
-        f"healthy trainings blamed: {blamed} of {len(healthy)}; "
+        f"{100 * interval.high:.1f}), unknown in {unknown}, wrong in "
+        f"{len(hit) - int(hit['right'].sum()) - unknown}; "
+        f"healthy trainings blamed: {blamed} of {len(healthy)}, unknown in {healthy.count('unknown')}; "
         f"largest gap of a Shapley sum {results['gap'].max():.1e}"
     )
 

@@ -21,6 +21,7 @@ import harness
 from harness.attribution.evidence import FACTORS
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+Loss = Callable[[Tensor, Tensor], Tensor]  # outputs, labels
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Training:
     lr_at: Callable[[int], float] = lambda _: 1.0
     loss_at: Callable[[int], float] = lambda _: 1.0
     write: Callable[[int], None] = lambda _: None
+    loss: Loss = F.cross_entropy
     optimizer: Any = field(default=None)
 
     @property
@@ -83,6 +85,7 @@ class Fault:
     needs: Callable[[Setting], bool] = lambda _: True
     base: Callable[[Setting], Setting] = lambda s: s  # of the fault and its twin
     twin: Callable[[Training], None] = lambda _: None  # what only the healthy twin has
+    starves: bool = False  # whether units without a gradient count too
 
 
 # --- what is done -----------------------------------------------------------------------------------
@@ -190,6 +193,58 @@ def frozen_off(t: Training, dose: float) -> None:
     t.write = write
 
 
+def sparse(t: Training, dose: float) -> None:
+    hidden: list[Tensor] = []
+
+    def keep(module: nn.Module, args: Any, out: Tensor) -> None:
+        hidden.append(out)
+
+    for module in t.model.modules():
+        if isinstance(module, nn.ReLU):
+            module.register_forward_hook(keep)
+    count = sum(isinstance(module, nn.ReLU) for module in t.model.modules())
+
+    def loss(out: Tensor, y: Tensor) -> Tensor:
+        penalty = torch.stack([a.flatten(1).sum(1).mean() for a in hidden[-count:]]).sum()
+        hidden.clear()
+        return F.cross_entropy(out, y) + dose * penalty
+
+    t.loss = loss
+
+
+def raw_targets(t: Training, dose: float) -> None:
+    t.loss = lambda out, y: F.mse_loss(out, dose * (1 + F.one_hot(y, 10)))
+
+
+def unit_targets(t: Training) -> None:
+    raw_targets(t, 1.0)
+
+
+@torch.no_grad()
+def stale_statistics(t: Training, dose: float) -> None:
+    for norm in t.norms():
+        norm.momentum = 0.0
+        norm.running_mean += dose * norm.running_var.sqrt()
+
+
+def starved_output(t: Training, dose: float) -> None:
+    bottleneck(t)
+    nn.init.constant_(t.model[-3].bias, -dose)  # type: ignore[index]
+
+
+def bottleneck(t: Training) -> None:
+    assert isinstance(t.model, nn.Sequential)
+    last = t.model[-1]
+    assert isinstance(last, nn.Linear)
+    t.model = nn.Sequential(*t.model[:-1], nn.Linear(last.in_features, 8), nn.ReLU(), nn.Linear(8, 10))
+    nn.init.kaiming_normal_(t.model[-3].weight)  # type: ignore[arg-type]
+    nn.init.ones_(t.model[-3].bias)  # type: ignore[arg-type]
+
+
+def transformer(setting: Setting) -> Setting:
+    return replace(setting, network="pre-norm transformer", lr=min(setting.lr, 0.01))
+
+
 def sgd(setting: Setting) -> bool:
     return setting.optimizer != "adam"
 
@@ -228,6 +283,11 @@ FAULTS = (
     Fault("layer overwritten", "surgery", (3.0, 10.0), overwritten),
     Fault("bias lr x hundreds", "bias_lr", (100.0, 400.0), fast_biases),
     Fault("frozen batch norm", "norm_stats", (4.0, 10.0), frozen_off, normed),
+    Fault("L1 penalty", "loss_penalty", (0.1, 1.0), sparse),
+    Fault("target scale", "target_scale", (1e3, 64e3), raw_targets, bare, twin=unit_targets),
+    Fault("running statistics", "norm_stats", (4.0, 10.0), stale_statistics, normed),
+    Fault("starved output", "bias_init", (30.0, 100.0), starved_output, twin=bottleneck, starves=True),
+    Fault("pre-norm transformer, high lr", "step_size", (10.0, 40.0), high_lr, bare, transformer),
 )
 
 
@@ -279,7 +339,7 @@ def train(
                 group["lr"] = lr * factor
             index = torch.randint(0, len(x), (base.batch,), generator=order)
             inputs = training.batch(step, training.x[index])
-            loss = F.cross_entropy(model(inputs), training.labels(step, training.y[index]))
+            loss = training.loss(model(inputs), training.labels(step, training.y[index]))
             optimizer.zero_grad()
             (loss * training.loss_at(step)).backward()
             optimizer.step()
@@ -295,7 +355,8 @@ def train(
     last = kind[kind["step"].eq(kind["step"].max())]
     stream = history[history["evidence"].eq("stream")]
     latest = stream[stream["step"].eq(stream["step"].max())]
-    dead = max(last["state"].eq("dead").mean(), latest["state"].eq("dead").mean())
+    useless = ("dead", "starved") if fault is not None and fault.starves else ("dead",)
+    dead = max(last["state"].eq("dead").mean(), latest["state"].isin(useless).mean())
     return Result(float(dead), diverged, found.label, float(np.nan_to_num(gap)), str(found))
 
 
@@ -313,6 +374,8 @@ def make_optimizer(t: Training) -> torch.optim.Optimizer:
 def network(name: str, x: Tensor) -> nn.Module:
     """`MLP 3x128`, `MLP 5x64`, `CNN`, with or without batch norm."""
     norm = "batch norm" in name
+    if name == "pre-norm transformer":
+        return Transformer(x.shape[1])
     if name.startswith("CNN"):
         layers: list[nn.Module] = [nn.Unflatten(1, (1, 8, 8))]
         for inputs, outputs in ((1, 16), (16, 32)):
@@ -333,6 +396,36 @@ def network(name: str, x: Tensor) -> nn.Module:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             nn.init.zeros_(module.bias)  # type: ignore[arg-type]
     return model
+
+
+class Transformer(nn.Module):
+    """Two pre-norm blocks over eight tokens."""
+
+    def __init__(self, features: int, width: int = 32) -> None:
+        super().__init__()
+        self.embed = nn.Linear(features // 8, width)
+        self.place = nn.Parameter(torch.randn(8, width))
+        self.blocks = nn.ModuleList(Block(width) for _ in range(2))
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x.unflatten(1, (8, -1))) + self.place
+        for block in self.blocks:
+            h = block(h)
+        return self.head(h.mean(1))
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.attention = nn.MultiheadAttention(width, 4, batch_first=True)
+        self.layers = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+
+    def forward(self, h: Tensor) -> Tensor:
+        a = self.norms[0](h)
+        h = h + self.attention(a, a, a, need_weights=False)[0]
+        return h + self.layers(self.norms[1](h))
 
 
 @cache

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from harness import open_runs
-from harness.attribution.risk import COEFFICIENTS, features
+from harness.attribution.risk import BASE_RATE, COEFFICIENTS, INTERCEPT, features
 from harness.config import plan
 from harness.detector.lifetimes import one_evidence
 from harness.store.runs import Run
@@ -125,6 +125,17 @@ def scores(rows: pd.DataFrame, coefficients: dict[str, float]) -> tuple[float, f
     )
 
 
+def base_rates(name: str, rows: pd.DataFrame) -> str:
+    """How many of the living die, how many the probabilities say, and how far these are off in ten bins."""
+    alive = rows[rows["dead"] == 0]
+    odds = INTERCEPT + alive[list(COEFFICIENTS)].to_numpy(float) @ np.array(list(COEFFICIENTS.values()))
+    told = pd.Series(1 / (1 + np.exp(-odds)), index=alive.index)
+    bins = alive["died"].astype(float).sub(told).groupby((10 * told).astype(int))
+    error = (bins.mean().abs() * bins.size()).sum() / len(alive)
+    shares = f"{100 * alive['died'].mean():.1f} % die, {100 * told.mean():.1f} % foretold"
+    return f"{name}: {shares}, calibration error {error:.3f}"
+
+
 def main(folder: Path) -> None:
     """Print the tables."""
     console = Console(highlight=False, width=120)
@@ -134,6 +145,10 @@ def main(folder: Path) -> None:
     model = LogisticRegression(max_iter=5000).fit(fit[names] / scale, fit["died"])
     fresh = dict(zip(names, (model.coef_[0] / scale).round(3), strict=True))
     console.print(f"fitted now: {fresh}\nshipped:    {COEFFICIENTS}")
+    console.print(
+        "the living: " + "; ".join(base_rates(name, r) for name, r in (("fit", fit), ("others", others)))
+    )
+    console.print(f"shipped: intercept {INTERCEPT}, base rates {BASE_RATE}")
     table = Table(title="Death foretold at a tenth of the steps: area under the ROC curve")
     for name in ("settings", "units", "dead at the end", "dead now", "all units", "alive then"):
         table.add_column(name, justify="left" if name == "settings" else "right")

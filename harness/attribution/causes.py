@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from harness.attribution.events import Event, calm_before
+from harness.attribution.events import CALM, Event, calm_before
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import BIRTH, LEAST_DEAD, Findings
 
@@ -27,12 +27,26 @@ MEANING = {
     "bias_lr": "the learning rate of the biases",
     "norm_stats": "the running statistics of a norm",
     "surgery": "somebody wrote into the parameters",
+    "loss_penalty": "a part of the loss that acts on hidden layers or weights, past the final outputs",
+    "target_scale": "targets that are far larger than the outputs",
+    "unknown": "none of the causes that are known here",
 }
 LABELS = tuple(MEANING)
 CHANCE = 0.2  # dead share below which nothing is blamed, where units were born dead by chance
 NEGATIVE = -5  # standard errors of the weights' mean below which it is no chance
+NEGATIVE_ROW = -4.5  # the same of a single unit's weights
+LOW_BIAS = -1.5  # bias, as a multiple of PyTorch's own bound, below which no usual initialisation drew it
 LARGE = 1.5  # deviation of the weights over He's from which they are large
 UNINFORMATIVE = 0.2  # upper bound of a dead unit's rate above which its silence says nothing (n below 14)
+LONG_STEP = 0.01  # ‖Δθ‖ / ‖θ‖ of an early step below which it is none that kills by its length
+VERY_LONG_STEP = 0.02  # the same, from which a penalty in the loss cannot be told from the steps' length
+PENALTY = 0.1  # share of the first gradient's power from which a penalty is blamed
+DOWNWARD = 0.7  # share of its pull on the biases that is downward from which a penalty closes units
+FAR_TARGETS = (
+    10.0  # rms of targets - outputs over that of the outputs (at least 1) from which they are blamed
+)
+MOSTLY = 0.8  # share of units as good as born dead that is enough where none was wholly
+OFTEN = 0.02  # rate in training at which a unit that held-out inputs never open is a contradiction
 HARDLY = 0.01  # rate at birth below which a unit was as good as born dead
 
 
@@ -43,22 +57,46 @@ def label(found: Findings, evidence: Evidence) -> tuple[str, list[Event]]:
         One of `LABELS`, and its dated events (none for what was there from the start).
     """
     dead = found.units[found.units["dead"]]
-    share = found.dead / found.total if found.total and not is_inconclusive(dead) else 0.0
+    known = bool(found.total) and not is_inconclusive(dead)
+    share = (found.dead + (found.cut_off if found.dead else 0)) / found.total if known else 0.0
     if share < LEAST_DEAD and found.diverged_at is None:
         return "none", []
+    if share >= LEAST_DEAD and found.evidence == "probe" and is_only_evaluated(dead).mean() > 0.5:
+        return "norm_stats", []
     born = dead[dead["born"] | (dead["rate_then"] < HARDLY)]
-    if share >= LEAST_DEAD and len(born) > len(dead) / 2 and dead["born"].any():
-        cause = _birth_cause(born, evidence.layers)
-        return ("none" if share < CHANCE and _is_chance(cause, evidence.layers) else cause), []
+    differ = found.evidence == "probe" and opens_in_training(dead).mean() > 0.5
+    most = 0.5 if dead["born"].any() else MOSTLY
+    if share >= LEAST_DEAD and len(born) > most * len(dead):
+        if differ:
+            return "unknown", []  # the training's own inputs open them: it is the held-out ones that differ
+        chance = is_by_chance(born, evidence.layers)
+        if share < CHANCE and chance.mean() > 0.5:
+            return "none", []
+        return _birth_cause(born[~chance] if not chance.all() else born, evidence.layers), []
     own = factor_shares(dead.assign(upstream=0.0))  # what happened below is the own share of another layer
     if _mean(own["norm"]) > 0.4:
         return "norm_stats", []
     causal = _causal_events(found, evidence.steps)
+    if causal and has_far_targets(evidence):  # what the loss and its gradient do follows from them
+        causal = [event for event in causal if event.column not in ("loss", "grad_norm", "update_norm")]
     if causal:
         return causal[0].label, causal
     if _mean(factor_shares(dead)["data"]) > 0.5:
         return "input_shift", []
+    if differ:
+        return "unknown", []
     return _lasting_cause(own, evidence), []
+
+
+def opens_in_training(units: pd.DataFrame) -> pd.Series:
+    """Which units open, as they are now, on so much of the training's inputs that others should open them."""
+    least = (2 * units["rate_upper"]).clip(lower=OFTEN)
+    return units["rate_now"].astype(float) > least
+
+
+def is_only_evaluated(units: pd.DataFrame) -> pd.Series:
+    """Which units open in training, but not on the same inputs with the norms' running statistics."""
+    return opens_in_training(units) & (units["rate_eval"].astype(float) == 0)
 
 
 def is_inconclusive(dead: pd.DataFrame) -> bool:
@@ -82,17 +120,66 @@ def factor_shares(units: pd.DataFrame) -> pd.DataFrame:
 def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     """Why each unit was born dead: the part of its mean pre-activation that closed it.
 
-    Where all parts are 0 nothing came in: what is below is dead, and the cause is "upstream".
+    Where all parts are 0 nothing came in: what is below is dead, and the cause is "upstream"; unless
+    something did, which then met weights that are 0.
     """
     parts = (-born[list(BIRTH)].to_numpy(float)).clip(min=0)
     bias, weight_mean, norm_mean, rest = parts.T
     total = parts.sum(axis=1)
     layer = layers.set_index("site").reindex(born["site"])
-    negative = (layer["weight_z"].to_numpy(float) < NEGATIVE) & (weight_mean > rest / 2)
-    offset = (layer["depth"] == layers["depth"].min()).to_numpy() & _off_centre(layer)
-    conditions = [~(total > 0), bias > total / 2, norm_mean > total / 2, negative, offset]
-    causes = ["upstream", "bias_init", "norm_stats", "weight_init", "input_offset"]
+    z = layer["weight_z"].to_numpy(float)
+    negative = ((z < NEGATIVE) | _is_negative(born)) & (weight_mean > rest / 2)
+    offset = (layer["depth"] == layers["depth"].min()).to_numpy() & _off_centre(layer) & _reads_inputs(layer)
+    empty = is_empty(born, layers) & ~_has_low_bias(born)
+    conditions = [empty, ~(total > 0), bias > total / 2]
+    conditions += [norm_mean > total / 2, negative, offset]
+    causes = ["weight_init", "upstream", "bias_init", "norm_stats", "weight_init", "input_offset"]
     return [str(cause) for cause in np.select(conditions, causes, "weight_init")]
+
+
+def is_by_chance(born: pd.DataFrame, layers: pd.DataFrame) -> pd.Series:
+    """Which units were born dead although nothing about their weights and bias is out of the ordinary.
+
+    Every layer of a healthy network has units that are closed on all inputs by chance, the more the deeper it
+    lies, since its inputs grow alike. What follows from dead units below is by chance where most of
+    those are.
+    """
+    causes = pd.Series(birth_causes(born, layers), index=born.index)
+    layer = layers.set_index("site").reindex(born["site"])
+    usual = (layer["weight_z"].fillna(0) > NEGATIVE) & (layer["gain"].fillna(1) < LARGE)
+    odd = ~usual.to_numpy() | is_empty(born, layers) | _is_negative(born) | _has_low_bias(born)
+    known_bias = born["bias_size"].notna()
+    drawn = causes.eq("weight_init") | (causes.eq("bias_init") & known_bias)
+    chance = drawn & ~odd
+    below = causes.eq("upstream")
+    return chance | (below & bool(chance[~below].mean() > 0.5 if (~below).any() else True))
+
+
+def is_empty(born: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:
+    """Whether all incoming weights of a unit are 0: it does not vary, though what comes in does."""
+    layer = layers.set_index("site").reindex(born["site"])
+    flat = (born["spread"] == 0).to_numpy() & (layer["input_rms"] > 0).to_numpy()
+    constant = flat & (born["birth_weight_mean"].abs() + born["birth_rest"].abs() < 1e-6).to_numpy()
+    return (born["row_size"].astype(float) == 0).to_numpy() | constant
+
+
+def _is_negative(born: pd.DataFrame) -> np.ndarray:
+    """Whether a unit's own incoming weights are more negative than chance draws them."""
+    return (born["row_z"].astype(float) < NEGATIVE_ROW).to_numpy()
+
+
+def _has_low_bias(born: pd.DataFrame) -> np.ndarray:
+    """Whether a unit's bias is lower than a usual initialisation draws it, and is what closed it."""
+    parts = (-born[list(BIRTH)].to_numpy(float)).clip(min=0)
+    closed = parts[:, 0] > parts.sum(axis=1) / 2
+    return closed & (born["bias_size"].astype(float) < LOW_BIAS).to_numpy()
+
+
+def _reads_inputs(layer: pd.DataFrame) -> np.ndarray:
+    """Whether a layer is handed the model's inputs, or what layers made of such as are off; not a norm's."""
+    if "source" not in layer:  # tables of earlier versions
+        return np.ones(len(layer), bool)
+    return layer["source"].fillna("inputs").astype(str).str.startswith("inputs").to_numpy()
 
 
 def _birth_cause(born: pd.DataFrame, layers: pd.DataFrame) -> str:
@@ -103,20 +190,12 @@ def _birth_cause(born: pd.DataFrame, layers: pd.DataFrame) -> str:
     if known.empty or born["spread"].isna().all():
         return "weight_init"
     hit = counts.reindex(known["site"]).to_numpy() / known["units"].to_numpy()
-    lowest = known["site"].iloc[int(np.argmax(hit >= min(0.05, hit.max())))]
-    here = born.loc[born["site"] == lowest, list(BIRTH)].median().to_frame().T.assign(site=lowest)
-    cause = birth_causes(here, layers)[0]
-    return "weight_init" if cause == "upstream" else cause
-
-
-def _is_chance(cause: str, layers: pd.DataFrame) -> bool:
-    """Whether units were born dead although nothing about the weights is out of the ordinary.
-
-    Every layer of a healthy network has units that are closed on all inputs by chance, the more the deeper it
-    lies, since its inputs grow alike.
-    """
-    usual = (layers["weight_z"].fillna(0) > NEGATIVE).all() and (layers["gain"].fillna(1) < LARGE).all()
-    return cause == "weight_init" and bool(usual)
+    for site in known["site"][hit >= min(0.05, hit.max())]:
+        causes = pd.Series(birth_causes(born[born["site"] == site], layers))
+        causes = causes[causes != "upstream"]
+        if len(causes):
+            return str(causes.mode().iloc[0])
+    return "weight_init"
 
 
 def _causal_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
@@ -129,17 +208,20 @@ def _causal_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
     ranked: list[tuple[int, int, Event]] = []
     for event in found.events:
         after = deaths >= event.step - 1
+        # a loss that rises under long steps rises by them, whatever the labels
+        calm = calm_before(steps, event.step, LONG_STEP if event.label == "labels" else CALM)
         # an inner event is a symptom of what was there from the start
-        if not event.inner and after.mean() >= 0.5 and calm_before(steps, event.step):
+        if not event.inner and after.mean() >= 0.5 and calm:
             ranked.append((int((after & (deaths <= event.step + 100)).sum()), -event.step, event))
     return [event for _, _, event in sorted(ranked, reverse=True)]
 
 
 def _lasting_cause(shares: pd.DataFrame, evidence: Evidence) -> str:
     """What was there from the start and killed units that were not born dead."""
-    layers, steps = evidence.layers, evidence.steps
+    layers, steps, loss = evidence.layers, evidence.steps, evidence.loss
     first = layers.sort_values("depth").head(1)
-    if len(first) and (first["input_rms"].iloc[0] > 5 or _off_centre(first)[0]):
+    inputs_off = len(first) and (first["input_rms"].iloc[0] > 5 or _off_centre(first)[0])
+    if inputs_off and _reads_inputs(first)[0]:
         return "input_offset"
     if len(layers) and layers["gain"].max() > LARGE:
         return "weight_init"
@@ -148,7 +230,25 @@ def _lasting_cause(shares: pd.DataFrame, evidence: Evidence) -> str:
         return "decay"
     if _mean(shares["bias"]) > 0.4 and _fast_biases(steps):
         return "bias_lr"
-    return "step_size"
+    if has_far_targets(evidence):
+        return "target_scale"
+    moved = early_step(steps)
+    if loss.get("penalty_share", 0.0) >= PENALTY and loss.get("penalty_down", 0.0) >= DOWNWARD:
+        return "unknown" if moved >= VERY_LONG_STEP else "loss_penalty"
+    return "step_size" if moved >= LONG_STEP else "unknown"
+
+
+def has_far_targets(evidence: Evidence) -> bool:
+    """Whether the first outputs missed their targets by far more than their own size."""
+    loss = evidence.loss
+    return bool(loss.get("target_error", 0.0) > FAR_TARGETS * max(1.0, loss.get("output_rms", 1.0)))
+
+
+def early_step(steps: pd.DataFrame) -> float:
+    """‖Δθ‖ / ‖θ‖ of an early step (median), infinite if not finite; NaN where it was not observed."""
+    steps = steps.head(max(20, len(steps) // 10))
+    ratio = (steps["update_norm"] / steps["weight_norm"]).mask(np.isinf(steps["update_norm"]), np.inf)
+    return float(ratio.median()) if len(steps) else float("nan")
 
 
 def _fast_biases(steps: pd.DataFrame) -> bool:

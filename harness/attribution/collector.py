@@ -7,7 +7,7 @@ The evaluation (`initial_state`, `counterfactual`) is made once per report. It g
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,23 +15,53 @@ import pandas as pd
 from torch import nn
 from torch.optim import Optimizer
 
-from harness.attribution.counterfactual import CoalitionEvaluator, Rates
+from harness.attribution.budget import Progress, affordable, first_of
+from harness.attribution.counterfactual import CoalitionEvaluator, Rates, site_rates
 from harness.attribution.evidence import FACTORS, Evidence
-from harness.attribution.initial_state import PARTS, InitialState, weight_statistics
+from harness.attribution.initial_state import (
+    PARTS,
+    ROW_COLUMNS,
+    InitialState,
+    row_statistics,
+    weight_statistics,
+)
 from harness.attribution.layer_inputs import COLUMNS as INPUT_COLUMNS
 from harness.attribution.layer_inputs import layer_inputs
 from harness.attribution.layers import layers_of
-from harness.attribution.replay import Layer, Replay
+from harness.attribution.loss_path import LossPath
+from harness.attribution.model_inputs import input_count
+from harness.attribution.replay import NORMS, Layer, Replay
 from harness.attribution.shapley import shapley
-from harness.attribution.snapshots import Snapshots
+from harness.attribution.snapshots import Snapshot, Snapshots
+from harness.attribution.starvation import starvation
 from harness.attribution.step_metrics import StepMetrics
 from harness.graph.plan import Site, plain_name
 from harness.hooks.eager import EagerTaps
 from harness.hooks.listener import Guard
 
-UNIT_COLUMNS = ("site", "unit", *(f"birth_{part}" for part in PARTS), "spread")
+UNIT_COLUMNS = (
+    "site",
+    "unit",
+    *(f"birth_{part}" for part in PARTS),
+    "spread",
+    *ROW_COLUMNS,
+    "rate_eval",
+    "starved_by",
+)
 SHARE_COLUMNS = ("rate_then", "rate_now", *FACTORS)
-LAYER_COLUMNS = ("site", "depth", "units", "weight_z", "gain", "growth", *INPUT_COLUMNS)
+LAYER_COLUMNS = (
+    "site",
+    "depth",
+    "units",
+    "layer",
+    "source",
+    "weight_z",
+    "gain",
+    "growth",
+    *INPUT_COLUMNS,
+)
+PASSES = 12  # forward passes over the inputs that the evaluation takes besides the shares, about
+MIXED = 40  # and for the shares, if every layer has dead units
 NOW_COLUMNS = tuple(f"{name}_now" for name in INPUT_COLUMNS)
 
 
@@ -48,7 +78,9 @@ class EvidenceCollector:
         self._model, self._taps = _unwrapped(model), taps
         self._metrics = StepMetrics(self._model, optimizers)
         self._snapshots = Snapshots(self._model)
+        self._loss = LossPath(self._model, optimizers)
         self._guard: Guard | None = None  # while attached
+        self._failed: list[str] = []  # what could not be evaluated
         self._steps = 0
 
     def attach(self, guard: Guard) -> None:
@@ -56,16 +88,19 @@ class EvidenceCollector:
         self._guard = guard
         self._metrics.attach(guard)
         self._snapshots.attach(guard)
+        self._loss.attach()
 
     def detach(self) -> None:
         """Remove every hook."""
         self._guard = None
         self._metrics.detach()
         self._snapshots.detach()
+        self._loss.detach()
 
     def step(self, loss: Any) -> None:
         """An optimizer step is complete; the first ones may be all there is before a divergence."""
         self._metrics.step(loss)
+        self._loss.step(loss)
         self._steps += 1
         if self._steps & (self._steps - 1) == 0:
             self._snapshots.census()
@@ -77,13 +112,20 @@ class EvidenceCollector:
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values."""
         metrics, snapshots = self._metrics.state_dict(), self._snapshots.state_dict()
-        return {"steps": self._steps, "vitals": metrics, "kept": snapshots}
+        return {
+            "steps": self._steps,
+            "vitals": metrics,
+            "kept": snapshots,
+            "loss": self._loss.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on."""
         self._steps = int(state["steps"])
         self._metrics.load_state_dict(state["vitals"])
         self._snapshots.load_state_dict(state["kept"])
+        if "loss" in state:  # not in states of earlier versions
+            self._loss.load_state_dict(state["loss"])
 
     def evidence(self, sites: Sequence[Site], census: pd.DataFrame | None, error: str = "") -> Evidence:
         """Evaluate what was gathered, in passes that are no part of the training.
@@ -95,13 +137,19 @@ class EvidenceCollector:
             error: why this collector was switched off, if it was.
         """
         guard = self._guard
+        self._failed.clear()
         self.detach()
         try:
             with self._taps.paused():
                 steps, obstacle = self._metrics.frame(), self._snapshots.prepare_replay()
                 units, layers = _unit_table(), _layer_table([])
                 if not obstacle:
-                    units, layers = self._replayed(sites, _sites_with_deaths(census))
+                    replay = Replay(self._model, self._modes())
+                    units, layers, count = self._replayed(replay, sites, census)
+                    steps.attrs["replayed"] = count
+                    facts = self._attempt({}, self._loss.facts, replay, self._snapshots.start)
+                    steps.attrs["loss"] = facts
+                    obstacle = "; ".join(self._failed)
         finally:
             if guard is not None and not guard.error:
                 self.attach(guard)
@@ -113,25 +161,65 @@ class EvidenceCollector:
     # --- inside -------------------------------------------------------------------------------------
 
     def _replayed(
-        self, sites: Sequence[Site], with_deaths: Collection[str]
-    ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The tables of units and layers."""
-        replay = Replay(self._model, self._modes())
+        self, replay: Replay, sites: Sequence[Site], census: pd.DataFrame | None
+    ) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+        """The tables of units and layers, and on how many inputs they rest where these were cut; else 0."""
+        with_deaths = _sites_with_deaths(census)
+        progress = Progress("diagnose", 9)
         first, last = self._snapshots.first(), self._snapshots.last()
         layers = layers_of(replay, sites, self._taps.book.gates, first)
         wanted = {site: layer for site, layer in layers.items() if site in with_deaths}
-        rates = CoalitionEvaluator(replay, first, last, self._decayed()).rates(wanted) if with_deaths else {}
-        units = _unit_table(InitialState(replay, first, layers).units(), rates)
+        share = affordable(replay, first, PASSES + MIXED * len(wanted) / max(1, len(layers)))
+        first = first._replace(inputs=first_of(first.inputs, share))
+        last = last._replace(inputs=first_of(last.inputs[::-1], share)[::-1])
+        progress.step()
+        evaluator = CoalitionEvaluator(replay, first, last, self._decayed())
+        rates = evaluator.rates(wanted, progress.step) if with_deaths else {}
+        start = self._snapshots.start
+        rows_of = [row_statistics(site, layer.names, replay.modules, start) for site, layer in layers.items()]
+        births = InitialState(replay, first, layers).units()
+        progress.step()
+        evaluated = self._attempt({}, self._evaluated, replay, last) if with_deaths else {}
+        progress.step()
+        starved = None
+        if census is not None:
+            stream = census[census["evidence"] == "stream"]
+            starved = self._attempt(None, starvation, replay, last, stream)
+        units = _unit_table(births, rates, rows_of, evaluated, starved)
+        progress.step()
         inputs, inputs_now = layer_inputs(replay, first, layers), layer_inputs(replay, last, layers)
+        progress.close()
         rows = []
         for depth, site in enumerate(sites):
             row: dict[str, Any] = {"site": site.name, "depth": depth, "units": site.size}
             if site.name in layers:
+                row |= {"layer": plain_name(layers[site.name].names[0]), "source": layers[site.name].source}
                 row |= self._weights(replay, layers[site.name])
             row |= inputs.get(site.name, {})
             row |= {f"{name}_now": value for name, value in inputs_now.get(site.name, {}).items()}
             rows.append(row)
-        return units, _layer_table(rows)
+        cut = sum(map(input_count, last.inputs)) if share < 1.0 else 0
+        return units, _layer_table(rows), cut
+
+    def _attempt(self, default: Any, function: Callable[..., Any], *args: Any) -> Any:
+        """What a function returns; where it fails, the rest of the evidence is worth as much."""
+        try:
+            return function(*args)
+        except Exception as error:
+            what = function.__name__.strip("_")
+            self._failed.append(f"{what} could not be told ({type(error).__name__}: {error})")
+            return default
+
+    def _evaluated(self, replay: Replay, last: Snapshot) -> dict[str, np.ndarray]:
+        """Site → rates on the stream's inputs with running statistics, where training uses a batch's own."""
+        modes = {
+            name: False
+            for name, module in replay.modules.items()
+            if isinstance(module, NORMS)
+            and replay.modes.get(name, module.training)
+            and getattr(module, "running_mean", None) is not None
+        }
+        return site_rates(Replay(self._model, {**replay.modes, **modes}), last) if modes else {}
 
     def _weights(self, replay: Replay, layer: Layer) -> dict[str, float]:
         name = layer.names[0]
@@ -170,13 +258,27 @@ def _layer_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=pd.Index([*LAYER_COLUMNS, *NOW_COLUMNS]))
 
 
-def _unit_table(births: pd.DataFrame | None = None, rates: Mapping[str, Rates] | None = None) -> pd.DataFrame:
-    """Every unit's parts at birth, and its shares where they were computed."""
+def _unit_table(
+    births: pd.DataFrame | None = None,
+    rates: Mapping[str, Rates] | None = None,
+    rows: Sequence[pd.DataFrame] = (),
+    evaluated: Mapping[str, np.ndarray] | None = None,
+    starved: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Every unit's parts at birth, its incoming weights then, and its shares where they were computed."""
     table = pd.DataFrame(columns=pd.Index(["site", "unit"])) if births is None else births
-    if rates:
-        shares = pd.concat([_shares(site, value) for site, value in rates.items()], ignore_index=True)
-        table = table.merge(shares, on=["site", "unit"], how="outer", sort=False)
+    more = [[_shares(site, value) for site, value in (rates or {}).items()], list(rows)]
+    more.append([_column("rate_eval", site, rate) for site, rate in (evaluated or {}).items()])
+    more.append([] if starved is None or starved.empty else [starved])
+    for frames in more:
+        if frames:
+            other = pd.concat(frames, ignore_index=True)
+            table = table.merge(other, on=["site", "unit"], how="outer", sort=False)
     return table.reindex(columns=pd.Index([*UNIT_COLUMNS, *SHARE_COLUMNS]))
+
+
+def _column(name: str, site: str, values: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame({"site": site, "unit": np.arange(len(values)), name: values})
 
 
 def _shares(site: str, value: Rates) -> pd.DataFrame:

@@ -13,7 +13,7 @@ each, a hook on the layer computes its output with its own parameters mixed in e
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,12 +48,15 @@ class CoalitionEvaluator:
     def __init__(self, replay: Replay, then: Snapshot, now: Snapshot, decayed: Mapping[str, Tensor]) -> None:
         self._replay, self._then, self._now, self._decayed = replay, then, now, decayed
 
-    def rates(self, layers: Mapping[str, Layer]) -> dict[str, Rates]:
+    def rates(
+        self, layers: Mapping[str, Layer], on_pass: Callable[[], object] = lambda: None
+    ) -> dict[str, Rates]:
         """The rate of every unit under every coalition that can differ.
 
         Args:
             layers: site name → what makes its pre-activation. For the other sites (a residual sum), and where
                 a layer's output is not what the site is handed, `upstream` is the whole network.
+            on_pass: called after each of up to four passes.
 
         Returns:
             Site name → coalition → rate per unit. Factors that did not change are in no coalition.
@@ -65,6 +68,7 @@ class CoalitionEvaluator:
         for surroundings in coalitions(shared):
             for site, rate in self._pass(layers, own, surroundings, mixed).items():
                 whole.setdefault(site, {})[surroundings] = rate
+            on_pass()
         for site, rates in whole.items():
             if site not in mixed or not _agree(mixed[site], rates, own[site][-1]):
                 mixed[site] = rates
@@ -87,9 +91,23 @@ class CoalitionEvaluator:
         inputs: dict[tuple[str, Coalition], int] = defaultdict(int)
 
         def mix(site: str, layer: Layer, args: Any) -> None:
+            first, *rest = layer.names
+            known = {factor for _, factor in self._factors(first)}
+            made: dict[
+                Coalition, tuple[Tensor, int]
+            ] = {}  # what the first module makes; a norm behind it costs far less
             for coalition in own[site]:
-                values = {name: self._mixed_values(name, coalition) for name in layer.names}
-                units = as_units(*self._replay.pre_activation(layer, values, args))
+                key = coalition & (known | {"decay"})
+                output = made.get(key)
+                if output is None:
+                    values = {first: self._mixed_values(first, coalition)}
+                    output = self._replay.pre_activation(Layer((first,), layer.gate), values, args)
+                if rest:
+                    made[key] = output
+                    values = {name: self._mixed_values(name, coalition) for name in rest}
+                    inner = Layer(tuple(rest), layer.gate)
+                    output = self._replay.pre_activation(inner, values, (output[0],))
+                units = as_units(*output)
                 opened[site, coalition] += count_open(units, layer.gate)
                 inputs[site, coalition] += units.numel() // max(1, units.shape[1])
 
@@ -106,8 +124,7 @@ class CoalitionEvaluator:
         for (site, coalition), count in opened.items():
             rate = count / max(1, inputs[site, coalition])
             mixed[site][coalition | surroundings] = rate.cpu().numpy()
-        columns = windows.close(0, [], None)
-        return {site.name: columns["rate"][columns["site"] == site.name] for site in windows.sites}
+        return rates_of(windows)
 
     def _changed(self, names: Sequence[str]) -> list[str]:
         """The own factors of a layer that differ between the two snapshots."""
@@ -149,6 +166,25 @@ class CoalitionEvaluator:
             else:
                 mixed[short] = then + decay if "decay" in own else then
         return mixed
+
+
+def site_rates(replay: Replay, snapshot: Snapshot) -> dict[str, np.ndarray]:
+    """Site → the rate of every unit in one pass over a snapshot."""
+    windows = Windows("stream")
+    taps = EagerTaps(replay.model, windows, observe="all", gradients=False)
+    with replay.observing({}, lambda *_: None):
+        taps.attach()
+        try:
+            replay.run(snapshot)
+        finally:
+            taps.detach()
+    return rates_of(windows)
+
+
+def rates_of(windows: Windows) -> dict[str, np.ndarray]:
+    """Site → the rate of every unit in a window, which this closes."""
+    columns = windows.close(0, [], None)
+    return {site.name: columns["rate"][columns["site"] == site.name] for site in windows.sites}
 
 
 def _agree(mixed: Rates, whole: Rates, own: Coalition) -> bool:

@@ -7,16 +7,38 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from harness.attribution.causes import MEANING, is_inconclusive
+from harness.attribution.causes import (
+    LONG_STEP,
+    MEANING,
+    birth_causes,
+    early_step,
+    is_by_chance,
+    is_empty,
+    is_inconclusive,
+    is_only_evaluated,
+    opens_in_training,
+)
 from harness.attribution.events import Event
 from harness.attribution.evidence import FACTORS, Evidence
-from harness.attribution.findings import BIRTH, Findings
+from harness.attribution.findings import BIRTH, LEAST_DEAD, Findings
+from harness.attribution.starved_text import starved_text
 
-ORDINARY = 0.01  # ‖Δθ‖ / ‖θ‖ of a step below which it is none that kills by its length
+#: Why units were born dead.
+BIRTH_REASONS = {
+    "chance": "by chance, as the weights of any initialisation fall",
+    "bias_init": "by their bias",
+    "weight_init": "by their weights",
+    "empty": "since all their incoming weights are 0",
+    "norm_stats": "by the running mean of a norm",
+    "input_offset": "by inputs that are off centre",
+    "upstream": "since nothing comes in from below",
+}
 #: What one run cannot tell apart, and what would tell.
 INDISTINGUISHABLE = {
     "labels": "labels that are wrong, and a task that changed on purpose",
     "input_offset": "off-centre inputs and a learning rate that is too high for them: they multiply",
+    "target_scale": "large targets and a learning rate that is too high for them: they multiply",
+    "loss_penalty": "the penalty itself, and a task that needs no more units",
 }
 FACTOR_NAMES = {
     "weights": "their weights",
@@ -40,15 +62,21 @@ def diagnosis_text(
         units: the dead units, as in `Diagnosis.units`.
         evidence: the tables.
     """
-    parts = [_count(found)]
+    parts = [_count(found), *starved_text(found), *_contrast(found)]
     if evidence.error:
         parts.append(f"The evidence is incomplete: {evidence.error}.")
+    if evidence.replayed:
+        few = f"{evidence.replayed:,} inputs of each time"
+        parts.append(f"To answer in time, births and shares rest on {few}.")
     if found.diverged_at is not None:
         parts.append(f"Training diverged at step {found.diverged_at:,}; this is the last census before.")
     if cause == "none":
-        return " ".join([*parts, _no_cause(found)])
-    parts += [*_deaths(units), *_births(found)]
-    parts.append(f"Cause: {cause} ({MEANING[cause]}){_reason(cause, causal, units, evidence)}.")
+        return " ".join([*parts, *_births(found, evidence), _no_cause(found)])
+    parts += [*_deaths(units), *_births(found, evidence)]
+    if cause == "unknown":
+        parts.append(f"Cause: unknown{_excluded(found, evidence)}.")
+    else:
+        parts.append(f"Cause: {cause} ({MEANING[cause]}){_reason(cause, causal, units, found, evidence)}.")
     doubts = _doubts(cause, causal, evidence)
     if doubts:
         parts.append(f"Not told apart in one run: {'; '.join(doubts)}.")
@@ -59,9 +87,29 @@ def _no_cause(found: Findings) -> str:
     dead = found.units[found.units["dead"]]
     if is_inconclusive(dead):
         return "No cause is told: n is too small; a unit that is silent on so few inputs may be alive."
-    born = int(dead["born"].sum())
-    chance = f" ({born:,} of them were born so, which chance does)" if born > found.dead / 2 else ""
-    return f"Nothing to explain: too few units are dead for a cause to be told{chance}."
+    if found.starved.empty and not found.dead:
+        return "Nothing to explain: no unit is dead."
+    few = "so few dead units" if found.dead / max(1, found.total) < LEAST_DEAD else "what chance does"
+    return f"Nothing to explain in the run as a whole: {few} need no cause of their own."
+
+
+def _contrast(found: Findings) -> list[str]:
+    """Units that are dead on the held-out inputs and alive on the training's, if they are many."""
+    if found.evidence != "probe":
+        return []
+    dead = found.units[found.units["dead"]]
+    alive = dead[opens_in_training(dead)]
+    if len(alive) < LEAST_DEAD * found.total:
+        return []
+    text = f"{len(alive):,} of the dead open on the latest inputs of the training, in training mode."
+    replayed = alive[alive["rate_eval"].notna()]
+    closed = int(is_only_evaluated(replayed).sum())
+    if len(replayed):
+        text += (
+            f" On the same inputs, with the running statistics of the norms that evaluation uses, {closed:,} "
+            f"of {len(replayed):,} open on none."
+        )
+    return [text]
 
 
 def _count(found: Findings) -> str:
@@ -81,7 +129,7 @@ def _deaths(units: pd.DataFrame) -> list[str]:
         return []
     parts = []
     when = died["died_at"].dropna()
-    text = f"{len(died):,} died"
+    text = f"Of the dead, {len(died):,} died"
     if len(when):
         first, last = int(when.quantile(0.05, "lower")), int(when.quantile(0.95, "higher"))
         text += f" at step {first:,}" if first == last else f" in steps {first:,} to {last:,} (nine in ten)"
@@ -100,21 +148,34 @@ def _deaths(units: pd.DataFrame) -> list[str]:
     return parts
 
 
-def _births(found: Findings) -> list[str]:
+def _births(found: Findings, evidence: Evidence) -> list[str]:
+    """How many dead units were born so, and why each was."""
     born = found.units[found.units["dead"] & found.units["born"]]
     if born.empty:
         return []
-    text = f"{len(born):,} {'was' if len(born) == 1 else 'were'} born dead"
+    count = f"Of the dead, {len(born):,} {'was' if len(born) == 1 else 'were'}"
+    since_birth = found.first == 0 or bool(born["rate_then"].notna().all())  # else only censuses tell
+    text = f"{count} " + ("born dead" if since_birth else f"dead at the first census, step {found.first:,}")
     parts = born[list(BIRTH)].median()
     if parts.notna().any():
         text += (
             f" (medians, in deviations of their pre-activation: bias {parts['birth_bias']:+.1f}, mean of the "
             f"weights {parts['birth_weight_mean']:+.1f}, the rest {parts['birth_rest']:+.1f})"
         )
-    return [text + "."]
+    told = born[born["spread"].notna()]
+    if told.empty:
+        return [text + "."]
+    chance = is_by_chance(told, evidence.layers)
+    causes = pd.Series(birth_causes(told, evidence.layers), index=told.index).mask(chance, "chance")
+    empty = causes.eq("weight_init") & is_empty(told, evidence.layers)
+    counts = causes.mask(empty, "empty").value_counts()
+    reasons = "; ".join(f"{number:,} {BIRTH_REASONS[str(why)]}" for why, number in counts.items())
+    return [f"{text}: {reasons}."]
 
 
-def _reason(name: str, causal: Sequence[Event], units: pd.DataFrame, evidence: Evidence) -> str:
+def _reason(
+    name: str, causal: Sequence[Event], units: pd.DataFrame, found: Findings, evidence: Evidence
+) -> str:
     first = evidence.layers.iloc[0] if len(evidence.layers) else None
     if causal:
         event = causal[0]
@@ -125,16 +186,12 @@ def _reason(name: str, causal: Sequence[Event], units: pd.DataFrame, evidence: E
     if name == "input_shift":
         return "; they drifted: no single step stands out"
     if name == "step_size" and len(evidence.steps):
-        steps = evidence.steps.head(max(20, len(evidence.steps) // 10))
-        ratio = float((steps["update_norm"] / steps["weight_norm"]).median())
-        if np.isnan(ratio):
-            return "; no event stands before the deaths"
-        moved = f"an early step moved {100 * ratio:.2g} % of ‖θ‖ (median)"
-        usual = ", which is nothing out of the ordinary: the cause may be none of those known here"
-        return f"; no event stands before the deaths; {moved}{usual if ratio < ORDINARY else ''}"
+        return f"; no event stands before the deaths; {_moved(evidence)}"
+    if name == "norm_stats" and bool(is_only_evaluated(found.units).any()):
+        return "; training uses the statistics of each batch, evaluation those of the norm, which do not fit"
     if name == "input_offset" and first is not None:
         return (
-            f"; rms of the first layer's inputs {first['input_rms']:.3g}, "
+            f"; rms of {_handed(first)} {first['input_rms']:.3g}, "
             f"their mean makes {100 * first['off_centre']:.0f} % of their power"
         )
     if name == "weight_init":
@@ -148,17 +205,83 @@ def _reason(name: str, causal: Sequence[Event], units: pd.DataFrame, evidence: E
     if name == "bias_lr" and len(evidence.steps):
         lr, bias = evidence.steps["lr"].median(), evidence.steps["lr_bias"].median()
         return f"; learning rate {bias:.3g} for biases, {lr:.3g} for weights"
+    if name == "target_scale":
+        error, size = evidence.loss["target_error"], evidence.loss["output_rms"]
+        return f"; in the first step the outputs, of rms {size:.2g}, missed them by an rms of {error:.3g}"
+    if name == "loss_penalty":
+        return f"; {_penalty(evidence)}; {_moved(evidence)}, which is not unusually far"
     return ""
+
+
+def _excluded(found: Findings, evidence: Evidence) -> str:
+    """What an unknown cause is not, and what it may be."""
+    if found.evidence == "probe" and opens_in_training(found.units[found.units["dead"]]).mean() > 0.5:
+        return (
+            ": the training's own inputs open these units, the held-out ones do not. Do the two differ, or "
+            "is something done to one of them alone (scaling, augmentation)"
+        )
+    told = ["units that start closed", "large or off-centre inputs", "large initial weights", "weight decay"]
+    told += ["fast biases", "running statistics", "anything sudden"]
+    if early_step(evidence.steps) < LONG_STEP:
+        told.append(f"long steps ({_moved(evidence)})")
+    possible = []
+    if early_step(evidence.steps) >= LONG_STEP:
+        possible.append(f"steps that were too long ({_moved(evidence)})")
+    if evidence.loss.get("penalty"):
+        possible.append(f"a penalty in the loss ({_penalty(evidence)})")
+    elif "penalty" in evidence.loss:
+        told.append("a penalty beside the outputs")
+    else:
+        possible.append("a penalty in the loss (its graph was not seen: recorder.step(loss=loss))")
+    if "target_error" in evidence.loss:
+        told.append("the targets' scale")
+    else:
+        possible.append("the loss itself, or the scale of its targets")
+    out = f". As far as the evidence goes, it is none of these: {', '.join(told)}"
+    return f"{out}. Possible: {'; '.join(possible)}" if possible else out
+
+
+def _moved(evidence: Evidence) -> str:
+    ratio = early_step(evidence.steps)
+    if np.isnan(ratio):
+        return "how far early steps went is not known"
+    return f"an early step moved {100 * ratio:.2g} % of ‖θ‖ (median)"
+
+
+def _penalty(evidence: Evidence) -> str:
+    share = evidence.loss.get("penalty_share", float("nan"))
+    if np.isnan(share):
+        return (
+            "a part of the loss does not go through the final outputs; its share of the gradient is not known"
+        )
+    down = evidence.loss.get("penalty_down", float("nan"))
+    pull = "" if np.isnan(down) else f", {100 * down:.3g} % of its pull on the biases is downward"
+    return f"{100 * share:.3g} % of the first gradient's power did not come through the final outputs{pull}"
+
+
+def _handed(first: pd.Series) -> str:
+    """The tensor that a layer's input statistics are about."""
+    layer = first.get("layer")
+    named = f" ({layer}, before {first['site']})" if isinstance(layer, str) and layer else ""
+    source = first.get("source")
+    if source == "norm":
+        return f"what a norm hands to the first layer{named}"
+    if source in ("layers", "inputs, through layers"):
+        return f"what earlier layers hand to the first layer with an activation{named}"
+    return f"the model's inputs, as the first layer gets them{named},"
 
 
 def _doubts(name: str, causal: Sequence[Event], evidence: Evidence) -> list[str]:
     first = evidence.layers.iloc[0] if len(evidence.layers) else None
     doubts = [text for label, text in INDISTINGUISHABLE.items() if label == name]
     if name == "step_size" and not causal:
-        if first is not None and np.isfinite(first["off_centre"]) and first["off_centre"] > 0.2:
+        own = first is not None and first.get("source", "inputs") in ("inputs", None)
+        if own and first is not None and np.isfinite(first["off_centre"]) and first["off_centre"] > 0.2:
             share = 100 * first["off_centre"]
             doubts.append(f"step size and off-centre inputs (mean² is {share:.0f} % of the inputs' power)")
         doubts.append("step size and labels that were wrong from the start")
+        if evidence.loss.get("penalty"):
+            doubts.append(f"step size and a penalty in the loss ({_penalty(evidence)})")
     if name in ("step_size", "labels") and len(evidence.steps) and evidence.steps["loss"].isna().all():
         doubts.append("labels (no loss was given: recorder.step(loss=loss))")
     return doubts

@@ -64,12 +64,12 @@ def events(steps: pd.DataFrame) -> list[Event]:
     return first
 
 
-def calm_before(steps: pd.DataFrame, step: int) -> bool:
-    """Whether ‖Δθ‖ / ‖θ‖ was small in the twenty steps before."""
+def calm_before(steps: pd.DataFrame, step: int, most: float = CALM) -> bool:
+    """Whether ‖Δθ‖ / ‖θ‖ was small (below `most`) in the twenty steps before."""
     before = steps[(steps["step"] < step) & (steps["step"] >= step - 20)]
     ratio = (before["update_norm"] / before["weight_norm"]).to_numpy(float)
     ratio = ratio[np.isfinite(ratio)]
-    return not len(ratio) or bool(np.median(ratio) < CALM)
+    return not len(ratio) or bool(np.median(ratio) < most)
 
 
 def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float) -> Event:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -28,3 +28,13 @@ class Evidence(NamedTuple):
     def error(self) -> str:
         """Why the tables are incomplete; "" if they are not. Stored in the attributes of `steps`."""
         return str(self.steps.attrs.get("error", ""))
+
+    @property
+    def replayed(self) -> int:
+        """On how many inputs the replays rest where these were cut to answer in time; else 0."""
+        return int(self.steps.attrs.get("replayed", 0))
+
+    @property
+    def loss(self) -> dict[str, Any]:
+        """What is known of the loss, as in `LossPath.facts`. Stored in the attributes of `steps`."""
+        return dict(self.steps.attrs.get("loss", {}))

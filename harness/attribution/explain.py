@@ -13,6 +13,9 @@ from harness.graph.plan import Site, qualified_names
 from harness.hooks.batches import evaluation
 from harness.hooks.incoming_gradients import by_unit
 
+#: Activations that are one straight line where their gate is open.
+STRAIGHT = ("relu", "relu6", "hardtanh", "clamp", "maximum", "threshold", "hardshrink")
+
 
 def explain(history: pd.DataFrame, sites: Sequence[Site], model: nn.Module, site: str, unit: int) -> str:
     """What the censuses and the model know of one unit.
@@ -39,7 +42,13 @@ def explain(history: pd.DataFrame, sites: Sequence[Site], model: nn.Module, site
         else modules.get(described.single_producer)
     )
     values = [] if described is None or layer is None else _incoming(layer, described.size, unit)
-    return "\n".join(_lines(rows, values))
+    lines = list(_lines(rows, values))
+    if described is not None and lines[0].split(": ")[1].startswith("always_on"):
+        linear = (
+            "linear on these inputs" if described.activation in STRAIGHT else "which does not make it linear"
+        )
+        lines.insert(2, f"always on   {described.activation} with its gate open on every input: {linear}")
+    return "\n".join(lines)
 
 
 def _incoming(layer: nn.Module, size: int, unit: int) -> list[str]:
@@ -63,11 +72,21 @@ def _lines(rows: pd.DataFrame, values: Sequence[str]) -> Iterator[str]:
     last = rows[rows["n"] > 0].iloc[-1] if (rows["n"] > 0).any() else rows.iloc[-1]
     site, unit, state, step, kind = last[["site", "unit", "state", "step", "evidence"]]
     yield f"{site}, unit {unit}: {state} at step {step:,} ({kind})."
+    if not last["n"]:
+        yield "gate        nothing was observed, so nothing is known of it"
+        return
+    if last["active"]:
+        rate = f"rate {100 * last['active'] / last['n']:.3g} %"
+    else:
+        rate = f"rate < {100 * last['rate_upper']:.2g} %"
     yield (
         f"gate        open on {last['active']:,} of {last['n']:,} inputs "
-        f"(rate < {100 * last['rate_upper']:.2g} %); silent for {last['silent_for']:,} inputs"
+        f"({rate}); silent for {last['silent_for']:,} inputs"
     )
-    yield f"z           mean {last['mean']:.4g}, deviation {last['std']:.4g}, largest {last['max']:.4g}"
+    if pd.isna(last["mean"]):
+        yield f"z           NaN or infinite on all {last['n']:,} inputs"
+    else:
+        yield f"z           mean {last['mean']:.4g}, deviation {last['std']:.4g}, largest {last['max']:.4g}"
     yield from values
     gradients = rows.dropna(subset=["grad_rms"])
     if len(gradients):
@@ -84,7 +103,8 @@ def _life(rows: pd.DataFrame) -> str:
     if rows.empty:
         return "never observed"
     dead, steps = (rows["state"] == "dead").tolist(), rows["step"].tolist()
-    turns = ["born dead" if dead[0] else f"alive at step {steps[0]:,}"]
+    closed = "born dead" if steps[0] == 0 else f"dead at the first census, step {steps[0]:,}"
+    turns = [closed if dead[0] else f"alive at step {steps[0]:,}"]
     for was, now, step in zip(dead, dead[1:], steps[1:], strict=False):
         if was != now:
             turns.append(f"{'died' if now else 'revived'} by step {step:,}")

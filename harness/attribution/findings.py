@@ -13,7 +13,10 @@ from harness.detector.lifetimes import lifetimes
 from harness.detector.states import Thresholds, classify
 from harness.detector.verdict import last_census
 
+#: Reasons for starvation that are no sites.
+LOSS, ELSEWHERE, ZEROS, SELECTION = "the loss", "other inputs", "zero weights", "selection"
 LEAST_DEAD = 0.1  # dead share below which nothing is blamed
+ROWS = ("row_z", "row_size", "bias_size")
 BIRTH = ("birth_bias", "birth_weight_mean", "birth_norm_mean", "birth_rest")
 UNIT = ["site", "unit"]
 
@@ -23,12 +26,14 @@ class Findings:
     """What the rules decide from.
 
     Attributes:
-        units: one row per unit: site, unit, dead, born, died_at, suddenness, and the columns of
-            `Evidence.units`.
+        units: one row per unit: site, unit, dead, born, died_at, suddenness, starved_by (why it is starved,
+            None if it is not), and the columns of `Evidence.units`.
         events: every dated event.
         dead, total: units at the last good census.
         evidence: "probe" or "stream": whose last census that is.
         diverged_at: step, or None.
+        first: step of the first census; units dead before it, if it is 0 or the start was replayed, were born
+            so.
     """
 
     units: pd.DataFrame
@@ -37,12 +42,24 @@ class Findings:
     total: int
     evidence: str
     diverged_at: int | None
+    first: int
 
     @property
     def deaths(self) -> pd.Series:
         """Steps at which the units that are dead at the end died; the born dead are not among them."""
         dead = self.units[self.units["dead"] & ~self.units["born"]]
         return dead["died_at"].dropna()
+
+    @property
+    def starved(self) -> pd.DataFrame:
+        """The rows of the starved units."""
+        return self.units[self.units["starved_by"].notna()]
+
+    @property
+    def cut_off(self) -> int:
+        """Starved units behind whom dead units stop the gradient."""
+        by = self.starved["starved_by"]
+        return int((~by.isin(("", LOSS, ELSEWHERE, ZEROS)) & ~by.str.startswith(SELECTION)).sum())
 
 
 def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | None = None) -> Findings:
@@ -62,15 +79,32 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
     units = units.merge(last.loc[observed, [*UNIT, "n", "rate_upper", "state"]], on=UNIT, how="inner")
     units["dead"] = units.pop("state").eq("dead")
     units["born"] = units["born"] & units.pop("revived_at").isna()
-    units["died_at"] = _death_steps(history, units)
-    units["suddenness"] = _suddenness(rows, units)
     if len(evidence.units):
         units = units.merge(evidence.units.drop_duplicates(UNIT), on=UNIT, how="left")
-    for column in (*FACTORS, *BIRTH, "spread", "rate_then", "rate_now"):
+    for column in (*FACTORS, *BIRTH, *ROWS, "spread", "rate_then", "rate_now", "rate_eval"):
         if column not in units:
             units[column] = np.nan
+    first = int(rows["step"].min())
+    if first > 0:  # without a probe: a unit may have died before the first census
+        lived = units["born"] & (units["rate_then"].astype(float) > 0)
+        units["born"] &= ~lived
+        units["died_at"] = units["died_at"].astype("Float64").mask(lived, first)
+    units["died_at"] = _death_steps(history, units)
+    units["suddenness"] = _suddenness(rows, units)
+    units = _with_starved(units, history)
     dead, diverged = int(units["dead"].sum()), _divergence(history, evidence.steps)
-    return Findings(units, events(evidence.steps), dead, len(units), kind, diverged)
+    return Findings(units, events(evidence.steps), dead, len(units), kind, diverged, first)
+
+
+def _with_starved(units: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
+    """The units, and why they are starved on the training stream."""
+    stream = history[(history["evidence"] == "stream") & (history["n"] > 0)]
+    last = stream[stream["step"] == stream["step"].max()].drop_duplicates(UNIT, keep="last")
+    last = last.set_index(UNIT).reindex(pd.MultiIndex.from_frame(units[UNIT]))
+    known = units["starved_by"] if "starved_by" in units else pd.Series("", units.index, dtype=object)
+    reasons = known.astype(object).fillna("")
+    starved = last["state"].eq("starved").to_numpy()
+    return units.assign(starved_by=reasons.where(starved, None))
 
 
 def _informative(history: pd.DataFrame) -> tuple[str, pd.DataFrame]:
@@ -106,7 +140,7 @@ def _death_steps(history: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
     that each window saw.
     """
     stream = history[(history["evidence"] == "stream") & (history["unit"] >= 0)]
-    died = units["died_at"].astype("float64").to_numpy()
+    died = units["died_at"].to_numpy("float64", na_value=np.nan)
     if stream.empty:
         return died
     died, dead = died.copy(), units["dead"].to_numpy()

@@ -7,7 +7,7 @@ happen to lie to inputs that are off centre), each in units of the pre-activatio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from harness.attribution.snapshots import Snapshot, Values
 from harness.hooks.incoming_gradients import by_unit
 
 PARTS = ("bias", "weight_mean", "norm_mean", "rest")  # columns birth_bias, …
+ROW_COLUMNS = ("row_z", "row_size", "bias_size")
 PRODUCT = (nn.Linear, nn.modules.conv._ConvNd)
 
 
@@ -58,9 +59,11 @@ class InitialState:
 
     def _add(self, site: str, layer: Layer, args: tuple[Any, ...]) -> None:
         """Sum over one batch of the layer's inputs."""
+        if not all(x.numel() for x in args if isinstance(x, Tensor)):
+            return  # no input came here in this batch
         z, parts = self._parts(layer, args)
         totals = {name: value * len(z) for name, value in parts.items()}
-        totals |= {"z": z.sum(0), "zz": z.square().sum(0), "n": max(1, len(z))}
+        totals |= {"z": z.sum(0), "zz": z.square().sum(0), "n": len(z)}
         sums = self._sums.setdefault(site, dict.fromkeys(totals, 0))
         for name, total in totals.items():
             sums[name] = sums[name] + total
@@ -101,6 +104,40 @@ class InitialState:
     def _values_of(self, name: str) -> Values:
         named = self._replay.named_values(name)
         return {short: self._values[key] for short, key in named.items() if key in self._values}
+
+
+def row_statistics(
+    site: str, names: Sequence[str], modules: Mapping[str, nn.Module], start: Values
+) -> pd.DataFrame:
+    """Each unit's own weights and bias at the start, against those of its layer.
+
+    Returns:
+        site, unit; row_z: mean of the incoming weights in standard errors of as many of the layer's;
+        row_size: their norm over the layer's median; bias_size: of a layer, the bias over 1 / sqrt(fan_in),
+        the bound of PyTorch's own; of a norm, its shift.
+    """
+    table: dict[str, Any] = {"site": site}
+    first, last = names[0], names[-1]
+    weight = start.get(f"{first}.weight" if first else "weight")
+    bias = start.get(f"{last}.bias" if last else "bias")
+    fan_in = 1
+    if isinstance(modules[first], PRODUCT) and weight is not None:
+        rows = by_unit(weight.double(), modules[first]).flatten(1)
+        fan_in = max(1, rows.shape[1])
+        sizes = rows.norm(dim=1)
+        usual, spread = sizes.median(), rows.std(dim=1, correction=0).median()
+        table["row_z"] = (rows.mean(1) / (spread / fan_in**0.5)).cpu().numpy() if spread > 0 else np.nan
+        typical = usual if usual > 0 else sizes.max().clamp_min(1e-30)
+        table["row_size"] = (sizes / typical).cpu().numpy()
+        table["unit"] = np.arange(len(sizes))
+    if bias is not None and bias.ndim == 1:
+        scale = 1.0 if isinstance(modules[last], NORMS) else fan_in**0.5
+        table["bias_size"] = (bias.double() * scale).cpu().numpy()
+        table["unit"] = np.arange(len(bias))
+    sizes = {len(value) for value in table.values() if isinstance(value, np.ndarray)}
+    if len(sizes) != 1:
+        return pd.DataFrame(columns=pd.Index(["site", "unit", *ROW_COLUMNS]))
+    return pd.DataFrame(table).reindex(columns=pd.Index(["site", "unit", *ROW_COLUMNS]))
 
 
 def weight_statistics(name: str, module: nn.Module, start: Values, latest: Values) -> dict[str, float]:

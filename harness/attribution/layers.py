@@ -6,13 +6,19 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from harness.activations.gates import Gate
+from harness.attribution.model_inputs import tensors_in
 from harness.attribution.replay import NORMS, Layer, Replay
 from harness.attribution.snapshots import Snapshot
 from harness.graph.layers import layer_axis
+from harness.graph.operations import NORMS as NORM_FUNCTIONS
+from harness.graph.operations import function_name
 from harness.graph.plan import Site, plain_name
+
+LARGE_INPUTS = 5.0  # rms from which inputs are large
 
 
 def layers_of(
@@ -28,7 +34,7 @@ def layers_of(
     """
     modules = replay.modules
     names = {plain_name(name): name for name in reversed(modules)}
-    feeders = _feeders(replay, Snapshot(snapshot.values, snapshot.inputs[:1]))
+    feeders, sources = _surroundings(replay, Snapshot(snapshot.values, snapshot.inputs[:1]))
     layers = {}
     for site in sites:
         name = None if site.single_producer is None else names.get(site.single_producer)
@@ -39,14 +45,27 @@ def layers_of(
             f"{n}.{short}" if n else short for n in chain for short, _ in modules[n].named_parameters()
         ]
         if all(parameter in snapshot.values for parameter in parameters):
-            layers[site.name] = Layer(chain, gates[site.name])
+            layers[site.name] = Layer(chain, gates[site.name], sources.get(chain[0], "layers"))
     return layers
 
 
-def _feeders(replay: Replay, snapshot: Snapshot) -> dict[str, str]:
-    """Norm → the layer whose output is its input."""
+def _surroundings(replay: Replay, snapshot: Snapshot) -> tuple[dict[str, str], dict[str, str]]:
+    """Norm → the layer whose output is its input; layer → what it is handed (`Layer.source`)."""
     outputs: dict[int, tuple[str, Any]] = {}
     feeders: dict[str, str] = {}
+    sources: dict[str, str] = {}
+    behind = "inputs, through layers" if _are_off(snapshot) else "layers"
+    given = {_storage(t) for t in tensors_in(snapshot.inputs)}
+    normed = _Normed()
+    ran = False
+
+    def before(name: str, module: nn.Module, args: Any) -> None:
+        nonlocal ran
+        if args and isinstance(args[0], Tensor):
+            at = _storage(args[0])
+            own = at in given or not ran
+            sources.setdefault(name, "norm" if at in normed.storages else "inputs" if own else behind)
+        ran = True
 
     def after(name: str, module: nn.Module, args: Any, output: Any) -> None:
         if not isinstance(module, NORMS):
@@ -55,11 +74,44 @@ def _feeders(replay: Replay, snapshot: Snapshot) -> dict[str, str]:
             feeders[name] = outputs[id(args[0])][0]
 
     layers = [(n, m) for n, m in replay.modules.items() if layer_axis(m, 4) is not None]
+    own = [(n, m) for n, m in replay.modules.items() if any(True for _ in m.parameters(recurse=False))]
     handles = [m.register_forward_hook(partial(after, n)) for n, m in layers]
+    handles += [m.register_forward_pre_hook(partial(before, n)) for n, m in dict([*layers, *own]).items()]
     try:
-        with replay.observing({}, lambda *_: None):
+        with replay.observing({}, lambda *_: None), normed:
             replay.run(snapshot)
     finally:
         for handle in handles:
             handle.remove()
-    return feeders
+    return feeders, sources
+
+
+def _are_off(snapshot: Snapshot) -> bool:
+    """Whether the model's own inputs are large, or their common mean outweighs their spread."""
+    x = next((t for t in tensors_in(snapshot.inputs) if t.is_floating_point() and t.numel()), None)
+    if x is None:
+        return False
+    rms, mean = float(x.double().square().mean().sqrt()), abs(float(x.double().mean()))
+    return rms > LARGE_INPUTS or (mean > 0.7 and mean**2 > rms**2 / 2)
+
+
+class _Normed(TorchFunctionMode):
+    """Notes what norms made; it is held, so that its memory is not given to another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.storages: dict[int, Tensor] = {}
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        if function_name(function) in NORM_FUNCTIONS and isinstance(out, Tensor):
+            self.storages[_storage(out)] = out
+        return out
+
+
+def _storage(tensor: Tensor) -> int:
+    """Where a tensor's memory begins; 0 where it has none of its own."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):  # sparse, say
+        return 0

@@ -24,7 +24,8 @@ class Recorder(ActivationRecorder):
     Every forward of the model in the observed mode is counted; training is not changed by a single bit.
 
     Args:
-        model: any module; only its own forwards count.
+        model: any module; its forwards count, and those of parts that are called by themselves, as in
+            `model.encode(x)`.
         optimizer: one or several; with it the censuses carry `grad_norm`.
         census_every: steps between two censuses; None: only when `census()` is called.
         observe: which forwards count: "train", "eval" or "all".
@@ -36,6 +37,7 @@ class Recorder(ActivationRecorder):
         axis: site name → unit axis, where the automatic choice is wrong.
         across_ranks: whether the processes of a distributed training take one census together; by default
             where the model is wrapped by DistributedDataParallel or sharded (FSDP2).
+        root_only: only the model's own forwards count, not those of its parts.
         statistics: of one's own, counted for every unit; their columns follow the census's own (see
             `docs/statistics.md`).
         scaler: the `torch.amp.GradScaler` of the training, if it has one: `grad_rms` is then divided by the
@@ -79,6 +81,7 @@ class Recorder(ActivationRecorder):
         per_call: bool = False,
         axis: Mapping[str, int] | None = None,
         across_ranks: bool | None = None,
+        root_only: bool = False,
         statistics: Sequence[UnitStatistic] = (),
         scaler: Scaler | None = None,
         evidence: bool = False,
@@ -95,6 +98,7 @@ class Recorder(ActivationRecorder):
             per_call=per_call,
             axis=axis,
             across_ranks=across_ranks,
+            root_only=root_only,
             statistics=statistics,
             scaler=scaler,
         )

@@ -6,7 +6,7 @@ was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -30,10 +30,13 @@ class Layer(NamedTuple):
     Attributes:
         names: of its modules, in the order of computation.
         gate: of the site that it feeds.
+        source: what the first of them is handed: the model's "inputs", what a "norm" or what "layers" made;
+            "inputs, through layers" where the model's inputs are large or off centre.
     """
 
     names: tuple[str, ...]
     gate: Gate
+    source: str = "inputs"
 
 
 OnLayer = Callable[[str, Layer, tuple[Any, ...]], None]  # site, layer, arguments of the layer's first module
@@ -53,10 +56,29 @@ class Replay:
 
     def run(self, snapshot: Snapshot) -> None:
         """One forward for each of a snapshot's inputs; inside `observing`."""
+        for _ in self.outputs(snapshot):
+            pass
+
+    def outputs(
+        self, snapshot: Snapshot, trained: Collection[str] = (), leaves: Values | None = None
+    ) -> Iterator[Any]:
+        """The output for each of a snapshot's inputs; inside `observing`.
+
+        Args:
+            snapshot: parameters, buffers and inputs.
+            trained: names of the parameters that take a gradient where one is recorded.
+            leaves: receives the parameters and buffers of the running pass, by name.
+        """
         device = next((value.device for value in snapshot.values.values()), None)
         for inputs in snapshot.inputs:
             args, kwargs = map_tensors(lambda tensor: tensor.to(device), inputs)
-            functional_call(self.model, {k: v.clone() for k, v in snapshot.values.items()}, args, kwargs)
+            values = {
+                k: v.clone().requires_grad_(k in trained and v.is_floating_point())
+                for k, v in snapshot.values.items()
+            }
+            if leaves is not None:
+                leaves.update(values)
+            yield functional_call(self.model, values, args, kwargs)
 
     @contextmanager
     def observing(self, layers: Mapping[str, Layer], on_layer: OnLayer) -> Iterator[None]:

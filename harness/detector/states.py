@@ -96,7 +96,7 @@ def states(census: Columns, thresholds: Thresholds | None = None) -> np.ndarray:
         n == 0,
         np.asarray(census["non_finite"]) > 0,
         active == 0,
-        gradient == 0,  # the gate opens, yet nothing comes back: all downstream is dead
+        gradient == 0,  # the gate opens, yet nothing comes back: all behind it is dead, or never selects it
         active < thresholds.rare * n,
         active == n,
     ]
@@ -182,8 +182,20 @@ def sentence(units: Columns) -> str:
     bound = f", rate < {100 * np.asarray(units['rate_upper'])[dead].max():.2g} %" if dead.any() else ""
     share = dead.sum() / total
     text = f"{dead.sum():,} of {total:,} units dead ({100 * share:.1f} %; {n}{bound})."
+    text += starved_words(int((state == "starved").sum()))
     text += f" {broken:,} with NaN or infinite pre-activations." if broken else ""
     return f"{text} {hidden} site(s) unobserved." if hidden else text
+
+
+def starved_words(count: int, where: str = "") -> str:
+    """How many units are starved, as a sentence with a space before it; "" for none.
+
+    Example:
+        >>> starved_words(2)
+        ' 2 starved: their gates open, but no gradient comes back.'
+    """
+    whose = "its gate opens" if count == 1 else "their gates open"
+    return f" {count:,} starved{where}: {whose}, but no gradient comes back." if count else ""
 
 
 def _span(n: np.ndarray) -> str:

@@ -17,6 +17,7 @@ from harness.detector.states import (
     dead_fraction,
     rate_upper,
     sentence,
+    starved_words,
     states,
     summarise,
 )
@@ -83,12 +84,13 @@ def verdict(
     fraction = dead_fraction(last)
     count = Counter(last["state"].tolist())
     units = int(at.sum()) - count["unobserved"]
+    starved = _stream_states(columns)["starved"]
     return Verdict(
         step=int(last["step"][0]) if at.any() else 0,
         evidence=str(last["evidence"][0]) if at.any() else "stream",
         units=units,
         dead=count["dead"],
-        starved=_stream_states(columns)["starved"],
+        starved=starved,
         rare=count["rare"],
         born_dead=born,
         died=died,
@@ -96,7 +98,7 @@ def verdict(
         dead_fraction=fraction,
         born_dead_fraction=born / units if units else float("nan"),
         died_fraction=died / units if units else float("nan"),
-        text=_words(last, lives, fraction, healthy, diverged_at),
+        text=_words(last, lives, starved, healthy, diverged_at),
     )
 
 
@@ -145,9 +147,15 @@ def _stream_states(columns: dict[str, np.ndarray]) -> Counter[str]:
 
 
 def _words(
-    last: dict[str, np.ndarray], lives: Lives, fraction: float, healthy: float, diverged_at: int | None
+    last: dict[str, np.ndarray],
+    lives: Lives,
+    starved: int,
+    healthy: float,
+    diverged_at: int | None,
 ) -> str:
-    parts = []
+    parts, state = [], last["state"]
+    fraction, observed = dead_fraction(last), int((state != "unobserved").sum())
+    hungry = starved / max(1, observed)
     if diverged_at is not None:
         at = f"step {last['step'][0]:,}" if len(last["step"]) else "none"
         parts.append(
@@ -157,7 +165,9 @@ def _words(
         parts.append("No verdict:")
     elif fraction >= 0.5:
         parts.append("Most units are dead:")
-    elif fraction > healthy:
+    elif fraction + hungry >= 0.5:
+        parts.append("Most units are dead or starved:")
+    elif max(fraction, hungry) > healthy:
         parts.append("Unhealthy:")
     else:
         parts.append("Healthy:")
@@ -166,8 +176,12 @@ def _words(
     born, died, revived = lives.born_dead[lives.seen].sum(), len(steps), (lives.revived_at != NEVER).sum()
     if born:
         first = lives.first[lives.seen].min()
-        when = "before the first step" if first == 0 else f"at the first census, step {first:,}"
-        parts.append(f"{born:,} {'was' if born == 1 else 'were'} born dead (dead {when}).")
+        how = (
+            "born dead (dead before the first step)"
+            if first == 0
+            else f"dead at the first census, step {first:,}"
+        )
+        parts.append(f"{born:,} {'was' if born == 1 else 'were'} {how}.")
     if died:
         first, half, end = steps[0], steps[(died - 1) // 2], steps[-1]
         when = (
@@ -178,4 +192,6 @@ def _words(
         parts.append(f"{died:,} died {when}.")
     if revived:
         parts.append(f"{revived:,} revived at some time.")
+    if starved and not (state == "starved").any():  # a probe has no backward
+        parts.append(starved_words(starved, " on the training stream").strip())
     return " ".join(parts)

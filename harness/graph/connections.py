@@ -224,9 +224,10 @@ class ConnectionProvenance(TensorProvenance):
         self, name: str, operands: Sequence[Operand], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> UnitConnections | None:
         """A Linear or a convolution reads units, and makes others."""
-        bound = dict(zip(("input", "weight"), args, strict=False)) | dict(kwargs)
+        bound = dict(zip(("input", "weight", "bias"), args, strict=False)) | dict(kwargs)
         owner, tied = self._owners.get(id(bound["weight"])), id(bound["weight"]) in self._tied
-        layer = owner if isinstance(owner, PLAIN_LAYERS) else None
+        own = name == "linear" and owner is not None and _is_linear(owner, bound)  # a class of one's own
+        layer = owner if own or isinstance(owner, PLAIN_LAYERS) else None
         if layer is not None:
             self._calls[layer] += 1
         for operand in operands:
@@ -294,6 +295,12 @@ class ConnectionProvenance(TensorProvenance):
             connections.refuse(f"{name} stands before it: a new unit would change what the others get")
         columns = units.along(index, x.shape, -1 if name in ops.TRAILING_NORMS else 1 - x.ndim)
         return columns is not None and torch.equal(columns, torch.arange(len(columns)))
+
+
+def _is_linear(owner: nn.Module, bound: Mapping[str, Any]) -> bool:
+    """Whether a call of `linear` uses a module's own weight and bias as a Linear does."""
+    same = getattr(owner, "weight", None) is bound["weight"]
+    return same and getattr(owner, "bias", None) is bound.get("bias")
 
 
 def _not_followed(name: str) -> str:

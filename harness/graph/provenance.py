@@ -60,6 +60,9 @@ class TensorProvenance:
         self._weights: dict[int, tuple[weakref.ref[Tensor], Producer]] = {}  # computed from parameters
         self._zeros: dict[int, weakref.ref[Tensor]] = {}
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def put(self, tensor: Tensor, origin: Origin) -> None:
         """Say where a tensor comes from."""
         self._known[id(tensor)] = (weakref.ref(tensor), origin)

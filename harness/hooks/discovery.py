@@ -21,12 +21,11 @@ class Trace:
     """What one traced forward shows.
 
     Args:
-        root: the model.
+        entry: the module whose forward is traced: the model, or a part that is called by itself.
         handle: (function, args, kwargs) → result: called for every torch function.
-        provenance: makes what follows the tensors.
+        provenance: follows the tensors.
 
     Attributes:
-        provenance: of the tensors of this forward.
         stack: modules whose forward runs, the innermost last.
         owners: modules that called an activation as a function in their own forward.
         inside: activation modules that are running; the functions in them are their own.
@@ -34,12 +33,12 @@ class Trace:
 
     def __init__(
         self,
-        root: nn.Module,
+        entry: nn.Module,
         handle: Callable[..., Any],
-        provenance: Callable[[nn.Module], TensorProvenance] = TensorProvenance,
+        provenance: TensorProvenance,
     ) -> None:
-        self.provenance = provenance(root)
-        self.stack: list[nn.Module] = [root]
+        self.entry, self.provenance = entry, provenance
+        self.stack: list[nn.Module] = [entry]
         self.owners: set[nn.Module] = set()
         self.inside: list[tuple[nn.Module, Any, Any]] = []
         self._functions: list[int] = [0]
@@ -47,7 +46,7 @@ class Trace:
         self._mode = FunctionMode(handle)
 
     def start(self, values: Sequence[Any]) -> None:
-        """The root is called with these values."""
+        """The entry is called with these values."""
         for value in values:
             if isinstance(value, Tensor):
                 self.provenance.put(value, DATA)
@@ -63,6 +62,8 @@ class Trace:
 
     def push(self, module: nn.Module) -> None:
         """A module's forward begins."""
+        if module is self.entry:
+            return
         self.stack.append(module)
         self._functions.append(0)
         self.provenance.enter(module)
@@ -108,11 +109,17 @@ class ModuleStack:
 
     Args:
         current: the trace that runs, None if none does.
+        outside: takes a module that is called without a trace, and its arguments.
         failed: takes the errors of the hooks.
     """
 
-    def __init__(self, current: Callable[[], Trace | None], failed: Callable[[Exception], None]) -> None:
-        self._current, self._failed = current, failed
+    def __init__(
+        self,
+        current: Callable[[], Trace | None],
+        outside: Callable[[nn.Module, Any], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._current, self._outside, self._failed = current, outside, failed
         self._handles: list[RemovableHandle] = []
         self._hooked: set[nn.Module] = set()
 
@@ -143,6 +150,8 @@ class ModuleStack:
         trace = self._current()
         if trace is not None:
             trace.push(module)
+        else:
+            self._outside(module, args)
 
     def _pop(self, module: nn.Module, args: Any, output: Any) -> None:
         trace = self._current()

@@ -47,6 +47,8 @@ from harness.kernels.statistics import UnitStatistics, update, update_gradient
 
 THRESHOLDS = ("clamp", "maximum")  # activations on a layer's output alone
 INPLACE = {"inplace"}
+MODES = {True: "it was called in training mode alone", False: "it was called in evaluation mode alone"}
+MANY = 10_000  # tensors that are followed across calls of parts
 WARM_UP = 8  # forwards that are traced after attaching, and after a module has come
 
 
@@ -54,7 +56,8 @@ class ForwardState(threading.local):
     """What one thread's forward is about.
 
     Attributes:
-        depth: forwards of the root that run, one inside the other.
+        entry: the module whose forward counts: the model, or a part that is called by itself.
+        depth: forwards of it that run, one inside the other.
         active: whether the forward counts.
         seen: whether the thread has run a forward before.
         following: whether it counts and follows what is known.
@@ -70,6 +73,7 @@ class ForwardState(threading.local):
         self.depth = self.forward = 0
         self.active = self.following = self.fast = self.busy = self.seen = False
         self.graph = True
+        self.entry: nn.Module | None = None
         self.tracing: Trace | None = None
         self.ordinals: dict[Any, int] = {}
         self.interceptor = Interceptor(handle)
@@ -77,7 +81,7 @@ class ForwardState(threading.local):
     def reset(self) -> None:
         """No forward runs."""
         self.active = self.following = self.fast = self.busy = False
-        self.depth = 0
+        self.depth, self.entry = 0, None
         if self.tracing is not None:
             self.tracing.stop()
             self.tracing = None
@@ -89,17 +93,19 @@ class EagerTaps:
     """Observation of one model.
 
     Args:
-        model: the root; only its own forwards count, not calls of its parts.
+        model: the root.
         sink: receives what is seen.
         observe: "train", "eval" or "all": forwards of the root in that mode.
         gate_eps: a gate is open where |f'(z)| exceeds it.
         gradients: whether ∂L/∂z is watched.
         per_call: keep repeated calls with the same producers apart.
         axis: site name → unit axis, overriding what is found.
+        root_only: only the root's own forwards count, not those of parts that are called by themselves.
 
     Attributes:
         forwards: that were counted.
         called: activation modules that were called in them.
+        passed: activation modules that were called otherwise, and how.
         book: the sites.
         messages: warnings that are still to be said.
         next_mask: which inputs of the next forward count.
@@ -120,6 +126,7 @@ class EagerTaps:
         gradients: bool = True,
         per_call: bool = False,
         axis: Mapping[str, int] | None = None,
+        root_only: bool = False,
     ) -> None:
         self._model, self._eps = model, gate_eps
         self._training = None if observe == "all" else observe == "train"
@@ -129,11 +136,14 @@ class EagerTaps:
         self._handles: list[RemovableHandle] = []
         self._lock = threading.RLock()
         self.state = ForwardState(self._intercepted)
-        self._stack = ModuleStack(lambda: self.state.tracing, self._failed)
+        self._stack = ModuleStack(lambda: self.state.tracing, self._outside, self._failed)
         self._function_taps = FunctionTaps(self._interceptor, self._failed)
         self._known_functions: dict[Any, KnownCalls] = {}
         self._bare_calls: dict[Any, KnownCalls] = {}  # by owner and function, for calls without arguments
         self._activations: set[nn.Module] = set()
+        self._root_only = root_only
+        self._parts: dict[nn.Module, None] = {}  # that were called by themselves
+        self._followed: TensorProvenance | None = None  # across calls of parts
         self._zeros = ZeroConstants()
         self.book = SiteBook(sink, gate_eps, axis)
         self.messages: dict[str, None] = {}
@@ -141,6 +151,7 @@ class EagerTaps:
         self._always = self._recursive = self._paused = self._attached = False
         self.forwards = 0
         self.called: set[nn.Module] = set()
+        self.passed: dict[nn.Module, str] = {}
         self.wrong_argument: WrongArgument | None = None
         self.next_mask: Mask | None = None
         self._mask: Mask | None = None  # of the forward that runs or ran last, whose backward is to come
@@ -168,6 +179,9 @@ class EagerTaps:
             self._hook(module)
         if not scripted:
             keep(self._model.register_forward_hook(Call(self._leave, self._failed), always_call=True))
+        for part in self._parts:
+            self._hook_part(part)
+        self._stack.attach(self._names, self._model)
         self._registry.listen()
         self._to_trace = WARM_UP
 
@@ -207,19 +221,22 @@ class EagerTaps:
 
     def unobserved(self, called: Collection[nn.Module]) -> list[Site]:
         """Sites that are there but cannot be observed, or are not among the modules `called` so far."""
-        return self.book.unobserved(self._registry.first, called)  # later modules may never be called
+        first = self._registry.first  # later modules may never be called
+        return self.book.unobserved(first, called, self.passed)
 
     # --- the root's forward ---------------------------------------------------------------------
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         state = self.state
-        if state.depth:
+        if state.depth and (module is state.entry or module is self._model):
             if self._recursive:
                 state.depth += 1
                 return
             self._traces -= state.tracing is not None
             state.reset()  # the last forward was interrupted, and then torch calls no hook
-        state.depth = 1
+        if state.depth or (module is not self._model and is_recompute()):
+            return
+        state.depth, state.entry = 1, module
         if self._registry.changed:
             for newcomer in self._registry.take():
                 self._hook(newcomer)
@@ -253,14 +270,24 @@ class EagerTaps:
         self._to_trace -= 1
         self._traces += 1
         self._stack.attach(self._names, self._model)
-        state.tracing = Trace(self._model, self._traced, self.provenance)
+        entry = self._model if state.entry is None else state.entry
+        followed = self.provenance(self._model) if entry is self._model else self._follow()
+        state.tracing = Trace(entry, self._traced, followed)
         state.tracing.start(values)
+
+    def _follow(self) -> TensorProvenance:
+        """What follows tensors from one part to the next."""
+        if self._followed is None or len(self._followed) > MANY:
+            self._followed = self.provenance(self._model)
+        return self._followed
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         state = self.state
+        if state.entry is not None and module is not state.entry:
+            return  # a part inside of a forward
         if state.depth != 1:
             # without a forward that began: what seemed an interrupted one was one inside another
-            self._recursive = self._recursive or state.depth == 0
+            self._recursive = self._recursive or (state.depth == 0 and not is_recompute())
             state.depth = max(state.depth - 1, 0)
             return
         trace = state.tracing
@@ -271,6 +298,45 @@ class EagerTaps:
             self._function_taps.attach(trace.owners, suspended)
             if self._to_trace <= 0 and not self._traces_all and state.graph and self._traces <= 0:
                 self._stack.detach()
+
+    # --- parts that are called by themselves ---------------------------------------------------------
+
+    def _outside(self, module: nn.Module, args: Any) -> None:
+        """A module is called outside of any forward: from now on its own forwards count."""
+        known = module in self._parts or module in self._activations
+        if known or self.state.depth or self._root_only or self._paused or is_recompute():
+            return
+        self._parts[module] = None
+        self._to_trace = max(self._to_trace, WARM_UP)
+        self._hook_part(module)  # torch calls the hook of this forward's end, but not of its beginning
+        self._enter(module, args, {})
+
+    def _hook_part(self, module: nn.Module) -> None:
+        keep = self._handles.append
+        keep(module.register_forward_pre_hook(Call(self._enter, self._failed), with_kwargs=True))
+        keep(module.register_forward_hook(Call(self._leave, self._failed), always_call=True))
+
+    def pass_by(self, caller: Caller, module: nn.Module, z: Any, known: KnownCalls) -> None:
+        """An activation module is called in no forward that counts; by itself, it is a part."""
+        state = self.state
+        if self._paused:
+            return
+        entry = module if state.entry is None else state.entry
+        if self._training is not None and entry.training is not self._training:
+            self.passed.setdefault(module, MODES[entry.training])
+            return
+        if state.depth or self._root_only or not isinstance(z, Tensor):
+            self.passed.setdefault(module, "it was called outside of the model's forward")
+            return
+        self._stack.attach(self._names, self._model)  # there may be other parts
+        self._to_trace = max(self._to_trace, 1)
+        self.forwards = state.forward = self.forwards + 1
+        state.graph = torch.is_grad_enabled()
+        state.ordinals.clear()
+        if self.on_forward is not None:
+            self.on_forward()
+        self.called.add(module)
+        self.count(caller, z, known, False)
 
     # --- functions ------------------------------------------------------------------------------
 
@@ -431,11 +497,12 @@ class EagerTaps:
         found = ancestry(z)
         if recompute:
             return self.book.recomputed(caller, z, found, self._model)
-        if trace is None:
+        if trace is None and self.state.depth:
             if caller.key not in self.book.uncounted:
                 self._to_trace = max(self._to_trace, 1)  # something that is not known: the next forward tells
             return None, None
-        made = making(z, trace.provenance.get(z), found, trace.provenance)
+        followed = self._follow() if trace is None else trace.provenance
+        made = making(z, followed.get(z), found, followed)
         if made.term:
             self.book.add_term(caller)
             return None, None

@@ -31,6 +31,10 @@ from harness.hooks.schedule import due
 from harness.hooks.unit_statistic import UnitStatistic
 from harness.hooks.windows import Windows
 
+NO_STEP = (
+    "step() was never called: all forwards are one window, labelled step 0. Call recorder.step() after each"
+    " optimizer step."
+)
 STATE = ("steps", "stream", "probe")  # keys of a recorder's own state
 
 
@@ -58,6 +62,7 @@ class ActivationRecorder:
         per_call: bool = False,
         axis: Mapping[str, int] | None = None,
         across_ranks: bool | None = None,
+        root_only: bool = False,
         statistics: Sequence[UnitStatistic] = (),
         scaler: Scaler | None = None,
     ) -> None:
@@ -68,7 +73,8 @@ class ActivationRecorder:
         self._thresholds = thresholds or Thresholds()
         self._stream = Windows("stream", self._incoming_site if gradients else None, statistics)
         options: dict[str, Any] = {"gate_eps": gate_eps, "per_call": per_call, "axis": axis}
-        self._taps = EagerTaps(model, self._stream, observe=observe, gradients=gradients, **options)
+        own: dict[str, Any] = {"observe": observe, "gradients": gradients, "root_only": root_only}
+        self._taps = EagerTaps(model, self._stream, **own, **options)
         failed = partial(self._taps.failed, "the gradients of an optimizer's step")
         self._incoming = IncomingGradients(self._optimizers, failed)
         self._taps.on_forward = self._incoming.forward if gradients else None
@@ -81,6 +87,7 @@ class ActivationRecorder:
         self.probe = probe
         self._log = CensusLog(self._thresholds)
         self._steps = 0
+        self._closed = -1  # step of the last census
         self._attached = False
         self._warned: set[str] = set()
         self._gradients = gradients
@@ -114,16 +121,31 @@ class ActivationRecorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close a window that is not empty, then detach."""
+        """Close the window if a step was completed in it, then detach.
+
+        What comes after the last step, such as a sanity check, makes no census of its own. Without any step,
+        one window closes, labelled 0.
+        """
         try:
             nothing_yet = self._log.last is None and not self._stream.sites
-            if self._stream.nonempty or (nothing_yet and self._taps.unobserved(self._taps.called)):
-                self._close()  # also when all there is cannot be observed: that is a result too
+            due = self._stream.nonempty and self._closed < self._steps
+            if due or (nothing_yet and self._taps.unobserved(self._taps.called)):
+                # also when all there is cannot be observed: that is a result too
+                self._close(warn=error is None)
+                if self._steps == 0 and self._stream.trained and error is None:
+                    warnings.warn(NO_STEP, stacklevel=2)
         except Exception:
             if error is None:  # never in place of the user's own
                 raise
         finally:
             self.detach()
+
+    def __repr__(self) -> str:
+        """What it is of, and how far it is."""
+        sites = len(self._stream.sites) or len(self._probe.windows.sites)
+        last = "no census yet" if self._closed < 0 else f"last census at step {self._closed}"
+        kind, model = type(self).__name__, type(self._model).__name__
+        return f"<{kind} of {model}: {_number(sites, 'site')}, {_number(self._steps, 'step')}, {last}>"
 
     def attach(self) -> None:
         """Register the hooks (the context manager does it).
@@ -227,7 +249,7 @@ class ActivationRecorder:
             raise RuntimeError("census() came before anything was recorded: use `with Recorder(...)` first")
         return latest
 
-    def _close(self) -> None:
+    def _close(self, *, warn: bool = True) -> None:
         """Close the window: its columns are put together, the tables only when somebody looks."""
         if self._taps.wrong_argument is not None:
             raise self._taps.wrong_argument
@@ -238,7 +260,8 @@ class ActivationRecorder:
                 "no activation was seen in this model: expected modules such as nn.ReLU or calls like F.relu"
                 " in its forward. Did a forward run in the observed mode?"
             )
-        self._warn(unseen)
+        if warn:  # not before an exception of the user's own
+            self._warn(unseen)
         norms = self._incoming.close if self._gradients else None
         together = is_distributed(self._model) if self._across_ranks is None else self._across_ranks
         columns = self._stream.close(self._steps, unseen, norms, known, across_ranks=together)
@@ -248,6 +271,7 @@ class ActivationRecorder:
         if self.probe is not None:
             parts.append(self._probe.census(self._steps, self._taps))
         self._log.add(parts)
+        self._closed = self._steps
 
     # --- what was recorded --------------------------------------------------------------------------
 
@@ -294,6 +318,7 @@ class ActivationRecorder:
         """Steps and running windows (tensors and plain values): enough to continue them elsewhere."""
         state = {
             "steps": self._steps,
+            "closed": self._closed,
             "stream": self._stream.state_dict(),
             "probe": self._probe.windows.state_dict(),
         }
@@ -307,7 +332,7 @@ class ActivationRecorder:
         """
         if not set(STATE) <= set(state):
             raise ValueError(f"expected the keys {', '.join(STATE)}, but got {', '.join(state)}")
-        self._steps = int(state["steps"])
+        self._steps, self._closed = int(state["steps"]), int(state.get("closed", -1))
         self._stream.load_state_dict(state["stream"])
         self._probe.windows.load_state_dict(state["probe"])
         self._listeners.load_state_dict(state)
@@ -330,3 +355,7 @@ class ActivationRecorder:
             if message not in self._warned:
                 self._warned.add(message)
                 warnings.warn(message, stacklevel=4)
+
+
+def _number(count: int, of: str) -> str:
+    return f"{count} {of}{'' if count == 1 else 's'}"

@@ -95,10 +95,15 @@ class SiteBook:
         """Site name → where its gate is open now."""
         return {name: caller.gate_of(self._eps) for name, caller in self._callers.items()}
 
-    def unobserved(self, modules: Mapping[nn.Module, str], called: Collection[nn.Module]) -> list[Site]:
+    def unobserved(
+        self,
+        modules: Mapping[nn.Module, str],
+        called: Collection[nn.Module],
+        passed: Mapping[nn.Module, str],
+    ) -> list[Site]:
         """Sites that are there but cannot be observed, or are not among the modules `called` so far."""
         hidden = [site for name, site in self._hidden.items() if name not in self._callers]
-        return unobservable(modules, hidden, called)
+        return unobservable(modules, hidden, called, passed)
 
     def plan(self, unobserved: Collection[Site]) -> Plan:
         """What is observed, as far as it is known."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -34,19 +35,28 @@ class ModuleTap(Hook):
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         try:
             state, known = self._state, self.known
-            if state.fast and args and graph_task() == -1:  # not a checkpoint's recomputation
+            if state.fast and len(args) == 1 and not kwargs and graph_task() == -1:  # no recomputation
                 call = known.only or known
                 if call.count(args[0], state.forward):
                     return
             recompute = is_recompute()
-            if not state.active and not recompute:
-                return
             z = args[0] if args else next(iter(kwargs.values()), None)
-            if isinstance(z, Tensor):
+            if not state.active and not recompute:
+                self._taps.pass_by(self.caller, module, z, known)
+            elif isinstance(z, Tensor) and ((len(args) == 1 and not kwargs) or _takes(module, args, kwargs)):
                 self._taps.called.add(module)
                 self._taps.count(self.caller, z, known, recompute)
         except Exception as error:  # never the training's
             self._taps.failed(self.caller.name, error)
+
+
+def _takes(module: nn.Module, args: Any, kwargs: Any) -> bool:
+    """Whether a module can be called with these arguments; else the call raises, and is none."""
+    try:
+        signature(module.forward).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 class KnownCall:

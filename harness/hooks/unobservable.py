@@ -24,7 +24,10 @@ def unobserved(name: str, activation: str, reason: str) -> Site:
 
 
 def unobservable(
-    names: Mapping[nn.Module, str], met: Iterable[Site], called: Collection[nn.Module]
+    names: Mapping[nn.Module, str],
+    met: Iterable[Site],
+    called: Collection[nn.Module],
+    passed: Mapping[nn.Module, str],
 ) -> list[Site]:
     """The sites of a model that cannot be observed.
 
@@ -32,10 +35,11 @@ def unobservable(
         names: module → qualified name.
         met: sites that were met but could not be told.
         called: activation modules that have been called.
+        passed: activation modules that were called, but in no forward that counts: how.
 
     Example:
         >>> model = nn.Sequential(nn.ReLU())
-        >>> [(site.name, site.reason) for site in unobservable({model[0]: "0"}, [], ())]
+        >>> [(site.name, site.reason) for site in unobservable({model[0]: "0"}, [], (), {})]
         [('0', 'it was never called')]
     """
     found = list(met)
@@ -48,5 +52,6 @@ def unobservable(
             if not any(name.startswith(f"{s.name}.") or s.name == "" for s in found if s.reason):
                 found.append(unobserved(name, "scripted", "a scripted module runs outside Python"))
         elif known is not None and module not in called:
-            found.append(unobserved(name or known[0], known[0], "it was never called"))
+            reason = passed.get(module, "it was never called")
+            found.append(unobserved(name or known[0], known[0], reason))
     return found

@@ -52,6 +52,7 @@ class Windows:
         self.before_reading: Callable[[], None] | None = None
         self._restored: dict[str, tuple[Site, dict[str, Any]]] = {}  # of sites that were not called yet
         self._on_site = on_site
+        self._trained = False
 
     @property
     def statistics(self) -> Sequence[UnitStatistics]:
@@ -80,6 +81,11 @@ class Windows:
     @property
     def nonempty(self) -> bool:
         return any(s.n or s.grad_n for s in self._statistics)
+
+    @property
+    def trained(self) -> bool:
+        """Whether a backward pass was ever seen."""
+        return self._trained or any(s.grad_n for s in self._statistics)
 
     @property
     def restored_names(self) -> set[str]:
@@ -114,6 +120,7 @@ class Windows:
             index = order.get(site.name)
             norm = None if grad_norm is None or index is None else grad_norm(index, site.size)
             parts.append(_rows(site, running, norm))
+        self._trained = self.trained
         for running in self._statistics:
             running.clear()
         for name, (site, state) in self._restored.items():

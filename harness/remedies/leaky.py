@@ -18,6 +18,7 @@ from harness.remedies.events import RemedyEvent
 from harness.remedies.wiring import trace
 
 KIND = "leaky_swap"
+Peaks = Mapping[str, tuple[Tensor, int]]  # site → largest pre-activation of each unit, and their axis
 
 
 class PartlyLeaky(nn.PReLU):
@@ -64,6 +65,9 @@ def leaky_swap(
 ) -> list[RemedyEvent]:
     """Swap the activation of units that are silent on a batch for a leaky ReLU; in place.
 
+    What a swapped unit hands on, -slope · |z|, moves the units behind it, some of which may fall silent: the
+    last event says how many did on this batch. Calling it again swaps these too.
+
     Modules `nn.ReLU` of exactly that class are replaced by `PartlyLeaky`, which a second call changes
     further. A module that is called at several sites counts a unit as silent if it is at all of them.
 
@@ -86,13 +90,30 @@ def leaky_swap(
         >>> leaky_swap(model, torch.zeros(4, 1))[0].units, model[1].slope
         (2, tensor([0.0100, 0.0100]))
     """
-    if not isinstance(slope, int | float) or slope == 0 or not abs(slope) < float("inf"):
-        raise ValueError(f"slope: expected a finite number other than 0, but got {slope!r}")
-    if not 0 <= above < 1:
-        raise ValueError(f"above: expected a number at least 0 and below 1, but got {above!r}")
-    if units not in ("dead", "all"):
-        raise ValueError(f"units: expected dead or all, but got {units!r}")
-    peaks = _peaks(model, batch)
+    _check(slope, above, units)
+    before = _peaks(model, batch)
+    events = swap_silent(model, batch, slope=slope, above=above, units=units, peaks=before)
+    fallen = _fallen(model, batch, before) if events and units == "dead" else ""
+    if fallen:
+        detail = (
+            f"{events[-1].detail}; units behind that fell silent by it: {fallen}; call it again to swap these"
+        )
+        events[-1] = events[-1]._replace(detail=detail)
+    return events
+
+
+def swap_silent(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    slope: float = 0.01,
+    above: float = 0.0,
+    units: str = "dead",
+    peaks: Peaks | None = None,
+) -> list[RemedyEvent]:
+    """`leaky_swap` without a look at what comes of it."""
+    _check(slope, above, units)
+    peaks = _peaks(model, batch) if peaks is None else peaks
     if not peaks:
         raise ValueError("expected a model with modules nn.ReLU that its forward calls, but there is none")
     modules, like = modules_by_name(model), next(iter(model.parameters()), torch.zeros(()))
@@ -136,7 +157,27 @@ def swap(site: str, slopes: Tensor, chosen: Tensor, slope: float) -> RemedyEvent
     return RemedyEvent(KIND, site, int(chosen.sum()), f"slope {slope:g}")
 
 
-def _peaks(model: nn.Module, batch: Batch) -> Mapping[str, tuple[Tensor, int]]:
+def _check(slope: float, above: float, units: str) -> None:
+    if not isinstance(slope, int | float) or slope == 0 or not abs(slope) < float("inf"):
+        raise ValueError(f"slope: expected a finite number other than 0, but got {slope!r}")
+    if not 0 <= above < 1:
+        raise ValueError(f"above: expected a number at least 0 and below 1, but got {above!r}")
+    if units not in ("dead", "all"):
+        raise ValueError(f"units: expected dead or all, but got {units!r}")
+
+
+def _fallen(model: nn.Module, batch: Batch, before: Peaks) -> str:
+    """Where units that a swap did not concern have fallen silent."""
+    more = []
+    for name, (peak, _) in _peaks(model, batch).items():
+        slopes = _slopes(modules_by_name(model)[name], len(peak))
+        fallen = int(((peak <= 0) & (slopes == 0) & (before[name][0] > 0)).sum())
+        if fallen:
+            more.append(f"{fallen} of {name}")
+    return ", ".join(more)
+
+
+def _peaks(model: nn.Module, batch: Batch) -> Peaks:
     """Name of each ReLU module → largest pre-activation of its units over the batch, and their axis."""
     ours = {n for n, m in modules_by_name(model).items() if type(m) is nn.ReLU or isinstance(m, PartlyLeaky)}
     found: dict[str, tuple[Tensor, int]] = {}

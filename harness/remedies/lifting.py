@@ -41,7 +41,8 @@ def bias_lift(
         model: any model; the layer that makes each site's units is found from a forward pass.
         optimizer: what steps its parameters.
         batch: a tensor, a tuple whose first item is the input, or a dict of keyword arguments.
-        share: of the inputs on which a lifted unit is to open, above 0 and at most 1.
+        share: of the inputs on which a lifted unit is to open, above 0 and at most 1; it opens on more where
+            its pre-activation is the same on several (on all, behind units that `redo` has just cut off).
         sites: names of the sites to act on; None: all, each of which must then be possible.
 
     Returns:
@@ -98,14 +99,16 @@ def lift(
         if one is None:
             return
         value = arranged(z, layout)
-        lifts = lifts_for(rows_of_places(value, layout.axes), share)
+        rows = rows_of_places(value, layout.axes)
+        lifts = lifts_for(rows, share)
         if not lifts.any():
             return
+        rates = rates_after(rows, lifts)
         units = list(range(-len(layout.axes), 0))
         value.movedim(layout.axes, units).add_(lifts.view([value.shape[axis] for axis in layout.axes]))
         of_layer = lifts.new_zeros(one.size)  # the site may have some of its units, in another order
         of_layer[slice(layout.size) if layout.rows is None else list(layout.rows)] = lifts
-        events.append(raise_biases(one, of_layer, share, state))
+        events.append(raise_biases(one, of_layer, rates, state))
 
     trace(model, batch, on_input=raise_bias)
     return events
@@ -133,11 +136,33 @@ def lifts_for(z: Tensor, share: float) -> Tensor:
     return torch.where(silent, -level, torch.zeros_like(level))
 
 
+def rates_after(z: Tensor, lifts: Tensor) -> Tensor:
+    """On what share of the inputs each lifted unit opens; more than was asked for where they are alike.
+
+    Args:
+        z: (A, F) pre-activations before.
+        lifts: (F,) of `lifts_for`.
+
+    Example:
+        >>> rates_after(torch.tensor([[-1.0, 5.0], [-1.0, 5.0]]), torch.tensor([1.01, 0.0]))
+        tensor([1.])
+    """
+    lifted = lifts != 0
+    return (z[:, lifted] + lifts[lifted] > 0).float().mean(0)
+
+
 @torch.no_grad()
 def raise_biases(
-    connections: UnitConnections, lifts: Tensor, share: float, state: OptimizerStateView
+    connections: UnitConnections, lifts: Tensor, rates: Tensor, state: OptimizerStateView
 ) -> RemedyEvent:
-    """Add the lifts to a site's bias, and let the optimizer forget what it knows of these units."""
+    """Add the lifts to a site's bias, and let the optimizer forget what it knows of these units.
+
+    Args:
+        connections: around the units.
+        lifts: (units of the layer,) 0 for those that stay.
+        rates: of the lifted units, of `rates_after`.
+        state: the optimizer's state.
+    """
     units, layer, norm = lifts.nonzero().squeeze(1), connections.layer, connections.norm
     bias = (norm or layer).bias
     assert isinstance(bias, Tensor)
@@ -145,4 +170,7 @@ def raise_biases(
     for parameter in (layer.weight, getattr(norm, "weight", None), bias):
         for tensor in state.tensors(parameter) if isinstance(parameter, Tensor) else ():
             tensor[units] = 0
-    return RemedyEvent(KIND, connections.site, len(units), f"opened on {share:g} of the inputs")
+    low, high = float(rates.min()), float(rates.max())
+    span = f"{low:.2g}" if f"{low:.2g}" == f"{high:.2g}" else f"{low:.2g} to {high:.2g}"
+    where = "all inputs" if low == 1 else f"{span} of the inputs"
+    return RemedyEvent(KIND, connections.site, len(units), f"opened on {where}")

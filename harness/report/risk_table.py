@@ -8,11 +8,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.attribution.risk import AUC, risk
+from harness.attribution.risk import AUC, BASE_RATE, risk
 
 
 def risk_view(history: pd.DataFrame, step: int | None = None, most: int = 20) -> RenderableType:
-    """A table in the order of risk, and how far that order can be trusted.
+    """A table in the order of risk, and how far order and probabilities can be trusted.
 
     Args:
         history: the run's censuses.
@@ -23,17 +23,20 @@ def risk_view(history: pd.DataFrame, step: int | None = None, most: int = 20) ->
         ValueError: there is no such census.
     """
     found = risk(history, step)
-    alive = found[found["state"] != "dead"]
     table = Table(box=SIMPLE_HEAD)
-    for name in ("site", "unit", "state", "rate", "margin", "layer dead", "layer rate"):
+    for name in ("site", "unit", "risk", "state", "rate", "margin", "layer dead", "layer rate"):
         table.add_column(name, justify="left" if name in ("site", "state") else "right")
-    numbers = alive[["rate", "layer_dead", "layer_rate", "margin"]].to_numpy(float)
-    for row, values in zip(alive.head(most).itertuples(), numbers, strict=False):
-        rate, dead, mean = (f"{100 * share:.1f} %" for share in values[:3])
-        table.add_row(str(row.site), str(row.unit), str(row.state), rate, f"{values[3]:+.2f}", dead, mean)
+    numbers = found[["risk", "rate", "layer_dead", "layer_rate", "margin"]].to_numpy(float)
+    for row, values in zip(found.head(most).itertuples(), numbers, strict=False):
+        chance, rate, dead, mean = (f"{100 * share:.1f} %" for share in values[:4])
+        margin = f"{values[4]:+.2f}"
+        table.add_row(str(row.site), str(row.unit), chance, str(row.state), rate, margin, dead, mean)
     told = ", ".join(f"{value:.2f} ({name})" for name, value in AUC.items())
+    base = ", ".join(f"{100 * share:.1f} % ({name})" for name, share in BASE_RATE.items())
+    total = len(found) + found.attrs["dead"]
     text = (
-        f"{len(alive):,} of {len(found):,} units are alive; the order, not a probability. Area under the ROC "
-        f"curve at a tenth of the steps, on settings that were not fitted on: {told}."
+        f"{len(found):,} of {total:,} units are alive. Risk: probability of being dead at the end; base rate "
+        f"of the living at a tenth of the steps: {base}. Trust the order more than the probability. Area "
+        f"under the ROC curve at a tenth of the steps, on settings that were not fitted on: {told}."
     )
     return Group(table, Text(text))

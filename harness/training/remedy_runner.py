@@ -23,12 +23,12 @@ from harness.remedies import (
     RemedyEvent,
     TorchOptimizerState,
     UnitConnections,
-    leaky_swap,
     shrink_perturb,
     wire,
 )
 from harness.remedies.continual import Replacement
 from harness.remedies.initializers import DrawRows
+from harness.remedies.leaky import swap_silent
 from harness.remedies.lifting import lift, liftable
 from harness.remedies.recycle import recycle
 from harness.remedies.surrogate import describe
@@ -144,8 +144,8 @@ class RemedyRunner:
                 case s.BiasLift():
                     return lift(model, x, remedy.share, self._running, self._reach.connections)
                 case s.LeakySwap():
-                    options = {"slope": remedy.slope, "above": remedy.above}
-                    return leaky_swap(model, x, units=remedy.units.name, **options)
+                    slope, above = remedy.slope, remedy.above
+                    return swap_silent(model, x, slope=slope, above=above, units=remedy.units.name)
         if isinstance(remedy, s.ShrinkPerturb) and self._fresh is not None:
             return perturb(self._spec, remedy, step, model, self._fresh)
         return []

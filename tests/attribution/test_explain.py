@@ -79,3 +79,43 @@ def test_the_scale_of_a_norm_is_not_its_bias() -> None:
     text = recorder.explain("2", 1)
     assert "weight      1 now" in text
     assert "bias        0 now" in text
+
+
+@pytest.mark.parametrize("kind", ["unobserved", "non_finite", "one input", "old weight_norm", "orthogonal"])
+def test_what_is_not_known_is_said_and_is_no_nan(kind: str) -> None:
+    torch.manual_seed(0)
+    layer: Any = nn.Linear(4, 3)
+    if kind == "old weight_norm":
+        with pytest.warns(FutureWarning):
+            layer = torch.nn.utils.weight_norm(layer)
+    elif kind == "orthogonal":
+        layer = parametrizations.orthogonal(layer)
+    model = nn.Sequential(layer, nn.ReLU())
+    with harness.Recorder(model, census_every=1, probe=torch.rand(3, 4)) as recorder:
+        if kind != "unobserved":
+            x = torch.rand(1 if kind == "one input" else 5, 4)
+            model(x * torch.inf if kind == "non_finite" else x)
+        recorder.step()
+    text = recorder.explain("1", 0)
+    assert "nan" not in text.lower().replace("nan or infinite on all", "")
+    assert "e+02 %" not in text
+
+
+@pytest.mark.parametrize(
+    ("activation", "says"),
+    [
+        (nn.ReLU(), "linear on these inputs"),
+        (nn.Tanh(), "which does not make it linear"),
+        (nn.GELU(), "which does not make it linear"),
+        (nn.LeakyReLU(), "which does not make it linear"),
+        (nn.Hardtanh(-50.0, 50.0), "linear on these inputs"),
+    ],
+)
+def test_always_on_is_linear_for_straight_activations_alone(activation: nn.Module, says: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), activation)
+    nn.init.constant_(model[0].bias, 3.0)  # type: ignore[arg-type]
+    with harness.Recorder(model, census_every=1) as recorder:
+        model(torch.rand(50, 4))
+        recorder.step()
+    assert says in recorder.explain("1", 0)

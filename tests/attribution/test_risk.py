@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import harness
-from harness.attribution.risk import COEFFICIENTS, COLUMNS, features
+from harness.attribution.risk import BASE_RATE, COEFFICIENTS, COLUMNS, INTERCEPT, features
 
 
 def census(step: int = 0, **columns: object) -> pd.DataFrame:
@@ -27,11 +27,30 @@ def census(step: int = 0, **columns: object) -> pd.DataFrame:
     return frame.assign(rate=frame["active"] / frame["n"])
 
 
-def test_the_dead_come_first_then_the_rare_of_their_layer() -> None:
+def test_the_rare_of_a_layer_with_dead_come_first_and_the_dead_not_at_all() -> None:
     found = harness.risk(census())
     assert list(found.columns) == COLUMNS
-    assert list(zip(found["site"], found["unit"], strict=True))[:2] == [("a", 0), ("a", 1)]
+    assert found[["site", "unit"]].iloc[0].tolist() == ["a", 1]
+    assert len(found) == 7
+    assert found.attrs["dead"] == 1
     assert found["risk"].is_monotonic_decreasing
+
+
+def test_the_risk_is_a_probability_with_its_base_rate() -> None:
+    found = harness.risk(census())
+    assert found["risk"].between(0, 1).all()
+    assert found.attrs["base_rate"] == BASE_RATE["runs fitted on"]
+    healthy = harness.risk(census(active=[100] * 8, state=["active"] * 8))
+    assert healthy["risk"].max() < BASE_RATE["runs fitted on"]
+    states = ["dead"] * 3 + ["rare"] + ["active"] * 4
+    dying = harness.risk(census(active=[0, 0, 0, 1, *[100] * 4], state=states))
+    assert dying["risk"].iloc[0] > 10 * healthy["risk"].max()
+
+
+@pytest.mark.parametrize("state", ["unobserved", "non_finite"])
+def test_a_run_of_which_nothing_is_known_says_so(state: str) -> None:
+    with pytest.raises(ValueError, match="no unit was observed with finite values in any census"):
+        harness.risk(census(state=[state] * 8))
 
 
 def test_the_score_is_the_sum_of_its_terms() -> None:
@@ -48,7 +67,8 @@ def test_the_score_is_the_sum_of_its_terms() -> None:
         "dead_in_dead_layer": 0.0,
     }
     assert found.iloc[1].to_dict() == pytest.approx(expected)
-    assert score == pytest.approx(sum(COEFFICIENTS[k] * v for k, v in expected.items()))
+    log_odds = INTERCEPT + sum(COEFFICIENTS[k] * v for k, v in expected.items())
+    assert score == pytest.approx(1 / (1 + np.exp(-log_odds)))
 
 
 def test_units_without_a_verdict_are_left_out() -> None:
@@ -60,7 +80,7 @@ def test_the_census_is_chosen_and_the_probe_preferred() -> None:
     early, late = census(0), census(10, active=[200] * 8, state=["always_on"] * 8)
     both = pd.concat([early, late, census(20).assign(evidence="stream")])
     assert harness.risk(both)["state"].eq("always_on").all()
-    assert harness.risk(both, step=0).iloc[0]["state"] == "dead"
+    assert harness.risk(both, step=0).iloc[0]["state"] == "rare"
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,7 @@ def test_other_models_that_are_built_meanwhile_are_not_looked_at() -> None:
         for _ in range(2):
             other(X)
             model(X).sum().backward()
+            recorder.step()
         assert [site.name for site in recorder.sites] == ["1"]
         assert not any(part._forward_hooks for part in other.modules())
 

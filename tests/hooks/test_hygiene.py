@@ -55,6 +55,7 @@ def freed(make: Callable[[], Any]) -> list[Any]:
     model = make()
     with harness.Recorder(model, census_every=None) as recorder:
         model(batch_of(model)).sum().backward()
+        recorder.step()
     return [weakref.ref(one) for one in (model, next(model.parameters()), recorder)]
 
 
@@ -70,7 +71,7 @@ def test_no_activation_is_kept_alive(model: Any) -> None:
     outputs: list[Any] = []
     layer = next(one for one in model.modules() if isinstance(one, nn.Linear))
     layer.register_forward_hook(lambda module, args, output: outputs.append(weakref.ref(output)))
-    with harness.Recorder(model, census_every=None):
+    with harness.Recorder(model, census_every=None) as recorder:
         gc.disable()
         try:
             for grad in (True, False, True):
@@ -78,6 +79,7 @@ def test_no_activation_is_kept_alive(model: Any) -> None:
                     loss = model(batch_of(model)).sum()
                 if grad:
                     loss.backward()
+                    recorder.step()
                 del loss
         finally:
             gc.enable()
@@ -123,6 +125,7 @@ def test_an_error_in_a_forward_that_ends_the_block(error: BaseException) -> None
     assert function_modes() == 0
     with harness.Recorder(model, census_every=None) as again:  # nothing is left that disturbs the next
         model(x(4, columns=6)).sum().backward()
+        again.step()
     census = again.census()
     assert census.groupby("site").n.first().to_dict() == {"act": 4, ":relu": 4}
     assert census[census.state == "dead"].unit.isin([1, 3]).sum() == 2

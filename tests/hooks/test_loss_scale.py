@@ -263,7 +263,7 @@ def test_a_device_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(got.grad_rms, want.grad_rms, rtol=1e-5)
     model, scaler = make(), scaler_with(**options)
     optimizer = sgd(model)
-    with harness.Recorder(model, census_every=None, scaler=scaler):
+    with harness.Recorder(model, census_every=None, scaler=scaler) as recorder:
         for batch in batches[:8]:
             scaler.scale(model(batch).square().mean()).backward()
         loss = scaler.scale(model(batches[0]).square().mean())
@@ -271,6 +271,7 @@ def test_a_device_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         with scale_open:
             loss.backward()
         optimizer.zero_grad()
+        recorder.step()
     assert not [read for read in scale_open.seen if "loss_scale" in read]
 
 

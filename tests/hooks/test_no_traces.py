@@ -95,6 +95,8 @@ def test_two_recorders_at_once() -> None:
         pd.testing.assert_frame_equal(a, b)
         assert set(a.n) == {10}
         model(x(3))
+        outer.step()
+        inner.step()
     pd.testing.assert_frame_equal(outer.census(), inner.census())
     assert set(outer.census().n) == {3}
 

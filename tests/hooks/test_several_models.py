@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from small_nets import sgd, x
@@ -148,12 +149,14 @@ def test_one_recorder_on_the_composite() -> None:
     assert census.grad_norm.notna().all()
 
 
-def test_a_part_called_outside_its_composite_does_not_count() -> None:
+@pytest.mark.parametrize("root_only", [True, False])
+def test_parts_called_outside_their_composite(root_only: bool) -> None:
     torch.manual_seed(0)
     both = Both()
-    with harness.Recorder(both, census_every=None) as recorder:
+    with harness.Recorder(both, census_every=None, root_only=root_only) as recorder:
         both(x(4), "g")
         both.g(x(9))
         both.d(x(9, columns=4))
         census = recorder.census()
-    assert census.groupby("site").n.first().to_dict() == {"g.act": 4}
+    found = census.groupby("site").n.first().to_dict()
+    assert found == ({"g.act": 4} if root_only else {"g.act": 13, "d:relu": 9})

@@ -28,6 +28,7 @@ def test_autocast_counts_what_the_activation_saw(dtype: torch.dtype) -> None:
     x = torch.randn(30, 6)
     with harness.Recorder(model, census_every=None) as recorder, torch.autocast("cpu", dtype):
         model(x).float().square().mean().backward()
+        recorder.step()
     with torch.autocast("cpu", dtype):
         z = first(x)
     units = recorder.census()
@@ -78,6 +79,7 @@ def test_functional_call_and_grad_are_counted() -> None:
     with harness.Recorder(model, census_every=None) as recorder:
         loss(parameters)
         grad(loss)(parameters)
+        recorder.step()
     assert recorder.census()["active"].tolist() == (2 * (first(x) > 0).sum(0)).tolist()
 
 

@@ -43,12 +43,13 @@ def test_inference_mode() -> None:
         assert set(recorder.census().n) == {5}
 
 
-def test_only_forwards_of_the_root_count() -> None:
+@pytest.mark.parametrize(("root_only", "n"), [(True, 4), (False, 13)])
+def test_parts_count_that_are_called_by_themselves(root_only: bool, n: int) -> None:
     model = small()
-    with harness.Recorder(model, census_every=None) as recorder:
+    with harness.Recorder(model, census_every=None, root_only=root_only) as recorder:
         model(x(4))
         model[1](model[0](x(9)))
-        assert set(recorder.census().n) == {4}
+        assert set(recorder.census().n) == {n}
 
 
 class Late(nn.Module):
@@ -171,3 +172,27 @@ def test_state_dict_of_an_attached_model() -> None:
         assert len(list(model.buffers())) == 0
         small().load_state_dict(after)
     assert list(model.state_dict()) == list(before)
+
+
+class Trying(nn.Module):
+    """Calls its activation with arguments that it may not take, and then without."""
+
+    def __init__(self, *args: int, **kwargs: int) -> None:
+        super().__init__()
+        self.fc, self.act, self.args, self.kwargs = nn.Linear(3, 4), nn.ReLU(), args, kwargs
+
+    def forward(self, batch: Tensor) -> Tensor:
+        z = self.fc(batch)
+        try:
+            return self.act(z, *self.args, **self.kwargs)
+        except TypeError:
+            return self.act(z)
+
+
+@pytest.mark.parametrize("model", [Trying(lengths=3), Trying(3), Trying(3, lengths=4), Trying()])
+@pytest.mark.parametrize("forwards", [1, 3, 30])
+def test_a_call_that_raises_is_none(model: Trying, forwards: int) -> None:
+    with harness.Recorder(model, census_every=None) as recorder:
+        for _ in range(forwards):
+            model(x(2)).sum().backward()
+        assert set(recorder.census().n) == {2 * forwards}

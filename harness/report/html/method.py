@@ -31,14 +31,26 @@ def definitions(thresholds: Thresholds, *, sweep: bool = False, first: Sequence[
             f"with {confidence} confidence, below 1 − {1 - thresholds.confidence:.2g}^(1/n) (Clopper and "
             "Pearson's exact bound).",
         ),
-        ("born dead", "Dead in the first census, before the first step where there are held-out inputs."),
+        (
+            "born dead",
+            "Dead before the first step, on the held-out inputs; where there are none, dead in the first "
+            "census, whose step the verdict names.",
+        ),
         (
             "died, revived",
             "Dead, or alive again, in some census after having been otherwise before.",
         ),
-        ("starved", "The gate opens, yet the gradient is exactly 0: everything downstream is dead."),
+        (
+            "starved",
+            "The gate opens, yet the gradient is exactly 0: everything behind the unit is dead, or never "
+            "selects it.",
+        ),
         ("rare", f"Alive, with a rate below {100 * thresholds.rare:g} %."),
-        ("always on", "The gate was open on every input: the unit is linear."),
+        (
+            "always on",
+            "The gate was open on every input. A ReLU, or another activation that is one straight line where "
+            "its gate is open, is then linear; tanh, GELU, CReLU or a leaky ReLU are not.",
+        ),
         (
             "diverged, not finite, unobserved",
             "States of their own. They are never counted as 0 % dead, and enter no mean.",

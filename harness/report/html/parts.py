@@ -111,7 +111,7 @@ def numbers(found: Verdict, accuracy: float | None) -> Tiles:
     """The verdict's numbers, large."""
     items = [
         (per_cent(found.dead_fraction), f"dead: {found.dead:,} of {found.units:,} units"),
-        (f"{found.born_dead:,}", "born dead"),
+        (f"{found.born_dead:,}", "born dead" if found.evidence == "probe" else "dead at the first census"),
         (f"{found.died:,}", "died in training"),
         (f"{found.revived:,}", "revived at some time"),
     ]

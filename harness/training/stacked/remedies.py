@@ -19,7 +19,7 @@ from harness.remedies import RemedyEvent, UnitConnections
 from harness.remedies.continual import replace
 from harness.remedies.initializers import DrawRows
 from harness.remedies.leaky import exceeds, swap, to_swap
-from harness.remedies.lifting import lifts_for, raise_biases
+from harness.remedies.lifting import lifts_for, raise_biases, rates_after
 from harness.remedies.recycle import recycle
 from harness.remedies.utility import Utilities
 from harness.training.models import build
@@ -215,8 +215,9 @@ class StackRemedyRunner:
         lifts = lifts_for(z, remedy.share)
         if connections is None or not lifts.any():
             return []
+        rates = rates_after(z, lifts)
         z.add_(lifts)
-        return [raise_biases(connections, lifts, remedy.share, self._views[place])]
+        return [raise_biases(connections, lifts, rates, self._views[place])]
 
     def _swap(self, place: int, peaks: list[Tensor]) -> list[RemedyEvent]:
         """Make one member's silent units leaky."""

@@ -1,0 +1,81 @@
+"""Budget: how many inputs are replayed, so that an answer comes in time, and how far it is."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+from harness.attribution.model_inputs import Inputs, copy_inputs, input_count
+from harness.attribution.replay import Replay
+from harness.attribution.snapshots import Snapshot
+
+SECONDS = 15.0  # that all replays together are to take, about
+FEWEST = 32  # inputs of a batch that is cut
+QUIET = 3.0  # seconds after which, and between which, something is said
+
+
+def affordable(replay: Replay, snapshot: Snapshot, passes: float) -> float:
+    """Share of the inputs that can be replayed in time; 1.0 for most networks.
+
+    Args:
+        replay: of the model.
+        snapshot: parameters, and the inputs; the first batch is passed through twice.
+        passes: what is to be done, in forward passes over all inputs.
+    """
+    batch = Snapshot(snapshot.values, snapshot.inputs[:1])
+    with replay.observing({}, lambda *_: None):
+        replay.run(batch)
+        begin = time.perf_counter()
+        replay.run(batch)
+        one = time.perf_counter() - begin
+    per_input = one / max(1, sum(map(input_count, batch.inputs)))
+    whole = per_input * sum(map(input_count, snapshot.inputs)) * passes
+    return min(1.0, SECONDS / max(whole, 1e-9))
+
+
+def first_of(inputs: Sequence[Inputs], share: float) -> list[Inputs]:
+    """About a share of some batches: whole ones from the front, and at least a part of one."""
+    if share >= 1.0:
+        return list(inputs)
+    count = share * sum(map(input_count, inputs))
+    kept: list[Inputs] = []
+    for args, kwargs in inputs:
+        if kept and count < input_count((args, kwargs)):
+            break
+        part = copy_inputs(args, kwargs, max(FEWEST, int(count)))
+        kept.append((args, kwargs) if part is None else part)
+        count -= input_count(kept[-1])
+    return kept
+
+
+class Progress:
+    """Says on stderr how far a long computation is; nothing in the first seconds.
+
+    Args:
+        what: is computed.
+        total: parts of it.
+    """
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._total, self._done = what, total, 0
+        self._begin = self._said = time.monotonic()
+        self._line = False
+
+    def step(self) -> None:
+        """A part is done."""
+        self._done += 1
+        now = time.monotonic()
+        if now - self._said < QUIET:
+            return
+        self._said = now
+        shown = f"{self._what}: {self._done} of {self._total} passes, {now - self._begin:.0f} s"
+        self._line = sys.stderr.isatty()
+        print(
+            f"\r{shown}" if self._line else shown, end="" if self._line else "\n", file=sys.stderr, flush=True
+        )
+
+    def close(self) -> None:
+        """All is done."""
+        if self._line:
+            print(file=sys.stderr)

@@ -1,0 +1,52 @@
+"""The loss's graph: what a model's outputs are in it, and whether a way to the parameters leads past them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils import _pytree
+
+NODES = 200_000  # of a graph that are looked at
+
+
+def outputs_of(output: Any) -> list[Tensor]:
+    """The tensors of an output that take a gradient, in tuples, mappings and data classes too."""
+    parts = [t for t in _pytree.tree_leaves(output) if isinstance(t, Tensor)]
+    if not parts and hasattr(output, "__dict__"):
+        parts = [t for t in vars(output).values() if isinstance(t, Tensor)]
+    return [t for t in parts if t.requires_grad and t.grad_fn is not None and t.is_floating_point()]
+
+
+def hidden_of(outputs: Sequence[Tensor]) -> set[int]:
+    """Outputs that another output is computed from: hidden layers that are given out too."""
+    if len(outputs) < 2:
+        return set()
+    roots: dict[int, Any] = {id(out): out.grad_fn for out in outputs}
+    found: set[int] = set()
+    for own, root in roots.items():
+        inside = set(_walk([parent for parent, _ in root.next_functions if parent is not None], ()))
+        found |= {key for key, node in roots.items() if key != own and node in inside}
+    return found
+
+
+def bypassed(loss: Any, outputs: Sequence[Tensor], model: nn.Module) -> bool:
+    """Whether a parameter of the model stands behind the loss other than through the outputs."""
+    own = {id(p) for p in model.parameters()}
+    stop = {out.grad_fn for out in outputs}
+    return any(id(getattr(node, "variable", None)) in own for node in _walk([loss], stop))
+
+
+def _walk(start: Sequence[Any], stop: Any) -> Iterator[Any]:
+    """The nodes of a graph from some on, without those behind the ones to stop at."""
+    queue = [node for node in start if node not in stop]
+    seen = set(queue)
+    for node in queue:  # grows while it is walked
+        yield node
+        if len(queue) > NODES:
+            return
+        for parent, _ in node.next_functions:
+            if parent is not None and parent not in seen and parent not in stop:
+                seen.add(parent)
+                queue.append(parent)

@@ -1,0 +1,232 @@
+"""The loss's path: whether all of its gradient comes through the model's outputs, and how far off they are.
+
+A penalty on activations or weights reaches the parameters past the outputs; autograd's graph of the loss
+tells whether there is such a way, and the gradients of the first step tell how much comes over it. A loss
+that is a sum of squares tells by itself how far the outputs are from their targets. Nothing is computed in
+training but a walk over the graph at the 1st, 2nd, 4th, … step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from harness.attribution.loss_graph import bypassed, hidden_of, outputs_of
+from harness.attribution.model_inputs import Inputs, copy_inputs
+from harness.attribution.replay import Replay
+from harness.attribution.snapshots import Snapshot, Values
+from harness.hooks.listener import Guard
+
+INPUTS = 512  # of the first batch that may be kept
+VALUES = 1 << 20  # of the first gradient that are kept
+CLOSE = 0.03  # relative difference of a replayed output that is the same
+UNTOLD = (float("nan"), float("nan"))
+LIKE_SQUARES = 0.02  # relative difference of the factor of a squared loss
+
+
+class First(NamedTuple):
+    """The first step.
+
+    Attributes:
+        inputs: of its only forward.
+        outputs: of it that are no hidden layer's, and take a gradient.
+        gradients: of the loss with respect to them.
+        parameters: name → gradient, as the optimizer finds it.
+    """
+
+    inputs: Inputs
+    outputs: list[Tensor]
+    gradients: list[Tensor]
+    parameters: dict[str, Tensor]
+
+
+class LossPath:
+    """Follows the loss of one model's training.
+
+    Args:
+        model: the root.
+        optimizers: that step it.
+
+    Attributes:
+        penalty: whether a part of the loss does not go through the outputs; None where that is not known.
+        errors: rms of targets - outputs, and of the outputs, in the first step that told; NaN where the loss
+            is no sum of squares.
+    """
+
+    def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+        self._model, self._optimizers = model, optimizers
+        self._guard = Guard("the loss's path")  # its errors cost nothing but what it tells
+        self._handles: list[RemovableHandle] = []
+        self._steps = 0
+        self._outputs: list[Tensor] = []  # of the running step's forwards
+        self._gradients: dict[int, Tensor] = {}
+        self._inputs: Inputs | None = None
+        self._forwards = 0
+        self._parameters: dict[str, Tensor] = {}
+        self._first: First | None = None
+        self.penalty: bool | None = None
+        self.errors: tuple[float, float] = UNTOLD
+
+    def attach(self) -> None:
+        """Begin."""
+        add, guard = self._handles.append, self._guard
+        add(self._model.register_forward_pre_hook(guard.hook(self._before), with_kwargs=True))
+        add(self._model.register_forward_hook(guard.hook(self._after)))
+        for optimizer in self._optimizers:
+            add(optimizer.register_step_pre_hook(guard.hook(self._stepping)))
+
+    def detach(self) -> None:
+        """Remove every hook."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._clear()
+
+    def step(self, loss: Any) -> None:
+        """A step is complete."""
+        self._guard.run(self._read, loss)
+        self._steps += 1
+        self._clear()
+
+    def facts(self, replay: Replay, start: Values) -> dict[str, Any]:
+        """What is known; the rest is left out.
+
+        Returns:
+            penalty: as the attribute; penalty_share: its share of the first gradient's power; penalty_down:
+            of what it does to the biases, the share that lowers them; target_error, output_rms: `errors`.
+        """
+        share, down = self._penalty(replay, start) if self.penalty else UNTOLD
+        error, size = self.errors
+        found = {"penalty": self.penalty, "penalty_share": share, "penalty_down": down}
+        found |= {"target_error": error, "output_rms": size}
+        return {name: value for name, value in found.items() if value is not None and value == value}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        first = None if self._first is None else tuple(self._first)
+        return {"steps": self._steps, "first": first, "penalty": self.penalty, "errors": self.errors}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on."""
+        self._steps, self.penalty = int(state["steps"]), state["penalty"]
+        self.errors = state["errors"][0], state["errors"][1]
+        self._first = None if state["first"] is None else First(*state["first"])
+
+    # --- inside -------------------------------------------------------------------------------------
+
+    def _read(self, loss: Any) -> None:
+        """What a step's loss tells."""
+        if self._is_due and isinstance(loss, Tensor) and self._outputs:
+            hidden = hidden_of(self._outputs)
+            outputs = [out for out in self._outputs if id(out) not in hidden]
+            given = [self._gradients[id(out)] for out in outputs if id(out) in self._gradients]
+            told = [out for out in outputs if id(out) in self._gradients]
+            if loss.grad_fn is not None and told:
+                self.penalty = bool(self.penalty) or bypassed(loss.grad_fn, outputs, self._model)
+            if self.errors[0] != self.errors[0]:
+                self.errors = _errors(loss, told, given)
+            if self._steps == 0 and self._forwards == 1 and self._inputs is not None and told:
+                kept = [out.detach().clone() for out in told]
+                self._first = First(self._inputs, kept, given, self._parameters)
+
+    @property
+    def _is_due(self) -> bool:
+        step = self._steps + 1
+        return step & (step - 1) == 0
+
+    def _clear(self) -> None:
+        self._outputs, self._gradients, self._parameters = [], {}, {}
+        self._inputs, self._forwards = None, 0
+
+    def _before(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+        if self._steps == 0 and module.training and torch.is_grad_enabled() and not self._forwards:
+            self._inputs = copy_inputs(args, kwargs, INPUTS)
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        if not self._is_due or not torch.is_grad_enabled():
+            return
+        self._forwards += 1
+        for out in outputs_of(output):
+            self._outputs.append(out)
+            out.register_hook(self._keeper(id(out)))
+
+    def _keeper(self, key: int) -> Any:
+        gradients = self._gradients
+
+        def keep(gradient: Tensor) -> None:
+            gradients[key] = gradient.detach().clone()
+
+        return keep
+
+    def _stepping(self, *_: Any) -> None:
+        if self._steps or self._parameters:
+            return
+        left = VALUES
+        named = sorted(self._model.named_parameters(), key=lambda pair: pair[1].numel())
+        for name, parameter in named:
+            gradient = parameter.grad
+            if gradient is not None and gradient.layout is torch.strided and gradient.numel() <= left:
+                self._parameters[name] = gradient.detach().clone()
+                left -= gradient.numel()
+
+    def _penalty(self, replay: Replay, start: Values) -> tuple[float, float]:
+        """Share of the first gradient's power that did not come through the outputs; its pull downwards."""
+        first = self._first
+        if first is None or not first.parameters:
+            return UNTOLD
+        snapshot = Snapshot(start, [first.inputs])
+        with replay.observing({}, lambda *_: None), torch.enable_grad():
+            leaves: Values = {}
+            output = next(replay.outputs(snapshot, first.parameters, leaves))
+            outputs = outputs_of(output)
+            hidden = hidden_of(outputs)
+            outputs = [out for out in outputs if id(out) not in hidden]
+            if len(outputs) != len(first.outputs) or not all(map(_alike, outputs, first.outputs)):
+                return UNTOLD  # a dropout, say: not the same pass
+            there = [leaves[name] for name in first.parameters]
+            through = torch.autograd.grad(outputs, there, first.gradients, allow_unused=True)
+        whole = torch.cat([g.flatten() for g in first.parameters.values()]).double()
+        own = [torch.zeros_like(p) if g is None else g for g, p in zip(through, there, strict=True)]
+        expected = torch.cat([g.flatten() for g in own]).double()
+        if not float(whole.norm()) > 0 or not bool(whole.isfinite().all()):
+            return UNTOLD
+        both = float(whole.norm() * expected.norm())
+        cosine = float(whole @ expected) / both if both else 0.0  # a clipped gradient is a shorter one
+        share = min(1.0, max(0.0, 1 - cosine * abs(cosine)))
+        parts = [
+            (first.parameters[name] - part).flatten()
+            for name, part in zip(first.parameters, own, strict=True)
+            if name.endswith("bias")
+        ]
+        pull = torch.cat(parts) if parts else whole[:0]
+        size = float(pull.abs().sum())
+        return share, float(pull.clamp(min=0).sum()) / size if size else float("nan")
+
+
+def _errors(loss: Tensor, outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[float, float]:
+    """Rms of outputs - targets, and of the outputs, where the loss is a Σ (output - target)²; else NaN.
+
+    Then ‖∂L/∂output‖² = 4 a L, which tells a; only the usual ones are taken for it.
+    """
+    if len(outputs) != 1 or loss.numel() != 1:
+        return UNTOLD
+    out, value = outputs[0].detach().double(), float(loss.detach())
+    power, count = float(gradients[0].double().square().sum()), out.numel()
+    if not 0 < value < float("inf") or not 0 < power < float("inf"):
+        return UNTOLD
+    rows = len(out) if out.ndim else 1
+    factor = power / (4 * value)
+    used = max(1, int((gradients[0] != 0).sum()))  # of a reward model, the outputs that were chosen
+    usual = [share / whole for whole in (1, count, rows, used) for share in (1.0, 0.5)]
+    if not any(abs(factor / one - 1) < LIKE_SQUARES for one in usual):
+        return UNTOLD
+    return (value / factor / used) ** 0.5, float(out.square().mean().sqrt())
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool((a.detach() - b).norm() <= CLOSE * b.norm().clamp_min(1e-12))

@@ -1,0 +1,65 @@
+"""Starved units in words: how many there are, and what stops their gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from harness.attribution.findings import ELSEWHERE, LOSS, SELECTION, ZEROS, Findings
+from harness.detector.states import starved_words
+
+MOST_SITES = 5  # whose starved units are explained
+
+
+def starved_text(found: Findings) -> list[str]:
+    """How many units are starved, and what stops their gradient."""
+    starved = found.starved
+    parts = [starved_words(len(starved), " on the training stream").strip()] if len(starved) else []
+    dead = found.units[found.units["dead"]]
+    counts = starved.groupby(["site", "starved_by"], sort=False).size().rename("units").reset_index()
+    counts = counts.sort_values("units", ascending=False, kind="stable")
+    for site, by, count in counts.head(MOST_SITES).itertuples(index=False):
+        sites = str(by).split("\n")
+        if by == LOSS:
+            why = "the loss gives no unit a gradient"
+        elif by == ELSEWHERE:
+            why = (
+                "on other inputs a gradient comes; those that opened them gave none (positions that are not "
+                "read, a dropout, inputs that cost no loss)"
+            )
+        elif by == ZEROS:
+            why = "the weights behind them are exactly 0"
+        elif str(by).startswith(SELECTION):
+            name = str(by).removeprefix(f"{SELECTION}: ")
+            why = f"they are never selected ({name} stands behind them)"
+        elif by:
+            why = f"{_dead_behind(sites, dead, found)}, and all their gradient comes through {_those(sites)}"
+        else:
+            why = "it is not known what stops it"
+        parts.append(f"{count:,} of them at {site}: {why}.")
+    if len(counts) > MOST_SITES:
+        parts.append(f"The other {counts['units'].iloc[MOST_SITES:].sum():,} are not listed.")
+    return parts
+
+
+def _dead_behind(sites: Sequence[str], dead: pd.DataFrame, found: Findings) -> str:
+    """Which units are dead at some sites."""
+    named = []
+    for site in sites[:3]:
+        units, size = dead.loc[dead["site"] == site, "unit"], int((found.units["site"] == site).sum())
+        if size == 1:
+            named.append(f"the one unit of {site}")
+        elif len(units) == size:
+            named.append(f"all {size:,} units of {site}")
+        elif 0 < len(units) <= 3:
+            named.append(f"unit{'s' * (len(units) > 1)} {', '.join(str(u) for u in units)} of {site}")
+        else:
+            named.append(f"{len(units):,} of {size:,} units of {site}")
+    more = f" and those of {len(sites) - 3} sites more" if len(sites) > 3 else ""
+    single = len(sites) == 1 and named[0].startswith(("the one", "unit "))
+    return f"{', '.join(named)}{more} {'is' if single else 'are'} dead"
+
+
+def _those(sites: Sequence[str]) -> str:
+    return "there" if len(sites) == 1 else "these"

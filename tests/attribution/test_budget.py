@@ -1,0 +1,72 @@
+"""A diagnosis comes in time, on fewer inputs if need be, and says how far it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import harness
+from harness.attribution import budget
+from harness.attribution.evidence import FACTORS
+
+
+def mlp() -> Any:
+    layers = [nn.Linear(20, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(48, 5))
+
+
+def convolution() -> Any:
+    front = [nn.Unflatten(1, (1, 20)), nn.Conv1d(1, 12, 3), nn.BatchNorm1d(12), nn.ReLU()]
+    return nn.Sequential(*front, nn.Flatten(), nn.Linear(216, 5))
+
+
+def transformer() -> Any:
+    layer = nn.TransformerEncoderLayer(20, 2, 40, dropout=0.0, batch_first=True)
+    return nn.Sequential(nn.Unflatten(1, (1, 20)), layer, nn.Flatten(), nn.Linear(20, 5))
+
+
+def trained(model: Any) -> harness.Recorder:
+    for name, value in model.named_parameters():
+        if name.endswith("bias") and value.ndim == 1 and "norm" not in name and "attn" not in name:
+            with torch.no_grad():
+                value[: len(value) // 2] = -30.0
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    draw = torch.Generator().manual_seed(0)
+    with harness.Recorder(model, optimizer=optimizer, census_every=10, evidence=True) as recorder:
+        for _ in range(20):
+            x = torch.randn(128, 20, generator=draw)
+            loss = nn.functional.cross_entropy(model(x), torch.randint(0, 5, (128,), generator=draw))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            recorder.step(loss=loss)
+    return recorder
+
+
+@pytest.mark.parametrize("make", [mlp, convolution, transformer])
+def test_on_fewer_inputs_the_answer_is_the_same_and_says_so(make: Any, monkeypatch: Any) -> None:
+    torch.manual_seed(0)
+    recorder = trained(make())
+    whole = recorder.diagnose()
+    assert "To answer in time" not in whole.text
+    monkeypatch.setattr(budget, "SECONDS", 0.0)
+    few = recorder.diagnose()
+    assert "To answer in time, births and shares rest on 32 inputs of each time." in few.text
+    assert few.label == whole.label == "bias_init"
+    units = recorder.evidence().units.dropna(subset=["rate_now"])
+    change = units["rate_now"] - units["rate_then"]
+    assert np.abs(units[list(FACTORS)].sum(axis=1) - change).max() < 1e-12
+
+
+def test_progress_is_said_where_it_takes_long(monkeypatch: Any, capsys: Any) -> None:
+    torch.manual_seed(0)
+    recorder = trained(mlp())
+    recorder.diagnose()
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(budget, "QUIET", 0.0)
+    recorder.diagnose()
+    assert "diagnose: 1 of 9 passes" in capsys.readouterr().err
