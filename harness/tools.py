@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -142,6 +143,7 @@ def scan(
     """Pass data through any model and say which units are dead (exit code 1 over --fail-over, for CI)."""
     from harness.config import ConfigError
     from harness.hooks.batches import as_batches
+    from harness.hooks.model_calls import arguments_of
     from harness.hooks.scan import DeadUnitsError
     from harness.hooks.scan import scan as scan_model
     from harness.report.export import export
@@ -150,7 +152,8 @@ def scan(
         model = _called(factory)
         inputs = _called(batches) if batches else _probe(data, override or [])
         if plan:
-            print(scan_model(model, next(iter(as_batches(inputs)), [])).plan)
+            first = islice(as_batches(inputs, len(arguments_of(model).required)), 1)
+            print(scan_model(model, list(first)).plan)
             return
         found = scan_model(model, inputs)
         print(found)

@@ -44,16 +44,17 @@ def arguments_of(model: nn.Module) -> Arguments:
         >>> str(arguments_of(nn.Bilinear(2, 2, 1)))
         'forward(input1, input2)'
     """
-    inside = getattr(model, "_orig_mod", None)
-    if isinstance(inside, nn.Module):
+    children = dict(model.named_children())
+    inside = children.get("_orig_mod")
+    if inside is not None:
         return arguments_of(inside)
     try:
         found = list(inspect.signature(model.forward).parameters.values())
     except (TypeError, ValueError, AttributeError, RuntimeError):
         return Arguments((), (), True)
     kinds = {p.kind for p in found}
-    inside = getattr(model, "module", None)
-    if isinstance(inside, nn.Module) and inspect.Parameter.POSITIONAL_OR_KEYWORD not in kinds:
+    inside = children.get("module")
+    if inside is not None and inspect.Parameter.POSITIONAL_OR_KEYWORD not in kinds:
         return arguments_of(inside)
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     required = tuple(p.name for p in found if p.kind in positional and p.default is p.empty)

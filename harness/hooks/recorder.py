@@ -164,7 +164,11 @@ class ActivationRecorder:
             self._incoming.closing = due(self._steps + 1, self._every)
         self._listeners.attach()
         if self.probe is not None and self._steps == 0 and not self._log:
-            self._log.add([self._probe.census(self._steps, self._taps)])
+            try:
+                self._log.add([self._probe.census(self._steps, self._taps)])
+            except BaseException:  # a batch that the model rejects: the block does not begin
+                self.detach()
+                raise
 
     def detach(self) -> None:
         """Remove every hook; what was recorded stays."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_nets import small, x
+from small_nets import global_hooks, hooks_of, small, x
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -208,8 +208,10 @@ def test_a_batch_that_the_model_rejects(model: nn.Module, batch: Any, expected: 
     assert raised.match(came)
     assert raised.match("batches: .*Give batches that are")
     assert raised.value.__cause__ is not None
+    hooks, everywhere = hooks_of(model), global_hooks()
     with pytest.raises(ValueError, match=expected), harness.Recorder(model, probe=[batch]):
         pass
+    assert (hooks_of(model), global_hooks()) == (hooks, everywhere)
 
 
 def test_warnings_in_a_model_stay_what_they_are() -> None:

@@ -337,7 +337,7 @@ def test_the_mask_of_an_encoder_is_none_of_the_decoders(long: int) -> None:
     model = T5ForConditionalGeneration(
         T5Config(
             vocab_size=50, d_model=8, d_kv=4, d_ff=12, num_layers=1, num_heads=2,
-            decoder_start_token_id=0, pad_token_id=0,
+            decoder_start_token_id=0, pad_token_id=0,  # pyright: ignore[reportCallIssue]
         )
     )  # fmt: skip
     ids, labels = torch.randint(1, 50, (BATCH, LONG)), torch.randint(1, 50, (BATCH, long))
