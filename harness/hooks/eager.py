@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from harness.activations import lookup as functional
+from harness.activations.declared import GateError, parts_of_declared
 from harness.activations.gates import Gate
 from harness.activations.lookup import lookup
 from harness.graph.autograd import ancestry
@@ -42,7 +43,7 @@ from harness.hooks.zero_constants import ZeroConstants
 from harness.kernels.countable import Uncountable
 from harness.kernels.layout import as_units
 from harness.kernels.prepared import prepare
-from harness.kernels.statistics import UnitStatistics, update, update_gradient
+from harness.kernels.statistics import UnitStatistics, update, update_gradient, update_masked
 
 THRESHOLDS = ("clamp", "maximum")  # activations on a layer's output alone
 INPLACE = {"inplace"}
@@ -131,6 +132,7 @@ class EagerTaps:
         self._known_functions: dict[Any, KnownCalls] = {}
         self._bare_calls: dict[Any, KnownCalls] = {}  # by owner and function, for calls without arguments
         self._activations: set[nn.Module] = set()
+        self._parts: set[nn.Module] = set()
         self._zeros = ZeroConstants()
         self.book = SiteBook(sink, gate_eps, axis)
         self.messages: dict[str, None] = {}
@@ -156,6 +158,7 @@ class EagerTaps:
         keep = self._handles.append
         if not scripted:
             keep(self._model.register_forward_pre_hook(Call(self._enter, self._failed), with_kwargs=True))
+        self._parts = parts_of_declared(self._names)
         for module in self._names:
             self._hook(module)
         if not scripted:
@@ -179,12 +182,12 @@ class EagerTaps:
     def _hook(self, module: nn.Module) -> None:
         """The tap of an activation module."""
         found = lookup(module)
-        if found is None or isinstance(module, torch.jit.ScriptModule):
+        if found is None or isinstance(module, torch.jit.ScriptModule) or module in self._parts:
             return
         activation, gate_of = found
         name = self._names[module] or f":{activation}"
-        compute = partial(type(module).forward, module)
-        caller = Caller(module, name, activation, partial(gate_of, module), compute)
+        compute, mask_of = partial(type(module).forward, module), functional.mask_of(module)
+        caller = Caller(module, name, activation, partial(gate_of, module), compute, mask_of=mask_of)
         self._activations.add(module)
         self._handles.append(module.register_forward_pre_hook(ModuleTap(self, caller), with_kwargs=True))
 
@@ -213,7 +216,8 @@ class EagerTaps:
             state.reset()  # the last forward was interrupted, and then torch calls no hook
         state.depth = 1
         if self._registry.changed:
-            for newcomer in self._registry.take():
+            newcomers, self._parts = self._registry.take(), parts_of_declared(self._names)
+            for newcomer in newcomers:
                 self._hook(newcomer)
                 self._to_trace = WARM_UP
         if self._paused or (self._training is not None and module.training is not self._training):
@@ -301,12 +305,14 @@ class EagerTaps:
             known = self._known_functions[key] = KnownCalls()
         elif self.state.fast and not recompute and known.count(z, self.state.forward):
             return
-        if functional.gate(name, arguments, self._eps) is None:
+        if not functional.is_activation(name, arguments, self._eps):
             return
         full = f"{self._names.get(owner, '?')}:{shown}"
         gate_of = partial(_gate_of_call, name, arguments)
         compute = partial(functional.compute, name, arguments)
-        self.count(Caller(key, full, shown, gate_of, compute, "function"), z, known, recompute)
+        asked = functional.asked(arguments)
+        caller = Caller(key, full, shown, gate_of, compute, "function", asked.mask_of, asked.lasts)
+        self.count(caller, z, known, recompute)
 
     def _traced(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Called by a trace for every torch function instead of its being called."""
@@ -320,7 +326,7 @@ class EagerTaps:
         activated: Any = None
         try:
             found = functional.bound(function, args, kwargs, self._is_data, self._is_zero)
-            if found is not None and functional.gate(found[0], found[2], self._eps) is None:
+            if found is not None and not functional.is_activation(found[0], found[2], self._eps):
                 found = None
             if found is not None and functional.shown(found[0]) in THRESHOLDS:
                 origin = trace.provenance.get(found[1])
@@ -363,13 +369,15 @@ class EagerTaps:
 
     def count(self, caller: Caller, z: Tensor, known: KnownCalls, recompute: bool) -> None:
         """An activation is about to be called on z: count it, or say why not. It never raises."""
+        if self.state.busy:  # a declared gate calls a part of the model
+            return
         try:
             with self._lock:
                 self._count(caller, z, known, recompute)
         except WrongArgument as error:  # the user's mistake, but not one that ends a forward
             self.wrong_argument = error
             self._hide(caller, str(error))
-        except (NotObservable, Uncountable) as error:
+        except (NotObservable, Uncountable, GateError) as error:
             self._hide(caller, str(error))
         except Exception as error:
             self._hide(caller, _failure("it", error))
@@ -385,6 +393,7 @@ class EagerTaps:
             raise NotObservable(UNDER_TRANSFORM)
         if not plain.is_floating_point():
             raise NotObservable(f"its values are of type {str(plain.dtype).removeprefix('torch.')}")
+        mask = None if recompute else self._mask(caller, z, plain)  # its error leaves no site without a count
         opened, layout = self._site(caller, z, known, recompute)
         if opened is None or layout is None:
             return
@@ -395,7 +404,11 @@ class EagerTaps:
             state.busy = True  # what is computed here is no part of the model
             with outside_transforms(z, plain):
                 value = arranged(plain.detach(), layout)
-                update(opened.statistics, value, gate, layout.axes, same_forward=same_forward)
+                if mask is None:
+                    update(opened.statistics, value, gate, layout.axes, same_forward=same_forward)
+                else:
+                    is_open = arranged(mask, layout)
+                    update_masked(opened.statistics, value, is_open, layout.axes, same_forward=same_forward)
                 for extension in opened.statistics.extensions:
                     extension.update(unit_rows(as_units(value, layout.axes)))
                 if self.on_call is not None:
@@ -406,6 +419,18 @@ class EagerTaps:
             watch_gradient(z, back)
         if plain is z:
             self._remember(z, known, opened, layout, back)
+
+    def _mask(self, caller: Caller, z: Tensor, plain: Tensor) -> Tensor | None:
+        """Which gates are open, where a declaration tells it."""
+        if caller.mask_of is None:
+            return None
+        state = self.state
+        fast, state.fast, state.busy = state.fast, False, True
+        try:
+            with outside_transforms(z, plain):
+                return caller.mask_of(plain)
+        finally:
+            state.fast, state.busy = fast, False
 
     def _site(
         self, caller: Caller, z: Tensor, known: KnownCalls, recompute: bool

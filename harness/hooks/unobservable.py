@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 import torch
 from torch import nn
 
+from harness.activations.declared import parts_of_declared
 from harness.activations.lookup import lookup
 from harness.graph.plan import Site
 
@@ -38,7 +39,7 @@ def unobservable(
         >>> [(site.name, site.reason) for site in unobservable({model[0]: "0"}, [], ())]
         [('0', 'it was never called')]
     """
-    found = list(met)
+    found, parts = list(met), parts_of_declared(names)
     for module, name in names.items():
         known = lookup(module)
         if isinstance(module, FUSED):
@@ -47,6 +48,6 @@ def unobservable(
         elif isinstance(module, torch.jit.ScriptModule):
             if not any(name.startswith(f"{s.name}.") or s.name == "" for s in found if s.reason):
                 found.append(unobserved(name, "scripted", "a scripted module runs outside Python"))
-        elif known is not None and module not in called:
+        elif known is not None and module not in called and module not in parts:
             found.append(unobserved(name or known[0], known[0], "it was never called"))
     return found
