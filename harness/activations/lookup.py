@@ -119,7 +119,7 @@ def bound(
         if sum(zeros) != 1:
             return None
         z = pair[1 - zeros.index(True)]
-    if not isinstance(z, Tensor) or not z.is_floating_point():
+    if not isinstance(z, Tensor) or not (z.is_floating_point() or z.is_quantized):
         return None
     low = arguments.get("min")
     if isinstance(low, Tensor) and not is_data(low) and is_zero(low):

@@ -21,6 +21,7 @@ from torch.utils.hooks import RemovableHandle
 
 from harness.activations import lookup as functional
 from harness.activations.declared import GateError, parts_of_declared
+from harness.activations.fused import fused_activation
 from harness.activations.gates import Gate
 from harness.activations.lookup import lookup
 from harness.graph.autograd import ancestry
@@ -338,6 +339,8 @@ class EagerTaps:
                 trace.owners.add(owner)
                 activated = trace.provenance.get(found[1]), found[1].shape
                 self._function(owner, found[0], found[1], found[2])
+            elif (fused := fused_activation(function, args)) is not None:
+                self._hide(_caller_of_fused(trace.stack[-1], self._names, fused[0]), fused[1])
         except Exception as error:
             self.failed("a call of an activation", error)
         out = function(*args, **kwargs)
@@ -512,6 +515,12 @@ class EagerTaps:
 
 def _failure(what: str, error: Exception) -> str:
     return f"observing {what} failed, training goes on ({type(error).__name__}: {error})"
+
+
+def _caller_of_fused(owner: nn.Module, names: Mapping[nn.Module, str], activation: str) -> Caller:
+    """Named as if the activation were called apart, as it is before the model is fused."""
+    name = f"{names.get(owner, '?')}:{activation}"
+    return Caller((owner, activation), name, activation, lambda _: Gate(), lambda _: None, "function")
 
 
 def _has_graph(tensor: Tensor) -> bool:

@@ -13,6 +13,7 @@ from harness.graph.plan import Site
 
 UNDER_TRANSFORM = "it was called under vmap or without values (a trace)"
 FUSED = (nn.modules.rnn.RNNBase, nn.modules.rnn.RNNCellBase)
+QUANTISED = ("torch.ao.nn.quantized.dynamic.modules.rnn", "torch.nn.quantized.dynamic.modules.rnn")
 
 
 class NotObservable(Exception):
@@ -42,7 +43,7 @@ def unobservable(
     found, parts = list(met), parts_of_declared(names)
     for module, name in names.items():
         known = lookup(module)
-        if isinstance(module, FUSED):
+        if isinstance(module, FUSED) or _is_quantised_recurrent(module):
             reason = "its units live inside a fused kernel"
             found.append(unobserved(name, type(module).__name__.lower(), reason))
         elif isinstance(module, torch.jit.ScriptModule):
@@ -51,3 +52,9 @@ def unobservable(
         elif known is not None and module not in called and module not in parts:
             found.append(unobserved(name or known[0], known[0], "it was never called"))
     return found
+
+
+def _is_quantised_recurrent(module: nn.Module) -> bool:
+    """Whether it is an LSTM or GRU, or a cell, of int8 weights; the holder of their weights is none."""
+    cls = type(module)
+    return cls.__module__ in QUANTISED and not cls.__name__.startswith("Packed")
