@@ -333,6 +333,64 @@ def test_a_subclass_with_the_same_forward_is_declared_too(declare: Any) -> None:
     check(Net(Other()), lambda act, z: z > 0, "act:relu")
 
 
+class Indexed(nn.Module):
+    """Its pre-activation is not the first argument."""
+
+    def forward(self, places: Tensor, by: float, z: Tensor) -> Tensor:
+        return z * (z > by)
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_the_first_tensor_of_floats_is_the_pre_activation(declare: Any, by_name: bool) -> None:
+    declare(Indexed, threshold=0.5)
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.act = nn.Linear(3, UNITS), Indexed()
+
+        def forward(self, x: Tensor) -> Tensor:
+            z, places = self.fc(x), torch.arange(3)
+            return self.act(places, by=0.5, z=z) if by_name else self.act(places, 0.5, z)
+
+    model, x = Whole(), torch.cat(batches())
+    assert harness.scan(model, x).units.active.tolist() == (model.fc(x) > 0.5).sum(0).tolist()
+
+
+def test_a_sparse_autoencoder_with_selection_over_the_batch(declare: Any) -> None:
+    class BatchTopK(nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            return z * over_the_batch(z)
+
+    class Autoencoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.encoder, self.decoder = nn.Parameter(torch.randn(16, 32) / 4), nn.Linear(32, 16)
+            self.bias, self.act = nn.Parameter(torch.zeros(32)), BatchTopK()
+            self.bias.data[:6] = -50
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.decoder(self.act(x @ self.encoder + self.bias))
+
+    def over_the_batch(z: Tensor) -> Tensor:
+        return z >= z.flatten().topk(3 * len(z)).values[-1]
+
+    declare(BatchTopK, open=over_the_batch)
+    model, counted = Autoencoder(), torch.zeros(32, dtype=torch.int64)
+    with harness.Recorder(model, census_every=None) as recorder:
+        for _ in range(STEPS):
+            x = torch.randn(4, 7, 16)
+            counted += over_the_batch(x @ model.encoder + model.bias).sum((0, 1))
+            model(x).square().mean().backward()
+            recorder.step()
+        census = recorder.census()
+    assert census.active.tolist() == counted.tolist()
+    assert set(census.n) == {28 * STEPS}
+    assert set(census.state[:6]) == {"dead"}
+    assert recorder.sites[0].producers == ("encoder",)
+
+
 def test_two_recorders_at_once(declare: Any) -> None:
     model = Net(declare(shrink, threshold=0.2))
     with (
