@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from harness.lazily import lazily
 
 if TYPE_CHECKING:
+    from harness.activations.declare import declare_activation, undeclare_activation
     from harness.attribution.diagnosis import Diagnosis
     from harness.attribution.features import effective_rank, feature_ranks
     from harness.attribution.recorder import Recorder
@@ -31,6 +32,7 @@ _WHERE = {
     "Site": "harness.graph.plan",
     "Thresholds": "harness.detector.states",
     "classify": "harness.detector.states",
+    "declare_activation": "harness.activations.declare",
     "diagnose": "harness.sweeps.diagnose",
     "effective_rank": "harness.attribution.features",
     "feature_ranks": "harness.attribution.features",
@@ -38,6 +40,7 @@ _WHERE = {
     "open_runs": "harness.store.runs",
     "risk": "harness.attribution.risk",
     "scan": "harness.hooks.scan",
+    "undeclare_activation": "harness.activations.declare",
 }
 
 __all__ = [
@@ -48,6 +51,7 @@ __all__ = [
     "Site",
     "Thresholds",
     "classify",
+    "declare_activation",
     "diagnose",
     "effective_rank",
     "feature_ranks",
@@ -55,6 +59,7 @@ __all__ = [
     "open_runs",
     "risk",
     "scan",
+    "undeclare_activation",
 ]
 
 __getattr__, __dir__ = lazily(__name__, _WHERE)

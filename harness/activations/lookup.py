@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.activations.declared import DeclaredCall, declared_call, declared_class
 from harness.activations.gates import Gate
 from harness.activations.record import Parameters
 from harness.activations.registry import RECORDS
@@ -65,8 +67,17 @@ def lookup(module: nn.Module) -> tuple[str, Callable[..., Gate]] | None:
         >>> name, gate(nn.ReLU6(), 1e-6).high
         ('relu6', 6.0)
     """
+    own = declared_class(type(module))
+    if own is not None:
+        return own.name, own.gate_of_module
     known = known_as(type(module))
     return None if known is None else MODULES[known]
+
+
+def open_of(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """Which gates are open on a z, for a module that is declared with `open=`; None for any other."""
+    own = declared_class(type(module))
+    return None if own is None or own.is_open is None else partial(own.mask_of_module, module)
 
 
 def known_as(cls: type[nn.Module]) -> type[nn.Module] | None:
@@ -93,6 +104,9 @@ def bound(
         is_data: whether a tensor comes from the model's inputs or layers (a zero to compare with does not).
         is_zero: whether all values of another tensor are 0.
     """
+    own = declared_call(function, args, kwargs)
+    if own is not None:
+        return own.declaration.name, own.z, own
     found = _FUNCTIONS.get(function)
     if found is None:
         return None
@@ -105,7 +119,7 @@ def bound(
         if sum(zeros) != 1:
             return None
         z = pair[1 - zeros.index(True)]
-    if not isinstance(z, Tensor) or not z.is_floating_point():
+    if not isinstance(z, Tensor) or not (z.is_floating_point() or z.is_quantized):
         return None
     low = arguments.get("min")
     if isinstance(low, Tensor) and not is_data(low) and is_zero(low):
@@ -115,7 +129,34 @@ def bound(
 
 def gate(name: str, arguments: Parameters, eps: float) -> Gate | None:
     """The gate of a call, or None if these arguments make it no activation (clamp to other than 0)."""
+    if isinstance(arguments, DeclaredCall):
+        return arguments.gate()
     return RECORDS[name].gate(arguments, eps)
+
+
+def is_activation(name: str, arguments: Parameters, eps: float) -> bool:
+    """Whether it is one with these arguments; a declaration is not asked for its gate."""
+    return isinstance(arguments, DeclaredCall) or gate(name, arguments, eps) is not None
+
+
+class Asked(NamedTuple):
+    """What a call's arguments tell of its gate.
+
+    Attributes:
+        open_of: z → which gates are open; None where `gate` tells it.
+        lasts: whether the gate is that of other calls, too.
+    """
+
+    open_of: Callable[[Tensor], Tensor] | None = None
+    lasts: bool = True
+
+
+def asked(arguments: Parameters) -> Asked:
+    """How the gate of a call is to be asked for."""
+    if not isinstance(arguments, DeclaredCall):
+        return Asked()
+    own = arguments.declaration
+    return Asked(None if own.is_open is None else arguments.mask, lasts=not own.asks)
 
 
 def shown(name: str) -> str:
@@ -125,6 +166,8 @@ def shown(name: str) -> str:
 
 def compute(name: str, arguments: Parameters, z: Tensor) -> Any:
     """The activation's output for z, computed apart; None where it is not known how."""
+    if isinstance(arguments, DeclaredCall):
+        return arguments.compute(z)
     record = RECORDS[name]
     function = _resolved(record.computed_by or name, "torch.nn.functional")
     if function is None:

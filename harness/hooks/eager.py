@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from harness.activations import lookup as functional
+from harness.activations.declared import GateError, parts_of_declared
+from harness.activations.fused import fused_activation
 from harness.activations.gates import Gate
 from harness.activations.lookup import lookup
 from harness.graph.autograd import ancestry
@@ -43,7 +45,7 @@ from harness.hooks.zero_constants import ZeroConstants
 from harness.kernels.countable import Uncountable
 from harness.kernels.layout import as_units
 from harness.kernels.prepared import prepare
-from harness.kernels.statistics import UnitStatistics, update, update_gradient
+from harness.kernels.statistics import UnitStatistics, update, update_gradient, update_open
 
 THRESHOLDS = ("clamp", "maximum")  # activations on a layer's output alone
 INPLACE = {"inplace"}
@@ -143,6 +145,7 @@ class EagerTaps:
         self._activations: set[nn.Module] = set()
         self._root_only = root_only
         self._parts: dict[nn.Module, None] = {}  # that were called by themselves
+        self._of_declared: set[nn.Module] = set()
         self._followed: TensorProvenance | None = None  # across calls of parts
         self._zeros = ZeroConstants()
         self.book = SiteBook(sink, gate_eps, axis)
@@ -175,6 +178,7 @@ class EagerTaps:
         keep = self._handles.append
         if not scripted:
             keep(self._model.register_forward_pre_hook(Call(self._enter, self._failed), with_kwargs=True))
+        self._of_declared = parts_of_declared(self._names)
         for module in self._names:
             self._hook(module)
         if not scripted:
@@ -201,12 +205,12 @@ class EagerTaps:
     def _hook(self, module: nn.Module) -> None:
         """The tap of an activation module."""
         found = lookup(module)
-        if found is None or isinstance(module, torch.jit.ScriptModule):
+        if found is None or isinstance(module, torch.jit.ScriptModule) or module in self._of_declared:
             return
         activation, gate_of = found
         name = self._names[module] or f":{activation}"
-        compute = partial(type(module).forward, module)
-        caller = Caller(module, name, activation, partial(gate_of, module), compute)
+        compute, open_of = partial(type(module).forward, module), functional.open_of(module)
+        caller = Caller(module, name, activation, partial(gate_of, module), compute, open_of=open_of)
         self._activations.add(module)
         self._handles.append(module.register_forward_pre_hook(ModuleTap(self, caller), with_kwargs=True))
 
@@ -238,7 +242,8 @@ class EagerTaps:
             return
         state.depth, state.entry = 1, module
         if self._registry.changed:
-            for newcomer in self._registry.take():
+            newcomers, self._of_declared = self._registry.take(), parts_of_declared(self._names)
+            for newcomer in newcomers:
                 self._hook(newcomer)
                 self._to_trace = WARM_UP
         if not self._paused:
@@ -378,12 +383,14 @@ class EagerTaps:
             known = self._known_functions[key] = KnownCalls()
         elif self.state.fast and not recompute and known.count(z, self.state.forward):
             return
-        if functional.gate(name, arguments, self._eps) is None:
+        if not functional.is_activation(name, arguments, self._eps):
             return
         full = f"{self._names.get(owner, '?')}:{shown}"
         gate_of = partial(_gate_of_call, name, arguments)
         compute = partial(functional.compute, name, arguments)
-        self.count(Caller(key, full, shown, gate_of, compute, "function"), z, known, recompute)
+        asked = functional.asked(arguments)
+        caller = Caller(key, full, shown, gate_of, compute, "function", asked.open_of, asked.lasts)
+        self.count(caller, z, known, recompute)
 
     def _traced(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Called by a trace for every torch function instead of its being called."""
@@ -397,7 +404,7 @@ class EagerTaps:
         activated: Any = None
         try:
             found = functional.bound(function, args, kwargs, self._is_data, self._is_zero)
-            if found is not None and functional.gate(found[0], found[2], self._eps) is None:
+            if found is not None and not functional.is_activation(found[0], found[2], self._eps):
                 found = None
             if found is not None and functional.shown(found[0]) in THRESHOLDS:
                 origin = trace.provenance.get(found[1])
@@ -409,6 +416,8 @@ class EagerTaps:
                 trace.owners.add(owner)
                 activated = trace.provenance.get(found[1]), found[1].shape
                 self._function(owner, found[0], found[1], found[2])
+            elif (fused := fused_activation(function, args)) is not None:
+                self._hide(_caller_of_fused(trace.stack[-1], self._names, fused[0]), fused[1])
         except Exception as error:
             self.failed("a call of an activation", error)
         out = function(*args, **kwargs)
@@ -440,13 +449,15 @@ class EagerTaps:
 
     def count(self, caller: Caller, z: Tensor, known: KnownCalls, recompute: bool) -> None:
         """An activation is about to be called on z: count it, or say why not. It never raises."""
+        if self.state.busy:  # a declared gate calls a part of the model
+            return
         try:
             with self._lock:
                 self._count(caller, z, known, recompute)
         except WrongArgument as error:  # the user's mistake, but not one that ends a forward
             self.wrong_argument = error
             self._hide(caller, str(error))
-        except (NotObservable, Uncountable) as error:
+        except (NotObservable, Uncountable, GateError) as error:
             self._hide(caller, str(error))
         except Exception as error:
             self._hide(caller, _failure("it", error))
@@ -462,6 +473,9 @@ class EagerTaps:
             raise NotObservable(UNDER_TRANSFORM)
         if not plain.is_floating_point():
             raise NotObservable(f"its values are of type {str(plain.dtype).removeprefix('torch.')}")
+        opens = (
+            None if recompute else self._opens(caller, z, plain)
+        )  # its error leaves no site without a count
         opened, layout = self._site(caller, z, known, recompute)
         if opened is None or layout is None:
             return
@@ -473,9 +487,15 @@ class EagerTaps:
             state.busy = True  # what is computed here is no part of the model
             with outside_transforms(z, plain):
                 value, axes = arranged(plain.detach(), layout), layout.axes
+                is_open = None if opens is None else arranged(opens, layout)
                 if mask is not None:
-                    value, axes = self._masked(mask, value, axes, caller, opened.site.name)
-                update(opened.statistics, value, gate, axes, same_forward=same_forward)
+                    value, axes, is_open = self._masked(
+                        mask, value, is_open, layout, caller, opened.site.name
+                    )
+                if is_open is None:
+                    update(opened.statistics, value, gate, axes, same_forward=same_forward)
+                else:
+                    update_open(opened.statistics, value, is_open, axes, same_forward=same_forward)
                 for extension in opened.statistics.extensions:
                     extension.update(unit_rows(as_units(value, axes)))
                 if self.on_call is not None:
@@ -486,6 +506,18 @@ class EagerTaps:
             watch_gradient(z, back if mask is None else partial(back, mask=mask))
         if plain is z:
             self._remember(z, known, opened, layout, back)
+
+    def _opens(self, caller: Caller, z: Tensor, plain: Tensor) -> Tensor | None:
+        """Which gates are open, where a declaration tells it."""
+        if caller.open_of is None:
+            return None
+        state = self.state
+        fast, state.fast, state.busy = state.fast, False, True
+        try:
+            with outside_transforms(z, plain):
+                return caller.open_of(plain)
+        finally:
+            state.fast, state.busy = fast, False
 
     def _site(
         self, caller: Caller, z: Tensor, known: KnownCalls, recompute: bool
@@ -538,14 +570,16 @@ class EagerTaps:
         known.add(KnownCall(opened, leaves, layout, z, prepared, self._gradients, self.on_gradient))
 
     def _masked(
-        self, mask: Mask, value: Tensor, axes: tuple[int, ...], caller: Caller, name: str
-    ) -> tuple[Tensor, tuple[int, ...]]:
+        self, mask: Mask, value: Tensor, is_open: Tensor | None, layout: UnitLayout, caller: Caller, name: str
+    ) -> tuple[Tensor, tuple[int, ...], Tensor | None]:
         """The inputs that count, and the axes of their units; all of them where the mask does not fit."""
-        rows = mask.rows(value, axes, caller.key)
+        rows = mask.rows(value, layout.axes, caller.key)
         if rows is None:
-            where = f"its pre-activation {tuple(value.shape)}, whose units are on {axes}"
+            where = f"its pre-activation {tuple(value.shape)}, whose units are on {layout.axes}"
             self._say_unmasked(name, f"the mask {mask.shape} does not fit {where}")
-        return rows or (value, axes)
+            return value, layout.axes, is_open
+        opens = None if is_open is None else mask.rows(is_open, layout.axes)
+        return *rows, None if opens is None else opens[0]
 
     def _mask_at(self, name: str, mask: Mask) -> Mask | None:
         """The mask, but for a decoder's sites: it is of the encoder's inputs, which may be as many."""
@@ -597,6 +631,12 @@ class EagerTaps:
 
 def _failure(what: str, error: Exception) -> str:
     return f"observing {what} failed, training goes on ({type(error).__name__}: {error})"
+
+
+def _caller_of_fused(owner: nn.Module, names: Mapping[nn.Module, str], activation: str) -> Caller:
+    """Named as if the activation were called apart, as it is before the model is fused."""
+    name = f"{names.get(owner, '?')}:{activation}"
+    return Caller((owner, activation), name, activation, lambda _: Gate(), lambda _: None, "function")
 
 
 def _has_graph(tensor: Tensor) -> bool:

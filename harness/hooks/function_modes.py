@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.overrides import TorchFunctionMode
 
+from harness.activations.declared import FUNCTIONS
 from harness.activations.lookup import TABLE
 from harness.hooks._torch import top_function_mode
 
@@ -57,6 +58,6 @@ class ActivationMode(FunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if self.entered and func in TABLE:
+        if self.entered and (func in TABLE or id(func) in FUNCTIONS):
             self._handle(func, args, kwargs or {})
         return func(*args, **kwargs) if kwargs else func(*args)

@@ -258,7 +258,8 @@ class ActivationRecorder:
         if not self._stream.sites and not unseen and not known and not self._stream.restored_names:
             raise ValueError(
                 "no activation was seen in this model: expected modules such as nn.ReLU or calls like F.relu"
-                " in its forward. Did a forward run in the observed mode?"
+                " in its forward. Did a forward run in the observed mode? Activations of your own are counted"
+                " once harness.declare_activation has declared them."
             )
         if warn:  # not before an exception of the user's own
             self._warn(unseen)

@@ -16,7 +16,7 @@ from harness.graph.plan import Plan, Site, shown_axes
 from harness.graph.producers import Producer, Producers
 from harness.graph.units import UnitLayout, units_in
 from harness.hooks.arguments import WrongArgument
-from harness.hooks.unobservable import unobservable, unobserved
+from harness.hooks.unobservable import NotObservable, unobservable, unobserved
 from harness.kernels.statistics import UnitStatistics
 
 
@@ -40,6 +40,8 @@ class Caller(NamedTuple):
         gate_of: ε → the gate, as it is now.
         compute: z → the activation's output, computed apart.
         spelling: "module" or "function".
+        open_of: z → which gates are open, where a declaration tells it so; None where the gate does.
+        lasts: whether later calls of the site have the same `gate_of`.
     """
 
     key: Any
@@ -48,6 +50,8 @@ class Caller(NamedTuple):
     gate_of: Callable[[float], Gate]
     compute: Callable[[Tensor], Any]
     spelling: str = "module"
+    open_of: Callable[[Tensor], Tensor] | None = None
+    lasts: bool = True
 
 
 @dataclass(slots=True)
@@ -57,7 +61,7 @@ class OpenSite:
     Attributes:
         site: as it is shown.
         statistics: its running sums.
-        gate: None: asked for at every call, since it is learned.
+        gate: None: asked for at every call, since it is learned or told by a mask.
         forward: number of the last forward in which it was called.
         layouts: number of axes → where the units lay in the last pre-activation with as many.
     """
@@ -84,7 +88,7 @@ class SiteBook:
     def __init__(self, sink: Sink, gate_eps: float, axis: Mapping[str, int] | None) -> None:
         self._sink, self._eps, self._axes = sink, gate_eps, dict(axis or {})
         self._sites: dict[Any, OpenSite] = {}
-        self._callers: dict[str, Caller] = {}
+        self._learned: dict[str, Callable[[float], Gate]] = {}
         self._names: dict[str, int] = {}  # of callers → sites so far
         self._hidden: dict[str, Site] = {}
         self._terms: dict[str, Site] = {}
@@ -92,8 +96,9 @@ class SiteBook:
 
     @property
     def gates(self) -> dict[str, Gate]:
-        """Site name → where its gate is open now."""
-        return {name: caller.gate_of(self._eps) for name, caller in self._callers.items()}
+        """Site name → where its gate is open now; without those that z alone does not tell."""
+        fixed = {o.site.name: o.gate for o in self._sites.values() if o.gate is not None}
+        return fixed | {name: gate_of(self._eps) for name, gate_of in self._learned.items()}
 
     def unobserved(
         self,
@@ -102,7 +107,7 @@ class SiteBook:
         passed: Mapping[nn.Module, str],
     ) -> list[Site]:
         """Sites that are there but cannot be observed, or are not among the modules `called` so far."""
-        hidden = [site for name, site in self._hidden.items() if name not in self._callers]
+        hidden = [site for name, site in self._hidden.items() if name not in self._names]
         return unobservable(modules, hidden, called, passed)
 
     def plan(self, unobserved: Collection[Site]) -> Plan:
@@ -157,7 +162,7 @@ class SiteBook:
         """A call that cannot be counted: a row of its own; False where the site has rows already."""
         self.uncounted.add(caller.key)
         self._hidden.setdefault(caller.name, unobserved(caller.name, caller.activation, reason))
-        return caller.name not in self._callers
+        return caller.name not in self._names
 
     def lose(self, reason: str) -> None:
         """A forward that could not be followed: a row of its own for what was missed."""
@@ -166,8 +171,11 @@ class SiteBook:
     # --- inside -------------------------------------------------------------------------------------
 
     def _open(self, caller: Caller, z: Tensor, made: Making, same: tuple[Any, ...]) -> OpenSite:
+        gate = caller.gate_of(self._eps)
         name = self._new_name(caller, same, made.layout.size)
         layout = self._given(name, z) if name in self._axes else made.layout
+        if isinstance(gate.low, Tensor) and gate.low.numel() not in (1, layout.size):
+            raise NotObservable(f"{gate.low.numel()} thresholds for {layout.size} units")
         site = Site(
             name=name,
             activation=caller.activation,
@@ -178,11 +186,14 @@ class SiteBook:
             guessed=made.guessed and name not in self._axes,
             exact=made.exact,
         )
-        gate = caller.gate_of(self._eps)
         single = made.producers[0] if len(made.producers) == 1 and made.exact else None
         statistics = self._sink.register_site(len(self._sites), site, z.device, single)
-        self._callers[name] = caller
-        return OpenSite(site, statistics, None if isinstance(gate.low, Tensor) else gate)
+        if not name.endswith("]"):  # of another width: no name of its own
+            self._names[caller.name] = self._names.get(caller.name, 0) + 1
+        fixed = not isinstance(gate.low, Tensor) and caller.open_of is None and caller.lasts
+        if isinstance(gate.low, Tensor) and caller.lasts:
+            self._learned[name] = caller.gate_of
+        return OpenSite(site, statistics, gate if fixed else None)
 
     def _new_name(self, caller: Caller, same: tuple[Any, ...], size: int) -> str:
         """`name#1`, … for calls fed by other layers, `name[width]` for other widths of the same."""
@@ -190,7 +201,6 @@ class SiteBook:
             if key[:-1] == same and "[" not in opened.site.name:
                 return f"{opened.site.name}[{size}]"
         count = self._names.get(caller.name, 0)
-        self._names[caller.name] = count + 1
         return f"{caller.name}#{count}" if count else caller.name
 
     def _given(self, name: str, z: Tensor) -> UnitLayout:

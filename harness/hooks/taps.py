@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from harness.activations.declared import pre_activation
 from harness.graph.autograd import Leaf, has_marks, marks_of, ways_to
 from harness.graph.units import UnitLayout, units_in
 from harness.hooks._torch import graph_task, is_recompute, number_of, numbers_of, watch_gradient
@@ -41,6 +42,9 @@ class ModuleTap(Hook):
                     return
             recompute = is_recompute()
             z = args[0] if args else next(iter(kwargs.values()), None)
+            if not isinstance(z, Tensor) or not z.is_floating_point():
+                floats = pre_activation(args, kwargs)
+                z = z if floats is None else floats
             if not state.active and not recompute:
                 self._taps.pass_by(self.caller, module, z, known)
             elif isinstance(z, Tensor) and ((len(args) == 1 and not kwargs) or _takes(module, args, kwargs)):

@@ -7,11 +7,13 @@ from collections.abc import Collection, Iterable, Mapping
 import torch
 from torch import nn
 
+from harness.activations.declared import parts_of_declared
 from harness.activations.lookup import lookup
 from harness.graph.plan import Site
 
 UNDER_TRANSFORM = "it was called under vmap or without values (a trace)"
 FUSED = (nn.modules.rnn.RNNBase, nn.modules.rnn.RNNCellBase)
+QUANTISED = ("torch.ao.nn.quantized.dynamic.modules.rnn", "torch.nn.quantized.dynamic.modules.rnn")
 
 
 class NotObservable(Exception):
@@ -42,16 +44,22 @@ def unobservable(
         >>> [(site.name, site.reason) for site in unobservable({model[0]: "0"}, [], (), {})]
         [('0', 'it was never called')]
     """
-    found = list(met)
+    found, parts = list(met), parts_of_declared(names)
     for module, name in names.items():
         known = lookup(module)
-        if isinstance(module, FUSED):
+        if isinstance(module, FUSED) or _is_quantised_recurrent(module):
             reason = "its units live inside a fused kernel"
             found.append(unobserved(name, type(module).__name__.lower(), reason))
         elif isinstance(module, torch.jit.ScriptModule):
             if not any(name.startswith(f"{s.name}.") or s.name == "" for s in found if s.reason):
                 found.append(unobserved(name, "scripted", "a scripted module runs outside Python"))
-        elif known is not None and module not in called:
+        elif known is not None and module not in called and module not in parts:
             reason = passed.get(module, "it was never called")
             found.append(unobserved(name or known[0], known[0], reason))
     return found
+
+
+def _is_quantised_recurrent(module: nn.Module) -> bool:
+    """Whether it is an LSTM or GRU, or a cell, of int8 weights; the holder of their weights is none."""
+    cls = type(module)
+    return cls.__module__ in QUANTISED and not cls.__name__.startswith("Packed")

@@ -47,7 +47,7 @@ def accumulate(sums: Accumulators, z: Tensor, axes: Axes, gate: Gate, *, same_fo
         >>> sums.counts[0].tolist(), shifted(sums.sums, torch.tensor(2), 0.0)[0].tolist()
         ([0, 2], [-4.0, 6.0])
     """
-    z = _checked(sums, z, axes)
+    z = _checked(sums, z, axes, gate)
     if z.numel() == 0:
         return 0
     arrays, units = sums.arrays, _in_memory(sums, z, axes)
@@ -105,7 +105,7 @@ def unit_squares(weight: Tensor, bias: Tensor | None) -> Tensor:
     return squares if bias is None else squares + bias.detach().to(torch.float64).square()
 
 
-def _checked(sums: Accumulators, z: Tensor, axes: Axes) -> Tensor:
+def _checked(sums: Accumulators, z: Tensor, axes: Axes, gate: Gate | None = None) -> Tensor:
     """The tensor with its values as they are."""
     z = countable(z)
     units, expected = prod(unit_shape(z, axes)), sums.counts.shape[1]
@@ -113,6 +113,9 @@ def _checked(sums: Accumulators, z: Tensor, axes: Axes) -> Tensor:
         raise Uncountable("a tensor without units")
     if units != expected:
         raise Uncountable(f"{units} units, but the site has {expected}")
+    low = None if gate is None else gate.low
+    if isinstance(low, Tensor) and low.numel() not in (1, units):
+        raise Uncountable(f"{low.numel()} thresholds for {units} units")
     if z.device != sums.counts.device:
         raise Uncountable(f"a tensor on {z.device}, but the sums of the site are on {sums.counts.device}")
     return z

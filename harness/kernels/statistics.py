@@ -27,7 +27,7 @@ from harness.kernels.accumulators import (
     Accumulators,
     shifted,
 )
-from harness.kernels.layout import Axes
+from harness.kernels.layout import Axes, as_units
 
 
 @dataclass(slots=True)
@@ -95,6 +95,31 @@ def update(
         (2, [2, 0], [0, 2])
     """
     statistics.n += kernels.accumulate(statistics.running, z, axes, gate, same_forward=same_forward)
+
+
+def update_open(
+    statistics: UnitStatistics, z: Tensor, is_open: Tensor, axes: Axes = -1, *, same_forward: bool = False
+) -> None:
+    """Count one call in whose gates are told one by one.
+
+    Args:
+        statistics: as for `update`.
+        z: as for `update`.
+        is_open: torch.bool, of the shape of z; no gate is open where z is NaN.
+        axes: as for `update`.
+        same_forward: as for `update`.
+
+    Example:
+        >>> s, z = empty(2), torch.tensor([[1.0, 2.0], [4.0, 3.0]])
+        >>> update_open(s, z, torch.tensor([[False, True], [True, False]]))
+        >>> s.n, s.counts[ACTIVE].tolist(), s.counts[INPUTS_SINCE_ACTIVE].tolist()
+        (2, [1, 1], [0, 0])
+    """
+    update(statistics, z, Gate(low=torch.inf), axes, same_forward=same_forward)
+    units = as_units(is_open & ~z.isnan(), axes)
+    opened = units.sum((0,) if units.ndim == 2 else (0, 2))
+    statistics.counts[ACTIVE] += opened
+    statistics.counts[INPUTS_SINCE_ACTIVE] *= opened == 0
 
 
 def update_gradient(statistics: UnitStatistics, gradient: Tensor, axes: Axes = -1) -> None:

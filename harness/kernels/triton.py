@@ -102,7 +102,7 @@ def accumulate(sums: Accumulators, z: Tensor, axes: Axes, gate: Gate, *, same_fo
     low, kind = gate.low, torch.float64 if z.dtype == torch.float64 else torch.float32
     each = isinstance(low, Tensor)
     bounds = _bounds(gate._replace(low=0.0) if each else gate, kind, z.device)
-    lows = low.detach().reshape(-1) if isinstance(low, Tensor) else bounds
+    lows = low.detach().to(z.device, kind).reshape(-1) if isinstance(low, Tensor) else bounds
     simple = gate.high == torch.inf and not gate.has_hole
     n = rows * positions
     with _launching(z.device):

@@ -10,6 +10,7 @@ from harness.selftest import (
     convolutions,
     forms,
     machinery,
+    own,
     plain,
     repeated,
     sharing,
@@ -21,6 +22,7 @@ from harness.selftest.case import Case
 GROUPS: dict[str, dict[str, Case]] = {
     "plain nets and awkward inputs": plain.CASES,
     "spellings of activations": forms.CASES,
+    "activations of one's own": own.CASES,
     "units stuck in the flat part": stuck.CASES,
     "axes, norms and dropout": axes.CASES,
     "convolutions": convolutions.CASES,
