@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from harness.activations.registry import RECORDS
 from harness.graph.connections import UnitConnections
 from harness.graph.units import UnitLayout, arranged, rows_of_places
 from harness.hooks.batches import Batch
@@ -73,7 +74,8 @@ def liftable(model: nn.Module, batch: Batch) -> tuple[tuple[UnitConnections, ...
         if not one.site:
             continue
         if one.activation not in OPENS_AT_ZERO:
-            refused[one.site] = f"{one.activation} is not silent below 0"
+            known = one.activation in RECORDS
+            refused[one.site] = f"{one.activation} {'is not silent below 0' if known else 'is declared'}"
         elif (one.norm or one.layer).bias is None:
             refused[one.site] = "the layer before it has no bias"
         elif one.repeated:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import harness
+from harness.remedies import bias_lift
 
 UNITS, ROWS, STEPS = 8, 16, 20
 Truth = Callable[[Any, Tensor], Tensor]  # (activation, z) → which gates are open
@@ -389,6 +390,33 @@ def test_a_sparse_autoencoder_with_selection_over_the_batch(declare: Any) -> Non
     assert set(census.n) == {28 * STEPS}
     assert set(census.state[:6]) == {"dead"}
     assert recorder.sites[0].producers == ("encoder",)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_a_module_that_a_checkpoint_recomputes(declare: Any, checkpointed: bool) -> None:
+    declare(TopK, open=selected)
+    check(Net(TopK(2), apart=checkpointed), lambda act, z: selected(z, act), "act")
+
+
+def test_evidence_and_remedies_know_of_it(declare: Any) -> None:
+    """What replays weights leaves out gates that z alone does not tell; nothing false is said."""
+    declare(TopK, open=selected)
+    first = nn.Linear(3, UNITS)
+    nn.init.constant_(first.bias[:3].detach(), -50.0)
+    model = nn.Sequential(first, TopK(2), nn.Linear(UNITS, UNITS), nn.ReLU(), nn.Linear(UNITS, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with harness.Recorder(model, optimizer=optimizer, census_every=10, evidence=True) as recorder:
+        for x in batches():
+            loss = model(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            recorder.step(loss)
+    assert "units dead" in str(recorder.diagnose())
+    features = harness.feature_ranks(model, torch.cat(batches()))
+    assert features.effective_rank.notna().all()
+    with pytest.raises(ValueError, match="1 cannot be lifted: TopK is declared"):
+        bias_lift(model, optimizer, torch.cat(batches()), sites=["1"])
 
 
 def test_two_recorders_at_once(declare: Any) -> None:

@@ -99,6 +99,12 @@ def test_int8_modules_are_unobserved_rows() -> None:
     assert {site.reason for site in report.plan.unobserved} == {FUSED}
     with pytest.raises(harness.DeadUnitsError):
         report.raise_if(dead=1)
+    model = int8(fused())
+    with harness.Recorder(model, observe="eval", census_every=None) as recorder:
+        model(BATCH)
+        recorder.step()
+    assert set(recorder.census().site) == set(report.units.site)
+    assert {site.reason for site in recorder.sites} == {FUSED}
 
 
 def test_int8_beside_float_parts() -> None:
