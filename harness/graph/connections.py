@@ -114,7 +114,7 @@ class ConnectionProvenance(TensorProvenance):
 
     Args:
         model: whose layers are known.
-        on_output: told of the output of each activation that is followed.
+        on_output: takes the output of each activation that is followed.
 
     Attributes:
         found: in order of the layers' calls; those without a site are called by no activation.

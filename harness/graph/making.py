@@ -22,7 +22,7 @@ class Making(NamedTuple):
         exact: whether unit i is unit i of the only producer.
         guessed: whether the unit axis is a guess.
         term: whether the units were summed away before.
-        reason: why its units cannot be told, "" if they can.
+        reason: why its units are not known, "" if they are.
     """
 
     producers: tuple[Producer, ...]

@@ -28,7 +28,7 @@ class Origin(NamedTuple):
         summed: whether something of other making was added to it (a residual sum).
         part: whether it holds only some of its producer's units.
         term: whether its units were summed away.
-        reason: why its units cannot be told, "" if they can.
+        reason: why its units are not known, "" if they are.
         direct: whether it is a layer's output, but for norms, dropout, moves and residual sums.
         connections: what is known of its units as replaceable ones, where that is asked (see `connections`).
     """

@@ -35,7 +35,7 @@ from harness.hooks.compile import Eager
 from harness.hooks.discovery import ModuleStack, Trace
 from harness.hooks.function_taps import FunctionTaps, Interceptor
 from harness.hooks.hook import Call
-from harness.hooks.masks import Mask
+from harness.hooks.masks import Mask, Masking
 from harness.hooks.module_registry import ModuleRegistry
 from harness.hooks.sites import Caller, OpenSite, Sink, SiteBook
 from harness.hooks.taps import KnownCall, KnownCalls, ModuleTap
@@ -110,11 +110,11 @@ class EagerTaps:
         passed: activation modules that were called otherwise, and how.
         book: the sites.
         messages: warnings that are still to be said.
-        next_mask: which inputs of the next forward count.
-        on_forward: told when one begins.
-        on_gradient: told of every ∂L/∂z, before it is counted.
+        masking: which inputs of a forward count.
+        on_forward: called when one begins.
+        on_gradient: called for every ∂L/∂z, before it is counted.
         wrong_argument: an argument that turned out to be wrong in a forward; a census raises it.
-        on_call: told of every pre-activation (caller, site, z, layout); then there is no fast path.
+        on_call: takes every pre-activation (caller, site, z, layout); then there is no fast path.
         provenance: makes what follows the tensors of a traced forward.
     """
 
@@ -156,10 +156,7 @@ class EagerTaps:
         self.called: set[nn.Module] = set()
         self.passed: dict[nn.Module, str] = {}
         self.wrong_argument: WrongArgument | None = None
-        self.next_mask: Mask | None = None
-        self._mask: Mask | None = None  # of the forward that runs or ran last, whose backward is to come
-        self._unmasked: set[str] = set()
-        self._encodes = getattr(getattr(model, "config", None), "is_encoder_decoder", False) is True
+        self.masking = Masking(model, self._say)
         self.on_forward: Callable[[], None] | None = None
         self.on_gradient: Callable[[], None] | None = None
         self.on_call: Callable[[Caller, str, Tensor, UnitLayout], None] | None = None
@@ -247,7 +244,7 @@ class EagerTaps:
                 self._hook(newcomer)
                 self._to_trace = WARM_UP
         if not self._paused:
-            self._mask, self.next_mask = self.next_mask, None
+            self.masking.begin()
         if self._paused or (self._training is not None and module.training is not self._training):
             return
         if not state.seen:
@@ -265,7 +262,7 @@ class EagerTaps:
         if self._to_trace > 0 or forward & (forward - 1) == 0 or not state.graph or self._traces_all:
             self._begin_trace(state, [*args, *kwargs.values()])
         else:
-            state.following, state.fast = True, self._threads < 2 and self._mask is None
+            state.following, state.fast = True, self._threads < 2 and self.masking.now is None
 
     @property
     def _traces_all(self) -> bool:
@@ -335,7 +332,7 @@ class EagerTaps:
             return
         self._stack.attach(self._names, self._model)  # there may be other parts
         self._to_trace = max(self._to_trace, 1)
-        self._mask, self.next_mask = self.next_mask, None
+        self.masking.begin()
         self.forwards = state.forward = self.forwards + 1
         state.graph = torch.is_grad_enabled()
         state.ordinals.clear()
@@ -479,7 +476,7 @@ class EagerTaps:
         opened, layout = self._site(caller, z, known, recompute)
         if opened is None or layout is None:
             return
-        mask = None if self._mask is None else self._mask_at(opened.site.name, self._mask)
+        mask = self.masking.at(opened.site.name)
         if not recompute:
             gate = caller.gate_of(self._eps) if opened.gate is None else opened.gate
             same_forward = opened.forward == state.forward
@@ -489,9 +486,8 @@ class EagerTaps:
                 value, axes = arranged(plain.detach(), layout), layout.axes
                 is_open = None if opens is None else arranged(opens, layout)
                 if mask is not None:
-                    value, axes, is_open = self._masked(
-                        mask, value, is_open, layout, caller, opened.site.name
-                    )
+                    found = self.masking.rows(mask, value, is_open, axes, caller.key, opened.site.name)
+                    value, is_open, axes = found
                 if is_open is None:
                     update(opened.statistics, value, gate, axes, same_forward=same_forward)
                 else:
@@ -568,30 +564,6 @@ class EagerTaps:
             prepared = prepare(opened.statistics, z, layout.axes, opened.gate, back)
         leaves = ancestry(z).leaves
         known.add(KnownCall(opened, leaves, layout, z, prepared, self._gradients, self.on_gradient))
-
-    def _masked(
-        self, mask: Mask, value: Tensor, is_open: Tensor | None, layout: UnitLayout, caller: Caller, name: str
-    ) -> tuple[Tensor, tuple[int, ...], Tensor | None]:
-        """The inputs that count, and the axes of their units; all of them where the mask does not fit."""
-        rows = mask.rows(value, layout.axes, caller.key)
-        if rows is None:
-            where = f"its pre-activation {tuple(value.shape)}, whose units are on {layout.axes}"
-            self._say_unmasked(name, f"the mask {mask.shape} does not fit {where}")
-            return value, layout.axes, is_open
-        opens = None if is_open is None else mask.rows(is_open, layout.axes)
-        return *rows, None if opens is None else opens[0]
-
-    def _mask_at(self, name: str, mask: Mask) -> Mask | None:
-        """The mask, but for a decoder's sites: it is of the encoder's inputs, which may be as many."""
-        if not self._encodes or "decoder" not in name.replace(":", ".").split("."):
-            return mask
-        self._say_unmasked(name, "the mask is of the encoder's inputs")
-        return None
-
-    def _say_unmasked(self, name: str, reason: str) -> None:
-        if name not in self._unmasked:
-            self._unmasked.add(name)
-            self._say(f"{name}: {reason}: it is counted whole, padding too")
 
     def _backward(
         self, statistics: UnitStatistics, layout: UnitLayout, gradient: Tensor, mask: Mask | None = None

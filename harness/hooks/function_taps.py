@@ -16,7 +16,7 @@ class Interceptor:
     """One thread's mode, and the modules whose forward runs, as far as they matter.
 
     Args:
-        handle: told of every activation function that an owner calls.
+        handle: takes every activation function that an owner calls.
     """
 
     def __init__(self, handle: Handle) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Masks = Tensor | Iterable[Tensor] | Callable[[Any], Tensor | None]
 
@@ -100,6 +100,63 @@ class Mask:
             index = mask.flatten().nonzero().flatten().to(device)
             self._indices[kind, device] = index
         return index
+
+
+class Masking:
+    """The mask of the forward that runs, or ran last and whose backward is to come.
+
+    Args:
+        model: of an encoder and a decoder, the mask is the encoder's.
+        say: takes what is counted whole, and why.
+
+    Attributes:
+        now: the mask, None where every input counts.
+        following: that of the next forward.
+    """
+
+    def __init__(self, model: nn.Module, say: Callable[[str], None]) -> None:
+        self._encodes = getattr(getattr(model, "config", None), "is_encoder_decoder", False) is True
+        self._say = say
+        self._said: set[str] = set()
+        self.now: Mask | None = None
+        self.following: Mask | None = None
+
+    def begin(self) -> None:
+        """A forward begins."""
+        self.now, self.following = self.following, None
+
+    def at(self, site: str) -> Mask | None:
+        """The mask, but for a decoder's sites: its inputs are others, which may be as many."""
+        if self.now is None or not self._encodes or "decoder" not in site.replace(":", ".").split("."):
+            return self.now
+        self._count_whole(site, "the mask is of the encoder's inputs")
+        return None
+
+    def rows(
+        self, mask: Mask, z: Tensor, is_open: Tensor | None, axes: tuple[int, ...], caller: Any, site: str
+    ) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:
+        """The inputs of z and of its gates that count, and the axes of their units; all if it does not fit.
+
+        Args:
+            mask: of the site.
+            z: pre-activations.
+            is_open: their gates, where these are told one by one.
+            axes: of the units.
+            caller: who calls.
+            site: its name.
+        """
+        found = mask.rows(z, axes, caller)
+        if found is None:
+            where = f"its pre-activation {tuple(z.shape)}, whose units are on {axes}"
+            self._count_whole(site, f"the mask {mask.shape} does not fit {where}")
+            return z, is_open, axes
+        opens = None if is_open is None else mask.rows(is_open, axes)
+        return found[0], None if opens is None else opens[0], found[1]
+
+    def _count_whole(self, site: str, reason: str) -> None:
+        if site not in self._said:
+            self._said.add(site)
+            self._say(f"{site}: {reason}: it is counted whole, padding too")
 
 
 def attention_mask(batch: Any) -> Mask | None:

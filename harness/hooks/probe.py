@@ -51,4 +51,4 @@ class Probe:
 
     def _mask(self, batch: Batch) -> None:
         mask = attention_mask(batch)
-        self.taps.next_mask = None if mask is None or mask.keeps_all else mask
+        self.taps.masking.following = None if mask is None or mask.keeps_all else mask

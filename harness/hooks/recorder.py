@@ -341,7 +341,7 @@ class ActivationRecorder:
     # --- inside -------------------------------------------------------------------------------------
 
     def _mask(self, mask: Mask | None) -> None:
-        self._taps.next_mask = None if mask is None or mask.keeps_all else mask
+        self._taps.masking.following = None if mask is None or mask.keeps_all else mask
 
     def _incoming_site(self, index: int, site: Site, producer: Producer | None) -> None:
         self._incoming.add(index, None if producer is None else producer.module, site.size)

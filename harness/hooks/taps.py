@@ -73,7 +73,7 @@ class KnownCall:
         z: the pre-activation.
         prepared: the fast path; None where there is none.
         gradients: whether ∂L/∂z is watched.
-        before: told of every gradient before it is counted.
+        before: called for every gradient before it is counted.
     """
 
     __slots__ = (
@@ -111,7 +111,7 @@ class KnownCall:
         self.prepared, self._gradients = prepared, gradients
         self._backward = None if prepared is None else prepared.backward
         if before is not None and self._backward is not None:
-            self._backward = partial(_told, before, self._backward)
+            self._backward = partial(_after, before, self._backward)
 
     def count(self, z: Any, forward: int) -> bool:
         """Count a pre-activation; False, and nothing is counted, if it is not of this making."""
@@ -162,7 +162,7 @@ class KnownCall:
         return type(node) is self._kind and all(way.leads_from(node) for way in self._ways)
 
 
-def _told(before: Callable[[], None], backward: Callable[[Tensor], None], gradient: Tensor) -> None:
+def _after(before: Callable[[], None], backward: Callable[[Tensor], None], gradient: Tensor) -> None:
     before()
     backward(gradient)
 

@@ -32,7 +32,7 @@ class Windows:
 
     Args:
         evidence: "stream" or "probe", the census column.
-        on_site: told of every new site and its producer.
+        on_site: takes every new site and its producer.
         statistics: of the user's own; each site has copies of them.
 
     Attributes:
