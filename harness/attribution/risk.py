@@ -23,9 +23,8 @@ COEFFICIENTS = {
     "layer_rate": -1.152,  # mean activation rate of the unit's layer
     "dead_in_dead_layer": -4.775,  # a dead unit among dead ones may come back with them
 }
-INTERCEPT = (
-    -4.084
-)  # with it, the risks of the living in the runs fitted on have their share that died as mean
+#: With it, the risks of the living in the runs fitted on have the share of them that died as mean.
+INTERCEPT = -4.084
 BASE_RATE = {"runs fitted on": 0.028, "other settings": 0.053}  # of the living, the share dead at the end
 #: Area under the ROC curve at a tenth of the steps, on settings that were not fitted on: of all units, and of
 #: those alive then (`python -m experiments.benchmarks.risk`).
@@ -47,6 +46,7 @@ def risk(history: pd.DataFrame, step: int | None = None) -> pd.DataFrame:
         compared with).
 
     Raises:
+        TypeError: no table.
         ValueError: a needed column is missing, or there is no census at that step.
 
     Example:
@@ -55,6 +55,9 @@ def risk(history: pd.DataFrame, step: int | None = None) -> pd.DataFrame:
         >>> risk(pd.DataFrame(rows)).unit.tolist()
         [0, 1]
     """
+    if not isinstance(history, pd.DataFrame):
+        kind = type(history).__name__
+        raise TypeError(f"risk: expected a history of censuses (`recorder.history()`), but got {kind}")
     needed = ("evidence", "step", "site", "unit", "n", "active", "rate", "max", "std", "state")
     missing = [name for name in needed if name not in history]
     if missing:

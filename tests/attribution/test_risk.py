@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
+from torch import nn
 
 import harness
 from harness.attribution.risk import BASE_RATE, COEFFICIENTS, COLUMNS, INTERCEPT, features
@@ -90,3 +93,9 @@ def test_the_census_is_chosen_and_the_probe_preferred() -> None:
 def test_bad_input_is_told(history: pd.DataFrame, step: int | None, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         harness.risk(history, step)
+
+
+@pytest.mark.parametrize("given", [nn.Linear(1, 1), [1, 2], None])
+def test_what_is_no_table_is_refused(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"recorder.history\(\)"):
+        harness.risk(given)
