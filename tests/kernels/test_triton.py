@@ -142,4 +142,5 @@ def test_a_cpu_needs_no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
     with harness.Recorder(net) as recorder:
         net(torch.ones(3, 2)).sum().backward()
+        recorder.step()
     assert recorder.census().n.tolist() == [3, 3]

@@ -74,7 +74,7 @@ def test_a_model_that_cannot_be_run_is_no_verdict(here: Path) -> None:
     words = ["my_narrow_subject:model", "--batches", "my_narrow_subject:batches", "--fail-over", "0.9"]
     found = CliRunner().invoke(app, ["scan", *words])
     assert found.exit_code == 2
-    assert "cannot be run on these batches" in " ".join(found.output.replace("│", " ").split())
+    assert "the model raised on a batch" in " ".join(found.output.replace("│", " ").split())
 
 
 def test_the_plan_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
