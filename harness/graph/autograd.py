@@ -21,8 +21,15 @@ NORMS = ("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "NativeLayerNor
 NORMS += ("FusedRmsNorm",)
 ACTIVATIONS = ("Relu", "Gelu", "Silu", "Elu", "LeakyRelu", "Hardtanh", "Hardswish", "Hardsigmoid", "Sigmoid")
 ACTIVATIONS += ("Tanh", "Softplus", "Threshold", "Mish", "Prelu", "PreluKernel", "Celu", "Selu", "Clamp")
-CHOICES = ("Slice", "Select", "Split", "SplitWithSizes", "Unbind", "Transpose", "Permute", "AsStrided")
-CHOICES += ("Diagonal", "Unfold", "Flip", "Roll", "Index", "IndexSelect")  # the numbers they hold say of what
+CHOOSING = ("Slice", "Select", "Split", "SplitWithSizes", "Unbind", "Transpose", "Permute", "AsStrided")
+CHOOSING += (
+    "Diagonal",
+    "Unfold",
+    "Flip",
+    "Roll",
+    "Index",
+    "IndexSelect",
+)  # the numbers they hold say of what
 
 
 class Leaf(NamedTuple):
@@ -132,13 +139,13 @@ def ways_to(tensor: Tensor, leaves: tuple[Leaf, ...]) -> tuple[Way, ...]:
     return tuple(ways)
 
 
-Mark = tuple[tuple[int, ...], str, Any]  # path to a node, name of a number that it holds, the number
+Choice = tuple[tuple[int, ...], str, Any]  # path to a node, name of a number that it holds, the number
 Read = Callable[[Any, str], Any]
 
 
-def marks_of(
+def choices_of(
     tensor: Tensor, ways: tuple[Way, ...], names: Callable[[Any], Sequence[str]], read: Read
-) -> set[Mark]:
+) -> set[Choice]:
     """Which part of a layer's output a tensor is: what is chosen on the ways.
 
     Args:
@@ -147,24 +154,24 @@ def marks_of(
         names: node → names of the numbers that it holds, such as the start of a slice.
         read: (node, name) → such a number.
     """
-    marks: set[Mark] = set()
+    choices: set[Choice] = set()
     for way in ways or (Way((type(tensor.grad_fn),), (0,), tensor),):
         for depth in range(len(way.places)):
             path = way.places[:depth]
             node = node_at(tensor, path)
             kind = "" if node is None else _kind(node)
-            if kind in CHOICES:
-                marks |= {(path, name, read(node, name)) for name in names(node)}
-            if kind in CHOICES or (not depth and kind not in PRODUCTS and kind not in NORMS):
-                marks.add((path, "", output_at(tensor, path)))
-    return marks
+            if kind in CHOOSING:
+                choices |= {(path, name, read(node, name)) for name in names(node)}
+            if kind in CHOOSING or (not depth and kind not in PRODUCTS and kind not in NORMS):
+                choices.add((path, "", output_at(tensor, path)))
+    return choices
 
 
-def has_marks(tensor: Tensor, marks: set[Mark], read: Read) -> bool:
+def has_choices(tensor: Tensor, choices: set[Choice], read: Read) -> bool:
     """Whether the same part is chosen in another tensor of the same ways."""
     return all(
         (read(node_at(tensor, path), name) if name else output_at(tensor, path)) == value
-        for path, name, value in marks
+        for path, name, value in choices
     )
 
 

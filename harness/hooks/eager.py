@@ -239,9 +239,9 @@ class EagerTaps:
             return
         state.depth, state.entry = 1, module
         if self._registry.changed:
-            newcomers, self._of_declared = self._registry.take(), parts_of_declared(self._names)
-            for newcomer in newcomers:
-                self._hook(newcomer)
+            added, self._of_declared = self._registry.take(), parts_of_declared(self._names)
+            for one in added:
+                self._hook(one)
                 self._to_trace = WARM_UP
         if not self._paused:
             self.masking.begin()
@@ -393,9 +393,7 @@ class EagerTaps:
         """Called by a trace for every torch function instead of its being called."""
         state = self.state
         trace = state.tracing
-        if state.busy or trace is None:
-            return function(*args, **kwargs)
-        if trace.inside:
+        if state.busy or trace is None or trace.inside:
             return function(*args, **kwargs)
         trace.called()
         activated: Any = None
@@ -470,9 +468,8 @@ class EagerTaps:
             raise NotObservable(UNDER_TRANSFORM)
         if not plain.is_floating_point():
             raise NotObservable(f"its values are of type {str(plain.dtype).removeprefix('torch.')}")
-        opens = (
-            None if recompute else self._opens(caller, z, plain)
-        )  # its error leaves no site without a count
+        # Before the site is looked up, so that an error leaves no site without a count.
+        opens = None if recompute else self._opens(caller, z, plain)
         opened, layout = self._site(caller, z, known, recompute)
         if opened is None or layout is None:
             return
@@ -590,6 +587,7 @@ class EagerTaps:
     def _failed(self, error: Exception) -> None:
         """A forward cannot be followed: what it still calls is not counted."""
         self.book.lose(_failure("a forward", error))
+        self._traces -= self.state.tracing is not None
         self.state.reset()
 
     def failed(self, what: str, error: Exception) -> None:

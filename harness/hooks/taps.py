@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from harness.activations.declared import pre_activation
-from harness.graph.autograd import Leaf, has_marks, marks_of, ways_to
+from harness.graph.autograd import Leaf, choices_of, has_choices, ways_to
 from harness.graph.units import UnitLayout, units_in
 from harness.hooks._torch import graph_task, is_recompute, number_of, numbers_of, watch_gradient
 from harness.hooks.hook import Hook
@@ -78,9 +78,9 @@ class KnownCall:
 
     __slots__ = (
         "_backward",
+        "_choices",
         "_gradients",
         "_kind",
-        "_marks",
         "_place",
         "_variable",
         "_ways",
@@ -104,9 +104,9 @@ class KnownCall:
         self.opened, self.layout, self.shape, self.ndim = opened, layout, z.shape, z.ndim
         self._ways = ways_to(z, leaves)
         self._kind: type = type(z.grad_fn)
-        self._marks = marks_of(z, self._ways, numbers_of, number_of)
+        self._choices = choices_of(z, self._ways, numbers_of, number_of)
         near = len(self._ways) == 1 and len(self._ways[0].places) == 1  # usually: a layer right before it
-        self._place = self._ways[0].places[0] if near and not self._marks else -1
+        self._place = self._ways[0].places[0] if near and not self._choices else -1
         self._variable = self._ways[0].variable if near else None
         self.prepared, self._gradients = prepared, gradients
         self._backward = None if prepared is None else prepared.backward
@@ -140,7 +140,7 @@ class KnownCall:
 
     def made(self, z: Tensor) -> bool:
         """Whether a pre-activation is of this making."""
-        return self._leads(z) and has_marks(z, self._marks, number_of)
+        return self._leads(z) and has_choices(z, self._choices, number_of)
 
     def fits(self, z: Tensor) -> bool:
         """Whether the units lie in it as they did here."""
@@ -154,7 +154,7 @@ class KnownCall:
         """
         if self.shape != z.shape or not self._leads(z):
             return False
-        self._marks &= marks_of(z, self._ways, numbers_of, number_of)
+        self._choices &= choices_of(z, self._ways, numbers_of, number_of)
         return True
 
     def _leads(self, z: Tensor) -> bool:
