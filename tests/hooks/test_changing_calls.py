@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -65,23 +66,24 @@ class Net(nn.Module):
         return total
 
 
-def train(net: Net, forwards: int, recorder: harness.Recorder) -> None:
+def recorded(case: str, call: str, start: int) -> tuple[Net, pd.DataFrame]:
+    """A trained net and its census."""
+    torch.manual_seed(0)
+    net = Net(CASES[case], call, start)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
-    for _ in range(forwards):
-        optimizer.zero_grad()
-        net(torch.randn(5, 8)).backward()
-        optimizer.step()
-        recorder.step()
+    with harness.Recorder(net, census_every=None) as recorder:
+        for _ in range(41):
+            optimizer.zero_grad()
+            net(torch.randn(5, 8)).backward()
+            optimizer.step()
+            recorder.step()
+        return net, recorder.census()
 
 
 @pytest.mark.parametrize("call", ["module", "function"])
 @pytest.mark.parametrize("case", list(CASES))
 def test_each_part_has_its_own_counts(case: str, call: str) -> None:
-    torch.manual_seed(0)
-    net = Net(CASES[case], call, start=0)
-    with harness.Recorder(net, census_every=None) as recorder:
-        train(net, 41, recorder)
-        census = recorder.census()
+    net, census = recorded(case, call, start=0)
     found = {(len(g), g.n.iloc[0], tuple(g.active)) for _, g in census.groupby("site")}
     truth = {name: torch.cat(parts) for name, parts in net.seen.items()}
     assert found == {(z.shape[1], len(z), tuple((z > 0).sum(0).tolist())) for z in truth.values()}
@@ -92,11 +94,7 @@ def test_each_part_has_its_own_counts(case: str, call: str) -> None:
 @pytest.mark.parametrize("case", list(CASES))
 def test_a_part_that_comes_late_is_never_counted_as_another(case: str, call: str) -> None:
     """Its first call is not counted, since nobody knew of it; its next ones are."""
-    torch.manual_seed(0)
-    net = Net(CASES[case], call, start=20)
-    with harness.Recorder(net, census_every=None) as recorder:
-        train(net, 41, recorder)
-        census = recorder.census()
+    net, census = recorded(case, call, start=20)
     found = {(g.n.iloc[0], tuple(g.active)) for _, g in census.groupby("site")}
     late = next(iter(net.parts))
     truth = {}
