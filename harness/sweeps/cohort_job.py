@@ -14,6 +14,7 @@ from harness.store.files import side_by_side
 from harness.store.folder import COMPLETE, RunFolder
 from harness.sweeps.cohorts import Task
 from harness.sweeps.job import Outcome, failed, final_metrics, hardware, run_job, stored, versions
+from harness.sweeps.locks import PATIENCE, lock_of
 
 if TYPE_CHECKING:
     from harness.training.loop import Ending
@@ -48,10 +49,11 @@ def run_cohort(task: Task, tick: Callable[[int], None] | None = None) -> list[Ou
     if len(known) < len(specs):
         keep = Path(specs[0].output).expanduser() / FOLDER / task.name
         try:
+            until = time.monotonic() + PATIENCE
             with ExitStack() as locks:
-                _hold(keep, locks)
+                _hold(keep, locks, until)
                 left = [place for place in range(len(specs)) if place not in known]
-                known |= {place: told for place in left if (told := _taken(specs[place], locks))}
+                known |= {place: told for place in left if (told := _taken(specs[place], locks, until))}
                 outcomes = known | _train(specs, known, keep, tick or (lambda step: None))
         except OSError as error:
             outcomes = {place: known.get(place) or _refused(spec, error) for place, spec in enumerate(specs)}
@@ -62,22 +64,20 @@ def run_cohort(task: Task, tick: Callable[[int], None] | None = None) -> list[Ou
     return [known[place] for place in range(len(specs))]
 
 
-def _hold(folder: Path, locks: ExitStack) -> None:
+def _hold(folder: Path, locks: ExitStack, until: float) -> None:
     """Make a folder and hold its lock.
 
     Raises:
-        OSError: it cannot be written, or somebody else holds the lock.
+        OSError: it cannot be written, or somebody else holds the lock at the time `until`.
     """
-    from filelock import FileLock
-
     folder.mkdir(parents=True, exist_ok=True)
-    locks.enter_context(FileLock(folder / ".lock", timeout=0))
+    locks.enter_context(lock_of(folder, max(until - time.monotonic(), 0.0)))
 
 
-def _taken(spec: RunSpec, locks: ExitStack) -> Outcome | None:
+def _taken(spec: RunSpec, locks: ExitStack, until: float) -> Outcome | None:
     """Hold a member's folder; its outcome, if it cannot be held or has a result by now."""
     try:
-        _hold(run_folder(spec), locks)
+        _hold(run_folder(spec), locks, until)
     except OSError as error:
         return _refused(spec, error)
     return stored(spec)

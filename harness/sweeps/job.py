@@ -20,6 +20,7 @@ from harness.config import ConfigError, RunSpec, run_folder, to_mapping
 from harness.store.files import write_text
 from harness.store.folder import COMPLETE, RunFolder, read_status
 from harness.sweeps.ahead import collector_at_rest
+from harness.sweeps.locks import lock_of
 
 if TYPE_CHECKING:
     from harness.attribution.diagnosis import Diagnosis
@@ -110,7 +111,7 @@ def run_job(
         ConfigError: what the user asked for cannot be run; nothing was written.
         KeyboardInterrupt: after the state has been kept.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     found = stored(spec)
     if found is not None:
@@ -122,7 +123,7 @@ def run_job(
     except OSError as error:
         raise ConfigError("output", f"cannot make {run_folder(spec)} ({error.strerror})") from None
     try:
-        with nullcontext() if locked else FileLock(folder.path / ".lock", timeout=0):
+        with nullcontext() if locked else lock_of(folder.path):
             return _train(spec, data, folder, progress, alone=alone)
     except Timeout:
         raise ConfigError(

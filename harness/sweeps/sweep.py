@@ -14,6 +14,7 @@ from harness.config.stored import flatten
 from harness.sweeps.cohort_job import run_task
 from harness.sweeps.cohorts import MOST, Task, divide
 from harness.sweeps.job import Outcome, check_output, stored
+from harness.sweeps.locks import lock_of
 from harness.sweeps.manifest import FOLDER, manifest_path, read_tasks, write_manifest
 from harness.sweeps.pool import Died, Done, Progress, apart, run_tasks
 from harness.sweeps.status import PULSE, write_pulse
@@ -180,10 +181,10 @@ def _mourn(sweep: Sweep, task: Task, reason: str) -> None:
 
 @contextmanager
 def _alone_in(output: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     folder = output / FOLDER
-    lock, note = FileLock(folder / ".lock", timeout=0), folder / ".process"
+    lock, note = lock_of(folder), folder / ".process"
     with _written(output):
         folder.mkdir(parents=True, exist_ok=True)
         try:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -268,6 +269,18 @@ def test_a_run_in_other_hands_is_left_alone(tmp_path: Path, capsys: pytest.Captu
         assert run("-m", *SWEPT, f"output={tmp_path}") == 1
     assert "another process is training" in capsys.readouterr().out
     assert run("-m", *SWEPT, f"output={tmp_path}") == 0
+
+
+@pytest.mark.parametrize("held", ["sweep", "cohort", "run"])
+def test_a_process_that_is_going_down_is_waited_for(tmp_path: Path, held: str) -> None:
+    """A killed process holds its locks for a moment; a sweep that is started again at once does not fail."""
+    specs = plan([*SWEPT, f"output={tmp_path}"], multirun=True)
+    cohort = tmp_path / cohort_job.FOLDER / divide(specs)[0].name
+    folder = {"sweep": tmp_path / ".sweeps", "cohort": cohort, "run": cohort_job.run_folder(specs[0])}[held]
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock", thread_local=False) as lock:
+        threading.Timer(1.5, lock.release).start()
+        assert run("-m", *SWEPT, f"output={tmp_path}") == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="process groups and /proc")

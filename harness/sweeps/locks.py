@@ -1,0 +1,18 @@
+"""Locks of folders: one process writes to a folder at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+PATIENCE = 5.0  # seconds; a killed process holds its locks until the system has taken it down
+
+
+def lock_of(folder: Path, patience: float = PATIENCE) -> BaseFileLock:
+    """The lock of a folder; to take it raises `filelock.Timeout` if others hold it longer than `patience`."""
+    from filelock import FileLock
+
+    return FileLock(folder / ".lock", timeout=patience)
