@@ -42,9 +42,8 @@ def stored_diagnosis(run: Run) -> Diagnosis:
     """
     from harness.attribution.diagnosis import diagnose
     from harness.attribution.evidence import Evidence
-    from harness.store.evidence import read_evidence
 
-    tables = read_evidence(run.path)
+    tables = run.evidence
     if tables is None or run.census.empty:
         raise ValueError(
             "this run kept no evidence, as runs of a sweep do not. "
@@ -68,7 +67,7 @@ def views(runs: Runs, asked: dict[str, float]) -> Iterator[RenderableType]:
             continue
         yield run_view(
             history,
-            title=f"{run.name} ({run.status.get('state', 'status unknown')})",
+            title=f"{run.name} ({run.state})",
             thresholds=thresholds,
             healthy=healthy,
             accuracy=(run.status.get("final") or {}).get("accuracy"),

@@ -9,10 +9,29 @@ from typing import Any
 
 import yaml
 
-from harness.store.files import read_json, write_json, write_text
+from harness.store.files import write_json, write_text
+from harness.store.reading import DamagedFile, Types, checked, one_line, read_object, read_text
 
 STATUSES = ("running", "finished", "diverged", "failed", "interrupted")
 COMPLETE = ("finished", "diverged")  # results that are not trained again
+LARGEST = 1 << 20  # bytes of a configuration; YAML is slow to read
+NUMBER = (int, float)
+STATUS: Types = {
+    "state": (str,),
+    "final": (dict,),
+    "error": (str,),
+    "verdict": (str,),
+    "diagnosis": (str,),
+    "not_stacked": (str,),
+    "steps": (int,),
+    "diverged_at": (int,),
+    "seconds": NUMBER,
+}
+CONFIG: Types = {
+    "seed": (int,),
+    "detect": (dict,),
+    **{f"detect.{name}": NUMBER for name in ("rare", "confidence", "healthy")},
+}
 KEY = re.compile(r"\w+:(\s|$)")  # of a mapping, at the start of a line
 
 
@@ -58,20 +77,56 @@ class RunFolder:
                 file.unlink(missing_ok=True)
 
 
+def load_status(path: Path) -> dict[str, Any]:
+    """The run's status.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedFile: it is not what a status should be.
+    """
+    file = path / "status.json"
+    status = read_object(file, STATUS)
+    if status.get("state") not in STATUSES:
+        raise DamagedFile(file, f"has no state among {', '.join(STATUSES)}")
+    for name, value in (status.get("final") or {}).items():
+        if value is not None and not isinstance(value, str if name == "cause" else NUMBER):
+            raise DamagedFile(file, f"has no number as final.{name}")
+    return status
+
+
 def read_status(path: Path) -> dict[str, Any] | None:
-    return read_json(path / "status.json")
+    """The run's status, or None if there is no readable one."""
+    try:
+        return load_status(path)
+    except (OSError, DamagedFile):
+        return None
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """The run's configuration, nested.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedFile: it is not what a configuration should be.
+    """
+    file = path / "config.yaml"
+    text = read_text(file, LARGEST)
+    try:
+        groups = top_level(text)
+        if groups is None:
+            config = _load(text)
+        else:
+            config = {key: value for group in groups for key, value in _parsed(group).items()}
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise DamagedFile(file, f"is no YAML ({one_line(error)})") from None
+    return checked(file, config, CONFIG)
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The run's configuration, nested; empty if there is none."""
+    """The run's configuration, nested; empty if there is no readable one."""
     try:
-        text = (path / "config.yaml").read_text(encoding="utf-8")
-        groups = top_level(text)
-        if groups is None:
-            whole = _load(text)
-            return whole if isinstance(whole, dict) else {}
-        return {key: _copy(value) for group in groups for key, value in _parsed(group).items()}
-    except (OSError, ValueError, yaml.YAMLError):
+        return load_config(path)
+    except (OSError, DamagedFile):
         return {}
 
 
@@ -93,13 +148,6 @@ def top_level(text: str) -> list[str] | None:
         else:
             return None
     return groups
-
-
-def _copy(value: Any) -> Any:
-    """Plain nested values anew, so that no two runs share one."""
-    if isinstance(value, dict):
-        return {key: _copy(inner) for key, inner in value.items()}
-    return [_copy(inner) for inner in value] if isinstance(value, list) else value
 
 
 @lru_cache(maxsize=65_536)

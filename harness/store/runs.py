@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,14 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from harness.store.folder import read_config, read_status
+from harness.store.evidence import read_evidence
+from harness.store.folder import load_config, load_status
+from harness.store.reading import DamagedFile
 from harness.store.schema import TABLES
-from harness.store.writer import read_table
+from harness.store.tables import read_table
+from harness.store.walk import folders_of
+
+SHOWN = 3  # damaged files that a warning names
 
 
 class Run:
@@ -27,6 +32,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._damage: list[str] = []
 
     @property
     def name(self) -> str:
@@ -34,18 +40,42 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Nested configuration."""
-        return read_config(self.path)
+        """Nested configuration; empty if it cannot be read."""
+        return self._read(load_config)
 
     @cached_property
     def status(self) -> dict[str, Any]:
-        """`status.json`."""
-        return read_status(self.path) or {}
+        """`status.json`; empty if it cannot be read."""
+        return self._read(load_status)
+
+    def _read(self, load: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        try:
+            return load(self.path)
+        except FileNotFoundError as error:
+            self._damage.append(f"{error.args[0]} is not there")
+        except DamagedFile as error:
+            self._damage.append(str(error))
+        return {}
+
+    @property
+    def damage(self) -> str:
+        """Why its configuration or status cannot be read; "" if both can."""
+        _ = self.config, self.status
+        return "; ".join(self._damage)
 
     @property
     def state(self) -> str:
-        """The state that `status.json` tells; "damaged" if it cannot be read."""
-        return str(self.status.get("state", "damaged"))
+        """The state that `status.json` tells; "damaged" if it or the configuration cannot be read."""
+        return "damaged" if self.damage else str(self.status["state"])
+
+    @cached_property
+    def evidence(self) -> dict[str, pd.DataFrame] | None:
+        """Of why units died, as tables by name; None if the run kept none.
+
+        Raises:
+            DamagedFile: a table is damaged, or of another run.
+        """
+        return read_evidence(self.path)
 
     @cached_property
     def census(self) -> pd.DataFrame:
@@ -71,7 +101,7 @@ class Run:
 
         Raises:
             ValueError: no such table or column.
-            OSError: the file cannot be read.
+            DamagedFile: the file is not what it should be (a `ValueError`).
         """
         if name not in TABLES:
             raise ValueError(f"read: expected one of {', '.join(TABLES)}, but got {name!r}")
@@ -121,7 +151,7 @@ class Runs(Sequence[Run]):
 
         Runs whose configuration cannot be read are left out, with a warning: they belong to no arm.
         """
-        _tell_of_lost([run.path / "config.yaml" for run in self._runs if not run.config])
+        _tell_of_lost([run.damage for run in self._runs if not run.config])
         return pd.DataFrame([run.row() for run in self._runs if run.config])
 
     @cached_property
@@ -147,8 +177,8 @@ class Runs(Sequence[Run]):
         for run in self._runs:
             try:
                 table = read_table(run.path, name)
-            except (OSError, ValueError):  # Arrow's own errors are kinds of these
-                lost.append(run.path / f"{name}.parquet")
+            except DamagedFile as error:
+                lost.append(str(error))
                 continue
             column = pa.array([run.name] * len(table), pa.string())
             tables.append(table.add_column(0, "run", column))
@@ -184,18 +214,14 @@ def open_runs(path: str | os.PathLike[str]) -> Runs:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"open_runs: expected a folder with runs, but there is no folder {root}")
-    found = []
-    for folder, below, files in os.walk(root):
-        below.sort()
-        if "config.yaml" in files and "status.json" in files:
-            found.append(Run(Path(folder)))
-            below.clear()
-    return Runs(sorted(found, key=lambda run: run.name))
+    return Runs(sorted(map(Run, folders_of(root)), key=lambda run: run.name))
 
 
-def _tell_of_lost(files: Sequence[Path]) -> None:
-    if files:
-        warnings.warn(f"{len(files)} run(s) left out: {files[0]} cannot be read", stacklevel=4)
+def _tell_of_lost(reasons: Sequence[str]) -> None:
+    if reasons:
+        more = f" ({len(reasons) - SHOWN} more)" if len(reasons) > SHOWN else ""
+        told = "; ".join(reasons[:SHOWN])
+        warnings.warn(f"{len(reasons)} run(s) left out: {told}{more}", stacklevel=4)
 
 
 def _cell(value: Any) -> Any:

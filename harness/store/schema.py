@@ -49,3 +49,11 @@ EVENTS = pa.schema(
 )
 
 TABLES: dict[str, pa.Schema] = {"census": CENSUS, "steps": STEPS, "events": EVENTS}
+
+# columns without which a table says nothing; others may be missing in tables of older runs
+NEEDED: dict[str, tuple[str, ...]] = {
+    "census": ("evidence", "step", "site", "unit", "n", "active", "rate", "state"),
+    "steps": ("step", "loss"),
+    "events": ("step", "kind", "site", "units"),
+}
+COUNTS = {"step": 0, "n": 0, "active": 0, "unit": -1, "units": 0}  # column → its least value

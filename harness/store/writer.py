@@ -1,12 +1,12 @@
 """Tables of a running run: appended batch by batch as an Arrow stream, one Parquet file at the end.
 
-A stream is the schema followed by record batches. Its end may be torn by a kill at any moment: what is whole
-is read, and a continued run cuts the stream back to where its checkpoint stood.
+A stream is the schema followed by record batches. Its end may be torn by a kill at any moment: a continued
+run cuts it back to where its checkpoint stood.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from harness.store.files import whole
 from harness.store.schema import TABLES
+from harness.store.tables import read_stream
 
 
 class TableWriter:
@@ -110,79 +111,6 @@ class TableWriter:
         """Leave the stream as it is."""
         if self._finished is None:
             self._file.close()
-
-
-def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """A run's table: the Parquet file, or what is whole of the stream, or no rows.
-
-    Args:
-        folder: of the run.
-        name: a key of `TABLES`.
-        columns: which of them alone, in that order, words as dictionaries (in pandas: categories); None: all.
-
-    Raises:
-        ValueError: no such column.
-    """
-    schema = TABLES[name]
-    unknown = [column for column in columns or () if column not in schema.names]
-    if unknown:
-        raise ValueError(f"{name}: expected some of the columns {', '.join(schema.names)}, but got {unknown}")
-    parquet, stream = folder / f"{name}.parquet", folder / f"{name}.arrows"
-    if columns is None:
-        if parquet.is_file():
-            return _read_all(parquet, schema)
-        return read_stream(stream) if stream.is_file() else schema.empty_table()
-    if parquet.is_file():
-        table = _read_columns(parquet, schema, columns)
-    else:
-        table = read_stream(stream) if stream.is_file() else schema.empty_table()
-    for column in columns:
-        kind = schema.field(column).type
-        if column not in table.schema.names:  # written before the table had it
-            table = table.append_column(schema.field(column), pa.nulls(len(table), kind))
-        if pa.types.is_string(table.schema.field(column).type):
-            place = table.schema.get_field_index(column)
-            table = table.set_column(place, column, table[column].dictionary_encode())
-    return table.select(list(columns))
-
-
-def _read_all(path: Path, schema: pa.Schema) -> pa.Table:
-    """The whole file; columns that it lacks are nulls, those of a user's statistic come last."""
-    with pq.ParquetFile(path) as file:
-        if file.schema_arrow.equals(schema):
-            return file.read()
-        for field in file.schema_arrow:
-            if field.name not in schema.names:
-                schema = schema.append(field)
-    return pq.read_table(path, schema=schema)
-
-
-def _read_columns(path: Path, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
-    """Those of the columns that the file has; words stay the dictionaries that they are in the file."""
-    words = [column for column in columns if pa.types.is_string(schema.field(column).type)]
-    try:
-        file = pq.ParquetFile(path, read_dictionary=words)
-    except KeyError:  # it lacks one of them
-        file = pq.ParquetFile(path)
-    with file:
-        return file.read([column for column in columns if column in file.schema_arrow.names])
-
-
-def read_stream(path: Path) -> pa.Table:
-    """The whole record batches of a stream; a torn tail costs at most the last one."""
-    batches: list[pa.RecordBatch] = []
-    schema: pa.Schema | None = None
-    try:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
-            schema = reader.schema
-            while True:
-                batches.append(reader.read_next_batch())
-    except (StopIteration, pa.ArrowInvalid, OSError):
-        pass
-    if schema is None:
-        name = path.stem
-        return TABLES[name].empty_table()
-    return pa.Table.from_batches(batches, schema)
 
 
 def _array(values: Any, kind: pa.DataType) -> pa.Array:

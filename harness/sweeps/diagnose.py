@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from harness.attribution.diagnosis import Diagnosis
 from harness.config import ConfigError, restore
-from harness.store.evidence import PARTS, read_evidence
-from harness.store.files import whole
+from harness.store.evidence import has_evidence, read_evidence, write_evidence
 from harness.store.runs import Run
 from harness.sweeps.job import diagnosis_of, run_job
 
@@ -38,15 +36,17 @@ def diagnose(run: Run | str | os.PathLike[str]) -> Diagnosis:
         PosixPath('...')
     """
     found = run if isinstance(run, Run) else Run(Path(run))
-    if not found.config or not found.status:
+    if not (found.path / "config.yaml").exists():
         raise FileNotFoundError(f"diagnose: expected a run's folder, but there is no run in {found.path}")
+    if found.damage:
+        raise ValueError(found.damage)
     try:
         spec = restore(found.config)
     except ConfigError as error:
         raise ValueError(f"{found.path}: its configuration cannot be read ({error})") from None
     if not spec.record.enabled:
         raise ValueError(f"{found.path}: nothing was recorded (record=off), so nothing can be told")
-    if read_evidence(found.path) is None:
+    if not has_evidence(found.path):
         _gather(found)
     told = diagnosis_of(spec, found)
     if told is None:
@@ -69,7 +69,7 @@ def _gather(run: Run) -> None:
             raise ValueError(
                 f"{run.path}: it kept no evidence, and training it again failed ({outcome.error})"
             )
-        for name in PARTS:
-            file = f"evidence_{name}.parquet"
-            with whole(run.path / file) as part:
-                shutil.copyfile(outcome.path / file, part)
+        tables = read_evidence(outcome.path)
+        if tables is None:
+            raise ValueError(f"{run.path}: it kept no evidence, and trained again it leaves none")
+        write_evidence(run.path, tables)

@@ -11,7 +11,8 @@ from pathlib import Path
 from hydra.core.global_hydra import GlobalHydra
 
 from harness.config import compose, run_folder
-from harness.store.files import read_json, write_json
+from harness.store.files import write_json
+from harness.store.reading import read_json
 from harness.sweeps.cohort_job import run_task
 from harness.sweeps.cohorts import Task
 from harness.sweeps.job import Outcome

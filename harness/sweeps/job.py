@@ -252,9 +252,8 @@ def diagnosis_of(spec: RunSpec, run: Run) -> Diagnosis | None:
     from harness.attribution.diagnosis import diagnose
     from harness.attribution.evidence import Evidence
     from harness.detector.states import Thresholds
-    from harness.store.evidence import read_evidence
 
-    tables, history = read_evidence(run.path), run.census
+    tables, history = run.evidence, run.census
     if tables is None or history.empty:
         return None
     thresholds = Thresholds(rare=spec.detect.rare, confidence=spec.detect.confidence)

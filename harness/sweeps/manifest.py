@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import RunSpec
-from harness.store.files import read_json, write_json
+from harness.store.files import write_json
+from harness.store.reading import read_json
 from harness.sweeps.cohorts import Task
 
 FOLDER = ".sweeps"

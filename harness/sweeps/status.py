@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.store.files import read_json, write_json
-from harness.store.folder import read_status
+from harness.store.files import write_json
+from harness.store.folder import load_status
+from harness.store.reading import DamagedFile, read_json
+from harness.store.walk import MARKS, folders_of
 from harness.sweeps.manifest import FOLDER, manifests
 
 STALE = 15.0  # seconds without a sign of life after which a sweep is not running any more
@@ -29,7 +30,7 @@ class Status:
 
     Attributes:
         states: state → number of runs; "waiting": planned, and not begun.
-        errors: run → its error, for failed ones.
+        errors: run → its error, for those that failed or are damaged.
         tasks: what the workers of a running sweep do: runs, step, total.
         rate: finished runs per minute of that sweep, None if none is running.
         left: seconds to its end at that rate, None if unknown.
@@ -56,13 +57,12 @@ def status_of(root: Path) -> Status:
         raise FileNotFoundError(f"expected a folder with runs, but there is no folder {root}")
     found = Status()
     seen: set[str] = set()
-    for folder in _runs(root):
-        told = read_status(folder) or {}
-        state = str(told.get("state", "waiting"))
+    for folder in folders_of(root, lambda names: not MARKS.isdisjoint(names)):
+        state, error = _state_of(folder)
         found.states[state] += 1
         seen.add(folder.name)
-        if state == "failed":
-            found.errors[folder.name] = str(told.get("error") or "")
+        if error is not None:
+            found.errors[folder.name] = error
     planned = {run for kept in manifests(root) for run in kept.get("runs", ())}
     found.states["waiting"] += len(planned - seen)
     found.states += Counter()  # without zeros
@@ -71,6 +71,17 @@ def status_of(root: Path) -> Status:
         with contextlib.suppress(KeyError, TypeError):  # a damaged sign of life is none
             _take_pulse(found, pulse)
     return found
+
+
+def _state_of(folder: Path) -> tuple[str, str | None]:
+    """A run's state, and the error of one that failed or is damaged."""
+    try:
+        told = load_status(folder)
+    except FileNotFoundError:
+        return "waiting", None
+    except DamagedFile as damage:
+        return "damaged", str(damage)
+    return told["state"], (told.get("error") or "") if told["state"] == "failed" else None
 
 
 def _take_pulse(found: Status, pulse: dict[str, Any]) -> None:
@@ -85,11 +96,3 @@ def _take_pulse(found: Status, pulse: dict[str, Any]) -> None:
         found.rate = 60 * finished / passed
         open_ = found.states["waiting"] + found.states["running"] - running
         found.left = max(0.0, open_ / finished * passed)
-
-
-def _runs(root: Path) -> Iterator[Path]:
-    if (root / "config.yaml").is_file() or (root / "status.json").is_file():
-        yield root
-        return
-    for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        yield from _runs(folder)

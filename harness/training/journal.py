@@ -12,7 +12,8 @@ from torch import Tensor, stack
 
 from harness.store.folder import RunFolder
 from harness.store.schema import EVENTS, STEPS, TABLES
-from harness.store.writer import TableWriter, read_table
+from harness.store.tables import read_table
+from harness.store.writer import TableWriter
 
 
 class Listener(Protocol):

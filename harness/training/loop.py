@@ -23,7 +23,7 @@ from harness.hooks.schedule import due
 from harness.remedies import RemedyEvent
 from harness.store.evidence import write_evidence
 from harness.store.folder import RunFolder
-from harness.store.writer import read_table
+from harness.store.tables import read_table
 from harness.training import checkpoint
 from harness.training.data import Dataset
 from harness.training.initialisation import initialise

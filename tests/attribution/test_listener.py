@@ -111,7 +111,7 @@ def test_that_nothing_is_missing_is_kept_with_a_run(tmp_path: Path) -> None:
     from harness.attribution.evidence import Evidence
     from harness.store.evidence import read_evidence, write_evidence
 
-    steps = pd.DataFrame({"step": [1]})
+    steps = pd.DataFrame({"step": [1], "site": "a", "unit": 0})
     for error in ("", "it was switched off after step 1 (ValueError: odd)"):
         steps.attrs["error"] = error
         write_evidence(tmp_path, Evidence(steps, steps, steps)._asdict())

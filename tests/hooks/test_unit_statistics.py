@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 import harness
-from harness.store.writer import TableWriter, read_table
+from harness.store.tables import read_table
+from harness.store.writer import TableWriter
 
 PAGE = Path(__file__).parents[2] / "docs" / "statistics.md"
 

@@ -19,7 +19,8 @@ from harness.store.files import whole, write_json
 from harness.store.folder import RunFolder, read_config, read_status, top_level
 from harness.store.runs import open_runs
 from harness.store.schema import CENSUS, STEPS
-from harness.store.writer import TableWriter, read_table
+from harness.store.tables import read_table
+from harness.store.writer import TableWriter
 
 
 def rows(*steps: int) -> dict[str, np.ndarray]:
@@ -154,12 +155,13 @@ def test_some_columns_of_a_table(tmp_path: Path, finished: bool) -> None:
 
 
 def test_a_column_that_an_older_run_lacks_is_empty(tmp_path: Path) -> None:
-    columns = census_columns(4)
-    table = pa.table({name: columns[name] for name in ("step", "site")})
+    lacking = ["grad_norm", "silent_for"]
+    table = pa.table({name: values for name, values in census_columns(4).items() if name not in lacking})
     pq.write_table(table, tmp_path / "census.parquet")
-    found = read_table(tmp_path, "census", ["site", "state", "rate"]).to_pandas()
-    assert found["site"].tolist() == ["a", "b", "a", "b"]
-    assert found[["state", "rate"]].isna().all(axis=None)
+    for columns in (["site", *lacking], None):
+        found = read_table(tmp_path, "census", columns).to_pandas()
+        assert found["site"].tolist() == ["a", "b", "a", "b"]
+        assert found[lacking].isna().all(axis=None)
 
 
 TEXTS = st.recursive(

@@ -11,7 +11,7 @@ import torch
 
 from harness.config import RunSpec, compose, run_folder
 from harness.store.folder import RunFolder
-from harness.store.writer import read_table
+from harness.store.tables import read_table
 from harness.training.data import load
 from harness.training.loop import Ending, place, train
 from harness.training.stacked import train_cohort

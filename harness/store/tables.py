@@ -1,0 +1,171 @@
+"""Tables of a run, read and checked: from its Parquet file, or from what is whole of its stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from harness.store.reading import DamagedFile, is_there, one_line
+from harness.store.schema import COUNTS, NEEDED, TABLES
+
+compute: Any = pyarrow.compute  # its functions are made at import: no type checker knows them
+LONGEST = 10_000  # characters of a word: names of sites go into pictures, pages and terminals
+BEGINS = b"\xff\xff\xff\xff"  # every message of a stream
+
+
+def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A run's table: the Parquet file, or what is whole of the stream, or no rows.
+
+    Args:
+        folder: of the run.
+        name: a key of `TABLES`.
+        columns: which of them alone, in that order, words as dictionaries (in pandas: categories); None: all,
+            then those of a user's statistic.
+
+    Returns:
+        The table; columns that an older run lacks are nulls.
+
+    Raises:
+        ValueError: no such column.
+        DamagedFile: the file is not what it should be.
+    """
+    schema = TABLES[name]
+    unknown = [column for column in columns or () if column not in schema.names]
+    if unknown:
+        raise ValueError(f"{name}: expected some of the columns {', '.join(schema.names)}, but got {unknown}")
+    parquet, stream = folder / f"{name}.parquet", folder / f"{name}.arrows"
+    if is_there(parquet):
+        return _read_parquet(parquet, name, columns)
+    found = read_stream(stream) if is_there(stream) else schema.empty_table()
+    return conforming(stream, name, found, found.schema.names, columns)
+
+
+def _read_parquet(path: Path, name: str, columns: Sequence[str] | None) -> pa.Table:
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            there = names if columns is None else [column for column in columns if column in names]
+            words = [
+                c for c in columns or () if c in names and pa.types.is_string(TABLES[name].field(c).type)
+            ]
+            table = None if words else file.read(there)
+        if table is None:
+            with pq.ParquetFile(path, read_dictionary=words) as file:
+                table = file.read(there)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise DamagedFile(path, f"is no whole Parquet file ({one_line(error)})") from None
+    return conforming(path, name, table, names, columns)
+
+
+def read_stream(path: Path) -> pa.Table:
+    """The whole record batches of a stream; a torn tail costs at most the last one.
+
+    Raises:
+        DamagedFile: it is no stream.
+    """
+    batches: list[pa.RecordBatch] = []
+    schema: pa.Schema | None = None
+    try:
+        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
+            schema = reader.schema
+            while True:
+                batches.append(reader.read_next_batch())
+    except (StopIteration, OSError, ValueError, pa.ArrowException):  # the end, torn or not
+        pass
+    if schema is not None:
+        return pa.Table.from_batches(batches, schema)
+    with path.open("rb") as file:
+        if not BEGINS.startswith(file.read(len(BEGINS))):
+            raise DamagedFile(path, "is no stream of tables")
+    return TABLES[path.stem].empty_table()
+
+
+def conforming(
+    path: Path, name: str, table: pa.Table, names: Sequence[str], columns: Sequence[str] | None
+) -> pa.Table:
+    """A table with the columns and types of its schema.
+
+    Args:
+        path: where it comes from.
+        name: a key of `TABLES`.
+        table: what was read.
+        names: the columns of the file.
+        columns: those that are asked for; None: all, and further ones of the file last.
+
+    Raises:
+        DamagedFile: a needed column is missing or has nulls, or one holds what it cannot hold.
+    """
+    lacking = [column for column in NEEDED[name] if column not in names]
+    if lacking:
+        raise DamagedFile(path, f"lacks the column(s) {', '.join(lacking)}")
+    if len(set(names)) < len(names):
+        raise DamagedFile(path, "has two columns of one name")
+    schema = TABLES[name]
+    if columns is None and table.schema.equals(schema):
+        found = {field.name: table[field.name] for field in schema}
+    else:
+        wanted = schema if columns is None else [schema.field(column) for column in columns]
+        found = {
+            field.name: _as(path, table[field.name], field, decoded=columns is None)
+            if field.name in names
+            else pa.chunked_array([pa.nulls(len(table), field.type)])
+            for field in wanted
+        }
+        if columns is None:
+            found |= {column: table[column] for column in names if column not in found}
+        else:
+            found = {column: _encoded(values) for column, values in found.items()}
+    for column, values in found.items():
+        _check(path, column, values, needed=column in NEEDED[name])
+    return pa.table(found)
+
+
+def _as(path: Path, values: pa.ChunkedArray, field: pa.Field, *, decoded: bool) -> pa.ChunkedArray:
+    """A column in the type of its field; words may stay dictionaries."""
+    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    alike = any(
+        test(kind) and test(field.type)
+        for test in (_is_word, pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    )
+    if not alike and not pa.types.is_null(kind):
+        raise DamagedFile(path, f"has the type {kind} in column {field.name}, where {field.type} is expected")
+    if values.type == field.type or (not decoded and pa.types.is_dictionary(values.type)):
+        return values
+    try:
+        return values.cast(field.type)
+    except pa.ArrowInvalid as error:
+        raise DamagedFile(path, f"does not fit in column {field.name} ({one_line(error)})") from None
+
+
+def _encoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    return values.dictionary_encode() if pa.types.is_string(values.type) else values
+
+
+def _check(path: Path, column: str, values: pa.ChunkedArray, *, needed: bool) -> None:
+    """No nulls where a column is needed, no negative count, no word that nobody can show."""
+    if needed and values.null_count:
+        raise DamagedFile(path, f"has rows without {column}")
+    if not len(values):
+        return
+    if column in COUNTS and (compute.min(values).as_py() or 0) < COUNTS[column]:
+        raise DamagedFile(path, f"has {compute.min(values).as_py()} in column {column}")
+    if _is_word(values.type):
+        longest = compute.max(compute.binary_length(values)).as_py() or 0
+    elif pa.types.is_dictionary(values.type):
+        lengths = [
+            compute.max(compute.binary_length(chunk.dictionary)).as_py() or 0 for chunk in values.chunks
+        ]
+        longest = max(lengths)
+    else:
+        return
+    if longest > LONGEST:
+        raise DamagedFile(path, f"has a word of {longest:,} bytes in column {column}")
+
+
+def _is_word(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
