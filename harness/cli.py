@@ -56,9 +56,6 @@ def main(argv: list[str] | None = None) -> None:
             raise
         print(f"harness: {error}", file=sys.stderr)
         code = 2
-    except BrokenPipeError:  # `harness --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except KeyboardInterrupt:
         print("harness: interrupted; the same command continues.", file=sys.stderr)
         code = 130

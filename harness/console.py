@@ -59,7 +59,9 @@ def show(spec: RunSpec, outcome: Outcome) -> None:
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     if outcome.state == "failed":
         console.print("failed:", style="bold red", end=" ")
-        console.print(f"{outcome.error}\nThe traceback is in {outcome.path / 'error.txt'}.", markup=False)
+        console.print(outcome.error, markup=False)
+        if (told := outcome.path / "error.txt").is_file():  # it is not written to a full disk
+            console.print(f"The traceback is in {told}.", soft_wrap=True, markup=False)
         return
     run = Run(outcome.path)
     final = run.status.get("final") or {}

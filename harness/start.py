@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import sys
 
 from harness.sweeps.ahead import prepare
+from harness.terminal import run
 
 SWEEP = {"-m", "--multirun"}
 
@@ -21,21 +21,16 @@ def entry() -> None:
     theirs = any(word.startswith("hydra/launcher=") for word in sys.argv[1:])
     if options and options <= SWEEP and not theirs:  # with any other option nothing is trained by our workers
         prepare()
-    code: int | str | None = 0
     launched: list[bool] = []
-    try:
+
+    def command() -> None:
+        nonlocal launched
         from harness.cli import launched, main
 
         main()
-    except SystemExit as ended:
-        code = ended.code
-    except KeyboardInterrupt:
-        print("harness: interrupted; nothing was begun.", file=sys.stderr)
-        code = 130
+
+    code = run("harness", command)
     if launched:
         sys.exit(code)
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code if isinstance(code, int) else int(code is not None))
+    os._exit(code)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import traceback
+import warnings
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,7 +99,7 @@ def dashboard(
             lost += 1
             print(f"{run.path}: cannot be rebuilt ({error})", file=sys.stderr)
     print(f"{len(runs) - lost} run(s) rebuilt. Look at them with: tensorboard --logdir {path}")
-    if lost and not serve:
+    if lost == len(runs):
         raise typer.Exit(1)
     if len(runs) > 40:
         print("Of so many runs TensorBoard selects none at first: tick some on the left, or filter by name.")
@@ -166,8 +168,8 @@ def scan(
         raise typer.Exit(1) from None
     except (ConfigError, ValueError, TypeError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
-    except RuntimeError as error:  # of the model itself: 1 would mean too many dead units
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # of the model itself: 1 would mean too many dead units
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise typer.BadParameter(f"{factory} cannot be run on these batches ({reason})") from None
 
 
@@ -203,14 +205,15 @@ def diagnose(path: Folder) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     unknown = 0
-    for run in _runs(path):
+    runs = _runs(path)
+    for run in runs:
         console.print(run.name, style="bold", markup=False)
         try:
             console.print(f"{told(run)}\n", markup=False)
         except (OSError, ValueError) as error:
             unknown += 1
             console.print(f"cannot be diagnosed: {error}\n", markup=False)
-    if unknown:
+    if unknown == len(runs):
         raise typer.Exit(1)
 
 
@@ -304,7 +307,18 @@ def _called(place: str) -> Any:
         function = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{place}: expected package.module:function, but {error}") from None
-    return function()
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{place}: importing {module} raised {_told(error)}") from None
+    try:
+        return function()
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{place} raised {_told(error)}") from None
+
+
+def _told(error: BaseException) -> str:
+    """What somebody else's code raised, and where."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
 
 
 def _probe(name: str, overrides: list[str]) -> Any:
@@ -326,7 +340,7 @@ def _one(path: Path) -> Run:
 
 
 def _runs(path: Path) -> Runs:
-    from harness.store.runs import open_runs
+    from harness.store.runs import Runs, open_runs
 
     try:
         runs = open_runs(path)
@@ -334,8 +348,24 @@ def _runs(path: Path) -> Runs:
         raise typer.BadParameter(str(error)) from None
     if not len(runs):
         raise typer.BadParameter(f"there is no run in {path} (a run has config.yaml and status.json)")
-    return runs
+    for damage in filter(None, (run.damage for run in runs)):
+        print(f"harness-tools: left out: {damage}", file=sys.stderr)
+    if all(run.damage for run in runs):
+        raise typer.Exit(1)
+    return Runs([run for run in runs if not run.damage])
+
+
+def main() -> None:
+    """The script `harness-tools`."""
+    from harness.terminal import run
+
+    warnings.showwarning = _say  # a warning is for the reader of the table, not for a programmer
+    sys.exit(run("harness-tools", app))
+
+
+def _say(message: Warning | str, *_: Any) -> None:
+    print(f"harness-tools: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    app()
+    main()

@@ -269,7 +269,7 @@ class EagerTaps:
         return self._always or self._per_call or self.on_call is not None
 
     def _begin_trace(self, state: ForwardState, values: Sequence[Any]) -> None:
-        self._to_trace -= 1
+        self._to_trace -= state.graph  # without a graph every forward is traced, and none is known by it
         self._traces += 1
         self._stack.attach(self._names, self._model)
         entry = self._model if state.entry is None else state.entry

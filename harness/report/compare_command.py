@@ -11,6 +11,7 @@ import pandas as pd
 
 from harness.compare.comparison import Comparison, compare_runs
 from harness.compare.frames import OUTCOMES
+from harness.report.export import inert
 from harness.store.files import whole, write_json
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def write(found: Comparison, json: Path | None, csv: Path | None) -> list[Path]:
         for name, table in tables.items():
             path = csv / f"{name}.csv"
             with whole(path) as part:
-                table.to_csv(part, index=False)
+                inert(table).to_csv(part, index=False)
             written.append(path)
     return written
 

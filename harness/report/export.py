@@ -11,6 +11,7 @@ import pandas as pd
 
 from harness.store.files import whole
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a formula begins
 SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
@@ -30,6 +31,28 @@ def export(units: pd.DataFrame, path: Path, *, subject: str) -> None:
         raise ValueError(f"expected a file ending in {', '.join(WRITERS)}, but got {path.name}")
     with whole(path) as part:
         write(units, part, subject)
+
+
+def inert(table: pd.DataFrame) -> pd.DataFrame:
+    """A table for CSV: a word that a spreadsheet would take for a formula gets an apostrophe in front.
+
+    Example:
+        >>> inert(pd.DataFrame({"site": ["=cmd()", "fc1"], "rate": [-1.0, 0.5]}))["site"].tolist()
+        ["'=cmd()", 'fc1']
+    """
+    words = table.select_dtypes(["object", "string", "category"]).columns
+    quoted = {name: table[name].map(_quoted) for name in words}
+    return table.assign(**quoted).rename(columns=_quoted)
+
+
+def _quoted(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith(FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def sarif(units: pd.DataFrame, subject: str) -> dict[str, Any]:
@@ -68,7 +91,7 @@ def _html(units: pd.DataFrame, path: Path, subject: str) -> None:
 WRITERS: dict[str, Callable[[pd.DataFrame, Path, str], Any]] = {
     ".json": _json,
     ".html": _html,
-    ".csv": lambda units, path, subject: units.to_csv(path, index=False),
+    ".csv": lambda units, path, subject: inert(units).to_csv(path, index=False),
     ".parquet": lambda units, path, subject: units.to_parquet(path, index=False),
     ".sarif": lambda units, path, subject: path.write_text(json.dumps(sarif(units, subject), indent=1)),
 }

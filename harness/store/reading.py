@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.words import printable
+
 LARGEST = 1 << 24  # bytes of a text file
 DEEPEST = 16  # levels of nested values
 MOST = 100_000  # values in a file; aliases of YAML can be short and stand for billions
@@ -29,7 +31,7 @@ class DamagedFile(ValueError):
     """
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path} cannot be read: it {reason}")
+        super().__init__(printable(f"{path} cannot be read: it {reason}"))
         self.path, self.reason = path, reason
 
     def __reduce__(self) -> Any:

@@ -19,6 +19,7 @@ from harness.store.reading import DamagedFile
 from harness.store.schema import TABLES
 from harness.store.tables import read_table
 from harness.store.walk import folders_of
+from harness.words import printable
 
 SHOWN = 3  # damaged files that a warning names
 
@@ -36,7 +37,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        return self.path.name
+        """The folder's name, control characters written out."""
+        return printable(self.path.name)
 
     @cached_property
     def config(self) -> dict[str, Any]:

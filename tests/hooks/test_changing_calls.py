@@ -129,3 +129,22 @@ def test_the_time_step_does_not_tell_sites_apart(steps: int) -> None:
     assert set(census.site) == {"act"}
     assert set(census.n) == {n}
     assert census.active.tolist() == active.tolist()
+
+
+@pytest.mark.parametrize("call", ["module", "function"])
+@pytest.mark.parametrize("before", [5, 20, 70])
+def test_forwards_without_a_graph_before_the_first_step_cost_no_input(before: int, call: str) -> None:
+    """Agents act under no_grad until their replay buffer is full."""
+    torch.manual_seed(0)
+    net = Net(CASES["with others added"], call, 0)
+    with harness.Recorder(net, census_every=None) as recorder:
+        with torch.no_grad():
+            for _ in range(before):
+                net(torch.randn(1, 8))
+        for _ in range(11):
+            net(torch.randn(5, 8)).backward()
+            recorder.step()
+        census = recorder.census()
+    truth = {name: torch.cat(parts) for name, parts in net.seen.items()}
+    found = {(g.n.iloc[0], tuple(g.active)) for _, g in census.groupby("site")}
+    assert found == {(len(z), tuple((z > 0).sum(0).tolist())) for z in truth.values()}

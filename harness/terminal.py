@@ -1,0 +1,118 @@
+"""What a command prints: output that cannot be written costs no result, and foreign text steers no terminal.
+
+The scripts put `Output` in the place of `sys.stdout`. A write that fails is remembered and said at the end;
+what follows goes nowhere, so that a report is still written when nobody reads the console.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from harness.words import printable
+
+COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")  # the only sequences that our standard output has
+MOVES = re.compile(r"(\x1b\[[0-9;?]*[A-Za-z]|\r)")  # a progress display has these, too
+
+
+class Output:
+    """A text stream that never raises when it is written to.
+
+    Args:
+        stream: of text; None where the process began with it closed.
+        allowed: the control sequences that it may have, as one group; others are written out.
+
+    Attributes:
+        failed: why nothing more can be written, None while all is well.
+    """
+
+    def __init__(self, stream: TextIO | None, allowed: re.Pattern[str] = COLOUR) -> None:
+        self._allowed = allowed
+        self.failed: OSError | None = None
+        if stream is None:
+            stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (for the life of the process)
+            self.failed = OSError(errno.EBADF, os.strerror(errno.EBADF))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        pieces = self._allowed.split(text)  # every second one is a sequence
+        clean = "".join(piece if k % 2 else printable(piece) for k, piece in enumerate(pieces))
+        self._try(lambda: self._stream.write(clean))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, act: Callable[[], Any]) -> None:
+        if self.failed is not None:
+            return
+        try:
+            act()
+        except OSError as error:
+            self.failed = error
+            with suppress(OSError):  # what is left in the buffer goes where it can go
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def run(name: str, command: Callable[[], Any]) -> int:
+    """Carry out a command with guarded output, and return its exit code.
+
+    Args:
+        name: of the script, for its messages.
+        command: may end with `SystemExit`.
+
+    Returns:
+        The command's own code; 1 instead of 0 where its output could not be written. A reader that has gone
+        away (`| head`) is no error.
+    """
+    _open_standard_streams()
+    sys.stdout = output = Output(sys.stdout)  # type: ignore[assignment]
+    sys.stderr = Output(sys.stderr, MOVES)  # type: ignore[assignment]
+    if not _has_folder():
+        print(f"{name}: the current folder is not there any more", file=sys.stderr)
+        return 2
+    code: Any = 0
+    try:
+        command()
+    except SystemExit as ended:
+        code = ended.code
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted.", file=sys.stderr)
+        code = 130
+    output.flush()
+    code = code if isinstance(code, int) else int(code is not None)
+    if output.failed is not None and output.failed.errno != errno.EPIPE:
+        print(f"{name}: standard output cannot be written ({output.failed.strerror})", file=sys.stderr)
+        code = code or 1
+    sys.stderr.flush()
+    return code
+
+
+def _has_folder() -> bool:
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
+
+
+def _open_standard_streams() -> None:
+    """Open what the caller closed: the next file would get its number, and the output of libraries."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)

@@ -1,0 +1,237 @@
+"""Whatever lies in the place of a stored file: commands name it, and tell of the other runs as before."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from stored_runs import write_run
+from typer.testing import CliRunner
+
+from harness.config import compose
+from harness.store.runs import open_runs
+from harness.sweeps.job import run_job
+from harness.sweeps.status import status_of
+from harness.tools import app
+
+EXAMPLES = int(os.environ.get("HARNESS_EXAMPLES", "12"))  # 200 take ten minutes
+SECONDS = 10  # in which every command ends
+COMMANDS = (["report"], ["compare"], ["status"], ["dashboard", "--no-maps"], ["diagnose"])
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four runs whose numbers are known, and one that was trained and kept its evidence."""
+    root = tmp_path_factory.mktemp("whole")
+    for name, lr, seed in (("a", 0.1, 0), ("b", 0.1, 1), ("c", 1.0, 0), ("d", 1.0, 1)):
+        write_run(root, name, dead=int(6 * lr), config={"seed": seed, "optim": {"lr": lr}})
+    made = run_job(compose(["train.max_steps=20", "model.width=8", "bias.offset=-1", f"output={root / 't'}"]))
+    made.path.rename(root / "trained")
+    (root / "t").rmdir() if not list((root / "t").iterdir()) else shutil.rmtree(root / "t")
+    return root
+
+
+# --- what happens to a file ------------------------------------------------------------------------
+
+
+def truncated(path: Path, k: int) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: k % len(content)])
+
+
+def garbled(path: Path, k: int) -> None:
+    content = bytearray(path.read_bytes())
+    for step in range(1, 9):
+        content[k * step % len(content)] ^= 1 + k % 255
+    path.write_bytes(bytes(content))
+
+
+def swapped(path: Path, k: int) -> None:
+    """The same file of another run, or another file of the same run."""
+    others = [p / path.name for p in path.parent.parent.iterdir() if p != path.parent]
+    others += [p for p in path.parent.iterdir() if p != path and p.is_file()]
+    others = [p for p in others if p.is_file()]
+    shutil.copyfile(others[k % len(others)], path)
+
+
+def a_folder(path: Path, k: int) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def a_pipe(path: Path, k: int) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def a_link(path: Path, k: int) -> None:
+    path.unlink()
+    path.symlink_to([path, path.parent / "nowhere", Path(os.devnull), path.parent][k % 4])
+
+
+def huge(path: Path, k: int) -> None:
+    with path.open("r+b") as file:
+        file.truncate(1 << 33)  # a hole; nothing of it lies on the disk
+
+
+VALUES: list[Any] = [
+    3,
+    "abc",
+    None,
+    [],
+    {},
+    [1, {"a": [2]}],
+    1e308,
+    -1,
+    True,
+    "\x1b[2J",
+    "x" * 2_000_000,
+    10**40,
+]
+
+
+def another_value(path: Path, k: int) -> None:
+    """One value somewhere in a JSON or YAML file is another; a nested or unreadable document at times."""
+    if k % 11 == 0:
+        bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n"
+        for one, other in zip("abcdefghi", "bcdefghij", strict=True):
+            bomb += f"{other}: &{other} [{', '.join([f'*{one}'] * 9)}]\n"
+        path.write_text("[" * 100_000 if path.suffix == ".json" or k % 2 else bomb)
+        return
+    found = yaml.safe_load(path.read_text())
+    place, key, inner = found, next(iter(found)), found
+    for step in range(4):
+        if not isinstance(inner, dict) or not inner:
+            break
+        place = inner
+        key = list(inner)[(k >> step) % len(inner)]
+        inner = inner[key]
+    if k % 7 == 0:
+        place[k] = place.pop(key)  # a number as a key
+    else:
+        place[key] = VALUES[k % len(VALUES)]
+    if path.suffix == ".json":
+        path.write_text(json.dumps({str(name): value for name, value in found.items()}, skipkeys=True))
+    else:
+        path.write_text(yaml.safe_dump(found))
+
+
+def another_schema(path: Path, k: int) -> None:
+    """A column is missing, another's, of another type, of odd values, doubled; or the table is no table of ours."""
+    table = pq.read_table(path).to_pandas()
+    name = table.columns[k % len(table.columns)]
+    column: Any = table[name]
+    odd: list[Any] = [
+        lambda: table.drop(columns=[name]),
+        lambda: table.assign(**{name: column.astype(str)}),
+        lambda: table.assign(**{name: -1}),
+        lambda: table.assign(**{name: np.nan}),
+        lambda: table.assign(**{name: "x" * 2_000_000}),
+        lambda: table.assign(**{name: "=cmd()\x1b[2J"}),
+        lambda: table.assign(**{name: 2**40}),
+        lambda: table.assign(**{name: np.inf}),
+        lambda: pd.concat([table, table]),
+        lambda: table.iloc[:0],
+        lambda: table.sample(frac=1, random_state=k),
+        lambda: pd.DataFrame({"x": [1, 2]}),
+        lambda: table.assign(**{name: [[1, 2]] * len(table)}),
+        lambda: table.assign(**{name: pd.Timestamp(0)}),
+        lambda: table.assign(**{name: None}),
+        lambda: table.astype(dict.fromkeys(table.select_dtypes("number").columns, float)),
+        lambda: table.assign(further=1.0, **{"site ": "y"}),
+    ]
+    made = odd[k // 3 % len(odd)]()
+    pq.write_table(pa.Table.from_pandas(made, preserve_index=False), path)
+
+
+def mutations(name: str) -> list[Callable[[Path, int], None]]:
+    own = another_value if name.endswith((".json", ".yaml")) else another_schema
+    return [truncated, garbled, swapped, a_folder, a_pipe, a_link, huge, own, own, own, own]
+
+
+FILES = ("config.yaml", "status.json", "census.parquet", "steps.parquet", "events.parquet")
+EVIDENCE = tuple(f"evidence_{part}.parquet" for part in ("steps", "units", "layers"))
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[str, str, Callable[[Path, int], None], int]:
+    run = draw(st.sampled_from(["a", "b", "c", "trained"]))
+    name = draw(st.sampled_from(FILES + EVIDENCE if run == "trained" else FILES))
+    return run, name, draw(st.sampled_from(mutations(name))), draw(st.integers(0, 10_000))
+
+
+# --- what the commands make of it ------------------------------------------------------------------
+
+
+@contextmanager
+def within(seconds: int, what: object) -> Iterator[None]:
+    def late(*_: object) -> None:
+        pytest.fail(f"{what} takes longer than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def check(root: Path, hit: str, whole: Path) -> None:
+    """Every table and command works, and what is not of the run that was hit is as before."""
+    with within(SECONDS, "reading"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        for name in ("table", "census", "steps", "events"):
+            before, after = (getattr(open_runs(place), name) for place in (whole, root))
+            for frame in (before, after):
+                frame.drop(columns=["path"], errors="ignore", inplace=True)
+            kept = before[before["run"] != hit].reset_index(drop=True)
+            found = after[after["run"] != hit].reset_index(drop=True)[kept.columns]
+            pd.testing.assert_frame_equal(kept, found, check_dtype=False)
+        assert status_of(root).total in (4, 5)
+    for words in COMMANDS:
+        with within(SECONDS, words), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            done = runner.invoke(app, [words[0], str(root), *words[1:]])
+        told = f"{words[0]} ended with {done.exit_code}: {done.exception!r}\n{done.output[-2000:]}"
+        assert done.exit_code == 0, told
+        assert "\x1b[2J" not in done.output.replace("\x1b[2J\\", ""), told
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=EXAMPLES < 100,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(cases())
+def test_one_bad_file_stops_no_command(
+    whole: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    case: tuple[str, str, Callable[[Path, int], None], int],
+) -> None:
+    run, name, mutate, k = case
+    root = tmp_path_factory.mktemp("hit") / "runs"
+    shutil.copytree(whole, root)
+    try:
+        mutate(root / run / name, k)
+        check(root, run, whole)
+    finally:
+        shutil.rmtree(root.parent)
