@@ -12,7 +12,8 @@ import pandas as pd
 
 from experiments.units import Unit
 from experiments.verdicts import Finding, Verdict
-from harness.store.files import read_json, whole, write_json
+from harness.store.files import whole, write_json
+from harness.store.reading import read_json
 
 
 @dataclass(frozen=True)

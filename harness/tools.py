@@ -94,10 +94,13 @@ def dashboard(
     from harness.report.dashboard_command import rebuild_dashboard
 
     runs, lost = _runs(path), 0
-    for run, error in rebuild_dashboard(runs, path, maps=maps):
-        if error:
-            lost += 1
-            print(f"{run.path}: cannot be rebuilt ({error})", file=sys.stderr)
+    try:
+        for run, error in rebuild_dashboard(runs, path, maps=maps):
+            if error:
+                lost += 1
+                print(f"{run.path}: cannot be rebuilt ({error})", file=sys.stderr)
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write to {path} ({error.strerror or error})") from None
     print(f"{len(runs) - lost} run(s) rebuilt. Look at them with: tensorboard --logdir {path}")
     if lost == len(runs):
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from harness import cli, open_runs
 from harness.tools import app
@@ -184,6 +185,26 @@ def test_damaged_remains_do_not_stop_a_run(
     (path / "checkpoint.pt").write_bytes(b"garbage")
     assert run(*TINY, out) == 0
     assert "units dead" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_network_is_called_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is whole, but somebody copied it: the run fails by name, and force=true mends it."""
+    words = ["train.max_steps=20", "train.checkpoint_seconds=0", f"output={tmp_path}"]
+    for width in (8, 16):
+        assert run(*words, f"model.width={width}") == 0
+    (narrow,) = (r for r in open_runs(tmp_path) if r.config["model"]["width"] == 8)
+    (wide,) = (r for r in open_runs(tmp_path) if r.config["model"]["width"] == 16)
+    content = torch.load(narrow.path / "checkpoint.pt", weights_only=True)
+    for run_ in (narrow, wide):
+        (run_.path / "status.json").unlink()
+    torch.save(content, wide.path / "checkpoint.pt")
+    assert run(*words, "model.width=16") == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "checkpoint.pt does not hold the state of this run" in told
+    assert "force=true" in told
+    assert run(*words, "model.width=16", "force=true") == 0
 
 
 def test_square_brackets_in_a_folder_are_no_markup(tmp_path: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -56,3 +60,31 @@ def test_public_names_are_there() -> None:
     assert set(harness.__all__) <= set(dir(harness))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = harness.nonsense  # type: ignore[attr-defined]
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    """An environment with the base install alone has what the commands need."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {name_of(one) for one in project["dependencies"]}
+    extras = {name_of(one) for group in project["optional-dependencies"].values() for one in group}
+    owners = metadata.packages_distributions()
+    imported: dict[str, str] = {}
+    for path in sorted((ROOT / "harness").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                names.append(node.module)
+            imported |= {name.split(".")[0]: str(path) for name in names}
+    ours = {"harness", "hydra_plugins", "triton", *sys.stdlib_module_names}  # triton comes with torch
+    found = {
+        name: {name_of(owner) for owner in owners.get(name, [name])} for name in imported if name not in ours
+    }
+    undeclared = {name: imported[name] for name, owner in found.items() if not owner & (declared | extras)}
+    assert not undeclared
+    assert declared <= set().union(*found.values()) | {"google-crc32c"}
+
+
+def name_of(requirement: str) -> str:
+    found = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert found is not None
+    return found[0].lower().replace("_", "-")

@@ -196,6 +196,7 @@ def _critical(
     found |= {"rising": None, "values": len(dose), "lowest": np.nan, "highest": np.nan, "note": ""}
     if len(dose) < 2:
         return {**found, "note": "no statement: it takes outcomes at two values"}
+    table = table[~np.isnan(table).all(axis=1)]  # a seed without an outcome is none
     filled, counts = np.nan_to_num(table), (~np.isnan(table)).astype(float)
     weights = counts.sum(0)
     mean = filled.sum(0) / weights

@@ -10,8 +10,8 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from cycler import cycler
 from matplotlib.colors import Colormap, ListedColormap, to_rgb
+from matplotlib.rcsetup import cycler
 
 DEAD = "#000000"  # a unit that never opened: darker than any rate
 UNOBSERVED = "#b8b8b8"

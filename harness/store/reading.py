@@ -97,7 +97,7 @@ def read_object(path: Path, types: Types) -> dict[str, Any]:
     return checked(path, value, types)
 
 
-def checked(path: Path, value: Any, types: Types) -> dict[str, Any]:
+def checked(path: Path, value: Any, types: Types, most: int = MOST) -> dict[str, Any]:
     """A copy of a parsed file, of plain values by words.
 
     Raises:
@@ -105,7 +105,7 @@ def checked(path: Path, value: Any, types: Types) -> dict[str, Any]:
     """
     if not isinstance(value, dict):
         raise DamagedFile(path, f"holds no mapping, but {_shown(value)}")
-    copied = _plain(path, value, "", [MOST])
+    copied = _plain(path, value, "", [most])
     for key, expected in types.items():
         found: Any = copied
         for part in key.split("."):
@@ -120,15 +120,17 @@ def checked(path: Path, value: Any, types: Types) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in the file, or None if there is no readable one."""
     try:
-        return read_object(path, {})
-    except (OSError, DamagedFile):
+        return checked(
+            path, json.loads(read_text(path, 1 << 28)), {}, 1 << 24
+        )  # a sweep can have a million runs
+    except (OSError, ValueError, RecursionError):
         return None
 
 
 def _plain(path: Path, value: Any, key: str, left: list[int], depth: int = 0) -> Any:
     left[0] -= 1
     if left[0] < 0 or depth > DEEPEST:
-        raise DamagedFile(path, f"is nested too deeply or holds more than {MOST:,} values")
+        raise DamagedFile(path, "is nested too deeply or holds too many values")
     if isinstance(value, dict):
         strange = next((name for name in value if not isinstance(name, str)), None)
         if strange is not None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from harness.store.evidence import read_evidence
 from harness.store.folder import load_config, load_status
-from harness.store.reading import DamagedFile
+from harness.store.reading import DamagedFile, one_line
 from harness.store.schema import TABLES
 from harness.store.tables import read_table
 from harness.store.walk import folders_of
@@ -185,7 +185,7 @@ class Runs(Sequence[Run]):
             column = pa.array([run.name] * len(table), pa.string())
             tables.append(table.add_column(0, "run", column))
         _tell_of_lost(lost)
-        return pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame()
+        return _joined(tables, name).to_pandas() if tables else pd.DataFrame()
 
     def read(self, name: str, columns: Sequence[str] | None = None) -> Iterator[tuple[Run, pa.Table]]:
         """A table of each run, read when its turn comes and not kept: see `Run.read`."""
@@ -217,6 +217,16 @@ def open_runs(path: str | os.PathLike[str]) -> Runs:
     if not root.is_dir():
         raise FileNotFoundError(f"open_runs: expected a folder with runs, but there is no folder {root}")
     return Runs(sorted(map(Run, folders_of(root)), key=lambda run: run.name))
+
+
+def _joined(tables: Sequence[pa.Table], name: str) -> pa.Table:
+    """The rows of all runs; columns of a user's statistic that some lack are nulls there."""
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        told = f"columns beyond those of {name} left out: they differ between the runs ({one_line(error)})"
+        warnings.warn(told, stacklevel=4)
+        return pa.concat_tables([table.select(["run", *TABLES[name].names]) for table in tables])
 
 
 def _tell_of_lost(reasons: Sequence[str]) -> None:

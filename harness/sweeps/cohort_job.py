@@ -13,6 +13,7 @@ from harness.config import RunSpec, run_folder, to_mapping
 from harness.store.files import side_by_side
 from harness.store.folder import COMPLETE, RunFolder
 from harness.sweeps.cohorts import Task
+from harness.sweeps.descriptors import make_room
 from harness.sweeps.job import Outcome, failed, final_metrics, hardware, run_job, stored, versions
 from harness.sweeps.locks import PATIENCE, lock_of
 
@@ -50,6 +51,7 @@ def run_cohort(task: Task, tick: Callable[[int], None] | None = None) -> list[Ou
         keep = Path(specs[0].output).expanduser() / FOLDER / task.name
         try:
             until = time.monotonic() + PATIENCE
+            make_room(len(specs))
             with ExitStack() as locks:
                 _hold(keep, locks, until)
                 left = [place for place in range(len(specs)) if place not in known]
@@ -100,7 +102,7 @@ def _train(
     left = [place for place in range(len(specs)) if place not in known]
     if not left:
         return {}
-    began = time.time()
+    began = time.monotonic()
     # killed while some of the trained were being concluded; otherwise nothing touches those that are known
     trained = bool(known) and kept.done(keep, specs, [run_folder(spec) for spec in specs])
     places = list(range(len(specs))) if trained else left
@@ -131,11 +133,11 @@ def _train(
             folders[place].write_status("interrupted")
         raise
     except OSError as error:  # a full disk, say: what was kept can be continued
-        seconds = round(time.time() - began, 3)
+        seconds = round(time.monotonic() - began, 3)
         return {place: failed(folders[place], error, seconds) for place in left}
     except Exception as error:  # whose fault it is shows when each goes alone
         return _one_by_one({place: folders[place] for place in left}, specs, tick, error)
-    seconds = round((time.time() - began) / len(left), 3)
+    seconds = round((time.monotonic() - began) / len(left), 3)
     judged = [_judge(specs[place], folders[place], endings[place], seconds) for place in left]
     ended = side_by_side(_end, zip([folders[place] for place in left], judged, strict=True))
     return dict(zip(left, ended, strict=True))

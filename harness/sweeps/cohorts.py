@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from harness.config import RunSpec, run_folder
 from harness.config.schema import Mlp
+from harness.sweeps.descriptors import most_members
 from harness.training.alike import alike, refusal
 
 MOST = 32  # members of a cohort: more gain little, and leave other workers idle
@@ -60,12 +61,15 @@ def why_not(spec: RunSpec) -> str:
 def divide(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST) -> list[Task]:
     """The tasks of a sweep: cohorts of at most `most` runs of one shape, in order, then single runs.
 
+    A cohort has no more members than can have their files open.
+
     Example:
         >>> from harness.config import plan
         >>> specs = plan(["model.width=32", "optim.lr=0.1,1", "model.depth=1,2", "seed=1,2,3"], multirun=True)
         >>> [len(task.specs) for task in divide(specs, most=4)]
         [3, 3, 3, 3]
     """
+    most = min(most, most_members())
     groups: dict[str, list[RunSpec]] = {}
     single: list[Task] = []
     for spec in specs:

@@ -53,6 +53,11 @@ def check_output(spec: RunSpec) -> None:
     """Raise ConfigError early, if results cannot be written."""
     root = Path(spec.output).expanduser()
     try:
+        str(root).encode()
+    except UnicodeEncodeError:
+        problem = "holds bytes that are no text in this locale"
+        raise ConfigError("output", problem, hint="Set LC_ALL=C.UTF-8, or PYTHONUTF8=1.") from None
+    try:
         nearest = next(p for p in (root, *root.absolute().parents) if p.exists())
     except OSError as error:  # a name that is too long, say
         raise ConfigError("output", f"cannot be a folder ({error.strerror})") from None
@@ -165,10 +170,11 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
 
     if spec.force or not checkpoint.continues(folder.path, total_steps(spec, data)):
         folder.clear()
-    began, earlier = time.time(), folder.status.get("seconds", 0.0)
+    board = None
+    began, earlier = time.monotonic(), folder.status.get("seconds", 0.0)
 
     def seconds() -> float:
-        return round(earlier + time.time() - began, 3)
+        return round(earlier + time.monotonic() - began, 3)
 
     try:
         folder.write_config(to_mapping(spec))
@@ -193,7 +199,6 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
                 board.text("causes", str(told), ending.steps)
             facts = {"state": state, "final": final}
             board.session(folder.path.name, to_mapping(spec), facts, ending.steps)
-            board.close()
         folder.write_status(
             state,
             seconds=seconds(),
@@ -211,6 +216,9 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
         raise
     except Exception as error:
         return failed(folder, error, seconds())
+    finally:
+        if board is not None:
+            board.close()
     return Outcome(folder.path, state)
 
 

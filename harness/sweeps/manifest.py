@@ -47,7 +47,7 @@ def read_tasks(path: Path, specs: Mapping[str, RunSpec]) -> list[Task] | None:
 
 def manifests(output: Path) -> list[dict[str, Any]]:
     """Every manifest in a folder of results, oldest first; damaged ones are left out."""
-    found = sorted((output / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime)
+    found = sorted((output / FOLDER).glob("*.json"), key=lambda path: path.lstat().st_mtime)
     return [kept for kept in map(read_json, found) if kept is not None and _names(kept.get("runs", []))]
 
 

@@ -11,17 +11,18 @@ from typing import Any
 
 from harness.store.files import write_json
 from harness.store.folder import load_status
-from harness.store.reading import DamagedFile, read_json
+from harness.store.reading import DamagedFile, Types, read_object
 from harness.store.walk import MARKS, folders_of
 from harness.sweeps.manifest import FOLDER, manifests
 
 STALE = 15.0  # seconds without a sign of life after which a sweep is not running any more
 PULSE = "pulse.json"
+NUMBERS: Types = dict.fromkeys(("seconds", "at", "done"), (int, float))  # in the file
 
 
-def write_pulse(output: Path, tasks: list[dict[str, Any]], done: int, began: float) -> None:
-    """Leave a sign of life: what the workers of the sweep in `output` do."""
-    write_json(output / FOLDER / PULSE, {"began": began, "at": time.time(), "done": done, "tasks": tasks})
+def write_pulse(output: Path, tasks: list[dict[str, Any]], done: int, seconds: float) -> None:
+    """Leave a sign of life: what the workers of the sweep in `output` do, and for how long."""
+    write_json(output / FOLDER / PULSE, {"seconds": seconds, "at": time.time(), "done": done, "tasks": tasks})
 
 
 @dataclass
@@ -66,10 +67,8 @@ def status_of(root: Path) -> Status:
     planned = {run for kept in manifests(root) for run in kept.get("runs", ())}
     found.states["waiting"] += len(planned - seen)
     found.states += Counter()  # without zeros
-    pulse = read_json(root / FOLDER / PULSE)
-    if pulse is not None:
-        with contextlib.suppress(KeyError, TypeError):  # a damaged sign of life is none
-            _take_pulse(found, pulse)
+    with contextlib.suppress(OSError, DamagedFile, KeyError, TypeError):  # a damaged sign of life is none
+        _take_pulse(found, read_object(root / FOLDER / PULSE, NUMBERS))
     return found
 
 
@@ -88,7 +87,9 @@ def _take_pulse(found: Status, pulse: dict[str, Any]) -> None:
     """What the workers do now, and how fast it goes, if a sweep is alive."""
     if time.time() - pulse["at"] >= STALE:
         return
-    tasks, passed = pulse["tasks"], pulse["at"] - pulse["began"]
+    tasks, passed = pulse["tasks"], pulse["seconds"]
+    if not all(isinstance(task[key], int) for task in tasks for key in ("runs", "step", "total")):
+        return
     running = sum(t["runs"] * t["step"] / t["total"] for t in tasks if t["total"])
     finished = pulse["done"] + running
     found.tasks = tasks

@@ -138,7 +138,7 @@ def run_sweep(sweep: Sweep, workers: int | None = None, tell: Teller | None = No
             names = {id(spec): name for name, spec in sweep.specs.items()}
             with _written(sweep.output):
                 write_manifest(sweep.manifest, list(sweep.specs), sweep.tasks, names)
-        began, before, told = time.time(), len(sweep.outcomes), 0.0
+        began, before, told = time.monotonic(), len(sweep.outcomes), 0.0
         for event in run_tasks(sweep.tasks, run_task, workers or _cores()):
             task = sweep.tasks[event.task]
             sweep.steps.pop(event.task, None)
@@ -149,9 +149,10 @@ def run_sweep(sweep: Sweep, workers: int | None = None, tell: Teller | None = No
                     sweep.outcomes[run_folder(spec).name] = outcome
             else:
                 _mourn(sweep, task, event.reason)
-            if time.time() - told > 1:
-                told = time.time()
-                write_pulse(sweep.output, sweep.running, len(sweep.outcomes) - before, began)
+            now = time.monotonic()
+            if now - told > 1:
+                told = now
+                write_pulse(sweep.output, sweep.running, len(sweep.outcomes) - before, now - began)
             if tell is not None:
                 tell(sweep, event)
         (sweep.output / FOLDER / PULSE).unlink(missing_ok=True)

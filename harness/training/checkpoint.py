@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from harness.attribution.recorder import Recorder
 from harness.store.files import whole
+from harness.store.reading import is_there
 from harness.store.schema import TABLES
 from harness.training.remedy_runner import RemedyRunner
 
@@ -56,6 +57,8 @@ def save(
 def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
     """The checkpoint's content, or None if there is none that can be read and continued."""
     try:
+        if not is_there(folder / NAME):
+            return None
         content = torch.load(folder / NAME, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError):
         return None
@@ -78,13 +81,22 @@ def restore(
     recorder: Recorder | None,
     remedy: RemedyRunner | None,
 ) -> None:
-    """Put a checkpoint's content back."""
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    if recorder is not None and content["recorder"] is not None:
-        recorder.load_state_dict(content["recorder"])
-    if remedy is not None:
-        remedy.load(content["remedy"])
-    torch.set_rng_state(content["random"].cpu())
+    """Put a checkpoint's content back.
+
+    Raises:
+        ValueError: it is of another model or optimizer.
+    """
+    try:
+        model.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+        if recorder is not None and content["recorder"] is not None:
+            recorder.load_state_dict(content["recorder"])
+        if remedy is not None:
+            remedy.load(content["remedy"])
+        torch.set_rng_state(content["random"].cpu())
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        told = f"{NAME} does not hold the state of this run ({reason}). force=true trains it from the start"
+        raise ValueError(told) from error
     if content["random_cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([state.cpu() for state in content["random_cuda"]])

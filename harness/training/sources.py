@@ -37,6 +37,7 @@ TORCHVISION = {
 }
 PATIENCE = 30.0  # seconds without an answer after which a download is given up
 TEACHER_WIDTH = 64
+MOST_CLASSES = 100_000  # a stray label would build a network of its size
 
 
 class RawData(NamedTuple):
@@ -277,6 +278,13 @@ def _labels(path: str, name: str, y: np.ndarray) -> Tensor:
         raise _malformed(path, f"{name} has shape {y.shape}, not (N,)")
     if y.dtype.kind not in "biuf" or not ((y >= 0) & (y < 2**31) & (y == np.floor(y))).all():
         raise _malformed(path, f"{name} must hold whole numbers from 0")
+    if y.max() >= MOST_CLASSES:
+        row = int(y.argmax())
+        raise _malformed(
+            path,
+            f"{name} holds the label {int(y[row]):,} in row {row:,}, for a network with as many outputs",
+            f"Number the classes from 0; there can be {MOST_CLASSES:,}.",
+        )
     return torch.from_numpy(y.astype(np.int64))
 
 

@@ -120,6 +120,13 @@ def test_one_seed() -> None:
     assert row["note"] == "one seed: no interval"
 
 
+def test_a_seed_without_an_outcome_is_none() -> None:
+    found = curve(0.1, 0.2, 0.8, 0.9, seeds=3)
+    found.loc[found["seed"] == 1, ["dead", "status"]] = [np.nan, "failed"]
+    row, same = one(critical(found, "optim.lr")), one(critical(found[found["seed"] != 1], "optim.lr"))
+    assert (row["critical"], row["low"], row["high"]) == (same["critical"], same["low"], same["high"])
+
+
 def test_a_random_search_crosses_where_its_law_does() -> None:
     rng = np.random.default_rng(0)
     lr = 10 ** rng.uniform(-3, 1, 300)

@@ -92,7 +92,7 @@ def test_the_dashboard_says_what_it_did(tmp_path: Path) -> None:
     root = write_sweep(tmp_path, seeds=1)
     (root / "relu-lr1-s0" / "census.parquet").write_bytes(b"torn")
     done = runner.invoke(app, ["dashboard", str(root), "--no-maps"])
-    assert done.exit_code == 1
+    assert done.exit_code == 0  # the others are there
     assert "5 run(s) rebuilt" in done.output
     assert "relu-lr1-s0: cannot be rebuilt" in done.output
 

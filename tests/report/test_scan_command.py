@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from harness.report.export import export
 from harness.tools import app
 
 SOURCE = """
@@ -75,6 +78,36 @@ def test_a_model_that_cannot_be_run_is_no_verdict(here: Path) -> None:
     found = CliRunner().invoke(app, ["scan", *words])
     assert found.exit_code == 2
     assert "the model raised on a batch" in " ".join(found.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("raise SystemExit(1)", "importing my_odd_subject raised SystemExit: 1"),
+        ("def model(:", "SyntaxError"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("def model():\n    raise KeyError('width')", "my_odd_subject:model raised KeyError: 'width'"),
+        ("import sys\ndef model():\n    sys.exit(1)", "raised SystemExit: 1"),
+        ("def model():\n    assert False, 'no weights'", "raised AssertionError: no weights"),
+    ],
+)
+def test_a_factory_that_raises_is_no_verdict(here: Path, source: str, told: str) -> None:
+    (here / "my_odd_subject.py").write_text(source)
+    sys.modules.pop("my_odd_subject", None)
+    importlib.invalidate_caches()
+    done = CliRunner().invoke(app, ["scan", "my_odd_subject:model", "--fail-over", "0.9"])
+    assert done.exit_code == 2
+    assert told in " ".join(done.output.replace("│", " ").split())
+
+
+def test_a_table_for_a_spreadsheet_has_no_formulas(tmp_path: Path) -> None:
+    names = ["=cmd()", "+1+1", "@sum", "-2+3", "-0.5", "fc1"]
+    units = pd.DataFrame({"site": names, "rate": [-1.0] * 6, "=evil": 1})
+    export(units, tmp_path / "found.csv", subject="a")
+    found = pd.read_csv(tmp_path / "found.csv")
+    assert found["site"].tolist() == ["'=cmd()", "'+1+1", "'@sum", "'-2+3", "-0.5", "fc1"]
+    assert found["rate"].tolist() == [-1.0] * 6
+    assert found.columns.tolist() == ["site", "rate", "'=evil"]
 
 
 def test_the_plan_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import resource
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -92,3 +95,25 @@ def test_a_member_that_cannot_be_trained_leaves_the_others(tmp_path: Path) -> No
     assert "another process is training" in outcomes[0].error
     assert all(o.error for o in outcomes[:3])
     assert cohort_job.run_cohort(divide(specs)[0])[0].state == "finished"
+
+
+def test_a_cohort_has_no_more_members_than_files_can_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = plan([*TINY, "seed=range(40)"], multirun=True)
+    for hard, sizes in ((64 + 4 * 16, [14, 14, 12]), (64 + 4 * 1000, [40]), (resource.RLIM_INFINITY, [40])):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, hard=hard: (32, hard))
+        assert [len(task.specs) for task in divide(specs, most=256)] == sizes
+
+
+def test_a_large_cohort_raises_its_own_limit(tmp_path: Path) -> None:
+    program = (
+        "import resource, sys\n"
+        "from harness.config import plan\n"
+        "from harness.sweeps.cohort_job import run_cohort\n"
+        "from harness.sweeps.cohorts import divide\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (128, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))\n"
+        "(task,) = divide(plan(sys.argv[1:], multirun=True), most=60)\n"
+        "print({outcome.state for outcome in run_cohort(task)})\n"
+    )
+    words = [*TINY, "seed=range(60)", "record.tensorboard=false", f"output={tmp_path}"]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+    assert done.stdout.strip() == "{'finished'}", done.stderr

@@ -321,7 +321,7 @@ def test_status(tmp_path: Path) -> None:
     kept = manifests(tmp_path)[0]
     kept["runs"] += ["one-more-00000000"]
     next((tmp_path / ".sweeps").glob("*.json")).write_text(json.dumps(kept))
-    write_pulse(tmp_path, [{"runs": 2, "step": 5, "total": 10}], 1, time.time() - 60)
+    write_pulse(tmp_path, [{"runs": 2, "step": 5, "total": 10}], 1, 60.0)
     found = status_of(tmp_path)
     assert found.states == {"finished": 6, "waiting": 1}
     assert found.rate is not None

@@ -131,6 +131,8 @@ MALFORMED = {
     "x_test holds NaN or infinity": {"x_train": X.astype(float), "x_test": np.full((3, 1, 4, 5), 1e300)},
     "y_train has shape (6, 1)": {"y_train": np.zeros((6, 1), int)},
     "y_train must hold whole numbers": {"y_train": np.arange(6) / 2},
+    "y_train holds the label 10,000,000 in row 4": {"y_train": np.array([0, 1, 0, 1, 10_000_000, 1])},
+    "y_test holds the label 100,000 in row 0": {"y_test": np.array([100_000, 1, 0])},
     "y_test must hold whole numbers": {"y_test": np.array([0, -1, 1])},
     "y_test must hold whole numbers from 0": {"y_test": np.array([0, np.nan, 1])},
     "y_train must hold": {"y_train": np.array(list("abcdef"))},

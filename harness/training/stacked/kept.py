@@ -12,6 +12,7 @@ import torch
 from harness.config import RunSpec
 from harness.config.identity import run_id
 from harness.store.files import whole
+from harness.store.reading import is_there
 from harness.store.schema import TABLES
 
 NAME = "cohort.pt"
@@ -46,6 +47,8 @@ def load(keep: Path, specs: Sequence[RunSpec], paths: Sequence[Path]) -> dict[st
         paths: their folders.
     """
     try:
+        if not is_there(keep / NAME):
+            return None
         content = torch.load(keep / NAME, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError):
         return None
