@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from harness.activations.declare import declare_activation, undeclare_activation
     from harness.attribution.diagnosis import Diagnosis
     from harness.attribution.features import effective_rank, feature_ranks
-    from harness.attribution.recorder import Recorder
     from harness.attribution.risk import risk
     from harness.detector.lifetimes import lifetimes
     from harness.detector.states import Thresholds, classify
@@ -21,13 +20,15 @@ if TYPE_CHECKING:
     from harness.hooks.scan import DeadUnitsError, Report, scan
     from harness.store.runs import open_runs
     from harness.sweeps.diagnose import diagnose
+    from harness.tracking.recorder import Recorder
+    from harness.tracking.watch import watch
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "DeadUnitsError": "harness.hooks.scan",
     "Diagnosis": "harness.attribution.diagnosis",
-    "Recorder": "harness.attribution.recorder",
+    "Recorder": "harness.tracking.recorder",
     "Report": "harness.hooks.scan",
     "Site": "harness.graph.plan",
     "Thresholds": "harness.detector.states",
@@ -41,6 +42,7 @@ _WHERE = {
     "risk": "harness.attribution.risk",
     "scan": "harness.hooks.scan",
     "undeclare_activation": "harness.activations.declare",
+    "watch": "harness.tracking.watch",
 }
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "risk",
     "scan",
     "undeclare_activation",
+    "watch",
 ]
 
 __getattr__, __dir__ = lazily(__name__, _WHERE)

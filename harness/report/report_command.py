@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -15,9 +15,12 @@ from rich.text import Text
 
 from harness.detector.states import Thresholds
 from harness.detector.verdict import HEALTHY
-from harness.report.html.parts import Diagnose, Diagnosis
+from harness.report.html.parts import Diagnose
 from harness.report.tables import run_view
 from harness.store.runs import Run, Runs
+
+if TYPE_CHECKING:
+    from harness.attribution.diagnosis import Diagnosis
 
 FEW = 4  # runs up to which each is told of by itself
 ROWS = 40  # of the table of settings

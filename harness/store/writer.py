@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from harness.store.files import whole
 from harness.store.schema import TABLES
-from harness.store.tables import read_stream
+from harness.store.tables import read_stream, read_table
 
 
 class TableWriter:
@@ -117,3 +117,28 @@ def _array(values: Any, kind: pa.DataType) -> pa.Array:
     if isinstance(values, np.ndarray) and pa.types.is_floating(kind):
         values = values.astype(kind.to_pandas_dtype(), copy=False)
     return pa.array(values, type=kind, from_pandas=False)
+
+
+def keep_rows(folder: Path, name: str, step: int) -> int:
+    """Turn a run's table back into a stream that holds its rows up to a step, to be appended to.
+
+    Args:
+        folder: of the run.
+        name: a key of `TABLES`.
+        step: the last that is kept.
+
+    Returns:
+        The stream's length in bytes; 0 if there are no such rows.
+    """
+    table = read_table(folder, name)
+    kept = table.filter(pa.array(table["step"].to_numpy() <= step)).combine_chunks()
+    parquet = folder / f"{name}.parquet"
+    if not len(kept):
+        parquet.unlink(missing_ok=True)
+        return 0
+    content = kept.schema.serialize().to_pybytes()
+    content += b"".join(batch.serialize().to_pybytes() for batch in kept.to_batches())
+    with whole(folder / f"{name}.arrows") as part:
+        part.write_bytes(content)
+    parquet.unlink(missing_ok=True)
+    return len(content)

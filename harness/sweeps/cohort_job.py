@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from harness.config import RunSpec, run_folder, to_mapping
 from harness.store.files import side_by_side
 from harness.store.folder import COMPLETE, RunFolder
+from harness.store.locks import PATIENCE, lock_of
 from harness.sweeps.cohorts import Task
 from harness.sweeps.descriptors import make_room
 from harness.sweeps.job import Outcome, failed, final_metrics, hardware, run_job, stored, versions
-from harness.sweeps.locks import PATIENCE, lock_of
 
 if TYPE_CHECKING:
     from harness.training.loop import Ending

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from harness.attribution.diagnosis import Diagnosis
 from harness.config import ConfigError, restore
+from harness.report.report_command import stored_diagnosis
 from harness.store.evidence import has_evidence, read_evidence, write_evidence
 from harness.store.runs import Run
-from harness.sweeps.job import diagnosis_of, run_job
+from harness.sweeps.job import run_job
 
 
 def diagnose(run: Run | str | os.PathLike[str]) -> Diagnosis:
@@ -40,18 +41,19 @@ def diagnose(run: Run | str | os.PathLike[str]) -> Diagnosis:
         raise FileNotFoundError(f"diagnose: expected a run's folder, but there is no run in {found.path}")
     if found.damage:
         raise ValueError(found.damage)
+    if has_evidence(found.path):
+        return stored_diagnosis(found)
     try:
         spec = restore(found.config)
     except ConfigError as error:
-        raise ValueError(f"{found.path}: its configuration cannot be read ({error})") from None
+        raise ValueError(
+            f"{found.path}: it kept no evidence, and cannot be trained again to gather it ({error})."
+            " A training of your own keeps its evidence with evidence=True."
+        ) from None
     if not spec.record.enabled:
         raise ValueError(f"{found.path}: nothing was recorded (record=off), so nothing can be told")
-    if not has_evidence(found.path):
-        _gather(found)
-    told = diagnosis_of(spec, found)
-    if told is None:
-        raise ValueError(f"{found.path}: its censuses are empty, so nothing can be told")
-    return told
+    _gather(found)
+    return stored_diagnosis(Run(found.path))
 
 
 def _gather(run: Run) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import sys
@@ -11,22 +10,21 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config import ConfigError, RunSpec, run_folder, to_mapping
 from harness.store.files import write_text
 from harness.store.folder import COMPLETE, RunFolder, read_status
+from harness.store.locks import lock_of
 from harness.sweeps.ahead import collector_at_rest
-from harness.sweeps.locks import lock_of
+from harness.tracking import conclude
+from harness.tracking.conclude import versions
 
 if TYPE_CHECKING:
     from harness.attribution.diagnosis import Diagnosis
     from harness.store.runs import Run
 
-PACKAGES = ("dying-relu-harness", "torch", "torchvision", "hydra-core", "numpy", "pandas", "pyarrow", "numba")
 Progress = Callable[[RunSpec, int], Any]  # (spec, total steps) → a listener that is a context manager
 
 
@@ -235,24 +233,10 @@ def failed(folder: RunFolder, error: Exception, seconds: float) -> Outcome:
 
 def final_metrics(spec: RunSpec, run: Run, diverged_at: int | None) -> tuple[dict[str, Any], str]:
     """Final metrics, and the verdict in words."""
-    import numpy as np
-
     from harness.detector.states import Thresholds
-    from harness.detector.verdict import verdict
 
-    loss, test_loss, accuracy = (run.steps[c].to_numpy() for c in ("loss", "test_loss", "test_accuracy"))
-    finite, tested = loss[np.isfinite(loss)], ~np.isnan(accuracy)
-    final: dict[str, Any] = {
-        "loss": float(finite[-1]) if len(finite) else None,
-        "test_loss": _finite(test_loss[tested][-1]) if tested.any() else None,
-        "accuracy": float(accuracy[tested][-1]) if tested.any() else None,
-    }
-    history = run.census
-    if history.empty:
-        return final, "Nothing was recorded (record=off): no statement about dead units."
     thresholds = Thresholds(rare=spec.detect.rare, confidence=spec.detect.confidence)
-    found = verdict(history, thresholds, healthy=spec.detect.healthy, diverged_at=diverged_at)
-    return final | found.metrics(), found.text
+    return conclude.final_metrics(run, thresholds, spec.detect.healthy, diverged_at)
 
 
 def diagnosis_of(spec: RunSpec, run: Run) -> Diagnosis | None:
@@ -268,10 +252,6 @@ def diagnosis_of(spec: RunSpec, run: Run) -> Diagnosis | None:
     return diagnose(history, Evidence(**tables), thresholds)
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
 def _board(spec: RunSpec, path: Path) -> Any:
     """TensorBoard's view; it begins anew, and the journal of a continued run tells it what came before."""
     if not spec.record.tensorboard:
@@ -280,18 +260,6 @@ def _board(spec: RunSpec, path: Path) -> Any:
 
     write_layout(path.parent)
     return RunBoard(path)
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Of python and the packages that decide a result."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def hardware(spec: RunSpec) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from harness.config import ConfigError, RunSpec, run_folder, to_mapping
 from harness.config.stored import flatten
+from harness.store.locks import lock_of
 from harness.sweeps.cohort_job import run_task
 from harness.sweeps.cohorts import MOST, Task, divide
 from harness.sweeps.job import Outcome, check_output, stored
-from harness.sweeps.locks import lock_of
 from harness.sweeps.manifest import FOLDER, manifest_path, read_tasks, write_manifest
 from harness.sweeps.pool import Died, Done, Progress, apart, run_tasks
 from harness.sweeps.status import PULSE, write_pulse

@@ -1,0 +1,227 @@
+"""Recorder: counts while you train, tells why units died, and keeps the training as a run on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.optim import Optimizer
+
+from harness.attribution.recorder import Recorder as Observer
+from harness.detector.states import Thresholds
+from harness.hooks.batches import Batch
+from harness.hooks.listener import Guard
+from harness.hooks.loss_scale import Scaler
+from harness.hooks.unit_statistic import UnitStatistic
+from harness.tracking.config import Config, plain_config, run_name
+
+if TYPE_CHECKING:
+    from harness.tracking.run_writer import RunWriter
+
+
+class Recorder(Observer):
+    """Counts, for every unit of a model, on which inputs its gate was open, while you train.
+
+    Every forward of the model in the observed mode is counted; training is not changed by a single bit.
+
+    Args:
+        model: any module; its forwards count, and those of parts that are called by themselves, as in
+            `model.encode(x)`.
+        optimizer: one or several; with it the censuses carry `grad_norm`.
+        census_every: steps between two censuses; None: only when `census()` is called.
+        observe: which forwards count: "train", "eval" or "all".
+        probe: held-out batches that are passed through at every census, and once before the first step.
+        gate_eps: a gate is open where |f'(z)| exceeds this.
+        gradients: whether ∂L/∂z is watched.
+        thresholds: of the states in the censuses.
+        per_call: keep repeated calls that are fed by the same layer apart.
+        axis: site name → unit axis, where the automatic choice is wrong.
+        across_ranks: whether the processes of a distributed training take one census together; by default
+            where the model is wrapped by DistributedDataParallel or sharded (FSDP2).
+        root_only: only the model's own forwards count, not those of its parts.
+        statistics: of one's own, counted for every unit; their columns follow the census's own (see
+            `docs/statistics.md`).
+        scaler: the `torch.amp.GradScaler` of the training, if it has one: `grad_rms` is then divided by the
+            scale that each backward ran under, and inputs whose gradients are not finite (of a step that the
+            scaler skips) count in no `grad_rms`. A Recorder cannot know by itself that a loss was multiplied:
+            without `scaler=`, `grad_rms` is of the scaled loss. `grad_norm` is unscaled either way.
+        evidence: whether to gather what `diagnose()` needs (the optimizer has to be given): ten scalars of
+            every step, the first and the latest parameters, 512 of the first and latest inputs.
+        output: a folder of runs: this training is then kept in it as a run of its own, which `open_runs`,
+            every command of `harness-tools` and TensorBoard read. It is written while it goes on. Attached
+            again after `load_state_dict`, it goes on; without a state it begins anew.
+        name: of the run's folder; by default the model's class and a hash of `config`.
+        config: of the training: a mapping (of OmegaConf, too), an `argparse.Namespace` or a dataclass. Its
+            keys are columns of `open_runs(output).table`, and factors for `harness-tools compare`. `seed`
+            tells repetitions apart.
+        tensorboard: whether the run has an event file.
+
+    Attributes:
+        path: the run's folder; None without `output`.
+
+    Raises:
+        TypeError: `model` is no module, `optimizer` no optimizer, `scaler` no scaler, `config` no mapping.
+        ValueError: an argument out of range, evidence without an optimizer, or a name without an output.
+
+    Example:
+        >>> import torch, harness
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> with harness.Recorder(model, optimizer=optimizer, census_every=10) as recorder:
+        ...     for _ in range(20):
+        ...         loss = model(torch.randn(32, 4)).square().mean()
+        ...         loss.backward()
+        ...         optimizer.step()
+        ...         optimizer.zero_grad()
+        ...         recorder.step()
+        >>> recorder.sites[0].name, recorder.census().n.iloc[0], recorder.history().step.unique().tolist()
+        ('1', np.int64(320), [10, 20])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        optimizer: Optimizer | Sequence[Optimizer] | None = None,
+        census_every: int | None = 100,
+        observe: str = "train",
+        probe: Batch | Iterable[Batch] | None = None,
+        gate_eps: float = 1e-6,
+        gradients: bool = True,
+        thresholds: Thresholds | None = None,
+        per_call: bool = False,
+        axis: Mapping[str, int] | None = None,
+        across_ranks: bool | None = None,
+        root_only: bool = False,
+        statistics: Sequence[UnitStatistic] = (),
+        scaler: Scaler | None = None,
+        evidence: bool = False,
+        output: str | os.PathLike[str] | None = None,
+        name: str | None = None,
+        config: Config | None = None,
+        tensorboard: bool = True,
+    ) -> None:
+        super().__init__(
+            model,
+            evidence=evidence,
+            optimizer=optimizer,
+            census_every=census_every,
+            observe=observe,
+            probe=probe,
+            gate_eps=gate_eps,
+            gradients=gradients,
+            thresholds=thresholds,
+            per_call=per_call,
+            axis=axis,
+            across_ranks=across_ranks,
+            root_only=root_only,
+            statistics=statistics,
+            scaler=scaler,
+        )
+        self._run = Guard("the run on disk")
+        self._writer: RunWriter | None = None
+        self._error: BaseException | None = None  # that ends the block
+        self._open = False
+        self.path: Path | None = None
+        plain = plain_config(config)
+        if output is None:
+            if name is not None or config is not None:
+                raise ValueError("name and config belong to a run on disk: expected output=, its folder, too")
+        elif (name is not None and name in ("", ".", "..")) or Path(name or "x").name != (name or "x"):
+            raise ValueError(f"name: expected the name of a folder, but got {name!r}")
+        else:
+            self.path = Path(output).expanduser() / (name or run_name(model, plain))
+            if not dist.is_initialized() or dist.get_rank() == 0:
+                self._writer = self._writer_to(self.path, plain, tensorboard=tensorboard)
+
+    # --- life ---------------------------------------------------------------------------------------
+
+    def attach(self) -> None:
+        """Register the hooks, and open the run on disk (the context manager does it).
+
+        Raises:
+            RuntimeError: already attached.
+            OSError: the run cannot be written, or another process writes it.
+        """
+        if self._writer is not None and not self._attached:
+            self._writer.begin(self.steps)
+            self._open = True
+        super().attach()
+        if self._open and self.steps == 0 and self.latest is not None:  # of the probe, before the first step
+            self._run.run(self._write_census)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the window if a step was completed in it, detach, and conclude the run on disk."""
+        self._error = error
+        super().__exit__(kind, error, trace)
+
+    def detach(self) -> None:
+        """Remove every hook; what was recorded stays, and the run on disk is concluded."""
+        super().detach()
+        if self._open and self._writer is not None:
+            self._open = False
+            self._run.run(self._writer.finish, self.steps, self._error, self._evidence_tables())
+        if self._error is None:  # never in place of the user's own
+            self._run.say()
+
+    # --- the loop -----------------------------------------------------------------------------------
+
+    def step(self, loss: torch.Tensor | float | None = None, **metrics: torch.Tensor | float) -> None:
+        """Call once after each optimizer step: counts the step and takes the census when one is due.
+
+        Args:
+            loss: of this step, for the listeners: without it, the evidence cannot name wrong labels. Its
+                graph is not held, and its value is read later.
+            metrics: further numbers of this step for the run on disk: `accuracy`, `test_loss`,
+                `test_accuracy` and `epoch` have columns of their own; any others are added to them.
+
+        Raises:
+            RuntimeError: not attached.
+            ValueError: metrics without a run on disk.
+        """
+        if metrics and self.path is None:
+            names = ", ".join(metrics)
+            raise ValueError(f"{names}: metrics belong to a run on disk; give Recorder(output=…)")
+        if self._open and self._writer is not None:
+            self._run.run(self._writer.step, self.steps + 1, self._rate(), loss, metrics)
+        super().step(loss)
+
+    def _close(self, *, warn: bool = True) -> None:
+        super()._close(warn=warn)
+        if self._open:
+            self._run.run(self._write_census)
+
+    def _write_census(self) -> None:
+        if self._writer is not None and self.latest is not None:
+            self._writer.census(self.latest)
+
+    # --- inside -------------------------------------------------------------------------------------
+
+    def _writer_to(self, path: Path, config: Mapping[str, Any], *, tensorboard: bool) -> RunWriter:
+        from harness.tracking.run_writer import (
+            RunWriter,  # pyarrow and TensorBoard: not without a run on disk
+        )
+
+        return RunWriter(path, config, self._thresholds, tensorboard=tensorboard)
+
+    def _rate(self) -> float:
+        """The learning rate of the optimizer's first group."""
+        return float(self._optimizers[0].param_groups[0]["lr"]) if self._optimizers else float("nan")
+
+    def _evidence_tables(self) -> dict[str, Any] | None:
+        if self._collector is None or self.latest is None or self._error is not None:
+            return None
+        try:
+            return self.evidence()._asdict()
+        except Exception as error:
+            self._run.switch_off(error)
+            return None

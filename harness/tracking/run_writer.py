@@ -1,0 +1,200 @@
+"""RunWriter: a training of one's own, written while it goes on, as the run on disk that ours leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from harness.detector.states import Thresholds
+from harness.detector.transitions import transitions
+from harness.detector.verdict import HEALTHY, last_census
+from harness.report.tensorboard import RunBoard, write_layout
+from harness.store.evidence import write_evidence
+from harness.store.folder import RunFolder
+from harness.store.locks import lock_of
+from harness.store.runs import Run
+from harness.store.schema import STEPS, TABLES
+from harness.store.tables import read_table
+from harness.store.writer import TableWriter, keep_rows
+from harness.tracking.conclude import final_metrics, versions
+
+EVERY = 200  # steps after which their scalars are written, without a census
+
+
+class RunWriter:
+    """Writes `config.yaml`, `status.json`, the tables and TensorBoard's events of one run.
+
+    Args:
+        path: the run's folder.
+        config: nested plain values.
+        thresholds: of the states; kept with the run, so that reports use the same.
+        tensorboard: whether an event file is written, too.
+    """
+
+    def __init__(
+        self, path: Path, config: Mapping[str, Any], thresholds: Thresholds, *, tensorboard: bool = True
+    ) -> None:
+        detect = {"rare": thresholds.rare, "confidence": thresholds.confidence, "healthy": HEALTHY}
+        self.path, self._config = path, {**config, "detect": {**detect, **(config.get("detect") or {})}}
+        self._thresholds, self._tensorboard = thresholds, tensorboard
+        self._writers: dict[str, TableWriter] = {}
+        self._board: RunBoard | None = None
+        self._steps: list[dict[str, Any]] = []
+        self._last: pd.DataFrame | None = None
+        self._metrics: tuple[str, ...] | None = None  # of the user's own, beside those of every run
+        self._diverged: int | None = None  # from when on every loss is not finite
+        self.late = False  # whether loss and metrics of a step come after its census
+
+    def begin(self, steps: int) -> None:
+        """Open the run: after 0 steps from nothing, else with the rows up to there.
+
+        Raises:
+            filelock.Timeout: another process writes to the folder.
+            OSError: it cannot be written.
+        """
+        folder = RunFolder(self.path)
+        self._lock = lock_of(self.path)
+        self._lock.acquire()
+        if steps == 0:
+            folder.clear()
+        kept = {name: keep_rows(self.path, name, steps) if steps else 0 for name in TABLES}
+        self._writers = {name: TableWriter(self.path, name, kept[name]) for name in TABLES}
+        before = read_table(self.path, "census").to_pandas() if steps else pd.DataFrame()
+        self._last = last_census(before) if len(before) else None
+        folder.write_config(self._config)
+        seed = self._config.get("seed")
+        facts = {} if seed is None else {"seed": seed}
+        folder.write_status("running", error=None, versions=versions(), **facts)
+        if self._tensorboard:
+            write_layout(self.path.parent)
+            self._board = RunBoard(self.path)
+            if steps:
+                self._tell_board(before)
+
+    def _tell_board(self, history: pd.DataFrame) -> None:
+        """An event file begins anew: it is told what came before."""
+        assert self._board is not None
+        rows = read_table(self.path, "steps").to_pandas()
+        if len(rows):
+            self._board.steps(rows)
+        for _, census in history.groupby("step", sort=True):
+            self._board.census(census)
+
+    # --- while it trains ----------------------------------------------------------------------------
+
+    def step(self, step: int, lr: float, loss: Any, metrics: Mapping[str, Any]) -> None:
+        """Remember one step; tensors stay on their device until they are written."""
+        row = {"step": step, "lr": lr, "loss": loss, **metrics}
+        self._steps.append({name: _held(value) for name, value in row.items()})
+        if len(self._steps) > EVERY:
+            self.flush(keep=int(self.late))
+
+    def note(self, loss: Any, metrics: Mapping[str, Any]) -> None:
+        """Say what is known of the last step only now."""
+        if self._steps:
+            self._steps[-1] |= {name: _held(value) for name, value in {"loss": loss, **metrics}.items()}
+
+    def flush(self, keep: int = 0) -> None:
+        """Write the steps that are remembered, but for the last few."""
+        cut = len(self._steps) - keep
+        rows, self._steps = self._steps[:cut], self._steps[cut:]
+        if not rows:
+            return
+        if self._metrics is None:
+            own = dict.fromkeys(name for row in rows for name in row if name not in STEPS.names)
+            self._metrics = tuple(own)
+        names = (*STEPS.names, *self._metrics)
+        columns = {name: _values([row.get(name) for row in rows]) for name in names}
+        columns["step"] = columns["step"].astype(np.int64)
+        for step, row, loss in zip(columns["step"].tolist(), rows, columns["loss"], strict=True):
+            if row["loss"] is not None:
+                self._diverged = None if np.isfinite(loss) else self._diverged or step
+        self._writers["steps"].append(columns)
+        if self._board is not None:
+            self._board.steps(pd.DataFrame(columns))
+
+    def census(self, rows: pd.DataFrame) -> None:
+        """Write a census, and what happened since the one before."""
+        self.flush(keep=int(self.late))
+        self._writers["census"].append({str(name): rows[name].to_numpy() for name in rows})
+        if self._last is not None:
+            for kind, site, units in transitions(self._last, rows):
+                self.event(int(rows["step"].iloc[0]), kind, site=site, units=units)
+        self._last = rows
+        if self._board is not None:
+            self._board.census(rows)
+
+    def event(self, step: int, kind: str, *, site: str = "", units: int = 0, detail: str = "") -> None:
+        """Write that something happened."""
+        row = {"step": [step], "kind": [kind], "site": [site], "units": [units], "detail": [detail]}
+        self._writers["events"].append(row)
+
+    # --- its end ------------------------------------------------------------------------------------
+
+    def finish(
+        self,
+        steps: int,
+        error: BaseException | None = None,
+        evidence: Mapping[str, pd.DataFrame] | None = None,
+    ) -> None:
+        """Close the run: tables as Parquet, final metrics, verdict and cause.
+
+        Args:
+            steps: that were completed.
+            error: that ended the training; None: it came to its end.
+            evidence: its tables, if there is any.
+        """
+        try:
+            self.flush()
+            if evidence is not None:
+                write_evidence(self.path, evidence)
+            for writer in self._writers.values():
+                writer.finish()
+            RunFolder(self.path).write_status(**self._facts(steps, error, evidence))
+        finally:
+            self._lock.release()
+            if self._board is not None:
+                self._board.close()
+
+    def _facts(
+        self, steps: int, error: BaseException | None, evidence: Mapping[str, pd.DataFrame] | None
+    ) -> dict[str, Any]:
+        run, diverged = Run(self.path), self._diverged
+        state = "finished" if diverged is None else "diverged"
+        line = None
+        if error is not None:
+            state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            line = " ".join(f"{type(error).__name__}: {error}".split())
+        final, text = final_metrics(run, self._thresholds, self._config["detect"]["healthy"], diverged)
+        facts = {"state": state, "steps": steps, "diverged_at": diverged, "verdict": text, "error": line}
+        if evidence is not None and len(run.census):
+            from harness.attribution.diagnosis import diagnose
+            from harness.attribution.evidence import Evidence
+
+            told = diagnose(run.census, Evidence(**evidence), self._thresholds)
+            final["cause"], facts["diagnosis"] = told.label, str(told)
+        if self._board is not None:
+            self._board.text("verdict", text, steps)
+            if "diagnosis" in facts:
+                self._board.text("causes", facts["diagnosis"], steps)
+            self._board.session(run.name, self._config, {**facts, "final": final}, steps)
+        return facts | {"final": final}
+
+
+def _held(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def _values(column: Sequence[Any]) -> np.ndarray:
+    """Numbers of every step; what was not given is NaN. A device is waited for once."""
+    tensors = [k for k, value in enumerate(column) if isinstance(value, Tensor)]
+    found = np.array([np.nan if v is None or isinstance(v, Tensor) else float(v) for v in column])
+    if tensors:
+        found[tensors] = torch.stack([column[k].double().mean() for k in tensors]).cpu().numpy()
+    return found

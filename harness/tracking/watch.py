@@ -1,0 +1,134 @@
+"""watch: one line before a training loop, and nothing in it."""
+
+from __future__ import annotations
+
+import atexit
+import weakref
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.hooks import RemovableHandle
+
+from harness.hooks.hook import Call
+from harness.tracking.recorder import Recorder
+
+
+def watch(
+    model: nn.Module, optimizer: Optimizer | Sequence[Optimizer] | None = None, **options: Any
+) -> WatchingRecorder:
+    """Watch a training from now on: no block, no call in the loop.
+
+    A step is a step of the optimizer; of several, of the first one. Without `optimizer`, it is the first one
+    that is seen to train a parameter of the model (then the censuses carry no `grad_norm`). The training ends
+    with `close()`, with the block of `with harness.watch(...)`, or with the interpreter.
+
+    Args:
+        model: any module.
+        optimizer: one or several.
+        options: further arguments of `harness.Recorder`.
+
+    Returns:
+        The recorder, attached.
+
+    Raises:
+        TypeError, ValueError: as `harness.Recorder`.
+
+    Example:
+        >>> import torch, harness
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> recorder = harness.watch(model, optimizer, census_every=10)
+        >>> for _ in range(20):
+        ...     model(torch.randn(32, 4)).square().mean().backward()
+        ...     optimizer.step()
+        ...     optimizer.zero_grad()
+        >>> recorder.close()
+        >>> recorder.steps, recorder.history().step.unique().tolist()
+        (20, [10, 20])
+    """
+    return WatchingRecorder(model, optimizer=optimizer, **options)
+
+
+class WatchingRecorder(Recorder):
+    """A Recorder that is attached when it is made, and counts the steps of an optimizer by itself."""
+
+    def __init__(self, model: nn.Module, **options: Any) -> None:
+        super().__init__(model, **options)
+        self._counted: weakref.ref[Optimizer] | None = None
+        self._own: set[int] = {id(parameter) for parameter in model.parameters()}
+        self._handle: RemovableHandle | None = None
+        if self._writer is not None:
+            self._writer.late = True
+        self.attach()
+        reference = weakref.ref(self)
+        self._at_exit = lambda: (recorder := reference()) is not None and recorder.close()
+        atexit.register(self._at_exit)
+
+    def attach(self) -> None:
+        """Register the hooks, the optimizer's too.
+
+        Raises:
+            RuntimeError: already attached.
+        """
+        super().attach()
+        count = Call(self._stepped, self._failed)
+        if self._optimizers:
+            self._handle = self._optimizers[0].register_step_post_hook(count)
+        else:
+            self._handle = register_optimizer_step_post_hook(count)
+
+    def detach(self) -> None:
+        """Remove every hook; what was recorded stays, and the run on disk is concluded."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+        super().detach()
+
+    def __enter__(self) -> Self:
+        """The recorder, which is attached already."""
+        if not self._attached:
+            self.attach()
+        return self
+
+    def close(self) -> None:
+        """Close the window, remove every hook, conclude the run on disk; once more, and nothing happens."""
+        atexit.unregister(self._at_exit)
+        if self._attached:
+            self.__exit__(None, None, None)
+
+    def step(self, loss: torch.Tensor | float | None = None, **metrics: torch.Tensor | float) -> None:
+        """Tell loss and metrics of the step that the optimizer has just made; the step itself is counted.
+
+        Args:
+            loss: of this step.
+            metrics: further numbers of this step.
+
+        Raises:
+            ValueError: without a run on disk, which would keep them.
+        """
+        if self.path is None:
+            raise ValueError("step(): loss and metrics are kept in a run on disk; give watch(…, output=…)")
+        if self._open and self._writer is not None:
+            self._run.run(self._writer.note, loss, metrics)
+
+    def _stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """An optimizer has made a step."""
+        if not self._optimizers:
+            if self._counted is None and self._trains(optimizer):
+                self._counted = weakref.ref(optimizer)
+            if self._counted is None or self._counted() is not optimizer:
+                return
+        super().step()
+
+    def _trains(self, optimizer: Optimizer) -> bool:
+        """Whether an optimizer updates a parameter of the model, as far as it had any when it was given."""
+        mine = self._own or {id(parameter) for parameter in self._model.parameters()}
+        return any(id(parameter) in mine for group in optimizer.param_groups for parameter in group["params"])
+
+    def _failed(self, error: Exception) -> None:
+        self._taps.failed("an optimizer's step", error)
