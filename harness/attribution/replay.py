@@ -19,6 +19,7 @@ from harness.activations.gates import Gate
 from harness.attribution.model_inputs import map_tensors
 from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.layers import CHANNEL_AXIS, layer_axis
+from harness.hooks.batches import preserve_state
 from harness.kernels.layout import as_units
 
 NORMS = (*CHANNEL_AXIS, nn.LayerNorm, nn.RMSNorm)
@@ -121,7 +122,7 @@ class Replay:
                 handles.append(self.modules[name].register_forward_pre_hook(partial(before, name)))
             for name in by_last:
                 handles.append(self.modules[name].register_forward_hook(partial(after, name)))
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with torch.no_grad(), preserve_state(self.model):
                 yield
         finally:
             for handle in handles:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.activations.stored import stored
+
 Masks = Tensor | Iterable[Tensor] | Callable[[Any], Tensor | None]
 
 
@@ -115,7 +117,7 @@ class Masking:
     """
 
     def __init__(self, model: nn.Module, say: Callable[[str], None]) -> None:
-        self._encodes = getattr(getattr(model, "config", None), "is_encoder_decoder", False) is True
+        self._encodes = stored(stored(model, "config"), "is_encoder_decoder") is True
         self._say = say
         self._said: set[str] = set()
         self.now: Mask | None = None
