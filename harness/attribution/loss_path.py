@@ -22,6 +22,7 @@ from harness.attribution.model_inputs import Inputs, copy_inputs
 from harness.attribution.replay import Replay
 from harness.attribution.snapshots import Snapshot, Values
 from harness.hooks.listener import Guard
+from harness.hooks.passes import GradientPasses, below
 
 INPUTS = 512  # of the first batch that may be kept
 VALUES = 1 << 20  # of the first gradient that are kept
@@ -64,6 +65,7 @@ class LossPath:
         self._guard = Guard("the loss's path")  # its errors cost nothing but what it tells
         self._handles: list[RemovableHandle] = []
         self._steps = 0
+        self._passes = GradientPasses(model)
         self._outputs: list[Tensor] = []  # of the running step's forwards
         self._gradients: dict[int, Tensor] = {}
         self._inputs: Inputs | None = None
@@ -154,7 +156,12 @@ class LossPath:
         self._forwards += 1
         for out in outputs_of(output):
             self._outputs.append(out)
-            out.register_hook(partial(self._guard.run, _keep, self._gradients, id(out)))
+            out.register_hook(partial(self._guard.run, self._keep, id(out), below(out)))
+
+    def _keep(self, key: int, behind: Any, gradient: Tensor | None) -> None:
+        """∂L/∂output: a backward of the user's own may give none, a pass inside of the loss gives another."""
+        if gradient is not None and self._passes.train(behind):
+            self._gradients[key] = gradient.detach().clone()
 
     def _stepping(self, *_: Any) -> None:
         if self._steps or self._parameters:
@@ -199,11 +206,6 @@ class LossPath:
         pull = torch.cat(parts) if parts else whole[:0]
         size = float(pull.abs().sum())
         return share, float(pull.clamp(min=0).sum()) / size if size else float("nan")
-
-
-def _keep(gradients: dict[int, Tensor], key: int, gradient: Tensor | None) -> None:
-    if gradient is not None:  # a backward of the user's own may give none
-        gradients[key] = gradient.detach().clone()
 
 
 def _errors(loss: Tensor, outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[float, float]:

@@ -37,6 +37,7 @@ from harness.hooks.function_taps import FunctionTaps, Interceptor
 from harness.hooks.hook import Call
 from harness.hooks.masks import Mask, Masking
 from harness.hooks.module_registry import ModuleRegistry
+from harness.hooks.passes import GradientPasses, below
 from harness.hooks.sites import Caller, OpenSite, Sink, SiteBook
 from harness.hooks.taps import KnownCall, KnownCalls, ModuleTap
 from harness.hooks.unit_statistic import unit_rows
@@ -112,6 +113,7 @@ class EagerTaps:
         messages: warnings that are still to be said.
         masking: which inputs of a forward count.
         on_forward: called when one begins.
+        passes: tell those that train from those inside of a loss.
         on_gradient: called for every ∂L/∂z, before it is counted.
         wrong_argument: an argument that turned out to be wrong in a forward; a census raises it.
         on_call: takes every pre-activation (caller, site, z, layout); then there is no fast path.
@@ -157,6 +159,7 @@ class EagerTaps:
         self.passed: dict[nn.Module, str] = {}
         self.wrong_argument: WrongArgument | None = None
         self.masking = Masking(model, self._say)
+        self.passes = GradientPasses(model)
         self.on_forward: Callable[[], None] | None = None
         self.on_gradient: Callable[[], None] | None = None
         self.on_call: Callable[[Caller, str, Tensor, UnitLayout], None] | None = None
@@ -496,7 +499,10 @@ class EagerTaps:
             state.busy = False
         back = partial(self._backward, opened.statistics, layout)
         if self._gradients and z.requires_grad:
-            watch_gradient(z, back if mask is None else partial(back, mask=mask))
+            hook = back if mask is None else partial(back, mask=mask)
+            if not (recompute and self.passes.train()):  # else part of a pass that trains, whatever its own
+                hook = partial(self.passes.hook, hook, below(z))
+            watch_gradient(z, hook)
         if plain is z:
             self._remember(z, known, opened, layout, back)
 
@@ -560,7 +566,8 @@ class EagerTaps:
         if opened.gate is not None and layout.split is None and not opened.statistics.extensions:
             prepared = prepare(opened.statistics, z, layout.axes, opened.gate, back)
         leaves = ancestry(z).leaves
-        known.add(KnownCall(opened, leaves, layout, z, prepared, self._gradients, self.on_gradient))
+        passes = self.passes if self._gradients else None
+        known.add(KnownCall(opened, leaves, layout, z, prepared, passes, self.on_gradient))
 
     def _backward(
         self, statistics: UnitStatistics, layout: UnitLayout, gradient: Tensor, mask: Mask | None = None
