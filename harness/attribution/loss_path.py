@@ -182,14 +182,20 @@ class LossPath:
         snapshot = Snapshot(start, [first.inputs])
         with replay.observing({}, lambda *_: None), torch.enable_grad():
             leaves: Values = {}
-            output = next(replay.outputs(snapshot, first.parameters, leaves))
-            outputs = outputs_of(output)
-            hidden = hidden_of(outputs)
-            outputs = [out for out in outputs if id(out) not in hidden]
-            if len(outputs) != len(first.outputs) or not all(map(_alike, outputs, first.outputs)):
+            through: list[Tensor | None] = []
+
+            def back(output: Any) -> None:
+                outputs = outputs_of(output)
+                hidden = hidden_of(outputs)
+                outputs = [out for out in outputs if id(out) not in hidden]
+                if len(outputs) == len(first.outputs) and all(map(_alike, outputs, first.outputs)):
+                    there = [leaves[name] for name in first.parameters]
+                    through.extend(torch.autograd.grad(outputs, there, first.gradients, allow_unused=True))
+
+            next(replay.outputs(snapshot, first.parameters, leaves, back))
+            if not through:
                 return UNTOLD  # a dropout, say: not the same pass
             there = [leaves[name] for name in first.parameters]
-            through = torch.autograd.grad(outputs, there, first.gradients, allow_unused=True)
         whole = torch.cat([g.flatten() for g in first.parameters.values()]).double()
         own = [torch.zeros_like(p) if g is None else g for g, p in zip(through, there, strict=True)]
         expected = torch.cat([g.flatten() for g in own]).double()

@@ -37,7 +37,7 @@ from harness.hooks.function_taps import FunctionTaps, Interceptor
 from harness.hooks.hook import Call
 from harness.hooks.masks import Mask, Masking
 from harness.hooks.module_registry import ModuleRegistry
-from harness.hooks.passes import GradientPasses, below
+from harness.hooks.passes import NOT_KNOWN, OUT_OF_SIGHT, GradientPasses, below
 from harness.hooks.sites import Caller, OpenSite, Sink, SiteBook
 from harness.hooks.taps import KnownCall, KnownCalls, ModuleTap
 from harness.hooks.unit_statistic import unit_rows
@@ -153,7 +153,7 @@ class EagerTaps:
         self.book = SiteBook(sink, gate_eps, axis)
         self.messages: dict[str, None] = {}
         self._to_trace, self._threads, self._traces = WARM_UP, 0, 0
-        self._always = self._recursive = self._paused = self._attached = False
+        self._recomputes = self._always = self._recursive = self._paused = self._attached = False
         self.forwards = 0
         self.called: set[nn.Module] = set()
         self.passed: dict[nn.Module, str] = {}
@@ -228,6 +228,18 @@ class EagerTaps:
         first = self._registry.first  # later modules may never be called
         return self.book.unobserved(first, called, self.passed)
 
+    def say_unknown_gradients(self, *, trained: bool) -> None:
+        """Say why a window has no gradients, where it has none.
+
+        Args:
+            trained: whether a backward pass was ever seen.
+        """
+        if self.passes.dropped and not trained and self.forwards:
+            self._say(NOT_KNOWN)
+        if self._recomputes and self._gradients and trained:
+            for name in self.book.without_gradients:
+                self._say(f"{name}: {OUT_OF_SIGHT}")
+
     # --- the root's forward ---------------------------------------------------------------------
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
@@ -238,7 +250,7 @@ class EagerTaps:
                 return
             self._traces -= state.tracing is not None
             state.reset()  # the last forward was interrupted, and then torch calls no hook
-        if state.depth or (module is not self._model and is_recompute()):
+        if state.depth or (module is not self._model and self._is_recompute()):
             return
         state.depth, state.entry = 1, module
         if self._registry.changed:
@@ -309,7 +321,7 @@ class EagerTaps:
     def _outside(self, module: nn.Module, args: Any) -> None:
         """A module is called outside of any forward: from now on its own forwards count."""
         known = module in self._parts or module in self._activations
-        if known or self.state.depth or self._root_only or self._paused or is_recompute():
+        if known or self.state.depth or self._root_only or self._paused or self._is_recompute():
             return
         self._parts[module] = None
         self._to_trace = max(self._to_trace, WARM_UP)
@@ -344,16 +356,21 @@ class EagerTaps:
         self.called.add(module)
         self.count(caller, z, known, False)
 
+    def _is_recompute(self) -> bool:
+        recompute = is_recompute()
+        self._recomputes |= recompute
+        return recompute
+
     # --- functions ------------------------------------------------------------------------------
 
     def _interceptor(self) -> Interceptor | None:
         state = self.state
-        return state.interceptor if state.following else None
+        return state.interceptor if state.following or (is_recompute() and not self._paused) else None
 
     def _intercepted(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """An owner calls an activation as a function."""
         state = self.state
-        if state.busy or not state.following:
+        if state.busy or not (state.following or is_recompute()):
             return
         try:
             self._called(state, function, args, kwargs)
@@ -447,7 +464,7 @@ class EagerTaps:
 
     def count(self, caller: Caller, z: Tensor, known: KnownCalls, recompute: bool) -> None:
         """An activation is about to be called on z: count it, or say why not. It never raises."""
-        if self.state.busy:  # a declared gate calls a part of the model
+        if self.state.busy or self._paused:  # a declared gate calls a part of the model
             return
         try:
             with self._lock:
@@ -494,9 +511,12 @@ class EagerTaps:
                     update_open(opened.statistics, value, is_open, axes, same_forward=same_forward)
                 for extension in opened.statistics.extensions:
                     extension.update(unit_rows(as_units(value, axes)))
-                if self.on_call is not None:
-                    self.on_call(caller, opened.site.name, plain.detach(), layout)
-            state.busy = False
+        if self.on_call is not None:
+            state.busy = True
+            with outside_transforms(z, plain):
+                self.on_call(caller, opened.site.name, plain.detach(), layout)
+        state.busy = False
+        opened.without_graph |= not recompute and state.graph and not torch.is_grad_enabled()
         back = partial(self._backward, opened.statistics, layout)
         if self._gradients and z.requires_grad:
             hook = back if mask is None else partial(back, mask=mask)

@@ -22,6 +22,11 @@ NOT_KNOWN = (
     "torch.autograd.grad or torch.func alone"
 )
 
+OUT_OF_SIGHT = (
+    "grad_rms is not known: it runs without a graph (under torch.no_grad, or in a checkpoint with "
+    "use_reentrant=True), and no module shows that it runs again in the backward pass"
+)
+
 
 class GradientPasses:
     """Tells hooks on pre-activations whether the pass that runs is one that trains.

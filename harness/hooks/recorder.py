@@ -26,7 +26,6 @@ from harness.hooks.listener import Listener, Listeners
 from harness.hooks.loss_scale import LossScale, Scaler, as_scaler
 from harness.hooks.masks import Mask
 from harness.hooks.model_calls import arguments_of
-from harness.hooks.passes import NOT_KNOWN
 from harness.hooks.probe import Probe
 from harness.hooks.schedule import due
 from harness.hooks.unit_statistic import UnitStatistic
@@ -262,8 +261,7 @@ class ActivationRecorder:
                 " in its forward. Did a forward run in the observed mode? Activations of your own are counted"
                 " once harness.declare_activation has declared them."
             )
-        if self._taps.passes.dropped and self._stream.nonempty and not self._stream.trained:
-            self._taps.messages.setdefault(NOT_KNOWN)
+        self._taps.say_unknown_gradients(trained=self._stream.trained)
         if warn:  # not before an exception of the user's own
             self._warn(unseen)
         norms = self._incoming.close if self._gradients else None

@@ -63,6 +63,7 @@ class OpenSite:
         statistics: its running sums.
         gate: None: asked for at every call, since it is learned or told by a mask.
         forward: number of the last forward in which it was called.
+        without_graph: whether it was called without a graph in a forward that records one.
         layouts: number of axes → where the units lay in the last pre-activation with as many.
     """
 
@@ -70,6 +71,7 @@ class OpenSite:
     statistics: UnitStatistics
     gate: Gate | None
     forward: int = 0
+    without_graph: bool = False
     layouts: dict[int, UnitLayout] = field(default_factory=dict)
 
 
@@ -99,6 +101,12 @@ class SiteBook:
         """Site name → where its gate is open now; without those that z alone does not tell."""
         fixed = {o.site.name: o.gate for o in self._sites.values() if o.gate is not None}
         return fixed | {name: gate_of(self._eps) for name, gate_of in self._learned.items()}
+
+    @property
+    def without_gradients(self) -> list[str]:
+        """Sites that were called without a graph in this window, and to which no gradient came."""
+        found = [o for o in self._sites.values() if o.without_graph and o.statistics.n]
+        return [opened.site.name for opened in found if not opened.statistics.grad_n]
 
     def unobserved(
         self,
