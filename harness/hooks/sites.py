@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -16,7 +16,7 @@ from harness.graph.plan import Plan, Site, shown_axes
 from harness.graph.producers import Producer, Producers
 from harness.graph.units import UnitLayout, units_in
 from harness.hooks.arguments import WrongArgument
-from harness.hooks.unobservable import NotObservable, unobservable, unobserved
+from harness.hooks.unobservable import NO_INPUT, NotObservable, unobservable, unobserved
 from harness.kernels.statistics import UnitStatistics
 
 
@@ -103,6 +103,12 @@ class SiteBook:
         return fixed | {name: gate_of(self._eps) for name, gate_of in self._learned.items()}
 
     @property
+    def without_inputs(self) -> dict[str, Site]:
+        """Sites by name that were called, but on no input, as an expert that nothing is routed to."""
+        counts = ((o.site, o.statistics.n or o.statistics.observed) for o in self._sites.values())
+        return {site.name: replace(site, reason=NO_INPUT) for site, counted in counts if not counted}
+
+    @property
     def without_gradients(self) -> list[str]:
         """Sites that were called without a graph in this window, and to which no gradient came."""
         found = [o for o in self._sites.values() if o.without_graph and o.statistics.n]
@@ -121,7 +127,7 @@ class SiteBook:
     def plan(self, unobserved: Collection[Site]) -> Plan:
         """What is observed, as far as it is known."""
         sites = tuple(opened.site for opened in self._sites.values())
-        return Plan(sites, tuple(self._terms.values()), tuple(unobserved))
+        return Plan(sites, tuple(self._terms.values()), (*unobserved, *self.without_inputs.values()))
 
     def site(self, caller: Caller, z: Tensor, made: Making, call: int) -> tuple[OpenSite, UnitLayout]:
         """The site of a call, a new one where there is none yet, and where its units lie in z.
