@@ -59,7 +59,7 @@ LOADS: dict[str, Callable[[Tensor], Tensor]] = {
 def test_an_expert_without_inputs_says_so_and_nothing_fails(load: str) -> None:
     torch.manual_seed(0)
     model = Experts(LOADS[load])
-    with pytest.warns(UserWarning, match="") as said:
+    with pytest.warns(UserWarning, match=EMPTY) as said:
         report = harness.scan(model, torch.randn(20, 4))
     assert [str(one.message) for one in said] == [f"experts.1.act (relu) is unobserved: {EMPTY}"]
     units = report.units.groupby("site")["state"].agg(set)
