@@ -126,7 +126,7 @@ def trained(
 ) -> list[Any]:
     """Losses, buffers and the random state of a training."""
     torch.manual_seed(0)
-    model = nn.Sequential(make(), nn.Linear(12, 1))
+    model: Any = nn.Sequential(make(), nn.Linear(12, 1))
     if isinstance(model[0], nn.Sequential) and isinstance(model[0][0], nn.LazyLinear):
         model(torch.ones(2, 6))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)

@@ -36,12 +36,12 @@ class Experts(nn.Module):
     def __init__(self, load: Callable[[Tensor], Tensor] = lambda h: h) -> None:
         super().__init__()
         self.experts, self.out = nn.ModuleList([Expert(load), Expert(load)]), nn.Linear(4, 1)
-        self.to = 0
+        self.chosen = 0
 
     def forward(self, x: Tensor) -> Tensor:
         none = x[:0]
         return self.out(
-            sum(expert(x if i == self.to else none).sum(0) for i, expert in enumerate(self.experts))
+            sum(expert(x if i == self.chosen else none).sum(0) for i, expert in enumerate(self.experts))
         )
 
 
@@ -77,10 +77,10 @@ def test_it_is_as_any_once_an_input_comes() -> None:
             recorder.census()
         assert recorder.explain("experts.1.act", 0).endswith(f"{EMPTY}.")
         assert recorder.sites[1].reason == EMPTY
-        model.to = 1
+        model.chosen = 1
         model(torch.randn(20, 4))
         census = recorder.census()
-        model.to = 0
+        model.chosen = 0
         model(torch.randn(20, 4))
         recorder.census()  # not in this window, but it is known
     assert set(census.loc[census["site"].eq("experts.1.act"), "n"]) == {20}
@@ -91,8 +91,8 @@ def test_it_is_as_any_once_an_input_comes() -> None:
 
 def test_what_was_never_called_is_explained_by_that() -> None:
     class Unused(nn.Sequential):
-        def forward(self, x: Tensor) -> Tensor:
-            return self[1](self[0](x))
+        def forward(self, input: Tensor) -> Tensor:
+            return self[1](self[0](input))
 
     model = Unused(nn.Linear(4, 3), nn.ReLU(), nn.Tanh())
     with harness.Recorder(model, census_every=None) as recorder:
@@ -111,7 +111,7 @@ def test_transforms_with_evidence_raise_nothing(transform: str) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 
     def inner(x: Tensor) -> Tensor:
-        values = dict(model.named_parameters())
+        values: dict[str, Tensor] = dict(model.named_parameters())
         if transform != "vmap":
             found = torch.func.grad(lambda v: functional_call(model, v, (x,)).square().mean())(values)
             values = {name: v - 0.1 * found[name] for name, v in values.items()}
