@@ -15,6 +15,7 @@ from harness.activations.declared import DeclaredCall, declared_call, declared_c
 from harness.activations.gates import Gate
 from harness.activations.record import Parameters
 from harness.activations.registry import RECORDS
+from harness.activations.stored import is_computed
 
 _NATIVE = vars(torch._C).get("_nn") or getattr(torch._C, "_nn", None)  # elu_ and others, in place
 
@@ -60,7 +61,8 @@ def lookup(module: nn.Module) -> tuple[str, Callable[..., Gate]] | None:
     """Canonical name and gate of an activation module, or None for any other module.
 
     A subclass with a forward of its own computes something else than its parent, unless it says
-    `gate_of = Parent`; what it calls inside is then seen as functions.
+    `gate_of = Parent`; what it calls inside is then seen as functions. So is one whose slope is computed, as
+    by a parametrisation: the call shows its value, and nothing has to be run to know it.
 
     Example:
         >>> name, gate = lookup(nn.ReLU6())
@@ -71,7 +73,11 @@ def lookup(module: nn.Module) -> tuple[str, Callable[..., Gate]] | None:
     if own is not None:
         return own.name, own.gate_of_module
     known = known_as(type(module))
-    return None if known is None else MODULES[known]
+    if known is None:
+        return None
+    name, gate_of = MODULES[known]
+    computed = any(is_computed(module, parameter) for parameter in RECORDS[name].parameters)
+    return None if computed and type(module).forward is known.forward else (name, gate_of)
 
 
 def open_of(module: nn.Module) -> Callable[[Tensor], Tensor] | None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.activations.gates import Gate
+from harness.activations.stored import is_computed, stored
 
 Parameters = Mapping[str, Any]
 Curve = Callable[[np.ndarray], np.ndarray]  # z → values, same shape; CReLU: (2, …)
@@ -65,7 +66,11 @@ class Activation:
         return self.gate_of(known, eps)
 
     def gate_of_module(self, module: Any, eps: float) -> Gate:
-        """The gate of a module, as its attributes are now."""
-        gate = self.gate({name: getattr(module, name, None) for name in self.parameters}, eps)
+        """The gate of a module, as its attributes are now; what is computed is run if `gate_of` says so."""
+        given = {
+            name: getattr(module, name) if is_computed(module, name) else stored(module, name)
+            for name in self.parameters
+        }
+        gate = self.gate(given, eps)
         assert gate is not None, f"{self.name} of {module} has no gate"
         return gate

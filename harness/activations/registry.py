@@ -9,7 +9,7 @@ import harness.activations as package
 from harness.activations.record import Activation
 
 #: Files without records; these may import torch.
-MACHINERY = {"crelu", "declare", "declared", "fused", "gates", "lookup", "record", "registry"}
+MACHINERY = {"crelu", "declare", "declared", "fused", "gates", "lookup", "record", "registry", "stored"}
 
 
 def _discover() -> dict[str, Activation]:

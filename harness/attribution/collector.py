@@ -15,6 +15,7 @@ import pandas as pd
 from torch import nn
 from torch.optim import Optimizer
 
+from harness.activations.stored import stored
 from harness.attribution.budget import Progress, affordable, first_of
 from harness.attribution.counterfactual import CoalitionEvaluator, Rates, site_rates
 from harness.attribution.evidence import FACTORS, Evidence
@@ -217,7 +218,7 @@ class EvidenceCollector:
             for name, module in replay.modules.items()
             if isinstance(module, NORMS)
             and replay.modes.get(name, module.training)
-            and getattr(module, "running_mean", None) is not None
+            and stored(module, "running_mean") is not None
         }
         return site_rates(Replay(self._model, {**replay.modes, **modes}), last) if modes else {}
 
@@ -239,7 +240,7 @@ class EvidenceCollector:
 def _unwrapped(model: nn.Module) -> nn.Module:
     """The module inside the wrappers of compile and data parallelism."""
     for name in ("_orig_mod", "module"):
-        inner = getattr(model, name, None)
+        inner = dict(model.named_children()).get(name)
         alone = len(list(model.children())) == 1 and not list(model.parameters(recurse=False))
         if isinstance(inner, nn.Module) and alone:
             return _unwrapped(inner)

@@ -27,14 +27,19 @@ def explain(history: pd.DataFrame, sites: Sequence[Site], model: nn.Module, site
         site: name of its site.
         unit: its number.
 
+    Returns:
+        What is known, in lines; of a site that was never observed, why.
+
     Raises:
         ValueError: no such site or unit.
     """
     rows = history[(history["site"] == site) & (history["unit"] == unit)]
+    described = next((s for s in sites if s.name == site), None)
+    if described is not None and described.reason and not (rows["n"] > 0).any():
+        return f"{site}: unobserved, so nothing is known of its units: {described.reason}."
     if rows.empty:
         names = ", ".join(f"{s.name} ({s.size} units)" for s in sites if s.size >= 0)
         raise ValueError(f"expected a site and one of its units, but got {site!r}, {unit}. Sites: {names}")
-    described = next((s for s in sites if s.name == site), None)
     modules = {name: module for module, name in qualified_names(model).items()}
     layer = (
         None

@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree
 
+from harness.hooks._torch import without_transforms
+
 NODES = 200_000  # of a graph that are looked at
 
 
@@ -16,6 +18,7 @@ def outputs_of(output: Any) -> list[Tensor]:
     parts = [t for t in _pytree.tree_leaves(output) if isinstance(t, Tensor)]
     if not parts and hasattr(output, "__dict__"):
         parts = [t for t in vars(output).values() if isinstance(t, Tensor)]
+    parts = [t for t in parts if without_transforms(t) is t]
     return [t for t in parts if t.requires_grad and t.grad_fn is not None and t.is_floating_point()]
 
 

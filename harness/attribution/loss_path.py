@@ -22,6 +22,7 @@ from harness.attribution.model_inputs import Inputs, copy_inputs
 from harness.attribution.replay import Replay
 from harness.attribution.snapshots import Snapshot, Values
 from harness.hooks.listener import Guard
+from harness.hooks.passes import GradientPasses, below
 
 INPUTS = 512  # of the first batch that may be kept
 VALUES = 1 << 20  # of the first gradient that are kept
@@ -64,6 +65,7 @@ class LossPath:
         self._guard = Guard("the loss's path")  # its errors cost nothing but what it tells
         self._handles: list[RemovableHandle] = []
         self._steps = 0
+        self._passes = GradientPasses(model)
         self._outputs: list[Tensor] = []  # of the running step's forwards
         self._gradients: dict[int, Tensor] = {}
         self._inputs: Inputs | None = None
@@ -154,7 +156,12 @@ class LossPath:
         self._forwards += 1
         for out in outputs_of(output):
             self._outputs.append(out)
-            out.register_hook(partial(self._guard.run, _keep, self._gradients, id(out)))
+            out.register_hook(partial(self._guard.run, self._keep, id(out), below(out)))
+
+    def _keep(self, key: int, behind: Any, gradient: Tensor | None) -> None:
+        """∂L/∂output: a backward of the user's own may give none, a pass inside of the loss gives another."""
+        if gradient is not None and self._passes.train(behind):
+            self._gradients[key] = gradient.detach().clone()
 
     def _stepping(self, *_: Any) -> None:
         if self._steps or self._parameters:
@@ -175,14 +182,20 @@ class LossPath:
         snapshot = Snapshot(start, [first.inputs])
         with replay.observing({}, lambda *_: None), torch.enable_grad():
             leaves: Values = {}
-            output = next(replay.outputs(snapshot, first.parameters, leaves))
-            outputs = outputs_of(output)
-            hidden = hidden_of(outputs)
-            outputs = [out for out in outputs if id(out) not in hidden]
-            if len(outputs) != len(first.outputs) or not all(map(_alike, outputs, first.outputs)):
+            through: list[Tensor | None] = []
+
+            def back(output: Any) -> None:
+                outputs = outputs_of(output)
+                hidden = hidden_of(outputs)
+                outputs = [out for out in outputs if id(out) not in hidden]
+                if len(outputs) == len(first.outputs) and all(map(_alike, outputs, first.outputs)):
+                    there = [leaves[name] for name in first.parameters]
+                    through.extend(torch.autograd.grad(outputs, there, first.gradients, allow_unused=True))
+
+            next(replay.outputs(snapshot, first.parameters, leaves, back))
+            if not through:
                 return UNTOLD  # a dropout, say: not the same pass
             there = [leaves[name] for name in first.parameters]
-            through = torch.autograd.grad(outputs, there, first.gradients, allow_unused=True)
         whole = torch.cat([g.flatten() for g in first.parameters.values()]).double()
         own = [torch.zeros_like(p) if g is None else g for g, p in zip(through, there, strict=True)]
         expected = torch.cat([g.flatten() for g in own]).double()
@@ -199,11 +212,6 @@ class LossPath:
         pull = torch.cat(parts) if parts else whole[:0]
         size = float(pull.abs().sum())
         return share, float(pull.clamp(min=0).sum()) / size if size else float("nan")
-
-
-def _keep(gradients: dict[int, Tensor], key: int, gradient: Tensor | None) -> None:
-    if gradient is not None:  # a backward of the user's own may give none
-        gradients[key] = gradient.detach().clone()
 
 
 def _errors(loss: Tensor, outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[float, float]:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.hooks._torch import outside_transforms, without_transforms
+
 Inputs = tuple[Any, dict[str, Any]]  # arguments and keyword arguments of one forward
 
 
@@ -54,14 +56,23 @@ def copy_inputs(args: Any, kwargs: Mapping[str, Any], most: int) -> Inputs | Non
     """A copy of the first `most` inputs of a batch, or of all where it is not clear which axis counts them.
 
     Returns:
-        None where there is no tensor.
+        None where there is no tensor, and under vmap.
     """
     given = (args, dict(kwargs))
+    if any(without_transforms(t) is None for t in tensors_in(given)):
+        return None
     sizes = {t.shape[0] if t.ndim else -1 for t in tensors_in(given)}
     if not sizes:
         return None
     end = most if len(sizes) == 1 and -1 not in sizes else None
-    return map_tensors(lambda t: (t.detach() if end is None else t.detach()[:end]).clone(), given)
+
+    def copy(tensor: Tensor) -> Tensor:
+        plain = without_transforms(tensor)
+        assert plain is not None
+        with outside_transforms(tensor, plain):
+            return (plain.detach() if end is None else plain.detach()[:end]).clone()
+
+    return map_tensors(copy, given)
 
 
 def input_count(inputs: Inputs) -> int:

@@ -6,6 +6,7 @@ was.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +20,7 @@ from harness.activations.gates import Gate
 from harness.attribution.model_inputs import map_tensors
 from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.layers import CHANNEL_AXIS, layer_axis
+from harness.hooks.batches import preserve_state
 from harness.kernels.layout import as_units
 
 NORMS = (*CHANNEL_AXIS, nn.LayerNorm, nn.RMSNorm)
@@ -60,7 +62,11 @@ class Replay:
             pass
 
     def outputs(
-        self, snapshot: Snapshot, trained: Collection[str] = (), leaves: Values | None = None
+        self,
+        snapshot: Snapshot,
+        trained: Collection[str] = (),
+        leaves: Values | None = None,
+        then: Callable[[Any], None] = lambda _: None,
     ) -> Iterator[Any]:
         """The output for each of a snapshot's inputs; inside `observing`.
 
@@ -68,7 +74,10 @@ class Replay:
             snapshot: parameters, buffers and inputs.
             trained: names of the parameters that take a gradient where one is recorded.
             leaves: receives the parameters and buffers of the running pass, by name.
+            then: takes each output while the model has these values: what is checkpointed runs again in a
+                backward pass, and would take the model's own.
         """
+        model = _Ending(self.model, then)
         device = next((value.device for value in snapshot.values.values()), None)
         for inputs in snapshot.inputs:
             args, kwargs = map_tensors(lambda tensor: tensor.to(device), inputs)
@@ -78,7 +87,7 @@ class Replay:
             }
             if leaves is not None:
                 leaves.update(values)
-            yield functional_call(self.model, values, args, kwargs)
+            yield functional_call(model, {f"model.{k}": v for k, v in values.items()}, args, kwargs)
 
     @contextmanager
     def observing(self, layers: Mapping[str, Layer], on_layer: OnLayer) -> Iterator[None]:
@@ -121,7 +130,8 @@ class Replay:
                 handles.append(self.modules[name].register_forward_pre_hook(partial(before, name)))
             for name in by_last:
                 handles.append(self.modules[name].register_forward_hook(partial(after, name)))
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with torch.no_grad(), preserve_state(self.model), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "None of the inputs have requires_grad")  # a checkpoint's
                 yield
         finally:
             for handle in handles:
@@ -147,6 +157,19 @@ class Replay:
         module = self.modules[name]
         named = (*module.named_parameters(), *module.named_buffers())
         return {short: f"{name}.{short}" if name else short for short, _ in named}
+
+
+class _Ending(nn.Module):
+    """A model, and what is done with its output."""
+
+    def __init__(self, model: nn.Module, then: Callable[[Any], None]) -> None:
+        super().__init__()
+        self.model, self.then = model, then
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output = self.model(*args, **kwargs)
+        self.then(output)
+        return output
 
 
 def unit_rows(x: Tensor, axes: int | tuple[int, ...]) -> Tensor:

@@ -115,12 +115,19 @@ class _Trial:
             self.order.setdefault(site, len(self.order))
             self.called.append(site)
             if site in opened:
-                value = arranged(z, layout)
+                value = arranged(z.data, layout)  # autograd takes no notice of the change
                 axes = tuple(range(-value.ndim, 0))
                 units = {axis % value.ndim for axis in layout.axes}
                 others = [axis for axis in axes if axis % value.ndim not in units]
                 silent = value.amax(others, keepdim=True) <= 0 if others else value <= 0
                 value.copy_(torch.where(silent, OPEN, value))
+
+        def back(output: Any) -> None:
+            parts = [t for t in _pytree.tree_leaves(output) if isinstance(t, Tensor)]
+            parts = [t for t in parts if t.requires_grad]
+            if parts:
+                given = [torch.randn(t.shape, generator=draw).to(t) for t in parts]
+                torch.autograd.backward(parts, given)
 
         taps.on_call = call
         self.called.clear()
@@ -129,12 +136,9 @@ class _Trial:
         with self._replay.observing({}, lambda *_: None), _Selections(self), torch.enable_grad():
             taps.attach()
             try:
-                for output in self._replay.outputs(Snapshot(values, self._snapshot.inputs), self._parameters):
-                    parts = [t for t in _pytree.tree_leaves(output) if isinstance(t, Tensor)]
-                    parts = [t for t in parts if t.requires_grad]
-                    if parts:
-                        given = [torch.randn(t.shape, generator=draw).to(t) for t in parts]
-                        torch.autograd.backward(parts, given)
+                snapshot = Snapshot(values, self._snapshot.inputs)
+                for _ in self._replay.outputs(snapshot, self._parameters, then=back):
+                    pass
             finally:
                 taps.detach()
         columns = windows.close(0, [], None)

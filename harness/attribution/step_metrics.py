@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from harness.attribution.distances import ReferenceCopy, norm
 from harness.attribution.model_inputs import tensors_in
+from harness.hooks._torch import outside_transforms, without_transforms
 from harness.hooks.listener import Guard
 
 #: input_mean, input_rms: of the model's first tensor input; written_norm: of what others than the optimizer
@@ -111,12 +112,14 @@ class StepMetrics:
         if not module.training:
             return
         x = next(tensors_in((args, dict(kwargs))), None)
-        if x is None or not x.is_floating_point() or not x.numel():
+        plain = None if x is None else without_transforms(x)
+        if x is None or plain is None or not plain.is_floating_point() or not plain.numel():
             return
-        x = x.detach().float()
-        self._inputs["input_mean"].append(x.mean())
-        rms = torch.linalg.vector_norm(x) / x.numel() ** 0.5
-        self._inputs["input_rms"].append(_observed(rms))
+        with outside_transforms(x, plain):
+            values = plain.detach().float()
+            self._inputs["input_mean"].append(values.mean())
+            rms = torch.linalg.vector_norm(values) / values.numel() ** 0.5
+            self._inputs["input_rms"].append(_observed(rms))
 
     @torch.no_grad()
     def _before_step(self, place: int) -> None:

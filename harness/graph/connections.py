@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree
 
+from harness.activations.stored import stored
 from harness.graph import operations as ops
 from harness.graph import units
 from harness.graph.operations import tensors_in
@@ -78,7 +79,7 @@ class UnitConnections:
     @property
     def size(self) -> int:
         """Units."""
-        weight = self.layer.weight
+        weight = stored(self.layer, "weight")
         assert isinstance(weight, Tensor)
         return len(weight)
 
@@ -249,7 +250,7 @@ class ConnectionProvenance(TensorProvenance):
         columns = None if origin.units is None else units.along(origin.units, x.shape, axis)
         if not origin.activated:
             connections.refuse("its pre-activation is read by another layer")
-        elif layer is None or getattr(layer, "groups", 1) != 1 or columns is None:
+        elif layer is None or stored(layer, "groups", 1) != 1 or columns is None:
             connections.refuse("the layer that reads it is not a plain Linear or convolution")
         else:
             connections.consumers.append(Consumer(self._names[layer], layer, columns.to(x.device)))
@@ -299,8 +300,7 @@ class ConnectionProvenance(TensorProvenance):
 
 def _is_linear(owner: nn.Module, bound: Mapping[str, Any]) -> bool:
     """Whether a call of `linear` uses a module's own weight and bias as a Linear does."""
-    same = getattr(owner, "weight", None) is bound["weight"]
-    return same and getattr(owner, "bias", None) is bound.get("bias")
+    return stored(owner, "weight") is bound["weight"] and stored(owner, "bias") is bound.get("bias")
 
 
 def _not_followed(name: str) -> str:

@@ -301,14 +301,19 @@ class TensorProvenance:
             return [source._replace(units=units.selected(source.units, given[0], one.ndim)) for one in outs]
         if any(not a.is_cpu for a in given):  # the indices of units lie on the CPU
             return [source._replace(units=None)] * len(outs)
-        full = source.units.expand(x.shape)
-        with torch.no_grad():
-            if name in ops.TURNS:
-                done = getattr(full, name)
-            else:
-                done = function(full.contiguous() if name == "view" else full, *args[1:], **kwargs)
+        full = source.units.expand(_filled(x))
+        try:
+            with torch.no_grad():
+                if name in ops.TURNS:
+                    done = getattr(full, name)
+                else:
+                    done = function(full.contiguous() if name == "view" else full, *args[1:], **kwargs)
+        except RuntimeError:
+            if x.numel():
+                raise
+            return [source._replace(units=None)] * len(outs)
         found = list(_tensors([done]))
-        if [t.shape for t in found] != [t.shape for t in outs]:
+        if [_filled(t) for t in found] != [_filled(t) for t in outs]:
             return [source._replace(units=None)] * len(outs)
         indices = [units.compact(t) for t in found]
         return [
@@ -410,3 +415,8 @@ class TensorProvenance:
 
 def _equal(indices: Sequence[Tensor]) -> bool:
     return all(torch.equal(i, indices[0]) for i in indices)
+
+
+def _filled(tensor: Tensor) -> list[int]:
+    """The shape as if there were an input: a batch without any has units all the same."""
+    return [max(1, size) for size in tensor.shape]

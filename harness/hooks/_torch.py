@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 try:
     from torch._C import _current_graph_task_id as graph_task
@@ -21,6 +22,11 @@ except ImportError:  # pragma: no cover
         """Number of the backward pass that runs, -1 without."""
         return -1
 
+
+try:
+    from torch._C import _will_engine_execute_node as _reaches
+except ImportError:  # pragma: no cover
+    _reaches = None
 
 try:
     from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor
@@ -39,6 +45,8 @@ except ImportError:  # pragma: no cover
     temporarily_clear_interpreter_stack = nullcontext
 
 
+_UNSEEN: Callable[[], Any] = getattr(torch._C, "DisableTorchFunction", nullcontext)
+
 FEW = 1024  # numbers of an index that are compared
 #: Whether a hook can be set on a tensor without a handle, in a third of the time.
 DIRECT = hasattr((torch.zeros(1, requires_grad=True) * 1).grad_fn, "_register_hook_dict")
@@ -47,6 +55,20 @@ DIRECT = hasattr((torch.zeros(1, requires_grad=True) * 1).grad_fn, "_register_ho
 def is_recompute() -> bool:
     """Whether a backward pass runs: this forward is a checkpoint's recomputation. Fallback: never."""
     return graph_task() != -1
+
+
+def accumulates(node: Any) -> bool:
+    """Whether the running backward pass accumulates in the leaf of a node. Fallback: it always does."""
+    try:
+        return _reaches is None or (hasattr(node, "variable") and _reaches(node))
+    except RuntimeError:  # torch.autograd.grad, which returns the leaf's gradient
+        return False
+
+
+def leaf_node(leaf: Tensor) -> Any:
+    """The node that accumulates in a leaf; no function mode sees it asked for. Fallback: they do."""
+    with _UNSEEN():
+        return get_gradient_edge(leaf).node
 
 
 def without_transforms(tensor: Tensor) -> Tensor | None:

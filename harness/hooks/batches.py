@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -97,6 +99,8 @@ def device_of(model: nn.Module) -> torch.device | None:
 def preserve_state(model: nn.Module) -> Iterator[None]:
     """Passes in the block, in the model's modes, change no buffer and no random state.
 
+    The random states are Python's, numpy's and torch's.
+
     Example:
         >>> norm = nn.BatchNorm1d(2)
         >>> with preserve_state(norm):
@@ -112,10 +116,13 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
     ]
     devices = {p.device for p in model.parameters()}
     cuda = [device.index for device in devices if device.type == "cuda" and device.index is not None]
+    others = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=cuda):
         try:
             yield
         finally:
+            random.setstate(others[0])
+            np.random.set_state(others[1])
             with torch.no_grad():
                 for module, name, buffer, kept in buffers:
                     module._buffers[name] = buffer

@@ -37,6 +37,7 @@ from harness.hooks.function_taps import FunctionTaps, Interceptor
 from harness.hooks.hook import Call
 from harness.hooks.masks import Mask, Masking
 from harness.hooks.module_registry import ModuleRegistry
+from harness.hooks.passes import NOT_KNOWN, OUT_OF_SIGHT, GradientPasses, below
 from harness.hooks.sites import Caller, OpenSite, Sink, SiteBook
 from harness.hooks.taps import KnownCall, KnownCalls, ModuleTap
 from harness.hooks.unit_statistic import unit_rows
@@ -112,6 +113,7 @@ class EagerTaps:
         messages: warnings that are still to be said.
         masking: which inputs of a forward count.
         on_forward: called when one begins.
+        passes: tell those that train from those inside of a loss.
         on_gradient: called for every ∂L/∂z, before it is counted.
         wrong_argument: an argument that turned out to be wrong in a forward; a census raises it.
         on_call: takes every pre-activation (caller, site, z, layout); then there is no fast path.
@@ -151,12 +153,13 @@ class EagerTaps:
         self.book = SiteBook(sink, gate_eps, axis)
         self.messages: dict[str, None] = {}
         self._to_trace, self._threads, self._traces = WARM_UP, 0, 0
-        self._always = self._recursive = self._paused = self._attached = False
+        self._recomputes = self._always = self._recursive = self._paused = self._attached = False
         self.forwards = 0
         self.called: set[nn.Module] = set()
         self.passed: dict[nn.Module, str] = {}
         self.wrong_argument: WrongArgument | None = None
         self.masking = Masking(model, self._say)
+        self.passes = GradientPasses(model)
         self.on_forward: Callable[[], None] | None = None
         self.on_gradient: Callable[[], None] | None = None
         self.on_call: Callable[[Caller, str, Tensor, UnitLayout], None] | None = None
@@ -225,6 +228,18 @@ class EagerTaps:
         first = self._registry.first  # later modules may never be called
         return self.book.unobserved(first, called, self.passed)
 
+    def say_unknown_gradients(self, *, trained: bool) -> None:
+        """Say why a window has no gradients, where it has none.
+
+        Args:
+            trained: whether a backward pass was ever seen.
+        """
+        if self.passes.dropped and not trained and self.forwards:
+            self._say(NOT_KNOWN)
+        if self._recomputes and self._gradients and trained:
+            for name in self.book.without_gradients:
+                self._say(f"{name}: {OUT_OF_SIGHT}")
+
     # --- the root's forward ---------------------------------------------------------------------
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
@@ -235,7 +250,7 @@ class EagerTaps:
                 return
             self._traces -= state.tracing is not None
             state.reset()  # the last forward was interrupted, and then torch calls no hook
-        if state.depth or (module is not self._model and is_recompute()):
+        if state.depth or (module is not self._model and self._is_recompute()):
             return
         state.depth, state.entry = 1, module
         if self._registry.changed:
@@ -306,7 +321,7 @@ class EagerTaps:
     def _outside(self, module: nn.Module, args: Any) -> None:
         """A module is called outside of any forward: from now on its own forwards count."""
         known = module in self._parts or module in self._activations
-        if known or self.state.depth or self._root_only or self._paused or is_recompute():
+        if known or self.state.depth or self._root_only or self._paused or self._is_recompute():
             return
         self._parts[module] = None
         self._to_trace = max(self._to_trace, WARM_UP)
@@ -341,16 +356,21 @@ class EagerTaps:
         self.called.add(module)
         self.count(caller, z, known, False)
 
+    def _is_recompute(self) -> bool:
+        recompute = is_recompute()
+        self._recomputes |= recompute
+        return recompute
+
     # --- functions ------------------------------------------------------------------------------
 
     def _interceptor(self) -> Interceptor | None:
         state = self.state
-        return state.interceptor if state.following else None
+        return state.interceptor if state.following or (is_recompute() and not self._paused) else None
 
     def _intercepted(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """An owner calls an activation as a function."""
         state = self.state
-        if state.busy or not state.following:
+        if state.busy or not (state.following or is_recompute()):
             return
         try:
             self._called(state, function, args, kwargs)
@@ -444,7 +464,7 @@ class EagerTaps:
 
     def count(self, caller: Caller, z: Tensor, known: KnownCalls, recompute: bool) -> None:
         """An activation is about to be called on z: count it, or say why not. It never raises."""
-        if self.state.busy:  # a declared gate calls a part of the model
+        if self.state.busy or self._paused:  # a declared gate calls a part of the model
             return
         try:
             with self._lock:
@@ -491,12 +511,18 @@ class EagerTaps:
                     update_open(opened.statistics, value, is_open, axes, same_forward=same_forward)
                 for extension in opened.statistics.extensions:
                     extension.update(unit_rows(as_units(value, axes)))
-                if self.on_call is not None:
-                    self.on_call(caller, opened.site.name, plain.detach(), layout)
-            state.busy = False
+        if self.on_call is not None:
+            state.busy = True
+            with outside_transforms(z, plain):
+                self.on_call(caller, opened.site.name, plain.detach(), layout)
+        state.busy = False
+        opened.without_graph |= not recompute and state.graph and not torch.is_grad_enabled()
         back = partial(self._backward, opened.statistics, layout)
         if self._gradients and z.requires_grad:
-            watch_gradient(z, back if mask is None else partial(back, mask=mask))
+            hook = back if mask is None else partial(back, mask=mask)
+            if not (recompute and self.passes.train()):  # else part of a pass that trains, whatever its own
+                hook = partial(self.passes.hook, hook, below(z))
+            watch_gradient(z, hook)
         if plain is z:
             self._remember(z, known, opened, layout, back)
 
@@ -560,7 +586,8 @@ class EagerTaps:
         if opened.gate is not None and layout.split is None and not opened.statistics.extensions:
             prepared = prepare(opened.statistics, z, layout.axes, opened.gate, back)
         leaves = ancestry(z).leaves
-        known.add(KnownCall(opened, leaves, layout, z, prepared, self._gradients, self.on_gradient))
+        passes = self.passes if self._gradients else None
+        known.add(KnownCall(opened, leaves, layout, z, prepared, passes, self.on_gradient))
 
     def _backward(
         self, statistics: UnitStatistics, layout: UnitLayout, gradient: Tensor, mask: Mask | None = None

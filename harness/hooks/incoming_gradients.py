@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from harness.activations.stored import stored
 from harness.graph.layers import LAYERS
 from harness.hooks.hook import Call
 from harness.kernels import dispatch as kernels
@@ -28,7 +29,7 @@ def unit_parameters(producer: nn.Module | None, size: int) -> list[nn.Parameter]
     """The parameters of a layer that belong to single units: weight and bias, γ and β."""
     if producer is None or isinstance(producer, nn.Embedding | nn.EmbeddingBag):
         return []
-    own = [getattr(producer, name, None) for name in ("weight", "bias")]
+    own = [stored(producer, name) for name in ("weight", "bias")]
     groups = producer.groups if isinstance(producer, TRANSPOSED) else 1
     weight = own[0]
     if not isinstance(producer, LAYERS) and isinstance(weight, Tensor) and weight.shape == (size, size):
@@ -57,7 +58,7 @@ def has_columns(producer: nn.Module) -> bool:
     """Whether the units are on axis 1 of the weight: a transposed convolution, or a matrix `x @ weight`."""
     if isinstance(producer, TRANSPOSED):
         return True
-    weight, bias = getattr(producer, "weight", None), getattr(producer, "bias", None)
+    weight, bias = stored(producer, "weight"), stored(producer, "bias")
     if isinstance(producer, LAYERS) or not isinstance(weight, Tensor) or not isinstance(bias, Tensor):
         return False
     return weight.ndim == 2 and weight.shape[0] != weight.shape[1] == bias.numel()

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.activations.stored import stored
+
 Masks = Tensor | Iterable[Tensor] | Callable[[Any], Tensor | None]
 
 
@@ -46,6 +48,7 @@ class Mask:
         if given.dtype != torch.bool and not bool((given.detach() == self._mask).all()):
             raise ValueError(f"{what}: expected True and False, or 1 (counted) and 0, but got other values")
         self.shape, self.keeps_all = tuple(given.shape), bool(self._mask.all())
+        self._kept: int | None = None  # how many inputs count, once somebody asks
         self._indices: dict[Any, Tensor] = {}
         self._poolers: set[Any] = set()  # callers that came with one row for each sequence
 
@@ -77,6 +80,15 @@ class Mask:
         moved = z.permute(*inputs, *units)
         kept = moved.flatten(0, count - 1).index_select(0, self._index(kind, z.device))
         return kept, tuple(range(-len(units), 0))
+
+    def is_packed(self, z: Tensor, axes: tuple[int, ...]) -> bool:
+        """Whether a tensor that it does not fit has just the inputs that count, as in a PackedSequence."""
+        inputs = [size for axis, size in enumerate(z.shape) if axis - z.ndim not in axes]
+        if len(self.shape) < 2 or len(inputs) != 1:
+            return False
+        if self._kept is None:
+            self._kept = int(self._mask.sum())
+        return inputs == [self._kept]
 
     def _fitting(self, lead: tuple[int, ...]) -> tuple[str, int] | None:
         """Which form of the mask fits the axes of the inputs, and how many of them it is over."""
@@ -115,7 +127,7 @@ class Masking:
     """
 
     def __init__(self, model: nn.Module, say: Callable[[str], None]) -> None:
-        self._encodes = getattr(getattr(model, "config", None), "is_encoder_decoder", False) is True
+        self._encodes = stored(stored(model, "config"), "is_encoder_decoder") is True
         self._say = say
         self._said: set[str] = set()
         self.now: Mask | None = None
@@ -146,6 +158,8 @@ class Masking:
             site: its name.
         """
         found = mask.rows(z, axes, caller)
+        if found is None and mask.is_packed(z, axes):
+            return z, is_open, axes
         if found is None:
             where = f"its pre-activation {tuple(z.shape)}, whose units are on {axes}"
             self._count_whole(site, f"the mask {mask.shape} does not fit {where}")

@@ -261,6 +261,7 @@ class ActivationRecorder:
                 " in its forward. Did a forward run in the observed mode? Activations of your own are counted"
                 " once harness.declare_activation has declared them."
             )
+        self._taps.say_unknown_gradients(trained=self._stream.trained)
         if warn:  # not before an exception of the user's own
             self._warn(unseen)
         norms = self._incoming.close if self._gradients else None
@@ -299,8 +300,9 @@ class ActivationRecorder:
     @property
     def sites(self) -> tuple[Site, ...]:
         """The sites so far, in order of their first call, then those that cannot be seen."""
-        seen = self._stream.sites or self._probe.windows.sites
-        return (*seen, *self._unseen())
+        empty = self._taps.book.without_inputs
+        seen = [empty.get(site.name, site) for site in self._stream.sites]
+        return (*(seen or self._probe.windows.sites), *self._unseen())
 
     @property
     def plan(self) -> Plan:
@@ -351,7 +353,8 @@ class ActivationRecorder:
 
     def _warn(self, unseen: list[Site]) -> None:
         """Say once what is not observed; never in a forward or backward, where a warning may be an error."""
-        messages = [f"{site.name} ({site.activation}) is unobserved: {site.reason}" for site in unseen]
+        sites = [*unseen, *self._taps.book.without_inputs.values()]
+        messages = [f"{site.name} ({site.activation}) is unobserved: {site.reason}" for site in sites]
         for message in (*messages, *self._taps.messages, *self._probe.taps.messages):
             if message not in self._warned:
                 self._warned.add(message)

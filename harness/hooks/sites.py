@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -16,7 +16,7 @@ from harness.graph.plan import Plan, Site, shown_axes
 from harness.graph.producers import Producer, Producers
 from harness.graph.units import UnitLayout, units_in
 from harness.hooks.arguments import WrongArgument
-from harness.hooks.unobservable import NotObservable, unobservable, unobserved
+from harness.hooks.unobservable import NO_INPUT, NotObservable, unobservable, unobserved
 from harness.kernels.statistics import UnitStatistics
 
 
@@ -63,6 +63,7 @@ class OpenSite:
         statistics: its running sums.
         gate: None: asked for at every call, since it is learned or told by a mask.
         forward: number of the last forward in which it was called.
+        without_graph: whether it was called without a graph in a forward that records one.
         layouts: number of axes → where the units lay in the last pre-activation with as many.
     """
 
@@ -70,6 +71,7 @@ class OpenSite:
     statistics: UnitStatistics
     gate: Gate | None
     forward: int = 0
+    without_graph: bool = False
     layouts: dict[int, UnitLayout] = field(default_factory=dict)
 
 
@@ -100,6 +102,18 @@ class SiteBook:
         fixed = {o.site.name: o.gate for o in self._sites.values() if o.gate is not None}
         return fixed | {name: gate_of(self._eps) for name, gate_of in self._learned.items()}
 
+    @property
+    def without_inputs(self) -> dict[str, Site]:
+        """Sites by name that were called, but on no input, as an expert that nothing is routed to."""
+        counts = ((o.site, o.statistics.n or o.statistics.observed) for o in self._sites.values())
+        return {site.name: replace(site, reason=NO_INPUT) for site, counted in counts if not counted}
+
+    @property
+    def without_gradients(self) -> list[str]:
+        """Sites that were called without a graph in this window, and to which no gradient came."""
+        found = [o for o in self._sites.values() if o.without_graph and o.statistics.n]
+        return [opened.site.name for opened in found if not opened.statistics.grad_n]
+
     def unobserved(
         self,
         modules: Mapping[nn.Module, str],
@@ -113,7 +127,7 @@ class SiteBook:
     def plan(self, unobserved: Collection[Site]) -> Plan:
         """What is observed, as far as it is known."""
         sites = tuple(opened.site for opened in self._sites.values())
-        return Plan(sites, tuple(self._terms.values()), tuple(unobserved))
+        return Plan(sites, tuple(self._terms.values()), (*unobserved, *self.without_inputs.values()))
 
     def site(self, caller: Caller, z: Tensor, made: Making, call: int) -> tuple[OpenSite, UnitLayout]:
         """The site of a call, a new one where there is none yet, and where its units lie in z.

@@ -18,6 +18,7 @@ from harness.graph.autograd import Leaf, choices_of, has_choices, ways_to
 from harness.graph.units import UnitLayout, units_in
 from harness.hooks._torch import graph_task, is_recompute, number_of, numbers_of, watch_gradient
 from harness.hooks.hook import Hook
+from harness.hooks.passes import GradientPasses, below
 from harness.hooks.sites import Caller, OpenSite
 from harness.kernels.prepared import PreparedCall
 
@@ -72,15 +73,15 @@ class KnownCall:
         layout: of the units.
         z: the pre-activation.
         prepared: the fast path; None where there is none.
-        gradients: whether ∂L/∂z is watched.
+        passes: tell which gradients count; None: ∂L/∂z is not watched.
         before: called for every gradient before it is counted.
     """
 
     __slots__ = (
         "_backward",
         "_choices",
-        "_gradients",
         "_kind",
+        "_passes",
         "_place",
         "_variable",
         "_ways",
@@ -98,7 +99,7 @@ class KnownCall:
         layout: UnitLayout,
         z: Tensor,
         prepared: PreparedCall | None,
-        gradients: bool,
+        passes: GradientPasses | None,
         before: Callable[[], None] | None = None,
     ) -> None:
         self.opened, self.layout, self.shape, self.ndim = opened, layout, z.shape, z.ndim
@@ -108,14 +109,14 @@ class KnownCall:
         near = len(self._ways) == 1 and len(self._ways[0].places) == 1  # usually: a layer right before it
         self._place = self._ways[0].places[0] if near and not self._choices else -1
         self._variable = self._ways[0].variable if near else None
-        self.prepared, self._gradients = prepared, gradients
+        self.prepared, self._passes = prepared, passes
         self._backward = None if prepared is None else prepared.backward
         if before is not None and self._backward is not None:
             self._backward = partial(_after, before, self._backward)
 
     def count(self, z: Any, forward: int) -> bool:
         """Count a pre-activation; False, and nothing is counted, if it is not of this making."""
-        prepared, place = self.prepared, self._place
+        prepared, place, leaf = self.prepared, self._place, None
         if prepared is None:
             return False
         if place < 0:
@@ -126,7 +127,8 @@ class KnownCall:
                 node = z.grad_fn
                 if type(node) is not self._kind:
                     return False
-                if node.next_functions[place][0].variable is not self._variable:
+                leaf = node.next_functions[place][0]
+                if leaf.variable is not self._variable:
                     return False
             except AttributeError:  # a frozen parameter
                 return False
@@ -134,9 +136,14 @@ class KnownCall:
         if not prepared.forward(z, opened.forward == forward):
             return False
         opened.forward = forward
-        if self._gradients and z.requires_grad:
-            watch_gradient(z, self._backward)  # pyright: ignore[reportArgumentType]
+        if self._passes is not None and z.requires_grad:
+            watch_gradient(z, partial(self._counted, below(z) if place < 0 else leaf))
         return True
+
+    def _counted(self, leaf: Any, gradient: Tensor) -> None:
+        """∂L/∂z of a pass through the graph, as `GradientPasses.hook`, which would cost another call."""
+        if self._passes.train(leaf):  # pyright: ignore[reportOptionalMemberAccess]
+            self._backward(gradient)  # pyright: ignore[reportOptionalCall]
 
     def made(self, z: Tensor) -> bool:
         """Whether a pre-activation is of this making."""

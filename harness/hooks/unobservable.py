@@ -12,6 +12,7 @@ from harness.activations.lookup import lookup
 from harness.graph.plan import Site
 
 UNDER_TRANSFORM = "it was called under vmap or without values (a trace)"
+NO_INPUT = "it was called without any input"
 FUSED = (nn.modules.rnn.RNNBase, nn.modules.rnn.RNNCellBase)
 QUANTISED = ("torch.ao.nn.quantized.dynamic.modules.rnn", "torch.nn.quantized.dynamic.modules.rnn")
 

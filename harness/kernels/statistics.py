@@ -39,12 +39,14 @@ class UnitStatistics:
         grad_n: inputs whose backward ran.
         running: the sums themselves; `counts` and `sums` are its tensors.
         extensions: statistics of the user's own, for the same units.
+        observed: whether an earlier window had an input.
     """
 
     n: int
     grad_n: int
     running: Accumulators
     extensions: tuple[Any, ...] = ()
+    observed: bool = False
 
     @property
     def counts(self) -> Tensor:
@@ -64,6 +66,7 @@ class UnitStatistics:
 
     def clear(self) -> None:
         """A new window: nothing observed; the inputs since a gate was last open go on counting."""
+        self.observed |= self.n > 0
         self.n = self.grad_n = 0
         self.running.clear()
         for extension in self.extensions:
@@ -193,7 +196,7 @@ def from_state(
 ) -> UnitStatistics:
     """The statistics that `to_state` wrote; `into`: written over those, which stay the same object."""
     statistics = into or empty(state["counts"].shape[1], device)
-    statistics.n, statistics.grad_n = state["n"], state["grad_n"]
+    statistics.n, statistics.grad_n, statistics.observed = state["n"], state["grad_n"], True
     statistics.counts.copy_(state["counts"])
     sums = state["sums"]
     if len(sums) == SHIFT:  # of a version that summed around 0

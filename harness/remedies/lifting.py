@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from harness.activations.registry import RECORDS
+from harness.activations.stored import is_computed, stored
 from harness.graph.connections import UnitConnections
 from harness.graph.units import UnitLayout, arranged, rows_of_places
 from harness.hooks.batches import Batch
@@ -76,8 +77,9 @@ def liftable(model: nn.Module, batch: Batch) -> tuple[tuple[UnitConnections, ...
         if one.activation not in OPENS_AT_ZERO:
             known = one.activation in RECORDS
             refused[one.site] = f"{one.activation} {'is not silent below 0' if known else 'is declared'}"
-        elif (one.norm or one.layer).bias is None:
-            refused[one.site] = "the layer before it has no bias"
+        elif not isinstance(stored(one.norm or one.layer, "bias"), Tensor):
+            computed = is_computed(one.norm or one.layer, "bias")
+            refused[one.site] = f"the layer before it has {'a computed' if computed else 'no'} bias"
         elif one.repeated:
             refused[one.site] = "the layer before it is called more than once in a forward pass"
         else:
@@ -166,10 +168,10 @@ def raise_biases(
         state: the optimizer's state.
     """
     units, layer, norm = lifts.nonzero().squeeze(1), connections.layer, connections.norm
-    bias = (norm or layer).bias
+    bias = stored(norm or layer, "bias")
     assert isinstance(bias, Tensor)
     bias.add_(lifts)
-    for parameter in (layer.weight, getattr(norm, "weight", None), bias):
+    for parameter in (stored(layer, "weight"), stored(norm, "weight"), bias):
         for tensor in state.tensors(parameter) if isinstance(parameter, Tensor) else ():
             tensor[units] = 0
     low, high = float(rates.min()), float(rates.max())

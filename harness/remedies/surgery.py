@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from harness.activations.stored import stored
 from harness.graph.connections import UnitConnections
 from harness.remedies.optimizer_state import OptimizerStateView
 from harness.remedies.wiring import parameter
@@ -46,12 +47,12 @@ def reset_incoming(
         (connections.norm, "weight", 1.0),
         (connections.norm, "bias", 0.0),
     ):
-        one = getattr(module, name, None)
+        one = stored(module, name)
         if isinstance(one, Tensor):
             one[units] = value
             touched.append(one)
     for name, value in (("running_mean", 0.0), ("running_var", 1.0)):
-        statistic = getattr(connections.norm, name, None)
+        statistic = stored(connections.norm, name)
         if isinstance(statistic, Tensor):
             statistic[units] = value
     for one in touched:
@@ -87,7 +88,7 @@ def reset_outgoing(
         [[False, True, False]]
     """
     for place, consumer in enumerate(connections.consumers):
-        weight, bias = parameter(consumer.layer, "weight"), getattr(consumer.layer, "bias", None)
+        weight, bias = parameter(consumer.layer, "weight"), stored(consumer.layer, "bias")
         columns = torch.isin(consumer.unit_index, units).nonzero().squeeze(1)
         if means is not None and isinstance(bias, Tensor):
             of_unit = torch.zeros(connections.size, dtype=weight.dtype, device=weight.device)

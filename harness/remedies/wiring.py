@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from harness.activations.stored import stored
 from harness.graph.connections import ConnectionProvenance, OnOutput, UnitConnections
 from harness.graph.units import UnitLayout, rows_of_places, varying
 from harness.hooks.batches import Batch, device_of, preserve_state
@@ -136,6 +137,6 @@ def select(
 
 def parameter(module: nn.Module, name: str) -> Tensor:
     """A parameter that is known to be there."""
-    value = getattr(module, name)
+    value = stored(module, name)
     assert isinstance(value, Tensor)
     return value

@@ -346,3 +346,29 @@ def test_the_mask_of_an_encoder_is_none_of_the_decoders(long: int) -> None:
         units = harness.scan(model, batch).units
     n = units.groupby(units.site.str.split(".").str[0]).n.first()
     assert n.to_dict() == {"encoder": int(MASK.sum()), "decoder": BATCH * long}
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_packed_rows_hold_no_padding_and_nothing_is_said(gradients: bool) -> None:
+    """As in the data of a PackedSequence: positions that count, one after the other."""
+    torch.manual_seed(0)
+    layer = nn.Linear(FEATURES, 8)
+    model = nn.Sequential(layer, nn.ReLU())
+    packed = nn.utils.rnn.pack_padded_sequence(padded(), LENGTHS, batch_first=True, enforce_sorted=False)
+    with harness.Recorder(model, census_every=None, gradients=gradients) as recorder:
+        recorder.mask(MASK)
+        model(packed.data).square().sum().backward()
+        census = recorder.census()
+    assert set(census["n"]) == {int(LENGTHS.sum())}
+    assert census["active"].tolist() == (layer(padded()[MASK]) > 0).sum(0).tolist()
+
+
+@pytest.mark.parametrize("shape", [(7, FEATURES), (28, 3, FEATURES), (6, 4, FEATURES)])
+def test_other_rows_are_counted_whole_and_said(shape: tuple[int, ...]) -> None:
+    assert int(LENGTHS.sum()) == 28
+    model = nn.Sequential(nn.Linear(FEATURES, 8), nn.ReLU())
+    with harness.Recorder(model, census_every=None) as recorder:
+        recorder.mask(MASK)
+        model(torch.randn(shape))
+        with pytest.warns(UserWarning, match="it is counted whole, padding too"):
+            recorder.census()

@@ -51,6 +51,21 @@ def test_a_gradient_is_watched_with_and_without_the_short_cut(
     assert [g.tolist() for g in seen] == [[3.0, 3.0, 3.0]]
 
 
+def test_a_pass_that_accumulates_is_known() -> None:
+    assert _torch._reaches is not None, "gradients inside of a loss count as its own"
+    layer, seen = nn.Linear(2, 3), list[bool]()
+    z = layer(torch.ones(1, 2, requires_grad=True))
+    assert z.grad_fn is not None
+    leaf = z.grad_fn.next_functions[0][0]
+    assert leaf is _torch.leaf_node(layer.bias)
+    z.register_hook(lambda g: seen.append(_torch.accumulates(leaf)))
+    torch.autograd.grad(z.sum(), layer.bias, retain_graph=True)
+    torch.autograd.grad(z.sum(), layer.weight, retain_graph=True)
+    z.sum().backward(inputs=[layer.weight], retain_graph=True)
+    z.sum().backward()
+    assert seen == [False, False, False, True]
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_tensors_are_zeroed_with_and_without_the_short_cut(
     together: bool, monkeypatch: pytest.MonkeyPatch

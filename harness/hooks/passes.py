@@ -1,0 +1,95 @@
+"""Which passes through autograd's graph train: those of `backward()`, and not those inside of a loss.
+
+A gradient hook fires in every pass. A loss that takes gradients itself (a penalty on them, the derivatives of
+a physics-informed network, the inner steps of MAML) runs passes of `torch.autograd.grad`, which are no
+gradients of the loss. A pass of `backward()` is known by what it does at the leaves: it accumulates there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+from weakref import ref
+
+from torch import Tensor, nn
+
+from harness.hooks._torch import accumulates, graph_task, leaf_node
+
+MOST = 10_000  # nodes that are looked at in search of a leaf
+NOT_KNOWN = (
+    "grad_rms is not known: it is of the passes of backward(), but gradients were taken by "
+    "torch.autograd.grad or torch.func alone"
+)
+
+OUT_OF_SIGHT = (
+    "grad_rms is not known: it runs without a graph (under torch.no_grad, or in a checkpoint with "
+    "use_reentrant=True), and no module shows that it runs again in the backward pass"
+)
+
+
+class GradientPasses:
+    """Tells hooks on pre-activations whether the pass that runs is one that trains.
+
+    Args:
+        model: in whose parameters it accumulates, as a rule.
+
+    Attributes:
+        dropped: whether a pass was none that trains.
+    """
+
+    __slots__ = ("_known", "_model", "dropped")
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._known = (-1, True)  # the pass that was looked at last, and whether it trains
+        self.dropped = False
+
+    def train(self, below: Any = None) -> bool:
+        """Whether the running pass is one of `backward()`.
+
+        Args:
+            below: of the tensor whose hook asks, as the function of this name gives it, or a leaf's node.
+        """
+        task, known = graph_task(), self._known
+        if known[0] == task:
+            return known[1]
+        try:
+            found = accumulates(below) or any(map(accumulates, self._leaves(below)))
+        except Exception:  # inside of torch.func.grad, where parameters have no node
+            found = False
+        self.dropped |= not found
+        self._known = task, found
+        return found
+
+    def hook(self, backward: Callable[[Tensor], None], below: Any, gradient: Tensor) -> None:
+        """Hand a gradient on in a pass that trains."""
+        if self.train(below):
+            backward(gradient)
+
+    def _leaves(self, below: Any) -> Iterator[Any]:
+        """Nodes of leaves: those of the model's parameters, then all that are behind a tensor."""
+        parameters = (p for p in self._model.parameters() if p.requires_grad)
+        leaf = below() if isinstance(below, ref) else None
+        behind = [leaf_node(leaf)] if leaf is not None else below if isinstance(below, tuple) else ()
+        return chain(map(leaf_node, parameters), _leaves_of(behind))
+
+
+def below(z: Tensor) -> Any:
+    """What tells where a tensor comes from: not its own node, which would keep a hook that holds it alive."""
+    node = z.grad_fn
+    if node is None:
+        return ref(z)
+    return tuple(parent for parent, _ in node.next_functions if parent is not None)
+
+
+def _leaves_of(nodes: Sequence[Any]) -> Iterator[Any]:
+    queue = list(nodes)
+    seen = set(queue)
+    for node in queue:  # grows while it is walked
+        if hasattr(node, "variable"):
+            yield node
+        for parent, _ in node.next_functions:
+            if parent is not None and parent not in seen and len(seen) < MOST:
+                seen.add(parent)
+                queue.append(parent)
