@@ -64,7 +64,7 @@ def label(found: Findings, evidence: Evidence) -> tuple[str, list[Event]]:
     if share >= LEAST_DEAD and found.evidence == "probe" and is_only_evaluated(dead).mean() > 0.5:
         return "norm_stats", []
     born = dead[dead["born"] | (dead["rate_then"] < HARDLY)]
-    differ = found.evidence == "probe" and opens_in_training(dead).mean() > 0.5
+    differ = do_inputs_differ(found)
     most = 0.5 if dead["born"].any() else MOSTLY
     if share >= LEAST_DEAD and len(born) > most * len(dead):
         if differ:
@@ -86,6 +86,13 @@ def label(found: Findings, evidence: Evidence) -> tuple[str, list[Event]]:
     if differ:
         return "unknown", []
     return _lasting_cause(own, evidence), []
+
+
+def do_inputs_differ(found: Findings) -> bool:
+    """Whether the training's own inputs open most of the units that the held-out ones leave closed."""
+    dead = found.units[found.units["dead"]]
+    known = found.evidence == "probe" and not found.is_after_divergence
+    return known and bool(opens_in_training(dead).mean() > 0.5)
 
 
 def opens_in_training(units: pd.DataFrame) -> pd.Series:
@@ -220,8 +227,8 @@ def _lasting_cause(shares: pd.DataFrame, evidence: Evidence) -> str:
     """What was there from the start and killed units that were not born dead."""
     layers, steps, loss = evidence.layers, evidence.steps, evidence.loss
     first = layers.sort_values("depth").head(1)
-    inputs_off = len(first) and (first["input_rms"].iloc[0] > 5 or _off_centre(first)[0])
-    if inputs_off and _reads_inputs(first)[0]:
+    large = (first["input_rms"] > 5).to_numpy() & (_normed(first) == "")
+    if len(first) and (large[0] or _off_centre(first)[0]) and _reads_inputs(first)[0]:
         return "input_offset"
     if len(layers) and layers["gain"].max() > LARGE:
         return "weight_init"
@@ -259,7 +266,15 @@ def _fast_biases(steps: pd.DataFrame) -> bool:
 
 def _off_centre(layers: pd.DataFrame) -> np.ndarray:
     """Inputs whose mean outweighs their spread, and is large against what an initialisation expects."""
-    return (layers["off_centre"].to_numpy(float) > 0.5) & (layers["input_mean"].to_numpy(float) > 0.7)
+    off = (layers["off_centre"].to_numpy(float) > 0.5) & (layers["input_mean"].to_numpy(float) > 0.7)
+    return off & (_normed(layers) != "offset and scale")
+
+
+def _normed(layers: pd.DataFrame) -> np.ndarray:
+    """What the norm behind each layer takes from its inputs."""
+    if "normed" not in layers:  # tables of earlier versions
+        return np.full(len(layers), "", dtype=object)
+    return layers["normed"].fillna("").to_numpy(object)
 
 
 def _mean(values: pd.Series) -> float:

@@ -55,6 +55,7 @@ LAYER_COLUMNS = (
     "units",
     "layer",
     "source",
+    "normed",
     "weight_z",
     "gain",
     "growth",
@@ -193,7 +194,9 @@ class EvidenceCollector:
         for depth, site in enumerate(sites):
             row: dict[str, Any] = {"site": site.name, "depth": depth, "units": site.size}
             if site.name in layers:
-                row |= {"layer": plain_name(layers[site.name].names[0]), "source": layers[site.name].source}
+                layer = layers[site.name]
+                row |= {"layer": plain_name(layer.names[0]), "source": layer.source}
+                row["normed"] = replay.normed(layer)
                 row |= self._weights(replay, layers[site.name])
             row |= inputs.get(site.name, {})
             row |= {f"{name}_now": value for name, value in inputs_now.get(site.name, {}).items()}

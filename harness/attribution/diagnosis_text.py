@@ -11,6 +11,7 @@ from harness.attribution.causes import (
     LONG_STEP,
     MEANING,
     birth_causes,
+    do_inputs_differ,
     early_step,
     is_by_chance,
     is_empty,
@@ -22,6 +23,7 @@ from harness.attribution.events import Event
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import BIRTH, LEAST_DEAD, Findings
 from harness.attribution.starved_text import starved_text
+from harness.detector.states import dead_words, non_finite_words
 
 #: Why units were born dead.
 BIRTH_REASONS = {
@@ -68,8 +70,7 @@ def diagnosis_text(
     if evidence.replayed:
         few = f"{evidence.replayed:,} inputs of each time"
         parts.append(f"To answer in time, births and shares rest on {few}.")
-    if found.diverged_at is not None:
-        parts.append(f"Training diverged at step {found.diverged_at:,}; this is the last census before.")
+    parts += _divergence(found)
     if cause == "none":
         return " ".join([*parts, *_births(found, evidence), _no_cause(found)])
     parts += [*_deaths(units), *_births(found, evidence)]
@@ -95,7 +96,7 @@ def _no_cause(found: Findings) -> str:
 
 def _contrast(found: Findings) -> list[str]:
     """Units that are dead on the held-out inputs and alive on the training's, if they are many."""
-    if found.evidence != "probe":
+    if found.evidence != "probe" or found.is_after_divergence:
         return []
     dead = found.units[found.units["dead"]]
     alive = dead[opens_in_training(dead)]
@@ -113,14 +114,23 @@ def _contrast(found: Findings) -> list[str]:
 
 
 def _count(found: Findings) -> str:
-    if not found.total:
-        return "Nothing was observed: no statement about dead units can be made."
-    dead = found.units[found.units["dead"]]
-    n = int(dead["n"].min()) if len(dead) else int(found.units["n"].min())
-    bound = f", rate < {100 * dead['rate_upper'].max():.2g} %" if len(dead) else ""
     where = "held-out probe" if found.evidence == "probe" else "training stream"
-    share = 100 * found.dead / found.total
-    return f"{found.dead:,} of {found.total:,} units dead ({share:.1f} %; n = {n:,} on the {where}{bound})."
+    text = dead_words(found.units, f" on the {where}")
+    return text if found.units["state"].eq("non_finite").all() else text + non_finite_words(found.units)
+
+
+def _divergence(found: Findings) -> list[str]:
+    """When training diverged, and what the censuses say of the time before."""
+    if found.diverged_at is None:
+        return []
+    text = f"Training diverged at step {found.diverged_at:,}"
+    if not found.is_after_divergence:
+        return [f"{text}; this is the last census before (step {found.at:,})."]
+    if found.before is None:
+        return [f"{text}, this census is of step {found.at:,}; none was taken before that."]
+    step, dead, total = found.before
+    then = f"at the last one before, step {step:,}, {dead:,} of {total:,} units were dead"
+    return [f"{text}, this census is of step {found.at:,}; {then}."]
 
 
 def _deaths(units: pd.DataFrame) -> list[str]:
@@ -215,7 +225,7 @@ def _reason(
 
 def _excluded(found: Findings, evidence: Evidence) -> str:
     """What an unknown cause is not, and what it may be."""
-    if found.evidence == "probe" and opens_in_training(found.units[found.units["dead"]]).mean() > 0.5:
+    if do_inputs_differ(found):
         return (
             ": the training's own inputs open these units, the held-out ones do not. Do the two differ, or "
             "is something done to one of them alone (scaling, augmentation)"
@@ -245,7 +255,7 @@ def _moved(evidence: Evidence) -> str:
     ratio = early_step(evidence.steps)
     if np.isnan(ratio):
         return "how far early steps went is not known"
-    return f"an early step moved {100 * ratio:.2g} % of ‖θ‖ (median)"
+    return f"an early step moved {100 * ratio:.{2 if ratio < 1 else 3}g} % of ‖θ‖ (median)"
 
 
 def _penalty(evidence: Evidence) -> str:

@@ -26,14 +26,17 @@ class Findings:
     """What the rules decide from.
 
     Attributes:
-        units: one row per unit: site, unit, dead, born, died_at, suddenness, starved_by (why it is starved,
-            None if it is not), and the columns of `Evidence.units`.
+        units: one row per observed unit: site, unit, n, rate_upper, state, dead, born, died_at, suddenness,
+            starved_by (why it is starved, None if it is not), and the columns of `Evidence.units`.
         events: every dated event.
-        dead, total: units at the last good census.
+        dead, total: units at the last census at which any was finite.
         evidence: "probe" or "stream": whose last census that is.
         diverged_at: step, or None.
         first: step of the first census; units dead before it, if it is 0 or the start was replayed, were born
             so.
+        at: step of the last census.
+        before: step of the last census before the divergence, and how many units were dead then, of how many
+            observed; None if there is none.
     """
 
     units: pd.DataFrame
@@ -43,6 +46,13 @@ class Findings:
     evidence: str
     diverged_at: int | None
     first: int
+    at: int
+    before: tuple[int, int, int] | None
+
+    @property
+    def is_after_divergence(self) -> bool:
+        """Whether the last census came after the divergence: no copy of the parameters is as late as that."""
+        return self.diverged_at is not None and self.at >= self.diverged_at
 
     @property
     def deaths(self) -> pd.Series:
@@ -74,11 +84,12 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
     kind, rows = _informative(history)
     last = last_census(rows)
     lives = lifetimes(rows)
-    units = lives[[*UNIT, "born_dead", "died_at", "revived_at"]].rename(columns={"born_dead": "born"})
+    lives = lives[[*UNIT, "born_dead", "died_at", "revived_at"]].rename(columns={"born_dead": "born"})
     observed = (last["unit"] >= 0) & (last["state"] != "unobserved")
-    units = units.merge(last.loc[observed, [*UNIT, "n", "rate_upper", "state"]], on=UNIT, how="inner")
-    units["dead"] = units.pop("state").eq("dead")
-    units["born"] = units["born"] & units.pop("revived_at").isna()
+    units = last.loc[observed, [*UNIT, "n", "rate_upper", "state"]]
+    units = units.merge(lives, on=UNIT, how="left").sort_values(UNIT, kind="stable", ignore_index=True)
+    units["dead"] = units["state"].eq("dead")
+    units["born"] = units["born"].eq(True) & units.pop("revived_at").isna()  # never finite: not known
     if len(evidence.units):
         units = units.merge(evidence.units.drop_duplicates(UNIT), on=UNIT, how="left")
     for column in (*FACTORS, *BIRTH, *ROWS, "spread", "rate_then", "rate_now", "rate_eval"):
@@ -93,7 +104,8 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
     units["suddenness"] = _suddenness(rows, units)
     units = _with_starved(units, history)
     dead, diverged = int(units["dead"].sum()), _divergence(history, evidence.steps)
-    return Findings(units, events(evidence.steps), dead, len(units), kind, diverged, first)
+    at, before = int(last["step"].max()), _census_before(rows, diverged)
+    return Findings(units, events(evidence.steps), dead, len(units), kind, diverged, first, at, before)
 
 
 def _with_starved(units: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
@@ -124,13 +136,23 @@ def _dead_share(census: pd.DataFrame) -> float:
 
 
 def _divergence(history: pd.DataFrame, steps: pd.DataFrame) -> int | None:
-    """Step of the first loss that is not finite; without losses, of the first such census."""
+    """Step from which no loss is finite any more; without losses, of the first such census."""
     steps = steps.reindex(columns=["step", "loss"])
-    loss = steps["loss"].to_numpy(float)
-    bad = steps["step"][~np.isfinite(loss)] if np.isfinite(loss).any() else steps["step"][:0]
-    if bad.empty:
-        bad = history.loc[history["state"] == "non_finite", "step"]
+    finite = np.isfinite(steps["loss"].to_numpy(float))
+    if finite.any():
+        end = int(np.flatnonzero(finite)[-1]) + 1  # a loss that came back had not diverged
+        return int(steps["step"].iloc[end]) if end < len(steps) else None
+    bad = history.loc[history["state"] == "non_finite", "step"]
     return None if bad.empty else int(bad.min())
+
+
+def _census_before(rows: pd.DataFrame, diverged: int | None) -> tuple[int, int, int] | None:
+    """Step, dead and observed units of the last census before a divergence."""
+    rows = rows[(rows["step"] < diverged) & (rows["state"] != "unobserved")] if diverged else rows[:0]
+    if rows.empty:
+        return None
+    last = last_census(rows)
+    return int(last["step"].max()), int(last["state"].eq("dead").sum()), len(last)
 
 
 def _death_steps(history: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:

@@ -129,6 +129,20 @@ class Replay:
             for module, mode in modes:
                 module.training = mode
 
+    def normed(self, layer: Layer) -> str:
+        """What the norm behind a layer takes from its inputs: "scale", or "offset and scale"; "" without one.
+
+        The statistics of a batch take both; those of one input's units leave what differs between units.
+        """
+        name = layer.names[-1]
+        norm = self.modules[name]
+        if len(layer.names) < 2 or not isinstance(norm, NORMS):
+            return ""
+        if isinstance(norm, nn.GroupNorm | nn.LayerNorm | nn.RMSNorm):
+            return "scale"
+        own = self.modes.get(name, norm.training) or getattr(norm, "running_mean", None) is None
+        return "offset and scale" if own else ""
+
     def pre_activation(self, layer: Layer, values: Mapping[str, Values], args: Any) -> tuple[Tensor, int]:
         """What a layer makes of its arguments, and its unit axis.
 
