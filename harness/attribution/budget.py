@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from harness.attribution.model_inputs import Inputs, copy_inputs, input_count
 from harness.attribution.replay import Replay
+from harness.attribution.site_replay import PASSES
 from harness.attribution.snapshots import Snapshot
 
 SECONDS = 15.0  # that all replays together are to take, about
@@ -23,15 +24,25 @@ def affordable(replay: Replay, snapshot: Snapshot, passes: float) -> float:
         snapshot: parameters, and the inputs; the first batch is passed through twice.
         passes: what is to be done, in forward passes over all inputs.
     """
+    whole = _seconds(replay, snapshot) * sum(map(input_count, snapshot.inputs)) * passes
+    return min(1.0, SECONDS / max(whole, 1e-9))
+
+
+def most_sites(replay: Replay, snapshot: Snapshot) -> int:
+    """How many sites can be asked one by one in time, on the fewest inputs; one at least."""
+    whole = _seconds(replay, snapshot) * FEWEST * PASSES
+    return max(1, int(SECONDS / max(whole, 1e-9)))
+
+
+def _seconds(replay: Replay, snapshot: Snapshot) -> float:
+    """That a forward pass takes per input; the first batch is passed through twice."""
     batch = Snapshot(snapshot.values, snapshot.inputs[:1])
     with replay.observing({}, lambda *_: None):
         replay.run(batch)
         begin = time.perf_counter()
         replay.run(batch)
         one = time.perf_counter() - begin
-    per_input = one / max(1, sum(map(input_count, batch.inputs)))
-    whole = per_input * sum(map(input_count, snapshot.inputs)) * passes
-    return min(1.0, SECONDS / max(whole, 1e-9))
+    return one / max(1, sum(map(input_count, batch.inputs)))
 
 
 def first_of(inputs: Sequence[Inputs], share: float) -> list[Inputs]:

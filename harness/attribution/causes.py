@@ -124,6 +124,12 @@ def factor_shares(units: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(shares, columns=pd.Index(FACTORS), index=units.index)
 
 
+def has_known_layer(units: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:
+    """Which units one layer makes; of the others `upstream` is the rest of the network, or all of it."""
+    known = layers.loc[layers["layer"].notna(), "site"] if "layer" in layers else layers["site"]
+    return units["site"].isin(known).to_numpy()
+
+
 def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     """Why each unit was born dead: the part of its mean pre-activation that closed it.
 

@@ -15,8 +15,8 @@ import pandas as pd
 from torch import nn
 from torch.optim import Optimizer
 
-from harness.attribution.budget import Progress, affordable, first_of
-from harness.attribution.counterfactual import CoalitionEvaluator, Rates, site_rates
+from harness.attribution.budget import Progress, affordable, first_of, most_sites
+from harness.attribution.counterfactual import CoalitionEvaluator, site_rates
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.initial_state import (
     PARTS,
@@ -30,8 +30,10 @@ from harness.attribution.layer_inputs import layer_inputs
 from harness.attribution.layers import layers_of
 from harness.attribution.loss_path import LossPath
 from harness.attribution.model_inputs import input_count
-from harness.attribution.replay import NORMS, Layer, Replay
+from harness.attribution.replay import NORMS, Layer, Rates, Replay
 from harness.attribution.shapley import shapley
+from harness.attribution.site_replay import PASSES as SITE_PASSES
+from harness.attribution.site_replay import SiteReplay
 from harness.attribution.snapshots import Snapshot, Snapshots
 from harness.attribution.starvation import starvation
 from harness.attribution.step_metrics import StepMetrics
@@ -73,10 +75,17 @@ class EvidenceCollector:
         model: the model.
         optimizers: those that step it.
         taps: through which it is observed: they know the gates.
+        options: of those taps.
     """
 
-    def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer], taps: EagerTaps) -> None:
-        self._model, self._taps = _unwrapped(model), taps
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[Optimizer],
+        taps: EagerTaps,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._model, self._taps, self._options = _unwrapped(model), taps, options
         self._metrics = StepMetrics(self._model, optimizers)
         self._snapshots = Snapshots(self._model)
         self._loss = LossPath(self._model, optimizers)
@@ -145,7 +154,7 @@ class EvidenceCollector:
                 steps, obstacle = self._metrics.frame(), self._snapshots.prepare_replay()
                 units, layers = _unit_table(), _layer_table([])
                 if not obstacle:
-                    replay = Replay(self._model, self._modes())
+                    replay = Replay(self._model, self._modes(), self._options)
                     units, layers, count = self._replayed(replay, sites, census)
                     steps.attrs["replayed"] = count
                     facts = self._attempt({}, self._loss.facts, replay, self._snapshots.start)
@@ -168,17 +177,30 @@ class EvidenceCollector:
         with_deaths = _sites_with_deaths(census)
         progress = Progress("diagnose", 9)
         first, last = self._snapshots.first(), self._snapshots.last()
-        layers = layers_of(replay, sites, self._taps.book.gates, first)
-        wanted = {site: layer for site, layer in layers.items() if site in with_deaths}
-        share = affordable(replay, first, PASSES + MIXED * len(wanted) / max(1, len(layers)))
+        layers, makers = layers_of(replay, sites, self._taps.book.gates, first)
+        born = InitialState(replay, Snapshot(first.values, first.inputs[:1]), layers)
+        asked = [s for s in with_deaths if s in makers and not born.is_handed(s)]
+        odd = {s: makers[s] for s in asked[: most_sites(replay, first)]}
+        wanted = {s: layer for s, layer in layers.items() if s in with_deaths and s not in asked}
+        passes = PASSES + MIXED * len(wanted) / max(1, len(layers)) + SITE_PASSES * len(odd)
+        share = affordable(replay, first, passes)
         first = first._replace(inputs=first_of(first.inputs, share))
         last = last._replace(inputs=first_of(last.inputs[::-1], share)[::-1])
         progress.step()
         evaluator = CoalitionEvaluator(replay, first, last, self._decayed())
         rates = evaluator.rates(wanted, progress.step) if with_deaths else {}
-        start = self._snapshots.start
-        rows_of = [row_statistics(site, layer.names, replay.modules, start) for site, layer in layers.items()]
         births = InitialState(replay, first, layers).units()
+        single = SiteReplay(replay, first, last, self._decayed())
+        odd_births = [single.birth(site, made) for site, made in odd.items()]
+        births = pd.concat([births[~births["site"].isin(asked)], *odd_births], ignore_index=True)
+        rates = {s: rate for s, rate in rates.items() if s in with_deaths and s not in asked}
+        unfit = {s: makers[s] for s in wanted if s not in rates and s in makers}
+        found = {site: single.rates(site, made) for site, made in (odd | unfit).items()}
+        rates |= {site: rate for site, rate in found.items() if rate}
+        start = self._snapshots.start
+        chains = {site: made[:1] for site, made in odd.items()}
+        chains |= {site: layer.names for site, layer in layers.items()}
+        rows_of = [row_statistics(site, names, replay.modules, start) for site, names in chains.items()]
         progress.step()
         evaluated = self._attempt({}, self._evaluated, replay, last) if with_deaths else {}
         progress.step()
@@ -222,7 +244,9 @@ class EvidenceCollector:
             and replay.modes.get(name, module.training)
             and getattr(module, "running_mean", None) is not None
         }
-        return site_rates(Replay(self._model, {**replay.modes, **modes}), last) if modes else {}
+        return (
+            site_rates(Replay(self._model, {**replay.modes, **modes}, self._options), last) if modes else {}
+        )
 
     def _weights(self, replay: Replay, layer: Layer) -> dict[str, float]:
         name = layer.names[0]
@@ -249,12 +273,13 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def _sites_with_deaths(census: pd.DataFrame | None) -> set[str]:
-    """The sites at which a census has dead units; all, if it has values that are not finite."""
+def _sites_with_deaths(census: pd.DataFrame | None) -> list[str]:
+    """The sites where a census has dead units, the most first; all, if it has values that are not finite."""
     if census is None:
-        return set()
+        return []
+    dead = census.loc[census["state"].eq("dead"), "site"].value_counts().index.tolist()
     broken = census["state"].eq("non_finite").any()
-    return set(census["site"] if broken else census.loc[census["state"].eq("dead"), "site"])
+    return list(dict.fromkeys([*dead, *census["site"]])) if broken else dead
 
 
 def _layer_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.attribution.causes import birth_causes, factor_shares, label
+from harness.attribution.causes import birth_causes, factor_shares, has_known_layer, label
 from harness.attribution.diagnosis_text import diagnosis_text
 from harness.attribution.events import Event
 from harness.attribution.evidence import FACTORS, Evidence
@@ -69,5 +69,7 @@ def _unit_causes(dead: pd.DataFrame, evidence: Evidence) -> list[str]:
     born = dead[dead["born"] & dead["spread"].notna()]
     causes = dict(zip(born.index, birth_causes(born, evidence.layers), strict=True))
     shares = factor_shares(dead[~dead["born"]]).dropna(how="all")
-    causes |= dict(zip(shares.index, shares.idxmax(axis=1).astype(str), strict=True))
+    largest = shares.idxmax(axis=1).astype(str)
+    own = has_known_layer(dead.loc[shares.index], evidence.layers)
+    causes |= dict(zip(shares.index, largest.where(own | largest.ne("upstream"), "unknown"), strict=True))
     return [causes.get(index, "unknown") for index in dead.index]

@@ -13,6 +13,7 @@ from harness.attribution.causes import (
     birth_causes,
     do_inputs_differ,
     early_step,
+    has_known_layer,
     is_by_chance,
     is_empty,
     is_inconclusive,
@@ -48,6 +49,7 @@ FACTOR_NAMES = {
     "bias": "their bias",
     "norm": "norm statistics",
     "upstream": "layers below",
+    "whole": "the rest of the network",  # where no single layer makes their pre-activation
     "data": "the inputs themselves",
 }
 
@@ -73,7 +75,7 @@ def diagnosis_text(
     parts += _divergence(found)
     if cause == "none":
         return " ".join([*parts, *_births(found, evidence), _no_cause(found)])
-    parts += [*_deaths(units), *_births(found, evidence)]
+    parts += [*_deaths(units, evidence), *_births(found, evidence)]
     if cause == "unknown":
         parts.append(f"Cause: unknown{_excluded(found, evidence)}.")
     else:
@@ -133,7 +135,7 @@ def _divergence(found: Findings) -> list[str]:
     return [f"{text}, this census is of step {found.at:,}; {then}."]
 
 
-def _deaths(units: pd.DataFrame) -> list[str]:
+def _deaths(units: pd.DataFrame, evidence: Evidence) -> list[str]:
     died = units[~units["born"]]
     if died.empty:
         return []
@@ -151,7 +153,11 @@ def _deaths(units: pd.DataFrame) -> list[str]:
         lost = f"at least {100 * middle:.0f} % of their margin in one window"
         parts.append(f"They {how}: half of them lost {lost}.")
     shares = died[list(FACTORS)].mean().dropna()
+    whole = died.loc[~has_known_layer(died, evidence.layers), "upstream"].sum() / max(
+        1, died["upstream"].count()
+    )
     if len(shares) and shares.max() > 0:
+        shares["upstream"], shares["whole"] = shares["upstream"] - whole, whole
         top = shares.sort_values(ascending=False)
         named = ", ".join(f"{FACTOR_NAMES[str(f)]} {100 * s:.0f} %" for f, s in top.items() if s >= 0.1)
         parts.append(f"Of the rate they lost: {named} (exact Shapley shares).")
@@ -180,6 +186,8 @@ def _births(found: Findings, evidence: Evidence) -> list[str]:
     empty = causes.eq("weight_init") & is_empty(told, evidence.layers)
     counts = causes.mask(empty, "empty").value_counts()
     reasons = "; ".join(f"{number:,} {BIRTH_REASONS[str(why)]}" for why, number in counts.items())
+    if len(told) < len(born):
+        reasons += f"; of {len(born) - len(told):,} it is not known why"
     return [f"{text}: {reasons}."]
 
 

@@ -106,7 +106,8 @@ class Recorder(ActivationRecorder):
         if evidence:
             if not self._optimizers:
                 raise ValueError("evidence: the causes need learning rates and updates; give optimizer= too")
-            self._collector = EvidenceCollector(model, self._optimizers, self._taps)
+            options = {"gate_eps": gate_eps, "per_call": per_call, "axis": axis}
+            self._collector = EvidenceCollector(model, self._optimizers, self._taps, options)
             self.add_listener("evidence", self._collector)
 
     def explain(self, site: str, unit: int) -> str:

@@ -22,7 +22,6 @@ from harness.attribution.model_inputs import input_count
 from harness.attribution.replay import Replay
 from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.units import UnitLayout, arranged
-from harness.hooks.eager import EagerTaps
 from harness.hooks.windows import Windows
 
 INPUTS = 256  # that are passed through
@@ -109,7 +108,7 @@ class _Trial:
             Site → rms of the gradient of each unit, and the sites with dead units.
         """
         windows = Windows("stream")
-        taps = EagerTaps(self._replay.model, windows, observe="all", gradients=True)
+        taps = self._replay.taps(windows, gradients=True)
 
         def call(caller: Any, site: str, z: Tensor, layout: UnitLayout) -> None:
             self.order.setdefault(site, len(self.order))

@@ -1,4 +1,4 @@
-"""Trainings that diverge: what is not finite is counted and named, and no census is called earlier than it is."""
+"""Trainings that diverge: what is not finite is counted and named, no census is called earlier than it is."""
 
 from __future__ import annotations
 
