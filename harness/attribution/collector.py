@@ -58,6 +58,7 @@ LAYER_COLUMNS = (
     "layer",
     "source",
     "normed",
+    "trained",
     "weight_z",
     "gain",
     "growth",
@@ -220,6 +221,8 @@ class EvidenceCollector:
                 row |= {"layer": plain_name(layer.names[0]), "source": layer.source}
                 row["normed"] = replay.normed(layer)
                 row |= self._weights(replay, layers[site.name])
+            if site.name in makers:
+                row["trained"] = any(map(replay.is_trained, makers[site.name]))
             row |= inputs.get(site.name, {})
             row |= {f"{name}_now": value for name, value in inputs_now.get(site.name, {}).items()}
             rows.append(row)

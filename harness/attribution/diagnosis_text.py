@@ -23,7 +23,7 @@ from harness.attribution.causes import (
 from harness.attribution.events import Event
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import BIRTH, LEAST_DEAD, Findings
-from harness.attribution.starved_text import starved_text
+from harness.attribution.starved_text import starved_text, unreached_text
 from harness.detector.states import dead_words, non_finite_words
 
 #: Why units were born dead.
@@ -66,7 +66,7 @@ def diagnosis_text(
         units: the dead units, as in `Diagnosis.units`.
         evidence: the tables.
     """
-    parts = [_count(found), *starved_text(found), *_contrast(found)]
+    parts = [_count(found), *starved_text(found), *unreached_text(found, evidence), *_contrast(found)]
     if evidence.error:
         parts.append(f"The evidence is incomplete: {evidence.error}.")
     if evidence.replayed:

@@ -15,6 +15,8 @@ from harness.detector.verdict import last_census
 
 #: Reasons for starvation that are no sites.
 LOSS, ELSEWHERE, ZEROS, SELECTION = "the loss", "other inputs", "zero weights", "selection"
+UNUSED = "not in the loss"
+ENOUGH = 30  # inputs that opened a unit, without a gradient, from which this is no accident
 LEAST_DEAD = 0.1  # dead share below which nothing is blamed
 ROWS = ("row_z", "row_size", "bias_size")
 BIRTH = ("birth_bias", "birth_weight_mean", "birth_norm_mean", "birth_rest")
@@ -27,7 +29,8 @@ class Findings:
 
     Attributes:
         units: one row per observed unit: site, unit, n, rate_upper, state, dead, born, died_at, suddenness,
-            starved_by (why it is starved, None if it is not), and the columns of `Evidence.units`.
+            starved_by (why it is starved, None if it is not), unreached (no backward pass ever came to it,
+            while some came to others), and the columns of `Evidence.units`.
         events: every dated event.
         dead, total: units at the last census at which any was finite.
         evidence: "probe" or "stream": whose last census that is.
@@ -69,7 +72,7 @@ class Findings:
     def cut_off(self) -> int:
         """Starved units behind whom dead units stop the gradient."""
         by = self.starved["starved_by"]
-        return int((~by.isin(("", LOSS, ELSEWHERE, ZEROS)) & ~by.str.startswith(SELECTION)).sum())
+        return int((~by.isin(("", LOSS, UNUSED, ELSEWHERE, ZEROS)) & ~by.str.startswith(SELECTION)).sum())
 
 
 def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | None = None) -> Findings:
@@ -109,14 +112,21 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
 
 
 def _with_starved(units: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
-    """The units, and why they are starved on the training stream."""
+    """The units, why they are starved on the training stream, and whether no backward pass came to them."""
     stream = history[(history["evidence"] == "stream") & (history["n"] > 0)]
+    gradient = stream["grad_rms"].astype(float) if "grad_rms" in stream else pd.Series(np.nan, stream.index)
+    lives = stream.assign(some=gradient > 0, watched=gradient.notna()).groupby(UNIT, sort=False)
+    lives = lives[["active", "some", "watched"]].agg({"active": "sum", "some": "any", "watched": "any"})
+    lives = lives.reindex(pd.MultiIndex.from_frame(units[UNIT]))
+    unused = (lives["some"].eq(False) & lives["active"].ge(ENOUGH)).to_numpy()
+    unreached = (lives["watched"].eq(False) & bool(lives["watched"].eq(True).any())).to_numpy()
     last = stream[stream["step"] == stream["step"].max()].drop_duplicates(UNIT, keep="last")
     last = last.set_index(UNIT).reindex(pd.MultiIndex.from_frame(units[UNIT]))
     known = units["starved_by"] if "starved_by" in units else pd.Series("", units.index, dtype=object)
     reasons = known.astype(object).fillna("")
+    reasons = reasons.mask(reasons.eq(UNUSED) & ~unused, ELSEWHERE)
     starved = last["state"].eq("starved").to_numpy()
-    return units.assign(starved_by=reasons.where(starved, None))
+    return units.assign(starved_by=reasons.where(starved, None), unreached=unreached)
 
 
 def _informative(history: pd.DataFrame) -> tuple[str, pd.DataFrame]:

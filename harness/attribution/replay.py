@@ -166,6 +166,12 @@ class Replay:
             for module, mode in modes:
                 module.training = mode
 
+    def is_trained(self, name: str) -> bool:
+        """Whether a module has a parameter that takes a gradient, or a parameter by itself does."""
+        module = self.modules.get(name)
+        parameters = [self.model.get_parameter(name)] if module is None else module.parameters()
+        return any(parameter.requires_grad for parameter in parameters)
+
     def normed(self, layer: Layer) -> str:
         """What the norm behind a layer takes from its inputs: "scale", or "offset and scale"; "" without one.
 
