@@ -8,6 +8,7 @@ The evaluation (`initial_state`, `counterfactual`) is made once per report. It g
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pandas as pd
 from torch import nn
 from torch.optim import Optimizer
 
-from harness.attribution.budget import Progress, affordable, first_of, most_sites
+from harness.attribution.budget import Budget, Progress, first_of
 from harness.attribution.counterfactual import CoalitionEvaluator, site_rates
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.initial_state import (
@@ -179,29 +180,35 @@ class EvidenceCollector:
         progress = Progress("diagnose", 9)
         first, last = self._snapshots.first(), self._snapshots.last()
         layers, makers = layers_of(replay, sites, self._taps.book.gates, first)
-        born = InitialState(replay, Snapshot(first.values, first.inputs[:1]), layers)
-        asked = [s for s in with_deaths if s in makers and not born.is_handed(s)]
-        odd = {s: makers[s] for s in asked[: most_sites(replay, first)]}
-        wanted = {s: layer for s, layer in layers.items() if s in with_deaths and s not in asked}
-        passes = PASSES + MIXED * len(wanted) / max(1, len(layers)) + SITE_PASSES * len(odd)
-        share = affordable(replay, first, passes)
+        handed = InitialState(replay, Snapshot(first.values, first.inputs[:1]), layers)
+        odd = [s for s in with_deaths if s in makers and not handed.is_handed(s)]
+        wanted = {s: layer for s, layer in layers.items() if s in with_deaths and s not in odd}
+        passes = PASSES + MIXED * len(wanted) / max(1, len(layers))
+        budget = Budget(replay, first)
+        asked = odd[: budget.most_sites()]
+        share = budget.share(first, passes, SITE_PASSES * len(asked))
         first = first._replace(inputs=first_of(first.inputs, share))
         last = last._replace(inputs=first_of(last.inputs[::-1], share)[::-1])
         progress.step()
         evaluator = CoalitionEvaluator(replay, first, last, self._decayed())
         rates = evaluator.rates(wanted, progress.step) if with_deaths else {}
-        births = InitialState(replay, first, layers).units()
+        rates = {s: rate for s, rate in rates.items() if s in with_deaths and s not in odd}
         single = SiteReplay(replay, first, last, self._decayed())
-        odd_births = [single.birth(site, made) for site, made in odd.items()]
-        births = pd.concat([births[~births["site"].isin(asked)], *odd_births], ignore_index=True)
-        rates = {s: rate for s, rate in rates.items() if s in with_deaths and s not in asked}
-        unfit = {s: makers[s] for s in wanted if s not in rates and s in makers}
-        found = {site: single.rates(site, made) for site, made in (odd | unfit).items()}
-        rates |= {site: rate for site, rate in found.items() if rate}
+        for site in [*asked, *(s for s in wanted if s not in rates and s in makers)]:
+            rates |= {site: rate} if (rate := single.rates(site, chain(*makers[site]))) else {}
+        births = InitialState(replay, first, layers).units()
+        births = births[~births["site"].isin(odd)]
+        others = [single.birth(site, chain(*makers[site])) for site in odd[: max(1, len(asked))]]
+        births = pd.concat([births, *others], ignore_index=True)
+        sizes = {site.name: site.size for site in sites}
+        chains = {site: (layer.names,) for site, layer in layers.items()}
+        chains |= {site: makers[site] for site in odd if site not in layers}
         start = self._snapshots.start
-        chains = {site: made[:1] for site, made in odd.items()}
-        chains |= {site: layer.names for site, layer in layers.items()}
-        rows_of = [row_statistics(site, names, replay.modules, start) for site, names in chains.items()]
+        rows_of = [
+            next((rows for rows in tables if len(rows) == sizes[site]), tables[0].head(0))
+            for site, made in chains.items()
+            if (tables := [row_statistics(site, names, replay.modules, start) for names in made])
+        ]
         progress.step()
         evaluated = self._attempt({}, self._evaluated, replay, last) if with_deaths else {}
         progress.step()
@@ -222,7 +229,7 @@ class EvidenceCollector:
                 row["normed"] = replay.normed(layer)
                 row |= self._weights(replay, layers[site.name])
             if site.name in makers:
-                row["trained"] = any(map(replay.is_trained, makers[site.name]))
+                row["trained"] = any(map(replay.is_trained, chain(*makers[site.name])))
             row |= inputs.get(site.name, {})
             row |= {f"{name}_now": value for name, value in inputs_now.get(site.name, {}).items()}
             rows.append(row)

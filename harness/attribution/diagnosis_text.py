@@ -8,16 +8,19 @@ import numpy as np
 import pandas as pd
 
 from harness.attribution.causes import (
+    HARDLY,
     LONG_STEP,
     MEANING,
+    Cause,
     birth_causes,
     do_inputs_differ,
     early_step,
     has_known_layer,
+    informative,
     is_by_chance,
     is_empty,
-    is_inconclusive,
     is_only_evaluated,
+    longest_step,
     opens_in_training,
 )
 from harness.attribution.events import Event
@@ -28,6 +31,8 @@ from harness.detector.states import dead_words, non_finite_words
 
 #: Why units were born dead.
 BIRTH_REASONS = {
+    "norm_eval": "by the running statistics of a norm that evaluation uses, and open in training",
+    "probe": "on the held-out inputs alone, as the training's own opened them",
     "chance": "by chance, as the weights of any initialisation fall",
     "bias_init": "by their bias",
     "weight_init": "by their weights",
@@ -54,14 +59,11 @@ FACTOR_NAMES = {
 }
 
 
-def diagnosis_text(
-    cause: str, causal: Sequence[Event], found: Findings, units: pd.DataFrame, evidence: Evidence
-) -> str:
+def diagnosis_text(cause: Cause, found: Findings, units: pd.DataFrame, evidence: Evidence) -> str:
     """The sentences of a diagnosis.
 
     Args:
-        cause: label of the run.
-        causal: the events behind it.
+        cause: of the run.
         found: what the rules decided from.
         units: the dead units, as in `Diagnosis.units`.
         evidence: the tables.
@@ -73,27 +75,60 @@ def diagnosis_text(
         few = f"{evidence.replayed:,} inputs of each time"
         parts.append(f"To answer in time, births and shares rest on {few}.")
     parts += _divergence(found)
-    if cause == "none":
-        return " ".join([*parts, *_births(found, evidence), _no_cause(found)])
-    parts += [*_deaths(units, evidence), *_births(found, evidence)]
-    if cause == "unknown":
-        parts.append(f"Cause: unknown{_excluded(found, evidence)}.")
+    if cause.label == "none":
+        return " ".join([*parts, *_births(found, evidence), *_no_cause(found)])
+    parts += [*_deaths(units, evidence), *_births(found, evidence), *_untold(found)]
+    whose = _whose(cause, found)
+    if cause.label == "unknown":
+        parts.append(f"Cause{whose}: unknown{_excluded(cause, found, evidence)}.")
     else:
-        parts.append(f"Cause: {cause} ({MEANING[cause]}){_reason(cause, causal, units, found, evidence)}.")
-    doubts = _doubts(cause, causal, evidence)
+        reason = _reason(cause, units, found, evidence)
+        parts.append(f"Cause{whose}: {cause.label} ({MEANING[cause.label]}){reason}.")
+    doubts = _doubts(cause.label, cause.events, evidence)
     if doubts:
         parts.append(f"Not told apart in one run: {'; '.join(doubts)}.")
     return " ".join(parts)
 
 
-def _no_cause(found: Findings) -> str:
+def _whose(cause: Cause, found: Findings) -> str:
+    """The sites that a cause is told of, where it is not told of all."""
+    if not cause.sites:
+        return ""
+    counts = found.units.groupby("site")["dead"].agg(["sum", "size"]).loc[list(cause.sites)]
+    named = [f"{dead:,} of {size:,} at {site}" for site, (dead, size) in counts.head(3).iterrows()]
+    more = f" and {len(counts) - 3} sites more" if len(counts) > 3 else ""
+    return f" of the layers that are mostly dead ({', '.join(named)}{more})"
+
+
+def _untold(found: Findings) -> list[str]:
+    """Dead units that were seen on too few inputs to be judged, beside others that were seen on enough."""
     dead = found.units[found.units["dead"]]
-    if is_inconclusive(dead):
-        return "No cause is told: n is too small; a unit that is silent on so few inputs may be alive."
-    if found.starved.empty and not found.dead:
-        return "Nothing to explain: no unit is dead."
-    few = "so few dead units" if found.dead / max(1, found.total) < LEAST_DEAD else "what chance does"
-    return f"Nothing to explain in the run as a whole: {few} need no cause of their own."
+    few = dead.drop(informative(dead).index)
+    if few.empty:
+        return []
+    n = f"n = {int(few['n'].max()):,}" + (" at most" if few["n"].nunique() > 1 else "")
+    return [
+        f"No cause is told of {len(few):,} dead units ({n}): n is too small; a unit that is silent on so few "
+        "inputs may be alive."
+    ]
+
+
+def _no_cause(found: Findings) -> list[str]:
+    dead = found.units[found.units["dead"]]
+    untold = _untold(found)
+    if untold and informative(dead).empty:
+        return untold
+    if dead.empty:
+        whole = "" if found.starved.empty else " in the run as a whole"
+        return [f"Nothing to explain{whole}: no unit is dead."]
+    later = int((~dead["born"]).sum())
+    if found.dead / max(1, found.total) < LEAST_DEAD:
+        few = "so few dead units need no cause of their own"
+    elif later:
+        few = f"what chance does needs no cause of its own, nor do as few as the {later:,} that died later"
+    else:
+        few = "what chance does need no cause of their own"
+    return [*untold, f"Nothing to explain in the run as a whole: {few}."]
 
 
 def _contrast(found: Findings) -> list[str]:
@@ -172,7 +207,10 @@ def _births(found: Findings, evidence: Evidence) -> list[str]:
     count = f"Of the dead, {len(born):,} {'was' if len(born) == 1 else 'were'}"
     since_birth = found.first == 0 or bool(born["rate_then"].notna().all())  # else only censuses tell
     text = f"{count} " + ("born dead" if since_birth else f"dead at the first census, step {found.first:,}")
-    parts = born[list(BIRTH)].median()
+    held_out = born["rate_then"].astype(float).ge(HARDLY) & (found.evidence == "probe")
+    evaluated = held_out & is_only_evaluated(born)
+    closed = born[~held_out]  # in training too
+    parts = closed[list(BIRTH)].median()
     if parts.notna().any():
         text += (
             f" (medians, in deviations of their pre-activation: bias {parts['birth_bias']:+.1f}, mean of the "
@@ -183,17 +221,17 @@ def _births(found: Findings, evidence: Evidence) -> list[str]:
         return [text + "."]
     chance = is_by_chance(told, evidence.layers)
     causes = pd.Series(birth_causes(told, evidence.layers), index=told.index).mask(chance, "chance")
-    empty = causes.eq("weight_init") & is_empty(told, evidence.layers)
-    counts = causes.mask(empty, "empty").value_counts()
+    causes = causes.mask(causes.eq("weight_init") & is_empty(told, evidence.layers), "empty")
+    causes = causes.mask(held_out[told.index], "probe").mask(evaluated[told.index], "norm_eval")
+    counts = causes.value_counts()
     reasons = "; ".join(f"{number:,} {BIRTH_REASONS[str(why)]}" for why, number in counts.items())
     if len(told) < len(born):
         reasons += f"; of {len(born) - len(told):,} it is not known why"
     return [f"{text}: {reasons}."]
 
 
-def _reason(
-    name: str, causal: Sequence[Event], units: pd.DataFrame, found: Findings, evidence: Evidence
-) -> str:
+def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Evidence) -> str:
+    name, causal = cause.label, cause.events
     first = evidence.layers.iloc[0] if len(evidence.layers) else None
     if causal:
         event = causal[0]
@@ -204,7 +242,7 @@ def _reason(
     if name == "input_shift":
         return "; they drifted: no single step stands out"
     if name == "step_size" and len(evidence.steps):
-        return f"; no event stands before the deaths; {_moved(evidence)}"
+        return f"; no event stands before the deaths; {_moved(found, evidence)}"
     if name == "norm_stats" and bool(is_only_evaluated(found.units).any()):
         return "; training uses the statistics of each batch, evaluation those of the norm, which do not fit"
     if name == "input_offset" and first is not None:
@@ -215,7 +253,11 @@ def _reason(
     if name == "weight_init":
         if evidence.layers.empty:
             return "; a guess: the start could not be run again, so nothing is known of their births"
+        if cause.chance:
+            return ", by chance: weights and biases are as usual ones are drawn, another draw may open them"
         z, gain = evidence.layers["weight_z"].min(), evidence.layers["gain"].max()
+        if np.isnan(z):
+            return "; how the weights were drawn is not known"
         return f"; lowest layer mean of weights {z:+.1f} standard errors, largest gain {gain:.2g}× He"
     if name == "decay" and len(evidence.steps):
         growth, decay = evidence.layers["growth"].median(), evidence.steps["weight_decay"].max()
@@ -227,24 +269,28 @@ def _reason(
         error, size = evidence.loss["target_error"], evidence.loss["output_rms"]
         return f"; in the first step the outputs, of rms {size:.2g}, missed them by an rms of {error:.3g}"
     if name == "loss_penalty":
-        return f"; {_penalty(evidence)}; {_moved(evidence)}, which is not unusually far"
+        return f"; {_penalty(evidence)}; {_moved(found, evidence)}, which is not unusually far"
     return ""
 
 
-def _excluded(found: Findings, evidence: Evidence) -> str:
+def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:
     """What an unknown cause is not, and what it may be."""
-    if do_inputs_differ(found):
+    dead = informative(found.units[found.units["dead"]])
+    dead = dead[dead["site"].isin(cause.sites)] if cause.sites else dead
+    if len(dead) and dead["born"].mean() > 0.5 and dead["spread"].isna().all():
+        return ": they were closed from the start, and it is not known which parameters make them so"
+    if do_inputs_differ(dead, found):
         return (
             ": the training's own inputs open these units, the held-out ones do not. Do the two differ, or "
             "is something done to one of them alone (scaling, augmentation)"
         )
     told = ["units that start closed", "large or off-centre inputs", "large initial weights", "weight decay"]
     told += ["fast biases", "running statistics", "anything sudden"]
-    if early_step(evidence.steps) < LONG_STEP:
-        told.append(f"long steps ({_moved(evidence)})")
+    if longest_step(evidence.steps, found.deaths) < LONG_STEP:
+        told.append(f"long steps ({_moved(found, evidence)})")
     possible = []
-    if early_step(evidence.steps) >= LONG_STEP:
-        possible.append(f"steps that were too long ({_moved(evidence)})")
+    if longest_step(evidence.steps, found.deaths) >= LONG_STEP:
+        possible.append(f"steps that were too long ({_moved(found, evidence)})")
     if evidence.loss.get("penalty"):
         possible.append(f"a penalty in the loss ({_penalty(evidence)})")
     elif "penalty" in evidence.loss:
@@ -259,10 +305,13 @@ def _excluded(found: Findings, evidence: Evidence) -> str:
     return f"{out}. Possible: {'; '.join(possible)}" if possible else out
 
 
-def _moved(evidence: Evidence) -> str:
-    ratio = early_step(evidence.steps)
+def _moved(found: Findings, evidence: Evidence) -> str:
+    ratio, longest = early_step(evidence.steps), longest_step(evidence.steps, found.deaths)
     if np.isnan(ratio):
         return "how far early steps went is not known"
+    if longest > 3 * ratio:
+        shown = [f"{100 * value:.{2 if value < 1 else 3}g} %" for value in (ratio, longest)]
+        return f"an early step moved {shown[0]} of ‖θ‖ (median), the longest {shown[1]}"
     return f"an early step moved {100 * ratio:.{2 if ratio < 1 else 3}g} % of ‖θ‖ (median)"
 
 

@@ -29,8 +29,8 @@ class Findings:
 
     Attributes:
         units: one row per observed unit: site, unit, n, rate_upper, state, dead, born, died_at, suddenness,
-            starved_by (why it is starved, None if it is not), unreached (no backward pass ever came to it,
-            while some came to others), and the columns of `Evidence.units`.
+            starved_by (why it is starved, None if it is not), unreached (no backward pass ever came to its
+            site, while some came to others), and the columns of `Evidence.units`.
         events: every dated event.
         dead, total: units at the last census at which any was finite.
         evidence: "probe" or "stream": whose last census that is.
@@ -115,11 +115,13 @@ def _with_starved(units: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     """The units, why they are starved on the training stream, and whether no backward pass came to them."""
     stream = history[(history["evidence"] == "stream") & (history["n"] > 0)]
     gradient = stream["grad_rms"].astype(float) if "grad_rms" in stream else pd.Series(np.nan, stream.index)
-    lives = stream.assign(some=gradient > 0, watched=gradient.notna()).groupby(UNIT, sort=False)
-    lives = lives[["active", "some", "watched"]].agg({"active": "sum", "some": "any", "watched": "any"})
+    lives = stream.assign(some=gradient > 0).groupby(UNIT, sort=False)
+    lives = lives[["active", "some"]].agg({"active": "sum", "some": "any"})
     lives = lives.reindex(pd.MultiIndex.from_frame(units[UNIT]))
     unused = (lives["some"].eq(False) & lives["active"].ge(ENOUGH)).to_numpy()
-    unreached = (lives["watched"].eq(False) & bool(lives["watched"].eq(True).any())).to_numpy()
+    silent = (gradient.isna() & stream["non_finite"].eq(0)).groupby(stream["site"]).all()
+    reached = bool(gradient.notna().any())
+    unreached = units["site"].isin(silent.index[silent]).to_numpy() & reached
     last = stream[stream["step"] == stream["step"].max()].drop_duplicates(UNIT, keep="last")
     last = last.set_index(UNIT).reindex(pd.MultiIndex.from_frame(units[UNIT]))
     known = units["starved_by"] if "starved_by" in units else pd.Series("", units.index, dtype=object)

@@ -18,12 +18,14 @@ from harness.graph.operations import NORMS as NORM_FUNCTIONS
 from harness.graph.operations import function_name
 from harness.graph.plan import Site, plain_name
 
+#: All that makes a pre-activation: names of modules and parameters, each with the norm that it feeds.
+Chains = tuple[tuple[str, ...], ...]
 LARGE_INPUTS = 5.0  # rms from which inputs are large
 
 
 def layers_of(
     replay: Replay, sites: Sequence[Site], gates: Mapping[str, Gate], snapshot: Snapshot
-) -> tuple[dict[str, Layer], dict[str, tuple[str, ...]]]:
+) -> tuple[dict[str, Layer], dict[str, Chains]]:
     """Site name → its layer, and site name → all that makes its pre-activation.
 
     A site with a sum of several layers has no layer; one of what the snapshot does not know has neither.
@@ -35,13 +37,13 @@ def layers_of(
         snapshot: its first inputs are run through the model once.
 
     Returns:
-        The layers, and the names of modules and parameters, a norm's behind those of the layer that feeds it.
+        The layers, and the names of modules and parameters, a norm's behind that of the layer that feeds it.
     """
     modules = replay.modules
     names = {plain_name(name): name for name in reversed(modules)}
     feeders, sources = _surroundings(replay, Snapshot(snapshot.values, snapshot.inputs[:1]))
     layers: dict[str, Layer] = {}
-    makers: dict[str, tuple[str, ...]] = {}
+    makers: dict[str, Chains] = {}
     values = {plain_name(name): name for name in snapshot.values}
     for site in sites:
         chains = [
@@ -49,9 +51,9 @@ def layers_of(
             for n in (names.get(p) or values.get(p) for p in site.producers)
             if n is not None
         ]
-        made = tuple(name for chain in chains for name in chain)
-        if chains and len(chains) == len(site.producers) and _are_known(replay, made, snapshot):
-            makers[site.name] = made
+        known = all(_are_known(replay, chain, snapshot) for chain in chains)
+        if chains and len(chains) == len(site.producers) and known:
+            makers[site.name] = tuple(chains)
         name = None if site.single_producer is None else names.get(site.single_producer)
         if name is None or site.name not in gates or layer_axis(modules[name], 4) is None:
             continue

@@ -7,7 +7,7 @@ truth whatever lies between, at the price of a pass for each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,7 @@ class SiteReplay:
         self._mixture = Mixture(replay, then.values, now.values, decayed)
         self._start: dict[str, dict[str, np.ndarray]] | None = None
 
-    def rates(self, site: str, makers: Sequence[str]) -> Rates:
+    def rates(self, site: str, makers: Iterable[str]) -> Rates:
         """The rate of every unit under every coalition that can differ.
 
         Args:
@@ -46,6 +46,7 @@ class SiteReplay:
             makers: names of the modules and parameters that make its pre-activation: the own layer of its
                 units. All else is `upstream`.
         """
+        makers = tuple(makers)
         shared = ["upstream"] if equal(self._then.inputs, self._now.inputs) else ["upstream", "data"]
         rates: Rates = {}
         for coalition in coalitions([*self._mixture.changed(makers), *shared]):
@@ -56,8 +57,9 @@ class SiteReplay:
             rates[coalition] = seen[site]["rate"]
         return rates
 
-    def birth(self, site: str, makers: Sequence[str]) -> pd.DataFrame:
+    def birth(self, site: str, makers: Iterable[str]) -> pd.DataFrame:
         """Per unit the parts of the mean pre-activation at the start, as `InitialState.units`."""
+        makers = tuple(makers)
         if self._start is None:
             self._start = self._replay.watched(self._then)
         if site not in self._start:
@@ -78,7 +80,7 @@ class SiteReplay:
         return self._replay.watched(Snapshot(values, self._then.inputs))[site]["mean"]
 
     def _changed(
-        self, makers: Sequence[str], change: Callable[[nn.Module | None, str, Tensor], Tensor | None]
+        self, makers: Iterable[str], change: Callable[[nn.Module | None, str, Tensor], Tensor | None]
     ) -> Values | None:
         """The model's values without a part of what its makers hold; None if there is no such part."""
         values, any_changed = dict(self._then.values), False

@@ -58,7 +58,7 @@ def unreached_text(found: Findings, evidence: Evidence) -> list[str]:
     if counts.empty:
         return []
     named = ", ".join(f"{site} ({count:,})" for site, count in counts.head(MOST_SITES).items())
-    more = f" and {len(counts) - MOST_SITES} sites more" if len(counts) > MOST_SITES else ""
+    more = f" and {len(counts) - MOST_SITES} more" if len(counts) > MOST_SITES else ""
     count = f"{len(units):,} unit{'s' * (len(units) > 1)}"
     return [f"No backward pass reached {count} at any step: {named}{more}; what they lead to is in no loss."]
 

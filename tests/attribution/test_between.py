@@ -121,7 +121,10 @@ class Hyper(nn.Module):
 
 def test_where_nothing_is_known_of_the_makers_no_layer_below_is_blamed() -> None:
     torch.manual_seed(0)
-    recorder = trained(Hyper(), 0.5)
+    model = Hyper()
+    model.requires_grad_(False)
+    model.bias.bias.requires_grad_()
+    recorder = trained(model, 0.3)
     assert recorder.sites[-1].single_producer is None
     found = recorder.diagnose()
     units = found.units[found.units["site"] == ":relu"]
