@@ -233,6 +233,8 @@ def _births(found: Findings, evidence: Evidence) -> list[str]:
 def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Evidence) -> str:
     name, causal = cause.label, cause.events
     first = evidence.layers.iloc[0] if len(evidence.layers) else None
+    if cause.chance:
+        return ", by chance: weights and biases are as usual ones are drawn, another draw may open them"
     if causal:
         event = causal[0]
         when = units.loc[~units["born"], "died_at"].dropna()
@@ -253,8 +255,6 @@ def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Eviden
     if name == "weight_init":
         if evidence.layers.empty:
             return "; a guess: the start could not be run again, so nothing is known of their births"
-        if cause.chance:
-            return ", by chance: weights and biases are as usual ones are drawn, another draw may open them"
         z, gain = evidence.layers["weight_z"].min(), evidence.layers["gain"].max()
         if np.isnan(z):
             return "; how the weights were drawn is not known"
