@@ -124,7 +124,7 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
         if share < CHANCE and chance.mean() > 0.5:
             return Cause("none")
         named = _birth_cause(born[~chance] if not chance.all() else born, evidence.layers)
-        return Cause(named, chance=bool(chance.all()))
+        return Cause(named, chance=bool(chance.all() and born["spread"].notna().any()))
     own = factor_shares(dead.assign(upstream=0.0))  # what happened below is the own share of another layer
     if _mean(own["norm"]) > 0.4:
         return Cause("norm_stats")

@@ -34,7 +34,7 @@ def transferred(offset: float, *, frozen: bool = False) -> nn.Module:
     backbone.requires_grad_(False)
     hidden = nn.Linear(256, 16)
     with torch.no_grad():
-        hidden.bias += offset
+        hidden.bias.add_(offset)
     hidden.requires_grad_(not frozen)
     return nn.Sequential(backbone, nn.Sequential(hidden, nn.ReLU(), nn.Linear(16, 1)))
 
