@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from harness.attribution.model_inputs import Inputs, copy_inputs, input_count
 from harness.attribution.replay import Replay
+from harness.attribution.site_replay import PASSES
 from harness.attribution.snapshots import Snapshot
 
 SECONDS = 15.0  # that all replays together are to take, about
@@ -15,23 +16,43 @@ FEWEST = 32  # inputs of a batch that is cut
 QUIET = 3.0  # seconds after which, and between which, something is said
 
 
-def affordable(replay: Replay, snapshot: Snapshot, passes: float) -> float:
-    """Share of the inputs that can be replayed in time; 1.0 for most networks.
+class Budget:
+    """What replays cost, measured on the first batch.
 
     Args:
         replay: of the model.
-        snapshot: parameters, and the inputs; the first batch is passed through twice.
-        passes: what is to be done, in forward passes over all inputs.
+        snapshot: parameters, and the inputs; the first batch is passed through four times.
     """
-    batch = Snapshot(snapshot.values, snapshot.inputs[:1])
-    with replay.observing({}, lambda *_: None):
-        replay.run(batch)
-        begin = time.perf_counter()
-        replay.run(batch)
-        one = time.perf_counter() - begin
-    per_input = one / max(1, sum(map(input_count, batch.inputs)))
-    whole = per_input * sum(map(input_count, snapshot.inputs)) * passes
-    return min(1.0, SECONDS / max(whole, 1e-9))
+
+    def __init__(self, replay: Replay, snapshot: Snapshot) -> None:
+        batch = Snapshot(snapshot.values, snapshot.inputs[:1])
+        count = max(1, sum(map(input_count, batch.inputs)))
+        with replay.observing({}, lambda *_: None):
+            self._plain = _seconds(lambda: replay.run(batch)) / count
+        self._watched = _seconds(lambda: replay.watched(batch)) / count
+
+    def share(self, snapshot: Snapshot, passes: float, watched: float = 0.0) -> float:
+        """Share of the inputs that can be replayed in time; 1.0 for most networks.
+
+        Args:
+            snapshot: with the inputs.
+            passes: what is to be done, in forward passes over all inputs.
+            watched: likewise, in passes whose sites are read.
+        """
+        inputs = sum(map(input_count, snapshot.inputs))
+        return min(1.0, SECONDS / max(inputs * (self._plain * passes + self._watched * watched), 1e-9))
+
+    def most_sites(self) -> int:
+        """How many sites can be asked one by one in half of the time, on the fewest inputs."""
+        return int(SECONDS / 2 / max(self._watched * FEWEST * PASSES, 1e-9))
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    """That a second call takes."""
+    function()
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin
 
 
 def first_of(inputs: Sequence[Inputs], share: float) -> list[Inputs]:

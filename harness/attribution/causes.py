@@ -6,12 +6,15 @@ propose: one run cannot distinguish some causes (`python -m experiments.benchmar
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 
-from harness.attribution.events import CALM, Event, calm_before
+from harness.attribution.events import CALM, EPISODE, Event, calm_before
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import BIRTH, LEAST_DEAD, Findings
+from harness.detector.states import rate_upper
 
 #: What each label means.
 MEANING = {
@@ -38,6 +41,8 @@ NEGATIVE_ROW = -4.5  # the same of a single unit's weights
 LOW_BIAS = -1.5  # bias, as a multiple of PyTorch's own bound, below which no usual initialisation drew it
 LARGE = 1.5  # deviation of the weights over He's from which they are large
 UNINFORMATIVE = 0.2  # upper bound of a dead unit's rate above which its silence says nothing (n below 14)
+TINY = 8  # units of a site below which half of them is no sign
+LONGEST_STEP = 0.2  # ‖Δθ‖ / ‖θ‖ of a single early step from which it may have killed by its length
 LONG_STEP = 0.01  # ‖Δθ‖ / ‖θ‖ of an early step below which it is none that kills by its length
 VERY_LONG_STEP = 0.02  # the same, from which a penalty in the loss cannot be told from the steps' length
 PENALTY = 0.1  # share of the first gradient's power from which a penalty is blamed
@@ -50,42 +55,95 @@ OFTEN = 0.02  # rate in training at which a unit that held-out inputs never open
 HARDLY = 0.01  # rate at birth below which a unit was as good as born dead
 
 
-def label(found: Findings, evidence: Evidence) -> tuple[str, list[Event]]:
-    """The cause of a run, and the events behind it.
+class Cause(NamedTuple):
+    """The cause of a run.
 
-    Returns:
-        One of `LABELS`, and its dated events (none for what was there from the start).
+    Attributes:
+        label: one of `LABELS`.
+        events: dated ones behind it (none for what was there from the start).
+        sites: that it is told of, where it is none of the run as a whole: those that are mostly dead.
+        chance: whether it closed units although nothing about their weights and biases is unusual.
     """
-    dead = found.units[found.units["dead"]]
-    known = bool(found.total) and not is_inconclusive(dead)
-    share = (found.dead + (found.cut_off if found.dead else 0)) / found.total if known else 0.0
+
+    label: str
+    events: list[Event] = []  # noqa: RUF012
+    sites: tuple[str, ...] = ()
+    chance: bool = False
+
+
+def cause_of(found: Findings, evidence: Evidence) -> Cause:
+    """The cause of a run; where it needs none as a whole, of the layers that are mostly dead."""
+    units = informative(found.units)
+    dead = units[units["dead"]]
+    lost = len(dead) + (found.cut_off if len(dead) else 0)
+    cause = _cause(dead, lost / max(1, len(units)), found, evidence)
+    sites = mostly_dead(units, evidence.layers)
+    if cause.label != "none" or not sites:
+        return cause
+    units = units[units["site"].isin(sites)]
+    dead = units[units["dead"]]
+    return _cause(dead, len(dead) / len(units), found, evidence)._replace(sites=sites)
+
+
+def informative(units: pd.DataFrame) -> pd.DataFrame:
+    """The units that were seen on enough inputs for a silence to say something."""
+    return units[rate_upper(np.zeros(len(units)), units["n"].to_numpy()) <= UNINFORMATIVE]
+
+
+def mostly_dead(units: pd.DataFrame, layers: pd.DataFrame) -> tuple[str, ...]:
+    """The sites that are dead as a whole, or at least by half and not tiny; without those that are frozen."""
+    counts = units.groupby("site", sort=False)["dead"].agg(["sum", "size"])
+    half = (counts["sum"] >= counts["size"] / 2) & (counts["size"] >= TINY)
+    sites = counts.index[half | (counts["sum"] == counts["size"])]
+    frozen = layers.loc[layers["trained"].eq(False), "site"] if "trained" in layers else []
+    return tuple(str(site) for site in sites[~sites.isin(frozen)])
+
+
+def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence) -> Cause:
+    """The cause of some dead units.
+
+    Args:
+        dead: their rows.
+        share: of the units that they are taken from.
+        found: what is known of the run.
+        evidence: the tables.
+    """
     if share < LEAST_DEAD and found.diverged_at is None:
-        return "none", []
+        return Cause("none")
     if share >= LEAST_DEAD and found.evidence == "probe" and is_only_evaluated(dead).mean() > 0.5:
-        return "norm_stats", []
+        return Cause("norm_stats")
     born = dead[dead["born"] | (dead["rate_then"] < HARDLY)]
-    differ = found.evidence == "probe" and opens_in_training(dead).mean() > 0.5
+    differ = do_inputs_differ(dead, found)
     most = 0.5 if dead["born"].any() else MOSTLY
     if share >= LEAST_DEAD and len(born) > most * len(dead):
         if differ:
-            return "unknown", []  # the training's own inputs open them: it is the held-out ones that differ
+            return Cause(
+                "unknown"
+            )  # the training's own inputs open them: it is the held-out ones that differ
         chance = is_by_chance(born, evidence.layers)
         if share < CHANCE and chance.mean() > 0.5:
-            return "none", []
-        return _birth_cause(born[~chance] if not chance.all() else born, evidence.layers), []
+            return Cause("none")
+        named = _birth_cause(born[~chance] if not chance.all() else born, evidence.layers)
+        return Cause(named, chance=bool(chance.all() and born["spread"].notna().any()))
     own = factor_shares(dead.assign(upstream=0.0))  # what happened below is the own share of another layer
     if _mean(own["norm"]) > 0.4:
-        return "norm_stats", []
+        return Cause("norm_stats")
     causal = _causal_events(found, evidence.steps)
     if causal and has_far_targets(evidence):  # what the loss and its gradient do follows from them
         causal = [event for event in causal if event.column not in ("loss", "grad_norm", "update_norm")]
     if causal:
-        return causal[0].label, causal
+        return Cause(causal[0].label, causal)
     if _mean(factor_shares(dead)["data"]) > 0.5:
-        return "input_shift", []
+        return Cause("input_shift")
     if differ:
-        return "unknown", []
-    return _lasting_cause(own, evidence), []
+        return Cause("unknown")
+    return Cause(_lasting_cause(own, evidence, found.deaths))
+
+
+def do_inputs_differ(dead: pd.DataFrame, found: Findings) -> bool:
+    """Whether the training's own inputs open most of the units that the held-out ones leave closed."""
+    known = found.evidence == "probe" and not found.is_after_divergence
+    return known and bool(opens_in_training(dead).mean() > 0.5)
 
 
 def opens_in_training(units: pd.DataFrame) -> pd.Series:
@@ -99,11 +157,6 @@ def is_only_evaluated(units: pd.DataFrame) -> pd.Series:
     return opens_in_training(units) & (units["rate_eval"].astype(float) == 0)
 
 
-def is_inconclusive(dead: pd.DataFrame) -> bool:
-    """Whether n is so small that most of these units may well be open on other inputs."""
-    return bool(len(dead)) and float(dead["rate_upper"].median()) > UNINFORMATIVE
-
-
 def factor_shares(units: pd.DataFrame) -> pd.DataFrame:
     """Share of every factor in a unit's fall: max(0, -φ) / Σ max(0, -φ).
 
@@ -115,6 +168,12 @@ def factor_shares(units: pd.DataFrame) -> pd.DataFrame:
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = np.where((total > 0) & fell[:, None], falls / total, np.nan)
     return pd.DataFrame(shares, columns=pd.Index(FACTORS), index=units.index)
+
+
+def has_known_layer(units: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:
+    """Which units one layer makes; of the others `upstream` is the rest of the network, or all of it."""
+    known = layers.loc[layers["layer"].notna(), "site"] if "layer" in layers else layers["site"]
+    return units["site"].isin(known).to_numpy()
 
 
 def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
@@ -179,7 +238,8 @@ def _reads_inputs(layer: pd.DataFrame) -> np.ndarray:
     """Whether a layer is handed the model's inputs, or what layers made of such as are off; not a norm's."""
     if "source" not in layer:  # tables of earlier versions
         return np.ones(len(layer), bool)
-    return layer["source"].fillna("inputs").astype(str).str.startswith("inputs").to_numpy()
+    source = layer["source"].astype(object).where(layer["source"].notna(), "inputs")
+    return source.astype(str).str.startswith("inputs").to_numpy(bool)
 
 
 def _birth_cause(born: pd.DataFrame, layers: pd.DataFrame) -> str:
@@ -187,8 +247,10 @@ def _birth_cause(born: pd.DataFrame, layers: pd.DataFrame) -> str:
     layers = layers.sort_values("depth")
     counts = born["site"].value_counts()
     known = layers[layers["site"].isin(counts.index)]
-    if known.empty or born["spread"].isna().all():
+    if known.empty:
         return "weight_init"
+    if born["spread"].isna().all():
+        return "unknown"
     hit = counts.reindex(known["site"]).to_numpy() / known["units"].to_numpy()
     for site in known["site"][hit >= min(0.05, hit.max())]:
         causes = pd.Series(birth_causes(born[born["site"] == site], layers))
@@ -216,12 +278,12 @@ def _causal_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
     return [event for _, _, event in sorted(ranked, reverse=True)]
 
 
-def _lasting_cause(shares: pd.DataFrame, evidence: Evidence) -> str:
+def _lasting_cause(shares: pd.DataFrame, evidence: Evidence, deaths: pd.Series) -> str:
     """What was there from the start and killed units that were not born dead."""
     layers, steps, loss = evidence.layers, evidence.steps, evidence.loss
     first = layers.sort_values("depth").head(1)
-    inputs_off = len(first) and (first["input_rms"].iloc[0] > 5 or _off_centre(first)[0])
-    if inputs_off and _reads_inputs(first)[0]:
+    large = (first["input_rms"] > 5).to_numpy() & (_normed(first) == "")
+    if len(first) and (large[0] or _off_centre(first)[0]) and _reads_inputs(first)[0]:
         return "input_offset"
     if len(layers) and layers["gain"].max() > LARGE:
         return "weight_init"
@@ -235,7 +297,8 @@ def _lasting_cause(shares: pd.DataFrame, evidence: Evidence) -> str:
     moved = early_step(steps)
     if loss.get("penalty_share", 0.0) >= PENALTY and loss.get("penalty_down", 0.0) >= DOWNWARD:
         return "unknown" if moved >= VERY_LONG_STEP else "loss_penalty"
-    return "step_size" if moved >= LONG_STEP else "unknown"
+    long = moved >= LONG_STEP or longest_step(steps, deaths) >= LONGEST_STEP
+    return "step_size" if long else "unknown"
 
 
 def has_far_targets(evidence: Evidence) -> bool:
@@ -246,9 +309,20 @@ def has_far_targets(evidence: Evidence) -> bool:
 
 def early_step(steps: pd.DataFrame) -> float:
     """‖Δθ‖ / ‖θ‖ of an early step (median), infinite if not finite; NaN where it was not observed."""
+    ratios = _early_steps(steps)
+    return float(ratios.median()) if len(ratios) else float("nan")
+
+
+def longest_step(steps: pd.DataFrame, deaths: pd.Series) -> float:
+    """The same of the longest of them, one of which is enough to kill; the median where most died later."""
+    ratios = _early_steps(steps)
+    late = len(deaths) and float(deaths.median()) > len(ratios) + EPISODE
+    return early_step(steps) if late or ratios.empty else float(ratios.max())
+
+
+def _early_steps(steps: pd.DataFrame) -> pd.Series:
     steps = steps.head(max(20, len(steps) // 10))
-    ratio = (steps["update_norm"] / steps["weight_norm"]).mask(np.isinf(steps["update_norm"]), np.inf)
-    return float(ratio.median()) if len(steps) else float("nan")
+    return (steps["update_norm"] / steps["weight_norm"]).mask(np.isinf(steps["update_norm"]), np.inf)
 
 
 def _fast_biases(steps: pd.DataFrame) -> bool:
@@ -259,7 +333,15 @@ def _fast_biases(steps: pd.DataFrame) -> bool:
 
 def _off_centre(layers: pd.DataFrame) -> np.ndarray:
     """Inputs whose mean outweighs their spread, and is large against what an initialisation expects."""
-    return (layers["off_centre"].to_numpy(float) > 0.5) & (layers["input_mean"].to_numpy(float) > 0.7)
+    off = (layers["off_centre"].to_numpy(float) > 0.5) & (layers["input_mean"].to_numpy(float) > 0.7)
+    return off & (_normed(layers) != "offset and scale")
+
+
+def _normed(layers: pd.DataFrame) -> np.ndarray:
+    """What the norm behind each layer takes from its inputs."""
+    if "normed" not in layers:  # tables of earlier versions
+        return np.full(len(layers), "", dtype=object)
+    return layers["normed"].astype(object).where(layers["normed"].notna(), "").to_numpy(object)
 
 
 def _mean(values: pd.Series) -> float:

@@ -8,6 +8,7 @@ The evaluation (`initial_state`, `counterfactual`) is made once per report. It g
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from harness.activations.stored import stored
-from harness.attribution.budget import Progress, affordable, first_of
-from harness.attribution.counterfactual import CoalitionEvaluator, Rates, site_rates
+from harness.attribution.budget import Budget, Progress, first_of
+from harness.attribution.counterfactual import CoalitionEvaluator, site_rates
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.initial_state import (
     PARTS,
@@ -31,8 +32,10 @@ from harness.attribution.layer_inputs import layer_inputs
 from harness.attribution.layers import layers_of
 from harness.attribution.loss_path import LossPath
 from harness.attribution.model_inputs import input_count
-from harness.attribution.replay import NORMS, Layer, Replay
+from harness.attribution.replay import NORMS, Layer, Rates, Replay
 from harness.attribution.shapley import shapley
+from harness.attribution.site_replay import PASSES as SITE_PASSES
+from harness.attribution.site_replay import SiteReplay
 from harness.attribution.snapshots import Snapshot, Snapshots
 from harness.attribution.starvation import starvation
 from harness.attribution.step_metrics import StepMetrics
@@ -56,6 +59,8 @@ LAYER_COLUMNS = (
     "units",
     "layer",
     "source",
+    "normed",
+    "trained",
     "weight_z",
     "gain",
     "growth",
@@ -73,10 +78,17 @@ class EvidenceCollector:
         model: the model.
         optimizers: those that step it.
         taps: through which it is observed: they know the gates.
+        options: of those taps.
     """
 
-    def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer], taps: EagerTaps) -> None:
-        self._model, self._taps = _unwrapped(model), taps
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[Optimizer],
+        taps: EagerTaps,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._model, self._taps, self._options = _unwrapped(model), taps, options
         self._metrics = StepMetrics(self._model, optimizers)
         self._snapshots = Snapshots(self._model)
         self._loss = LossPath(self._model, optimizers)
@@ -145,7 +157,7 @@ class EvidenceCollector:
                 steps, obstacle = self._metrics.frame(), self._snapshots.prepare_replay()
                 units, layers = _unit_table(), _layer_table([])
                 if not obstacle:
-                    replay = Replay(self._model, self._modes())
+                    replay = Replay(self._model, self._modes(), self._options)
                     units, layers, count = self._replayed(replay, sites, census)
                     steps.attrs["replayed"] = count
                     facts = self._attempt({}, self._loss.facts, replay, self._snapshots.start)
@@ -168,17 +180,36 @@ class EvidenceCollector:
         with_deaths = _sites_with_deaths(census)
         progress = Progress("diagnose", 9)
         first, last = self._snapshots.first(), self._snapshots.last()
-        layers = layers_of(replay, sites, self._taps.book.gates, first)
-        wanted = {site: layer for site, layer in layers.items() if site in with_deaths}
-        share = affordable(replay, first, PASSES + MIXED * len(wanted) / max(1, len(layers)))
+        layers, makers = layers_of(replay, sites, self._taps.book.gates, first)
+        handed = InitialState(replay, Snapshot(first.values, first.inputs[:1]), layers)
+        odd = [s for s in with_deaths if s in makers and not handed.is_handed(s)]
+        wanted = {s: layer for s, layer in layers.items() if s in with_deaths and s not in odd}
+        passes = PASSES + MIXED * len(wanted) / max(1, len(layers))
+        budget = Budget(replay, first)
+        asked = odd[: budget.most_sites()]
+        share = budget.share(first, passes, SITE_PASSES * len(asked))
         first = first._replace(inputs=first_of(first.inputs, share))
         last = last._replace(inputs=first_of(last.inputs[::-1], share)[::-1])
         progress.step()
         evaluator = CoalitionEvaluator(replay, first, last, self._decayed())
         rates = evaluator.rates(wanted, progress.step) if with_deaths else {}
-        start = self._snapshots.start
-        rows_of = [row_statistics(site, layer.names, replay.modules, start) for site, layer in layers.items()]
+        rates = {s: rate for s, rate in rates.items() if s in with_deaths and s not in odd}
+        single = SiteReplay(replay, first, last, self._decayed())
+        for site in [*asked, *(s for s in wanted if s not in rates and s in makers)]:
+            rates |= {site: rate} if (rate := single.rates(site, chain(*makers[site]))) else {}
         births = InitialState(replay, first, layers).units()
+        births = births[~births["site"].isin(odd)]
+        others = [single.birth(site, chain(*makers[site])) for site in odd[: max(1, len(asked))]]
+        births = pd.concat([births, *others], ignore_index=True)
+        sizes = {site.name: site.size for site in sites}
+        chains = {site: (layer.names,) for site, layer in layers.items()}
+        chains |= {site: makers[site] for site in odd if site not in layers}
+        start = self._snapshots.start
+        rows_of = [
+            next((rows for rows in tables if len(rows) == sizes[site]), tables[0].head(0))
+            for site, made in chains.items()
+            if (tables := [row_statistics(site, names, replay.modules, start) for names in made])
+        ]
         progress.step()
         evaluated = self._attempt({}, self._evaluated, replay, last) if with_deaths else {}
         progress.step()
@@ -194,8 +225,12 @@ class EvidenceCollector:
         for depth, site in enumerate(sites):
             row: dict[str, Any] = {"site": site.name, "depth": depth, "units": site.size}
             if site.name in layers:
-                row |= {"layer": plain_name(layers[site.name].names[0]), "source": layers[site.name].source}
+                layer = layers[site.name]
+                row |= {"layer": plain_name(layer.names[0]), "source": layer.source}
+                row["normed"] = replay.normed(layer)
                 row |= self._weights(replay, layers[site.name])
+            if site.name in makers:
+                row["trained"] = any(map(replay.is_trained, chain(*makers[site.name])))
             row |= inputs.get(site.name, {})
             row |= {f"{name}_now": value for name, value in inputs_now.get(site.name, {}).items()}
             rows.append(row)
@@ -220,7 +255,9 @@ class EvidenceCollector:
             and replay.modes.get(name, module.training)
             and stored(module, "running_mean") is not None
         }
-        return site_rates(Replay(self._model, {**replay.modes, **modes}), last) if modes else {}
+        return (
+            site_rates(Replay(self._model, {**replay.modes, **modes}, self._options), last) if modes else {}
+        )
 
     def _weights(self, replay: Replay, layer: Layer) -> dict[str, float]:
         name = layer.names[0]
@@ -247,12 +284,13 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def _sites_with_deaths(census: pd.DataFrame | None) -> set[str]:
-    """The sites at which a census has dead units; all, if it has values that are not finite."""
+def _sites_with_deaths(census: pd.DataFrame | None) -> list[str]:
+    """The sites where a census has dead units, the most first; all, if it has values that are not finite."""
     if census is None:
-        return set()
+        return []
+    dead = census.loc[census["state"].eq("dead"), "site"].value_counts().index.tolist()
     broken = census["state"].eq("non_finite").any()
-    return set(census["site"] if broken else census.loc[census["state"].eq("dead"), "site"])
+    return list(dict.fromkeys([*dead, *census["site"]])) if broken else dead
 
 
 def _layer_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -13,26 +13,19 @@ each, a hook on the layer computes its output with its own parameters mixed in e
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from harness.activations.gates import Gate
-from harness.attribution.evidence import FACTORS
+from harness.attribution.mixing import Mixture
 from harness.attribution.model_inputs import equal
-from harness.attribution.replay import NORMS, Layer, Replay
+from harness.attribution.replay import Layer, Rates, Replay
 from harness.attribution.shapley import Coalition, coalitions
-from harness.attribution.snapshots import Snapshot, Values
-from harness.hooks.eager import EagerTaps
-from harness.hooks.windows import Windows
+from harness.attribution.snapshots import Snapshot
 from harness.kernels.layout import as_units
-
-OWN = FACTORS[:4]  # of a unit's own layer
-
-Rates = dict[Coalition, np.ndarray]  # coalition → rate per unit
 
 
 class CoalitionEvaluator:
@@ -46,7 +39,8 @@ class CoalitionEvaluator:
     """
 
     def __init__(self, replay: Replay, then: Snapshot, now: Snapshot, decayed: Mapping[str, Tensor]) -> None:
-        self._replay, self._then, self._now, self._decayed = replay, then, now, decayed
+        self._replay, self._then, self._now = replay, then, now
+        self._mixture = Mixture(replay, then.values, now.values, decayed)
 
     def rates(
         self, layers: Mapping[str, Layer], on_pass: Callable[[], object] = lambda: None
@@ -54,15 +48,16 @@ class CoalitionEvaluator:
         """The rate of every unit under every coalition that can differ.
 
         Args:
-            layers: site name → what makes its pre-activation. For the other sites (a residual sum), and where
-                a layer's output is not what the site is handed, `upstream` is the whole network.
+            layers: site name → what makes its pre-activation. For the other sites (a residual sum) `upstream`
+                is the whole network.
             on_pass: called after each of up to four passes.
 
         Returns:
-            Site name → coalition → rate per unit. Factors that did not change are in no coalition.
+            Site name → coalition → rate per unit. Factors that did not change are in no coalition. Sites that
+            are not handed what their layer makes are left out: `SiteReplay` tells of them.
         """
         shared = ["upstream"] if equal(self._then.inputs, self._now.inputs) else ["upstream", "data"]
-        own = {site: list(coalitions(self._changed(layer.names))) for site, layer in layers.items()}
+        own = {site: list(coalitions(self._mixture.changed(layer.names))) for site, layer in layers.items()}
         mixed: dict[str, Rates] = {site: {} for site in layers}
         whole: dict[str, Rates] = {}
         for surroundings in coalitions(shared):
@@ -70,8 +65,10 @@ class CoalitionEvaluator:
                 whole.setdefault(site, {})[surroundings] = rate
             on_pass()
         for site, rates in whole.items():
-            if site not in mixed or not _agree(mixed[site], rates, own[site][-1]):
+            if site not in mixed:
                 mixed[site] = rates
+            elif not _agree(mixed[site], rates, own[site][-1]):
+                mixed[site] = {}
         return {site: rates for site, rates in mixed.items() if rates}
 
     # --- inside -------------------------------------------------------------------------------------
@@ -92,7 +89,7 @@ class CoalitionEvaluator:
 
         def mix(site: str, layer: Layer, args: Any) -> None:
             first, *rest = layer.names
-            known = {factor for _, factor in self._factors(first)}
+            known = {factor for _, factor in self._mixture.factors(first)}
             made: dict[
                 Coalition, tuple[Tensor, int]
             ] = {}  # what the first module makes; a norm behind it costs far less
@@ -100,91 +97,29 @@ class CoalitionEvaluator:
                 key = coalition & (known | {"decay"})
                 output = made.get(key)
                 if output is None:
-                    values = {first: self._mixed_values(first, coalition)}
+                    values = {first: self._mixture.values(first, coalition)}
                     output = self._replay.pre_activation(Layer((first,), layer.gate), values, args)
                 if rest:
                     made[key] = output
-                    values = {name: self._mixed_values(name, coalition) for name in rest}
+                    values = {name: self._mixture.values(name, coalition) for name in rest}
                     inner = Layer(tuple(rest), layer.gate)
                     output = self._replay.pre_activation(inner, values, (output[0],))
                 units = as_units(*output)
                 opened[site, coalition] += count_open(units, layer.gate)
                 inputs[site, coalition] += units.numel() // max(1, units.shape[1])
 
-        windows = Windows("stream")
-        taps = EagerTaps(self._replay.model, windows, observe="all", gradients=False)
         values = (self._now if "upstream" in surroundings else self._then).values
         data = (self._now if "data" in surroundings else self._then).inputs
-        with self._replay.observing(layers, mix):
-            taps.attach()
-            try:
-                self._replay.run(Snapshot(values, data))
-            finally:
-                taps.detach()
+        seen = self._replay.watched(Snapshot(values, data), layers, mix)
         for (site, coalition), count in opened.items():
             rate = count / max(1, inputs[site, coalition])
             mixed[site][coalition | surroundings] = rate.cpu().numpy()
-        return rates_of(windows)
-
-    def _changed(self, names: Sequence[str]) -> list[str]:
-        """The own factors of a layer that differ between the two snapshots."""
-        changed: set[str] = set()
-        for key, factor in (pair for name in names for pair in self._factors(name)):
-            if not torch.equal(self._then.values[key], self._now.values[key]):
-                changed.add(factor)
-                if factor == "weights" and key in self._decayed and bool(self._decayed[key].any()):
-                    changed.add("decay")
-        return [factor for factor in OWN if factor in changed]
-
-    def _factors(self, name: str) -> Iterator[tuple[str, str]]:
-        """Name in the model and factor of every parameter and statistic of a module."""
-        module, prefix = self._replay.modules[name], f"{name}." if name else ""
-        for short, parameter in module.named_parameters():  # its own, or those that it is reparametrised by
-            plain = parameter.ndim < 2 and "weight" not in short
-            yield prefix + short, "bias" if "bias" in short or plain else "weights"
-        if not isinstance(module, NORMS):  # masks of a pruned weight, vectors of a spectral norm
-            for short, _ in module.named_buffers():
-                yield prefix + short, "weights"
-        elif not self._replay.modes.get(name, module.training):
-            for short, _ in module.named_buffers(recurse=False):
-                if short in ("running_mean", "running_var"):
-                    yield prefix + short, "norm"
-
-    def _mixed_values(self, name: str, own: Coalition) -> Values:
-        """A module's parameters with the factors of a coalition as they are now."""
-        factors = dict(self._factors(name))
-        mixed = {}
-        for short, key in self._replay.named_values(name).items():
-            then, now = self._then.values[key], self._now.values[key]
-            factor, decay = factors.get(key), self._decayed.get(key)
-            if factor is None:  # a statistic that the pass writes to
-                mixed[short] = then.clone()
-            elif factor != "weights" or decay is None or {"weights", "decay"} <= own:
-                mixed[short] = now if factor in own else then
-            elif "weights" in own:
-                mixed[short] = now - decay
-            else:
-                mixed[short] = then + decay if "decay" in own else then
-        return mixed
+        return {site: columns["rate"] for site, columns in seen.items()}
 
 
 def site_rates(replay: Replay, snapshot: Snapshot) -> dict[str, np.ndarray]:
     """Site → the rate of every unit in one pass over a snapshot."""
-    windows = Windows("stream")
-    taps = EagerTaps(replay.model, windows, observe="all", gradients=False)
-    with replay.observing({}, lambda *_: None):
-        taps.attach()
-        try:
-            replay.run(snapshot)
-        finally:
-            taps.detach()
-    return rates_of(windows)
-
-
-def rates_of(windows: Windows) -> dict[str, np.ndarray]:
-    """Site → the rate of every unit in a window, which this closes."""
-    columns = windows.close(0, [], None)
-    return {site.name: columns["rate"][columns["site"] == site.name] for site in windows.sites}
+    return {site: columns["rate"] for site, columns in replay.watched(snapshot).items()}
 
 
 def _agree(mixed: Rates, whole: Rates, own: Coalition) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.attribution.causes import birth_causes, factor_shares, label
+from harness.attribution.causes import birth_causes, cause_of, factor_shares, has_known_layer
 from harness.attribution.diagnosis_text import diagnosis_text
 from harness.attribution.events import Event
 from harness.attribution.evidence import FACTORS, Evidence
@@ -50,7 +50,7 @@ def diagnose(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds |
     if history.empty:
         raise ValueError("diagnose: expected a history with at least one census, but it is empty")
     found = find(history, evidence, thresholds)
-    cause, causal = label(found, evidence)
+    cause = cause_of(found, evidence)
     dead = found.units[found.units["dead"]]
     units = dead[["site", "unit", "born", "died_at", "suddenness"]].copy()
     units["cause"] = _unit_causes(dead, evidence)
@@ -61,7 +61,7 @@ def diagnose(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds |
     deaths = found.deaths.to_numpy(float)
     dated["deaths"] = [int((deaths >= event.step - 1).sum()) for event in found.events]
     dated = dated[["step", "label", "column", "ratio", "deaths", "text"]]
-    return Diagnosis(cause, units, dated, diagnosis_text(cause, causal, found, units, evidence))
+    return Diagnosis(cause.label, units, dated, diagnosis_text(cause, found, units, evidence))
 
 
 def _unit_causes(dead: pd.DataFrame, evidence: Evidence) -> list[str]:
@@ -69,5 +69,7 @@ def _unit_causes(dead: pd.DataFrame, evidence: Evidence) -> list[str]:
     born = dead[dead["born"] & dead["spread"].notna()]
     causes = dict(zip(born.index, birth_causes(born, evidence.layers), strict=True))
     shares = factor_shares(dead[~dead["born"]]).dropna(how="all")
-    causes |= dict(zip(shares.index, shares.idxmax(axis=1).astype(str), strict=True))
+    largest = shares.idxmax(axis=1).astype(str)
+    own = has_known_layer(dead.loc[shares.index], evidence.layers)
+    causes |= dict(zip(shares.index, largest.where(own | largest.ne("upstream"), "unknown"), strict=True))
     return [causes.get(index, "unknown") for index in dead.index]

@@ -8,23 +8,31 @@ import numpy as np
 import pandas as pd
 
 from harness.attribution.causes import (
+    HARDLY,
     LONG_STEP,
     MEANING,
+    Cause,
     birth_causes,
+    do_inputs_differ,
     early_step,
+    has_known_layer,
+    informative,
     is_by_chance,
     is_empty,
-    is_inconclusive,
     is_only_evaluated,
+    longest_step,
     opens_in_training,
 )
 from harness.attribution.events import Event
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import BIRTH, LEAST_DEAD, Findings
-from harness.attribution.starved_text import starved_text
+from harness.attribution.starved_text import starved_text, unreached_text
+from harness.detector.states import dead_words, non_finite_words
 
 #: Why units were born dead.
 BIRTH_REASONS = {
+    "norm_eval": "by the running statistics of a norm that evaluation uses, and open in training",
+    "probe": "on the held-out inputs alone, as the training's own opened them",
     "chance": "by chance, as the weights of any initialisation fall",
     "bias_init": "by their bias",
     "weight_init": "by their weights",
@@ -46,56 +54,86 @@ FACTOR_NAMES = {
     "bias": "their bias",
     "norm": "norm statistics",
     "upstream": "layers below",
+    "whole": "the rest of the network",  # where no single layer makes their pre-activation
     "data": "the inputs themselves",
 }
 
 
-def diagnosis_text(
-    cause: str, causal: Sequence[Event], found: Findings, units: pd.DataFrame, evidence: Evidence
-) -> str:
+def diagnosis_text(cause: Cause, found: Findings, units: pd.DataFrame, evidence: Evidence) -> str:
     """The sentences of a diagnosis.
 
     Args:
-        cause: label of the run.
-        causal: the events behind it.
+        cause: of the run.
         found: what the rules decided from.
         units: the dead units, as in `Diagnosis.units`.
         evidence: the tables.
     """
-    parts = [_count(found), *starved_text(found), *_contrast(found)]
+    parts = [_count(found), *starved_text(found), *unreached_text(found, evidence), *_contrast(found)]
     if evidence.error:
         parts.append(f"The evidence is incomplete: {evidence.error}.")
     if evidence.replayed:
         few = f"{evidence.replayed:,} inputs of each time"
         parts.append(f"To answer in time, births and shares rest on {few}.")
-    if found.diverged_at is not None:
-        parts.append(f"Training diverged at step {found.diverged_at:,}; this is the last census before.")
-    if cause == "none":
-        return " ".join([*parts, *_births(found, evidence), _no_cause(found)])
-    parts += [*_deaths(units), *_births(found, evidence)]
-    if cause == "unknown":
-        parts.append(f"Cause: unknown{_excluded(found, evidence)}.")
+    parts += _divergence(found)
+    if cause.label == "none":
+        return " ".join([*parts, *_births(found, evidence), *_no_cause(found)])
+    parts += [*_deaths(units, evidence), *_births(found, evidence), *_untold(found)]
+    whose = _whose(cause, found)
+    if cause.label == "unknown":
+        parts.append(f"Cause{whose}: unknown{_excluded(cause, found, evidence)}.")
     else:
-        parts.append(f"Cause: {cause} ({MEANING[cause]}){_reason(cause, causal, units, found, evidence)}.")
-    doubts = _doubts(cause, causal, evidence)
+        reason = _reason(cause, units, found, evidence)
+        parts.append(f"Cause{whose}: {cause.label} ({MEANING[cause.label]}){reason}.")
+    doubts = _doubts(cause.label, cause.events, evidence)
     if doubts:
         parts.append(f"Not told apart in one run: {'; '.join(doubts)}.")
     return " ".join(parts)
 
 
-def _no_cause(found: Findings) -> str:
+def _whose(cause: Cause, found: Findings) -> str:
+    """The sites that a cause is told of, where it is not told of all."""
+    if not cause.sites:
+        return ""
+    counts = found.units.groupby("site")["dead"].agg(["sum", "size"]).loc[list(cause.sites)]
+    named = [f"{dead:,} of {size:,} at {site}" for site, (dead, size) in counts.head(3).iterrows()]
+    more = f" and {len(counts) - 3} sites more" if len(counts) > 3 else ""
+    return f" of the layers that are mostly dead ({', '.join(named)}{more})"
+
+
+def _untold(found: Findings) -> list[str]:
+    """Dead units that were seen on too few inputs to be judged, beside others that were seen on enough."""
     dead = found.units[found.units["dead"]]
-    if is_inconclusive(dead):
-        return "No cause is told: n is too small; a unit that is silent on so few inputs may be alive."
-    if found.starved.empty and not found.dead:
-        return "Nothing to explain: no unit is dead."
-    few = "so few dead units" if found.dead / max(1, found.total) < LEAST_DEAD else "what chance does"
-    return f"Nothing to explain in the run as a whole: {few} need no cause of their own."
+    few = dead.drop(informative(dead).index)
+    if few.empty:
+        return []
+    n = f"n = {int(few['n'].max()):,}" + (" at most" if few["n"].nunique() > 1 else "")
+    return [
+        f"No cause is told of {len(few):,} dead units ({n}): n is too small; a unit that is silent on so few "
+        "inputs may be alive."
+    ]
+
+
+def _no_cause(found: Findings) -> list[str]:
+    dead = found.units[found.units["dead"]]
+    untold = _untold(found)
+    if untold and informative(dead).empty:
+        return untold
+    if dead.empty:
+        whole = "" if found.starved.empty else " in the run as a whole"
+        return [f"Nothing to explain{whole}: no unit is dead."]
+    later = int((~dead["born"]).sum())
+    if found.dead / max(1, found.total) < LEAST_DEAD:
+        few = "so few dead units need no cause of their own"
+    elif later:
+        few = f"what chance does needs no cause of its own, nor do as few as the {later:,} that died later"
+    else:
+        few = "what chance does need no cause of their own"
+    return [*untold, f"Nothing to explain in the run as a whole: {few}."]
 
 
 def _contrast(found: Findings) -> list[str]:
     """Units that are dead on the held-out inputs and alive on the training's, if they are many."""
-    if found.evidence != "probe":
+    if found.evidence != "probe" or found.is_after_divergence:
         return []
     dead = found.units[found.units["dead"]]
     alive = dead[opens_in_training(dead)]
@@ -113,17 +151,26 @@ def _contrast(found: Findings) -> list[str]:
 
 
 def _count(found: Findings) -> str:
-    if not found.total:
-        return "Nothing was observed: no statement about dead units can be made."
-    dead = found.units[found.units["dead"]]
-    n = int(dead["n"].min()) if len(dead) else int(found.units["n"].min())
-    bound = f", rate < {100 * dead['rate_upper'].max():.2g} %" if len(dead) else ""
     where = "held-out probe" if found.evidence == "probe" else "training stream"
-    share = 100 * found.dead / found.total
-    return f"{found.dead:,} of {found.total:,} units dead ({share:.1f} %; n = {n:,} on the {where}{bound})."
+    text = dead_words(found.units, f" on the {where}")
+    return text if found.units["state"].eq("non_finite").all() else text + non_finite_words(found.units)
 
 
-def _deaths(units: pd.DataFrame) -> list[str]:
+def _divergence(found: Findings) -> list[str]:
+    """When training diverged, and what the censuses say of the time before."""
+    if found.diverged_at is None:
+        return []
+    text = f"Training diverged at step {found.diverged_at:,}"
+    if not found.is_after_divergence:
+        return [f"{text}; this is the last census before (step {found.at:,})."]
+    if found.before is None:
+        return [f"{text}, this census is of step {found.at:,}; none was taken before that."]
+    step, dead, total = found.before
+    then = f"at the last one before, step {step:,}, {dead:,} of {total:,} units were dead"
+    return [f"{text}, this census is of step {found.at:,}; {then}."]
+
+
+def _deaths(units: pd.DataFrame, evidence: Evidence) -> list[str]:
     died = units[~units["born"]]
     if died.empty:
         return []
@@ -141,7 +188,11 @@ def _deaths(units: pd.DataFrame) -> list[str]:
         lost = f"at least {100 * middle:.0f} % of their margin in one window"
         parts.append(f"They {how}: half of them lost {lost}.")
     shares = died[list(FACTORS)].mean().dropna()
+    whole = died.loc[~has_known_layer(died, evidence.layers), "upstream"].sum() / max(
+        1, died["upstream"].count()
+    )
     if len(shares) and shares.max() > 0:
+        shares["upstream"], shares["whole"] = shares["upstream"] - whole, whole
         top = shares.sort_values(ascending=False)
         named = ", ".join(f"{FACTOR_NAMES[str(f)]} {100 * s:.0f} %" for f, s in top.items() if s >= 0.1)
         parts.append(f"Of the rate they lost: {named} (exact Shapley shares).")
@@ -156,7 +207,10 @@ def _births(found: Findings, evidence: Evidence) -> list[str]:
     count = f"Of the dead, {len(born):,} {'was' if len(born) == 1 else 'were'}"
     since_birth = found.first == 0 or bool(born["rate_then"].notna().all())  # else only censuses tell
     text = f"{count} " + ("born dead" if since_birth else f"dead at the first census, step {found.first:,}")
-    parts = born[list(BIRTH)].median()
+    held_out = born["rate_then"].astype(float).ge(HARDLY) & (found.evidence == "probe")
+    evaluated = held_out & is_only_evaluated(born)
+    closed = born[~held_out]  # in training too
+    parts = closed[list(BIRTH)].median()
     if parts.notna().any():
         text += (
             f" (medians, in deviations of their pre-activation: bias {parts['birth_bias']:+.1f}, mean of the "
@@ -167,16 +221,20 @@ def _births(found: Findings, evidence: Evidence) -> list[str]:
         return [text + "."]
     chance = is_by_chance(told, evidence.layers)
     causes = pd.Series(birth_causes(told, evidence.layers), index=told.index).mask(chance, "chance")
-    empty = causes.eq("weight_init") & is_empty(told, evidence.layers)
-    counts = causes.mask(empty, "empty").value_counts()
+    causes = causes.mask(causes.eq("weight_init") & is_empty(told, evidence.layers), "empty")
+    causes = causes.mask(held_out[told.index], "probe").mask(evaluated[told.index], "norm_eval")
+    counts = causes.value_counts()
     reasons = "; ".join(f"{number:,} {BIRTH_REASONS[str(why)]}" for why, number in counts.items())
+    if len(told) < len(born):
+        reasons += f"; of {len(born) - len(told):,} it is not known why"
     return [f"{text}: {reasons}."]
 
 
-def _reason(
-    name: str, causal: Sequence[Event], units: pd.DataFrame, found: Findings, evidence: Evidence
-) -> str:
+def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Evidence) -> str:
+    name, causal = cause.label, cause.events
     first = evidence.layers.iloc[0] if len(evidence.layers) else None
+    if cause.chance:
+        return ", by chance: weights and biases are as usual ones are drawn, another draw may open them"
     if causal:
         event = causal[0]
         when = units.loc[~units["born"], "died_at"].dropna()
@@ -186,7 +244,7 @@ def _reason(
     if name == "input_shift":
         return "; they drifted: no single step stands out"
     if name == "step_size" and len(evidence.steps):
-        return f"; no event stands before the deaths; {_moved(evidence)}"
+        return f"; no event stands before the deaths; {_moved(found, evidence)}"
     if name == "norm_stats" and bool(is_only_evaluated(found.units).any()):
         return "; training uses the statistics of each batch, evaluation those of the norm, which do not fit"
     if name == "input_offset" and first is not None:
@@ -198,6 +256,8 @@ def _reason(
         if evidence.layers.empty:
             return "; a guess: the start could not be run again, so nothing is known of their births"
         z, gain = evidence.layers["weight_z"].min(), evidence.layers["gain"].max()
+        if np.isnan(z):
+            return "; how the weights were drawn is not known"
         return f"; lowest layer mean of weights {z:+.1f} standard errors, largest gain {gain:.2g}× He"
     if name == "decay" and len(evidence.steps):
         growth, decay = evidence.layers["growth"].median(), evidence.steps["weight_decay"].max()
@@ -209,24 +269,28 @@ def _reason(
         error, size = evidence.loss["target_error"], evidence.loss["output_rms"]
         return f"; in the first step the outputs, of rms {size:.2g}, missed them by an rms of {error:.3g}"
     if name == "loss_penalty":
-        return f"; {_penalty(evidence)}; {_moved(evidence)}, which is not unusually far"
+        return f"; {_penalty(evidence)}; {_moved(found, evidence)}, which is not unusually far"
     return ""
 
 
-def _excluded(found: Findings, evidence: Evidence) -> str:
+def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:
     """What an unknown cause is not, and what it may be."""
-    if found.evidence == "probe" and opens_in_training(found.units[found.units["dead"]]).mean() > 0.5:
+    dead = informative(found.units[found.units["dead"]])
+    dead = dead[dead["site"].isin(cause.sites)] if cause.sites else dead
+    if len(dead) and dead["born"].mean() > 0.5 and dead["spread"].isna().all():
+        return ": they were closed from the start, and it is not known which parameters make them so"
+    if do_inputs_differ(dead, found):
         return (
             ": the training's own inputs open these units, the held-out ones do not. Do the two differ, or "
             "is something done to one of them alone (scaling, augmentation)"
         )
     told = ["units that start closed", "large or off-centre inputs", "large initial weights", "weight decay"]
     told += ["fast biases", "running statistics", "anything sudden"]
-    if early_step(evidence.steps) < LONG_STEP:
-        told.append(f"long steps ({_moved(evidence)})")
+    if longest_step(evidence.steps, found.deaths) < LONG_STEP:
+        told.append(f"long steps ({_moved(found, evidence)})")
     possible = []
-    if early_step(evidence.steps) >= LONG_STEP:
-        possible.append(f"steps that were too long ({_moved(evidence)})")
+    if longest_step(evidence.steps, found.deaths) >= LONG_STEP:
+        possible.append(f"steps that were too long ({_moved(found, evidence)})")
     if evidence.loss.get("penalty"):
         possible.append(f"a penalty in the loss ({_penalty(evidence)})")
     elif "penalty" in evidence.loss:
@@ -241,11 +305,14 @@ def _excluded(found: Findings, evidence: Evidence) -> str:
     return f"{out}. Possible: {'; '.join(possible)}" if possible else out
 
 
-def _moved(evidence: Evidence) -> str:
-    ratio = early_step(evidence.steps)
+def _moved(found: Findings, evidence: Evidence) -> str:
+    ratio, longest = early_step(evidence.steps), longest_step(evidence.steps, found.deaths)
     if np.isnan(ratio):
         return "how far early steps went is not known"
-    return f"an early step moved {100 * ratio:.2g} % of ‖θ‖ (median)"
+    if longest > 3 * ratio:
+        shown = [f"{100 * value:.{2 if value < 1 else 3}g} %" for value in (ratio, longest)]
+        return f"an early step moved {shown[0]} of ‖θ‖ (median), the longest {shown[1]}"
+    return f"an early step moved {100 * ratio:.{2 if ratio < 1 else 3}g} % of ‖θ‖ (median)"
 
 
 def _penalty(evidence: Evidence) -> str:

@@ -15,6 +15,8 @@ from harness.detector.verdict import last_census
 
 #: Reasons for starvation that are no sites.
 LOSS, ELSEWHERE, ZEROS, SELECTION = "the loss", "other inputs", "zero weights", "selection"
+UNUSED = "not in the loss"
+ENOUGH = 30  # inputs that opened a unit, without a gradient, from which this is no accident
 LEAST_DEAD = 0.1  # dead share below which nothing is blamed
 ROWS = ("row_z", "row_size", "bias_size")
 BIRTH = ("birth_bias", "birth_weight_mean", "birth_norm_mean", "birth_rest")
@@ -26,14 +28,18 @@ class Findings:
     """What the rules decide from.
 
     Attributes:
-        units: one row per unit: site, unit, dead, born, died_at, suddenness, starved_by (why it is starved,
-            None if it is not), and the columns of `Evidence.units`.
+        units: one row per observed unit: site, unit, n, rate_upper, state, dead, born, died_at, suddenness,
+            starved_by (why it is starved, None if it is not), unreached (no backward pass ever came to its
+            site, while some came to others), and the columns of `Evidence.units`.
         events: every dated event.
-        dead, total: units at the last good census.
+        dead, total: units at the last census at which any was finite.
         evidence: "probe" or "stream": whose last census that is.
         diverged_at: step, or None.
         first: step of the first census; units dead before it, if it is 0 or the start was replayed, were born
             so.
+        at: step of the last census.
+        before: step of the last census before the divergence, and how many units were dead then, of how many
+            observed; None if there is none.
     """
 
     units: pd.DataFrame
@@ -43,6 +49,13 @@ class Findings:
     evidence: str
     diverged_at: int | None
     first: int
+    at: int
+    before: tuple[int, int, int] | None
+
+    @property
+    def is_after_divergence(self) -> bool:
+        """Whether the last census came after the divergence: no copy of the parameters is as late as that."""
+        return self.diverged_at is not None and self.at >= self.diverged_at
 
     @property
     def deaths(self) -> pd.Series:
@@ -59,7 +72,7 @@ class Findings:
     def cut_off(self) -> int:
         """Starved units behind whom dead units stop the gradient."""
         by = self.starved["starved_by"]
-        return int((~by.isin(("", LOSS, ELSEWHERE, ZEROS)) & ~by.str.startswith(SELECTION)).sum())
+        return int((~by.isin(("", LOSS, UNUSED, ELSEWHERE, ZEROS)) & ~by.str.startswith(SELECTION)).sum())
 
 
 def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | None = None) -> Findings:
@@ -74,11 +87,12 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
     kind, rows = _informative(history)
     last = last_census(rows)
     lives = lifetimes(rows)
-    units = lives[[*UNIT, "born_dead", "died_at", "revived_at"]].rename(columns={"born_dead": "born"})
+    lives = lives[[*UNIT, "born_dead", "died_at", "revived_at"]].rename(columns={"born_dead": "born"})
     observed = (last["unit"] >= 0) & (last["state"] != "unobserved")
-    units = units.merge(last.loc[observed, [*UNIT, "n", "rate_upper", "state"]], on=UNIT, how="inner")
-    units["dead"] = units.pop("state").eq("dead")
-    units["born"] = units["born"] & units.pop("revived_at").isna()
+    units = last.loc[observed, [*UNIT, "n", "rate_upper", "state"]]
+    units = units.merge(lives, on=UNIT, how="left").sort_values(UNIT, kind="stable", ignore_index=True)
+    units["dead"] = units["state"].eq("dead")
+    units["born"] = units["born"].eq(True) & units.pop("revived_at").isna()  # never finite: not known
     if len(evidence.units):
         units = units.merge(evidence.units.drop_duplicates(UNIT), on=UNIT, how="left")
     for column in (*FACTORS, *BIRTH, *ROWS, "spread", "rate_then", "rate_now", "rate_eval"):
@@ -93,18 +107,28 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
     units["suddenness"] = _suddenness(rows, units)
     units = _with_starved(units, history)
     dead, diverged = int(units["dead"].sum()), _divergence(history, evidence.steps)
-    return Findings(units, events(evidence.steps), dead, len(units), kind, diverged, first)
+    at, before = int(last["step"].max()), _census_before(rows, diverged)
+    return Findings(units, events(evidence.steps), dead, len(units), kind, diverged, first, at, before)
 
 
 def _with_starved(units: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
-    """The units, and why they are starved on the training stream."""
+    """The units, why they are starved on the training stream, and whether no backward pass came to them."""
     stream = history[(history["evidence"] == "stream") & (history["n"] > 0)]
+    gradient = stream["grad_rms"].astype(float) if "grad_rms" in stream else pd.Series(np.nan, stream.index)
+    lives = stream.assign(some=gradient > 0).groupby(UNIT, sort=False)
+    lives = lives[["active", "some"]].agg({"active": "sum", "some": "any"})
+    lives = lives.reindex(pd.MultiIndex.from_frame(units[UNIT]))
+    unused = (lives["some"].eq(False) & lives["active"].ge(ENOUGH)).to_numpy()
+    silent = (gradient.isna() & stream["non_finite"].eq(0)).groupby(stream["site"]).all()
+    reached = bool(gradient.notna().any())
+    unreached = units["site"].isin(silent.index[silent]).to_numpy() & reached
     last = stream[stream["step"] == stream["step"].max()].drop_duplicates(UNIT, keep="last")
     last = last.set_index(UNIT).reindex(pd.MultiIndex.from_frame(units[UNIT]))
     known = units["starved_by"] if "starved_by" in units else pd.Series("", units.index, dtype=object)
     reasons = known.astype(object).fillna("")
+    reasons = reasons.mask(reasons.eq(UNUSED) & ~unused, ELSEWHERE)
     starved = last["state"].eq("starved").to_numpy()
-    return units.assign(starved_by=reasons.where(starved, None))
+    return units.assign(starved_by=reasons.where(starved, None), unreached=unreached)
 
 
 def _informative(history: pd.DataFrame) -> tuple[str, pd.DataFrame]:
@@ -124,13 +148,23 @@ def _dead_share(census: pd.DataFrame) -> float:
 
 
 def _divergence(history: pd.DataFrame, steps: pd.DataFrame) -> int | None:
-    """Step of the first loss that is not finite; without losses, of the first such census."""
+    """Step from which no loss is finite any more; without losses, of the first such census."""
     steps = steps.reindex(columns=["step", "loss"])
-    loss = steps["loss"].to_numpy(float)
-    bad = steps["step"][~np.isfinite(loss)] if np.isfinite(loss).any() else steps["step"][:0]
-    if bad.empty:
-        bad = history.loc[history["state"] == "non_finite", "step"]
+    finite = np.isfinite(steps["loss"].to_numpy(float))
+    if finite.any():
+        end = int(np.flatnonzero(finite)[-1]) + 1  # a loss that came back had not diverged
+        return int(steps["step"].iloc[end]) if end < len(steps) else None
+    bad = history.loc[history["state"] == "non_finite", "step"]
     return None if bad.empty else int(bad.min())
+
+
+def _census_before(rows: pd.DataFrame, diverged: int | None) -> tuple[int, int, int] | None:
+    """Step, dead and observed units of the last census before a divergence."""
+    rows = rows[(rows["step"] < diverged) & (rows["state"] != "unobserved")] if diverged else rows[:0]
+    if rows.empty:
+        return None
+    last = last_census(rows)
+    return int(last["step"].max()), int(last["state"].eq("dead").sum()), len(last)
 
 
 def _death_steps(history: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:

@@ -21,6 +21,7 @@ from harness.hooks.incoming_gradients import by_unit
 
 PARTS = ("bias", "weight_mean", "norm_mean", "rest")  # columns birth_bias, …
 ROW_COLUMNS = ("row_z", "row_size", "bias_size")
+CLOSE = 1e-3  # relative difference of two means that are the same
 PRODUCT = (nn.Linear, nn.modules.conv._ConvNd)
 
 
@@ -36,8 +37,18 @@ class InitialState:
     def __init__(self, replay: Replay, snapshot: Snapshot, layers: Mapping[str, Layer]) -> None:
         self._replay, self._values = replay, snapshot.values
         self._sums: dict[str, dict[str, Any]] = {}
-        with replay.observing(layers, self._add):
-            replay.run(snapshot)
+        self._sites = replay.watched(snapshot, layers, self._add)
+
+    def is_handed(self, site: str) -> bool:
+        """Whether a site is handed just what its layer makes: as many values per unit, of the same mean."""
+        sums, seen = self._sums.get(site), self._sites.get(site)
+        if sums is None or seen is None:
+            return False
+        mean = (sums["z"] / sums["n"]).cpu().numpy()
+        if mean.shape != seen["mean"].shape or (seen["n"] != sums["n"]).any():
+            return False
+        close = np.abs(mean - seen["mean"]) <= CLOSE * (np.abs(mean) + seen["std"])
+        return bool((close | ~np.isfinite(seen["mean"])).all())
 
     def units(self) -> pd.DataFrame:
         """Per site × unit the parts of the mean pre-activation, in deviations, and the deviation."""
@@ -89,12 +100,9 @@ class InitialState:
         if frozen and values[last].get("running_mean") is not None:
             norm = loss_without(last, "running_mean", values[last]["running_mean"])
         if isinstance(modules[first], PRODUCT) and "weight" in values[first]:  # it may be reparametrised
-            weight = values[first]["weight"]
-            rows = by_unit(weight, modules[first])
-            if rows.shape == weight.shape:
-                average = rows.reshape(rows.shape[0], -1).mean(1)
-                average = average.reshape(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
-                weight_mean = loss_without(first, "weight", average)
+            averages = row_averages(values[first]["weight"], modules[first])
+            if averages is not None:
+                weight_mean = loss_without(first, "weight", averages)
         return z, {"bias": bias, "weight_mean": weight_mean, "norm_mean": norm}
 
     def _pre_activation(self, layer: Layer, values: Mapping[str, Values], args: Any) -> Tensor:
@@ -104,6 +112,15 @@ class InitialState:
     def _values_of(self, name: str) -> Values:
         named = self._replay.named_values(name)
         return {short: self._values[key] for short, key in named.items() if key in self._values}
+
+
+def row_averages(weight: Tensor, module: nn.Module) -> Tensor | None:
+    """The mean of every unit's weights, in the weight's shape; None where its rows are not the units'."""
+    rows = by_unit(weight, module)
+    if rows.shape != weight.shape:
+        return None
+    average = rows.reshape(rows.shape[0], -1).mean(1)
+    return average.reshape(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
 
 
 def row_statistics(
@@ -121,6 +138,8 @@ def row_statistics(
     weight = start.get(f"{first}.weight" if first else "weight")
     bias = start.get(f"{last}.bias" if last else "bias")
     fan_in = 1
+    if first not in modules:  # a parameter that stands by itself
+        return pd.DataFrame(columns=pd.Index(["site", "unit", *ROW_COLUMNS]))
     if isinstance(modules[first], PRODUCT) and weight is not None:
         rows = by_unit(weight.double(), modules[first]).flatten(1)
         fan_in = max(1, rows.shape[1])

@@ -18,35 +18,54 @@ from harness.graph.operations import NORMS as NORM_FUNCTIONS
 from harness.graph.operations import function_name
 from harness.graph.plan import Site, plain_name
 
+#: All that makes a pre-activation: names of modules and parameters, each with the norm that it feeds.
+Chains = tuple[tuple[str, ...], ...]
 LARGE_INPUTS = 5.0  # rms from which inputs are large
 
 
 def layers_of(
     replay: Replay, sites: Sequence[Site], gates: Mapping[str, Gate], snapshot: Snapshot
-) -> dict[str, Layer]:
-    """Site name → its layer; sites without a layer that the snapshot knows are left out.
+) -> tuple[dict[str, Layer], dict[str, Chains]]:
+    """Site name → its layer, and site name → all that makes its pre-activation.
+
+    A site with a sum of several layers has no layer; one of what the snapshot does not know has neither.
 
     Args:
         replay: of the model.
         sites: that were observed.
         gates: site name → its gate.
         snapshot: its first inputs are run through the model once.
+
+    Returns:
+        The layers, and the names of modules and parameters, a norm's behind that of the layer that feeds it.
     """
     modules = replay.modules
     names = {plain_name(name): name for name in reversed(modules)}
     feeders, sources = _surroundings(replay, Snapshot(snapshot.values, snapshot.inputs[:1]))
-    layers = {}
+    layers: dict[str, Layer] = {}
+    makers: dict[str, Chains] = {}
+    values = {plain_name(name): name for name in snapshot.values}
     for site in sites:
+        chains = [
+            (feeders[n], n) if n in feeders else (n,)
+            for n in (names.get(p) or values.get(p) for p in site.producers)
+            if n is not None
+        ]
+        known = all(_are_known(replay, chain, snapshot) for chain in chains)
+        if chains and len(chains) == len(site.producers) and known:
+            makers[site.name] = tuple(chains)
         name = None if site.single_producer is None else names.get(site.single_producer)
         if name is None or site.name not in gates or layer_axis(modules[name], 4) is None:
             continue
         chain = (feeders[name], name) if name in feeders else (name,)
-        parameters = [
-            f"{n}.{short}" if n else short for n in chain for short, _ in modules[n].named_parameters()
-        ]
-        if all(parameter in snapshot.values for parameter in parameters):
+        if _are_known(replay, chain, snapshot):
             layers[site.name] = Layer(chain, gates[site.name], sources.get(chain[0], "layers"))
-    return layers
+    return layers, makers
+
+
+def _are_known(replay: Replay, makers: Sequence[str], snapshot: Snapshot) -> bool:
+    """Whether a snapshot has all that some modules and parameters hold."""
+    return all(key in snapshot.values for name in makers for key in replay.named_values(name).values())
 
 
 def _surroundings(replay: Replay, snapshot: Snapshot) -> tuple[dict[str, str], dict[str, str]]:

@@ -31,7 +31,8 @@ class Recorder(ActivationRecorder):
         if evidence:
             if not self._optimizers:
                 raise ValueError("evidence: the causes need learning rates and updates; give optimizer= too")
-            self._collector = EvidenceCollector(model, self._optimizers, self._taps)
+            seen = {name: options[name] for name in ("gate_eps", "per_call", "axis") if name in options}
+            self._collector = EvidenceCollector(model, self._optimizers, self._taps, seen)
             self.add_listener("evidence", self._collector)
 
     def explain(self, site: str, unit: int) -> str:

@@ -12,15 +12,19 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from harness.activations.gates import Gate
 from harness.attribution.model_inputs import map_tensors
+from harness.attribution.shapley import Coalition
 from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.layers import CHANNEL_AXIS, layer_axis
 from harness.hooks.batches import preserve_state
+from harness.hooks.eager import EagerTaps
+from harness.hooks.windows import Windows
 from harness.kernels.layout import as_units
 
 NORMS = (*CHANNEL_AXIS, nn.LayerNorm, nn.RMSNorm)
@@ -41,6 +45,7 @@ class Layer(NamedTuple):
     source: str = "inputs"
 
 
+Rates = dict[Coalition, np.ndarray]  # coalition → rate per unit
 OnLayer = Callable[[str, Layer, tuple[Any, ...]], None]  # site, layer, arguments of the layer's first module
 
 
@@ -50,11 +55,43 @@ class Replay:
     Args:
         model: the model.
         modes: module name → training mode; the others stay as they are.
+        options: of the taps through which its training was observed (gate_eps, per_call, axis).
     """
 
-    def __init__(self, model: nn.Module, modes: Mapping[str, bool]) -> None:
-        self.model, self.modes = model, modes
+    def __init__(
+        self, model: nn.Module, modes: Mapping[str, bool], options: Mapping[str, Any] | None = None
+    ) -> None:
+        self.model, self.modes, self.options = model, modes, dict(options or {})
         self.modules = dict(model.named_modules())
+
+    def taps(self, windows: Windows, *, gradients: bool = False) -> EagerTaps:
+        """Observation of the replayed passes, with the sites that the training's observation has."""
+        return EagerTaps(self.model, windows, observe="all", gradients=gradients, **self.options)
+
+    def watched(
+        self,
+        snapshot: Snapshot,
+        layers: Mapping[str, Layer] | None = None,
+        on_layer: OnLayer = lambda *_: None,
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """Site → its column of a census (n, rate, mean, std, …), of one pass over a snapshot.
+
+        Args:
+            snapshot: parameters, buffers and inputs.
+            layers: those whose calls are looked at on the way, as in `observing`.
+            on_layer: as there.
+        """
+        windows = Windows("stream")
+        taps = self.taps(windows)
+        with self.observing(layers or {}, on_layer):
+            taps.attach()
+            try:
+                self.run(snapshot)
+            finally:
+                taps.detach()
+        columns = windows.close(0, [], None)
+        rows = {site.name: columns["site"] == site.name for site in windows.sites}
+        return {site: {name: c[at] for name, c in columns.items()} for site, at in rows.items()}
 
     def run(self, snapshot: Snapshot) -> None:
         """One forward for each of a snapshot's inputs; inside `observing`."""
@@ -139,6 +176,26 @@ class Replay:
             for module, mode in modes:
                 module.training = mode
 
+    def is_trained(self, name: str) -> bool:
+        """Whether a module has a parameter that takes a gradient, or a parameter by itself does."""
+        module = self.modules.get(name)
+        parameters = [self.model.get_parameter(name)] if module is None else module.parameters()
+        return any(parameter.requires_grad for parameter in parameters)
+
+    def normed(self, layer: Layer) -> str:
+        """What the norm behind a layer takes from its inputs: "scale", or "offset and scale"; "" without one.
+
+        The statistics of a batch take both; those of one input's units leave what differs between units.
+        """
+        name = layer.names[-1]
+        norm = self.modules[name]
+        if len(layer.names) < 2 or not isinstance(norm, NORMS):
+            return ""
+        if isinstance(norm, nn.GroupNorm | nn.LayerNorm | nn.RMSNorm):
+            return "scale"
+        own = self.modes.get(name, norm.training) or getattr(norm, "running_mean", None) is None
+        return "offset and scale" if own else ""
+
     def pre_activation(self, layer: Layer, values: Mapping[str, Values], args: Any) -> tuple[Tensor, int]:
         """What a layer makes of its arguments, and its unit axis.
 
@@ -154,7 +211,9 @@ class Replay:
 
     def named_values(self, name: str) -> dict[str, str]:
         """Of a module's parameters and buffers: name in it → name in the model."""
-        module = self.modules[name]
+        module = self.modules.get(name)
+        if module is None:  # a parameter that stands by itself
+            return {name: name}
         named = (*module.named_parameters(), *module.named_buffers())
         return {short: f"{name}.{short}" if name else short for short, _ in named}
 

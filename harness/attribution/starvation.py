@@ -1,12 +1,14 @@
 """Starvation: why no gradient comes back to units whose gates open.
 
 Found by trial, on the latest inputs: with random gradients at the model's outputs, what has to be changed for
-something to reach the starved units? First nothing (then it was the loss, or the few inputs), then the dead
-units of each later site are opened, then all of them, then zeros among the weights are made small numbers.
+something to reach the starved units? First nothing (then it was the loss), then they are opened themselves
+(then it was the inputs: what follows was closed on those that opened them), then the dead units of each later
+site as well, then all of these, then zeros among the weights are made small numbers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -17,12 +19,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
 
-from harness.attribution.findings import ELSEWHERE, LOSS, SELECTION, ZEROS
+from harness.attribution.findings import ELSEWHERE, LOSS, SELECTION, UNUSED, ZEROS
 from harness.attribution.model_inputs import input_count
 from harness.attribution.replay import Replay
 from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.units import UnitLayout, arranged
-from harness.hooks.eager import EagerTaps
 from harness.hooks.windows import Windows
 
 INPUTS = 256  # that are passed through
@@ -41,8 +42,9 @@ def starvation(replay: Replay, snapshot: Snapshot, census: pd.DataFrame) -> pd.D
 
     Returns:
         site, unit, starved_by: the names of the sites whose dead units stop the gradient, one to a line; or
-        "the loss" (it gives no unit a gradient), "other inputs" (on which one comes), "zero weights",
-        "selection: NAME" of the function that never selects them; "" where none of these is the reason.
+        "the loss" (it gives no unit a gradient), "not in the loss" (the way to the outputs is open), "other
+        inputs" (on which it is), "zero weights", "selection: NAME" of the function that never selects them;
+        "" where none of these is the reason.
     """
     table = census.loc[census["state"] == "starved", ["site", "unit"]].assign(starved_by="")
     if table.empty or not snapshot.inputs:
@@ -52,25 +54,29 @@ def starvation(replay: Replay, snapshot: Snapshot, census: pd.DataFrame) -> pd.D
     known = set(census.loc[census["state"] == "dead", "site"])
     dead = [site for site in silent if site in known]
     selecting = dict(trial.selected_after)
-    open_units = table.index[_reached(reached, table)]
     alive = census[~census["state"].isin(("unobserved", "non_finite", "dead"))]
-    table.loc[open_units, "starved_by"] = LOSS if (alive["grad_rms"] == 0).all() else ELSEWHERE
-    rest = table.drop(open_units)
+    there = table.index[_reached(reached, table)]
+    table.loc[there, "starved_by"] = LOSS if (alive["grad_rms"] == 0).all() else UNUSED
+    rest = table.drop(there)
+    for _, units in list(rest.groupby("site", sort=False))[:MOST]:
+        there = units.index[_reached(trial.run(forced=units)[0], units)]
+        table.loc[there, "starved_by"] = ELSEWHERE
+        rest = rest.drop(there)
     for site in dead[:MOST]:
-        opening = rest.index[_reached(trial.run({site})[0], rest)]
-        table.loc[opening, "starved_by"] = site
-        rest = rest.drop(opening)
+        before = rest[[trial.is_before(str(own), site) for own in rest["site"]]]
+        there = before.index[_reached(trial.run({site}, forced=rest)[0], before)] if len(before) else []
+        table.loc[there, "starved_by"] = site
+        rest = rest.drop(there)
     if len(rest) and len(dead) > 1:
-        opening = rest.index[_reached(trial.run(dead)[0], rest)]
-        for index in opening:
-            own = trial.order.get(str(rest.at[index, "site"]), -1)
-            behind = [name for name in dead if trial.order.get(name, 0) > own]
-            table.at[index, "starved_by"] = "\n".join(behind or dead)
-        rest = rest.drop(opening)
+        there = rest.index[_reached(trial.run(dead, forced=rest)[0], rest)]
+        for index in there:
+            own = str(rest.at[index, "site"])
+            table.at[index, "starved_by"] = "\n".join(name for name in dead if trial.is_before(own, name))
+        rest = rest.drop(there)
     if len(rest):
-        opening = rest.index[_reached(trial.run(dead, fill=True)[0], rest)]
-        table.loc[opening, "starved_by"] = ZEROS
-        for index, site in rest.drop(opening)["site"].items():
+        there = rest.index[_reached(trial.run(dead, forced=rest, fill=True)[0], rest)]
+        table.loc[there, "starved_by"] = ZEROS
+        for index, site in rest.drop(there)["site"].items():
             table.at[index, "starved_by"] = f"{SELECTION}: {selecting[site]}" if site in selecting else ""
     return table
 
@@ -79,7 +85,7 @@ class _Trial:
     """Passes with random gradients at the outputs.
 
     Attributes:
-        order: site → its place among the calls of a forward.
+        first, last: site → place of its first and last call among those of a forward.
         selected_after: site → name of a selecting function that was called behind it.
     """
 
@@ -92,35 +98,49 @@ class _Trial:
                 break
         self._replay, self._snapshot = replay, Snapshot(snapshot.values, inputs)
         self._parameters = {name for name, _ in replay.model.named_parameters()}
-        self.order: dict[str, int] = {}
+        self.first: dict[str, int] = {}
+        self.last: dict[str, int] = {}
         self.called: list[str] = []  # sites so far in the running pass
         self.selected_after: dict[str, str] = {}
 
+    def is_before(self, own: str, other: str) -> bool:
+        """Whether another site is called after a call of one's own; both may be called several times."""
+        return own != other and self.first.get(own, -1) < self.last.get(other, 0)
+
     def run(
-        self, opened: Collection[str] = (), *, fill: bool = False
+        self, opened: Collection[str] = (), *, forced: pd.DataFrame | None = None, fill: bool = False
     ) -> tuple[Mapping[str, np.ndarray], Sequence[str]]:
         """One trial.
 
         Args:
             opened: sites whose dead units are opened.
+            forced: site and unit of those that are open on all inputs.
             fill: whether zeros among the parameters become small numbers.
 
         Returns:
             Site → rms of the gradient of each unit, and the sites with dead units.
         """
         windows = Windows("stream")
-        taps = EagerTaps(self._replay.model, windows, observe="all", gradients=True)
+        taps = self._replay.taps(windows, gradients=True)
 
         def call(caller: Any, site: str, z: Tensor, layout: UnitLayout) -> None:
-            self.order.setdefault(site, len(self.order))
+            self.first.setdefault(site, len(self.called))
+            self.last[site] = max(self.last.get(site, 0), len(self.called))
             self.called.append(site)
-            if site in opened:
+            if site in opened or site in always:
                 value = arranged(z.data, layout)  # autograd takes no notice of the change
-                axes = tuple(range(-value.ndim, 0))
-                units = {axis % value.ndim for axis in layout.axes}
-                others = [axis for axis in axes if axis % value.ndim not in units]
-                silent = value.amax(others, keepdim=True) <= 0 if others else value <= 0
-                value.copy_(torch.where(silent, OPEN, value))
+                units = sorted(axis % value.ndim for axis in layout.axes)
+                others = [axis for axis in range(value.ndim) if axis not in units]
+                shut = value <= 0
+                chosen = torch.zeros_like(shut)
+                if site in opened:
+                    chosen |= value.amax(others, keepdim=True) <= 0 if others else shut
+                if site in always:
+                    sizes = [value.shape[axis] if axis in units else 1 for axis in range(value.ndim)]
+                    own = torch.zeros(math.prod(sizes), dtype=torch.bool, device=value.device)
+                    own[always[site]] = True
+                    chosen |= own.reshape(sizes)
+                value.copy_(torch.where(chosen & shut, OPEN, value))
 
         def back(output: Any) -> None:
             parts = [t for t in _pytree.tree_leaves(output) if isinstance(t, Tensor)]
@@ -130,6 +150,9 @@ class _Trial:
                 torch.autograd.backward(parts, given)
 
         taps.on_call = call
+        always: dict[str, list[int]] = {}
+        if forced is not None and len(forced):
+            always = {str(site): units.tolist() for site, units in forced.groupby("site")["unit"]}
         self.called.clear()
         values = self._filled() if fill else self._snapshot.values
         draw = torch.Generator().manual_seed(0)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from harness.attribution.findings import ELSEWHERE, LOSS, SELECTION, ZEROS, Findings
+from harness.attribution.evidence import Evidence
+from harness.attribution.findings import ELSEWHERE, LOSS, SELECTION, UNUSED, ZEROS, Findings
 from harness.detector.states import starved_words
 
 MOST_SITES = 5  # whose starved units are explained
@@ -25,8 +26,13 @@ def starved_text(found: Findings) -> list[str]:
             why = "the loss gives no unit a gradient"
         elif by == ELSEWHERE:
             why = (
-                "on other inputs a gradient comes; those that opened them gave none (positions that are not "
-                "read, a dropout, inputs that cost no loss)"
+                "on other inputs a gradient comes; those that opened them gave none (what follows was closed "
+                "on them, positions that are not read, a dropout, inputs that cost no loss)"
+            )
+        elif by == UNUSED:
+            why = (
+                "the way to the outputs is open, but no census saw a gradient: the loss leaves out what they "
+                "lead to, or gives it no weight"
             )
         elif by == ZEROS:
             why = "the weights behind them are exactly 0"
@@ -41,6 +47,20 @@ def starved_text(found: Findings) -> list[str]:
     if len(counts) > MOST_SITES:
         parts.append(f"The other {counts['units'].iloc[MOST_SITES:].sum():,} are not listed.")
     return parts
+
+
+def unreached_text(found: Findings, evidence: Evidence) -> list[str]:
+    """The units that no backward pass ever came to, though what makes them is trained."""
+    layers = evidence.layers
+    frozen = layers.loc[layers["trained"].eq(False), "site"] if "trained" in layers else []
+    units = found.units[found.units["unreached"] & ~found.units["site"].isin(frozen)]
+    counts = units.groupby("site", sort=False).size().sort_values(ascending=False, kind="stable")
+    if counts.empty:
+        return []
+    named = ", ".join(f"{site} ({count:,})" for site, count in counts.head(MOST_SITES).items())
+    more = f" and {len(counts) - MOST_SITES} more" if len(counts) > MOST_SITES else ""
+    count = f"{len(units):,} unit{'s' * (len(units) > 1)}"
+    return [f"No backward pass reached {count} at any step: {named}{more}; what they lead to is in no loss."]
 
 
 def _dead_behind(sites: Sequence[str], dead: pd.DataFrame, found: Findings) -> str:

@@ -171,20 +171,40 @@ def sentence(units: Columns) -> str:
         '1 of 4 units dead (25.0 %; n = 2,000, rate < 0.15 %).'
     """
     state = np.asarray(units["state"], object)
-    observed, dead, broken = state != "unobserved", state == "dead", int((state == "non_finite").sum())
+    observed = state != "unobserved"
+    text = dead_words(units)
+    if (state[observed] == "non_finite").all():  # or nothing was observed
+        return text
+    text += starved_words(int((state == "starved").sum())) + non_finite_words(units)
     hidden = len(set(np.asarray(units["site"], object)[~observed])) if "site" in units else 0
+    return f"{text} {hidden} site(s) unobserved." if hidden else text
+
+
+def dead_words(units: Columns, where: str = "") -> str:
+    """How many of the observed units of a census are dead, those that are not finite among them.
+
+    Args:
+        units: with state, n and rate_upper.
+        where: on which inputs, with a space before it.
+    """
+    state = np.asarray(units["state"], object)
+    observed, dead = state != "unobserved", state == "dead"
     total = int(observed.sum())
     if not total:
         return "Nothing was observed: no statement about dead units can be made."
-    if broken == total:
-        return f"No statement: all {total:,} units had NaN or infinite pre-activations."
-    n = f"n = {_span(np.asarray(units['n'])[observed])}"
+    n = f"n = {_span(np.asarray(units['n'])[observed])}{where}"
+    if (state[observed] == "non_finite").all():
+        how = f" ({n})" if where else ""
+        return f"No statement: all {total:,} units had NaN or infinite pre-activations{how}."
     bound = f", rate < {100 * np.asarray(units['rate_upper'])[dead].max():.2g} %" if dead.any() else ""
-    share = dead.sum() / total
-    text = f"{dead.sum():,} of {total:,} units dead ({100 * share:.1f} %; {n}{bound})."
-    text += starved_words(int((state == "starved").sum()))
-    text += f" {broken:,} with NaN or infinite pre-activations." if broken else ""
-    return f"{text} {hidden} site(s) unobserved." if hidden else text
+    return f"{dead.sum():,} of {total:,} units dead ({100 * dead.sum() / total:.1f} %; {n}{bound})."
+
+
+def non_finite_words(units: Columns) -> str:
+    """How many units of a census are not finite, as a sentence with a space before it; "" for none."""
+    state = np.asarray(units["state"], object)
+    broken, total = int((state == "non_finite").sum()), int((state != "unobserved").sum())
+    return f" {broken:,} of the {total:,} had NaN or infinite pre-activations." if broken else ""
 
 
 def starved_words(count: int, where: str = "") -> str:

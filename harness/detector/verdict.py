@@ -157,10 +157,11 @@ def _words(
     fraction, observed = dead_fraction(last), int((state != "unobserved").sum())
     hungry = starved / max(1, observed)
     if diverged_at is not None:
-        at = f"step {last['step'][0]:,}" if len(last["step"]) else "none"
-        parts.append(
-            f"Diverged: the loss was not finite at step {diverged_at:,}. At the last good census ({at}):"
-        )
+        at = int(last["step"][0]) if len(last["step"]) else None
+        shown = "none" if at is None else f"step {at:,}"
+        good = at is None or at < diverged_at
+        census = f"At the last good census ({shown})" if good else f"At the census after it ({shown})"
+        parts.append(f"Diverged: the loss was not finite at step {diverged_at:,}. {census}:")
     elif np.isnan(fraction):
         parts.append("No verdict:")
     elif fraction >= 0.5:

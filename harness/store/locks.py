@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 PATIENCE = 5.0  # seconds; a killed process holds its locks until the system has taken it down
 
 
-def lock_of(folder: Path, patience: float = PATIENCE) -> BaseFileLock:
+def lock_of(folder: Path, patience: float | None = None) -> BaseFileLock:
     """The lock of a folder; to take it raises `filelock.Timeout` if others hold it longer than `patience`."""
     from filelock import FileLock
 
-    return FileLock(folder / ".lock", timeout=patience)
+    return FileLock(folder / ".lock", timeout=PATIENCE if patience is None else patience)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from filelock import Timeout
 from torch import Tensor
 
 from harness.detector.states import Thresholds
@@ -55,12 +56,15 @@ class RunWriter:
         """Open the run: after 0 steps from nothing, else with the rows up to there.
 
         Raises:
-            filelock.Timeout: another process writes to the folder.
+            RuntimeError: another Recorder, of this process or another one, writes to the folder.
             OSError: it cannot be written.
         """
         folder = RunFolder(self.path)
         self._lock = lock_of(self.path)
-        self._lock.acquire()
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise RuntimeError(f"output: another Recorder writes to {self.path} right now") from None
         if steps == 0:
             folder.clear()
         kept = {name: keep_rows(self.path, name, steps) if steps else 0 for name in TABLES}

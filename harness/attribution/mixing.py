@@ -1,0 +1,85 @@
+"""Mixing: parameters of what makes a pre-activation, some as they are now and the rest as they were then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from harness.attribution.evidence import FACTORS
+from harness.attribution.replay import NORMS, Replay
+from harness.attribution.shapley import Coalition
+from harness.attribution.snapshots import Values
+
+OWN = FACTORS[:4]  # of a unit's own layer
+
+
+class Mixture:
+    """Mixes the values of two times.
+
+    Args:
+        replay: of the model.
+        then: parameters and buffers of the reference.
+        now: what came of them.
+        decayed: name of a parameter → the part of its change that weight decay made.
+    """
+
+    def __init__(self, replay: Replay, then: Values, now: Values, decayed: Mapping[str, Tensor]) -> None:
+        self._replay, self._then, self._now, self._decayed = replay, then, now, decayed
+
+    def changed(self, makers: Sequence[str]) -> list[str]:
+        """The own factors of some modules or parameters that differ between the two times."""
+        changed: set[str] = set()
+        for key, factor in (pair for name in makers for pair in self.factors(name)):
+            if not torch.equal(self._then[key], self._now[key]):
+                changed.add(factor)
+                if factor == "weights" and key in self._decayed and bool(self._decayed[key].any()):
+                    changed.add("decay")
+        return [factor for factor in OWN if factor in changed]
+
+    def factors(self, name: str) -> Iterator[tuple[str, str]]:
+        """Name in the model and factor of every parameter and statistic of a module, or of a parameter."""
+        module = self._replay.modules.get(name)
+        if module is None:
+            yield name, "bias" if _is_bias(name.rpartition(".")[2], self._then[name]) else "weights"
+            return
+        prefix = f"{name}." if name else ""
+        for short, parameter in module.named_parameters():  # its own, or those that it is reparametrised by
+            yield prefix + short, "bias" if _is_bias(short, parameter) else "weights"
+        if not isinstance(module, NORMS):  # masks of a pruned weight, vectors of a spectral norm
+            for short, _ in module.named_buffers():
+                yield prefix + short, "weights"
+        elif not self._replay.modes.get(name, module.training):
+            for short, _ in module.named_buffers(recurse=False):
+                if short in ("running_mean", "running_var"):
+                    yield prefix + short, "norm"
+
+    def values(self, name: str, own: Coalition) -> Values:
+        """What a module holds, by the names in it, with the factors of a coalition as they are now."""
+        factors = dict(self.factors(name))
+        mixed = {}
+        for short, key in self._replay.named_values(name).items():
+            then, now = self._then[key], self._now[key]
+            factor, decay = factors.get(key), self._decayed.get(key)
+            if factor is None:  # a statistic that the pass writes to
+                mixed[short] = then.clone()
+            elif factor != "weights" or decay is None or {"weights", "decay"} <= own:
+                mixed[short] = now if factor in own else then
+            elif "weights" in own:
+                mixed[short] = now - decay
+            else:
+                mixed[short] = then + decay if "decay" in own else then
+        return mixed
+
+    def whole(self, makers: Sequence[str], coalition: Coalition) -> Values:
+        """All values of the model: those of the makers mixed, the others by whether `upstream` is in."""
+        values = dict(self._now if "upstream" in coalition else self._then)
+        for name in makers:
+            mixed = self.values(name, coalition)
+            values |= {key: mixed[short] for short, key in self._replay.named_values(name).items()}
+        return values
+
+
+def _is_bias(name: str, value: Tensor) -> bool:
+    return "bias" in name or (value.ndim < 2 and "weight" not in name)

@@ -1,0 +1,113 @@
+"""Site replay: shares and births of sites that are handed something else than what one layer makes.
+
+Something is added to the layer's output, or it is sliced, padded, permuted on the way: then the layer alone
+does not tell the pre-activation. The whole model is run for every question, and the site itself is read: the
+truth whatever lies between, at the price of a pass for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+from torch import Tensor, nn
+
+from harness.attribution.initial_state import PRODUCT, row_averages
+from harness.attribution.mixing import Mixture
+from harness.attribution.model_inputs import equal
+from harness.attribution.replay import NORMS, Rates, Replay
+from harness.attribution.shapley import coalitions
+from harness.attribution.snapshots import Snapshot, Values
+
+PASSES = 35  # for one site, at most: 2⁵ coalitions, and three parts of its births
+
+
+class SiteReplay:
+    """Asks single sites, by passes through the whole model.
+
+    Args:
+        replay: of the model, in the modes of its training.
+        then: the reference.
+        now: what came of it.
+        decayed: name of a parameter → the part of its change that weight decay made.
+    """
+
+    def __init__(self, replay: Replay, then: Snapshot, now: Snapshot, decayed: Mapping[str, Tensor]) -> None:
+        self._replay, self._then, self._now = replay, then, now
+        self._mixture = Mixture(replay, then.values, now.values, decayed)
+        self._start: dict[str, dict[str, np.ndarray]] | None = None
+
+    def rates(self, site: str, makers: Iterable[str]) -> Rates:
+        """The rate of every unit under every coalition that can differ.
+
+        Args:
+            site: its name.
+            makers: names of the modules and parameters that make its pre-activation: the own layer of its
+                units. All else is `upstream`.
+        """
+        makers = tuple(makers)
+        shared = ["upstream"] if equal(self._then.inputs, self._now.inputs) else ["upstream", "data"]
+        rates: Rates = {}
+        for coalition in coalitions([*self._mixture.changed(makers), *shared]):
+            inputs = (self._now if "data" in coalition else self._then).inputs
+            seen = self._replay.watched(Snapshot(self._mixture.whole(makers, coalition), inputs))
+            if site not in seen:
+                return {}
+            rates[coalition] = seen[site]["rate"]
+        return rates
+
+    def birth(self, site: str, makers: Iterable[str]) -> pd.DataFrame:
+        """Per unit the parts of the mean pre-activation at the start, as `InitialState.units`."""
+        makers = tuple(makers)
+        if self._start is None:
+            self._start = self._replay.watched(self._then)
+        if site not in self._start:
+            return pd.DataFrame(columns=pd.Index(["site", "unit"]))
+        mean, spread = self._start[site]["mean"], self._start[site]["std"]
+        scale = np.where(spread > 0, spread, np.maximum(np.abs(mean), 1e-30))
+        columns = {}
+        for part, change in (("bias", _biases), ("weight_mean", _averages), ("norm_mean", _statistics)):
+            values = self._changed(makers, change)
+            without = mean if values is None else self._mean(site, values)
+            columns[f"birth_{part}"] = (mean - without) / scale
+        columns["birth_rest"] = mean / scale - sum(columns.values())
+        return pd.DataFrame({"site": site, "unit": np.arange(len(mean)), **columns, "spread": spread})
+
+    # --- inside -------------------------------------------------------------------------------------
+
+    def _mean(self, site: str, values: Values) -> np.ndarray:
+        return self._replay.watched(Snapshot(values, self._then.inputs))[site]["mean"]
+
+    def _changed(
+        self, makers: Iterable[str], change: Callable[[nn.Module | None, str, Tensor], Tensor | None]
+    ) -> Values | None:
+        """The model's values without a part of what its makers hold; None if there is no such part."""
+        values, any_changed = dict(self._then.values), False
+        for name in makers:
+            module = self._replay.modules.get(name)
+            for short, key in self._replay.named_values(name).items():
+                changed = change(module, short.rpartition(".")[2], values[key])
+                if changed is not None:
+                    values[key], any_changed = changed, True
+        return values if any_changed else None
+
+
+def _biases(module: nn.Module | None, name: str, value: Tensor) -> Tensor | None:
+    """Without the bias."""
+    is_own = name == "bias" if module is not None else "bias" in name or value.ndim < 2
+    return value.new_zeros(value.shape) if is_own and value.is_floating_point() else None
+
+
+def _averages(module: nn.Module | None, name: str, value: Tensor) -> Tensor | None:
+    """Without the mean of every unit's weights."""
+    if name != "weight" or not isinstance(module, PRODUCT):
+        return None
+    averages = row_averages(value, module)
+    return None if averages is None else value - averages
+
+
+def _statistics(module: nn.Module | None, name: str, value: Tensor) -> Tensor | None:
+    """Without a norm's running mean, where it is used."""
+    used = isinstance(module, NORMS) and not module.training
+    return value.new_zeros(value.shape) if used and name == "running_mean" else None
