@@ -209,12 +209,15 @@ def open_runs(path: str | os.PathLike[str]) -> Runs:
 
     Raises:
         FileNotFoundError: no such folder.
+        TypeError: no path.
 
     Example:
         >>> import tempfile
         >>> len(open_runs(tempfile.mkdtemp()).table)
         0
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"open_runs: expected a folder's path, but got {type(path).__name__}")
     root = Path(path).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"open_runs: expected a folder with runs, but there is no folder {root}")
