@@ -52,7 +52,10 @@ class Run:
 
     def _read(self, load: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         try:
+            str(self.path).encode()
             return load(self.path)
+        except UnicodeEncodeError:
+            self._damage = [f"{printable(str(self.path))} cannot be read: its name is no text"]
         except FileNotFoundError as error:
             self._damage.append(f"{error.args[0]} is not there")
         except DamagedFile as error:
