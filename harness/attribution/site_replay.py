@@ -7,7 +7,7 @@ truth whatever lies between, at the price of a pass for each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -31,11 +31,19 @@ class SiteReplay:
         then: the reference.
         now: what came of it.
         decayed: name of a parameter → the part of its change that weight decay made.
+        biases: names of parameters that are biases, whatever they are called.
     """
 
-    def __init__(self, replay: Replay, then: Snapshot, now: Snapshot, decayed: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        replay: Replay,
+        then: Snapshot,
+        now: Snapshot,
+        decayed: Mapping[str, Tensor],
+        biases: Collection[str] = (),
+    ) -> None:
         self._replay, self._then, self._now = replay, then, now
-        self._mixture = Mixture(replay, then.values, now.values, decayed)
+        self._mixture = Mixture(replay, then.values, now.values, decayed, biases)
         self._start: dict[str, dict[str, np.ndarray]] | None = None
 
     def rates(self, site: str, makers: Iterable[str]) -> Rates:
