@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from harness.attribution.loss_graph import bypassed
 from harness.attribution.model_inputs import map_tensors, storage_of, tensors_in
+from harness.hooks._torch import outside_all_transforms, without_transforms
 from harness.hooks.listener import Guard
 
 OUTPUT = (
@@ -112,6 +113,12 @@ class Entrances:
         self._depth += 1
         if self._depth > 1 or not name or not module.training:
             return
+        if any(without_transforms(tensor) is None for tensor in tensors_in((args, dict(kwargs)))):
+            return  # under vmap: members and inputs look alike there
+        with outside_all_transforms():
+            self._enter(name, module, *map_tensors(_plain, (args, dict(kwargs))))
+
+    def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         given: list[Tensor] = []
         forward = self._forward_of(args, kwargs)
 
@@ -137,8 +144,11 @@ class Entrances:
         self._depth = max(0, self._depth - 1)
         if self._depth or not name or self._running is None:
             return
-        made = [t for t in _pytree.tree_leaves(output) if isinstance(t, Tensor)]
-        self._running.outputs[-1] = [(t.detach(), t._version) for t in made]
+        made = [without_transforms(t) for t in _pytree.tree_leaves(output) if isinstance(t, Tensor)]
+        known = [t for t in made if t is not None]
+        with outside_all_transforms():
+            if len(known) == len(made):
+                self._running.outputs[-1] = [(t.detach(), t._version) for t in known]
         self._running = None
         self._on_output(module, args, output)
 
@@ -206,6 +216,11 @@ def _place(forward: PartsForward, tensor: Tensor) -> tuple[str, int, int] | None
             if same and _geometry(tensor) == _geometry(made):
                 return OUTPUT, call, number
     return None
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    plain = without_transforms(tensor)
+    return tensor if plain is None else plain
 
 
 def _geometry(tensor: Tensor) -> tuple[Any, ...]:

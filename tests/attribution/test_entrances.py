@@ -129,3 +129,26 @@ def test_outputs_of_several_calls_meet_in_one_forward() -> None:
     born = evidence.units[evidence.units["site"] == "act"]
     assert (born["rate_then"] == 0).all()
     assert recorder.diagnose().label == "bias_init"
+
+
+@pytest.mark.filterwarnings("ignore:.*some calls are not counted")
+@pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.grad], ids=["vmap", "grad"])
+def test_what_is_called_under_a_transform_is_neither_mistaken_nor_an_obstacle(transform: object) -> None:
+    """A gradient penalty by torch.func has the same inputs; those under vmap are not told from members."""
+    assert callable(transform)
+    agent = Agent()
+    optimizer = torch.optim.SGD(agent.parameters(), 1e-4)
+    draw = torch.Generator().manual_seed(1)
+    with harness.Recorder(agent, optimizer=optimizer, census_every=5, evidence=True) as recorder:
+        for _ in range(6):
+            x = torch.randn(32, 6, generator=draw) + 3.0
+            loss = agent.act(x)[0].square().mean()
+            loss = loss + transform(lambda one: agent.act(one)[1].sum())(x).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            recorder.step(loss=loss)
+    evidence = recorder.evidence()
+    assert evidence.error == ""
+    assert evidence.steps["input_mean"].between(2.5, 3.5).all()
+    assert evidence.units["spread"].notna().all()
