@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from harness.words import printable
 
 COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")  # the only sequences that our standard output has
+NOTHING = re.compile("(?!)")
 MOVES = re.compile(r"(\x1b\[[0-9;?]*[A-Za-z]|\r)")  # a progress display has these, too
 
 
@@ -33,7 +34,6 @@ class Output:
     """
 
     def __init__(self, stream: TextIO | None, allowed: re.Pattern[str] = COLOUR) -> None:
-        self._allowed = allowed
         self.failed: OSError | None = None
         if stream is None:
             stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (for the life of the process)
@@ -41,6 +41,8 @@ class Output:
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
         self._stream = stream
+        coloured = stream.isatty() or "FORCE_COLOR" in os.environ  # else nothing of ours is a sequence
+        self._allowed = allowed if coloured else NOTHING
 
     def write(self, text: str) -> int:
         pieces = self._allowed.split(text)  # every second one is a sequence

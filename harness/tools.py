@@ -124,6 +124,8 @@ def status(path: Folder) -> None:
         raise typer.BadParameter(f"there are no runs in {path}")
     words = ", ".join(f"{count:,} {state}" for state, count in found.states.most_common())
     console.print(f"{found.total:,} runs in {path}: {words}", markup=False)
+    for damage in found.damaged[:20]:
+        console.print(damage, style="red", soft_wrap=True, markup=False)
     for task in found.tasks:
         console.print(f"  training {task['runs']:,} run(s): step {task['step']:,} of {task['total']:,}")
     if found.rate is not None and found.left is not None:
@@ -133,6 +135,8 @@ def status(path: Folder) -> None:
         console.print(f"{run}: {error}", soft_wrap=True, markup=False)
     if len(found.errors) > 20:
         console.print(f"… and {len(found.errors) - 20:,} more")
+    if found.states["damaged"] == found.total:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -171,7 +175,11 @@ def scan(
         raise typer.Exit(1) from None
     except (ConfigError, ValueError, TypeError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
-    except Exception as error:  # of the model itself: 1 would mean too many dead units
+    except KeyboardInterrupt:
+        raise
+    except (
+        BaseException
+    ) as error:  # of the model itself: 1 would mean too many dead units, 0 that all is well
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise typer.BadParameter(f"{factory} cannot be run on these batches ({reason})") from None
 
@@ -187,12 +195,12 @@ def selftest(
     from harness.selftest.cases import chosen
     from harness.selftest.run import run
     from harness.selftest.show import as_json, sound, view
-    from harness.store.files import write_json
+    from harness.store.files import typed, write_json
 
     try:
         outcomes = list(run(chosen(only), device))
         if json is not None:
-            write_json(json, as_json(outcomes, device))
+            write_json(json, as_json(outcomes, device), typed)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
@@ -310,11 +318,15 @@ def _called(place: str) -> Any:
         function = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{place}: expected package.module:function, but {error}") from None
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise ValueError(f"{place}: importing {module} raised {_told(error)}") from None
     try:
         return function()
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise ValueError(f"{place} raised {_told(error)}") from None
 
 

@@ -79,7 +79,8 @@ def lives(runs: Runs, *, also: tuple[str, ...] = (), progress: Callable[[int], N
     """
     tables: list[pd.DataFrame] = []
     unread: dict[str, str] = {}
-    for place, run in enumerate(runs):
+    placed = [run for run in runs if run.config]  # others belong to no arm, and have no outcome
+    for place, run in enumerate(placed):
         try:
             table = run.read("census", COLUMNS)
         except (OSError, ValueError) as error:  # a damaged table: the others still have theirs

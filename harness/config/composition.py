@@ -148,6 +148,8 @@ def _typed(choices: tuple[str, ...], text: str) -> tuple[str, Any]:
         value = OmegaConf.select(config, key)
     except OmegaConfBaseException as error:
         raise _unresolved(error) from None
+    if value is None and key in OmegaConf.missing_keys(config):
+        raise ConfigError(key, "a value is needed", hint=f"Give it with {key}=…")
     value = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
     owner: Any = _base(choices)
     for name in parent.split(".") if parent else ():

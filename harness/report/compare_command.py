@@ -12,7 +12,7 @@ import pandas as pd
 from harness.compare.comparison import Comparison, compare_runs
 from harness.compare.frames import OUTCOMES
 from harness.report.export import inert
-from harness.store.files import whole, write_json
+from harness.store.files import typed, write_json
 
 if TYPE_CHECKING:
     from harness.store.runs import Runs
@@ -64,6 +64,8 @@ def gathered(paths: Sequence[Path]) -> Runs:
     if not found:
         places = ", ".join(map(str, paths))
         raise ValueError(f"there is no run in {places} (a run has config.yaml and status.json)")
+    if all(run.damage for run in found.values()):
+        raise ValueError("; ".join(run.damage for run in found.values()))
     return Runs(list(found.values()))
 
 
@@ -80,13 +82,13 @@ def write(found: Comparison, json: Path | None, csv: Path | None) -> list[Path]:
         facts |= {name: [_plain(row) for row in table.to_dict("records")] for name, table in tables.items()}
         if found.ranking is not None:
             facts["ranking_of"] = _plain(found.ranking.attrs)
-        write_json(json, facts)
+        write_json(json, facts, typed)
         written.append(json)
     if csv is not None:
         csv.mkdir(parents=True, exist_ok=True)
         for name, table in tables.items():
             path = csv / f"{name}.csv"
-            with whole(path) as part:
+            with typed(path) as part:
                 inert(table).to_csv(part, index=False)
             written.append(path)
     return written

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.store.files import whole
+from harness.store.files import typed
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a formula begins
 SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -29,7 +29,7 @@ def export(units: pd.DataFrame, path: Path, *, subject: str) -> None:
     write = WRITERS.get(path.suffix)
     if write is None:
         raise ValueError(f"expected a file ending in {', '.join(WRITERS)}, but got {path.name}")
-    with whole(path) as part:
+    with typed(path) as part:
         write(units, part, subject)
 
 

@@ -13,7 +13,7 @@ from harness.store.reading import DamagedFile, is_there, one_line
 from harness.store.tables import read_table
 
 PARTS = ("steps", "units", "layers")
-WORDS = {"site", "layer", "source", "starved_by"}  # columns of words; all others are numbers
+WORDS = {"site", "layer", "source", "normed", "starved_by"}  # columns of words; all others are numbers
 KEYS = {"steps": {"step"}, "units": {"site", "unit"}, "layers": {"site"}}  # columns that name a row
 CENSUS = "census"  # attribute of `steps`: which census the evidence belongs to
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 WRITERS = 4  # threads that wait for the disk
 T = TypeVar("T")
 R = TypeVar("R")
+Opener = Callable[[Path], AbstractContextManager[Path]]
 
 
 @contextmanager
@@ -28,16 +30,32 @@ def whole(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def typed(path: Path) -> Iterator[Path]:
+    """`whole` for a path that somebody typed: a link is followed, and no device or pipe is replaced.
+
+    Raises:
+        OSError: something else than a file is there.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, f"{path} is no file: it is not replaced")
+    with whole(target) as part:
+        yield part
+
+
 def side_by_side(write: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """Carry out writes on a few threads, since most of each is waiting for the disk; results in order."""
     with ThreadPoolExecutor(WRITERS) as pool:
         return list(pool.map(write, items))
 
 
-def write_text(path: Path, text: str) -> None:
-    with whole(path) as part:
-        part.write_text(text, encoding="utf-8")
+def write_text(path: Path, text: str, into: Opener = whole) -> None:
+    """Write a text, whole or not at all; half a character, of a file's name, say, is written out."""
+    with into(path) as part:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, into: Opener = whole) -> None:
+    """Write plain values, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n", into)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,8 @@ STATUSES = ("running", "finished", "diverged", "failed", "interrupted")
 COMPLETE = ("finished", "diverged")  # results that are not trained again
 LARGEST = 1 << 20  # bytes of a configuration; YAML is slow to read
 NUMBER = (int, float)
+SHARES = ("dead_fraction", "born_dead_fraction", "died_fraction", "accuracy")  # of the final numbers
+COUNTED = ("dead", "starved", "rare", "born_dead", "died", "revived")  # of its units
 STATUS: Types = {
     "state": (str,),
     "final": (dict,),
@@ -62,7 +65,8 @@ class RunFolder:
         if state not in STATUSES:
             raise ValueError(f"status: expected one of {', '.join(STATUSES)}, but got {state!r}")
         earlier = read_status(self.path) or {}
-        write_json(self.path / "status.json", {**earlier, "state": state, **facts})
+        own = {"config": _digest(self.path)} if (self.path / "config.yaml").is_file() else {}
+        write_json(self.path / "status.json", {**earlier, "state": state, **facts, **own})
 
     @property
     def status(self) -> dict[str, Any]:
@@ -82,16 +86,30 @@ def load_status(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        DamagedFile: it is not what a status should be.
+        DamagedFile: it is not what a status should be, or not of the configuration beside it.
     """
     file = path / "status.json"
     status = read_object(file, STATUS)
     if status.get("state") not in STATUSES:
         raise DamagedFile(file, f"has no state among {', '.join(STATUSES)}")
-    for name, value in (status.get("final") or {}).items():
+    if status.get("config", (digest := _digest(path))) != digest:
+        raise DamagedFile(file, "is of another configuration than the one beside it")
+    final = status.get("final") or {}
+    for name, value in final.items():
         if value is not None and not isinstance(value, str if name == "cause" else NUMBER):
             raise DamagedFile(file, f"has no number as final.{name}")
+        most = 1 if name in SHARES else final.get("units") if name in COUNTED else None
+        if isinstance(value, NUMBER) and isinstance(most, NUMBER) and not 0 <= value <= most:
+            raise DamagedFile(file, f"has {value:g} as final.{name}, which is at most {most:g}")
     return status
+
+
+def _digest(path: Path) -> str:
+    """Of the configuration; "" if there is none."""
+    try:
+        return hashlib.sha256(read_text(path / "config.yaml", LARGEST).encode()).hexdigest()[:16]
+    except (OSError, DamagedFile):
+        return ""
 
 
 def read_status(path: Path) -> dict[str, Any] | None:

@@ -16,3 +16,16 @@ def lock_of(folder: Path, patience: float | None = None) -> BaseFileLock:
     from filelock import FileLock
 
     return FileLock(folder / ".lock", timeout=PATIENCE if patience is None else patience)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process writes to the folder now; also where that cannot be known."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / ".lock").exists():
+        return True
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True

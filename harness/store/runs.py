@@ -42,13 +42,13 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Nested configuration; empty if it cannot be read."""
-        return self._read(load_config)
+        """Nested configuration; empty if it cannot be read. Control characters in words are written out."""
+        return _printable(self._read(load_config))
 
     @cached_property
     def status(self) -> dict[str, Any]:
-        """`status.json`; empty if it cannot be read."""
-        return self._read(load_status)
+        """`status.json`; empty if it cannot be read. Control characters in words are written out."""
+        return _printable(self._read(load_status))
 
     def _read(self, load: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         try:
@@ -113,7 +113,7 @@ class Run:
         """The run as a row of `Runs.table`."""
         row: dict[str, Any] = {
             "run": self.name,
-            "path": str(self.path),
+            "path": printable(str(self.path)),
             "status": self.state,
         }
         for group, value in self.config.items():
@@ -154,6 +154,8 @@ class Runs(Sequence[Run]):
         Runs whose configuration cannot be read are left out, with a warning: they belong to no arm.
         """
         _tell_of_lost([run.damage for run in self._runs if not run.config])
+        for damage in (run.damage for run in self._runs if run.config and run.damage):
+            warnings.warn(damage, stacklevel=3)
         return pd.DataFrame([run.row() for run in self._runs if run.config])
 
     @cached_property
@@ -234,6 +236,15 @@ def _tell_of_lost(reasons: Sequence[str]) -> None:
         more = f" ({len(reasons) - SHOWN} more)" if len(reasons) > SHOWN else ""
         told = "; ".join(reasons[:SHOWN])
         warnings.warn(f"{len(reasons)} run(s) left out: {told}{more}", stacklevel=4)
+
+
+def _printable(value: Any) -> Any:
+    """Nested plain values whose words can be shown."""
+    if isinstance(value, dict):
+        return {printable(key): _printable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_printable(inner) for inner in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def _cell(value: Any) -> Any:

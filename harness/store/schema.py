@@ -57,3 +57,6 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "events": ("step", "kind", "site", "units"),
 }
 COUNTS = {"step": 0, "n": 0, "active": 0, "unit": -1, "units": 0}  # column → its least value
+SHARES = ("rate",)
+STATES = frozenset({"active", "always_on", "rare", "dead", "starved", "non_finite", "unobserved"})
+WORDS = {"evidence": frozenset({"probe", "stream"}), "state": STATES}  # column → what it may hold

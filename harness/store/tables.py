@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
 from harness.store.reading import DamagedFile, is_there, one_line
-from harness.store.schema import COUNTS, NEEDED, TABLES
+from harness.store.schema import COUNTS, NEEDED, SHARES, TABLES, WORDS
+from harness.words import UNSAFE, printable
 
 compute: Any = pyarrow.compute  # its functions are made at import: no type checker knows them
 LONGEST = 10_000  # characters of a word: names of sites go into pictures, pages and terminals
@@ -120,8 +122,15 @@ def conforming(
             found |= {column: table[column] for column in names if column not in found}
         else:
             found = {column: _encoded(values) for column, values in found.items()}
+    for column in ("site", "kind", "detail"):
+        if column in found:
+            found[column] = _shown(found[column])
     for column, values in found.items():
         _check(path, column, values, needed=column in NEEDED[name])
+    if {"n", "active"} <= found.keys() and compute.any(compute.greater(found["active"], found["n"])).as_py():
+        raise DamagedFile(path, "has units that opened on more inputs than there were")
+    if name == "steps" and "step" in found and (np.diff(found["step"].to_numpy()) <= 0).any():
+        raise DamagedFile(path, "has steps twice or in another order")
     return pa.table(found)
 
 
@@ -142,6 +151,16 @@ def _as(path: Path, values: pa.ChunkedArray, field: pa.Field, *, decoded: bool) 
         raise DamagedFile(path, f"does not fit in column {field.name} ({one_line(error)})") from None
 
 
+def _shown(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Words whose control characters are written out."""
+    words = compute.unique(values).to_pylist()
+    if not any(word and UNSAFE.search(word) for word in words):
+        return values
+    return pa.chunked_array(
+        [pa.array([word and printable(word) for word in values.to_pylist()], pa.string())]
+    )
+
+
 def _encoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return values.dictionary_encode() if pa.types.is_string(values.type) else values
 
@@ -154,6 +173,10 @@ def _check(path: Path, column: str, values: pa.ChunkedArray, *, needed: bool) ->
         return
     if column in COUNTS and (compute.min(values).as_py() or 0) < COUNTS[column]:
         raise DamagedFile(path, f"has {compute.min(values).as_py()} in column {column}")
+    if column in SHARES and not 0 <= (compute.max(values).as_py() or 0) <= 1:
+        raise DamagedFile(path, f"has {compute.max(values).as_py()} in column {column}")
+    if column in WORDS and (strange := set(compute.unique(values).to_pylist()) - WORDS[column]):
+        raise DamagedFile(path, f"has {printable(repr(min(strange)))} in column {column}")
     if _is_word(values.type):
         longest = compute.max(compute.binary_length(values)).as_py() or 0
     elif pa.types.is_dictionary(values.type):

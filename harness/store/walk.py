@@ -25,8 +25,17 @@ def folders_of(root: Path, needed: Callable[[Collection[str]], bool] = MARKS.iss
         told = f"{error.filename} left out: it cannot be read ({error.strerror or error})"
         warnings.warn(told, stacklevel=3)
 
-    for folder, below, files in os.walk(root, onerror=tell):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        if needed({*files, *below}):
+    left = [str(root)]
+    while left:  # no recursion: folders can be deep
+        folder = left.pop()
+        try:
+            with os.scandir(folder) as found:
+                entries = {entry.name: entry for entry in found}
+        except OSError as error:
+            tell(error)
+            continue
+        if needed(entries.keys()):
             yield Path(folder)
-            below.clear()
+            continue
+        names = sorted((name for name in entries if not name.startswith(".")), reverse=True)
+        left += [entries[name].path for name in names if entries[name].is_dir(follow_symlinks=False)]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.store.files import write_json
-from harness.store.folder import load_status
+from harness.store.folder import load_config, load_status
+from harness.store.locks import is_held
 from harness.store.reading import DamagedFile, Types, read_object
 from harness.store.walk import MARKS, folders_of
 from harness.sweeps.manifest import FOLDER, manifests
@@ -31,7 +32,8 @@ class Status:
 
     Attributes:
         states: state → number of runs; "waiting": planned, and not begun.
-        errors: run → its error, for those that failed or are damaged.
+        errors: run → its error, for failed ones.
+        damaged: what cannot be read, and why.
         tasks: what the workers of a running sweep do: runs, step, total.
         rate: finished runs per minute of that sweep, None if none is running.
         left: seconds to its end at that rate, None if unknown.
@@ -39,6 +41,7 @@ class Status:
 
     states: Counter[str] = field(default_factory=Counter)
     errors: dict[str, str] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
     tasks: list[dict[str, Any]] = field(default_factory=list)
     rate: float | None = None
     left: float | None = None
@@ -62,7 +65,9 @@ def status_of(root: Path) -> Status:
         state, error = _state_of(folder)
         found.states[state] += 1
         seen.add(folder.name)
-        if error is not None:
+        if state == "damaged":
+            found.damaged.append(error)
+        elif state == "failed":
             found.errors[folder.name] = error
     planned = {run for kept in manifests(root) for run in kept.get("runs", ())}
     found.states["waiting"] += len(planned - seen)
@@ -72,15 +77,20 @@ def status_of(root: Path) -> Status:
     return found
 
 
-def _state_of(folder: Path) -> tuple[str, str | None]:
+def _state_of(folder: Path) -> tuple[str, str]:
     """A run's state, and the error of one that failed or is damaged."""
     try:
         told = load_status(folder)
-    except FileNotFoundError:
-        return "waiting", None
+        load_config(folder)
+    except FileNotFoundError as error:
+        gone = Path(str(error.args[0])).name == "status.json"
+        return ("waiting", "") if gone else ("damaged", f"{error.args[0]} is not there")
     except DamagedFile as damage:
         return "damaged", str(damage)
-    return told["state"], (told.get("error") or "") if told["state"] == "failed" else None
+    state = str(told["state"])
+    if state == "running" and not is_held(folder):  # its process was killed
+        state = "interrupted"
+    return state, str(told.get("error") or "")
 
 
 def _take_pulse(found: Status, pulse: dict[str, Any]) -> None:

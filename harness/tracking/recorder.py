@@ -170,6 +170,7 @@ class Recorder(Observer):
         if self._open and self._writer is not None:
             self._open = False
             self._run.run(self._writer.finish, self.steps, self._error, self._evidence_tables())
+            self._writer.close()
         if self._error is None:  # never in place of the user's own
             self._run.say()
 

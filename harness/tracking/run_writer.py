@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +163,17 @@ class RunWriter:
                 writer.finish()
             RunFolder(self.path).write_status(**self._facts(steps, error, evidence))
         finally:
-            self._lock.release()
-            if self._board is not None:
+            self.close()
+
+    def close(self) -> None:
+        """Leave the files as they are; nothing more is written."""
+        for writer in self._writers.values():
+            with suppress(OSError):
+                writer.close()
+        if self._board is not None:
+            with suppress(OSError):
                 self._board.close()
+        self._lock.release()
 
     def _facts(
         self, steps: int, error: BaseException | None, evidence: Mapping[str, pd.DataFrame] | None

@@ -13,7 +13,7 @@ def history() -> pd.DataFrame:
     counts = {  # evidence, step, site: inputs on which each unit's gate was open
         ("probe", 0, "a"): [0, 90, 50, 200],
         ("probe", 0, "b"): [40, 60, 80, 100],
-        ("stream", 10, "a"): [0, 90, 50, 64],
+        ("stream", 10, "a"): [0, 60, 50, 64],
         ("stream", 10, "b"): [0, 5, 1, 9],
         ("probe", 10, "a"): [0, 0, 50, 1],
         ("probe", 10, "b"): [0, 60, 1, 100],

@@ -150,7 +150,8 @@ def test_a_damaged_table_costs_its_run_alone(name: str, tmp_path: Path) -> None:
 def test_a_status_that_cannot_be_read_is_no_running_run(tmp_path: Path) -> None:
     root = write_sweep(tmp_path / "runs", seeds=4)
     (open_runs(root)[0].path / "status.json").write_text('{"state": "fini')
-    assert open_runs(root).table["status"].iloc[0] == "damaged"
+    with pytest.warns(UserWarning, match="status.json cannot be read: it is no JSON"):
+        assert open_runs(root).table["status"].iloc[0] == "damaged"
     assert "1 damaged" in repr(open_runs(root))
 
 

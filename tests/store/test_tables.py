@@ -123,6 +123,8 @@ def census_columns(rows: int) -> dict[str, Any]:
         if not pa.types.is_string(field.type)
     }
     return columns | {
+        "n": np.full(rows, 1000),
+        "rate": np.arange(rows) / 1000,
         "evidence": ["probe"] * rows,
         "site": ["a", "b"] * (rows // 2),
         "state": ["dead", "active"] * (rows // 2),

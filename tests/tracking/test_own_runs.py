@@ -156,6 +156,7 @@ def test_it_goes_on_where_its_state_was_kept(closed: bool, tmp_path: Path) -> No
 
     def steps(recorder: harness.Recorder, count: int) -> None:
         for _ in range(count):
+            model.zero_grad()
             loss = model(torch.randn(4, 6)).square().mean()
             loss.backward()
             recorder.step(loss=loss)
@@ -207,15 +208,13 @@ def test_a_killed_training_leaves_what_was_recorded(tmp_path: Path) -> None:
     )
     chance = random.Random(0)
     for _ in range(int(os.environ.get("HARNESS_KILLS", "2"))):
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(chance.random())
-        process.send_signal(signal.SIGKILL)
-        told = process.stdout.read().split()
-        process.wait()
+        command = [sys.executable, "-c", program, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(chance.random())
+            process.send_signal(signal.SIGKILL)
+            told = process.stdout.read().split()
         (run,) = harness.open_runs(tmp_path)
         assert run.state == "running"
         assert int(run.census["step"].max()) >= int(told[-1] if told else 5)

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from harness.report.html.pictures import Picture
-from harness.store.files import write_text
+from harness.store.files import typed, write_text
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Page:
 
     def write(self, path: Path) -> Path:
         """Write the page, whole or not at all."""
-        write_text(path, self.html())
+        write_text(path, self.html(), typed)
         return path
 
 
