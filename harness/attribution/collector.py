@@ -18,7 +18,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from harness.activations.stored import stored
-from harness.attribution.budget import Budget, Progress, first_of
+from harness.attribution.budget import FEWEST, SOME, Budget, Progress, first_of
 from harness.attribution.counterfactual import CoalitionEvaluator, site_rates
 from harness.attribution.entrances import Entrances
 from harness.attribution.evidence import FACTORS, Evidence
@@ -37,7 +37,7 @@ from harness.attribution.model_inputs import input_count
 from harness.attribution.own_parameters import OwnParameters, own_parameters
 from harness.attribution.replay import NORMS, Layer, Rates, Replay
 from harness.attribution.shapley import shapley
-from harness.attribution.site_replay import PASSES as SITE_PASSES
+from harness.attribution.site_replay import BIRTH as SITE_BIRTH
 from harness.attribution.site_replay import SiteReplay
 from harness.attribution.snapshots import Snapshot, Snapshots
 from harness.attribution.starvation import starvation
@@ -242,23 +242,27 @@ class EvidenceCollector:
         alone = {*odd, *found, *(s for s, layer in layers.items() if layer.gate is None)}
         wanted = {s: layer for s, layer in layers.items() if s in with_deaths and s not in alone}
         budget = Budget(replay, first)
-        asked = [s for s in with_deaths if s in alone][: budget.most_sites()]
+        self._biases = {name for own in found.values() for name in own.biases}
+        single = SiteReplay(replay, first, last, self._decayed(), self._biases)
+        costs = {s: single.passes(made[s]) for s in with_deaths if s in alone}
+        asked = list(costs)[: budget.most_sites(list(costs.values()), SOME)]
+        born = odd[: max(1, budget.most_sites([SITE_BIRTH] * len(odd), FEWEST))]
         passes = PASSES + MIXED * len(wanted) / max(1, len(layers))
-        share = budget.share(first, passes, SITE_PASSES * len(asked) + OWN_BIRTH * len(found))
+        watched = sum(costs[s] for s in asked) + SITE_BIRTH * len(born) + OWN_BIRTH * len(found)
+        share = budget.share(first, passes, watched)
         first = first._replace(inputs=first_of(first.inputs, share))
         last = last._replace(inputs=first_of(last.inputs[::-1], share)[::-1])
         progress.step()
         evaluator = CoalitionEvaluator(replay, first, last, self._decayed())
         rates = evaluator.rates(wanted, progress.step) if with_deaths else {}
         rates = {s: rate for s, rate in rates.items() if s in with_deaths and s not in alone}
-        self._biases = {name for own in found.values() for name in own.biases}
         single = SiteReplay(replay, first, last, self._decayed(), self._biases)
         for site in [*asked, *(s for s in wanted if s not in rates and s in makers)]:
             rates |= {site: rate} if (rate := single.rates(site, made[site])) else {}
         own = OwnPasses(replay, first, found)
         births = InitialState(replay, first, layers).units()
         births = births[~births["site"].isin([*odd, *found])]
-        others = [single.birth(site, made[site]) for site in odd if site in asked or site == odd[0]]
+        others = [single.birth(site, made[site]) for site in born]
         others += [own.births()] if found else []
         births = pd.concat([births, *others], ignore_index=True)
         sizes = {site.name: site.size for site in sites}
