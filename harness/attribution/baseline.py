@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
 LENGTH = 50  # steps whose median is a baseline
@@ -55,8 +56,11 @@ def mean_deviation(mean: np.ndarray, rms: np.ndarray) -> np.ndarray:
 
 def written_share(written: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Share of the parameters' norm that others than the optimizer wrote; 0 where they always do as much."""
+    sizes = (
+        pd.Series(weight).replace([np.inf, -np.inf], np.nan).ffill().to_numpy()
+    )  # what was written may end it
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.nan_to_num(written / weight, nan=0.0, posinf=np.inf)
+        share = np.nan_to_num(written / sizes, nan=0.0, posinf=np.inf)
     share[np.isposinf(written)] = np.inf  # the parameters' own norm is not finite then
     shares = np.zeros(len(share))
     for rows, before in _windows(share):

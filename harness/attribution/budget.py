@@ -6,13 +6,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from harness.attribution.model_inputs import Inputs, copy_inputs, input_count
 from harness.attribution.replay import Replay
-from harness.attribution.site_replay import PASSES
 from harness.attribution.snapshots import Snapshot
 
 SECONDS = 15.0  # that all replays together are to take, about
 FEWEST = 32  # inputs of a batch that is cut
+SOME = 128  # inputs on which the shares of sites that are asked one by one rest: rather fewer sites
 QUIET = 3.0  # seconds after which, and between which, something is said
 
 
@@ -42,9 +44,14 @@ class Budget:
         inputs = sum(map(input_count, snapshot.inputs))
         return min(1.0, SECONDS / max(inputs * (self._plain * passes + self._watched * watched), 1e-9))
 
-    def most_sites(self) -> int:
-        """How many sites can be asked one by one in half of the time, on the fewest inputs."""
-        return int(SECONDS / 2 / max(self._watched * FEWEST * PASSES, 1e-9))
+    def most_sites(self, passes: Sequence[int], inputs: int) -> int:
+        """How many of some sites, in order, can be asked one by one in half of the time.
+
+        Args:
+            passes: that each of them takes.
+            inputs: on which they are to be asked at least.
+        """
+        return int((np.cumsum(passes) * self._watched * inputs <= SECONDS / 2).sum())
 
 
 def _seconds(function: Callable[[], object]) -> float:

@@ -141,15 +141,18 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
 
 
 def do_inputs_differ(dead: pd.DataFrame, found: Findings) -> bool:
-    """Whether the training's own inputs open most of the units that the held-out ones leave closed."""
+    """Whether the training's own inputs open the units that the held-out ones leave closed."""
     known = found.evidence == "probe" and not found.is_after_divergence
-    return known and bool(opens_in_training(dead).mean() > 0.5)
+    return known and bool(len(dead)) and bool(opens_in_training(dead).all())
 
 
 def opens_in_training(units: pd.DataFrame) -> pd.Series:
-    """Which units open, as they are now, on so much of the training's inputs that others should open them."""
+    """Which units open, as they are now, on so much of the training's inputs that others should open them.
+
+    Both the replayed inputs and the last window of the training itself have to show it.
+    """
     least = (2 * units["rate_upper"]).clip(lower=OFTEN)
-    return units["rate_now"].astype(float) > least
+    return (units["rate_now"].astype(float) > least) & (units["rate_stream"].astype(float) > least)
 
 
 def is_only_evaluated(units: pd.DataFrame) -> pd.Series:
@@ -180,7 +183,8 @@ def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     """Why each unit was born dead: the part of its mean pre-activation that closed it.
 
     Where all parts are 0 nothing came in: what is below is dead, and the cause is "upstream"; unless
-    something did, which then met weights that are 0.
+    something did, which then met weights that are 0. Where nothing is known of the parts, or of the weights
+    that would be blamed, it is "unknown".
     """
     parts = (-born[list(BIRTH)].to_numpy(float)).clip(min=0)
     bias, weight_mean, norm_mean, rest = parts.T
@@ -190,10 +194,14 @@ def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     negative = ((z < NEGATIVE) | _is_negative(born)) & (weight_mean > rest / 2)
     offset = (layer["depth"] == layers["depth"].min()).to_numpy() & _off_centre(layer) & _reads_inputs(layer)
     empty = is_empty(born, layers) & ~_has_low_bias(born)
-    conditions = [empty, ~(total > 0), bias > total / 2]
+    nothing = ~(total > 0) & ((born["spread"] == 0) | (born[list(BIRTH)].abs().sum(axis=1) == 0)).to_numpy()
+    conditions = [empty, np.isnan(total), nothing, bias > total / 2]
     conditions += [norm_mean > total / 2, negative, offset]
-    causes = ["weight_init", "upstream", "bias_init", "norm_stats", "weight_init", "input_offset"]
-    return [str(cause) for cause in np.select(conditions, causes, "weight_init")]
+    causes = ["weight_init", "unknown", "upstream", "bias_init", "norm_stats", "weight_init", "input_offset"]
+    others = np.where(
+        np.isnan(z) | ~(total > 0), "unknown", "weight_init"
+    )  # a gate that z alone does not tell
+    return [str(cause) for cause in np.select(conditions, causes, others)]
 
 
 def is_by_chance(born: pd.DataFrame, layers: pd.DataFrame) -> pd.Series:
@@ -247,34 +255,33 @@ def _birth_cause(born: pd.DataFrame, layers: pd.DataFrame) -> str:
     layers = layers.sort_values("depth")
     counts = born["site"].value_counts()
     known = layers[layers["site"].isin(counts.index)]
-    if known.empty:
-        return "weight_init"
-    if born["spread"].isna().all():
+    if known.empty or born["spread"].isna().all():
         return "unknown"
     hit = counts.reindex(known["site"]).to_numpy() / known["units"].to_numpy()
     for site in known["site"][hit >= min(0.05, hit.max())]:
         causes = pd.Series(birth_causes(born[born["site"] == site], layers))
-        causes = causes[causes != "upstream"]
+        causes = causes[~causes.isin(("upstream", "unknown"))]
         if len(causes):
             return str(causes.mode().iloc[0])
-    return "weight_init"
+    return "unknown"
 
 
 def _causal_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
     """Events with calm before and half of the deaths after them; most deaths within 100 steps first."""
     deaths = found.deaths.to_numpy(float)
-    if found.diverged_at is not None and len(deaths) < LEAST_DEAD * found.total:
-        deaths = np.array([float(found.diverged_at)])  # it then stands for the deaths that it forestalled
+    standing = found.diverged_at if len(deaths) < LEAST_DEAD * found.total else None
+    if standing is not None:
+        deaths = np.array([float(standing)])  # it then stands for the deaths that it forestalled
     if not len(deaths):
         return []
     ranked: list[tuple[int, int, Event]] = []
     for event in found.events:
-        after = deaths >= event.step - 1
+        after = deaths[deaths >= event.step - 1] if standing else found.deaths_from(event).to_numpy(float)
         # a loss that rises under long steps rises by them, whatever the labels
         calm = calm_before(steps, event.step, LONG_STEP if event.label == "labels" else CALM)
         # an inner event is a symptom of what was there from the start
-        if not event.inner and after.mean() >= 0.5 and calm:
-            ranked.append((int((after & (deaths <= event.step + 100)).sum()), -event.step, event))
+        if not event.inner and len(after) >= 0.5 * len(deaths) and calm:
+            ranked.append((int((after <= event.step + 100).sum()), -event.step, event))
     return [event for _, _, event in sorted(ranked, reverse=True)]
 
 

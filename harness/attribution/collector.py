@@ -7,7 +7,8 @@ The evaluation (`initial_state`, `counterfactual`) is made once per report. It g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -17,8 +18,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from harness.activations.stored import stored
-from harness.attribution.budget import Budget, Progress, first_of
+from harness.attribution.budget import FEWEST, SOME, Budget, Progress, first_of
 from harness.attribution.counterfactual import CoalitionEvaluator, site_rates
+from harness.attribution.entrances import Entrances
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.initial_state import (
     PARTS,
@@ -29,16 +31,18 @@ from harness.attribution.initial_state import (
 )
 from harness.attribution.layer_inputs import COLUMNS as INPUT_COLUMNS
 from harness.attribution.layer_inputs import layer_inputs
-from harness.attribution.layers import layers_of
+from harness.attribution.layers import behind, layers_of
 from harness.attribution.loss_path import LossPath
 from harness.attribution.model_inputs import input_count
+from harness.attribution.own_parameters import OwnParameters, own_parameters
 from harness.attribution.replay import NORMS, Layer, Rates, Replay
 from harness.attribution.shapley import shapley
-from harness.attribution.site_replay import PASSES as SITE_PASSES
+from harness.attribution.site_replay import BIRTH as SITE_BIRTH
 from harness.attribution.site_replay import SiteReplay
 from harness.attribution.snapshots import Snapshot, Snapshots
 from harness.attribution.starvation import starvation
 from harness.attribution.step_metrics import StepMetrics
+from harness.attribution.whole_passes import OwnPasses
 from harness.graph.plan import Site, plain_name
 from harness.hooks.eager import EagerTaps
 from harness.hooks.listener import Guard
@@ -68,6 +72,7 @@ LAYER_COLUMNS = (
 )
 PASSES = 12  # forward passes over the inputs that the evaluation takes besides the shares, about
 MIXED = 40  # and for the shares, if every layer has dead units
+OWN_BIRTH = 6  # and for the births of each site whose layer is no module
 NOW_COLUMNS = tuple(f"{name}_now" for name in INPUT_COLUMNS)
 
 
@@ -92,13 +97,22 @@ class EvidenceCollector:
         self._metrics = StepMetrics(self._model, optimizers)
         self._snapshots = Snapshots(self._model)
         self._loss = LossPath(self._model, optimizers)
+        self._entrances = Entrances(
+            self._model,
+            on_inputs=self._metrics.read_inputs,
+            on_output=self._loss.read_output,
+            on_forward=self._snapshots.add_parts,
+            on_root=self._rooted,
+        )
         self._guard: Guard | None = None  # while attached
+        self._biases: set[str] = set()  # of layers that are no modules
         self._failed: list[str] = []  # what could not be evaluated
         self._steps = 0
 
     def attach(self, guard: Guard) -> None:
         """Begin."""
         self._guard = guard
+        self._entrances.attach(guard)
         self._metrics.attach(guard)
         self._snapshots.attach(guard)
         self._loss.attach()
@@ -106,12 +120,14 @@ class EvidenceCollector:
     def detach(self) -> None:
         """Remove every hook."""
         self._guard = None
+        self._entrances.detach()
         self._metrics.detach()
         self._snapshots.detach()
         self._loss.detach()
 
     def step(self, loss: Any) -> None:
         """An optimizer step is complete; the first ones may be all there is before a divergence."""
+        self._entrances.step()
         self._metrics.step(loss)
         self._loss.step(loss)
         self._steps += 1
@@ -149,29 +165,64 @@ class EvidenceCollector:
                 costly part, and of all if values were not finite.
             error: why this collector was switched off, if it was.
         """
-        guard = self._guard
         self._failed.clear()
-        self.detach()
-        try:
-            with self._taps.paused():
-                steps, obstacle = self._metrics.frame(), self._snapshots.prepare_replay()
-                units, layers = _unit_table(), _layer_table([])
-                if not obstacle:
-                    replay = Replay(self._model, self._modes(), self._options)
-                    units, layers, count = self._replayed(replay, sites, census)
-                    steps.attrs["replayed"] = count
-                    facts = self._attempt({}, self._loss.facts, replay, self._snapshots.start)
-                    steps.attrs["loss"] = facts
-                    obstacle = "; ".join(self._failed)
-        finally:
-            if guard is not None and not guard.error:
-                self.attach(guard)
+        with self._apart():
+            steps, obstacle = self._metrics.frame(), self._obstacle()
+            units, layers = _unit_table(), _layer_table([])
+            if not obstacle:
+                replay = self._replay()
+                units, layers, count = self._replayed(replay, sites, census)
+                steps.attrs["replayed"] = count
+                facts = self._attempt({}, self._loss.facts, replay, self._snapshots.start, self._biases)
+                steps.attrs["loss"] = facts
+                obstacle = "; ".join(self._failed)
         if error:
             obstacle = f"it was switched off after step {len(steps):,} ({error})"
         steps.attrs["error"] = obstacle
         return Evidence(steps, units, layers)
 
+    def own_parameters(self, site: str) -> OwnParameters | None:
+        """Of one site; None where they are not known."""
+        if self._obstacle():
+            return None
+        with self._apart():
+            found = self._attempt({}, own_parameters, self._replay(), self._snapshots.last(), [site])
+        return found.get(site)
+
     # --- inside -------------------------------------------------------------------------------------
+
+    def _obstacle(self) -> str:
+        """Why the network of the start cannot be run again, or ""."""
+        broken = self._entrances.broken
+        if self._snapshots.by_parts and broken:
+            return (
+                f"only parts of the model are called, and {broken} is handed what parameters made outside of "
+                "any part, so that the network of the start cannot be run again; give the model a forward() "
+                "that makes all of it, and call the model"
+            )
+        return self._snapshots.prepare_replay()
+
+    def _rooted(self) -> None:
+        """The model's own forward trains: what parts were handed is not needed."""
+        if self._snapshots.by_parts:
+            self._snapshots.clear()
+        self._metrics.forget_inputs()
+
+    def _replay(self, modes: Mapping[str, bool] | None = None) -> Replay:
+        modes = self._modes() if modes is None else modes
+        return Replay(self._model, modes, self._options, by_parts=self._snapshots.by_parts)
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """Passes in the block are no part of the training."""
+        guard = self._guard
+        self.detach()
+        try:
+            with self._taps.paused():
+                yield
+        finally:
+            if guard is not None and not guard.error:
+                self.attach(guard)
 
     def _replayed(
         self, replay: Replay, sites: Sequence[Site], census: pd.DataFrame | None
@@ -182,34 +233,48 @@ class EvidenceCollector:
         first, last = self._snapshots.first(), self._snapshots.last()
         layers, makers = layers_of(replay, sites, self._taps.book.gates, first)
         handed = InitialState(replay, Snapshot(first.values, first.inputs[:1]), layers)
-        odd = [s for s in with_deaths if s in makers and not handed.is_handed(s)]
-        wanted = {s: layer for s, layer in layers.items() if s in with_deaths and s not in odd}
-        passes = PASSES + MIXED * len(wanted) / max(1, len(layers))
+        seen = set(handed.units()["site"])
+        bare = [site.name for site in sites if site.exact and site.name not in seen]
+        found = self._attempt({}, own_parameters, replay, first, bare, behind(first)) if bare else {}
+        odd = [s for s in with_deaths if s in makers and s not in found and not handed.is_handed(s)]
+        made = {s: tuple(chain(*chains)) for s, chains in makers.items()}
+        made |= {s: tuple(own.axes) for s, own in found.items()}
+        alone = {*odd, *found, *(s for s, layer in layers.items() if layer.gate is None)}
+        wanted = {s: layer for s, layer in layers.items() if s in with_deaths and s not in alone}
         budget = Budget(replay, first)
-        asked = odd[: budget.most_sites()]
-        share = budget.share(first, passes, SITE_PASSES * len(asked))
+        self._biases = {name for own in found.values() for name in own.biases}
+        single = SiteReplay(replay, first, last, self._decayed(), self._biases)
+        costs = {s: single.passes(made[s]) for s in with_deaths if s in alone}
+        asked = list(costs)[: budget.most_sites(list(costs.values()), SOME)]
+        born = odd[: max(1, budget.most_sites([SITE_BIRTH] * len(odd), FEWEST))]
+        passes = PASSES + MIXED * len(wanted) / max(1, len(layers))
+        watched = sum(costs[s] for s in asked) + SITE_BIRTH * len(born) + OWN_BIRTH * len(found)
+        share = budget.share(first, passes, watched)
         first = first._replace(inputs=first_of(first.inputs, share))
         last = last._replace(inputs=first_of(last.inputs[::-1], share)[::-1])
         progress.step()
         evaluator = CoalitionEvaluator(replay, first, last, self._decayed())
         rates = evaluator.rates(wanted, progress.step) if with_deaths else {}
-        rates = {s: rate for s, rate in rates.items() if s in with_deaths and s not in odd}
-        single = SiteReplay(replay, first, last, self._decayed())
+        rates = {s: rate for s, rate in rates.items() if s in with_deaths and s not in alone}
+        single = SiteReplay(replay, first, last, self._decayed(), self._biases)
         for site in [*asked, *(s for s in wanted if s not in rates and s in makers)]:
-            rates |= {site: rate} if (rate := single.rates(site, chain(*makers[site]))) else {}
+            rates |= {site: rate} if (rate := single.rates(site, made[site])) else {}
+        own = OwnPasses(replay, first, found)
         births = InitialState(replay, first, layers).units()
-        births = births[~births["site"].isin(odd)]
-        others = [single.birth(site, chain(*makers[site])) for site in odd[: max(1, len(asked))]]
+        births = births[~births["site"].isin([*odd, *found])]
+        others = [single.birth(site, made[site]) for site in born]
+        others += [own.births()] if found else []
         births = pd.concat([births, *others], ignore_index=True)
         sizes = {site.name: site.size for site in sites}
-        chains = {site: (layer.names,) for site, layer in layers.items()}
+        chains = {site: (layer.names,) for site, layer in layers.items() if site not in found}
         chains |= {site: makers[site] for site in odd if site not in layers}
         start = self._snapshots.start
         rows_of = [
             next((rows for rows in tables if len(rows) == sizes[site]), tables[0].head(0))
-            for site, made in chains.items()
-            if (tables := [row_statistics(site, names, replay.modules, start) for names in made])
+            for site, several in chains.items()
+            if (tables := [row_statistics(site, names, replay.modules, start) for names in several])
         ]
+        rows_of += own.rows()
         progress.step()
         evaluated = self._attempt({}, self._evaluated, replay, last) if with_deaths else {}
         progress.step()
@@ -220,6 +285,7 @@ class EvidenceCollector:
         units = _unit_table(births, rates, rows_of, evaluated, starved)
         progress.step()
         inputs, inputs_now = layer_inputs(replay, first, layers), layer_inputs(replay, last, layers)
+        own_layers = own.layers(last)
         progress.close()
         rows = []
         for depth, site in enumerate(sites):
@@ -229,11 +295,11 @@ class EvidenceCollector:
                 row |= {"layer": plain_name(layer.names[0]), "source": layer.source}
                 row["normed"] = replay.normed(layer)
                 row |= self._weights(replay, layers[site.name])
-            if site.name in makers:
-                row["trained"] = any(map(replay.is_trained, chain(*makers[site.name])))
+            if site.name in made:
+                row["trained"] = any(map(replay.is_trained, made[site.name]))
             row |= inputs.get(site.name, {})
             row |= {f"{name}_now": value for name, value in inputs_now.get(site.name, {}).items()}
-            rows.append(row)
+            rows.append(row | own_layers.get(site.name, {}))
         cut = sum(map(input_count, last.inputs)) if share < 1.0 else 0
         return units, _layer_table(rows), cut
 
@@ -255,9 +321,7 @@ class EvidenceCollector:
             and replay.modes.get(name, module.training)
             and stored(module, "running_mean") is not None
         }
-        return (
-            site_rates(Replay(self._model, {**replay.modes, **modes}, self._options), last) if modes else {}
-        )
+        return site_rates(self._replay({**replay.modes, **modes}), last) if modes else {}
 
     def _weights(self, replay: Replay, layer: Layer) -> dict[str, float]:
         name = layer.names[0]

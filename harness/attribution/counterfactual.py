@@ -133,8 +133,9 @@ def _agree(mixed: Rates, whole: Rates, own: Coalition) -> bool:
     return True
 
 
-def count_open(units: Tensor, gate: Gate) -> Tensor:
+def count_open(units: Tensor, gate: Gate | None) -> Tensor:
     """On how many inputs each unit's gate is open; `units` is (A, F) or (A, F, P)."""
+    assert gate is not None
     low = gate.low
     if isinstance(low, Tensor) and low.ndim and units.ndim == 3:
         low = low.reshape(-1, 1)

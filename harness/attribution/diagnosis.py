@@ -58,8 +58,7 @@ def diagnose(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds |
     columns = ["site", "unit", "cause", "born", "died_at", *FACTORS, "suddenness"]
     units = pd.concat([units, factor_shares(dead)], axis=1)[columns].reset_index(drop=True)
     dated = pd.DataFrame(found.events, columns=pd.Index(Event._fields))
-    deaths = found.deaths.to_numpy(float)
-    dated["deaths"] = [int((deaths >= event.step - 1).sum()) for event in found.events]
+    dated["deaths"] = [len(found.deaths_from(event)) for event in found.events]
     dated = dated[["step", "label", "column", "ratio", "deaths", "text"]]
     return Diagnosis(cause.label, units, dated, diagnosis_text(cause, found, units, evidence))
 

@@ -40,6 +40,7 @@ BIRTH_REASONS = {
     "norm_stats": "by the running mean of a norm",
     "input_offset": "by inputs that are off centre",
     "upstream": "since nothing comes in from below",
+    "unknown": "by something that is not known",
 }
 #: What one run cannot tell apart, and what would tell.
 INDISTINGUISHABLE = {
@@ -237,9 +238,9 @@ def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Eviden
         return ", by chance: weights and biases are as usual ones are drawn, another draw may open them"
     if causal:
         event = causal[0]
-        when = units.loc[~units["born"], "died_at"].dropna()
-        after = int((when >= event.step - 1).sum())
-        dated = f"; {after:,} of {len(when):,} dated deaths came at or after it" if len(when) else ""
+        after, when = len(found.deaths_from(event)), len(found.deaths)
+        alive = ", of units that lived before it" if event.column == "written_norm" else ""
+        dated = f"; {after:,} of {when:,} dated deaths came at or after it{alive}" if when else ""
         return f"; {event.text}{dated}"
     if name == "input_shift":
         return "; they drifted: no single step stands out"
@@ -253,8 +254,6 @@ def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Eviden
             f"their mean makes {100 * first['off_centre']:.0f} % of their power"
         )
     if name == "weight_init":
-        if evidence.layers.empty:
-            return "; a guess: the start could not be run again, so nothing is known of their births"
         z, gain = evidence.layers["weight_z"].min(), evidence.layers["gain"].max()
         if np.isnan(z):
             return "; how the weights were drawn is not known"
@@ -277,13 +276,13 @@ def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:
     """What an unknown cause is not, and what it may be."""
     dead = informative(found.units[found.units["dead"]])
     dead = dead[dead["site"].isin(cause.sites)] if cause.sites else dead
-    if len(dead) and dead["born"].mean() > 0.5 and dead["spread"].isna().all():
-        return ": they were closed from the start, and it is not known which parameters make them so"
     if do_inputs_differ(dead, found):
         return (
             ": the training's own inputs open these units, the held-out ones do not. Do the two differ, or "
             "is something done to one of them alone (scaling, augmentation)"
         )
+    if len(dead) and dead["born"].mean() > 0.5:
+        return f": most of them were dead from the start, and {_unread(dead[dead['born']], evidence)}"
     told = ["units that start closed", "large or off-centre inputs", "large initial weights", "weight decay"]
     told += ["fast biases", "running statistics", "anything sudden"]
     if longest_step(evidence.steps, found.deaths) < LONG_STEP:
@@ -303,6 +302,21 @@ def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:
         possible.append("the loss itself, or the scale of its targets")
     out = f". As far as the evidence goes, it is none of these: {', '.join(told)}"
     return f"{out}. Possible: {'; '.join(possible)}" if possible else out
+
+
+def _unread(born: pd.DataFrame, evidence: Evidence) -> str:
+    """Why the births of units tell no cause."""
+    if evidence.error:
+        return (
+            f"the start could not be run again, so that nothing is known of their births ({evidence.error})"
+        )
+    sites = born.loc[born["spread"].isna(), "site"].drop_duplicates().tolist()
+    if sites:
+        shown = ", ".join(sites[:3]) + (f" and {len(sites) - 3:,} more" if len(sites) > 3 else "")
+        return f"the parameters that make the units of {shown} could not be told from the rest of the model"
+    return (
+        "what closed them is neither a bias, nor a norm, nor weights that are known, nor the model's inputs"
+    )
 
 
 def _moved(found: Findings, evidence: Evidence) -> str:

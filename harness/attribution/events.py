@@ -100,7 +100,9 @@ def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float) -> 
         label, text = "step_size", f"the gradient {rise}{compared}"
     else:
         label, text = "step_size", f"the update was {ratio:.3g}× its past, loss and gradient were not"
-    return Event(step, label, column, ratio, f"step {step:,}: {text}", inner)
+    written = column == "written_norm" and step > 1  # seen when the optimizer steps again
+    when = f"between step {step - 1:,} and step {step:,}" if written else f"step {step:,}"
+    return Event(step, label, column, ratio, f"{when}: {text}", inner)
 
 
 def _loss_rise(values: dict[str, np.ndarray], t: int) -> tuple[str, str, bool]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from harness.attribution.own_parameters import OwnParameters
 from harness.detector.grid import one_evidence
-from harness.graph.plan import Site, qualified_names
+from harness.graph.plan import Site, plain_name, qualified_names
 from harness.hooks.batches import evaluation
 from harness.hooks.incoming_gradients import by_unit
 
@@ -17,7 +18,14 @@ from harness.hooks.incoming_gradients import by_unit
 STRAIGHT = ("relu", "relu6", "hardtanh", "clamp", "maximum", "threshold", "hardshrink")
 
 
-def explain(history: pd.DataFrame, sites: Sequence[Site], model: nn.Module, site: str, unit: int) -> str:
+def explain(
+    history: pd.DataFrame,
+    sites: Sequence[Site],
+    model: nn.Module,
+    site: str,
+    unit: int,
+    own_parameters: Callable[[str], OwnParameters | None] | None = None,
+) -> str:
     """What the censuses and the model know of one unit.
 
     Args:
@@ -26,6 +34,7 @@ def explain(history: pd.DataFrame, sites: Sequence[Site], model: nn.Module, site
         model: the root, in which the unit's layer is looked up.
         site: name of its site.
         unit: its number.
+        own_parameters: finds those of a site whose layer is no module.
 
     Returns:
         What is known, in lines; of a site that was never observed, why.
@@ -41,12 +50,12 @@ def explain(history: pd.DataFrame, sites: Sequence[Site], model: nn.Module, site
         names = ", ".join(f"{s.name} ({s.size} units)" for s in sites if s.size >= 0)
         raise ValueError(f"expected a site and one of its units, but got {site!r}, {unit}. Sites: {names}")
     modules = {name: module for module, name in qualified_names(model).items()}
-    layer = (
-        None
-        if described is None or described.single_producer is None
-        else modules.get(described.single_producer)
-    )
+    producer = None if described is None else described.single_producer
+    layer = None if producer is None else modules.get(producer)
     values = [] if described is None or layer is None else _incoming(layer, described.size, unit)
+    if described is not None and producer is not None and not values:
+        own = None if own_parameters is None else own_parameters(site)
+        values = _parameters(model, described, producer, unit, own)
     lines = list(_lines(rows, values))
     if described is not None and lines[0].split(": ")[1].startswith("always_on"):
         linear = (
@@ -69,6 +78,32 @@ def _incoming(layer: nn.Module, size: int, unit: int) -> list[str]:
                 row = rows[unit]
                 text = f"weights     norm {row.norm():.4g}" if row.ndim else f"{name:<12}{float(row):.4g}"
                 lines.append(f"{text} now")
+    return lines
+
+
+def _parameters(
+    model: nn.Module, site: Site, producer: str, unit: int, own: OwnParameters | None
+) -> list[str]:
+    """The same of a layer that is made of single parameters."""
+    values = {plain_name(name): p.detach() for name, p in model.named_parameters()}
+    if own is not None:
+        rows = {name: own.rows(name, values[name]) for name in own.axes if name in values}
+    else:  # those that the plan names, if it is clear which axis counts the units
+        rows = {}
+        for name, value in values.items():
+            axes = [axis for axis, size in enumerate(value.shape) if size == site.size]
+            if (name == producer or name.rpartition(".")[0] == producer) and len(axes) == 1:
+                rows[name] = value.movedim(axes[0], 0).flatten(1) if value.ndim > 1 else value[:, None]
+    lines = []
+    for name, value in sorted(rows.items(), key=lambda pair: -pair[1].shape[1]):
+        row = value[unit]
+        text = f"{float(row):.4g} now" if len(row) == 1 else f"norm {row.norm():.4g} now"
+        kind = (
+            "weights" if len(row) > 1 else "bias" if own is not None and name in own.biases else "parameter"
+        )
+        lines.append(f"{kind:<12}{text} ({name})")
+    if own is None and values.get(producer) is not None:
+        lines.append("            its other parameters are found with evidence=True alone")
     return lines
 
 

@@ -40,6 +40,7 @@ class Findings:
         at: step of the last census.
         before: step of the last census before the divergence, and how many units were dead then, of how many
             observed; None if there is none.
+        rows: the censuses that `evidence` names, with their states.
     """
 
     units: pd.DataFrame
@@ -51,6 +52,7 @@ class Findings:
     first: int
     at: int
     before: tuple[int, int, int] | None
+    rows: pd.DataFrame
 
     @property
     def is_after_divergence(self) -> bool:
@@ -62,6 +64,21 @@ class Findings:
         """Steps at which the units that are dead at the end died; the born dead are not among them."""
         dead = self.units[self.units["dead"] & ~self.units["born"]]
         return dead["died_at"].dropna()
+
+    def deaths_from(self, event: Event) -> pd.Series:
+        """Those of `deaths` that an event can have brought about.
+
+        A write into the parameters kills only what lived before it. The census of the step before may have
+        come after the write: an earlier one tells who lived.
+        """
+        deaths = self.deaths
+        deaths = deaths[deaths.astype(float) >= event.step - 1]
+        if event.column == "written_norm" and len(deaths):
+            before = self.rows[self.rows["step"] < event.step - 1]
+            before = before[before["step"] == before["step"].max()]
+            gone = pd.MultiIndex.from_frame(before.loc[before["state"].eq("dead"), UNIT])
+            deaths = deaths[~pd.MultiIndex.from_frame(self.units.loc[deaths.index, UNIT]).isin(gone)]
+        return deaths
 
     @property
     def starved(self) -> pd.DataFrame:
@@ -103,12 +120,24 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
         lived = units["born"] & (units["rate_then"].astype(float) > 0)
         units["born"] &= ~lived
         units["died_at"] = units["died_at"].astype("Float64").mask(lived, first)
-    units["died_at"] = _death_steps(history, units)
+    dead, diverged = int(units["dead"].sum()), _divergence(history, evidence.steps)
+    at = int(last["step"].max())
+    died = _death_steps(history[history["step"] <= at], units)  # what is not finite opens no gate either
+    units["died_at"] = died if diverged is None else np.where(died > diverged, np.nan, died)
+    units["rate_stream"] = _stream_rate(history[history["step"] <= at], units)
     units["suddenness"] = _suddenness(rows, units)
     units = _with_starved(units, history)
-    dead, diverged = int(units["dead"].sum()), _divergence(history, evidence.steps)
-    at, before = int(last["step"].max()), _census_before(rows, diverged)
-    return Findings(units, events(evidence.steps), dead, len(units), kind, diverged, first, at, before)
+    before = _census_before(rows, diverged)
+    steps = evidence.steps if diverged is None else evidence.steps[evidence.steps["step"] <= diverged]
+    return Findings(units, events(steps), dead, len(units), kind, diverged, first, at, before, rows)
+
+
+def _stream_rate(history: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
+    """The rate of each unit in its last window of training; NaN where none was observed."""
+    stream = history[(history["evidence"] == "stream") & (history["n"] > 0)]
+    last = stream.drop_duplicates(UNIT, keep="last").set_index(UNIT)
+    last = last.reindex(pd.MultiIndex.from_frame(units[UNIT]))
+    return (last["active"] / last["n"]).to_numpy(float)
 
 
 def _with_starved(units: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:

@@ -52,19 +52,7 @@ class InitialState:
 
     def units(self) -> pd.DataFrame:
         """Per site × unit the parts of the mean pre-activation, in deviations, and the deviation."""
-        frames = [pd.DataFrame(columns=pd.Index(["site", "unit"]))] if not self._sums else []
-        for site, sums in self._sums.items():
-            mean = sums["z"] / sums["n"]
-            spread = (sums["zz"] / sums["n"] - mean.square()).clamp_min(0).sqrt()
-            scale = torch.where(spread > 0, spread, mean.abs().clamp_min(1e-30))
-            parts = {name: (sums[name] / sums["n"] / scale).cpu().numpy() for name in PARTS[:-1]}
-            parts["rest"] = (mean / scale).cpu().numpy() - sum(parts.values())
-            columns = {f"birth_{name}": part for name, part in parts.items()}
-            unit = np.arange(len(mean))
-            frames.append(
-                pd.DataFrame({"site": site, "unit": unit, **columns, "spread": spread.cpu().numpy()})
-            )
-        return pd.concat(frames, ignore_index=True)
+        return births(self._sums)
 
     # --- inside -------------------------------------------------------------------------------------
 
@@ -114,6 +102,25 @@ class InitialState:
         return {short: self._values[key] for short, key in named.items() if key in self._values}
 
 
+def births(sums: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """The table of `InitialState.units`.
+
+    Args:
+        sums: site → inputs n, Σz, Σz² (z, zz), and Σ of what the parts but the rest make (by their names).
+    """
+    frames = [pd.DataFrame(columns=pd.Index(["site", "unit"]))] if not sums else []
+    for site, own in sums.items():
+        mean = own["z"] / own["n"]
+        spread = (own["zz"] / own["n"] - mean.square()).clamp_min(0).sqrt()
+        scale = torch.where(spread > 0, spread, mean.abs().clamp_min(1e-30))
+        parts = {name: (own[name] / own["n"] / scale).cpu().numpy() for name in PARTS[:-1]}
+        parts["rest"] = (mean / scale).cpu().numpy() - sum(parts.values())
+        columns = {f"birth_{name}": part for name, part in parts.items()}
+        unit = np.arange(len(mean))
+        frames.append(pd.DataFrame({"site": site, "unit": unit, **columns, "spread": spread.cpu().numpy()}))
+    return pd.concat(frames, ignore_index=True)
+
+
 def row_averages(weight: Tensor, module: nn.Module) -> Tensor | None:
     """The mean of every unit's weights, in the weight's shape; None where its rows are not the units'."""
     rows = by_unit(weight, module)
@@ -133,15 +140,32 @@ def row_statistics(
         row_size: their norm over the layer's median; bias_size: of a layer, the bias over 1 / sqrt(fan_in),
         the bound of PyTorch's own; of a norm, its shift.
     """
-    table: dict[str, Any] = {"site": site}
     first, last = names[0], names[-1]
-    weight = start.get(f"{first}.weight" if first else "weight")
-    bias = start.get(f"{last}.bias" if last else "bias")
-    fan_in = 1
     if first not in modules:  # a parameter that stands by itself
         return pd.DataFrame(columns=pd.Index(["site", "unit", *ROW_COLUMNS]))
-    if isinstance(modules[first], PRODUCT) and weight is not None:
-        rows = by_unit(weight.double(), modules[first]).flatten(1)
+    weight = start.get(f"{first}.weight" if first else "weight")
+    bias = start.get(f"{last}.bias" if last else "bias")
+    product = isinstance(modules[first], PRODUCT) and weight is not None
+    rows = by_unit(weight, modules[first]).flatten(1) if product and weight is not None else None
+    bias = None if bias is None or bias.ndim != 1 else bias
+    return row_table(site, rows, bias, is_shift=isinstance(modules[last], NORMS))
+
+
+def row_table(
+    site: str, weight: Tensor | None, bias: Tensor | None, *, is_shift: bool = False
+) -> pd.DataFrame:
+    """The table of `row_statistics`.
+
+    Args:
+        site: its name.
+        weight: (units, fan_in), None if there is none.
+        bias: (units,), None if there is none.
+        is_shift: whether the bias is a norm's.
+    """
+    table: dict[str, Any] = {"site": site}
+    fan_in = 1
+    if weight is not None:
+        rows = weight.double()
         fan_in = max(1, rows.shape[1])
         sizes = rows.norm(dim=1)
         usual, spread = sizes.median(), rows.std(dim=1, correction=0).median()
@@ -149,8 +173,8 @@ def row_statistics(
         typical = usual if usual > 0 else sizes.max().clamp_min(1e-30)
         table["row_size"] = (sizes / typical).cpu().numpy()
         table["unit"] = np.arange(len(sizes))
-    if bias is not None and bias.ndim == 1:
-        scale = 1.0 if isinstance(modules[last], NORMS) else fan_in**0.5
+    if bias is not None:
+        scale = 1.0 if is_shift else fan_in**0.5
         table["bias_size"] = (bias.double() * scale).cpu().numpy()
         table["unit"] = np.arange(len(bias))
     sizes = {len(value) for value in table.values() if isinstance(value, np.ndarray)}
@@ -169,11 +193,16 @@ def weight_statistics(name: str, module: nn.Module, start: Values, latest: Value
     key = f"{name}.weight" if name else "weight"
     if not isinstance(module, PRODUCT) or key not in start:
         return {"weight_z": np.nan, "gain": np.nan, "growth": np.nan}
-    weight = start[key].double()
-    fan_in = max(1, by_unit(weight, module)[0].numel())
+    fan_in = max(1, by_unit(start[key], module)[0].numel())
+    return weight_summary(start[key], fan_in, latest.get(key))
+
+
+def weight_summary(start: Tensor, fan_in: int, latest: Tensor | None) -> dict[str, float]:
+    """What `weight_statistics` returns, of a layer's weights at the start and now."""
+    weight = start.double()
     spread = float(weight.std()) if weight.numel() > 1 else 0.0
     mean, size = float(weight.mean()), float(weight.norm())
-    size_now = float(latest[key].double().norm()) if key in latest else np.nan
+    size_now = float("nan") if latest is None else float(latest.double().norm())
     return {
         "weight_z": mean / (spread / weight.numel() ** 0.5) if spread > 0 else np.sign(mean) * np.inf,
         "gain": spread / (2 / fan_in) ** 0.5,

@@ -37,10 +37,11 @@ def layer_inputs(
 
     with replay.observing(layers, add):
         replay.run(snapshot)
-    return {site: _summary(*moments) for site, moments in sums.items()}
+    return {site: summary(*moments) for site, moments in sums.items()}
 
 
-def _summary(n: int, total: Any, squares: Any) -> dict[str, float]:
+def summary(n: int, total: Any, squares: Any) -> dict[str, float]:
+    """The columns, of a number of inputs, their sum and the sum of their squares, by feature."""
     if not n:
         return dict.fromkeys(COLUMNS, np.nan)
     mean, square = total / n, squares / n

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from harness.activations.gates import Gate
-from harness.attribution.model_inputs import tensors_in
+from harness.attribution.model_inputs import storage_of, tensors_in
 from harness.attribution.replay import NORMS, Layer, Replay
 from harness.attribution.snapshots import Snapshot
 from harness.graph.layers import layer_axis
@@ -55,11 +55,11 @@ def layers_of(
         if chains and len(chains) == len(site.producers) and known:
             makers[site.name] = tuple(chains)
         name = None if site.single_producer is None else names.get(site.single_producer)
-        if name is None or site.name not in gates or layer_axis(modules[name], 4) is None:
+        if name is None or layer_axis(modules[name], 4) is None:
             continue
         chain = (feeders[name], name) if name in feeders else (name,)
         if _are_known(replay, chain, snapshot):
-            layers[site.name] = Layer(chain, gates[site.name], sources.get(chain[0], "layers"))
+            layers[site.name] = Layer(chain, gates.get(site.name), sources.get(chain[0], "layers"))
     return layers, makers
 
 
@@ -73,18 +73,18 @@ def _surroundings(replay: Replay, snapshot: Snapshot) -> tuple[dict[str, str], d
     outputs: dict[int, tuple[str, Any]] = {}
     feeders: dict[str, str] = {}
     sources: dict[str, str] = {}
-    behind = "inputs, through layers" if _are_off(snapshot) else "layers"
-    given = {_storage(t) for t in tensors_in(snapshot.inputs)}
+    behind_layers = behind(snapshot)
+    given = {storage_of(t) for t in tensors_in(snapshot.inputs)}
     normed = _Normed()
     ran = False
 
     def before(name: str, module: nn.Module, args: Any) -> None:
         nonlocal ran
         if args and isinstance(args[0], Tensor):
-            at = _storage(args[0])
+            at = storage_of(args[0])
             own = at in given or not ran
-            sources.setdefault(name, "norm" if at in normed.storages else "inputs" if own else behind)
-        ran = True
+            sources.setdefault(name, "norm" if at in normed.storages else "inputs" if own else behind_layers)
+        ran = ran or not any(True for _ in module.children())  # one around others begins before them
 
     def after(name: str, module: nn.Module, args: Any, output: Any) -> None:
         if not isinstance(module, NORMS):
@@ -103,6 +103,11 @@ def _surroundings(replay: Replay, snapshot: Snapshot) -> tuple[dict[str, str], d
         for handle in handles:
             handle.remove()
     return feeders, sources
+
+
+def behind(snapshot: Snapshot) -> str:
+    """The source of what layers made (`Layer.source`)."""
+    return "inputs, through layers" if _are_off(snapshot) else "layers"
 
 
 def _are_off(snapshot: Snapshot) -> bool:
@@ -124,13 +129,5 @@ class _Normed(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = function(*args, **(kwargs or {}))
         if function_name(function) in NORM_FUNCTIONS and isinstance(out, Tensor):
-            self.storages[_storage(out)] = out
+            self.storages[storage_of(out)] = out
         return out
-
-
-def _storage(tensor: Tensor) -> int:
-    """Where a tensor's memory begins; 0 where it has none of its own."""
-    try:
-        return tensor.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):  # sparse, say
-        return 0

@@ -41,6 +41,13 @@ def bypassed(loss: Any, outputs: Sequence[Tensor], model: nn.Module) -> bool:
     return any(id(getattr(node, "variable", None)) in own for node in _walk([loss], stop))
 
 
+def behind_loss(loss: Any, outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Those of some outputs that a loss is computed from."""
+    nodes = {out.grad_fn for out in outputs}
+    found = {node for node in _walk([loss], ()) if node in nodes}
+    return [out for out in outputs if out.grad_fn in found]
+
+
 def _walk(start: Sequence[Any], stop: Any) -> Iterator[Any]:
     """The nodes of a graph from some on, without those behind the ones to stop at."""
     queue = [node for node in start if node not in stop]

@@ -8,7 +8,7 @@ training but a walk over the graph at the 1st, 2nd, 4th, … step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from harness.attribution.loss_graph import bypassed, hidden_of, outputs_of
+from harness.attribution.loss_graph import behind_loss, bypassed, hidden_of, outputs_of
 from harness.attribution.model_inputs import Inputs, copy_inputs
 from harness.attribution.replay import Replay
 from harness.attribution.snapshots import Snapshot, Values
@@ -79,7 +79,7 @@ class LossPath:
         """Begin."""
         add, guard = self._handles.append, self._guard
         add(self._model.register_forward_pre_hook(guard.hook(self._before), with_kwargs=True))
-        add(self._model.register_forward_hook(guard.hook(self._after)))
+        add(self._model.register_forward_hook(guard.hook(self.read_output)))
         for optimizer in self._optimizers:
             add(optimizer.register_step_pre_hook(guard.hook(self._stepping)))
 
@@ -96,14 +96,28 @@ class LossPath:
         self._steps += 1
         self._clear()
 
-    def facts(self, replay: Replay, start: Values) -> dict[str, Any]:
+    def read_output(self, module: nn.Module, args: Any, output: Any) -> None:
+        """A forward, of the model or of a part that is called by itself, ends."""
+        if not self._is_due or not torch.is_grad_enabled():
+            return
+        self._forwards += 1
+        for out in outputs_of(output):
+            self._outputs.append(out)
+            out.register_hook(partial(self._guard.run, self._keep, id(out), below(out)))
+
+    def facts(self, replay: Replay, start: Values, biases: Collection[str] = ()) -> dict[str, Any]:
         """What is known; the rest is left out.
+
+        Args:
+            replay: of the model.
+            start: its parameters and buffers before the first step.
+            biases: names of the parameters that are biases, besides those that are called so.
 
         Returns:
             penalty: as the attribute; penalty_share: its share of the first gradient's power; penalty_down:
             of what it does to the biases, the share that lowers them; target_error, output_rms: `errors`.
         """
-        share, down = self._penalty(replay, start) if self.penalty else UNTOLD
+        share, down = self._penalty(replay, start, biases) if self.penalty else UNTOLD
         error, size = self.errors
         found = {"penalty": self.penalty, "penalty_share": share, "penalty_down": down}
         found |= {"target_error": error, "output_rms": size}
@@ -129,10 +143,13 @@ class LossPath:
             outputs = [out for out in self._outputs if id(out) not in hidden]
             given = [self._gradients[id(out)] for out in outputs if id(out) in self._gradients]
             told = [out for out in outputs if id(out) in self._gradients]
+            if loss.grad_fn is not None and len(told) > 1:  # of a step's several backward passes, this loss's
+                behind = behind_loss(loss.grad_fn, told)
+                told, given = behind, [self._gradients[id(out)] for out in behind]
             if loss.grad_fn is not None and told:
                 self.penalty = bool(self.penalty) or bypassed(loss.grad_fn, outputs, self._model)
             if self.errors[0] != self.errors[0]:
-                self.errors = _errors(loss, told, given)
+                self.errors = _errors(loss, told, given, self._forwards)
             if self._steps == 0 and self._forwards == 1 and self._inputs is not None and told:
                 kept = [out.detach().clone() for out in told]
                 self._first = First(self._inputs, kept, given, self._parameters)
@@ -150,14 +167,6 @@ class LossPath:
         if self._steps == 0 and module.training and torch.is_grad_enabled() and not self._forwards:
             self._inputs = copy_inputs(args, kwargs, INPUTS)
 
-    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        if not self._is_due or not torch.is_grad_enabled():
-            return
-        self._forwards += 1
-        for out in outputs_of(output):
-            self._outputs.append(out)
-            out.register_hook(partial(self._guard.run, self._keep, id(out), below(out)))
-
     def _keep(self, key: int, behind: Any, gradient: Tensor | None) -> None:
         """∂L/∂output: a backward of the user's own may give none, a pass inside of the loss gives another."""
         if gradient is not None and self._passes.train(behind):
@@ -174,7 +183,7 @@ class LossPath:
                 self._parameters[name] = gradient.detach().clone()
                 left -= gradient.numel()
 
-    def _penalty(self, replay: Replay, start: Values) -> tuple[float, float]:
+    def _penalty(self, replay: Replay, start: Values, biases: Collection[str]) -> tuple[float, float]:
         """Share of the first gradient's power that did not come through the outputs; its pull downwards."""
         first = self._first
         if first is None or not first.parameters:
@@ -207,17 +216,20 @@ class LossPath:
         parts = [
             (first.parameters[name] - part).flatten()
             for name, part in zip(first.parameters, own, strict=True)
-            if name.endswith("bias")
+            if name.endswith("bias") or name in biases
         ]
         pull = torch.cat(parts) if parts else whole[:0]
         size = float(pull.abs().sum())
         return share, float(pull.clamp(min=0).sum()) / size if size else float("nan")
 
 
-def _errors(loss: Tensor, outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[float, float]:
+def _errors(
+    loss: Tensor, outputs: Sequence[Tensor], gradients: Sequence[Tensor], forwards: int
+) -> tuple[float, float]:
     """Rms of outputs - targets, and of the outputs, where the loss is a Σ (output - target)²; else NaN.
 
-    Then ‖∂L/∂output‖² = 4 a L, which tells a; only the usual ones are taken for it.
+    Then ‖∂L/∂output‖² = 4 a L, which tells a; only the usual ones are taken for it, and those over the number
+    of forwards in the step, whose gradients are accumulated.
     """
     if len(outputs) != 1 or loss.numel() != 1:
         return UNTOLD
@@ -229,6 +241,7 @@ def _errors(loss: Tensor, outputs: Sequence[Tensor], gradients: Sequence[Tensor]
     factor = power / (4 * value)
     used = max(1, int((gradients[0] != 0).sum()))  # of a reward model, the outputs that were chosen
     usual = [share / whole for whole in (1, count, rows, used) for share in (1.0, 0.5)]
+    usual += [one / forwards for one in usual]
     if not any(abs(factor / one - 1) < LIKE_SQUARES for one in usual):
         return UNTOLD
     return (value / factor / used) ** 0.5, float(out.square().mean().sqrt())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -23,10 +23,19 @@ class Mixture:
         then: parameters and buffers of the reference.
         now: what came of them.
         decayed: name of a parameter → the part of its change that weight decay made.
+        biases: names of parameters that are biases, whatever they are called.
     """
 
-    def __init__(self, replay: Replay, then: Values, now: Values, decayed: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        replay: Replay,
+        then: Values,
+        now: Values,
+        decayed: Mapping[str, Tensor],
+        biases: Collection[str] = (),
+    ) -> None:
         self._replay, self._then, self._now, self._decayed = replay, then, now, decayed
+        self._biases = biases
 
     def changed(self, makers: Sequence[str]) -> list[str]:
         """The own factors of some modules or parameters that differ between the two times."""
@@ -42,7 +51,8 @@ class Mixture:
         """Name in the model and factor of every parameter and statistic of a module, or of a parameter."""
         module = self._replay.modules.get(name)
         if module is None:
-            yield name, "bias" if _is_bias(name.rpartition(".")[2], self._then[name]) else "weights"
+            is_bias = name in self._biases or _is_bias(name.rpartition(".")[2], self._then[name])
+            yield name, "bias" if is_bias else "weights"
             return
         prefix = f"{name}." if name else ""
         for short, parameter in module.named_parameters():  # its own, or those that it is reparametrised by

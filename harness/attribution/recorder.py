@@ -49,7 +49,8 @@ class Recorder(ActivationRecorder):
         history = self.history()
         if history.empty:
             raise RuntimeError("explain() needs a census: call census() or step() first")
-        return explain(history, self.sites, self._model, site, unit)
+        own = None if self._collector is None else self._collector.own_parameters
+        return explain(history, self.sites, self._model, site, unit, own)
 
     def evidence(self) -> Evidence:
         """The tables that the causes follow from; runs the model over the inputs that were copied.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from harness.activations.gates import Gate
+from harness.attribution.entrances import Parts
 from harness.attribution.model_inputs import map_tensors
 from harness.attribution.shapley import Coalition
 from harness.attribution.snapshots import Snapshot, Values
@@ -35,13 +36,13 @@ class Layer(NamedTuple):
 
     Attributes:
         names: of its modules, in the order of computation.
-        gate: of the site that it feeds.
+        gate: of the site that it feeds; None where only the inputs that were seen tell it.
         source: what the first of them is handed: the model's "inputs", what a "norm" or what "layers" made;
             "inputs, through layers" where the model's inputs are large or off centre.
     """
 
     names: tuple[str, ...]
-    gate: Gate
+    gate: Gate | None
     source: str = "inputs"
 
 
@@ -56,12 +57,20 @@ class Replay:
         model: the model.
         modes: module name → training mode; the others stay as they are.
         options: of the taps through which its training was observed (gate_eps, per_call, axis).
+        by_parts: whether inputs are those of parts that are called by themselves (`Entrances`).
     """
 
     def __init__(
-        self, model: nn.Module, modes: Mapping[str, bool], options: Mapping[str, Any] | None = None
+        self,
+        model: nn.Module,
+        modes: Mapping[str, bool],
+        options: Mapping[str, Any] | None = None,
+        *,
+        by_parts: bool = False,
     ) -> None:
         self.model, self.modes, self.options = model, modes, dict(options or {})
+        self.by_parts = by_parts
+        self._called, self._prefix = (Parts(model), "model.model.") if by_parts else (model, "model.")
         self.modules = dict(model.named_modules())
 
     def taps(self, windows: Windows, *, gradients: bool = False) -> EagerTaps:
@@ -114,7 +123,7 @@ class Replay:
             then: takes each output while the model has these values: what is checkpointed runs again in a
                 backward pass, and would take the model's own.
         """
-        model = _Ending(self.model, then)
+        model = _Ending(self._called, then)
         device = next((value.device for value in snapshot.values.values()), None)
         for inputs in snapshot.inputs:
             args, kwargs = map_tensors(lambda tensor: tensor.to(device), inputs)
@@ -124,7 +133,8 @@ class Replay:
             }
             if leaves is not None:
                 leaves.update(values)
-            yield functional_call(model, {f"model.{k}": v for k, v in values.items()}, args, kwargs)
+            named = {self._prefix + name: value for name, value in values.items()}
+            yield functional_call(model, named, args, kwargs)
 
     @contextmanager
     def observing(self, layers: Mapping[str, Layer], on_layer: OnLayer) -> Iterator[None]:

@@ -7,7 +7,7 @@ truth whatever lies between, at the price of a pass for each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from harness.attribution.replay import NORMS, Rates, Replay
 from harness.attribution.shapley import coalitions
 from harness.attribution.snapshots import Snapshot, Values
 
-PASSES = 35  # for one site, at most: 2⁵ coalitions, and three parts of its births
+BIRTH = 3  # passes that a site's birth takes, at most
 
 
 class SiteReplay:
@@ -31,12 +31,26 @@ class SiteReplay:
         then: the reference.
         now: what came of it.
         decayed: name of a parameter → the part of its change that weight decay made.
+        biases: names of parameters that are biases, whatever they are called.
     """
 
-    def __init__(self, replay: Replay, then: Snapshot, now: Snapshot, decayed: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        replay: Replay,
+        then: Snapshot,
+        now: Snapshot,
+        decayed: Mapping[str, Tensor],
+        biases: Collection[str] = (),
+    ) -> None:
         self._replay, self._then, self._now = replay, then, now
-        self._mixture = Mixture(replay, then.values, now.values, decayed)
-        self._start: dict[str, dict[str, np.ndarray]] | None = None
+        self._mixture = Mixture(replay, then.values, now.values, decayed, biases)
+        self._shared = ["upstream"] if equal(then.inputs, now.inputs) else ["upstream", "data"]
+        self._seen: dict[tuple[bool, bool], dict[str, dict[str, np.ndarray]]] = {}  # of unmixed passes
+
+    def passes(self, makers: Iterable[str]) -> int:
+        """That the rates of one site take, besides those that serve all sites."""
+        factors = [*self._mixture.changed(tuple(makers)), *self._shared]
+        return 2 ** len(factors) - 2 ** len(self._shared)
 
     def rates(self, site: str, makers: Iterable[str]) -> Rates:
         """The rate of every unit under every coalition that can differ.
@@ -47,11 +61,14 @@ class SiteReplay:
                 units. All else is `upstream`.
         """
         makers = tuple(makers)
-        shared = ["upstream"] if equal(self._then.inputs, self._now.inputs) else ["upstream", "data"]
+        factors = [*self._mixture.changed(makers), *self._shared]
         rates: Rates = {}
-        for coalition in coalitions([*self._mixture.changed(makers), *shared]):
+        for coalition in coalitions(factors):
             inputs = (self._now if "data" in coalition else self._then).inputs
-            seen = self._replay.watched(Snapshot(self._mixture.whole(makers, coalition), inputs))
+            if len(coalition - {"data"}) in (0, len(set(factors) - {"data"})):
+                seen = self._unmixed("upstream" in coalition, "data" in coalition)
+            else:
+                seen = self._replay.watched(Snapshot(self._mixture.whole(makers, coalition), inputs))
             if site not in seen:
                 return {}
             rates[coalition] = seen[site]["rate"]
@@ -60,11 +77,10 @@ class SiteReplay:
     def birth(self, site: str, makers: Iterable[str]) -> pd.DataFrame:
         """Per unit the parts of the mean pre-activation at the start, as `InitialState.units`."""
         makers = tuple(makers)
-        if self._start is None:
-            self._start = self._replay.watched(self._then)
-        if site not in self._start:
+        start = self._unmixed(False, False)
+        if site not in start:
             return pd.DataFrame(columns=pd.Index(["site", "unit"]))
-        mean, spread = self._start[site]["mean"], self._start[site]["std"]
+        mean, spread = start[site]["mean"], start[site]["std"]
         scale = np.where(spread > 0, spread, np.maximum(np.abs(mean), 1e-30))
         columns = {}
         for part, change in (("bias", _biases), ("weight_mean", _averages), ("norm_mean", _statistics)):
@@ -75,6 +91,15 @@ class SiteReplay:
         return pd.DataFrame({"site": site, "unit": np.arange(len(mean)), **columns, "spread": spread})
 
     # --- inside -------------------------------------------------------------------------------------
+
+    def _unmixed(self, new_values: bool, new_inputs: bool) -> dict[str, dict[str, np.ndarray]]:
+        """One pass with all values of one time, and the inputs of one; it serves every site."""
+        key = new_values, new_inputs
+        if key not in self._seen:
+            values = (self._now if new_values else self._then).values
+            inputs = (self._now if new_inputs else self._then).inputs
+            self._seen[key] = self._replay.watched(Snapshot(values, inputs))
+        return self._seen[key]
 
     def _mean(self, site: str, values: Values) -> np.ndarray:
         return self._replay.watched(Snapshot(values, self._then.inputs))[site]["mean"]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from harness.attribution.entrances import PartsForward
 from harness.attribution.model_inputs import Inputs, byte_count, copy_inputs, input_count
 from harness.graph.plan import plain_name
 from harness.hooks.listener import Guard
@@ -38,6 +39,7 @@ class Snapshots:
         start: parameters and buffers before the first step.
         latest: the same at the last census at which all were finite.
         modes: module name → whether it was in training mode in the last forward.
+        by_parts: whether the inputs are those of parts that are called by themselves.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -50,6 +52,8 @@ class Snapshots:
         self._recent: deque[Inputs] = deque()
         self._recent_count = 0  # inputs in them
         self._first_complete = self._modes_read = False
+        self._trains = False  # whether a forward that autograd records was seen
+        self.by_parts = False
 
     def first(self) -> Snapshot:
         """The start, and the first inputs."""
@@ -96,7 +100,7 @@ class Snapshots:
         if _shapes(self.latest) != shapes:
             self.census()
         if not self._first:
-            return "no input was seen"
+            return "no input was seen in training mode"
         fits = _shapes(self.start).items() <= shapes.items()
         return "" if fits else "the model has changed, so that the network of the start cannot be run again"
 
@@ -108,23 +112,48 @@ class Snapshots:
             "modes": self.modes,
             "first": list(self._first),
             "recent": list(self._recent),
+            "trains": self._trains,
+            "by_parts": self.by_parts,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from the state of `state_dict`."""
         self.start, self.latest, self.modes = state["start"], state["latest"], state["modes"]
         self._first, self._recent = list(state["first"]), deque(state["recent"])
+        self._trains, self.by_parts = state.get("trains", True), state.get("by_parts", False)
         self._first_complete = _is_complete(self._first)
         self._recent_count = sum(map(input_count, self._recent))
 
     def _is_sharded(self) -> bool:
         return any(hasattr(parameter, "full_tensor") for parameter in self._model.parameters())
 
+    def clear(self) -> None:
+        """Forget the inputs."""
+        self._first.clear()
+        self._recent.clear()
+        self._recent_count, self._first_complete, self.by_parts = 0, False, False
+
+    def add_parts(self, forward: PartsForward) -> None:
+        """A forward through parts that were called by themselves."""
+        if not self._is_sharded():
+            self._keep(tuple(forward.calls), {}, graph=forward.graph, by_parts=True)
+
+    # --- inside -------------------------------------------------------------------------------------
+
     def _forward(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-        if not module.training:
-            return
+        if module.training:
+            self._keep(args, kwargs, graph=torch.is_grad_enabled(), by_parts=False)
+
+    def _keep(self, args: Any, kwargs: Mapping[str, Any], *, graph: bool, by_parts: bool) -> None:
+        """Keep inputs of one kind: those that train (with a graph), and the model's own before its parts'."""
+        if graph is not self._trains or by_parts is not self.by_parts:
+            kept = bool(self._first)
+            if (self._trains, not self.by_parts) > (graph, not by_parts) and kept:
+                return
+            self.clear()
+            self._trains, self.by_parts = graph, by_parts
         if not self._modes_read:  # once in a window: walking over the modules costs more than a small step
-            self.modes = {plain_name(name): part.training for name, part in module.named_modules()}
+            self.modes = {plain_name(name): part.training for name, part in self._model.named_modules()}
             self._modes_read = True
         inputs = copy_inputs(args, kwargs, INPUTS)
         if inputs is None:

@@ -17,13 +17,14 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from harness.attribution.distances import ReferenceCopy, norm
+from harness.attribution.input_moments import InputMoments, observed
 from harness.attribution.model_inputs import tensors_in
 from harness.hooks._torch import outside_transforms, without_transforms
 from harness.hooks.listener import Guard
 
-#: input_mean, input_rms: of the model's first tensor input; written_norm: of what others than the optimizer
-#: wrote into the parameters since its last step; the learning rates are the largest of the groups that hold
-#: matrices (lr) and vectors (lr_bias).
+#: input_mean, input_rms: of the model's first tensor input (see `InputMoments`); written_norm: of what others
+#: than the optimizer wrote into the parameters since its last step; the learning rates are the largest of the
+#: groups that hold matrices (lr) and vectors (lr_bias).
 COLUMNS = (
     "input_mean",
     "input_rms",
@@ -52,7 +53,7 @@ class StepMetrics:
         self._handles: list[RemovableHandle] = []
         self._references: list[ReferenceCopy] = []  # one per optimizer: its parameters after its last step
         self._row: dict[str, Any] = {}  # of the running step
-        self._inputs: dict[str, list[Tensor]] = {"input_mean": [], "input_rms": []}
+        self._inputs = InputMoments()
         self._buffered: list[dict[str, Any]] = []
         self._rows: list[np.ndarray] = []
         self.decayed: dict[int, Tensor] = {}  # parameter id → Σ of what weight decay has moved
@@ -60,7 +61,7 @@ class StepMetrics:
     def attach(self, guard: Guard) -> None:
         """Begin; what is written into the parameters from now on is noticed."""
         add = self._handles.append
-        add(self._model.register_forward_pre_hook(guard.hook(self._forward), with_kwargs=True))
+        add(self._model.register_forward_pre_hook(guard.hook(self.read_inputs), with_kwargs=True))
         self._references = [ReferenceCopy(parameters(optimizer)) for optimizer in self._optimizers]
         for place, optimizer in enumerate(self._optimizers):
             add(optimizer.register_step_pre_hook(guard.hook(lambda *_, at=place: self._before_step(at))))
@@ -75,14 +76,26 @@ class StepMetrics:
 
     def step(self, loss: Tensor | float | None) -> None:
         """A step is complete."""
-        for name, values in self._inputs.items():
-            self._row[name] = torch.stack(values).mean() if values else np.nan
-            values.clear()
+        self._row["input_mean"], self._row["input_rms"] = self._inputs.take()
         self._row["loss"] = loss.detach() if isinstance(loss, Tensor) else np.nan if loss is None else loss
         self._buffered.append(self._row)
         self._row = {}
         if len(self._buffered) >= BUFFERED:
             self._fetch()
+
+    def read_inputs(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+        """A forward, of the model or of a part that is called by itself, begins."""
+        x = next(tensors_in((args, dict(kwargs))), None)
+        plain = None if x is None else without_transforms(x)
+        if not module.training or x is None or plain is None or not plain.is_floating_point():
+            return
+        if plain.numel():
+            with outside_transforms(x, plain):
+                self._inputs.add(plain.detach())
+
+    def forget_inputs(self) -> None:
+        """Those of the running step do not count."""
+        self._inputs.forget()
 
     def frame(self) -> pd.DataFrame:
         """One row per completed step, from step 1 on: `step` and `COLUMNS`; NaN where nothing was read."""
@@ -108,26 +121,13 @@ class StepMetrics:
 
     # --- inside -------------------------------------------------------------------------------------
 
-    def _forward(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-        if not module.training:
-            return
-        x = next(tensors_in((args, dict(kwargs))), None)
-        plain = None if x is None else without_transforms(x)
-        if x is None or plain is None or not plain.is_floating_point() or not plain.numel():
-            return
-        with outside_transforms(x, plain):
-            values = plain.detach().float()
-            self._inputs["input_mean"].append(values.mean())
-            rms = torch.linalg.vector_norm(values) / values.numel() ** 0.5
-            self._inputs["input_rms"].append(_observed(rms))
-
     @torch.no_grad()
     def _before_step(self, place: int) -> None:
         now = parameters(self._optimizers[place])
         if not self._references[place].fits(now):  # parameters were added, or moved to another device
             self._references[place] = ReferenceCopy(now)
         reference = self._references[place]
-        self._add("written_norm", 0.0 if reference.is_unchanged(now) else _observed(reference.update(now)[0]))
+        self._add("written_norm", 0.0 if reference.is_unchanged(now) else observed(reference.update(now)[0]))
         gradients = [p.grad for p in now if p.grad is not None and p.grad.layout is torch.strided]
         scale = getattr(self._optimizers[place], "grad_scale", None)  # a fused optimizer unscales by itself
         self._add("grad_norm", norm(gradients) / (1.0 if scale is None else scale))
@@ -175,13 +175,6 @@ class StepMetrics:
         fetched = {device: iter(torch.stack(group).tolist()) for device, group in by_device.items()}
         plain = [next(fetched[v.device]) if isinstance(v, Tensor) else float(v) for v in flat]
         self._rows.append(np.array(plain).reshape(-1, len(COLUMNS)))
-
-
-def _observed(norm: Any) -> Any:
-    """A norm that was observed: infinite where it is not finite, since NaN means that it was not."""
-    if isinstance(norm, Tensor):
-        return norm.nan_to_num(torch.inf, torch.inf)
-    return norm if norm == norm else np.inf
 
 
 def parameters(optimizer: Optimizer) -> list[Tensor]:

@@ -80,6 +80,11 @@ def without_transforms(tensor: Tensor) -> Tensor | None:
     return tensor
 
 
+def outside_all_transforms() -> AbstractContextManager[object]:
+    """A context in which plain tensors can be computed with; what is made there is plain."""
+    return temporarily_clear_interpreter_stack()
+
+
 def outside_transforms(tensor: Tensor, plain: Tensor) -> AbstractContextManager[object]:
     """A context in which `plain`, the inside of `tensor`, can be computed with."""
     return nullcontext() if plain is tensor else temporarily_clear_interpreter_stack()

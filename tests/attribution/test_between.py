@@ -105,10 +105,11 @@ def test_a_low_bias_is_named_where_something_is_added_to_the_output(how: str) ->
 
 
 class Hyper(nn.Module):
-    """Its weights are made by another network: no parameter is theirs."""
+    """Its weights are made by another network: no parameter is theirs; with `turned`, no bias either."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, turned: bool) -> None:
         super().__init__()
+        self.turned = turned
         self.make = nn.Sequential(nn.Linear(4, 32), nn.Tanh())
         self.weight, self.bias = nn.Linear(32, 400), nn.Linear(32, 20)
         self.code = nn.Parameter(torch.ones(4))
@@ -116,12 +117,13 @@ class Hyper(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         made = self.make(self.code)
         weight, bias = self.weight(made).view(20, 20), self.bias(made)
+        bias = bias.flip(0) if self.turned else bias
         return 5.0 + F.relu(F.linear(x.flatten(1)[:, :20], weight, bias))
 
 
 def test_where_nothing_is_known_of_the_makers_no_layer_below_is_blamed() -> None:
     torch.manual_seed(0)
-    model = Hyper()
+    model = Hyper(turned=True)
     model.requires_grad_(False)
     model.bias.bias.requires_grad_()
     recorder = trained(model, 0.3)
@@ -130,4 +132,16 @@ def test_where_nothing_is_known_of_the_makers_no_layer_below_is_blamed() -> None
     units = found.units[found.units["site"] == ":relu"]
     assert len(units)
     assert units["cause"].isin(["unknown", "data"]).all()
+    assert "layers below" not in found.text
+
+
+def test_of_makers_that_are_known_in_part_these_are_blamed_for_what_they_did() -> None:
+    torch.manual_seed(0)
+    model = Hyper(turned=False)
+    model.requires_grad_(False)
+    model.bias.bias.requires_grad_()
+    found = trained(model, 0.3).diagnose()
+    units = found.units[found.units["site"] == ":relu"]
+    assert len(units)
+    assert units["cause"].isin(["bias", "data"]).all()
     assert "layers below" not in found.text

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import harness
-from harness.attribution import budget
+from harness.attribution import budget, collector
 from harness.attribution.evidence import FACTORS
 
 
@@ -60,6 +60,29 @@ def test_on_fewer_inputs_the_answer_is_the_same_and_says_so(make: Any, monkeypat
     units = recorder.evidence().units.dropna(subset=["rate_now"])
     change = units["rate_now"] - units["rate_then"]
     assert np.abs(units[list(FACTORS)].sum(axis=1) - change).max() < 1e-12
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(20, 20)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.layer(x) + x)
+
+
+def test_births_are_told_of_sites_for_whose_shares_no_time_is_left(monkeypatch: Any) -> None:
+    torch.manual_seed(0)
+    recorder = trained(nn.Sequential(Residual(), Residual(), Residual(), nn.Linear(20, 5)))
+    assert recorder.evidence().units["rate_now"].notna().all()
+    monkeypatch.setattr(collector, "SOME", 10**9)
+    units = recorder.evidence().units
+    assert units["rate_now"].isna().all()
+    assert len(units) == 60
+    assert units["spread"].notna().all()
+    found = recorder.diagnose()
+    assert found.label == "bias_init"
+    assert "30 by their bias" in found.text
 
 
 def test_progress_is_said_where_it_takes_long(monkeypatch: Any, capsys: Any) -> None:

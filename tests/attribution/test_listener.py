@@ -40,7 +40,7 @@ def failing(*_: Any) -> Any:
 
 PLACES = [
     (StepMetrics, "attach"),
-    (StepMetrics, "_forward"),
+    (StepMetrics, "read_inputs"),
     (StepMetrics, "_before_step"),
     (StepMetrics, "_after_step"),
     (StepMetrics, "step"),

@@ -245,3 +245,50 @@ def test_of_chosen_outputs_the_errors_are_those_of_the_chosen() -> None:
     torch.manual_seed(0)
     loss = trained(Net(), loss_of, steps=2).evidence().loss
     assert loss["target_error"] == pytest.approx(target, rel=0.01)
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_raw_targets_are_named_under_two_backward_passes_a_step(second: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 1))
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    x = torch.randn(512, 8)
+    y = 500 + 200 * x[:, :1]
+    parameters = list(model.parameters())
+    with harness.Recorder(
+        model, optimizer=optimizer, census_every=20, probe=x[400:], evidence=True
+    ) as recorder:
+        for _ in range(60):
+            index = torch.randint(0, 400, (32,))
+            first = (model(x[index]) - y[index]).square().mean()
+            first.backward()
+            with torch.no_grad():  # sharpness-aware minimisation: to the worst place near by, and back
+                size = torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm()
+                moves = [0.05 * p.grad / size for p in parameters if p.grad is not None]
+                for parameter, move in zip(parameters, moves, strict=True):
+                    parameter += move
+            optimizer.zero_grad()
+            other = (model(x[index]) - y[index]).square().mean()
+            other.backward()
+            with torch.no_grad():
+                for parameter, move in zip(parameters, moves, strict=True):
+                    parameter -= move
+            optimizer.step()
+            optimizer.zero_grad()
+            recorder.step(loss=other if second else first)
+    assert recorder.diagnose().label == "target_scale"
+
+
+def test_raw_targets_are_told_of_accumulated_gradients() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
+    optimizer = torch.optim.SGD(model.parameters(), 1e-6)
+    with harness.Recorder(model, optimizer=optimizer, census_every=None, evidence=True) as recorder:
+        for _ in range(2):
+            losses = [(model(torch.randn(32, 8)) - 400).square().mean() / 4 for _ in range(4)]
+            for loss in losses:
+                loss.backward()
+            optimizer.step()
+            recorder.step(loss=losses[-1])
+        recorder.census()
+    assert recorder.evidence().loss["target_error"] == pytest.approx(400, rel=0.01)

@@ -1,0 +1,250 @@
+"""Entrances: how inputs come into a model of which only parts are called, as in `agent.act(x)`.
+
+As long as the model's own forward trains nothing, the outermost calls of its parts are followed. A call that
+is handed what another one made belongs to the same forward; what else it is handed are inputs of the model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree
+from torch.utils.hooks import RemovableHandle
+
+from harness.attribution.loss_graph import bypassed
+from harness.attribution.model_inputs import map_tensors, storage_of, tensors_in
+from harness.hooks._torch import outside_all_transforms, without_transforms
+from harness.hooks.listener import Guard
+
+OUTPUT = (
+    "\0output"  # begins what stands for an output of an earlier call: (OUTPUT, call, which of its tensors)
+)
+OPEN = 64  # forwards that may still go on
+CHECKED = 8  # calls of a part in which the graph of what it is handed is looked at
+
+
+@dataclass
+class PartsForward:
+    """A forward through parts.
+
+    Attributes:
+        calls: name of the part, arguments and keyword arguments of each.
+        outputs: the tensors that each made, and how often they had been written to.
+        graph: whether autograd recorded it.
+    """
+
+    calls: list[tuple[str, Any, dict[str, Any]]] = field(default_factory=list)
+    outputs: list[list[tuple[Tensor, int]]] = field(default_factory=list)
+    graph: bool = False
+
+
+class Entrances:
+    """Follows the outermost calls of a model's parts, in training mode.
+
+    Args:
+        model: the root.
+        on_inputs: called with a part and those of its arguments that are inputs of the model.
+        on_output: called with a part, its arguments and its output.
+        on_forward: called with a forward that is complete.
+        on_root: called when the model's own forward trains: from then on no part is followed.
+
+    Attributes:
+        broken: name of a part that was handed what parameters made outside of any part, "" if none was.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        on_inputs: Callable[[nn.Module, Any, Mapping[str, Any]], Any],
+        on_output: Callable[[nn.Module, Any, Any], Any],
+        on_forward: Callable[[PartsForward], Any],
+        on_root: Callable[[], Any],
+    ) -> None:
+        self._model = model
+        self._on_inputs, self._on_output = on_inputs, on_output
+        self._on_forward, self._on_root = on_forward, on_root
+        self._handles: list[RemovableHandle] = []
+        self._open: deque[PartsForward] = deque()
+        self._running: PartsForward | None = None
+        self._checked: Counter[str] = Counter()
+        self._depth = 0
+        self._rooted = False
+        self.broken = ""
+
+    def attach(self, guard: Guard) -> None:
+        """Begin, unless the model's own forward trains."""
+        for name, module in () if self._rooted else self._model.named_modules():
+            if not isinstance(module, torch.jit.ScriptModule):
+                before, after = (
+                    guard.hook(partial(self._before, name)),
+                    guard.hook(partial(self._after, name)),
+                )
+                self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+                self._handles.append(module.register_forward_hook(after, always_call=True))
+
+    def detach(self) -> None:
+        """Remove every hook."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.step()
+
+    def step(self) -> None:
+        """A step is complete: no forward goes on."""
+        self._depth = 0
+        while self._open:
+            self._close()
+
+    # --- inside -------------------------------------------------------------------------------------
+
+    def _before(self, name: str, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+        if not name and module.training and torch.is_grad_enabled():
+            self._rooted, self.broken = True, ""
+            self._open.clear()
+            self.detach()
+            self._on_root()
+            return
+        self._depth += 1
+        if self._depth > 1 or not name or not module.training:
+            return
+        if any(without_transforms(tensor) is None for tensor in tensors_in((args, dict(kwargs)))):
+            return  # under vmap: members and inputs look alike there
+        with outside_all_transforms():
+            self._enter(name, module, *map_tensors(_plain, (args, dict(kwargs))))
+
+    def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+        given: list[Tensor] = []
+        forward = self._forward_of(args, kwargs)
+
+        def named(tensor: Tensor) -> Any:
+            place = _place(forward, tensor)
+            if place is not None:
+                return place
+            given.append(tensor)
+            self._check(name, tensor)
+            return tensor.detach().clone()
+
+        copied, named_copies = map_tensors(named, (args, dict(kwargs)))
+        if given:
+            self._on_inputs(module, tuple(given), {})
+        forward.calls.append((name, copied, named_copies))
+        forward.outputs.append([])
+        forward.graph = forward.graph or torch.is_grad_enabled()
+        self._running = forward
+        if len(self._open) > OPEN:
+            self._close()
+
+    def _after(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+        self._depth = max(0, self._depth - 1)
+        if self._depth or not name or self._running is None:
+            return
+        made = [without_transforms(t) for t in _pytree.tree_leaves(output) if isinstance(t, Tensor)]
+        known = [t for t in made if t is not None]
+        with outside_all_transforms():
+            if len(known) == len(made):
+                self._running.outputs[-1] = [(t.detach(), t._version) for t in known]
+        self._running = None
+        self._on_output(module, args, output)
+
+    def _forward_of(self, args: Any, kwargs: Mapping[str, Any]) -> PartsForward:
+        """The forward that a call goes on with: all that it is handed outputs of, made one; or a new one."""
+        tensors = list(tensors_in((args, dict(kwargs))))
+        found = [one for one in self._open if any(_place(one, tensor) is not None for tensor in tensors)]
+        if not found:
+            self._open.append(PartsForward())
+            return self._open[-1]
+        first, *others = found
+        for other in others:
+            before = len(first.calls)
+            first.calls += [(name, _moved(a, before), _moved(k, before)) for name, a, k in other.calls]
+            first.outputs += other.outputs
+            first.graph = first.graph or other.graph
+        self._open = deque(one for one in self._open if not any(one is other for other in others))
+        return first
+
+    def _check(self, name: str, tensor: Tensor) -> None:
+        """Whether an argument was made by parameters of the model, out of sight."""
+        if self.broken or not tensor.requires_grad or self._checked[name] >= CHECKED:
+            return
+        self._checked[name] += 1
+        if tensor.grad_fn is None:
+            made = any(tensor is parameter for parameter in self._model.parameters())
+        else:
+            made = bypassed(tensor.grad_fn, (), self._model)
+        if made:
+            self.broken = name
+
+    def _close(self) -> None:
+        forward = self._open.popleft()
+        if forward.calls:
+            self._on_forward(forward)
+
+
+class Parts(nn.Module):
+    """A model as the calls of its parts.
+
+    Args:
+        model: the root.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._parts = dict(model.named_modules())
+
+    def forward(self, *calls: tuple[str, Any, dict[str, Any]]) -> tuple[Tensor, ...]:
+        """Calls as in `PartsForward`; returns all tensors that they make."""
+        made: list[list[Tensor]] = []
+        for name, args, kwargs in calls:
+            output = self._parts[name](*_resolved(args, made), **_resolved(kwargs, made))
+            made.append([t for t in _pytree.tree_leaves(output) if isinstance(t, Tensor)])
+        return tuple(tensor for outputs in made for tensor in outputs)
+
+
+def _place(forward: PartsForward, tensor: Tensor) -> tuple[str, int, int] | None:
+    """What stands for a tensor that an earlier call of a forward made, unless it was written to since."""
+    at = storage_of(tensor)
+    for call, outputs in enumerate(forward.outputs):
+        for number, (made, version) in enumerate(outputs):
+            same = at and at == storage_of(made) and tensor._version == version
+            if same and _geometry(tensor) == _geometry(made):
+                return OUTPUT, call, number
+    return None
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    plain = without_transforms(tensor)
+    return tensor if plain is None else plain
+
+
+def _geometry(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.storage_offset()
+
+
+def _is_output(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 3 and isinstance(value[0], str) and value[0] == OUTPUT
+
+
+def _replaced(function: Callable[[Any], Any], value: Any) -> Any:
+    """The same nest with everything that stands for an output replaced."""
+    if _is_output(value):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {name: _replaced(function, inner) for name, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(_replaced(function, inner) for inner in value)
+    return value
+
+
+def _moved(value: Any, by: int) -> Any:
+    return _replaced(lambda place: (OUTPUT, place[1] + by, place[2]), value)
+
+
+def _resolved(value: Any, made: list[list[Tensor]]) -> Any:
+    return _replaced(lambda place: made[place[1]][place[2]], value)

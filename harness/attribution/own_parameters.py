@@ -1,0 +1,244 @@
+"""Own parameters: which entries of a model's parameters make which unit of a site, however it is spelled.
+
+A parameter is a site's own if each of its entries acts on one unit alone. Autograd tells: with weights c on
+the units, the gradient of the pre-activation's sum is c times the plain one, entry by entry.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from harness.attribution.model_inputs import storage_of, tensors_in
+from harness.attribution.replay import Replay, unit_rows
+from harness.attribution.snapshots import Snapshot, Values
+from harness.graph.operations import CONVOLUTIONS, LAST_AXIS, NORMS, PRODUCTS, function_name
+from harness.graph.units import UnitLayout, arranged
+from harness.hooks.eager import EagerTaps
+from harness.hooks.windows import Windows
+
+CLOSE = 1e-3  # relative difference of gradients that are the same
+ADDED = 1e-5  # the same of a parameter that is added: one that scales what hardly varies comes near it
+
+
+@dataclass
+class OwnParameters:
+    """The parameters that are one site's own.
+
+    Attributes:
+        axes: name of a parameter → its axes that count the units, in the units' order.
+        biases: those that are added to the pre-activation.
+        source: as `harness.attribution.replay.Layer.source`.
+    """
+
+    axes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    biases: tuple[str, ...] = ()
+    source: str = "layers"
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Names of those that are no biases."""
+        return tuple(name for name in self.axes if name not in self.biases)
+
+    def matrix(self, values: Values) -> str | None:
+        """The largest of the weights with several entries for a unit; None if there is none."""
+        names = [name for name in self.weights if values[name].ndim > len(self.axes[name])]
+        return max(names, key=lambda name: values[name].numel(), default=None)
+
+    @property
+    def factors(self) -> dict[str, str]:
+        """Name of a parameter → which factor of a unit's fall it is."""
+        return {name: "bias" if name in self.biases else "weights" for name in self.axes}
+
+    def rows(self, name: str, value: Tensor) -> Tensor:
+        """A parameter's entries, (units, entries of each)."""
+        axes = self.axes[name]
+        moved = value.movedim(axes, tuple(range(len(axes))))
+        return moved.reshape(math.prod(moved.shape[: len(axes)]), -1)
+
+    def without_mean(self, name: str, value: Tensor) -> Tensor:
+        """A parameter with each unit's mean taken away."""
+        others = [axis for axis in range(value.ndim) if axis not in self.axes[name]]
+        return value - value.mean(others, keepdim=True) if others else value
+
+
+def own_parameters(
+    replay: Replay, snapshot: Snapshot, sites: Collection[str], behind: str = "layers"
+) -> dict[str, OwnParameters]:
+    """Site name → its own parameters; sites at which none was found are left out.
+
+    Args:
+        replay: of the model.
+        snapshot: its first inputs are run through the model once.
+        sites: names of those to look at. One of a single unit is left out: all below acts on it alone.
+        behind: the source of what is no input of the model, nor what a norm made.
+    """
+    found: dict[str, OwnParameters] = {}
+    trained = {name for name, _ in replay.model.named_parameters()}
+    one = Snapshot(snapshot.values, snapshot.inputs[:1])
+    leaves: Values = {}
+    products = Products(leaves, one, behind)
+
+    def ask(caller: Any, site: str, _: Tensor, layout: UnitLayout) -> None:
+        if site in sites and site not in found and taps.z is not None:
+            own = _own(taps.z, layout, {k: v for k, v in leaves.items() if v.requires_grad})
+            if own.axes:
+                own.source = next((products.sources[n] for n in own.weights if n in products.sources), behind)
+                found[site] = own
+
+    taps = _Asking(replay.model, Windows("stream"), observe="all", gradients=False, **replay.options)
+    taps.on_call = ask
+    with replay.observing({}, lambda *_: None), products, torch.enable_grad():
+        taps.attach()
+        try:
+            for _ in replay.outputs(one, trained, leaves):
+                pass
+        finally:
+            taps.detach()
+    return found
+
+
+class _Asking(EagerTaps):
+    """Keeps the pre-activation with its graph, which `on_call` is not given."""
+
+    z: Tensor | None = None
+
+    def count(self, caller: Any, z: Tensor, known: Any, recompute: bool) -> None:
+        self.z = z
+        super().count(caller, z, known, recompute)
+
+
+class Products(TorchFunctionMode):
+    """Notes what is multiplied with which parameter.
+
+    Args:
+        values: name → parameter of the running pass.
+        snapshot: of the pass; its inputs are the model's.
+        behind: as in `own_parameters`.
+
+    Attributes:
+        weights: name of a parameter → what is multiplied in its stead (a normalised weight, of its shape).
+        sources: name of a parameter → where what it is first multiplied with comes from.
+        moments: name of a parameter → inputs, Σx, Σx² of what it is multiplied with.
+    """
+
+    def __init__(self, values: Values, snapshot: Snapshot, behind: str = "layers") -> None:
+        super().__init__()
+        self._values, self._behind = values, behind
+        self._given = {storage_of(tensor) for tensor in tensors_in(snapshot.inputs)}
+        self._normed: dict[int, Tensor] = {}  # held, so that its memory is not given to another
+        self._derived: dict[int, tuple[Tensor, frozenset[str]]] = {}
+        self._ran = False
+        self.weights: Values = {}
+        self.sources: dict[str, str] = {}
+        self.moments: dict[str, tuple[int, Any, Any]] = {}
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function_name(function)
+        out = function(*args, **(kwargs or {}))
+        if not isinstance(out, Tensor):
+            return out
+        operands = list(tensors_in((args, kwargs or {})))
+        if name in NORMS:
+            self._normed[storage_of(out)] = out
+        elif name in PRODUCTS or name in CONVOLUTIONS or name in LAST_AXIS:
+            self._note(name, operands)
+            self._ran = True
+        elif operands:
+            made = [self._names(tensor) for tensor in operands]
+            if all(made) and not self._names(out):
+                self._derived[storage_of(out)] = out, frozenset().union(*made)
+        return out
+
+    def _names(self, tensor: Tensor) -> frozenset[str]:
+        """The parameters that a tensor is, or is computed from alone."""
+        at = storage_of(tensor)
+        if at in self._derived:
+            return self._derived[at][1]
+        return frozenset(name for name, value in self._values.items() if storage_of(value) == at)
+
+    def _note(self, name: str, operands: Sequence[Tensor]) -> None:
+        weights = [(self._names(tensor), tensor) for tensor in operands]
+        rest = [t.detach() for names, t in weights if not names and t.is_floating_point() and t.ndim]
+        if not rest:
+            return
+        x = rest[0]
+        at = storage_of(x)
+        own = at in self._given or not self._ran
+        source = "norm" if at in self._normed else "inputs" if own else self._behind
+        axis = -CONVOLUTIONS[name] - 1 if name in CONVOLUTIONS and name != "convolution" else -1
+        if name in PRODUCTS and operands[0] is not x and x.ndim > 1 and name != "einsum":
+            axis = -2 if operands[-1] is x else -1  # the weight stands before what it is multiplied with
+        rows = unit_rows(x, axis).double()
+        for names, weight in weights:
+            for key in names:
+                self.sources.setdefault(key, source)
+                if weight.shape == self._values[key].shape:
+                    self.weights.setdefault(key, weight.detach().clone())
+                n, total, squares = self.moments.get(key, (0, 0.0, 0.0))
+                self.moments[key] = n + len(rows), total + rows.sum(0), squares + rows.square().sum(0)
+
+
+def _own(z: Tensor, layout: UnitLayout, leaves: Values) -> OwnParameters:
+    """Which leaves are a pre-activation's own."""
+    y = arranged(z, layout)
+    axes = sorted(axis % y.ndim for axis in layout.axes)
+    sizes = tuple(y.shape[axis] for axis in axes)
+    if not y.requires_grad or math.prod(sizes) < 2:
+        return OwnParameters()
+    draw = torch.Generator().manual_seed(0)
+    c = torch.rand(sizes, generator=draw).to(y) + 0.5  # of each unit
+    shape = [size if axis in axes else 1 for axis, size in enumerate(y.shape)]
+    first = next((axis for axis in range(y.ndim) if axis not in axes and y.shape[axis] > 1), None)
+    others = [size if axis == first else 1 for axis, size in enumerate(y.shape)]
+    r = torch.rand(others, generator=draw).to(y) + 0.5  # of each input
+    names = list(leaves)
+
+    def gradients(weights: Tensor) -> dict[str, Tensor]:
+        there, given = [leaves[name] for name in names], weights.expand(y.shape)
+        with torch.enable_grad():
+            found = torch.autograd.grad(
+                arranged(z, layout), there, given, retain_graph=True, allow_unused=True
+            )
+        return {name: g.double() for name, g in zip(names, found, strict=True) if g is not None}
+
+    plain, weighted = gradients(r), gradients(r * c.reshape(shape))
+    own = {}
+    for name, gradient in plain.items():
+        for places, by_unit in _layouts(gradient, c.double()):
+            if _close(weighted[name], by_unit * gradient):
+                own[name] = places
+                break
+    even = gradients(torch.ones_like(r)) if own else {}
+    most = max((plain[name].numel() for name in own), default=0)
+    exact = max(ADDED, 8 * torch.finfo(y.dtype).eps)
+    biases = []
+    for name in own:
+        total = even[name]
+        # each input counts alike for what is added to all; for what is added to some, these are counted
+        alike = first is not None and _close(plain[name], float(r.double().mean()) * total, exact)
+        counted = total.numel() < most and _close(total, total.round(), exact) and bool((total >= 0).all())
+        if alike or counted:
+            biases.append(name)
+    return OwnParameters(own, tuple(biases))
+
+
+def _layouts(gradient: Tensor, c: Tensor) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+    """How the units may lie in a parameter: its axes that count them, and the units' weights along these."""
+    for flat in (c.flatten(), c) if c.ndim > 1 else (c,):
+        for axes in combinations(range(gradient.ndim), flat.ndim):
+            if tuple(gradient.shape[axis] for axis in axes) == tuple(flat.shape):
+                shape = [size if axis in axes else 1 for axis, size in enumerate(gradient.shape)]
+                yield axes, flat.reshape(shape)
+
+
+def _close(a: Tensor, b: Tensor, most: float = CLOSE) -> bool:
+    size = float(b.abs().max()) if b.numel() else 0.0
+    return 0 < size < math.inf and bool((a - b).abs().max() <= most * size)
