@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
+from harness.detector.states import Thresholds
+
 OBSERVE = ("train", "eval", "all")
+STATISTIC = ("zero", "update", "update_gradient", "merge", "columns")  # methods of a UnitStatistic
 
 
 class WrongArgument(ValueError):
@@ -31,6 +34,34 @@ def check(model: Any, observe: Any, census_every: Any, gate_eps: Any) -> None:
         raise ValueError(f"census_every: expected a whole number above 0 or None, but got {census_every!r}")
     if not isinstance(gate_eps, int | float) or not 0 <= gate_eps < 1:
         raise ValueError(f"gate_eps: expected a number at least 0 and below 1, but got {gate_eps!r}")
+
+
+def check_options(
+    thresholds: Any, axis: Any, statistics: Any, flags: dict[str, Any], across_ranks: Any = None
+) -> None:
+    """Refuse options of other types.
+
+    Raises:
+        TypeError: by the argument's name.
+    """
+    if thresholds is not None and not isinstance(thresholds, Thresholds):
+        raise TypeError(f"thresholds: expected harness.Thresholds, but got {type(thresholds).__name__}")
+    if axis is not None:
+        if not isinstance(axis, Mapping):
+            raise TypeError(f"axis: expected a mapping of site names to axes, but got {type(axis).__name__}")
+        for name, number in axis.items():
+            if not isinstance(name, str) or not isinstance(number, int) or isinstance(number, bool):
+                raise TypeError(f"axis: expected site names and whole numbers, but got {name!r}: {number!r}")
+    if isinstance(statistics, str | bytes) or not isinstance(statistics, Sequence):
+        raise TypeError(f"statistics: expected a list of statistics, but got {type(statistics).__name__}")
+    for one in statistics:
+        if not all(callable(getattr(one, name, None)) for name in STATISTIC):
+            raise TypeError(f"statistics: expected objects with {', '.join(STATISTIC)}, but got {one!r}")
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name}: expected True or False, but got {value!r}")
+    if across_ranks is not None and not isinstance(across_ranks, bool):
+        raise TypeError(f"across_ranks: expected True, False or None, but got {across_ranks!r}")
 
 
 def as_optimizers(given: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from harness.detector.states import Thresholds
 from harness.graph.plan import Plan, Site
 from harness.graph.producers import Producer
-from harness.hooks.arguments import as_optimizers, check
+from harness.hooks.arguments import as_optimizers, check, check_options
 from harness.hooks.batches import Batch, as_batches
 from harness.hooks.census_log import CensusLog
 from harness.hooks.distributed import is_distributed
@@ -67,6 +67,8 @@ class ActivationRecorder:
         scaler: Scaler | None = None,
     ) -> None:
         check(model, observe, census_every, gate_eps)
+        flags = {"gradients": gradients, "per_call": per_call, "root_only": root_only}
+        check_options(thresholds, axis, statistics, flags, across_ranks)
         self._model = model
         self._optimizers = as_optimizers(optimizer)
         self._every = census_every
@@ -192,9 +194,13 @@ class ActivationRecorder:
         """
         if not self._attached:
             raise RuntimeError("step() came outside the block: use `with Recorder(model) as recorder:`")
-        self._steps = steps = self._steps + 1
         if self._listeners:
             self._listeners.step(loss)
+        self._count()
+
+    def _count(self) -> None:
+        """A step is complete: take the census, if one is due."""
+        self._steps = steps = self._steps + 1
         self._incoming.calls += 1
         every = self._every
         if every is not None:
@@ -242,7 +248,7 @@ class ActivationRecorder:
             ValueError: the model has no activation at all.
             RuntimeError: nothing was recorded and the recorder is not attached.
         """
-        if self._attached:
+        if self._attached or (self._stream.nonempty and self._closed < self._steps):
             self._close()
         latest = self.latest
         if latest is None:
@@ -331,8 +337,10 @@ class ActivationRecorder:
         """Continue the windows of `state_dict`; the history itself is not part of it.
 
         Raises:
-            ValueError: not a state of a Recorder.
+            TypeError, ValueError: not a state of a Recorder.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state: expected that of a Recorder, but got {type(state).__name__}")
         if not set(STATE) <= set(state):
             raise ValueError(f"expected the keys {', '.join(STATE)}, but got {', '.join(state)}")
         self._steps, self._closed = int(state["steps"]), int(state.get("closed", -1))

@@ -52,7 +52,10 @@ class Run:
 
     def _read(self, load: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         try:
+            str(self.path).encode()
             return load(self.path)
+        except UnicodeEncodeError:
+            self._damage = [f"{printable(str(self.path))} cannot be read: its name is no text"]
         except FileNotFoundError as error:
             self._damage.append(f"{error.args[0]} is not there")
         except DamagedFile as error:
@@ -209,12 +212,15 @@ def open_runs(path: str | os.PathLike[str]) -> Runs:
 
     Raises:
         FileNotFoundError: no such folder.
+        TypeError: no path.
 
     Example:
         >>> import tempfile
         >>> len(open_runs(tempfile.mkdtemp()).table)
         0
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"open_runs: expected a folder's path, but got {type(path).__name__}")
     root = Path(path).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"open_runs: expected a folder with runs, but there is no folder {root}")

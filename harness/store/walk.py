@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+SHOWN = 300  # characters of a path in a warning
 MARKS = frozenset({"config.yaml", "status.json"})  # what every run has
 
 
@@ -22,7 +23,7 @@ def folders_of(root: Path, needed: Callable[[Collection[str]], bool] = MARKS.iss
     """
 
     def tell(error: OSError) -> None:
-        told = f"{error.filename} left out: it cannot be read ({error.strerror or error})"
+        told = f"{str(error.filename)[:SHOWN]} left out: it cannot be read ({error.strerror or error})"
         warnings.warn(told, stacklevel=3)
 
     left = [str(root)]

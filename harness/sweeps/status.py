@@ -80,8 +80,8 @@ def status_of(root: Path) -> Status:
 def _state_of(folder: Path) -> tuple[str, str]:
     """A run's state, and the error of one that failed or is damaged."""
     try:
-        told = load_status(folder)
         load_config(folder)
+        told = load_status(folder)
     except FileNotFoundError as error:
         gone = Path(str(error.args[0])).name == "status.json"
         return ("waiting", "") if gone else ("damaged", f"{error.args[0]} is not there")

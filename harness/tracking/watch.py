@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -62,6 +62,8 @@ class WatchingRecorder(Recorder):
         self._counted: weakref.ref[Optimizer] | None = None
         self._own: set[int] = {id(parameter) for parameter in model.parameters()}
         self._handle: RemovableHandle | None = None
+        self._before: Callable[[], None] | None = None
+        self._untold = False  # whether the listeners have not heard of the last step yet
         if self._writer is not None:
             self._writer.late = True
         self.attach()
@@ -76,6 +78,8 @@ class WatchingRecorder(Recorder):
             RuntimeError: already attached.
         """
         super().attach()
+        if self._listeners:
+            self._before, self._taps.on_forward = self._taps.on_forward, self._next_forward
         count = Call(self._stepped, self._failed)
         if self._optimizers:
             self._handle = self._optimizers[0].register_step_post_hook(count)
@@ -87,6 +91,9 @@ class WatchingRecorder(Recorder):
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
+            self._tell(None)
+            if self._listeners:
+                self._taps.on_forward = self._before
         super().detach()
 
     def __enter__(self) -> Self:
@@ -109,10 +116,11 @@ class WatchingRecorder(Recorder):
             metrics: further numbers of this step.
 
         Raises:
-            ValueError: without a run on disk, which would keep them.
+            ValueError: with neither a run on disk nor evidence, to which they would belong.
         """
-        if self.path is None:
+        if self.path is None and (metrics or not self._listeners):
             raise ValueError("step(): loss and metrics are kept in a run on disk; give watch(…, output=…)")
+        self._tell(loss)
         if self._open and self._writer is not None:
             self._run.run(self._writer.note, loss, metrics)
 
@@ -123,7 +131,23 @@ class WatchingRecorder(Recorder):
                 self._counted = weakref.ref(optimizer)
             if self._counted is None or self._counted() is not optimizer:
                 return
-        super().step()
+        self._tell(None)
+        if self._open and self._writer is not None:
+            self._run.run(self._writer.step, self.steps + 1, self._rate(), None, {})
+        self._untold = bool(self._listeners)
+        self._count()
+
+    def _next_forward(self) -> None:
+        """A forward begins: nobody tells the loss of the last step any more."""
+        self._tell(None)
+        if self._before is not None:
+            self._before()
+
+    def _tell(self, loss: Any) -> None:
+        """The listeners hear of the last step."""
+        if self._untold:
+            self._untold = False
+            self._listeners.step(loss)
 
     def _trains(self, optimizer: Optimizer) -> bool:
         """Whether an optimizer updates a parameter of the model, as far as it had any when it was given."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+import torch
 from small_nets import small, x
+from torch import nn
 
 import harness
 
@@ -46,3 +49,39 @@ def test_calls_out_of_order() -> None:
     with pytest.raises(RuntimeError):
         recorder.step()
     assert set(recorder.census().n) == {10}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"thresholds": 3}, "thresholds: expected harness.Thresholds, but got int"),
+        ({"thresholds": {}}, "thresholds: expected harness.Thresholds, but got dict"),
+        ({"axis": 3}, "axis: expected a mapping"),
+        ({"axis": {1: 0}}, "axis: expected site names and whole numbers, but got 1: 0"),
+        ({"axis": {"a": "b"}}, "axis: expected site names and whole numbers"),
+        ({"statistics": 3}, "statistics: expected a list"),
+        ({"statistics": "x"}, "statistics: expected a list"),
+        ({"statistics": [3]}, "statistics: expected objects with zero, update"),
+        ({"gradients": "x"}, "gradients: expected True or False, but got 'x'"),
+        ({"per_call": 1}, "per_call: expected True or False, but got 1"),
+        ({"root_only": None}, "root_only: expected True or False, but got None"),
+        ({"across_ranks": "x"}, "across_ranks: expected True, False or None, but got 'x'"),
+    ],
+)
+def test_options_of_other_types_are_refused_at_once(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(told)):
+        harness.Recorder(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), **options)
+
+
+def test_a_state_that_is_none_is_refused() -> None:
+    with pytest.raises(TypeError, match="state: expected that of a Recorder, but got NoneType"):
+        harness.Recorder(nn.ReLU()).load_state_dict(None)  # type: ignore[arg-type]
+
+
+def test_detach_keeps_what_was_recorded() -> None:
+    recorder = harness.Recorder(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+    recorder.attach()
+    recorder._model(torch.randn(3, 2))
+    recorder.step()
+    recorder.detach()
+    assert recorder.census().n.tolist() == [3, 3]

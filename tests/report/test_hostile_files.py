@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
+import subprocess
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,11 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from filelock import FileLock
 from hypothesis import HealthCheck, given, settings
 from stored_runs import write_run
 from typer.testing import CliRunner
 
 from harness.config import compose
+from harness.store.folder import RunFolder
 from harness.store.runs import open_runs
 from harness.sweeps.job import run_job
 from harness.sweeps.status import status_of
@@ -239,3 +243,102 @@ def test_one_bad_file_stops_no_command(
         check(root, run, whole)
     finally:
         shutil.rmtree(root.parent)
+
+
+# --- folders and places ----------------------------------------------------------------------------
+
+
+def test_deep_folders_links_and_odd_names(whole: Path, tmp_path: Path) -> None:
+    """A run whose folder's name is no text is named; links are not followed; no depth is too deep."""
+    root = tmp_path / "runs"
+    shutil.copytree(whole, root)
+    shutil.copytree(root / "a", root / os.fsdecode(b"odd\xff"))
+    (root / "again").symlink_to(root)
+    (root / "other").symlink_to(root / "a")
+    here = os.open(root, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("e", dir_fd=here)
+        inner = os.open("e", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    try:
+        assert len(open_runs(root)) == 6
+        for command in ("report", "compare", "status", "dashboard"):
+            carry_out(command, str(root))
+        assert status_of(root).total == 6
+    finally:
+        subprocess.run(["rm", "-rf", str(root)], check=True)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link"])
+def test_a_path_that_was_typed_is_replaced_only_if_it_is_a_file(
+    kind: str, whole: Path, tmp_path: Path
+) -> None:
+    place, target = tmp_path / "out.json", tmp_path / "target.json"
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "device":
+        place = Path(os.devnull)
+    else:
+        target.write_text("old")
+        place.symlink_to(target)
+    done = runner.invoke(app, ["compare", str(whole), "--json", str(place)])
+    assert done.exit_code == (0 if kind == "link" else 2)
+    assert (
+        (place.is_symlink() and "sentences" in target.read_text()) if kind == "link" else not place.is_file()
+    )
+
+
+def test_a_killed_run_is_running_no_more(whole: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(whole, root)
+    RunFolder(root / "a").write_status("running")
+    with FileLock(root / "a" / ".lock"):
+        assert status_of(root).states["running"] == 1
+    assert status_of(root).states["interrupted"] == 1
+
+
+WRONG: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "opened on more inputs": lambda table: table.assign(active=10_000),
+    "'zombie' in column state": lambda table: table.assign(state="zombie"),
+    "'dream' in column evidence": lambda table: table.assign(evidence="dream"),
+    "1.5 in column rate": lambda table: table.assign(rate=1.5),
+    "-3 in column n": lambda table: table.assign(n=-3),
+}
+
+
+@pytest.mark.parametrize("told", WRONG)
+def test_impossible_numbers_are_damage(told: str, whole: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(whole, root)
+    path = root / "a" / "census.parquet"
+    table = WRONG[told](pd.read_parquet(path))
+    table.to_parquet(path, index=False)
+    with pytest.warns(UserWarning, match=re.escape(told)):
+        assert set(open_runs(root).census["run"]) == {"b", "c", "d", "trained"}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("status.json", "of another configuration"), ("config.yaml", "of another configuration")],
+)
+def test_files_of_another_run_are_damage(name: str, told: str, whole: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(whole, root)
+    shutil.copyfile(root / "c" / name, root / "a" / name)
+    assert told in {run.name: run.damage for run in open_runs(root)}["a"]
+    found = status_of(root)
+    assert found.states["damaged"] == 1
+    assert told in found.damaged[0]
+
+
+@pytest.mark.parametrize("command", ["report", "compare", "dashboard", "diagnose", "status"])
+def test_where_nothing_is_left_the_exit_code_says_so(command: str, whole: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(whole, root)
+    for path in root.glob("*/config.yaml"):
+        path.write_text("- a list")
+    done = runner.invoke(app, [command, str(root)])
+    assert done.exit_code == (2 if command == "compare" else 1)
+    assert "config.yaml" in " ".join(done.output.replace("│", " ").split()).replace(" ", "")

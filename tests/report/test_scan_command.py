@@ -89,6 +89,13 @@ def test_a_model_that_cannot_be_run_is_no_verdict(here: Path) -> None:
         ("def model():\n    raise KeyError('width')", "my_odd_subject:model raised KeyError: 'width'"),
         ("import sys\ndef model():\n    sys.exit(1)", "raised SystemExit: 1"),
         ("def model():\n    assert False, 'no weights'", "raised AssertionError: no weights"),
+        ("def model():\n    raise GeneratorExit", "raised GeneratorExit"),
+        (
+            "from torch import nn\n"
+            "class Net(nn.Sequential):\n    def forward(self, x):\n        raise SystemExit(0)\n"
+            "def model():\n    return Net(nn.ReLU())",
+            "cannot be run on these batches (SystemExit: 0)",
+        ),
     ],
 )
 def test_a_factory_that_raises_is_no_verdict(here: Path, source: str, told: str) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -156,3 +157,37 @@ def test_other_trainings(form: str) -> None:
             optimizer.step(closure)
         assert recorder.steps == 4
         assert recorder.census().n.iloc[0] >= 32
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_evidence_is_that_of_a_block(told: bool) -> None:
+    """Also its loss, where it is told: the causes need it to know of wrong labels."""
+
+    def evidence(watched: bool) -> Any:
+        model = net(-1.0)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        options: dict[str, Any] = {"census_every": 10, "evidence": True}
+        made = harness.watch(model, optimizer, **options) if watched else None
+        with made or harness.Recorder(model, optimizer=optimizer, **options) as recorder:
+            for _ in range(25):
+                loss = model(torch.randn(16, 6)).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                if told or not watched:
+                    recorder.step(loss=loss if told else None)
+        return recorder.evidence(), recorder.diagnose().text
+
+    (watched, sentence), (block, same) = evidence(True), evidence(False)
+    pd.testing.assert_frame_equal(watched.steps, block.steps)
+    pd.testing.assert_frame_equal(watched.units, block.units)
+    assert watched.steps["loss"].notna().all() == told
+    assert sentence == same
+
+
+def test_metrics_without_a_run_are_refused() -> None:
+    model = net()
+    with harness.watch(model, torch.optim.SGD(model.parameters(), 0.1), census_every=None) as recorder:
+        with pytest.raises(ValueError, match="kept in a run on disk"):
+            recorder.step(loss=1.0)
+        model(torch.randn(2, 6))
