@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from harness.activations.stored import stored
 from harness.graph.layers import LAYERS
+from harness.hooks._torch import outside_all_transforms
 from harness.hooks.hook import Call
 from harness.kernels import dispatch as kernels
 
@@ -122,8 +123,9 @@ class IncomingGradients:
         held, self._held = self._held, None
         if held is not None and held.known:
             try:
-                self._always = self._always or held.changed or held.differs
-                self._doubts += held.doubts()
+                with outside_all_transforms():  # the forward may be under torch.func.grad
+                    self._always = self._always or held.changed or held.differs
+                    self._doubts += held.doubts()
             except Exception as error:
                 self._stop(error)
 

@@ -176,3 +176,16 @@ def test_a_weight_with_its_units_in_columns() -> None:
         recorder.step()
         census = recorder.census()
     assert census.grad_norm.tolist() == pytest.approx(norm.tolist(), rel=1e-5)
+
+
+def test_a_forward_that_begins_under_a_transform_hides_no_gradient() -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with harness.Recorder(model, optimizer=optimizer, census_every=5) as recorder:
+        for x in batches(10):
+            slope = torch.func.grad(lambda one: model(one).sum())(x)
+            optimizer.zero_grad()
+            (model(x).square().mean() + slope.square().mean()).backward()
+            optimizer.step()
+            recorder.step()
+    assert np.allclose(latest(recorder)["grad_norm"], norms(model[0]))
