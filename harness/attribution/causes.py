@@ -323,12 +323,14 @@ def early_step(steps: pd.DataFrame) -> float:
 def longest_step(steps: pd.DataFrame, deaths: pd.Series) -> float:
     """The same of the longest of them, one of which is enough to kill; the median where most died later."""
     ratios = _early_steps(steps)
-    late = len(deaths) and float(deaths.median()) > len(ratios) + EPISODE
+    late = len(deaths) and len(ratios) and float(deaths.median()) > ratios.index[-1] + EPISODE
     return early_step(steps) if late or ratios.empty else float(ratios.max())
 
 
 def _early_steps(steps: pd.DataFrame) -> pd.Series:
-    steps = steps.head(max(20, len(steps) // 10))
+    moved = steps[steps["update_norm"].fillna(0.0) != 0]  # an agent counts steps before it learns
+    steps = moved.head(max(20, len(moved) // 10))
+    steps = steps.set_index("step")
     return (steps["update_norm"] / steps["weight_norm"]).mask(np.isinf(steps["update_norm"]), np.inf)
 
 

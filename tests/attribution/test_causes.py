@@ -15,8 +15,12 @@ import harness
 def trained(model: nn.Module, *, optimizer: Any = torch.optim.SGD, lr: float = 0.01, **options: Any) -> Any:
     draw = torch.Generator().manual_seed(1)
     steps = optimizer([p for p in model.parameters() if p.requires_grad], lr=lr)
-    rows = options.pop("rows", 32)
+    rows, idle = options.pop("rows", 32), options.pop("idle", 0)
     with harness.Recorder(model, optimizer=steps, census_every=10, evidence=True, **options) as recorder:
+        for _ in range(idle):  # an agent acts before it learns
+            with torch.no_grad():
+                model(torch.randn(1, 12, generator=draw))
+            recorder.step()
         for _ in range(20):
             x = torch.randn(rows, 12, generator=draw)
             loss = (model(x)[:, 0] - (x[:, 0] * x[:, 1]).abs() - 1).square().mean()
@@ -48,11 +52,13 @@ def test_a_dead_layer_needs_a_cause_however_small_its_share() -> None:
     assert trained(transferred(-30.0, frozen=True)).diagnose().label == "none"
 
 
+@pytest.mark.parametrize("idle", [0, 60])
 @pytest.mark.parametrize("optimizer", [torch.optim.RMSprop, torch.optim.SGD])
-def test_one_long_step_is_enough(optimizer: Any) -> None:
+def test_one_long_step_is_enough(optimizer: Any, idle: int) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(12, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 1))
-    found = trained(model, optimizer=optimizer, lr={torch.optim.SGD: 0.6}.get(optimizer, 0.1)).diagnose()
+    lr = {torch.optim.SGD: 0.6}.get(optimizer, 0.1)
+    found = trained(model, optimizer=optimizer, lr=lr, idle=idle).diagnose()
     assert found.label == "step_size"
     assert "the longest" in found.text
 
