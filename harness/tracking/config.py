@@ -48,8 +48,8 @@ def run_name(model: object, config: Mapping[str, Any]) -> str:
     """`<model>-<hash8>`: equal for equal configurations.
 
     Example:
-        >>> run_name(Path("x"), {"lr": 0.1})
-        'posixpath-13d0a7e8'
+        >>> run_name({}, {"lr": 0.1})
+        'dict-c924a5f4'
     """
     text = json.dumps(config, sort_keys=True)
     return f"{type(model).__name__.lower()}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
