@@ -18,7 +18,7 @@ from torch.utils import _pytree
 from torch.utils.hooks import RemovableHandle
 
 from harness.attribution.loss_graph import bypassed
-from harness.attribution.model_inputs import map_tensors, storage_of, tensors_in
+from harness.attribution.model_inputs import map_leaves, map_tensors, storage_of, tensors_in
 from harness.hooks._torch import outside_all_transforms, without_transforms
 from harness.hooks.listener import Guard
 
@@ -231,20 +231,9 @@ def _is_output(value: Any) -> bool:
     return isinstance(value, tuple) and len(value) == 3 and isinstance(value[0], str) and value[0] == OUTPUT
 
 
-def _replaced(function: Callable[[Any], Any], value: Any) -> Any:
-    """The same nest with everything that stands for an output replaced."""
-    if _is_output(value):
-        return function(value)
-    if isinstance(value, Mapping):
-        return {name: _replaced(function, inner) for name, inner in value.items()}
-    if isinstance(value, tuple | list):
-        return tuple(_replaced(function, inner) for inner in value)
-    return value
-
-
 def _moved(value: Any, by: int) -> Any:
-    return _replaced(lambda place: (OUTPUT, place[1] + by, place[2]), value)
+    return map_leaves(_is_output, lambda place: (OUTPUT, place[1] + by, place[2]), value)
 
 
 def _resolved(value: Any, made: list[list[Tensor]]) -> Any:
-    return _replaced(lambda place: made[place[1]][place[2]], value)
+    return map_leaves(_is_output, lambda place: made[place[1]][place[2]], value)

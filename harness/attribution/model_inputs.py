@@ -40,12 +40,17 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
         >>> map_tensors(torch.neg, ([torch.tensor(1)], {"mask": None}))
         ((tensor(-1),), {'mask': None})
     """
-    if isinstance(value, Tensor):
+    return map_leaves(lambda leaf: isinstance(leaf, Tensor), function, value)
+
+
+def map_leaves(is_leaf: Callable[[Any], bool], function: Callable[[Any], Any], value: Any) -> Any:
+    """The same nest with everything replaced that is a leaf; lists become tuples."""
+    if is_leaf(value):
         return function(value)
     if isinstance(value, Mapping):
-        return {name: map_tensors(function, inner) for name, inner in value.items()}
+        return {name: map_leaves(is_leaf, function, inner) for name, inner in value.items()}
     if isinstance(value, tuple | list):
-        return tuple(map_tensors(function, inner) for inner in value)
+        return tuple(map_leaves(is_leaf, function, inner) for inner in value)
     return value
 
 

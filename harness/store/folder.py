@@ -140,14 +140,6 @@ def load_config(path: Path) -> dict[str, Any]:
     return checked(file, config, CONFIG)
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The run's configuration, nested; empty if there is no readable one."""
-    try:
-        return load_config(path)
-    except (OSError, DamagedFile):
-        return {}
-
-
 def top_level(text: str) -> list[str] | None:
     r"""The groups of a YAML mapping, each of which can be read by itself; None if that is not sure.
 

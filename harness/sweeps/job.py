@@ -22,7 +22,6 @@ from harness.tracking import conclude
 from harness.tracking.conclude import versions
 
 if TYPE_CHECKING:
-    from harness.attribution.diagnosis import Diagnosis
     from harness.store.runs import Run
 
 Progress = Callable[[RunSpec, int], Any]  # (spec, total steps) → a listener that is a context manager
@@ -162,6 +161,7 @@ def _prepare(spec: RunSpec) -> Any:
 
 
 def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | None, *, alone: bool) -> Outcome:
+    from harness.report.report_command import stored_diagnosis
     from harness.store.runs import Run
     from harness.training import checkpoint
     from harness.training.loop import total_steps, train
@@ -186,7 +186,7 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
         state = "finished" if ending.diverged_at is None else "diverged"
         result = Run(folder.path)
         final, text = final_metrics(spec, result, ending.diverged_at)
-        told = diagnosis_of(spec, result) if keeps else None
+        told = stored_diagnosis(result) if keeps and result.evidence and len(result.census) else None
         if told is not None:
             final["cause"] = told.label
         if board is not None:
@@ -237,19 +237,6 @@ def final_metrics(spec: RunSpec, run: Run, diverged_at: int | None) -> tuple[dic
 
     thresholds = Thresholds(rare=spec.detect.rare, confidence=spec.detect.confidence)
     return conclude.final_metrics(run, thresholds, spec.detect.healthy, diverged_at)
-
-
-def diagnosis_of(spec: RunSpec, run: Run) -> Diagnosis | None:
-    """Why units are dead, from the evidence of a run; None if it kept none or nothing was observed."""
-    from harness.attribution.diagnosis import diagnose
-    from harness.attribution.evidence import Evidence
-    from harness.detector.states import Thresholds
-
-    tables, history = run.evidence, run.census
-    if tables is None or history.empty:
-        return None
-    thresholds = Thresholds(rare=spec.detect.rare, confidence=spec.detect.confidence)
-    return diagnose(history, Evidence(**tables), thresholds)
 
 
 def _board(spec: RunSpec, path: Path) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor
 from harness.detector.states import Thresholds
 from harness.detector.transitions import transitions
 from harness.detector.verdict import HEALTHY, last_census
+from harness.report.report_command import stored_diagnosis
 from harness.report.tensorboard import RunBoard, write_layout
 from harness.store.evidence import write_evidence
 from harness.store.folder import RunFolder
@@ -187,10 +188,7 @@ class RunWriter:
         final, text = final_metrics(run, self._thresholds, self._config["detect"]["healthy"], diverged)
         facts = {"state": state, "steps": steps, "diverged_at": diverged, "verdict": text, "error": line}
         if evidence is not None and len(run.census):
-            from harness.attribution.diagnosis import diagnose
-            from harness.attribution.evidence import Evidence
-
-            told = diagnose(run.census, Evidence(**evidence), self._thresholds)
+            told = stored_diagnosis(run)
             final["cause"], facts["diagnosis"] = told.label, str(told)
         if self._board is not None:
             self._board.text("verdict", text, steps)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.store.files import whole, write_json
-from harness.store.folder import RunFolder, read_config, read_status, top_level
+from harness.store.folder import RunFolder, load_config, read_status, top_level
 from harness.store.runs import open_runs
 from harness.store.schema import CENSUS, STEPS
 from harness.store.tables import read_table
@@ -187,7 +187,7 @@ def test_a_configuration_is_read_group_by_group_as_it_is_whole(config: dict[str,
     with tempfile.TemporaryDirectory() as name:
         folder = RunFolder(Path(name))
         folder.write_config(config)
-        assert read_config(folder.path) == yaml.safe_load(text)
+        assert load_config(folder.path) == yaml.safe_load(text)
 
 
 @pytest.mark.parametrize(
@@ -204,13 +204,13 @@ def test_a_configuration_is_read_group_by_group_as_it_is_whole(config: dict[str,
 )
 def test_any_yaml_is_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
-    assert read_config(tmp_path) == yaml.safe_load(text)
+    assert load_config(tmp_path) == yaml.safe_load(text)
 
 
 def test_runs_share_no_configuration(tmp_path: Path) -> None:
     for name in "ab":
         RunFolder(tmp_path / name).write_config({"optim": {"betas": [1, 2]}})
-    first, second = (read_config(tmp_path / name) for name in "ab")
+    first, second = (load_config(tmp_path / name) for name in "ab")
     first["optim"]["betas"].append(3)
     assert second == {"optim": {"betas": [1, 2]}}
 
