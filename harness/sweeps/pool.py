@@ -22,6 +22,7 @@ from typing import Any
 from harness.sweeps.ahead import context, without_main
 from harness.sweeps.cohorts import Task
 from harness.sweeps.job import Outcome
+from harness.training.interrupts import DeferredInterrupts
 
 LOOK = 0.2  # seconds between two reports of a worker
 PATIENCE = 60.0  # seconds that interrupted workers have to keep their state
@@ -151,13 +152,19 @@ def run_tasks(tasks: Sequence[Task], work: Work, workers: int) -> Iterator[Event
 
 
 def _started(start: Any, life: Callable[..., None], *arguments: Any) -> tuple[Any, Connection]:
-    """A process that has begun its life, and this end of its pipe."""
+    """A process that has begun its life, and this end of its pipe.
+
+    An interrupt waits until the process has all that it is sent: half of it would end in a traceback.
+    """
     near, far = start.Pipe()
     process = start.Process(target=life, args=(far, *arguments), daemon=True)
-    with warnings.catch_warnings(), without_main():
+    with warnings.catch_warnings(), without_main(), DeferredInterrupts() as interrupts:
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: none computes
         process.start()
     far.close()
+    if interrupts.requested:
+        process.kill()
+        raise KeyboardInterrupt
     return process, near
 
 
