@@ -156,6 +156,8 @@ def _check(threshold: Any, is_open: Any) -> None:
             raise TypeError(f"threshold: expected a tensor of numbers, but got {threshold.dtype}")
         if not threshold.numel():
             raise ValueError("threshold: expected one value for each unit, but got an empty tensor")
+        if threshold.device.type != "meta" and bool(threshold.isnan().any()):
+            raise ValueError("threshold: expected numbers, but got nan among them")
     elif isinstance(threshold, Real) and not isinstance(threshold, bool):
         if math.isnan(threshold):
             raise ValueError("threshold: expected a number, but got nan")

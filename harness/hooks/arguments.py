@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from harness.detector.states import Thresholds
 
 OBSERVE = ("train", "eval", "all")
 STATISTIC = ("zero", "update", "update_gradient", "merge", "columns")  # methods of a UnitStatistic
+NUMBERS = (Tensor, Real, np.generic, np.ndarray)
 
 
 class WrongArgument(ValueError):
@@ -62,6 +65,33 @@ def check_options(
             raise TypeError(f"{name}: expected True or False, but got {value!r}")
     if across_ranks is not None and not isinstance(across_ranks, bool):
         raise TypeError(f"across_ranks: expected True, False or None, but got {across_ranks!r}")
+
+
+def check_numbers(loss: Any, metrics: Mapping[str, Any] | None = None) -> None:
+    """Refuse what cannot be kept of a training step.
+
+    Raises:
+        TypeError: a value is neither None, a number nor a tensor, or a metric has the name of the count.
+    """
+    for name, value in (("loss", loss), *(metrics or {}).items()):
+        if value is not None and not isinstance(value, NUMBERS):
+            raise TypeError(f"{name}: expected a number or a tensor, but got {type(value).__name__}")
+    if metrics and "step" in metrics:
+        raise TypeError("step: expected another name of a metric, since the steps are counted")
+
+
+def check_loss_function(loss: Any) -> None:
+    """Refuse what cannot be called as loss(output, batch).
+
+    Raises:
+        TypeError: it is no function, or a class of losses instead of one of them.
+    """
+    if isinstance(loss, type):
+        raise TypeError(
+            f"loss: expected a function (output, batch) → scalar, but got the class {loss.__name__}"
+        )
+    if not callable(loss):
+        raise TypeError(f"loss: expected a function (output, batch) → scalar, but got {type(loss).__name__}")
 
 
 def as_optimizers(given: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from harness.detector.states import Thresholds
 from harness.graph.plan import Plan, Site
 from harness.graph.producers import Producer
-from harness.hooks.arguments import as_optimizers, check, check_options
+from harness.hooks.arguments import as_optimizers, check, check_numbers, check_options
 from harness.hooks.batches import Batch, as_batches
 from harness.hooks.census_log import CensusLog
 from harness.hooks.distributed import is_distributed
@@ -92,6 +92,7 @@ class ActivationRecorder:
         self._closed = -1  # step of the last census
         self._attached = False
         self._warned: set[str] = set()
+        self._axis = dict(axis or {})
         self._gradients = gradients
         self._across_ranks = across_ranks
         self._listeners = Listeners()
@@ -191,9 +192,12 @@ class ActivationRecorder:
 
         Raises:
             RuntimeError: not attached.
+            TypeError: `loss` is no number.
         """
         if not self._attached:
             raise RuntimeError("step() came outside the block: use `with Recorder(model) as recorder:`")
+        if loss is not None:
+            check_numbers(loss)
         if self._listeners:
             self._listeners.step(loss)
         self._count()
@@ -363,6 +367,10 @@ class ActivationRecorder:
         """Say once what is not observed; never in a forward or backward, where a warning may be an error."""
         sites = [*unseen, *self._taps.book.without_inputs.values()]
         messages = [f"{site.name} ({site.activation}) is unobserved: {site.reason}" for site in sites]
+        names = [site.name for site in self.sites]
+        for name in self._axis:
+            if name not in names:
+                messages.append(f"axis: no site is named {name!r}, only {', '.join(names)}")
         for message in (*messages, *self._taps.messages, *self._probe.taps.messages):
             if message not in self._warned:
                 self._warned.add(message)

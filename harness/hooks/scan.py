@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from harness.detector.states import STATES, Thresholds, dead_fraction, sentence, summarise
 from harness.graph.plan import Plan
+from harness.hooks.arguments import check_loss_function
 from harness.hooks.batches import Batch, evaluation
 from harness.hooks.masks import Masks, masks_of
 from harness.hooks.model_calls import outputs
@@ -105,8 +106,9 @@ def scan(
             By default the `attention_mask` of a dict. `Recorder.mask` says how it meets a site.
 
     Raises:
-        TypeError: `model` is no module, or a batch is of another kind.
-        ValueError: no batch came, the model raised on one, or it has no activation at all.
+        TypeError: `model` is no module, `loss` no function, or a batch is of another kind.
+        ValueError: no batch came, the model raised on one, it has no activation at all, `loss` returned no
+            scalar, or there are more or fewer masks than batches.
 
     Example:
         >>> layer = nn.Linear(1, 2)
@@ -117,6 +119,8 @@ def scan(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, but got {type(model).__name__}")
+    if loss is not None:
+        check_loss_function(loss)
     recorder = ActivationRecorder(
         model,
         census_every=None,
@@ -127,19 +131,32 @@ def scan(
         per_call=per_call,
         axis=axis,
     )
-    came, masks = False, masks_of(mask)
+    came, masks = 0, masks_of(mask)
     with evaluation(model), _kept_gradients(model), recorder:
         for batch, output in outputs(
             model, batches, graph=loss is not None, before=lambda batch: recorder._mask(masks(batch))
         ):
-            came = True
+            came += 1
             if loss is not None:
                 with torch.enable_grad():
-                    loss(output, batch).backward()
+                    _scalar(loss(output, batch)).backward()
         if not came:
             raise ValueError("batches: expected at least one batch, but none came")
+        if isinstance(mask, Sequence) and len(mask) > came:
+            raise ValueError(f"mask: expected one for each batch, but got {len(mask)} for {came}")
         units = recorder.census()
     return Report(units, recorder.plan)
+
+
+def _scalar(value: Any) -> Tensor:
+    if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+        kind = (
+            f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        )
+        raise ValueError(
+            f"loss: expected a function (output, batch) → scalar with a graph, but it returned {kind}"
+        )
+    return value
 
 
 class _kept_gradients:

@@ -65,7 +65,7 @@ class RunFolder:
         if state not in STATUSES:
             raise ValueError(f"status: expected one of {', '.join(STATUSES)}, but got {state!r}")
         earlier = read_status(self.path) or {}
-        own = {"config": _digest(self.path)} if (self.path / "config.yaml").is_file() else {}
+        own = {"config": config_digest(self.path)} if (self.path / "config.yaml").is_file() else {}
         write_json(self.path / "status.json", {**earlier, "state": state, **facts, **own})
 
     @property
@@ -92,7 +92,7 @@ def load_status(path: Path) -> dict[str, Any]:
     status = read_object(file, STATUS)
     if status.get("state") not in STATUSES:
         raise DamagedFile(file, f"has no state among {', '.join(STATUSES)}")
-    if status.get("config", (digest := _digest(path))) != digest:
+    if status.get("config", (digest := config_digest(path))) != digest:
         raise DamagedFile(file, "is of another configuration than the one beside it")
     final = status.get("final") or {}
     for name, value in final.items():
@@ -104,8 +104,8 @@ def load_status(path: Path) -> dict[str, Any]:
     return status
 
 
-def _digest(path: Path) -> str:
-    """Of the configuration; "" if there is none."""
+def config_digest(path: Path) -> str:
+    """Of the configuration in a run's folder; "" if there is none."""
     try:
         return hashlib.sha256(read_text(path / "config.yaml", LARGEST).encode()).hexdigest()[:16]
     except (OSError, DamagedFile):

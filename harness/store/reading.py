@@ -91,10 +91,18 @@ def read_object(path: Path, types: Types) -> dict[str, Any]:
     """
     text = read_text(path)
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise DamagedFile(path, f"is no JSON ({one_line(error)})") from None
     return checked(path, value, types)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, whose keys come once."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key comes twice")
+    return found
 
 
 def checked(path: Path, value: Any, types: Types, most: int = MOST) -> dict[str, Any]:

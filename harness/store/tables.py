@@ -11,12 +11,14 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
+from harness.store.folder import config_digest
 from harness.store.reading import DamagedFile, is_there, one_line
 from harness.store.schema import COUNTS, NEEDED, SHARES, TABLES, WORDS
 from harness.words import UNSAFE, printable
 
 compute: Any = pyarrow.compute  # its functions are made at import: no type checker knows them
 LONGEST = 10_000  # characters of a word: names of sites go into pictures, pages and terminals
+CONFIG_KEY = b"harness.config"  # in a Parquet file's metadata: the digest of its run's configuration
 BEGINS = b"\xff\xff\xff\xff"  # every message of a stream
 
 
@@ -52,6 +54,7 @@ def _read_parquet(path: Path, name: str, columns: Sequence[str] | None) -> pa.Ta
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             there = names if columns is None else [column for column in columns if column in names]
+            of = (file.schema_arrow.metadata or {}).get(CONFIG_KEY)
             words = [
                 c for c in columns or () if c in names and pa.types.is_string(TABLES[name].field(c).type)
             ]
@@ -61,6 +64,8 @@ def _read_parquet(path: Path, name: str, columns: Sequence[str] | None) -> pa.Ta
                 table = file.read(there)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise DamagedFile(path, f"is no whole Parquet file ({one_line(error)})") from None
+    if of is not None and of.decode("ascii", "replace") != config_digest(path.parent):
+        raise DamagedFile(path, "is of another configuration than the one beside it")
     return conforming(path, name, table, names, columns)
 
 
@@ -129,9 +134,22 @@ def conforming(
         _check(path, column, values, needed=column in NEEDED[name])
     if {"n", "active"} <= found.keys() and compute.any(compute.greater(found["active"], found["n"])).as_py():
         raise DamagedFile(path, "has units that opened on more inputs than there were")
+    if name == "census" and columns is None and _has_twice(found):
+        raise DamagedFile(path, "has rows twice")
     if name == "steps" and "step" in found and (np.diff(found["step"].to_numpy()) <= 0).any():
         raise DamagedFile(path, "has steps twice or in another order")
     return pa.table(found)
+
+
+def _has_twice(census: dict[str, pa.ChunkedArray]) -> bool:
+    """Whether a census has two rows of one unit."""
+    key: Any = 0
+    for column in ("step", "evidence", "site", "unit"):
+        values = census[column]
+        codes = values.dictionary_encode().combine_chunks().indices if _is_word(values.type) else values
+        numbers = codes.to_numpy().astype(np.int64)
+        key = key * (int(numbers.max(initial=0)) + 2) + numbers + 1
+    return bool((np.diff(key) <= 0).any()) and len(np.unique(key)) < len(key)  # as written, they are in order
 
 
 def _as(path: Path, values: pa.ChunkedArray, field: pa.Field, *, decoded: bool) -> pa.ChunkedArray:
@@ -173,8 +191,11 @@ def _check(path: Path, column: str, values: pa.ChunkedArray, *, needed: bool) ->
         return
     if column in COUNTS and (compute.min(values).as_py() or 0) < COUNTS[column]:
         raise DamagedFile(path, f"has {compute.min(values).as_py()} in column {column}")
-    if column in SHARES and not 0 <= (compute.max(values).as_py() or 0) <= 1:
-        raise DamagedFile(path, f"has {compute.max(values).as_py()} in column {column}")
+    if column in SHARES:
+        extremes = compute.min_max(values).as_py().values()  # NaN where nothing was observed
+        for extreme in extremes:
+            if extreme is not None and (extreme < 0 or extreme > 1):
+                raise DamagedFile(path, f"has {extreme} in column {column}")
     if column in WORDS and (strange := set(compute.unique(values).to_pylist()) - WORDS[column]):
         raise DamagedFile(path, f"has {printable(repr(min(strange)))} in column {column}")
     if _is_word(values.type):

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.store.files import whole
+from harness.store.folder import config_digest
 from harness.store.schema import TABLES
-from harness.store.tables import read_stream, read_table
+from harness.store.tables import CONFIG_KEY, read_stream, read_table
 
 
 class TableWriter:
@@ -94,7 +95,8 @@ class TableWriter:
             return
         self._finished = self.position
         self._file.close()
-        table = read_stream(self._stream)
+        digest = config_digest(self._stream.parent)
+        table = read_stream(self._stream).replace_schema_metadata({CONFIG_KEY: digest} if digest else None)
         floats: Any = [f.name for f in self._schema if pa.types.is_floating(f.type)]
         words: Any = [f.name for f in self._schema if pa.types.is_string(f.type)]
         with whole(self._parquet) as part:

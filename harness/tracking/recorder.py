@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from harness.attribution.recorder import Recorder as Observer
 from harness.detector.states import Thresholds
+from harness.hooks.arguments import check_numbers
 from harness.hooks.batches import Batch
 from harness.hooks.listener import Guard
 from harness.hooks.loss_scale import Scaler
@@ -187,11 +188,13 @@ class Recorder(Observer):
 
         Raises:
             RuntimeError: not attached.
+            TypeError: `loss` or a metric is no number.
             ValueError: metrics without a run on disk.
         """
         if metrics and self.path is None:
             names = ", ".join(metrics)
             raise ValueError(f"{names}: metrics belong to a run on disk; give Recorder(output=…)")
+        check_numbers(loss, metrics)
         if self._open and self._writer is not None:
             self._run.run(self._writer.step, self.steps + 1, self._rate(), loss, metrics)
         super().step(loss)

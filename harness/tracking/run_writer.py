@@ -163,6 +163,9 @@ class RunWriter:
             for writer in self._writers.values():
                 writer.finish()
             RunFolder(self.path).write_status(**self._facts(steps, error, evidence))
+        except Exception as failure:  # what was written stays, and is no running run's
+            RunFolder(self.path).write_status("failed", steps=steps, error=_line(failure))
+            raise
         finally:
             self.close()
 
@@ -184,7 +187,7 @@ class RunWriter:
         line = None
         if error is not None:
             state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            line = " ".join(f"{type(error).__name__}: {error}".split())
+            line = _line(error)
         final, text = final_metrics(run, self._thresholds, self._config["detect"]["healthy"], diverged)
         facts = {"state": state, "steps": steps, "diverged_at": diverged, "verdict": text, "error": line}
         if evidence is not None and len(run.census):
@@ -196,6 +199,10 @@ class RunWriter:
                 self._board.text("causes", facts["diagnosis"], steps)
             self._board.session(run.name, self._config, {**facts, "final": final}, steps)
         return facts | {"final": final}
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _held(value: Any) -> Any:

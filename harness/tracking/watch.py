@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
+from harness.hooks.arguments import check_numbers
 from harness.hooks.hook import Call
 from harness.tracking.recorder import Recorder
 
@@ -116,10 +117,12 @@ class WatchingRecorder(Recorder):
             metrics: further numbers of this step.
 
         Raises:
+            TypeError: `loss` or a metric is no number.
             ValueError: with neither a run on disk nor evidence, to which they would belong.
         """
         if self.path is None and (metrics or not self._listeners):
             raise ValueError("step(): loss and metrics are kept in a run on disk; give watch(…, output=…)")
+        check_numbers(loss, metrics)
         self._tell(loss)
         if self._open and self._writer is not None:
             self._run.run(self._writer.note, loss, metrics)

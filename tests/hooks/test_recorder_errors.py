@@ -85,3 +85,45 @@ def test_detach_keeps_what_was_recorded() -> None:
     recorder.step()
     recorder.detach()
     assert recorder.census().n.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("value", ["x", [1.0], {}])
+def test_a_step_takes_numbers_alone(value: Any) -> None:
+    model = small()
+    with harness.Recorder(model, census_every=None) as recorder:
+        model(x())
+        with pytest.raises(
+            TypeError, match=f"loss: expected a number or a tensor, but got {type(value).__name__}"
+        ):
+            recorder.step(loss=value)
+        recorder.step(loss=torch.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (3, "but got int"),
+        (nn.MSELoss, "but got the class MSELoss"),
+        (lambda output, batch: output, r"it returned a tensor of shape \(10, "),
+        (lambda output, batch: 1.0, "it returned float"),
+        (lambda output, batch: output.detach().sum(), "with a graph"),
+    ],
+)
+def test_a_scan_takes_a_function_as_loss(loss: Any, told: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=rf"loss: expected a function .*{told}"):
+        harness.scan(small(), x(), loss=loss)
+
+
+def test_masks_that_are_too_many() -> None:
+    with pytest.raises(ValueError, match="mask: expected one for each batch, but got 5 for 1"):
+        harness.scan(small(), x(), mask=[torch.ones(10)] * 5)
+
+
+def test_an_axis_of_no_site() -> None:
+    with pytest.warns(UserWarning, match="axis: no site is named 'nope', only 1"):
+        harness.scan(small(), x(), axis={"nope": 1})
+
+
+def test_a_threshold_that_is_no_number() -> None:
+    with pytest.raises(ValueError, match="but got nan among them"):
+        harness.declare_activation(nn.Identity, threshold=torch.tensor([0.0, torch.nan]))

@@ -28,7 +28,9 @@ from typer.testing import CliRunner
 
 from harness.config import compose
 from harness.store.folder import RunFolder
+from harness.store.reading import DamagedFile
 from harness.store.runs import open_runs
+from harness.store.schema import TABLES
 from harness.sweeps.job import run_job
 from harness.sweeps.status import status_of
 from harness.tools import app
@@ -305,6 +307,10 @@ WRONG: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "'dream' in column evidence": lambda table: table.assign(evidence="dream"),
     "1.5 in column rate": lambda table: table.assign(rate=1.5),
     "-3 in column n": lambda table: table.assign(n=-3),
+    "-0.5 in column rate": lambda table: table.assign(rate=-0.5),
+    "rows twice": lambda table: pd.concat([table, table.tail(1)]),
+    "has rows twice": lambda table: pd.concat([table.head(4), table]),
+    "it has rows twice": lambda table: table.assign(unit=0),
 }
 
 
@@ -331,6 +337,24 @@ def test_files_of_another_run_are_damage(name: str, told: str, whole: Path, tmp_
     found = status_of(root)
     assert found.states["damaged"] == 1
     assert told in found.damaged[0]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_of_another_run_is_damage(name: str, whole: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(whole, root)
+    shutil.copyfile(root / "c" / f"{name}.parquet", root / "a" / f"{name}.parquet")
+    run = {run.name: run for run in open_runs(root)}["a"]
+    with pytest.raises(DamagedFile, match="of another configuration"):
+        run.read(name)
+
+
+def test_a_key_that_comes_twice_is_damage(whole: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(whole, root)
+    status = root / "a" / "status.json"
+    status.write_text(status.read_text().replace("{", '{"state": "failed", ', 1))
+    assert "a key comes twice" in {run.name: run.damage for run in open_runs(root)}["a"]
 
 
 @pytest.mark.parametrize("command", ["report", "compare", "dashboard", "diagnose", "status"])

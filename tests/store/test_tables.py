@@ -138,7 +138,7 @@ def test_some_columns_of_a_table(tmp_path: Path, finished: bool) -> None:
     folder.write_status("finished")
     writer = TableWriter(folder.path, "census")
     writer.append(census_columns(4))
-    writer.append(census_columns(6))
+    writer.append(census_columns(6) | {"step": np.arange(4, 10)})
     writer.finish() if finished else writer.close()
     run = open_runs(tmp_path)[0]
     table = run.read("census", ["state", "step"])

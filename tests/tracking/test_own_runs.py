@@ -252,3 +252,25 @@ def test_a_run_that_cannot_be_written_stops_no_training(
     with pytest.warns(UserWarning, match="the run on disk: switched off after an error.*No space left"):
         recorder.detach()
     assert recorder.history()["step"].unique().tolist() == [2, 4, 6]
+
+
+def test_a_run_without_a_forward_is_finished(tmp_path: Path) -> None:
+    with (
+        pytest.warns(UserWarning, match="it was never called"),
+        harness.Recorder(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), output=tmp_path),
+    ):
+        pass
+    (run,) = harness.open_runs(tmp_path)
+    assert run.state == "finished"
+    assert set(run.census["state"]) == {"unobserved"}
+
+
+def test_a_metric_named_as_the_count_is_refused(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    with harness.Recorder(model, output=tmp_path) as recorder:
+        model(torch.ones(4, 2))
+        with pytest.raises(TypeError, match="step: expected another name"):
+            recorder.step(loss=1.0, step=1)
+        with pytest.raises(TypeError, match="accuracy: expected a number or a tensor, but got str"):
+            recorder.step(loss=1.0, accuracy="good")  # pyright: ignore[reportArgumentType]
+        recorder.step(loss=1.0, accuracy=0.5)
