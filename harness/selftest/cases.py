@@ -5,6 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 from harness.selftest import (
+    arrangements,
     attention,
     axes,
     convolutions,
@@ -25,6 +26,7 @@ GROUPS: dict[str, dict[str, Case]] = {
     "activations of one's own": own.CASES,
     "units stuck in the flat part": stuck.CASES,
     "axes, norms and dropout": axes.CASES,
+    "units arranged otherwise": arrangements.CASES,
     "convolutions": convolutions.CASES,
     "shared modules and sums": sharing.CASES,
     "repeated and tied blocks": repeated.CASES,

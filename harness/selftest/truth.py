@@ -157,8 +157,9 @@ class Truth:
     def before_optimizer_step(self, model: nn.Module) -> None:
         """Read the gradients of every unit's incoming parameters."""
         for site in self.sites:
-            if site.producer is not None:
-                self.norms[site.name] = unit_norms(model.get_submodule(site.producer), site.transposed)
+            owner = None if site.producer is None else _owner(model, site.producer)
+            if owner is not None and hasattr(owner, "weight"):  # weights by other names are nobody's rows
+                self.norms[site.name] = unit_norms(owner, site.transposed)
 
     def census(self, evidence: str = "stream") -> pd.DataFrame:
         """Close the window."""
@@ -231,6 +232,12 @@ class Truth:
             "grad_norm": norm,
             "state": state_of(n, active, non_finite, grad_rms),
         }
+
+
+def _owner(model: nn.Module, producer: str) -> nn.Module:
+    """The module that a producer is, or whose parameter it is."""
+    is_parameter = any(name == producer for name, _ in model.named_parameters())
+    return model.get_submodule(producer.rpartition(".")[0] if is_parameter else producer)
 
 
 def unit_norms(producer: nn.Module, transposed: bool = False) -> list[float]:

@@ -1,0 +1,225 @@
+"""Units that do not lie where a layer leaves them: views, matrix products, terms of a loss, other widths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.selftest.case import Case, dead, kill, normal
+from harness.selftest.truth import Keep, TrueSite, through
+
+
+class OneUnit(nn.Module):
+    """A layer of one unit whose axis is dropped before the activation: the batch is no axis of units."""
+
+    def __init__(self, drop: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.fc, self.drop = nn.Linear(6, 1), drop
+
+    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
+        return F.relu(self.drop(keep(":relu", self.fc(x))))
+
+
+class Viewed(nn.Module):
+    """A layer's output in another shape at the activation, and back again."""
+
+    def __init__(self, view: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.fc, self.act, self.head, self.view = nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2), view
+        kill(self.fc, 1, 6)
+
+    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
+        z = keep("act", self.fc(x))
+        return self.head(self.act(self.view(z)).reshape(z.shape))
+
+
+class Transposed(nn.Module):
+    """(batch, positions, units) at the layer, (batch, units, positions) at the activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act, self.head = nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)
+        kill(self.fc, 1, 6)
+
+    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
+        z = self.act(keep("act", self.fc(x)).transpose(1, 2))
+        return self.head(z.transpose(1, 2))
+
+
+class Products(nn.Module):
+    """A weight of one's own on the left: its rows are the units, wherever the product leaves them."""
+
+    def __init__(self, product: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.weight, self.head, self.product = nn.Parameter(torch.randn(5, 6)), nn.Linear(4, 2), product
+        with torch.no_grad():
+            self.weight[3] = 0  # never positive
+
+    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
+        return self.head(F.relu(keep(":relu", self.product(self.weight, x))))
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Of images, over their channels, as in torchvision and timm."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        x = F.layer_norm(input.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)
+
+
+class ChannelsFirstNorm(nn.Module):
+    """A norm that subclasses one for features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.act = nn.Conv2d(2, 6, 3), LayerNorm2d(6), nn.ReLU()
+        self.head = nn.Linear(6, 2)
+        kill(self.norm, 0, 4)
+
+    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
+        return self.head(self.act(keep("act", self.norm(self.conv(x)))).mean((2, 3)))
+
+
+class TwoWeights(nn.Module):
+    """One module, two weights: two layers, each with units of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w1, self.b1 = nn.Parameter(torch.randn(6, 7)), nn.Parameter(torch.zeros(7))
+        self.w2, self.b2 = nn.Parameter(torch.randn(7, 7)), nn.Parameter(torch.zeros(7))
+        self.head = nn.Linear(7, 2)
+        with torch.no_grad():
+            self.w1[:, 2], self.b1[2] = 0, -1
+            self.w2[:, 5], self.b2[5] = 0, -1
+
+    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
+        x = F.relu(keep(":relu", x @ self.w1 + self.b1))
+        return self.head(F.relu(keep(":relu#1", x @ self.w2 + self.b2)))
+
+
+class Hinge(nn.Module):
+    """A term of the loss inside of the forward: distances are no units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act, self.head = nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)
+        kill(self.fc, 3)
+
+    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
+        embedded = self.head(self.act(keep("act", self.fc(x))))
+        near = (embedded - embedded.roll(1, 0)).square().sum(-1)
+        far = (embedded - embedded.roll(2, 0)).square().sum(-1)
+        return embedded.mean() + (near - far + 0.2).clamp(min=0).mean()
+
+
+class Widths(nn.Module):
+    """One layer, used at two widths in turn: the narrow calls are a site of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act, self.head = nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)
+        kill(self.fc, 1, 6)
+
+    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
+        wide = self.head(self.act(keep("act", self.fc(x))))
+        narrow = self.act(keep("act[4]", F.linear(x, self.fc.weight[:4], self.fc.bias[:4])))
+        return wide + F.linear(narrow, self.head.weight[:, :4])
+
+
+class Tries(nn.Module):
+    """A call that raises is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act, self.head = nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)
+        kill(self.fc, 1)
+
+    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
+        z = keep("act", self.fc(x))
+        act: Any = self.act
+        try:
+            z = act(z, lengths=len(x))
+        except TypeError:
+            z = act(z)
+        return self.head(z)
+
+
+class Agent(nn.Module):
+    """Called by a method of its own, never as a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Linear(6, 8), nn.ReLU()), nn.Linear(8, 2)
+        kill(self.body[0], 2)
+
+    def act(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+    def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
+        return self.head(self.body[1](keep("body.1", self.body[0](x))))
+
+
+def unit(drop: Callable[[Tensor], Tensor]) -> Case:
+    return Case(partial(OneUnit, drop), normal(16, 6), (TrueSite(":relu", producer="fc", size=1),))
+
+
+def viewed(view: Callable[[Tensor], Tensor], *shape: int) -> Case:
+    site = TrueSite("act", producer="fc", size=8, dead=dead(1, 6))
+    return Case(partial(Viewed, view), normal(*shape), (site,))
+
+
+def product(of: Callable[[Tensor, Tensor], Tensor]) -> Case:
+    site = TrueSite(":relu", axis=1, producer="weight", size=5, dead=dead(3))
+    return Case(partial(Products, of), normal(3, 6, 4), (site,))
+
+
+CASES: dict[str, Case] = {
+    "one unit squeezed": unit(lambda z: z.squeeze(-1)),
+    "one unit selected": unit(lambda z: z[:, 0]),
+    "one unit flattened": unit(lambda z: z.flatten()),
+    "one unit viewed": unit(lambda z: z.view(-1)),
+    "heads": viewed(lambda z: z.view(*z.shape[:2], 2, 4), 3, 5, 6),
+    "heads in front": viewed(lambda z: z.unflatten(-1, (4, 2)), 16, 6),
+    "positions flattened": viewed(lambda z: z.flatten(0, 1), 3, 5, 6),
+    "positions last": Case(
+        Transposed, normal(3, 5, 6), (TrueSite("act", producer="fc", size=8, dead=dead(1, 6)),)
+    ),
+    "weight @ x": product(lambda weight, x: weight @ x),
+    "einsum": product(lambda weight, x: torch.einsum("oc,bcl->bol", weight, x)),
+    "bmm": product(lambda weight, x: torch.bmm(weight.expand(len(x), -1, -1), x)),
+    "layernorm of images": Case(
+        ChannelsFirstNorm,
+        normal(4, 2, 6, 6),
+        (TrueSite("act", axis=1, producer="norm", size=6, dead=dead(0, 4)),),
+    ),
+    "two weights of one module": Case(
+        TwoWeights,
+        normal(16, 6),
+        (
+            TrueSite(":relu", producer="w1", size=7, dead=dead(2)),
+            TrueSite(":relu#1", producer="w2", size=7, dead=dead(5)),
+        ),
+    ),
+    "term of a loss": Case(Hinge, normal(16, 6), (TrueSite("act", producer="fc", size=8, dead=dead(3)),)),
+    "other widths": Case(
+        Widths,
+        normal(16, 6),
+        (
+            TrueSite("act", producer="fc", size=8, dead=dead(1, 6)),
+            TrueSite("act[4]", producer="fc", size=4, dead=dead(1)),
+        ),
+        train=False,
+    ),
+    "a call that raises": Case(Tries, normal(16, 6), (TrueSite("act", producer="fc", size=8, dead=dead(1)),)),
+    "called by a method": Case(
+        Agent,
+        normal(16, 6),
+        (TrueSite("body.1", producer="body.0", size=8, dead=dead(2)),),
+        wrap=lambda model: model.act,
+    ),
+}
