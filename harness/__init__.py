@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.detector.lifetimes import lifetimes
     from harness.detector.states import Thresholds, classify
     from harness.graph.plan import Site
-    from harness.hooks.scan import DeadUnitsError, Report, scan
+    from harness.recording.scan import DeadUnitsError, Report, scan
     from harness.store.runs import open_runs
     from harness.sweeps.diagnose import diagnose
     from harness.tracking.recorder import Recorder
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "DeadUnitsError": "harness.hooks.scan",
+    "DeadUnitsError": "harness.recording.scan",
     "Diagnosis": "harness.attribution.diagnosis",
     "Recorder": "harness.tracking.recorder",
-    "Report": "harness.hooks.scan",
+    "Report": "harness.recording.scan",
     "Site": "harness.graph.plan",
     "Thresholds": "harness.detector.states",
     "classify": "harness.detector.states",
@@ -40,7 +40,7 @@ _WHERE = {
     "lifetimes": "harness.detector.lifetimes",
     "open_runs": "harness.store.runs",
     "risk": "harness.attribution.risk",
-    "scan": "harness.hooks.scan",
+    "scan": "harness.recording.scan",
     "undeclare_activation": "harness.activations.declare",
     "watch": "harness.tracking.watch",
 }

@@ -151,10 +151,10 @@ def scan(
 ) -> None:
     """Pass data through any model and say which units are dead (exit code 1 over --fail-over, for CI)."""
     from harness.config import ConfigError
-    from harness.hooks.batches import as_batches
-    from harness.hooks.model_calls import arguments_of
-    from harness.hooks.scan import DeadUnitsError
-    from harness.hooks.scan import scan as scan_model
+    from harness.recording.batches import as_batches
+    from harness.recording.model_calls import arguments_of
+    from harness.recording.scan import DeadUnitsError
+    from harness.recording.scan import scan as scan_model
     from harness.report.export import export
 
     try:

@@ -45,7 +45,7 @@ from harness.attribution.step_metrics import StepMetrics
 from harness.attribution.whole_passes import OwnPasses
 from harness.graph.plan import Site, plain_name
 from harness.hooks.eager import EagerTaps
-from harness.hooks.listener import Guard
+from harness.recording.listener import Guard
 
 UNIT_COLUMNS = (
     "site",

@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from harness.attribution.loss_graph import bypassed
 from harness.attribution.model_inputs import map_leaves, map_tensors, storage_of, tensors_in
 from harness.hooks._torch import outside_all_transforms, without_transforms
-from harness.hooks.listener import Guard
+from harness.recording.listener import Guard
 
 OUTPUT = (
     "\0output"  # begins what stands for an output of an earlier call: (OUTPUT, call, which of its tensors)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from harness.attribution.own_parameters import OwnParameters
 from harness.detector.grid import one_evidence
 from harness.graph.plan import Site, plain_name, qualified_names
-from harness.hooks.batches import evaluation
-from harness.hooks.incoming_gradients import by_unit
+from harness.recording.batches import evaluation
+from harness.recording.incoming_gradients import by_unit
 
 #: Activations that are one straight line where their gate is open.
 STRAIGHT = ("relu", "relu6", "hardtanh", "clamp", "maximum", "threshold", "hardshrink")

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from harness.attribution.replay import unit_rows
 from harness.graph.units import UnitLayout, arranged
-from harness.hooks.batches import Batch, evaluation
 from harness.hooks.eager import EagerTaps
-from harness.hooks.model_calls import outputs
 from harness.hooks.sites import Caller
-from harness.hooks.windows import Windows
+from harness.recording.batches import Batch, evaluation
+from harness.recording.model_calls import outputs
+from harness.recording.windows import Windows
 
 MOST = 4096  # rows of features (inputs × positions) that are used per site
 

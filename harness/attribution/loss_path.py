@@ -21,8 +21,8 @@ from harness.attribution.loss_graph import behind_loss, bypassed, hidden_of, out
 from harness.attribution.model_inputs import Inputs, copy_inputs
 from harness.attribution.replay import Replay
 from harness.attribution.snapshots import Snapshot, Values
-from harness.hooks.listener import Guard
 from harness.hooks.passes import GradientPasses, below
+from harness.recording.listener import Guard
 
 INPUTS = 512  # of the first batch that may be kept
 VALUES = 1 << 20  # of the first gradient that are kept

@@ -22,7 +22,7 @@ from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.operations import CONVOLUTIONS, LAST_AXIS, NORMS, PRODUCTS, function_name
 from harness.graph.units import UnitLayout, arranged
 from harness.hooks.eager import EagerTaps
-from harness.hooks.windows import Windows
+from harness.recording.windows import Windows
 
 CLOSE = 1e-3  # relative difference of gradients that are the same
 ADDED = 1e-5  # the same of a parameter that is added: one that scales what hardly varies comes near it

@@ -10,7 +10,7 @@ from harness.attribution.collector import EvidenceCollector
 from harness.attribution.diagnosis import Diagnosis, diagnose
 from harness.attribution.evidence import Evidence
 from harness.attribution.explain import explain
-from harness.hooks.recorder import ActivationRecorder
+from harness.recording.recorder import ActivationRecorder
 
 
 class Recorder(ActivationRecorder):

@@ -23,10 +23,10 @@ from harness.attribution.model_inputs import map_tensors
 from harness.attribution.shapley import Coalition
 from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.layers import CHANNEL_AXIS, layer_axis
-from harness.hooks.batches import preserve_state
 from harness.hooks.eager import EagerTaps
-from harness.hooks.windows import Windows
 from harness.kernels.layout import as_units
+from harness.recording.batches import preserve_state
+from harness.recording.windows import Windows
 
 NORMS = (*CHANNEL_AXIS, nn.LayerNorm, nn.RMSNorm)
 

@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from harness.attribution.entrances import PartsForward
 from harness.attribution.model_inputs import Inputs, byte_count, copy_inputs, input_count
 from harness.graph.plan import plain_name
-from harness.hooks.listener import Guard
+from harness.recording.listener import Guard
 
 INPUTS = 512  # of the first window, and of the latest
 BYTES = 2**26  # that they may take, each

@@ -24,7 +24,7 @@ from harness.attribution.model_inputs import input_count
 from harness.attribution.replay import Replay
 from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.units import UnitLayout, arranged
-from harness.hooks.windows import Windows
+from harness.recording.windows import Windows
 
 INPUTS = 256  # that are passed through
 MOST = 16  # sites with dead units that are opened one by one

@@ -18,7 +18,7 @@ from harness.attribution.own_parameters import OwnParameters, Products
 from harness.attribution.replay import Replay, unit_rows
 from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.units import UnitLayout, arranged
-from harness.hooks.windows import Windows
+from harness.recording.windows import Windows
 
 Own = Mapping[str, OwnParameters]
 

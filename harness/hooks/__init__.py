@@ -1,1 +1,1 @@
-"""Observation of anyone's model: sites, per-unit statistics, censuses."""
+"""Hooks on anyone's model: which activations run, on whose units, in which passes."""

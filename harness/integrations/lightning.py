@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from harness.detector.states import Thresholds
 from harness.detector.verdict import HEALTHY
-from harness.hooks.batches import Batch
-from harness.hooks.distributed import is_distributed
 from harness.hooks.hook import Call
 from harness.integrations.watch import Watch, Watching
+from harness.recording.batches import Batch
+from harness.recording.distributed import is_distributed
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer

@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 
 from harness.detector.states import Thresholds
 from harness.detector.verdict import HEALTHY
-from harness.hooks.batches import Batch
-from harness.hooks.distributed import is_distributed
 from harness.integrations.watch import Watch, Watching
+from harness.recording.batches import Batch
+from harness.recording.distributed import is_distributed
 
 try:
     from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments

@@ -16,10 +16,10 @@ from torch.optim import Optimizer
 from harness.attribution.recorder import Recorder
 from harness.detector.states import Thresholds, dead_fraction
 from harness.detector.verdict import HEALTHY, Verdict, last_census, verdict
-from harness.hooks.batches import Batch, as_batches
-from harness.hooks.distributed import is_distributed
-from harness.hooks.loss_scale import Scaler
-from harness.hooks.schedule import due
+from harness.recording.batches import Batch, as_batches
+from harness.recording.distributed import is_distributed
+from harness.recording.loss_scale import Scaler
+from harness.recording.schedule import due
 
 NOTHING = "No verdict: no forward of {root} in training mode was seen, so nothing was counted."
 

@@ -21,8 +21,8 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from harness.graph.connections import Consumer, UnitConnections
-from harness.hooks.batches import Batch
 from harness.hooks.hook import Call
+from harness.recording.batches import Batch
 from harness.remedies.events import RemedyEvent
 from harness.remedies.initializers import DrawRows, Initializer, make_draw
 from harness.remedies.optimizer_state import OptimizerStateView, TorchOptimizerState

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harness.graph.plan import modules_by_name, shown_axes
 from harness.graph.units import UnitLayout, arranged, rows_of_places
-from harness.hooks.batches import Batch
+from harness.recording.batches import Batch
 from harness.remedies.events import RemedyEvent
 from harness.remedies.wiring import trace
 

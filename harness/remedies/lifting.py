@@ -19,7 +19,7 @@ from harness.activations.registry import RECORDS
 from harness.activations.stored import is_computed, stored
 from harness.graph.connections import UnitConnections
 from harness.graph.units import UnitLayout, arranged, rows_of_places
-from harness.hooks.batches import Batch
+from harness.recording.batches import Batch
 from harness.remedies.events import RemedyEvent
 from harness.remedies.optimizer_state import OptimizerStateView, TorchOptimizerState
 from harness.remedies.wiring import select, trace

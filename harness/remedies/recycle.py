@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from harness.graph.connections import UnitConnections
-from harness.hooks.batches import Batch
+from harness.recording.batches import Batch
 from harness.remedies.events import RemedyEvent
 from harness.remedies.initializers import DrawRows, Initializer, make_draw
 from harness.remedies.optimizer_state import OptimizerStateView, TorchOptimizerState

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from harness.activations.stored import stored
 from harness.graph.connections import ConnectionProvenance, OnOutput, UnitConnections
 from harness.graph.units import UnitLayout, rows_of_places, varying
-from harness.hooks.batches import Batch, device_of, preserve_state
 from harness.hooks.eager import EagerTaps
-from harness.hooks.model_calls import call
 from harness.hooks.sites import Caller
-from harness.hooks.windows import Windows
+from harness.recording.batches import Batch, device_of, preserve_state
+from harness.recording.model_calls import call
+from harness.recording.windows import Windows
 
 OnInput = Callable[[str, Tensor, UnitLayout], None]  # site, pre-activation, layout of its units
 

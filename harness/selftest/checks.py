@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from harness.attribution.recorder import Recorder
 from harness.graph.plan import Site
-from harness.hooks.scan import scan
+from harness.recording.scan import scan
 from harness.selftest.case import Case
 from harness.selftest.compare import Difference, differences
 from harness.selftest.truth import COLUMNS, Keep, TrueSite, true_scan, true_training

@@ -16,10 +16,10 @@ from torch.optim import Optimizer
 from harness.attribution.recorder import Recorder as Observer
 from harness.detector.states import Thresholds
 from harness.hooks.arguments import check_numbers
-from harness.hooks.batches import Batch
-from harness.hooks.listener import Guard
-from harness.hooks.loss_scale import Scaler
 from harness.hooks.unit_statistic import UnitStatistic
+from harness.recording.batches import Batch
+from harness.recording.listener import Guard
+from harness.recording.loss_scale import Scaler
 from harness.tracking.config import Config, plain_config, run_name
 
 if TYPE_CHECKING:

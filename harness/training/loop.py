@@ -19,7 +19,7 @@ from harness.config.schema import Device, Dtype
 from harness.detector.states import Thresholds
 from harness.detector.transitions import transitions
 from harness.detector.verdict import last_census
-from harness.hooks.schedule import due
+from harness.recording.schedule import due
 from harness.remedies import RemedyEvent
 from harness.store.evidence import write_evidence
 from harness.store.folder import RunFolder

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.hooks.batches import preserve_state
+from harness.recording.batches import preserve_state
 from harness.training.models.wiring import feeds
 
 ROUNDS = 5  # of a recurrent cell

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 import harness
 from harness.attribution.snapshots import Snapshots
 from harness.attribution.step_metrics import StepMetrics
-from harness.hooks.listener import Guard
-from harness.hooks.recorder import ActivationRecorder
+from harness.recording.listener import Guard
+from harness.recording.recorder import ActivationRecorder
 
 
 def net() -> nn.Sequential:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import harness
-from harness.hooks.loss_scale import LossScale
+from harness.recording.loss_scale import LossScale
 from harness.selftest.plain import mlp
 
 

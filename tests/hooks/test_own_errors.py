@@ -14,8 +14,9 @@ from torch.nn import functional as F
 import harness
 from harness.activations import lookup
 from harness.graph import provenance
-from harness.hooks import discovery, eager, function_taps, incoming_gradients, taps
+from harness.hooks import discovery, eager, function_taps, taps
 from harness.kernels import dispatch
+from harness.recording import incoming_gradients
 
 BROKEN: dict[str, tuple[Any, str]] = {
     "a trace begins": (discovery.Trace, "start"),

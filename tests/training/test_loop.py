@@ -14,7 +14,7 @@ import torch
 
 from harness.config import RunSpec, compose, run_folder
 from harness.detector.lifetimes import lifetimes
-from harness.hooks.schedule import due
+from harness.recording.schedule import due
 from harness.store.folder import read_status
 from harness.store.runs import Run
 from harness.sweeps.job import run_job

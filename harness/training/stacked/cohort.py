@@ -14,7 +14,7 @@ import torch
 from harness.config import RunSpec
 from harness.config.identity import run_id
 from harness.config.schema import Dtype
-from harness.hooks.schedule import due
+from harness.recording.schedule import due
 from harness.store.folder import RunFolder
 from harness.training.interrupts import DeferredInterrupts
 from harness.training.loop import Ending, total_of

@@ -14,7 +14,6 @@ from harness.detector.states import CENSUS_COLUMNS, Thresholds, classify
 from harness.graph.plan import Site, site_from
 from harness.graph.producers import Producer
 from harness.hooks.arguments import WrongArgument
-from harness.hooks.distributed import together
 from harness.hooks.unit_statistic import UnitStatistic, column_names, for_site
 from harness.kernels.statistics import (
     UnitStatistics,
@@ -23,6 +22,7 @@ from harness.kernels.statistics import (
     from_state,
     to_state,
 )
+from harness.recording.distributed import together
 
 NO_SITE = Site("", "", -1, None, ())
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from harness.detector.states import Thresholds
-from harness.hooks.windows import Windows, frame
+from harness.recording.windows import Windows, frame
 
 
 class CensusLog:

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from harness.hooks.batches import Batch, evaluation
 from harness.hooks.eager import EagerTaps
 from harness.hooks.masks import attention_mask
-from harness.hooks.model_calls import outputs
 from harness.hooks.unit_statistic import UnitStatistic
-from harness.hooks.windows import Windows
+from harness.recording.batches import Batch, evaluation
+from harness.recording.model_calls import outputs
+from harness.recording.windows import Windows
 
 
 class Probe:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from harness.detector.states import STATES, Thresholds, dead_fraction, sentence, summarise
 from harness.graph.plan import Plan
 from harness.hooks.arguments import check_loss_function
-from harness.hooks.batches import Batch, evaluation
 from harness.hooks.masks import Masks, masks_of
-from harness.hooks.model_calls import outputs
-from harness.hooks.recorder import ActivationRecorder
+from harness.recording.batches import Batch, evaluation
+from harness.recording.model_calls import outputs
+from harness.recording.recorder import ActivationRecorder
 
 
 class DeadUnitsError(RuntimeError):

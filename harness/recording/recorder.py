@@ -17,19 +17,19 @@ from harness.detector.states import Thresholds
 from harness.graph.plan import Plan, Site
 from harness.graph.producers import Producer
 from harness.hooks.arguments import as_optimizers, check, check_numbers, check_options
-from harness.hooks.batches import Batch, as_batches
-from harness.hooks.census_log import CensusLog
-from harness.hooks.distributed import is_distributed
 from harness.hooks.eager import EagerTaps
-from harness.hooks.incoming_gradients import IncomingGradients
-from harness.hooks.listener import Listener, Listeners
-from harness.hooks.loss_scale import LossScale, Scaler, as_scaler
 from harness.hooks.masks import Mask
-from harness.hooks.model_calls import arguments_of
-from harness.hooks.probe import Probe
-from harness.hooks.schedule import due
 from harness.hooks.unit_statistic import UnitStatistic
-from harness.hooks.windows import Windows
+from harness.recording.batches import Batch, as_batches
+from harness.recording.census_log import CensusLog
+from harness.recording.distributed import is_distributed
+from harness.recording.incoming_gradients import IncomingGradients
+from harness.recording.listener import Listener, Listeners
+from harness.recording.loss_scale import LossScale, Scaler, as_scaler
+from harness.recording.model_calls import arguments_of
+from harness.recording.probe import Probe
+from harness.recording.schedule import due
+from harness.recording.windows import Windows
 
 NO_STEP = (
     "step() was never called: all forwards are one window, labelled step 0. Call recorder.step() after each"

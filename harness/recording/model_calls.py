@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from harness.hooks.batches import Batch, as_batches, device_of, in_doubt
+from harness.recording.batches import Batch, as_batches, device_of, in_doubt
 
 SEVERAL = (
     "batches: tensors of one length, type and number of axes are taken as one (input, target) batch, whose "
