@@ -18,7 +18,7 @@ from harness.activations import rectified as activations
 from harness.activations.gates import Gate
 from harness.attribution.recorder import Recorder
 from harness.graph.making import Making, guess
-from harness.hooks import eager
+from harness.hooks import counting
 from harness.selftest.cases import CASES
 from harness.selftest.compare import EXACT, NEAR, assert_same_census, differences
 from harness.selftest.run import run
@@ -58,7 +58,7 @@ def blind_to_functions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_lineage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eager, "making", lambda z, *_: Making((), guess(z.shape)))
+    monkeypatch.setattr(counting, "making", lambda z, *_: Making((), guess(z.shape)))
 
 
 def off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

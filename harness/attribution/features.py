@@ -62,13 +62,13 @@ def feature_ranks(model: nn.Module, batches: Batch | Iterable[Batch]) -> pd.Data
     taps = EagerTaps(model, windows, observe="eval", gradients=False)
 
     def add(caller: Caller, site: str, z: Tensor, layout: UnitLayout) -> None:
-        out = caller.compute(z.clone())
+        out = caller.compute(z.detach().clone())
         if out is not None and out.shape == z.shape:
             parts = features.setdefault(site, [])
             missing = max(0, MOST - sum(map(len, parts)))
             parts.append(unit_rows(arranged(out, layout), layout.axes)[:missing].clone())
 
-    taps.on_call = add
+    taps.counter.on_call = add
     kept: list[Tensor] = []
     with evaluation(model):
         taps.attach()

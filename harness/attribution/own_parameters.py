@@ -86,15 +86,15 @@ def own_parameters(
     leaves: Values = {}
     products = Products(leaves, one, behind)
 
-    def ask(caller: Any, site: str, _: Tensor, layout: UnitLayout) -> None:
-        if site in sites and site not in found and taps.z is not None:
-            own = _own(taps.z, layout, {k: v for k, v in leaves.items() if v.requires_grad})
+    def ask(caller: Any, site: str, z: Tensor, layout: UnitLayout) -> None:
+        if site in sites and site not in found:
+            own = _own(z, layout, {k: v for k, v in leaves.items() if v.requires_grad})
             if own.axes:
                 own.source = next((products.sources[n] for n in own.weights if n in products.sources), behind)
                 found[site] = own
 
-    taps = _Asking(replay.model, Windows("stream"), observe="all", gradients=False, **replay.options)
-    taps.on_call = ask
+    taps = EagerTaps(replay.model, Windows("stream"), observe="all", gradients=False, **replay.options)
+    taps.counter.on_call = ask
     with replay.observing({}, lambda *_: None), products, torch.enable_grad():
         taps.attach()
         try:
@@ -103,16 +103,6 @@ def own_parameters(
         finally:
             taps.detach()
     return found
-
-
-class _Asking(EagerTaps):
-    """Keeps the pre-activation with its graph, which `on_call` is not given."""
-
-    z: Tensor | None = None
-
-    def count(self, caller: Any, z: Tensor, known: Any, recompute: bool) -> None:
-        self.z = z
-        super().count(caller, z, known, recompute)
 
 
 class Products(TorchFunctionMode):

@@ -149,7 +149,7 @@ class _Trial:
                 given = [torch.randn(t.shape, generator=draw).to(t) for t in parts]
                 torch.autograd.backward(parts, given)
 
-        taps.on_call = call
+        taps.counter.on_call = call
         always: dict[str, list[int]] = {}
         if forced is not None and len(forced):
             always = {str(site): units.tolist() for site, units in forced.groupby("site")["unit"]}

@@ -91,13 +91,13 @@ class OwnPasses:
 
         def add(caller: Any, site: str, z: Tensor, layout: UnitLayout) -> None:
             if site in sites and z.numel():
-                rows = unit_rows(arranged(z, layout), layout.axes).double()
+                rows = unit_rows(arranged(z.detach(), layout), layout.axes).double()
                 own = sums.setdefault(site, {"n": 0, "z": 0.0, "zz": 0.0})
                 own["n"] += len(rows)
                 own["z"], own["zz"] = own["z"] + rows.sum(0), own["zz"] + rows.square().sum(0)
 
         taps = self._replay.taps(Windows("stream"))
-        taps.on_call = add
+        taps.counter.on_call = add
         with self._replay.observing({}, lambda *_: None):
             taps.attach()
             try:

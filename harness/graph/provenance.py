@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,7 @@ from harness.graph import operations as ops
 from harness.graph import units
 from harness.graph.operations import tensors_in as _tensors
 from harness.graph.producers import Producer, Producers
-
-if TYPE_CHECKING:
-    from harness.graph.connections import UnitConnections
+from harness.graph.unit_connections import UnitConnections
 
 
 class Origin(NamedTuple):
@@ -30,7 +28,7 @@ class Origin(NamedTuple):
         term: whether its units were summed away.
         reason: why its units are not known, "" if they are.
         direct: whether it is a layer's output, but for norms, dropout, moves and residual sums.
-        connections: what is known of its units as replaceable ones, where that is asked (see `connections`).
+        connections: what is known of its units as replaceable ones, where that is asked.
     """
 
     producers: tuple[Producer, ...] = ()

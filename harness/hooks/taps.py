@@ -1,42 +1,51 @@
-"""Taps: the hooks on activation modules, and the calls that they know.
-
-A small network spends more time in Python than in arithmetic. So a call that came before takes a fast path:
-autograd's graph tells whether the pre-activation is of the same making, and one compiled call counts it.
-"""
+"""ModuleTap: the hook on an activation module."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from harness.activations.declared import pre_activation
-from harness.graph.autograd import Leaf, choices_of, has_choices, ways_to
-from harness.graph.units import UnitLayout, units_in
-from harness.hooks._torch import graph_task, is_recompute, number_of, numbers_of, watch_gradient
+from harness.hooks._torch import graph_task, is_recompute
+from harness.hooks.counting import CallCounter
+from harness.hooks.forward_state import ForwardStates
 from harness.hooks.hook import Hook
-from harness.hooks.passes import GradientPasses, below
-from harness.hooks.sites import Caller, OpenSite
-from harness.kernels.prepared import PreparedCall
+from harness.hooks.known_calls import KnownCalls
+from harness.hooks.sites import Caller
 
-if TYPE_CHECKING:
-    from harness.hooks.eager import EagerTaps
+PassBy = Callable[[Caller, nn.Module, Any, KnownCalls], None]
 
 
 class ModuleTap(Hook):
-    """A forward pre-hook: counts by the fast path where the call is a known one, else asks the taps."""
+    """A forward pre-hook: counts by the fast path where the call is a known one, else by the slow one.
 
-    __slots__ = ("_state", "_taps", "caller", "known")
+    Args:
+        caller: the module.
+        states: of the forwards.
+        counter: counts its calls.
+        called: takes the modules that were called.
+        pass_by: takes calls in no forward that counts.
+    """
 
-    def __init__(self, taps: EagerTaps, caller: Caller) -> None:
-        self._taps, self._state, self.caller, self.known = taps, taps.state, caller, KnownCalls()
+    __slots__ = ("_called", "_counter", "_pass_by", "_states", "caller", "known")
+
+    def __init__(
+        self,
+        caller: Caller,
+        states: ForwardStates,
+        counter: CallCounter,
+        called: set[nn.Module],
+        pass_by: PassBy,
+    ) -> None:
+        self.caller, self.known = caller, KnownCalls()
+        self._states, self._counter, self._called, self._pass_by = states, counter, called, pass_by
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         try:
-            state, known = self._state, self.known
+            state, known = self._states.own, self.known
             if state.fast and len(args) == 1 and not kwargs and graph_task() == -1:  # no recomputation
                 call = known.only or known
                 if call.count(args[0], state.forward):
@@ -47,12 +56,12 @@ class ModuleTap(Hook):
                 floats = pre_activation(args, kwargs)
                 z = z if floats is None else floats
             if not state.active and not recompute:
-                self._taps.pass_by(self.caller, module, z, known)
+                self._pass_by(self.caller, module, z, known)
             elif isinstance(z, Tensor) and ((len(args) == 1 and not kwargs) or _takes(module, args, kwargs)):
-                self._taps.called.add(module)
-                self._taps.count(self.caller, z, known, recompute)
+                self._called.add(module)
+                self._counter.count(self.caller, z, known, recompute)
         except Exception as error:  # never the training's
-            self._taps.failed(self.caller.name, error)
+            self._counter.failed(self.caller.name, error)
 
 
 def _takes(module: nn.Module, args: Any, kwargs: Any) -> bool:
@@ -62,160 +71,3 @@ def _takes(module: nn.Module, args: Any, kwargs: Any) -> bool:
     except TypeError:
         return False
     return True
-
-
-class KnownCall:
-    """A call of a site as it came before: how to recognise it, and the fast path to count it.
-
-    Args:
-        opened: the site.
-        leaves: the parameters behind the pre-activation; none where no graph is recorded.
-        layout: of the units.
-        z: the pre-activation.
-        prepared: the fast path; None where there is none.
-        passes: tell which gradients count; None: ∂L/∂z is not watched.
-        before: called for every gradient before it is counted.
-    """
-
-    __slots__ = (
-        "_backward",
-        "_choices",
-        "_kind",
-        "_passes",
-        "_place",
-        "_variable",
-        "_ways",
-        "layout",
-        "ndim",
-        "opened",
-        "prepared",
-        "shape",
-    )
-
-    def __init__(
-        self,
-        opened: OpenSite,
-        leaves: tuple[Leaf, ...],
-        layout: UnitLayout,
-        z: Tensor,
-        prepared: PreparedCall | None,
-        passes: GradientPasses | None,
-        before: Callable[[], None] | None = None,
-    ) -> None:
-        self.opened, self.layout, self.shape, self.ndim = opened, layout, z.shape, z.ndim
-        self._ways = ways_to(z, leaves)
-        self._kind: type = type(z.grad_fn)
-        self._choices = choices_of(z, self._ways, numbers_of, number_of)
-        near = len(self._ways) == 1 and len(self._ways[0].places) == 1  # usually: a layer right before it
-        self._place = self._ways[0].places[0] if near and not self._choices else -1
-        self._variable = self._ways[0].variable if near else None
-        self.prepared, self._passes = prepared, passes
-        self._backward = None if prepared is None else prepared.backward
-        if before is not None and self._backward is not None:
-            self._backward = partial(_after, before, self._backward)
-
-    def count(self, z: Any, forward: int) -> bool:
-        """Count a pre-activation; False, and nothing is counted, if it is not of this making."""
-        prepared, place, leaf = self.prepared, self._place, None
-        if prepared is None:
-            return False
-        if place < 0:
-            if not self.made(z):
-                return False
-        else:
-            try:
-                node = z.grad_fn
-                if type(node) is not self._kind:
-                    return False
-                leaf = node.next_functions[place][0]
-                if leaf.variable is not self._variable:
-                    return False
-            except AttributeError:  # a frozen parameter
-                return False
-        opened = self.opened
-        if not prepared.forward(z, opened.forward == forward):
-            return False
-        opened.forward = forward
-        if self._passes is not None and z.requires_grad:
-            watch_gradient(z, partial(self._counted, below(z) if place < 0 else leaf))
-        return True
-
-    def _counted(self, leaf: Any, gradient: Tensor) -> None:
-        """∂L/∂z of a pass through the graph, as `GradientPasses.hook`, which would cost another call."""
-        if self._passes.train(leaf):  # pyright: ignore[reportOptionalMemberAccess]
-            self._backward(gradient)  # pyright: ignore[reportOptionalCall]
-
-    def made(self, z: Tensor) -> bool:
-        """Whether a pre-activation is of this making."""
-        return self._leads(z) and has_choices(z, self._choices, number_of)
-
-    def fits(self, z: Tensor) -> bool:
-        """Whether the units lie in it as they did here."""
-        return self.ndim == z.ndim and units_in(z.shape, self.layout) == self.opened.site.size
-
-    def covers(self, z: Tensor) -> bool:
-        """Whether another call of the site is of this making, but for what is chosen in it.
-
-        From now on it covers this choice, too: what differs between two calls of a site, such as the time
-        step, does not tell sites apart.
-        """
-        if self.shape != z.shape or not self._leads(z):
-            return False
-        self._choices &= choices_of(z, self._ways, numbers_of, number_of)
-        return True
-
-    def _leads(self, z: Tensor) -> bool:
-        node = z.grad_fn
-        return type(node) is self._kind and all(way.leads_from(node) for way in self._ways)
-
-
-def _after(before: Callable[[], None], backward: Callable[[Tensor], None], gradient: Tensor) -> None:
-    before()
-    backward(gradient)
-
-
-MOST = 64  # kinds of calls that are remembered
-
-
-class KnownCalls:
-    """The known calls of one caller, tried in turn: a shared module is called in the same order every time.
-
-    Attributes:
-        only: the call, if there is just one.
-    """
-
-    __slots__ = ("_calls", "_turn", "only")
-
-    def __init__(self) -> None:
-        self._calls: list[KnownCall] = []
-        self._turn = 0
-        self.only: KnownCall | None = None
-
-    def count(self, z: Any, forward: int) -> bool:
-        """Count a pre-activation, if one of the known calls is of its making."""
-        calls, turn = self._calls, self._turn
-        for step in range(len(calls)):
-            place = (turn + step) % len(calls)
-            if calls[place].count(z, forward):
-                self._turn = place + 1
-                return True
-        return False
-
-    def add(self, call: KnownCall) -> None:
-        """Remember a call."""
-        if len(self._calls) >= MOST:
-            self._calls.clear()
-        self._calls.append(call)
-        self.only = call if len(self._calls) == 1 else None
-
-    def find(self, z: Tensor) -> KnownCall | None:
-        """A call of the same making, with the units on the same axes."""
-        return next((call for call in self._calls if call.fits(z) and call.made(z)), None)
-
-    def is_ambiguous(self, z: Tensor, opened: OpenSite) -> bool:
-        """Whether a call of another site is of the same making, so that only a trace tells them apart."""
-        return any(call.opened is not opened and call.fits(z) and call.made(z) for call in self._calls)
-
-    def has(self, z: Tensor, opened: OpenSite, layout: UnitLayout) -> bool:
-        """Whether a call of this site, shape and making is known."""
-        return any(c.opened is opened and c.layout == layout and c.covers(z) for c in self._calls)

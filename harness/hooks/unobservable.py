@@ -64,3 +64,8 @@ def _is_quantised_recurrent(module: nn.Module) -> bool:
     """Whether it is an LSTM or GRU, or a cell, of int8 weights; the holder of their weights is none."""
     cls = type(module)
     return cls.__module__ in QUANTISED and not cls.__name__.startswith("Packed")
+
+
+def failure(what: str, error: Exception) -> str:
+    """The reason where observing failed."""
+    return f"observing {what} failed, training goes on ({type(error).__name__}: {error})"

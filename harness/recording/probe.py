@@ -9,7 +9,7 @@ from torch import nn
 
 from harness.hooks.eager import EagerTaps
 from harness.hooks.masks import attention_mask
-from harness.hooks.unit_statistic import UnitStatistic
+from harness.kernels.unit_statistic import UnitStatistic
 from harness.recording.batches import Batch, evaluation
 from harness.recording.model_calls import outputs
 from harness.recording.windows import Windows
@@ -51,4 +51,4 @@ class Probe:
 
     def _mask(self, batch: Batch) -> None:
         mask = attention_mask(batch)
-        self.taps.masking.following = None if mask is None or mask.keeps_all else mask
+        self.taps.counter.masking.following = None if mask is None or mask.keeps_all else mask

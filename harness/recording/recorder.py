@@ -19,7 +19,7 @@ from harness.graph.producers import Producer
 from harness.hooks.arguments import as_optimizers, check, check_numbers, check_options
 from harness.hooks.eager import EagerTaps
 from harness.hooks.masks import Mask
-from harness.hooks.unit_statistic import UnitStatistic
+from harness.kernels.unit_statistic import UnitStatistic
 from harness.recording.batches import Batch, as_batches
 from harness.recording.census_log import CensusLog
 from harness.recording.distributed import is_distributed
@@ -77,14 +77,14 @@ class ActivationRecorder:
         options: dict[str, Any] = {"gate_eps": gate_eps, "per_call": per_call, "axis": axis}
         own: dict[str, Any] = {"observe": observe, "gradients": gradients, "root_only": root_only}
         self._taps = EagerTaps(model, self._stream, **own, **options)
-        failed = partial(self._taps.failed, "the gradients of an optimizer's step")
+        failed = partial(self._taps.counter.failed, "the gradients of an optimizer's step")
         self._incoming = IncomingGradients(self._optimizers, failed)
         self._taps.on_forward = self._incoming.forward if gradients else None
         given = as_scaler(scaler)
         if given is not None and gradients:
-            failed = partial(self._taps.failed, "the loss scale")
+            failed = partial(self._taps.counter.failed, "the loss scale")
             scale = LossScale(given, self._stream.statistics, failed)
-            self._taps.on_gradient, self._stream.before_reading = scale.gradient, scale.close
+            self._taps.counter.on_gradient, self._stream.before_reading = scale.gradient, scale.close
         self._probe = Probe(model, statistics, **options)
         self.probe = probe
         self._log = CensusLog(self._thresholds)
@@ -261,8 +261,8 @@ class ActivationRecorder:
 
     def _close(self, *, warn: bool = True) -> None:
         """Close the window: its columns are put together, the tables only when somebody looks."""
-        if self._taps.wrong_argument is not None:
-            raise self._taps.wrong_argument
+        if self._taps.counter.wrong_argument is not None:
+            raise self._taps.counter.wrong_argument
         unseen = [site for site in self._unseen() if site.name not in self._stream.restored_names]
         known = self._probe.windows.sites
         if not self._stream.sites and not unseen and not known and not self._stream.restored_names:
@@ -355,7 +355,7 @@ class ActivationRecorder:
     # --- inside -------------------------------------------------------------------------------------
 
     def _mask(self, mask: Mask | None) -> None:
-        self._taps.masking.following = None if mask is None or mask.keeps_all else mask
+        self._taps.counter.masking.following = None if mask is None or mask.keeps_all else mask
 
     def _incoming_site(self, index: int, site: Site, producer: Producer | None) -> None:
         self._incoming.add(index, None if producer is None else producer.module, site.size)
@@ -371,7 +371,7 @@ class ActivationRecorder:
         for name in self._axis:
             if name not in names:
                 messages.append(f"axis: no site is named {name!r}, only {', '.join(names)}")
-        for message in (*messages, *self._taps.messages, *self._probe.taps.messages):
+        for message in (*messages, *self._taps.counter.messages, *self._probe.taps.counter.messages):
             if message not in self._warned:
                 self._warned.add(message)
                 warnings.warn(message, stacklevel=4)

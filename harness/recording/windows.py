@@ -14,7 +14,6 @@ from harness.detector.states import CENSUS_COLUMNS, Thresholds, classify
 from harness.graph.plan import Site, site_from
 from harness.graph.producers import Producer
 from harness.hooks.arguments import WrongArgument
-from harness.hooks.unit_statistic import UnitStatistic, column_names, for_site
 from harness.kernels.statistics import (
     UnitStatistics,
     empty,
@@ -22,6 +21,7 @@ from harness.kernels.statistics import (
     from_state,
     to_state,
 )
+from harness.kernels.unit_statistic import UnitStatistic, column_names, for_site
 from harness.recording.distributed import together
 
 NO_SITE = Site("", "", -1, None, ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from harness.graph.connections import Consumer, UnitConnections
+from harness.graph.unit_connections import Consumer, UnitConnections
 from harness.remedies.continual import ContinualBackprop
 from harness.remedies.events import RemedyEvent
 from harness.remedies.leaky import PartlyLeaky, leaky_swap

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from harness.graph.connections import Consumer, UnitConnections
+from harness.graph.unit_connections import Consumer, UnitConnections
 from harness.hooks.hook import Call
 from harness.recording.batches import Batch
 from harness.remedies.events import RemedyEvent

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from harness.activations.registry import RECORDS
 from harness.activations.stored import is_computed, stored
-from harness.graph.connections import UnitConnections
+from harness.graph.unit_connections import UnitConnections
 from harness.graph.units import UnitLayout, arranged, rows_of_places
 from harness.recording.batches import Batch
 from harness.remedies.events import RemedyEvent

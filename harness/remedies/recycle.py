@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from harness.graph.connections import UnitConnections
+from harness.graph.unit_connections import UnitConnections
 from harness.recording.batches import Batch
 from harness.remedies.events import RemedyEvent
 from harness.remedies.initializers import DrawRows, Initializer, make_draw

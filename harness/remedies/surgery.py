@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.activations.stored import stored
-from harness.graph.connections import UnitConnections
+from harness.graph.unit_connections import UnitConnections
 from harness.remedies.optimizer_state import OptimizerStateView
 from harness.remedies.wiring import parameter
 

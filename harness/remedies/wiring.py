@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.activations.stored import stored
-from harness.graph.connections import ConnectionProvenance, OnOutput, UnitConnections
+from harness.graph.connections import ConnectionProvenance, OnOutput
+from harness.graph.unit_connections import UnitConnections
 from harness.graph.units import UnitLayout, rows_of_places, varying
 from harness.hooks.eager import EagerTaps
 from harness.hooks.sites import Caller
@@ -90,7 +91,7 @@ def trace(
                 errors.append(error)
 
     taps = EagerTaps(model, Windows("stream"), observe="all", gradients=False)
-    taps.provenance, taps.on_call = start, called
+    taps.provenance, taps.counter.on_call = start, called
     taps.attach()
     try:
         with torch.no_grad(), preserve_state(model):

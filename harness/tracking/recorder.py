@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from harness.attribution.recorder import Recorder as Observer
 from harness.detector.states import Thresholds
 from harness.hooks.arguments import check_numbers
-from harness.hooks.unit_statistic import UnitStatistic
+from harness.kernels.unit_statistic import UnitStatistic
 from harness.recording.batches import Batch
 from harness.recording.listener import Guard
 from harness.recording.loss_scale import Scaler

@@ -158,4 +158,4 @@ class WatchingRecorder(Recorder):
         return any(id(parameter) in mine for group in optimizer.param_groups for parameter in group["params"])
 
     def _failed(self, error: Exception) -> None:
-        self._taps.failed("an optimizer's step", error)
+        self._taps.counter.failed("an optimizer's step", error)

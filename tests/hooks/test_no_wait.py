@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 import harness
 from harness.graph import provenance, units
-from harness.hooks.eager import EagerTaps
+from harness.hooks.function_calls import FunctionCalls
 from harness.hooks.function_modes import ActivationMode, FunctionMode
 from harness.hooks.zero_constants import ZeroConstants
 from harness.kernels.accumulators import Accumulators
@@ -43,7 +43,7 @@ MADE = Accumulators.__init__
 OURS = str(Path(harness.__file__).parent)
 #: What calls the model's own functions, and what takes these sums for those of a CPU.
 CALLS_THE_MODEL = (
-    EagerTaps._traced.__code__,
+    FunctionCalls.traced.__code__,
     FunctionMode.__torch_function__.__code__,
     ActivationMode.__torch_function__.__code__,
     MADE.__code__,

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import harness
 from harness.activations import lookup
 from harness.graph import provenance
-from harness.hooks import discovery, eager, function_taps, taps
+from harness.hooks import counting, discovery, function_taps, known_calls
 from harness.kernels import dispatch
 from harness.recording import incoming_gradients
 
@@ -25,9 +25,9 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "a trace ends": (discovery.Trace, "to_suspend"),
     "a function is followed": (provenance.TensorProvenance, "follow"),
     "an activation is looked up": (lookup, "bound"),
-    "a pre-activation is counted": (eager, "update"),
-    "a gradient is counted": (eager, "update_gradient"),
-    "a call is recognised": (taps.KnownCall, "count"),
+    "a pre-activation is counted": (counting, "update"),
+    "a gradient is counted": (counting, "update_gradient"),
+    "a call is recognised": (known_calls.KnownCall, "count"),
     "functions are intercepted": (function_taps.Interceptor, "push"),
     "functions are intercepted no more": (function_taps.Interceptor, "pop"),
     "an optimizer's gradients are read": (incoming_gradients.IncomingGradients, "_stepped_by"),

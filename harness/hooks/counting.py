@@ -1,0 +1,236 @@
+"""CallCounter: a call of an activation is counted into its site, or it is said why not."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from harness.activations.declared import GateError
+from harness.graph.autograd import ancestry
+from harness.graph.making import making
+from harness.graph.provenance import TensorProvenance
+from harness.graph.units import UnitLayout, arranged
+from harness.hooks._torch import outside_transforms, watch_gradient, without_transforms
+from harness.hooks.arguments import WrongArgument
+from harness.hooks.forward_state import ForwardStates
+from harness.hooks.known_calls import KnownCall, KnownCalls
+from harness.hooks.masks import Mask, Masking
+from harness.hooks.passes import GradientPasses, below
+from harness.hooks.sites import Caller, OpenSite, SiteBook
+from harness.hooks.unobservable import UNDER_TRANSFORM, NotObservable, failure
+from harness.kernels.countable import Uncountable
+from harness.kernels.layout import as_units
+from harness.kernels.prepared import prepare
+from harness.kernels.statistics import UnitStatistics, update, update_gradient, update_open
+from harness.kernels.unit_statistic import unit_rows
+
+
+class CallCounter:
+    """Counts the calls of activations, and the gradients that come back; it never raises in a training.
+
+    Args:
+        model: the root.
+        states: of its forwards.
+        book: the sites.
+        follow: what follows tensors between the calls of parts.
+        trace_next: asks for a trace of the next forward.
+        gate_eps: a gate is open where |f'(z)| exceeds it.
+        gradients: whether ∂L/∂z is watched.
+        per_call: keep repeated calls with the same producers apart.
+
+    Attributes:
+        masking: which inputs of a forward count.
+        passes: tell those that train from those inside of a loss.
+        messages: warnings that are still to be said.
+        wrong_argument: an argument that turned out to be wrong in a forward; a census raises it.
+        on_call: takes every pre-activation (caller, site, z with its graph, layout); then no path is fast.
+        on_gradient: called for every ∂L/∂z, before it is counted.
+        paused: whether forwards are not ours for a while.
+        ambiguous: whether nothing but a trace tells two sites apart.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        states: ForwardStates,
+        book: SiteBook,
+        follow: Callable[[], TensorProvenance],
+        trace_next: Callable[[], None],
+        *,
+        gate_eps: float,
+        gradients: bool,
+        per_call: bool,
+    ) -> None:
+        self._model, self._states, self._book = model, states, book
+        self._follow, self._trace_next = follow, trace_next
+        self._eps, self._gradients, self._per_call = gate_eps, gradients, per_call
+        self._lock = threading.RLock()
+        self.messages: dict[str, None] = {}
+        self.masking = Masking(model, self.say)
+        self.passes = GradientPasses(model)
+        self.wrong_argument: WrongArgument | None = None
+        self.on_call: Callable[[Caller, str, Tensor, UnitLayout], None] | None = None
+        self.on_gradient: Callable[[], None] | None = None
+        self.paused = self.ambiguous = False
+
+    def count(self, caller: Caller, z: Tensor, known: KnownCalls, recompute: bool) -> None:
+        """An activation is about to be called on z: count it, or say why not. It never raises."""
+        if self._states.own.busy or self.paused:  # a declared gate calls a part of the model
+            return
+        try:
+            with self._lock:
+                self._count(caller, z, known, recompute)
+        except WrongArgument as error:  # the user's mistake, but not one that ends a forward
+            self.wrong_argument = error
+            self.hide(caller, str(error))
+        except (NotObservable, Uncountable, GateError) as error:
+            self.hide(caller, str(error))
+        except Exception as error:
+            self.hide(caller, failure("it", error))
+        finally:
+            self._states.own.busy = False
+
+    def _count(self, caller: Caller, z: Tensor, known: KnownCalls, recompute: bool) -> None:
+        state = self._states.own
+        if state.tracing is not None and caller.spelling == "module":
+            state.tracing.enter_activation(caller.key, z)
+        plain = without_transforms(z)
+        if plain is None or plain.device.type == "meta":
+            raise NotObservable(UNDER_TRANSFORM)
+        if not plain.is_floating_point():
+            raise NotObservable(f"its values are of type {str(plain.dtype).removeprefix('torch.')}")
+        # Before the site is looked up, so that an error leaves no site without a count.
+        opens = None if recompute else self._opens(caller, z, plain)
+        opened, layout = self._site(caller, z, known, recompute)
+        if opened is None or layout is None:
+            return
+        mask = self.masking.at(opened.site.name)
+        if not recompute:
+            gate = caller.gate_of(self._eps) if opened.gate is None else opened.gate
+            same_forward = opened.forward == state.forward
+            opened.forward = state.forward
+            state.busy = True  # what is computed here is no part of the model
+            with outside_transforms(z, plain):
+                value, axes = arranged(plain.detach(), layout), layout.axes
+                is_open = None if opens is None else arranged(opens, layout)
+                if mask is not None:
+                    found = self.masking.rows(mask, value, is_open, axes, caller.key, opened.site.name)
+                    value, is_open, axes = found
+                if is_open is None:
+                    update(opened.statistics, value, gate, axes, same_forward=same_forward)
+                else:
+                    update_open(opened.statistics, value, is_open, axes, same_forward=same_forward)
+                for extension in opened.statistics.extensions:
+                    extension.update(unit_rows(as_units(value, axes)))
+        if self.on_call is not None:
+            state.busy = True
+            with outside_transforms(z, plain):
+                self.on_call(caller, opened.site.name, plain, layout)
+        state.busy = False
+        opened.without_graph |= not recompute and state.graph and not torch.is_grad_enabled()
+        back = partial(self._backward, opened.statistics, layout)
+        if self._gradients and z.requires_grad:
+            hook = back if mask is None else partial(back, mask=mask)
+            if not (recompute and self.passes.train()):  # else part of a pass that trains, whatever its own
+                hook = partial(self.passes.hook, hook, below(z))
+            watch_gradient(z, hook)
+        if plain is z:
+            self._remember(z, known, opened, layout, back)
+
+    def _opens(self, caller: Caller, z: Tensor, plain: Tensor) -> Tensor | None:
+        """Which gates are open, where a declaration tells it."""
+        if caller.open_of is None:
+            return None
+        state = self._states.own
+        fast, state.fast, state.busy = state.fast, False, True
+        try:
+            with outside_transforms(z, plain):
+                return caller.open_of(plain)
+        finally:
+            state.fast, state.busy = fast, False
+
+    def _site(
+        self, caller: Caller, z: Tensor, known: KnownCalls, recompute: bool
+    ) -> tuple[OpenSite | None, UnitLayout | None]:
+        """The site of a call and where its units lie; nothing where that is not known."""
+        trace = self._states.own.tracing
+        call = known.find(z) if trace is None else None
+        if call is not None:
+            return call.opened, call.layout
+        found = ancestry(z)
+        if recompute:
+            return self._book.recomputed(caller, z, found, self._model)
+        if trace is None and self._states.own.depth:
+            if caller.key not in self._book.uncounted:
+                self._trace_next()  # something that is not known: the next forward tells
+            return None, None
+        followed = self._follow() if trace is None else trace.provenance
+        made = making(z, followed.get(z), found, followed)
+        if made.term:
+            self._book.add_term(caller)
+            return None, None
+        if made.reason:
+            raise NotObservable(made.reason)
+        number = 0
+        if not made.producers or self._per_call:
+            number = self._states.own.ordinals.get(caller.key, 0)
+            self._states.own.ordinals[caller.key] = number + 1
+        opened, layout = self._book.site(caller, z, made, number)
+        return opened, layout
+
+    def _remember(
+        self,
+        z: Tensor,
+        known: KnownCalls,
+        opened: OpenSite,
+        layout: UnitLayout,
+        back: Callable[[Tensor], None],
+    ) -> None:
+        """Next time a call like this is a known one; forwards without a graph are all traced."""
+        if self._per_call or self.on_call is not None or not self._states.own.graph:
+            return
+        if known.is_ambiguous(z, opened):
+            self.ambiguous = True  # nothing tells the sites apart but a trace
+        if known.has(z, opened, layout):
+            return
+        prepared = None
+        if opened.gate is not None and layout.split is None and not opened.statistics.extensions:
+            prepared = prepare(opened.statistics, z, layout.axes, opened.gate, back)
+        leaves = ancestry(z).leaves
+        passes = self.passes if self._gradients else None
+        known.add(KnownCall(opened, leaves, layout, z, prepared, passes, self.on_gradient))
+
+    def _backward(
+        self, statistics: UnitStatistics, layout: UnitLayout, gradient: Tensor, mask: Mask | None = None
+    ) -> None:
+        try:
+            if self.on_gradient is not None:
+                self.on_gradient()
+            plain = without_transforms(gradient)
+            if plain is not None and plain.device.type != "meta":
+                with self._lock, outside_transforms(gradient, plain):
+                    value, axes = arranged(plain.detach(), layout), layout.axes
+                    if mask is not None:
+                        value, axes = mask.rows(value, axes) or (value, axes)
+                    update_gradient(statistics, value, axes)
+                    for extension in statistics.extensions:
+                        extension.update_gradient(unit_rows(as_units(value, axes)))
+        except Exception as error:
+            self.failed("a gradient", error)
+
+    def hide(self, caller: Caller, reason: str) -> None:
+        """A call that cannot be counted: a row of its own, or a warning where the site has rows."""
+        if not self._book.hide(caller, reason):
+            self.say(f"{caller.name} ({caller.activation}): some calls are not counted: {reason}")
+
+    def failed(self, what: str, error: Exception) -> None:
+        """Something could not be observed; training goes on."""
+        self.say(failure(what, error))
+
+    def say(self, message: str) -> None:
+        """A warning, not at once: a warning may be an error, and is none of the forward's."""
+        self.messages.setdefault(message)

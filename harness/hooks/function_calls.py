@@ -1,0 +1,168 @@
+"""FunctionCalls: activations that are called as functions, in traced forwards and by interceptors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from harness.activations import lookup as functional
+from harness.activations.fused import fused_activation
+from harness.activations.gates import Gate
+from harness.hooks._torch import is_recompute
+from harness.hooks.counting import CallCounter
+from harness.hooks.forward_state import ForwardState, ForwardStates
+from harness.hooks.function_taps import Interceptor
+from harness.hooks.known_calls import KnownCalls
+from harness.hooks.sites import Caller, SiteBook
+from harness.hooks.zero_constants import ZeroConstants
+
+THRESHOLDS = ("clamp", "maximum")  # activations on a layer's output alone
+INPLACE = {"inplace"}
+
+
+class FunctionCalls:
+    """Finds the activations among the functions that a model calls, and has them counted.
+
+    Args:
+        states: of its forwards.
+        counter: counts them.
+        book: the sites.
+        names: module → its name.
+        gate_eps: a gate is open where |f'(z)| exceeds it.
+    """
+
+    def __init__(
+        self,
+        states: ForwardStates,
+        counter: CallCounter,
+        book: SiteBook,
+        names: Mapping[nn.Module, str],
+        gate_eps: float,
+    ) -> None:
+        self._states, self._counter, self._book, self._names = states, counter, book, names
+        self._eps = gate_eps
+        self._zeros = ZeroConstants()
+        self._known: dict[Any, KnownCalls] = {}  # by owner and name
+        self._bare: dict[Any, KnownCalls] = {}  # by owner and function, for calls without arguments
+
+    def interceptor(self) -> Interceptor | None:
+        """What sees the functions of this thread's forward; None where they are not counted this way."""
+        state = self._states.own
+        if not state.following and (not is_recompute() or self._counter.paused):
+            return None
+        if state.interceptor is None:
+            state.interceptor = Interceptor(self._intercepted)
+        return state.interceptor
+
+    def _intercepted(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """An owner calls an activation as a function."""
+        state = self._states.own
+        if state.busy or not (state.following or is_recompute()):
+            return
+        try:
+            self._called(state, function, args, kwargs)
+        except Exception as error:
+            self._counter.failed("a call of an activation", error)
+
+    def _called(self, state: ForwardState, function: Any, args: Sequence[Any], kwargs: Any) -> None:
+        assert state.interceptor is not None
+        owner = state.interceptor.owner
+        bare = len(args) == 1 and (not kwargs or kwargs.keys() == INPLACE)
+        if bare and state.fast and not is_recompute():  # nothing to bind
+            known = self._bare.get((owner, function))
+            if known is not None and (known.only or known).count(args[0], state.forward):
+                return
+        found = functional.bound(function, args, kwargs, _has_graph, self._is_planned_zero)
+        if found is not None:
+            name, z, arguments = found
+            self._function(owner, name, z, arguments)
+            if bare:
+                self._bare[owner, function] = self._known[owner, functional.shown(name)]
+
+    def _function(self, owner: nn.Module, name: str, z: Tensor, arguments: Mapping[str, Any]) -> None:
+        shown = functional.shown(name)
+        key = owner, shown
+        known = self._known.get(key)
+        recompute = is_recompute()
+        if known is None:
+            known = self._known[key] = KnownCalls()
+        elif self._states.own.fast and not recompute and known.count(z, self._states.own.forward):
+            return
+        if not functional.is_activation(name, arguments, self._eps):
+            return
+        full = f"{self._names.get(owner, '?')}:{shown}"
+        gate_of = partial(_gate_of_call, name, arguments)
+        compute = partial(functional.compute, name, arguments)
+        asked = functional.asked(arguments)
+        caller = Caller(key, full, shown, gate_of, compute, "function", asked.open_of, asked.lasts)
+        self._counter.count(caller, z, known, recompute)
+
+    def traced(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Called by a trace for every torch function instead of its being called."""
+        state = self._states.own
+        trace = state.tracing
+        if state.busy or trace is None or trace.inside:
+            return function(*args, **kwargs)
+        trace.called()
+        activated: Any = None
+        try:
+            found = functional.bound(function, args, kwargs, self._is_data, self._is_zero)
+            if found is not None and not functional.is_activation(found[0], found[2], self._eps):
+                found = None
+            if found is not None and functional.shown(found[0]) in THRESHOLDS:
+                origin = trace.provenance.get(found[1])
+                if origin is None or not origin.direct:
+                    self._book.uncounted.add((trace.stack[-1], functional.shown(found[0])))
+                    found = None  # coordinates, losses, probabilities: no units that could be dead
+            if found is not None:
+                owner = trace.stack[-1]
+                trace.owners.add(owner)
+                activated = trace.provenance.get(found[1]), found[1].shape
+                self._function(owner, found[0], found[1], found[2])
+            elif (fused := fused_activation(function, args)) is not None:
+                self._counter.hide(_caller_of_fused(trace.stack[-1], self._names, fused[0]), fused[1])
+        except Exception as error:
+            self._counter.failed("a call of an activation", error)
+        out = function(*args, **kwargs)
+        try:
+            if activated is not None:
+                origin, shape = activated
+                trace.provenance.activated(origin, shape, out)
+            else:
+                trace.provenance.follow(function, args, kwargs, out)
+        except Exception as error:
+            self._counter.failed(f"torch's {getattr(function, '__name__', function)}", error)
+        return out
+
+    def _is_data(self, tensor: Tensor) -> bool:
+        trace = self._states.own.tracing
+        return trace is not None and trace.provenance.get(tensor) is not None
+
+    def _is_planned_zero(self, tensor: Tensor) -> bool:
+        """A device is not asked again for what a trace has shown."""
+        return not tensor.is_cpu or self._zeros.is_zero(tensor)
+
+    def _is_zero(self, tensor: Tensor) -> bool:
+        trace = self._states.own.tracing
+        if trace is not None and trace.provenance.made_of_zeros(tensor):
+            return True
+        return self._zeros.is_zero(tensor)
+
+
+def _caller_of_fused(owner: nn.Module, names: Mapping[nn.Module, str], activation: str) -> Caller:
+    """Named as if the activation were called apart, as it is before the model is fused."""
+    name = f"{names.get(owner, '?')}:{activation}"
+    return Caller((owner, activation), name, activation, lambda _: Gate(), lambda _: None, "function")
+
+
+def _has_graph(tensor: Tensor) -> bool:
+    return tensor.requires_grad
+
+
+def _gate_of_call(name: str, arguments: Mapping[str, Any], eps: float) -> Gate:
+    gate = functional.gate(name, arguments, eps)
+    assert gate is not None
+    return gate
