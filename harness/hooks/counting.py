@@ -50,7 +50,7 @@ class CallCounter:
         on_call: takes every pre-activation (caller, site, z with its graph, layout); then no path is fast.
         on_gradient: called for every ∂L/∂z, before it is counted.
         paused: whether forwards are not ours for a while.
-        ambiguous: whether nothing but a trace tells two sites apart.
+        ambiguous: whether nothing but a trace tells sites apart.
     """
 
     def __init__(
@@ -195,14 +195,18 @@ class CallCounter:
             return
         if known.is_ambiguous(z, opened):
             self.ambiguous = True  # nothing tells the sites apart but a trace
-        if known.has(z, opened, layout):
+        call = known.of(z, opened, layout)
+        if call is None:
+            if known.full:
+                self.ambiguous = True
+                return
+            passes = self.passes if self._gradients else None
+            call = KnownCall(opened, ancestry(z).leaves, layout, z, passes, self.on_gradient)
+            known.add(call)
+        gate = opened.gate
+        if gate is None or layout.split is not None or opened.statistics.extensions or call.has_path(z):
             return
-        prepared = None
-        if opened.gate is not None and layout.split is None and not opened.statistics.extensions:
-            prepared = prepare(opened.statistics, z, layout.axes, opened.gate, back)
-        leaves = ancestry(z).leaves
-        passes = self.passes if self._gradients else None
-        known.add(KnownCall(opened, leaves, layout, z, prepared, passes, self.on_gradient))
+        call.add_path(z, prepare(opened.statistics, z, layout.axes, gate, back))
 
     def _backward(
         self, statistics: UnitStatistics, layout: UnitLayout, gradient: Tensor, mask: Mask | None = None

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from harness.graph.autograd import Leaf, choices_of, has_choices, ways_to
@@ -19,33 +20,34 @@ from harness.hooks.passes import GradientPasses, below
 from harness.hooks.sites import OpenSite
 from harness.kernels.prepared import PreparedCall
 
+MOST = 64  # makings of one caller that are known, and shapes of one making that have a fast path
+
 
 class KnownCall:
-    """A call of a site as it came before: how to recognise it, and the fast path to count it.
+    """The calls of a site that are of one making: how to recognise them, and the fast paths to count them.
 
     Args:
         opened: the site.
         leaves: the parameters behind the pre-activation; none where no graph is recorded.
         layout: of the units.
-        z: the pre-activation.
-        prepared: the fast path; None where there is none.
+        z: a pre-activation.
         passes: tell which gradients count; None: ∂L/∂z is not watched.
         before: called for every gradient before it is counted.
     """
 
     __slots__ = (
-        "_backward",
+        "_before",
         "_choices",
         "_kind",
+        "_latest",
         "_passes",
         "_place",
+        "_prepared",
         "_variable",
         "_ways",
         "layout",
         "ndim",
         "opened",
-        "prepared",
-        "shape",
     )
 
     def __init__(
@@ -54,25 +56,23 @@ class KnownCall:
         leaves: tuple[Leaf, ...],
         layout: UnitLayout,
         z: Tensor,
-        prepared: PreparedCall | None,
         passes: GradientPasses | None,
         before: Callable[[], None] | None = None,
     ) -> None:
-        self.opened, self.layout, self.shape, self.ndim = opened, layout, z.shape, z.ndim
+        self.opened, self.layout, self.ndim = opened, layout, z.ndim
         self._ways = ways_to(z, leaves)
         self._kind: type = type(z.grad_fn)
         self._choices = choices_of(z, self._ways, numbers_of, number_of)
         near = len(self._ways) == 1 and len(self._ways[0].places) == 1  # usually: a layer right before it
         self._place = self._ways[0].places[0] if near and not self._choices else -1
         self._variable = self._ways[0].variable if near else None
-        self.prepared, self._passes = prepared, passes
-        self._backward = None if prepared is None else prepared.backward
-        if before is not None and self._backward is not None:
-            self._backward = partial(_after, before, self._backward)
+        self._passes, self._before = passes, before
+        self._prepared: dict[torch.Size, PreparedCall] = {}
+        self._latest: PreparedCall | None = None
 
     def count(self, z: Any, forward: int) -> bool:
-        """Count a pre-activation; False, and nothing is counted, if it is not of this making."""
-        prepared, place, leaf = self.prepared, self._place, None
+        """Count a pre-activation; False, and nothing is counted, if it is of another making or shape."""
+        prepared, place, leaf = self._latest, self._place, None
         if prepared is None:
             return False
         if place < 0:
@@ -89,17 +89,40 @@ class KnownCall:
             except AttributeError:  # a frozen parameter
                 return False
         opened = self.opened
-        if not prepared.forward(z, opened.forward == forward):
-            return False
+        same_forward = opened.forward == forward
+        if not prepared.forward(z, same_forward):
+            prepared = self._like(z)
+            if prepared is None or not prepared.forward(z, same_forward):
+                return False
+            self._latest = prepared
         opened.forward = forward
         if self._passes is not None and z.requires_grad:
-            watch_gradient(z, partial(self._counted, below(z) if place < 0 else leaf))
+            watch_gradient(z, partial(self._counted, below(z) if place < 0 else leaf, prepared))
         return True
 
-    def _counted(self, leaf: Any, gradient: Tensor) -> None:
+    def _counted(self, leaf: Any, prepared: PreparedCall, gradient: Tensor) -> None:
         """∂L/∂z of a pass through the graph, as `GradientPasses.hook`, which would cost another call."""
         if self._passes.train(leaf):  # pyright: ignore[reportOptionalMemberAccess]
-            self._backward(gradient)  # pyright: ignore[reportOptionalCall]
+            if self._before is not None:
+                self._before()
+            prepared.backward(gradient)
+
+    def _like(self, z: Tensor) -> PreparedCall | None:
+        try:
+            return self._prepared.get(z.shape)
+        except RuntimeError:  # nested
+            return None
+
+    def has_path(self, z: Tensor) -> bool:
+        """Whether there is a fast path for its shape."""
+        return z.shape in self._prepared
+
+    def add_path(self, z: Tensor, prepared: PreparedCall | None) -> None:
+        """The fast path for its shape, if it has one."""
+        if prepared is not None:
+            if len(self._prepared) >= MOST:
+                del self._prepared[next(iter(self._prepared))]
+            self._prepared[z.shape] = self._latest = prepared
 
     def made(self, z: Tensor) -> bool:
         """Whether a pre-activation is of this making."""
@@ -115,7 +138,7 @@ class KnownCall:
         From now on it covers this choice, too: what differs between two calls of a site, such as the time
         step, does not tell sites apart.
         """
-        if self.shape != z.shape or not self._leads(z):
+        if self.ndim != z.ndim or not self._leads(z):
             return False
         self._choices &= choices_of(z, self._ways, numbers_of, number_of)
         return True
@@ -125,19 +148,11 @@ class KnownCall:
         return type(node) is self._kind and all(way.leads_from(node) for way in self._ways)
 
 
-def _after(before: Callable[[], None], backward: Callable[[Tensor], None], gradient: Tensor) -> None:
-    before()
-    backward(gradient)
-
-
-MOST = 64  # kinds of calls that are remembered
-
-
 class KnownCalls:
     """The known calls of one caller, tried in turn: a shared module is called in the same order every time.
 
     Attributes:
-        only: the call, if there is just one.
+        only: the making, if there is just one.
     """
 
     __slots__ = ("_calls", "_turn", "only")
@@ -148,7 +163,7 @@ class KnownCalls:
         self.only: KnownCall | None = None
 
     def count(self, z: Any, forward: int) -> bool:
-        """Count a pre-activation, if one of the known calls is of its making."""
+        """Count a pre-activation, if one of the known calls is of its making and shape."""
         calls, turn = self._calls, self._turn
         for step in range(len(calls)):
             place = (turn + step) % len(calls)
@@ -157,10 +172,13 @@ class KnownCalls:
                 return True
         return False
 
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another making."""
+        return len(self._calls) >= MOST
+
     def add(self, call: KnownCall) -> None:
-        """Remember a call."""
-        if len(self._calls) >= MOST:
-            self._calls.clear()
+        """Remember a making."""
         self._calls.append(call)
         self.only = call if len(self._calls) == 1 else None
 
@@ -172,6 +190,7 @@ class KnownCalls:
         """Whether a call of another site is of the same making, so that only a trace tells them apart."""
         return any(call.opened is not opened and call.fits(z) and call.made(z) for call in self._calls)
 
-    def has(self, z: Tensor, opened: OpenSite, layout: UnitLayout) -> bool:
-        """Whether a call of this site, shape and making is known."""
-        return any(c.opened is opened and c.layout == layout and c.covers(z) for c in self._calls)
+    def of(self, z: Tensor, opened: OpenSite, layout: UnitLayout) -> KnownCall | None:
+        """The making of this site that covers a pre-activation."""
+        same = (call for call in self._calls if call.opened is opened and call.layout == layout)
+        return next((call for call in same if call.covers(z)), None)
