@@ -56,15 +56,15 @@ class RunFolder:
         dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the same text in a tenth of the time
         write_text(self.path / "config.yaml", yaml.dump(config, Dumper=dumper, sort_keys=False))
 
-    def write_status(self, state: str, **facts: Any) -> None:
-        """Replace the status, keeping facts that are not given anew.
+    def write_status(self, state: str, *, anew: bool = False, **facts: Any) -> None:
+        """Replace the status, keeping facts that are not given anew, unless all of it is `anew`.
 
         Raises:
             ValueError: an unknown state.
         """
         if state not in STATUSES:
             raise ValueError(f"status: expected one of {', '.join(STATUSES)}, but got {state!r}")
-        earlier = read_status(self.path) or {}
+        earlier = {} if anew else read_status(self.path) or {}
         own = {"config": config_digest(self.path)} if (self.path / "config.yaml").is_file() else {}
         write_json(self.path / "status.json", {**earlier, "state": state, **facts, **own})
 
@@ -76,6 +76,10 @@ class RunFolder:
         """Remove what an earlier training left; the folder and its configuration stay."""
         for name in ("status.json", "checkpoint.pt", "error.txt"):
             (self.path / name).unlink(missing_ok=True)
+        self.clear_tables()
+
+    def clear_tables(self) -> None:
+        """Remove tables and TensorBoard's events alone."""
         for pattern in ("*.arrows", "*.parquet", "events.out.tfevents.*", ".*.part"):
             for file in self.path.glob(pattern):
                 file.unlink(missing_ok=True)

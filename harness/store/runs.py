@@ -120,6 +120,8 @@ class Run:
             "status": self.state,
         }
         for group, value in self.config.items():
+            if group in row or group == "final" or group.startswith("final."):  # of the run itself
+                group = f"config.{group}"
             if isinstance(value, dict):
                 row |= {f"{group}.{key}": _cell(inner) for key, inner in value.items()}
             else:

@@ -6,17 +6,24 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import math
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from harness.store.folder import CONFIG
-from harness.store.reading import DamagedFile, checked
+from harness.store.reading import DEEPEST, DamagedFile, checked, one_line
 
 Config = (
     Mapping[str, Any] | argparse.Namespace | Any
 )  # OmegaConf's DictConfig is a Mapping, dataclasses serve too
+LARGEST = 1 << 18  # characters
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object, in its words: another one in every process
+BITS = 64
 
 
 def plain_config(config: Config | None) -> dict[str, Any]:
@@ -24,24 +31,29 @@ def plain_config(config: Config | None) -> dict[str, Any]:
 
     Args:
         config: a mapping (of OmegaConf, too), an `argparse.Namespace` or a dataclass. Values that are neither
-            numbers, words, lists nor mappings become words.
+            numbers, words, lists nor mappings become words: the same ones in every process.
 
     Raises:
         TypeError: it is none of these.
-        ValueError: `seed` or `detect` are there with other values than a run's.
+        ValueError: a value cannot be kept, two keys are one, it is too large or too deep, or `seed` or
+            `detect` are there with other values than a run's.
 
     Example:
-        >>> plain_config(argparse.Namespace(lr=0.1, data=Path("mnist"), sizes=(64, 10)))
-        {'lr': 0.1, 'data': 'mnist', 'sizes': [64, 10]}
+        >>> plain_config(argparse.Namespace(lr=0.1, data=Path("mnist"), sizes=(64, 10), model=Path))
+        {'lr': 0.1, 'data': 'mnist', 'sizes': [64, 10], 'model': 'pathlib.Path'}
     """
     given = {} if config is None else _mapping(config)
     if given is None:
         kinds = "a mapping, an argparse.Namespace or a dataclass"
         raise TypeError(f"config: expected {kinds}, but got {type(config).__name__}")
     try:
-        return checked(Path("config"), _plain(given), CONFIG)
+        plain = checked(Path("config"), _plain_mapping(given, "", 0), CONFIG)
     except DamagedFile as error:
         raise ValueError(f"config: it {error.reason}") from None
+    size = len(json.dumps(plain))
+    if size > LARGEST:
+        raise ValueError(f"config: expected at most {LARGEST:,} characters, but got {size:,}")
+    return plain
 
 
 def run_name(model: object, config: Mapping[str, Any]) -> str:
@@ -55,6 +67,29 @@ def run_name(model: object, config: Mapping[str, Any]) -> str:
     return f"{type(model).__name__.lower()}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
+def run_path(output: Any, name: Any) -> Path:
+    """The folder of a run.
+
+    Raises:
+        TypeError: `output` is no path, or `name` no word.
+        ValueError: one of them cannot be a folder that is found again.
+
+    Example:
+        >>> run_path("runs", "mine").as_posix()
+        'runs/mine'
+    """
+    if not isinstance(output, str | os.PathLike) or not isinstance(os.fspath(output), str):
+        raise TypeError(f"output: expected a folder's path, but got {type(output).__name__}")
+    if not isinstance(name, str):
+        raise TypeError(f"name: expected a word, but got {type(name).__name__}")
+    for argument, value in (("output", os.fspath(output)), ("name", name)):
+        if "\0" in value or value.encode("utf-8", "ignore").decode() != value:
+            raise ValueError(f"{argument}: expected words that a file system takes, but got {value!r}")
+    if not name or name.startswith(".") or Path(name).name != name:  # hidden folders hold no runs
+        raise ValueError(f"name: expected the name of a folder that is not hidden, but got {name!r}")
+    return Path(output).expanduser() / name
+
+
 def _mapping(value: Any) -> Mapping[Any, Any] | None:
     if isinstance(value, Mapping):
         return value
@@ -65,16 +100,60 @@ def _mapping(value: Any) -> Mapping[Any, Any] | None:
     return None
 
 
-def _plain(value: Any) -> Any:
+def _plain_mapping(given: Mapping[Any, Any], key: str, depth: int) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for name in _kept(key, lambda: list(given)):
+        word = _word(name)
+        full = f"{key}.{word}" if key else word
+        if word in plain or ("." in word and _reaches(given, word)):
+            raise ValueError(f"config: two keys are {full!r}")
+        plain[word] = _plain(_kept(full, lambda name=name: given[name]), full, depth + 1)
+    return plain
+
+
+def _reaches(given: Mapping[Any, Any], dotted: str) -> bool:
+    """Whether a key with dots in it is also a way through nested mappings: they share one column."""
+    found: Any = given
+    for part in dotted.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return False
+        found = found[part]
+    return True
+
+
+def _plain(value: Any, key: str, depth: int) -> Any:
+    if depth > DEEPEST:
+        told = f"{key[:60]}… has more, or contains itself"
+        raise ValueError(f"config: expected at most {DEEPEST} levels, but {told}")
     inner = _mapping(value)
     if inner is not None:
-        return {str(key): _plain(one) for key, one in inner.items()}
-    if isinstance(value, list | tuple | set | frozenset | range):
-        return [_plain(one) for one in value]
-    if value is None or isinstance(value, bool | int | str):
+        return _plain_mapping(inner, key, depth)
+    if isinstance(value, set | frozenset):  # in another order in every process
+        return sorted((_plain(one, key, depth + 1) for one in value), key=str)
+    if isinstance(value, list | tuple | range):
+        return [_plain(one, key, depth + 1) for one in value]
+    if value is None or isinstance(value, bool | float):
         return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if getattr(value, "ndim", None) == 0:  # a number of NumPy or torch
-        return _plain(value.item())
-    return str(value)
+    if isinstance(value, int):
+        if value.bit_length() >= BITS:
+            raise ValueError(f"config: expected numbers of less than {BITS} bits, but {key} has more")
+        return int(value)
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray | Tensor) and value.ndim == 0):
+        return _plain(value.item(), key, depth + 1)
+    return _kept(key, lambda: _word(value))
+
+
+def _word(value: Any) -> str:
+    """Words for anything: the same in every process, and such that a file can hold them."""
+    if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
+        text = f"{value.__module__}.{value.__qualname__}"
+    else:
+        text = ADDRESS.sub("", str(value))
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _kept(key: str, get: Any) -> Any:
+    try:
+        return get()
+    except Exception as error:
+        raise ValueError(f"config: {key or 'it'} cannot be kept ({one_line(error)})") from None

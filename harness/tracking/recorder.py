@@ -20,7 +20,7 @@ from harness.kernels.unit_statistic import UnitStatistic
 from harness.recording.batches import Batch
 from harness.recording.listener import Guard
 from harness.recording.loss_scale import Scaler
-from harness.tracking.config import Config, plain_config, run_name
+from harness.tracking.config import Config, plain_config, run_name, run_path
 
 if TYPE_CHECKING:
     from harness.tracking.run_writer import RunWriter
@@ -67,8 +67,10 @@ class Recorder(Observer):
         path: the run's folder; None without `output`.
 
     Raises:
-        TypeError: `model` is no module, `optimizer` no optimizer, `scaler` no scaler, `config` no mapping.
-        ValueError: an argument out of range, evidence without an optimizer, or a name without an output.
+        TypeError: `model` is no module, `optimizer` no optimizer, `scaler` no scaler, `config` no mapping,
+            `output` no path, `name` no word.
+        ValueError: an argument out of range, evidence without an optimizer, a name without an output, or a
+            configuration that cannot be kept.
 
     Example:
         >>> import torch, harness
@@ -135,10 +137,8 @@ class Recorder(Observer):
         if output is None:
             if name is not None or config is not None:
                 raise ValueError("name and config belong to a run on disk: expected output=, its folder, too")
-        elif (name is not None and name in ("", ".", "..")) or Path(name or "x").name != (name or "x"):
-            raise ValueError(f"name: expected the name of a folder, but got {name!r}")
         else:
-            self.path = Path(output).expanduser() / (name or run_name(model, plain))
+            self.path = run_path(output, run_name(model, plain) if name is None else name)
             if not dist.is_initialized() or dist.get_rank() == 0:
                 self._writer = self._writer_to(self.path, plain, tensorboard=tensorboard)
 
@@ -207,6 +207,12 @@ class Recorder(Observer):
     def _write_census(self) -> None:
         if self._writer is not None and self.latest is not None:
             self._writer.census(self.latest)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Enough to continue elsewhere; the run on disk has every step up to here."""
+        if self._open and self._writer is not None:
+            self._run.run(self._writer.flush)
+        return super().state_dict()
 
     # --- inside -------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from harness.store.tables import read_table
 from harness.store.writer import TableWriter, keep_rows
 from harness.tracking.conclude import final_metrics, versions
 
+MADE = "recorder"  # fact of a run whose folder is a Recorder's to begin anew
 EVERY = 200  # steps after which their scalars are written, without a census
 
 
@@ -59,7 +60,7 @@ class RunWriter:
 
         Raises:
             RuntimeError: another Recorder, of this process or another one, writes to the folder.
-            OSError: it cannot be written.
+            OSError: it cannot be written, or holds files that no Recorder has made.
         """
         folder = RunFolder(self.path)
         self._lock = lock_of(self.path)
@@ -67,16 +68,29 @@ class RunWriter:
             self._lock.acquire()
         except Timeout:
             raise RuntimeError(f"output: another Recorder writes to {self.path} right now") from None
+        try:
+            self._open(folder, steps)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self, folder: RunFolder, steps: int) -> None:
+        foreign = [name for name in ("status.json", "config.yaml") if (self.path / name).exists()]
+        if foreign and not folder.status.get(MADE):
+            raise FileExistsError(
+                f"output: {self.path} holds a {foreign[0]} that no Recorder has made: give another name"
+            )
+        folder.write_status("running", anew=steps == 0, **{MADE: True})
         if steps == 0:
-            folder.clear()
+            folder.clear_tables()
         kept = {name: keep_rows(self.path, name, steps) if steps else 0 for name in TABLES}
         self._writers = {name: TableWriter(self.path, name, kept[name]) for name in TABLES}
         before = read_table(self.path, "census").to_pandas() if steps else pd.DataFrame()
         self._last = last_census(before) if len(before) else None
         folder.write_config(self._config)
         seed = self._config.get("seed")
-        facts = {} if seed is None else {"seed": seed}
-        folder.write_status("running", error=None, versions=versions(), **facts)
+        facts = {MADE: True} if seed is None else {MADE: True, "seed": seed}
+        folder.write_status("running", anew=steps == 0, error=None, versions=versions(), **facts)
         if self._tensorboard:
             write_layout(self.path.parent)
             self._board = RunBoard(self.path)
@@ -205,6 +219,13 @@ def _line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
 def _held(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
@@ -212,7 +233,7 @@ def _held(value: Any) -> Any:
 def _values(column: Sequence[Any]) -> np.ndarray:
     """Numbers of every step; what was not given is NaN. A device is waited for once."""
     tensors = [k for k, value in enumerate(column) if isinstance(value, Tensor)]
-    found = np.array([np.nan if v is None or isinstance(v, Tensor) else float(v) for v in column])
+    found = np.array([np.nan if v is None or isinstance(v, Tensor) else _number(v) for v in column])
     if tensors:
         found[tensors] = torch.stack([column[k].double().mean() for k in tensors]).cpu().numpy()
     return found
