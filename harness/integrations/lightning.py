@@ -15,6 +15,7 @@ from harness.hooks.hook import Call
 from harness.integrations.watch import Watch, Watching
 from harness.recording.batches import Batch
 from harness.recording.distributed import is_distributed
+from harness.tracking.alert import Condition
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -137,7 +138,7 @@ class NeuronHealth(Watching, Callback):
         if not self._stepped:
             return
         self._stepped = False
-        metrics = self._watch.step()
+        metrics = self._watch.step(outputs.get("loss") if isinstance(outputs, Mapping) else None)
         if metrics is not None:
             self._log(trainer, pl_module, metrics)
             self._warn()
@@ -211,6 +212,26 @@ class NeuronHealth(Watching, Callback):
                 'the network: NeuronHealth(module="…")',
                 stacklevel=2,
             )
+
+
+class StopOnDeadUnits(NeuronHealth):
+    """NeuronHealth that ends the fit at the first census with too many dead units.
+
+    Args:
+        above: the dead share above which it ends, or a function of the `Verdict`.
+        options: further arguments of NeuronHealth.
+    """
+
+    def __init__(self, above: Condition = 0.5, **options: Any) -> None:
+        super().__init__(alert=above, **options)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count a step, and end the fit where too many units are dead."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self.recorder is not None and self.recorder.should_stop:
+            trainer.should_stop = True
 
 
 class _TrainingStep(nn.Module):

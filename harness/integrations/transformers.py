@@ -17,6 +17,7 @@ from harness.detector.verdict import HEALTHY
 from harness.integrations.watch import Watch, Watching
 from harness.recording.batches import Batch
 from harness.recording.distributed import is_distributed
+from harness.tracking.alert import Condition
 
 try:
     from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -178,6 +179,26 @@ class NeuronHealthCallback(Watching, TrainerCallback):
             due = control.should_log
             self._trainer.log(dict(metrics))  # which takes the Trainer's own entry at this step for written
             control.should_log = due
+
+
+class StopOnDeadUnits(NeuronHealthCallback):
+    """NeuronHealthCallback that ends the training at the first census with too many dead units.
+
+    Args:
+        above: the dead share above which it ends, or a function of the `Verdict`.
+        options: further arguments of NeuronHealthCallback.
+    """
+
+    def __init__(self, above: Condition = 0.5, **options: Any) -> None:
+        super().__init__(alert=above, **options)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count a step, and end the training where too many units are dead."""
+        super().on_step_end(args, state, control, **kwargs)
+        if self.recorder is not None and self.recorder.should_stop:
+            control.should_training_stop = True
 
 
 def _caller() -> tuple[Trainer | None, Path | None]:

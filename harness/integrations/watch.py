@@ -13,13 +13,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from harness.attribution.recorder import Recorder
 from harness.detector.states import Thresholds, dead_fraction
 from harness.detector.verdict import HEALTHY, Verdict, last_census, verdict
 from harness.recording.batches import Batch, as_batches
 from harness.recording.distributed import is_distributed
 from harness.recording.loss_scale import Scaler
 from harness.recording.schedule import due
+from harness.tracking.recorder import Recorder
 
 NOTHING = "No verdict: no forward of {root} in training mode was seen, so nothing was counted."
 
@@ -65,7 +65,10 @@ class Watch:
         **options: Any,
     ) -> None:
         # what is wrong with an argument is said now, not hours later when the training starts
-        Recorder(nn.Identity(), census_every=census_every, thresholds=thresholds, **options)
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        Recorder(
+            nn.Identity(), optimizer=optimizer, census_every=census_every, thresholds=thresholds, **options
+        )
         if not 0 <= healthy <= 1:
             raise ValueError(f"healthy: expected a share in [0, 1], but got {healthy!r}")
         self.recorder: Recorder | None = None
@@ -130,10 +133,14 @@ class Watch:
         first = self.recorder.latest
         return None if first is None else self._metrics(first)
 
-    def step(self) -> dict[str, float] | None:
-        """An optimizer step is complete: its metrics, if a census was due."""
+    def step(self, loss: Any = None) -> dict[str, float] | None:
+        """An optimizer step is complete: its metrics, if a census was due.
+
+        Args:
+            loss: of the step, where the host tells it.
+        """
         assert self.recorder is not None
-        self.recorder.step()
+        self.recorder.step(loss=loss)
         if not due(self.steps, self._every):
             return None
         return self._metrics(self.recorder.census())

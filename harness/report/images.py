@@ -6,7 +6,9 @@ import io
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 
 from harness.report.style import rc
 from harness.store.files import whole
@@ -33,6 +35,17 @@ def image(made: Figure, kind: str, *, dpi: float = 110) -> bytes:
     with mpl.rc_context(rc()):
         made.savefig(buffer, format=kind, dpi=dpi, metadata=facts)
     return buffer.getvalue()
+
+
+def pixels(made: Figure) -> np.ndarray:
+    """A figure as (height, width, 3), uint8.
+
+    Example:
+        >>> pixels(Figure(figsize=(1, 1))).shape
+        (110, 110, 3)
+    """
+    rgba = imread(io.BytesIO(image(made, "png")), format="png")
+    return np.round(rgba[..., :3] * 255).astype(np.uint8)
 
 
 def save(made: Figure, path: str | Path, *, dpi: float = 150) -> Path:

@@ -56,17 +56,23 @@ class RunFolder:
         dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the same text in a tenth of the time
         write_text(self.path / "config.yaml", yaml.dump(config, Dumper=dumper, sort_keys=False))
 
-    def write_status(self, state: str, *, anew: bool = False, **facts: Any) -> None:
-        """Replace the status, keeping facts that are not given anew, unless all of it is `anew`.
+    def begin(self, **facts: Any) -> None:
+        """A training begins anew: the status has no facts of an earlier one."""
+        self._write_status("running", facts)
+
+    def write_status(self, state: str, **facts: Any) -> None:
+        """Replace the status, keeping facts that are not given anew.
 
         Raises:
             ValueError: an unknown state.
         """
         if state not in STATUSES:
             raise ValueError(f"status: expected one of {', '.join(STATUSES)}, but got {state!r}")
-        earlier = {} if anew else read_status(self.path) or {}
+        self._write_status(state, {**(read_status(self.path) or {}), **facts})
+
+    def _write_status(self, state: str, facts: dict[str, Any]) -> None:
         own = {"config": config_digest(self.path)} if (self.path / "config.yaml").is_file() else {}
-        write_json(self.path / "status.json", {**earlier, "state": state, **facts, **own})
+        write_json(self.path / "status.json", {**facts, "state": state, **own})
 
     @property
     def status(self) -> dict[str, Any]:

@@ -20,7 +20,11 @@ from harness.kernels.unit_statistic import UnitStatistic
 from harness.recording.batches import Batch
 from harness.recording.listener import Guard
 from harness.recording.loss_scale import Scaler
+from harness.tracking.alert import Alert, Condition
+from harness.tracking.announce import Announcer
 from harness.tracking.config import Config, plain_config, run_name, run_path
+from harness.tracking.loggers import as_loggers
+from harness.tracking.views import Plots, census_html, write_page
 
 if TYPE_CHECKING:
     from harness.tracking.run_writer import RunWriter
@@ -62,6 +66,12 @@ class Recorder(Observer):
             keys are columns of `open_runs(output).table`, and factors for `harness-tools compare`. `seed`
             tells repetitions apart.
         tensorboard: whether the run has an event file.
+        log_to: one logger or several, which take the numbers of every census, the verdict and the map of
+            units over time, as far as they can: a `SummaryWriter`, a run of wandb, the module mlflow or
+            (an `MlflowClient`, run id), a logger of Lightning or Accelerate, or a function
+            (name, value, step).
+        alert: a dead share, or a function of the `Verdict`: at the first census that crosses it, the logger
+            `harness` of the module `logging` warns in a sentence, and `should_stop` becomes True.
 
     Attributes:
         path: the run's folder; None without `output`.
@@ -110,6 +120,8 @@ class Recorder(Observer):
         name: str | None = None,
         config: Config | None = None,
         tensorboard: bool = True,
+        log_to: Any = None,
+        alert: Condition | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -128,6 +140,11 @@ class Recorder(Observer):
             statistics=statistics,
             scaler=scaler,
         )
+        self._alert = None if alert is None else Alert(alert, self._thresholds)
+        loggers = as_loggers(log_to)
+        tells = bool(loggers) or self._alert is not None
+        self._announcer = Announcer(loggers, self._alert, self._thresholds) if tells else None
+        self._announcing = Guard("log_to and alert")
         self._run = Guard("the run on disk")
         self._writer: RunWriter | None = None
         self._error: BaseException | None = None  # that ends the block
@@ -155,8 +172,8 @@ class Recorder(Observer):
             self._writer.begin(self.steps)
             self._open = True
         super().attach()
-        if self._open and self.steps == 0 and self.latest is not None:  # of the probe, before the first step
-            self._run.run(self._write_census)
+        if self.steps == 0 and self.latest is not None:  # of the probe, before the first step
+            self._tell_census()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -172,8 +189,11 @@ class Recorder(Observer):
             self._open = False
             self._run.run(self._writer.finish, self.steps, self._error, self._evidence_tables())
             self._writer.close()
+        if self._announcer is not None:
+            self._announcing.run(self._announcer.finish, self.history())
         if self._error is None:  # never in place of the user's own
             self._run.say()
+            self._announcing.say()
 
     # --- the loop -----------------------------------------------------------------------------------
 
@@ -201,12 +221,71 @@ class Recorder(Observer):
 
     def _close(self, *, warn: bool = True) -> None:
         super()._close(warn=warn)
-        if self._open:
-            self._run.run(self._write_census)
+        self._tell_census()
 
-    def _write_census(self) -> None:
-        if self._writer is not None and self.latest is not None:
-            self._writer.census(self.latest)
+    def _tell_census(self) -> None:
+        """The run on disk and the loggers hear of the latest census."""
+        latest = self.latest
+        if latest is None:
+            return
+        if self._open and self._writer is not None:
+            self._run.run(self._writer.census, latest)
+        if self._announcer is not None:
+            self._announcing.run(self._announcer.census, latest, self.history)
+
+    # --- what was recorded --------------------------------------------------------------------------
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether a census has crossed `alert`."""
+        return self._alert is not None and self._alert.ever
+
+    def save(self, path: str | os.PathLike[str], config: Config | None = None) -> Path:
+        """Write what was recorded so far as a run of its own, which every command of `harness-tools` reads.
+
+        Losses and metrics of the steps are part of it only with `Recorder(output=…)`.
+
+        Args:
+            path: the run's folder; one that a Recorder has made before is replaced.
+            config: of the training, as in `Recorder`.
+
+        Returns:
+            The folder.
+
+        Raises:
+            RuntimeError: nothing was recorded, or another process writes there.
+            TypeError, ValueError: no path, or a configuration that cannot be kept.
+            OSError: it cannot be written, or is no Recorder's.
+        """
+        history = self.history()
+        if history.empty:
+            raise RuntimeError("save() came before the first census: there is nothing to keep yet")
+        given = Path(path).expanduser()
+        folder = run_path(given.parent, given.name)
+        writer = self._writer_to(folder, plain_config(config), tensorboard=False)
+        writer.begin(0)
+        for _, census in history.groupby("step", sort=True):
+            writer.census(census)
+        writer.finish(self.steps, None, self._evidence_tables())
+        return folder
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write what was recorded so far as one HTML page.
+
+        Raises:
+            RuntimeError: nothing was recorded.
+            OSError: it cannot be written.
+        """
+        return write_page(self.save, os.fspath(path), self._thresholds)
+
+    @property
+    def plot(self) -> Plots:
+        """The figures of the record, such as `recorder.plot.rate_map()`."""
+        return Plots(self.history)
+
+    def _repr_html_(self) -> str:
+        producers = {site.name: ", ".join(site.producers) for site in self.sites}
+        return census_html(self.latest, producers, repr(self).strip("<>"))
 
     def state_dict(self) -> dict[str, Any]:
         """Enough to continue elsewhere; the run on disk has every step up to here."""

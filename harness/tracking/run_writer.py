@@ -80,8 +80,8 @@ class RunWriter:
             raise FileExistsError(
                 f"output: {self.path} holds a {foreign[0]} that no Recorder has made: give another name"
             )
-        folder.write_status("running", anew=steps == 0, **{MADE: True})
         if steps == 0:
+            folder.begin(**{MADE: True})
             folder.clear_tables()
         kept = {name: keep_rows(self.path, name, steps) if steps else 0 for name in TABLES}
         self._writers = {name: TableWriter(self.path, name, kept[name]) for name in TABLES}
@@ -90,7 +90,7 @@ class RunWriter:
         folder.write_config(self._config)
         seed = self._config.get("seed")
         facts = {MADE: True} if seed is None else {MADE: True, "seed": seed}
-        folder.write_status("running", anew=steps == 0, error=None, versions=versions(), **facts)
+        folder.write_status("running", error=None, versions=versions(), **facts)
         if self._tensorboard:
             write_layout(self.path.parent)
             self._board = RunBoard(self.path)

@@ -99,6 +99,7 @@ def test_only_censuses_grow_the_history() -> None:
         return grown
 
     bytes_of(10, 2)  # what is allocated once in a process
-    few, many, slow = bytes_of(10, 2), bytes_of(40, 2), bytes_of(10, 20)
+    # the least of two: the interpreter's caches come and go
+    few, many, slow = (min(bytes_of(*each), bytes_of(*each)) for each in ((10, 2), (40, 2), (10, 20)))
     assert 2 * few < many < 6 * few
     assert slow < 1.5 * few

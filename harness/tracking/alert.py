@@ -1,0 +1,78 @@
+"""Alert: says it once when a share of dead units is crossed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pandas as pd
+
+from harness.detector.lifetimes import lifetimes
+from harness.detector.states import Thresholds, dead_fraction
+from harness.detector.verdict import Verdict, last_census, verdict
+
+LOG = logging.getLogger("harness")
+Condition = float | Callable[[Verdict], bool]
+
+
+class Alert:
+    """Looks at every census.
+
+    Args:
+        condition: the dead share above which it speaks, or a function of the verdict.
+        thresholds: of the states.
+
+    Attributes:
+        ever: whether a census has crossed it.
+
+    Raises:
+        TypeError: neither a number nor a function.
+        ValueError: no share in [0, 1].
+    """
+
+    def __init__(self, condition: Condition, thresholds: Thresholds | None = None) -> None:
+        if isinstance(condition, bool) or not (isinstance(condition, int | float) or callable(condition)):
+            kind = type(condition).__name__
+            raise TypeError(f"alert: expected a share or a function of the verdict, but got {kind}")
+        if not callable(condition) and not 0 <= condition <= 1:
+            raise ValueError(f"alert: expected a share in [0, 1], but got {condition!r}")
+        self._condition, self._thresholds = condition, thresholds
+        self._on = self.ever = False
+
+    def look(self, rows: pd.DataFrame, history: Callable[[], pd.DataFrame]) -> str:
+        """What is to be said of a census; "" if nothing is, or it was said before.
+
+        Args:
+            rows: the census.
+            history: gives all of them.
+        """
+        condition = self._condition
+        if callable(condition):
+            crossed = bool(condition(verdict(history(), self._thresholds)))
+        else:
+            crossed = dead_fraction(last_census(rows)) > condition
+        new, self._on = crossed and not self._on, crossed
+        self.ever |= crossed
+        return _sentence(rows, history(), condition) if new else ""
+
+
+def _sentence(census: pd.DataFrame, history: pd.DataFrame, condition: Condition) -> str:
+    """How many units are dead, where most of them are, and since when."""
+    rows = last_census(census)
+    observed, dead = rows[rows["n"] > 0], rows[rows["state"] == "dead"]
+    limit = "" if callable(condition) else f" (the limit is {100 * condition:g} %)"
+    share, step = 100 * dead_fraction(rows), int(rows["step"].max())
+    text = f"{share:.1f} % of {len(observed):,} units are dead at step {step:,}{limit}."
+    if dead.empty:
+        return text
+    site = dead["site"].value_counts().index[0]
+    here = dead[dead["site"] == site]
+    lives = lifetimes(history)
+    lives = lives[(lives["site"] == site) & lives["unit"].isin(here["unit"])]
+    born, steps = int(lives["born_dead"].sum()), lives["died_at"].dropna()
+    since = [f"{born} since the first census"] if born else []
+    if len(steps):
+        first, last = int(steps.min()), int(steps.max())
+        since.append(f"{len(steps)} since step {first:,}" + (f" to {last:,}" if last > first else ""))
+    of = int((observed["site"] == site).sum())
+    return f"{text} Most of them are in {site}: {len(here)} of {of}, {' and '.join(since)}."

@@ -1,0 +1,103 @@
+"""Announcer: tells loggers and the log what every census says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from harness.detector.states import Thresholds, dead_fraction, summarise
+from harness.detector.verdict import last_census, verdict
+from harness.tracking.alert import LOG, Alert
+from harness.tracking.loggers import Logger
+
+PREFIX = "dead_units"
+COUNTED = ("dead", "starved", "rare")
+
+
+class Announcer:
+    """Follows the censuses of one training.
+
+    Args:
+        loggers: what takes numbers, pictures and texts.
+        alert: speaks where a share is crossed; None: never.
+        thresholds: of the states.
+    """
+
+    def __init__(self, loggers: Sequence[Logger], alert: Alert | None, thresholds: Thresholds) -> None:
+        self._loggers, self._alert, self._thresholds = loggers, alert, thresholds
+        self._lives: dict[str, _Lives] = {}  # by site
+
+    def census(self, census: pd.DataFrame, history: Callable[[], pd.DataFrame]) -> None:
+        """Tell a census.
+
+        Args:
+            census: its rows.
+            history: gives all censuses.
+        """
+        rows = last_census(census)
+        step = int(rows["step"].max())
+        if self._loggers:
+            self._tell(rows, step)
+        said = "" if self._alert is None else self._alert.look(census, history)
+        if said:
+            LOG.warning(said)
+            for logger in self._loggers:
+                logger.alert(said, step)
+
+    def finish(self, history: pd.DataFrame) -> None:
+        """Tell the verdict and the map of units over time."""
+        if history.empty or not self._loggers:
+            return
+        found = verdict(history, self._thresholds)
+        for logger in self._loggers:
+            logger.text(f"{PREFIX}/verdict", found.text, found.step)
+        if (history["n"] > 0).any():
+            pixels = _rate_map(history)
+            for logger in self._loggers:
+                logger.image(f"{PREFIX}/rate_map", pixels, found.step)
+
+    def _tell(self, rows: pd.DataFrame, step: int) -> None:
+        sites = summarise(rows)
+        values = {name: float(sites[name].sum()) for name in COUNTED}
+        values["dead_fraction"] = dead_fraction(rows)
+        for site, units in rows.groupby("site", sort=False):
+            lives = self._lives.setdefault(str(site), _Lives(len(units)))
+            lives.add(units)
+            values[f"{site}/dead_fraction"] = dead_fraction(units)
+        for name in ("born_dead", "died", "revived"):
+            values[name] = float(sum(int(getattr(lives, name).sum()) for lives in self._lives.values()))
+        known = {f"{PREFIX}/{name}": value for name, value in values.items() if value == value}
+        for logger in self._loggers:
+            logger.scalars(known, step)
+            for site, units in rows[rows["n"] > 0].groupby("site", sort=False):
+                logger.histogram(f"{PREFIX}/{site}/rate", units["rate"].to_numpy(), step)
+
+
+class _Lives:
+    """Which units of a site were born dead, and have died or revived at some time."""
+
+    def __init__(self, units: int) -> None:
+        self.seen, self.dead = np.zeros(units, bool), np.zeros(units, bool)
+        self.born_dead, self.died, self.revived = (np.zeros(units, bool) for _ in range(3))
+
+    def add(self, units: pd.DataFrame) -> None:
+        """The next census."""
+        if len(units) != len(self.seen):  # a site whose width was not known
+            self.__init__(len(units))
+        known = (units["n"] > 0).to_numpy() & (units["state"] != "non_finite").to_numpy()
+        dead = (units["state"] == "dead").to_numpy()
+        self.born_dead |= known & ~self.seen & dead
+        self.died |= known & self.seen & dead & ~self.dead
+        self.revived |= known & self.seen & ~dead & self.dead
+        self.dead = np.where(known, dead, self.dead)
+        self.seen |= known
+
+
+def _rate_map(history: pd.DataFrame) -> np.ndarray:
+    """Neuron × time as pixels (height, width, 3), uint8."""
+    from harness.report.images import pixels
+    from harness.report.plots.units import rate_map
+
+    return pixels(rate_map(history))

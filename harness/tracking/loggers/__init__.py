@@ -1,0 +1,11 @@
+"""Loggers of other people: where the numbers of a census go besides the record.
+
+A logger of one's own is a function (name, value, step), or a class with the methods of `Logger`.
+"""
+
+from __future__ import annotations
+
+from harness.tracking.loggers.choose import as_loggers
+from harness.tracking.loggers.logger import Logger
+
+__all__ = ["Logger", "as_loggers"]
