@@ -23,6 +23,7 @@ class Making(NamedTuple):
         guessed: whether the unit axis is a guess.
         term: whether the units were summed away before.
         reason: why its units are not known, "" if they are.
+        constant: whether it is made of nothing that is known, no input either.
     """
 
     producers: tuple[Producer, ...]
@@ -31,6 +32,7 @@ class Making(NamedTuple):
     guessed: bool = False
     term: bool = False
     reason: str = ""
+    constant: bool = False
 
 
 def making(z: Tensor, origin: Origin | None, found: Ancestry, provenance: TensorProvenance) -> Making:
@@ -46,6 +48,7 @@ def making(z: Tensor, origin: Origin | None, found: Ancestry, provenance: Tensor
         seen = _by_autograd(z, found, provenance)
         if seen is not None:
             return seen
+    constant = origin is None
     origin = origin or Origin()
     if origin.units is not None and origin.units.ndim == z.ndim:
         layout = layout_of(origin.units, z.shape)
@@ -58,6 +61,7 @@ def making(z: Tensor, origin: Origin | None, found: Ancestry, provenance: Tensor
         guessed=True,
         term=origin.term,
         reason=origin.reason,
+        constant=constant,
     )
 
 

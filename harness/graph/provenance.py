@@ -13,6 +13,7 @@ from harness.graph import operations as ops
 from harness.graph import units
 from harness.graph.operations import tensors_in as _tensors
 from harness.graph.producers import Producer, Producers
+from harness.graph.recurrence import Recurrence
 from harness.graph.unit_connections import UnitConnections
 
 
@@ -50,9 +51,13 @@ class TensorProvenance:
 
     Args:
         model: whose parameters are known.
+
+    Attributes:
+        recurrence: tells a cell's state; may be another provenance's, to follow it from there.
     """
 
     def __init__(self, model: nn.Module) -> None:
+        self.recurrence = Recurrence()
         self._producers = Producers(model)
         self._known: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
         self._weights: dict[int, tuple[weakref.ref[Tensor], Producer]] = {}  # computed from parameters
@@ -95,17 +100,22 @@ class TensorProvenance:
         """Give the result(s) of a call their origin."""
         name = ops.function_name(function)
         outs = [t for t in _tensors([out]) if t.is_floating_point() or t.is_complex()]
+        given = list(_tensors([*args, *kwargs.values()]))
         if name in ("__setitem__", "copy_") and args and isinstance(args[0], Tensor):
+            self.recurrence.hand_on(given, args[:1])
             self._written(args)
             return
         if not outs:
             return
+        self.recurrence.hand_on(given, outs)
         if ops.creates(name):
             if ops.creates_zeros(name):
                 self._zeros.update((id(t), weakref.ref(t)) for t in outs)
             return
-        operands = [t for t in _tensors([*args, *kwargs.values()]) if self.get(t) is not None]
-        weights = [(t, w) for t in _tensors([*args, *kwargs.values()]) if (w := self._weight(t)) is not None]
+        operands = [t for t in given if self.get(t) is not None]
+        weights = [(t, w) for t in given if (w := self._weight(t)) is not None]
+        if weights:
+            self.recurrence.apply(w for _, w in weights)
         if not operands and not (weights and self._is_layer(name, args)):
             if weights:
                 self._derived(weights, outs)

@@ -179,8 +179,9 @@ class CallCounter:
         if not made.producers or self._per_call:
             number = self._states.own.ordinals.get(caller.key, 0)
             self._states.own.ordinals[caller.key] = number + 1
-        opened, layout = self._book.site(caller, z, made, number)
-        return opened, layout
+        anew = followed.recurrence.anew(caller.key, z)
+        followed.recurrence.call(caller.key, z)
+        return self._book.site(caller, z, made, number, anew)
 
     def _remember(
         self,

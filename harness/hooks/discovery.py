@@ -87,6 +87,8 @@ class Trace:
         if self.inside and self.inside[-1][0] is module:
             _, origin, shape = self.inside.pop()
             self.provenance.activated(origin, shape, output)
+            if isinstance(output, Tensor):
+                self.provenance.recurrence.come_from(module, output)
 
     def to_suspend(self, activations: Collection[nn.Module]) -> set[nn.Module]:
         """Children of owners in whose forward an owner's mode had better be off."""

@@ -22,6 +22,7 @@ from harness.activations.declared import parts_of_declared
 from harness.activations.lookup import lookup, open_of
 from harness.graph.plan import Site
 from harness.graph.provenance import TensorProvenance
+from harness.graph.recurrence import Recurrence
 from harness.hooks._torch import is_recompute
 from harness.hooks.compile import Eager
 from harness.hooks.counting import CallCounter
@@ -102,6 +103,7 @@ class EagerTaps:
         self._parts: dict[nn.Module, None] = {}  # that were called by themselves
         self._of_declared: set[nn.Module] = set()
         self._followed: TensorProvenance | None = None  # across calls of parts
+        self._recurrence = Recurrence()
         self._to_trace, self._threads, self._traces = WARM_UP, 0, 0
         self._recomputes = self._recursive = self._attached = False
         self.forwards = 0
@@ -239,6 +241,8 @@ class EagerTaps:
         self._stack.attach(self._names, self._model)
         entry = self._model if state.entry is None else state.entry
         followed = self.provenance(self._model) if entry is self._model else self._follow()
+        followed.recurrence = self._recurrence
+        self._recurrence.separate()
         state.tracing = Trace(entry, self._functions.traced, followed)
         state.tracing.start(values)
 
@@ -246,6 +250,7 @@ class EagerTaps:
         """What follows tensors from one part to the next."""
         if self._followed is None or len(self._followed) > MANY:
             self._followed = self.provenance(self._model)
+            self._followed.recurrence = self._recurrence
         return self._followed
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -261,6 +266,7 @@ class EagerTaps:
         state.reset()
         if trace is not None:
             self._traces -= 1
+            self._recurrence.separate()
             suspended = trace.to_suspend(self._activations)
             self._function_taps.attach(trace.owners, suspended)
             if self._to_trace <= 0 and not self._traces_all and state.graph and self._traces <= 0:

@@ -108,6 +108,7 @@ class FunctionCalls:
             return function(*args, **kwargs)
         trace.called()
         activated: Any = None
+        owner = trace.stack[-1]
         try:
             found = functional.bound(function, args, kwargs, self._is_data, self._is_zero)
             if found is not None and not functional.is_activation(found[0], found[2], self._eps):
@@ -115,22 +116,27 @@ class FunctionCalls:
             if found is not None and functional.shown(found[0]) in THRESHOLDS:
                 origin = trace.provenance.get(found[1])
                 if origin is None or not origin.direct:
-                    self._book.uncounted.add((trace.stack[-1], functional.shown(found[0])))
+                    self._book.uncounted.add((owner, functional.shown(found[0])))
                     found = None  # coordinates, losses, probabilities: no units that could be dead
             if found is not None:
-                owner = trace.stack[-1]
                 trace.owners.add(owner)
-                activated = trace.provenance.get(found[1]), found[1].shape
+                activated = (
+                    (owner, functional.shown(found[0])),
+                    trace.provenance.get(found[1]),
+                    found[1].shape,
+                )
                 self._function(owner, found[0], found[1], found[2])
             elif (fused := fused_activation(function, args)) is not None:
-                self._counter.hide(_caller_of_fused(trace.stack[-1], self._names, fused[0]), fused[1])
+                self._counter.hide(_caller_of_fused(owner, self._names, fused[0]), fused[1])
         except Exception as error:
             self._counter.failed("a call of an activation", error)
         out = function(*args, **kwargs)
         try:
             if activated is not None:
-                origin, shape = activated
+                key, origin, shape = activated
                 trace.provenance.activated(origin, shape, out)
+                if isinstance(out, Tensor):
+                    trace.provenance.recurrence.come_from(key, out)
             else:
                 trace.provenance.follow(function, args, kwargs, out)
         except Exception as error:

@@ -29,6 +29,10 @@ class Sink(Protocol):
         """A new site; returns its running sums, into which every call of it is counted."""
         ...
 
+    def replace_site(self, index: int, site: Site) -> None:
+        """Of a site more is known: it has other producers, too, and none whose units are its own."""
+        ...
+
 
 class Caller(NamedTuple):
     """Who calls an activation.
@@ -63,6 +67,7 @@ class OpenSite:
         statistics: its running sums.
         gate: None: asked for at every call, since it is learned or told by a mask.
         forward: number of the last forward in which it was called.
+        constant: whether it was first called on a constant, as a cell may be on its initial state.
         without_graph: whether it was called without a graph in a forward that records one.
         layouts: number of axes → where the units lay in the last pre-activation with as many.
     """
@@ -71,6 +76,7 @@ class OpenSite:
     statistics: UnitStatistics
     gate: Gate | None
     forward: int = 0
+    constant: bool = False
     without_graph: bool = False
     layouts: dict[int, UnitLayout] = field(default_factory=dict)
 
@@ -89,7 +95,8 @@ class SiteBook:
 
     def __init__(self, sink: Sink, gate_eps: float, axis: Mapping[str, int] | None) -> None:
         self._sink, self._eps, self._axes = sink, gate_eps, dict(axis or {})
-        self._sites: dict[Any, OpenSite] = {}
+        self._sites: dict[Any, OpenSite] = {}  # a cell's under two keys, if its first time step differs
+        self._opened: list[OpenSite] = []
         self._learned: dict[str, Callable[[float], Gate]] = {}
         self._names: dict[str, int] = {}  # of callers → sites so far
         self._hidden: dict[str, Site] = {}
@@ -99,19 +106,19 @@ class SiteBook:
     @property
     def gates(self) -> dict[str, Gate]:
         """Site name → where its gate is open now; without those that z alone does not tell."""
-        fixed = {o.site.name: o.gate for o in self._sites.values() if o.gate is not None}
+        fixed = {o.site.name: o.gate for o in self._opened if o.gate is not None}
         return fixed | {name: gate_of(self._eps) for name, gate_of in self._learned.items()}
 
     @property
     def without_inputs(self) -> dict[str, Site]:
         """Sites by name that were called, but on no input, as an expert that nothing is routed to."""
-        counts = ((o.site, o.statistics.n or o.statistics.observed) for o in self._sites.values())
+        counts = ((o.site, o.statistics.n or o.statistics.observed) for o in self._opened)
         return {site.name: replace(site, reason=NO_INPUT) for site, counted in counts if not counted}
 
     @property
     def without_gradients(self) -> list[str]:
         """Sites that were called without a graph in this window, and to which no gradient came."""
-        found = [o for o in self._sites.values() if o.without_graph and o.statistics.n]
+        found = [o for o in self._opened if o.without_graph and o.statistics.n]
         return [opened.site.name for opened in found if not opened.statistics.grad_n]
 
     def unobserved(
@@ -126,10 +133,12 @@ class SiteBook:
 
     def plan(self, unobserved: Collection[Site]) -> Plan:
         """What is observed, as far as it is known."""
-        sites = tuple(opened.site for opened in self._sites.values())
+        sites = tuple(opened.site for opened in self._opened)
         return Plan(sites, tuple(self._terms.values()), (*unobserved, *self.without_inputs.values()))
 
-    def site(self, caller: Caller, z: Tensor, made: Making, call: int) -> tuple[OpenSite, UnitLayout]:
+    def site(
+        self, caller: Caller, z: Tensor, made: Making, call: int, anew: Collection[Producer] | None
+    ) -> tuple[OpenSite, UnitLayout]:
         """The site of a call, a new one where there is none yet, and where its units lie in z.
 
         Args:
@@ -137,6 +146,7 @@ class SiteBook:
             z: the pre-activation.
             made: how it was made.
             call: number of the call, where calls of one making are kept apart.
+            anew: if z depends on an earlier call of this caller, the weights that were used since.
 
         Raises:
             WrongArgument: the axis that was given for it is none of z.
@@ -145,7 +155,8 @@ class SiteBook:
         key = (*same, made.layout.size)
         opened = self._sites.get(key)
         if opened is None:
-            opened = self._sites[key] = self._open(caller, z, made, same)
+            opened = self._cell(caller, z, made, call, anew) or self._open(caller, z, made, same)
+            self._sites[key] = opened
         name = opened.site.name
         layout = self._given(name, z) if name in self._axes else made.layout
         opened.layouts[z.ndim] = layout
@@ -155,7 +166,7 @@ class SiteBook:
         self, caller: Caller, z: Tensor, found: Ancestry, model: nn.Module
     ) -> tuple[OpenSite | None, UnitLayout | None]:
         """The site that a checkpoint recomputes: the caller's only one, or that of the same producers."""
-        own = [opened for key, opened in self._sites.items() if key[0] == caller.key]
+        own = list({id(o): o for key, o in self._sites.items() if key[0] == caller.key}.values())
         if len(own) > 1:
             producers = Producers(model)
             names = {p.name for leaf in found.leaves if (p := producers.of(leaf.variable)) is not None}
@@ -184,6 +195,32 @@ class SiteBook:
 
     # --- inside -------------------------------------------------------------------------------------
 
+    def _cell(
+        self, caller: Caller, z: Tensor, made: Making, call: int, anew: Collection[Producer] | None
+    ) -> OpenSite | None:
+        """The site of a cell's first time step, of which this is a later one: its state has come in.
+
+        A state adds weights of its own to those of the first step, which are used again for this one. What
+        an earlier layer handed on, as in a residual stream, was not used again: that is another layer.
+        """
+        if anew is None:
+            return None
+        producers, again = frozenset(made.producers), frozenset(made.producers) & frozenset(anew)
+        for (key, first, _, rows, number, size), opened in self._sites.items():
+            alike = (key, rows, number, size) == (caller.key, made.layout.rows, call, made.layout.size)
+            if alike and (first in (producers, again & first) if first else opened.constant):
+                names = (*opened.site.producers, *(p.name for p in made.producers))
+                opened.site = replace(
+                    opened.site,
+                    axes=shown_axes(made.layout.axes, z.ndim),
+                    producers=tuple(dict.fromkeys(names)),
+                    guessed=made.guessed and opened.site.guessed,
+                    exact=False,
+                )
+                self._sink.replace_site(self._opened.index(opened), opened.site)
+                return opened
+        return None
+
     def _open(self, caller: Caller, z: Tensor, made: Making, same: tuple[Any, ...]) -> OpenSite:
         gate = caller.gate_of(self._eps)
         name = self._new_name(caller, same, made.layout.size)
@@ -201,13 +238,14 @@ class SiteBook:
             exact=made.exact,
         )
         single = made.producers[0] if len(made.producers) == 1 and made.exact else None
-        statistics = self._sink.register_site(len(self._sites), site, z.device, single)
+        statistics = self._sink.register_site(len(self._opened), site, z.device, single)
         if not name.endswith("]"):  # of another width: no name of its own
             self._names[caller.name] = self._names.get(caller.name, 0) + 1
         fixed = not isinstance(gate.low, Tensor) and caller.open_of is None and caller.lasts
         if isinstance(gate.low, Tensor) and caller.lasts:
             self._learned[name] = caller.gate_of
-        return OpenSite(site, statistics, gate if fixed else None)
+        self._opened.append(OpenSite(site, statistics, gate if fixed else None, constant=made.constant))
+        return self._opened[-1]
 
     def _new_name(self, caller: Caller, same: tuple[Any, ...], size: int) -> str:
         """`name#1`, … for calls fed by other layers, `name[width]` for other widths of the same."""

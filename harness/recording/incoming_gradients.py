@@ -109,8 +109,10 @@ class IncomingGradients:
         self._held = None
 
     def add(self, index: int, producer: nn.Module | None, size: int) -> None:
-        """Watch the parameters of a site's producer."""
+        """Watch the parameters of a site's producer, in place of those of an earlier one."""
         parameters = unit_parameters(producer, size)
+        if self._producers.pop(index, None) is not None:
+            self._owned.clear()
         if producer is not None and parameters:
             self._producers[index] = _Watched(index, producer, parameters)
             self._owned.clear()

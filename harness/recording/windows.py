@@ -76,6 +76,11 @@ class Windows:
             self._on_site(index, site, producer)
         return self._statistics[index]
 
+    def replace_site(self, index: int, site: Site) -> None:
+        self.sites[index] = site
+        if self._on_site is not None:
+            self._on_site(index, site, None)
+
     # --- censuses ---------------------------------------------------------------------------------
 
     @property

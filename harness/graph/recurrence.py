@@ -1,0 +1,78 @@
+"""Recurrence: whether a tensor depends on an earlier call of an activation, as the state of a cell does."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from harness.graph.producers import Producer
+
+TRIAL = 32  # beginnings and ends of forwards after which a model without any recurrence is not followed
+
+
+class Recurrence:
+    """Follows what activations were called on and what they returned, within a forward and to the next.
+
+    Tensors are not kept alive. An activation is named by whatever calls it.
+    """
+
+    def __init__(self) -> None:
+        self._behind: dict[int, tuple[weakref.ref[Tensor], frozenset[Any]]] = {}
+        self._clock = 0
+        self._applied: dict[Producer, int] = {}
+        self._called: dict[Any, int] = {}
+        self._trial = TRIAL
+
+    def separate(self) -> None:
+        """A forward begins or is over: only tensors that live on matter to the next."""
+        self._applied.clear()
+        self._called.clear()
+        self._trial -= 1
+        for key in [key for key, found in self._behind.items() if found[0]() is None]:
+            del self._behind[key]
+
+    def apply(self, producers: Iterable[Producer]) -> None:
+        """Weights are used."""
+        self._clock += 1
+        self._applied.update((producer, self._clock) for producer in producers)
+
+    def call(self, caller: Any, z: Tensor) -> None:
+        """An activation is called on z, which may be the state itself."""
+        self._called[caller] = self._clock
+        self.come_from(caller, z)
+
+    def come_from(self, caller: Any, tensor: Tensor) -> None:
+        """A tensor depends on a call of an activation."""
+        if self._trial > 0:
+            self._put(tensor, self._get(tensor) | {caller})
+
+    def hand_on(self, operands: Iterable[Tensor], outs: Iterable[Tensor]) -> None:
+        """What is computed of tensors depends on all that they depend on."""
+        if not self._behind:
+            return
+        behind = frozenset().union(*map(self._get, operands))
+        if behind:
+            for out in outs:
+                self._put(out, behind)
+
+    def anew(self, caller: Any, z: Tensor) -> frozenset[Producer] | None:
+        """The weights used since the caller's last call, or in this forward if that was in an earlier one.
+
+        Returns:
+            None where z does not depend on an earlier call of it.
+        """
+        if caller not in self._get(z):
+            return None
+        self._trial = TRIAL
+        last = self._called.get(caller, 0)
+        return frozenset(producer for producer, clock in self._applied.items() if clock > last)
+
+    def _get(self, tensor: Tensor) -> frozenset[Any]:
+        found = self._behind.get(id(tensor))
+        return found[1] if found is not None and found[0]() is tensor else frozenset()
+
+    def _put(self, tensor: Tensor, behind: frozenset[Any]) -> None:
+        self._behind[id(tensor)] = weakref.ref(tensor), behind
