@@ -206,9 +206,11 @@ class EagerTaps:
             for one in added:
                 self._hook(one)
                 self._to_trace = WARM_UP
-        if not self.counter.paused:
-            self.counter.masking.begin()
-        if self.counter.paused or (self._training is not None and module.training is not self._training):
+        if self.counter.paused:
+            return
+        observed = self._training is None or module.training is self._training
+        self.counter.masking.begin(kwargs if observed else {})
+        if not observed:
             return
         if not state.seen:
             state.seen = True
@@ -303,7 +305,7 @@ class EagerTaps:
             return
         self._stack.attach(self._names, self._model)  # there may be other parts
         self._to_trace = max(self._to_trace, 1)
-        self.counter.masking.begin()
+        self.counter.masking.begin({})
         self.forwards = state.forward = self.forwards + 1
         state.graph = torch.is_grad_enabled()
         state.ordinals.clear()

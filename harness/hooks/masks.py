@@ -44,8 +44,9 @@ class Mask:
             raise ValueError(
                 f"{what}: expected the shape (batch,) or (batch, positions), but got {tuple(given.shape)}"
             )
-        self._mask = given.detach().bool()
-        if given.dtype != torch.bool and not bool((given.detach() == self._mask).all()):
+        given = given.detach().cpu()  # the one time that the host waits for a device
+        self._mask = given.bool()
+        if given.dtype != torch.bool and not bool((given == self._mask).all()):
             raise ValueError(f"{what}: expected True and False, or 1 (counted) and 0, but got other values")
         self.shape, self.keeps_all = tuple(given.shape), bool(self._mask.all())
         self._kept: int | None = None  # how many inputs count, once somebody asks
@@ -104,7 +105,7 @@ class Mask:
         return ("sequences", 1) if lead == own[:1] else None
 
     def _index(self, kind: str, device: torch.device) -> Tensor:
-        """Places of the inputs that count: on a device, this is the one question that a mask asks."""
+        """Places of the inputs that count."""
         index = self._indices.get((kind, device))
         if index is None:
             mask = self._mask.any(1) if kind == "sequences" else self._mask
@@ -123,7 +124,6 @@ class Masking:
 
     Attributes:
         now: the mask, None where every input counts.
-        following: that of the next forward.
     """
 
     def __init__(self, model: nn.Module, say: Callable[[str], None]) -> None:
@@ -131,11 +131,16 @@ class Masking:
         self._say = say
         self._said: set[str] = set()
         self.now: Mask | None = None
-        self.following: Mask | None = None
+        self._told: list[Mask | None] = []  # at most one: that of the next forward
 
-    def begin(self) -> None:
-        """A forward begins."""
-        self.now, self.following = self.following, None
+    def tell(self, mask: Mask | None) -> None:
+        """Say which inputs of the next forward count, whatever mask it brings along; None: all."""
+        self._told = [mask]
+
+    def begin(self, arguments: Mapping[str, Any]) -> None:
+        """A forward begins with these keyword arguments."""
+        mask = self._told.pop() if self._told else attention_mask(arguments)
+        self.now = None if mask is None or mask.keeps_all else mask
 
     def at(self, site: str) -> Mask | None:
         """The mask, but for a decoder's sites: its inputs are others, which may be as many."""
@@ -185,7 +190,7 @@ def attention_mask(batch: Any) -> Mask | None:
     found = batch.get("attention_mask") if isinstance(batch, Mapping) else None
     try:
         return None if found is None else Mask(found)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # of another kind, or without values
         return None
 
 

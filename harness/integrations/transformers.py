@@ -33,7 +33,8 @@ FILE = "neuron_health.pt"  # in every checkpoint folder
 class NeuronHealthCallback(Watching, TrainerCallback):
     """Counts every unit at every training step, logs `dead_fraction`, and says at the end who died.
 
-    Forwards of the model in training mode count; evaluation and prediction do not. A step of the record is
+    Forwards of the model in training mode count; evaluation and prediction do not. Padding does not count
+    either, in training as in the probe: the `attention_mask` of a batch tells it. A step of the record is
     the Trainer's own (`state.global_step`), so that accumulated batches belong to one window. Training is not
     changed by a single bit. Each census is an entry of its own in `state.log_history` and in all that the
     Trainer reports to, at its own step, whatever `logging_steps` is. Checkpoints hold the open windows and

@@ -50,5 +50,4 @@ class Probe:
         return self.windows.close(steps, self.taps.unobserved(self.taps.called), None)
 
     def _mask(self, batch: Batch) -> None:
-        mask = attention_mask(batch)
-        self.taps.counter.masking.following = None if mask is None or mask.keeps_all else mask
+        self.taps.counter.masking.tell(attention_mask(batch))

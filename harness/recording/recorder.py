@@ -215,6 +215,9 @@ class ActivationRecorder:
     def mask(self, mask: torch.Tensor | None) -> None:
         """Say which inputs of the model's next forward count: padding does not. It holds for that forward.
 
+        A forward that is given an `attention_mask` of 0 and 1 by keyword needs no telling; what is told
+        here goes before it.
+
         Sites where each sequence has one row count the sequences that are not all padding. Where the mask
         does not fit (other positions, after a strided convolution, say), a site is counted whole, and a
         warning at the census says so. On a GPU, each mask makes the host wait once.
@@ -355,7 +358,7 @@ class ActivationRecorder:
     # --- inside -------------------------------------------------------------------------------------
 
     def _mask(self, mask: Mask | None) -> None:
-        self._taps.counter.masking.following = None if mask is None or mask.keeps_all else mask
+        self._taps.counter.masking.tell(mask)
 
     def _incoming_site(self, index: int, site: Site, producer: Producer | None) -> None:
         self._incoming.add(index, None if producer is None else producer.module, site.size)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -372,3 +373,54 @@ def test_other_rows_are_counted_whole_and_said(shape: tuple[int, ...]) -> None:
         model(torch.randn(shape))
         with pytest.warns(UserWarning, match="it is counted whole, padding too"):
             recorder.census()
+
+
+class Encoder(Tokens):
+    """Takes the mask by keyword, as the models of Transformers do."""
+
+    def forward(self, sequences: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        return super().forward(sequences)
+
+
+def counted(*given: Any, tell: Any = ...) -> pd.Series:
+    """n and how often unit 0, which opens on padding alone, was open after a forward for each argument."""
+    model = Encoder()
+    with harness.Recorder(model, census_every=None) as recorder:
+        for mask in given:
+            if tell is not ...:
+                recorder.mask(tell)
+            model(padded(), attention_mask=mask).sum().backward()
+        return recorder.census().iloc[0][["n", "active"]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.long, torch.float32])
+def test_the_attention_mask_of_a_training_forward(dtype: torch.dtype) -> None:
+    found = counted(*[MASK.to(dtype)] * 12)
+    assert found.tolist() == [12 * int(MASK.sum()), 0]
+    assert counted(MASK.to(dtype), None).tolist() == [int(MASK.sum()) + MASK.numel(), int((~MASK).sum())]
+
+
+def test_stream_probe_and_scan_speak_of_the_same_inputs() -> None:
+    model, batch = Encoder(), {"sequences": padded(), "attention_mask": MASK.long()}
+    with harness.Recorder(model, census_every=None, probe=batch) as recorder:
+        model(**batch)
+        recorder.step()
+        census = recorder.census()
+    scanned = harness.scan(model, batch).units
+    for _, units in census.groupby("evidence"):
+        assert units.n.tolist() == scanned.n.tolist()
+        assert units.active.tolist() == scanned.active.tolist()
+    assert census.evidence.nunique() == 2
+
+
+def test_what_is_told_goes_before_the_keyword() -> None:
+    assert counted(MASK, tell=None).tolist() == [MASK.numel(), int((~MASK).sum())]
+    assert counted(MASK, tell=torch.ones(BATCH)).tolist() == [MASK.numel(), int((~MASK).sum())]
+    assert counted(torch.ones(BATCH, LONG), tell=MASK).tolist() == [int(MASK.sum()), 0]
+
+
+@pytest.mark.parametrize(
+    "mask", [MASK[:, None, None], torch.zeros(BATCH, LONG).masked_fill(~MASK, -1e9), "none", torch.ones(())]
+)
+def test_other_attention_masks_are_left_alone(mask: Any) -> None:
+    assert counted(mask).n == MASK.numel()
