@@ -104,6 +104,8 @@ class EagerTaps:
         self._of_declared: set[nn.Module] = set()
         self._followed: TensorProvenance | None = None  # across calls of parts
         self._recurrence = Recurrence()
+        self._parameters: tuple[nn.Parameter, ...] = ()  # as they were when a forward was traced last
+        self._trained: set[tuple[bool, ...]] = set()  # which of them were, in traced forwards
         self._to_trace, self._threads, self._traces = WARM_UP, 0, 0
         self._recomputes = self._recursive = self._attached = False
         self.forwards = 0
@@ -224,7 +226,8 @@ class EagerTaps:
             state.ordinals.clear()
         if self.on_forward is not None:
             self.on_forward()
-        if self._to_trace > 0 or forward & (forward - 1) == 0 or not state.graph or self._traces_all:
+        due = self._to_trace > 0 or forward & (forward - 1) == 0 or not state.graph or self._traces_all
+        if due or self._frozen() not in self._trained:
             self._begin_trace(state, [*args, *kwargs.values()])
         else:
             state.following, state.fast = True, self._threads < 2 and self.counter.masking.now is None
@@ -233,6 +236,10 @@ class EagerTaps:
     def _traces_all(self) -> bool:
         return self.counter.ambiguous or self._per_call or self.counter.on_call is not None
 
+    def _frozen(self) -> tuple[bool, ...]:
+        """Which parameters are trained: where others are frozen, autograd tells less of a making, or more."""
+        return tuple([p.requires_grad for p in self._parameters])
+
     def _trace_next(self) -> None:
         """A call was not known: the next forward tells."""
         self._to_trace = max(self._to_trace, 1)
@@ -240,6 +247,12 @@ class EagerTaps:
     def _begin_trace(self, state: ForwardState, values: Sequence[Any]) -> None:
         self._to_trace -= state.graph  # without a graph every forward is traced, and none is known by it
         self._traces += 1
+        if state.graph:
+            parameters = tuple(self._model.parameters())
+            if len(parameters) != len(self._parameters) or len(self._trained) > MANY:
+                self._trained.clear()
+            self._parameters = parameters
+            self._trained.add(self._frozen())
         self._stack.attach(self._names, self._model)
         entry = self._model if state.entry is None else state.entry
         followed = self.provenance(self._model) if entry is self._model else self._follow()
