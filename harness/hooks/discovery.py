@@ -111,14 +111,14 @@ class ModuleStack:
 
     Args:
         current: the trace that runs, None if none does.
-        outside: takes a module that is called without a trace, and its arguments.
+        outside: takes a module that is called without a trace, its arguments and keyword arguments.
         failed: takes the errors of the hooks.
     """
 
     def __init__(
         self,
         current: Callable[[], Trace | None],
-        outside: Callable[[nn.Module, Any], None],
+        outside: Callable[[nn.Module, Any, Mapping[str, Any]], None],
         failed: Callable[[Exception], None],
     ) -> None:
         self._current, self._outside, self._failed = current, outside, failed
@@ -133,10 +133,15 @@ class ModuleStack:
             self._hooked.add(module)
             keep = self._handles.append
             if module is not root:
-                keep(module.register_forward_pre_hook(self._call(self._push)))
+                keep(module.register_forward_pre_hook(self._call(self._push), with_kwargs=True))
                 keep(module.register_forward_hook(self._call(self._pop), always_call=True))
             elif lookup(module) is not None:
                 keep(module.register_forward_hook(self._call(self._activated), always_call=True))
+
+    @property
+    def attached(self) -> bool:
+        """Whether modules are hooked, so that one that is called by itself is seen."""
+        return bool(self._handles)
 
     def detach(self) -> None:
         """Remove the hooks."""
@@ -148,12 +153,12 @@ class ModuleStack:
     def _call(self, run: Callable[..., None]) -> Call:
         return Call(run, self._failed)
 
-    def _push(self, module: nn.Module, args: Any) -> None:
+    def _push(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         trace = self._current()
         if trace is not None:
             trace.push(module)
         else:
-            self._outside(module, args)
+            self._outside(module, args, kwargs)
 
     def _pop(self, module: nn.Module, args: Any, output: Any) -> None:
         trace = self._current()

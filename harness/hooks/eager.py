@@ -36,7 +36,7 @@ from harness.hooks.module_registry import ModuleRegistry
 from harness.hooks.passes import NOT_KNOWN, OUT_OF_SIGHT
 from harness.hooks.sites import Caller, Sink, SiteBook
 from harness.hooks.taps import ModuleTap
-from harness.hooks.unobservable import failure
+from harness.hooks.unobservable import UNKNOWN_MAKER, failure
 
 MODES = {True: "it was called in training mode alone", False: "it was called in evaluation mode alone"}
 MANY = 10_000  # tensors that are followed across calls of parts
@@ -97,12 +97,13 @@ class EagerTaps:
         )
         self._functions = FunctionCalls(self._states, self.counter, self.book, self._names, gate_eps)
         self._stack = ModuleStack(lambda: self._states.own.tracing, self._outside, self._failed)
-        self._function_taps = FunctionTaps(self._functions.interceptor, self._failed)
+        self._function_taps = FunctionTaps(self._functions.interceptor, self._outside, self._failed)
         self._activations: set[nn.Module] = set()
         self._root_only = root_only
         self._parts: dict[nn.Module, None] = {}  # that were called by themselves
         self._of_declared: set[nn.Module] = set()
         self._followed: TensorProvenance | None = None  # across calls of parts
+        self._seek = 0  # forward until which modules stay hooked, since there is a part that is not known
         self._recurrence = Recurrence()
         self._parameters: tuple[nn.Parameter, ...] = ()  # as they were when a forward was traced last
         self._trained: set[tuple[bool, ...]] = set()  # which of them were, in traced forwards
@@ -284,12 +285,13 @@ class EagerTaps:
             self._recurrence.separate()
             suspended = trace.to_suspend(self._activations)
             self._function_taps.attach(trace.owners, suspended)
-            if self._to_trace <= 0 and not self._traces_all and state.graph and self._traces <= 0:
+            idle = self._to_trace <= 0 and not self._traces_all and state.graph and self._traces <= 0
+            if idle and self.forwards >= self._seek:
                 self._stack.detach()
 
     # --- parts that are called by themselves ---------------------------------------------------------
 
-    def _outside(self, module: nn.Module, args: Any) -> None:
+    def _outside(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         """A module is called outside of any forward: from now on its own forwards count."""
         known = module in self._parts or module in self._activations
         if known or self._states.own.depth or self._root_only or self.counter.paused or self._is_recompute():
@@ -297,7 +299,7 @@ class EagerTaps:
         self._parts[module] = None
         self._to_trace = max(self._to_trace, WARM_UP)
         self._hook_part(module)  # torch calls the hook of this forward's end, but not of its beginning
-        self._enter(module, args, {})
+        self._enter(module, args, kwargs)
 
     def _hook_part(self, module: nn.Module) -> None:
         keep = self._handles.append
@@ -316,6 +318,15 @@ class EagerTaps:
         if state.depth or self._root_only or not isinstance(z, Tensor):
             self.passed.setdefault(module, "it was called outside of the model's forward")
             return
+        if z.grad_fn is None and self._follow().get(z) is None:  # nothing tells which layer made it
+            self.passed.setdefault(module, "it was called outside of the model's forward")
+            if not self._stack.attached:
+                self._stack.attach(self._names, self._model)
+                self._seek = 2 * self.forwards + WARM_UP  # the part that it is in may be called again
+                return
+            if self.book.has(caller):
+                self.counter.hide(caller, UNKNOWN_MAKER)
+                return
         self._stack.attach(self._names, self._model)  # there may be other parts
         self._to_trace = max(self._to_trace, 1)
         self.counter.masking.begin({})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -64,13 +64,17 @@ class FunctionTaps:
 
     Args:
         current: the interceptor to use now; None while nothing is counted this way.
+        outside: takes an owner that is called meanwhile, its arguments and keyword arguments.
         failed: takes the errors of the hooks.
     """
 
     def __init__(
-        self, current: Callable[[], Interceptor | None], failed: Callable[[Exception], None]
+        self,
+        current: Callable[[], Interceptor | None],
+        outside: Callable[[nn.Module, Any, Mapping[str, Any]], None],
+        failed: Callable[[Exception], None],
     ) -> None:
-        self._current, self._failed = current, failed
+        self._current, self._outside, self._failed = current, outside, failed
         self._handles: dict[nn.Module, tuple[RemovableHandle, RemovableHandle]] = {}
         self.owners: set[nn.Module] = set()
 
@@ -93,7 +97,7 @@ class FunctionTaps:
 
     def _hook(self, module: nn.Module, before: Callable[..., None]) -> None:
         self._handles[module] = (
-            module.register_forward_pre_hook(Call(before, self._failed)),
+            module.register_forward_pre_hook(Call(before, self._failed), with_kwargs=True),
             module.register_forward_hook(Call(self._leave, self._failed), always_call=True),
         )
 
@@ -101,12 +105,14 @@ class FunctionTaps:
         for handle in self._handles.pop(module, ()):
             handle.remove()
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
+    def _enter(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         interceptor = self._current()
         if interceptor is not None:
             interceptor.push(module)
+        else:
+            self._outside(module, args, kwargs)
 
-    def _suspend(self, module: nn.Module, args: Any) -> None:
+    def _suspend(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         interceptor = self._current()
         if interceptor is not None:
             interceptor.push(None)

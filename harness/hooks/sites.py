@@ -177,6 +177,10 @@ class SiteBook:
         fits = units_in(z.shape, layout) == own[0].site.size
         return (own[0], layout) if fits else (None, None)
 
+    def has(self, caller: Caller) -> bool:
+        """Whether a caller has a site."""
+        return caller.name in self._names
+
     def add_term(self, caller: Caller) -> None:
         """A call over something in which the units were summed away."""
         self.uncounted.add(caller.key)

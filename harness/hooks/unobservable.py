@@ -11,6 +11,7 @@ from harness.activations.declared import parts_of_declared
 from harness.activations.lookup import lookup
 from harness.graph.plan import Site
 
+UNKNOWN_MAKER = "it was called outside of the model's forward, where nothing tells which layer fed it"
 UNDER_TRANSFORM = "it was called under vmap or without values (a trace)"
 NO_INPUT = "it was called without any input"
 FUSED = (nn.modules.rnn.RNNBase, nn.modules.rnn.RNNCellBase)
