@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from harness.attribution.events import CALM, EPISODE, Event, calm_before
+from harness.attribution.events import EPISODE, LONG_STEP, Event, calm_before
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import BIRTH, LEAST_DEAD, Findings
 from harness.detector.states import rate_upper
@@ -43,7 +43,6 @@ LARGE = 1.5  # deviation of the weights over He's from which they are large
 UNINFORMATIVE = 0.2  # upper bound of a dead unit's rate above which its silence says nothing (n below 14)
 TINY = 8  # units of a site below which half of them is no sign
 LONGEST_STEP = 0.2  # ‖Δθ‖ / ‖θ‖ of a single early step from which it may have killed by its length
-LONG_STEP = 0.01  # ‖Δθ‖ / ‖θ‖ of an early step below which it is none that kills by its length
 VERY_LONG_STEP = 0.02  # the same, from which a penalty in the loss cannot be told from the steps' length
 PENALTY = 0.1  # share of the first gradient's power from which a penalty is blamed
 DOWNWARD = 0.7  # share of its pull on the biases that is downward from which a penalty closes units
@@ -83,6 +82,13 @@ def cause_of(found: Findings, evidence: Evidence) -> Cause:
     units = units[units["site"].isin(sites)]
     dead = units[units["dead"]]
     return _cause(dead, len(dead) / len(units), found, evidence)._replace(sites=sites)
+
+
+def explained_by(cause: Cause, event: Event) -> Event:
+    """An event as the run's cause makes it: a loss that rises for another reason is no change of the labels."""
+    if event.label != "labels" or cause.label in ("labels", "none", "unknown"):
+        return event
+    return event._replace(label=cause.label, text=f"{event.text}; it is put down to the cause of the run")
 
 
 def informative(units: pd.DataFrame) -> pd.DataFrame:
@@ -277,10 +283,8 @@ def _causal_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
     ranked: list[tuple[int, int, Event]] = []
     for event in found.events:
         after = deaths[deaths >= event.step - 1] if standing else found.deaths_from(event).to_numpy(float)
-        # a loss that rises under long steps rises by them, whatever the labels
-        calm = calm_before(steps, event.step, LONG_STEP if event.label == "labels" else CALM)
         # an inner event is a symptom of what was there from the start
-        if not event.inner and len(after) >= 0.5 * len(deaths) and calm:
+        if not event.inner and len(after) >= 0.5 * len(deaths) and calm_before(steps, event.step):
             ranked.append((int((after <= event.step + 100).sum()), -event.step, event))
     return [event for _, _, event in sorted(ranked, reverse=True)]
 

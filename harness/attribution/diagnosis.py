@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.attribution.causes import birth_causes, cause_of, factor_shares, has_known_layer
+from harness.attribution.causes import birth_causes, cause_of, explained_by, factor_shares, has_known_layer
 from harness.attribution.diagnosis_text import diagnosis_text
 from harness.attribution.events import Event
 from harness.attribution.evidence import FACTORS, Evidence
@@ -57,7 +57,8 @@ def diagnose(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds |
     units["died_at"] = units["died_at"].round().astype("Int64")
     columns = ["site", "unit", "cause", "born", "died_at", *FACTORS, "suddenness"]
     units = pd.concat([units, factor_shares(dead)], axis=1)[columns].reset_index(drop=True)
-    dated = pd.DataFrame(found.events, columns=pd.Index(Event._fields))
+    explained = [explained_by(cause, event) for event in found.events]
+    dated = pd.DataFrame(explained, columns=pd.Index(Event._fields))
     dated["deaths"] = [len(found.deaths_from(event)) for event in found.events]
     dated = dated[["step", "label", "column", "ratio", "deaths", "text"]]
     return Diagnosis(cause.label, units, dated, diagnosis_text(cause, found, units, evidence))

@@ -9,7 +9,6 @@ import pandas as pd
 
 from harness.attribution.causes import (
     HARDLY,
-    LONG_STEP,
     MEANING,
     Cause,
     birth_causes,
@@ -23,7 +22,7 @@ from harness.attribution.causes import (
     longest_step,
     opens_in_training,
 )
-from harness.attribution.events import Event
+from harness.attribution.events import CALM, LONG_STEP, Event
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import BIRTH, LEAST_DEAD, Findings
 from harness.attribution.starved_text import starved_text, unreached_text
@@ -245,7 +244,7 @@ def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Eviden
     if name == "input_shift":
         return "; they drifted: no single step stands out"
     if name == "step_size" and len(evidence.steps):
-        return f"; no event stands before the deaths; {_moved(found, evidence)}"
+        return f"; {_before_deaths(found)}; {_moved(found, evidence)}"
     if name == "norm_stats" and bool(is_only_evaluated(found.units).any()):
         return "; training uses the statistics of each batch, evaluation those of the norm, which do not fit"
     if name == "input_offset" and first is not None:
@@ -270,6 +269,19 @@ def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Eviden
     if name == "loss_penalty":
         return f"; {_penalty(evidence)}; {_moved(found, evidence)}, which is not unusually far"
     return ""
+
+
+def _before_deaths(found: Findings) -> str:
+    """What stands before most of the deaths, though it did not bring them about."""
+    deaths = len(found.deaths)
+    before = [event for event in found.events if 2 * len(found.deaths_from(event)) >= max(1, deaths)]
+    if not before:
+        return "no event stands before the deaths"
+    inner = [event for event in before if event.inner]
+    event = (inner or before)[0]
+    why = "a symptom" if inner else f"after steps of over {100 * CALM:.0f} % of ‖θ‖"
+    after = len(found.deaths_from(event))
+    return f"{event.text} ({why}; {after:,} of {deaths:,} dated deaths came at or after it)"
 
 
 def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:

@@ -154,6 +154,20 @@ def test_every_label_has_a_meaning() -> None:
     assert set(MEANING) == set(LABELS)
 
 
+def test_labels_that_break_under_long_steps_are_the_cause_in_label_text_and_table() -> None:
+    shuffled = torch.Generator().manual_seed(2)
+
+    def labels(step: int, y: Tensor) -> Tensor:
+        return y[torch.randperm(len(y), generator=shuffled)] if step >= 100 else y
+
+    found = diagnosed(lr=1.0, labels=labels, steps=240)
+    assert found.label == "labels"
+    event = found.events.iloc[0]
+    assert (event["step"], event["label"]) == (101, "labels")
+    assert f"{event['deaths']:,} of {found.units['died_at'].count():,} dated deaths" in found.text
+    assert event["text"] in found.text
+
+
 def test_without_a_loss_the_labels_are_said_to_be_unknown() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 48), nn.ReLU(), nn.Linear(48, 5))
