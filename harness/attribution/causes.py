@@ -29,6 +29,7 @@ MEANING = {
     "decay": "weight decay",
     "bias_lr": "the learning rate of the biases",
     "norm_stats": "the running statistics of a norm",
+    "constant": "a constant of the model's own code, behind a layer and no parameter, closes its units",
     "surgery": "somebody wrote into the parameters",
     "loss_penalty": "a part of the loss that acts on hidden layers or weights, past the final outputs",
     "target_scale": "targets that are far larger than the outputs",
@@ -84,9 +85,14 @@ def cause_of(found: Findings, evidence: Evidence) -> Cause:
     return _cause(dead, len(dead) / len(units), found, evidence)._replace(sites=sites)
 
 
-def explained_by(cause: Cause, event: Event) -> Event:
-    """An event as the run's cause makes it: a loss that rises for another reason is no change of the labels."""
-    if event.label != "labels" or cause.label in ("labels", "none", "unknown"):
+def explained_by(cause: Cause, event: Event, found: Findings) -> Event:
+    """An event as the run's cause makes it.
+
+    A loss that rises before most of the deaths, which something else than the labels explains, tells nothing
+    of the labels.
+    """
+    other = cause.label not in ("labels", "none", "unknown") and not cause.sites
+    if event.label != "labels" or not other or 2 * len(found.deaths_from(event)) < max(1, len(found.deaths)):
         return event
     return event._replace(label=cause.label, text=f"{event.text}; it is put down to the cause of the run")
 
@@ -193,7 +199,7 @@ def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     that would be blamed, it is "unknown".
     """
     parts = (-born[list(BIRTH)].to_numpy(float)).clip(min=0)
-    bias, weight_mean, norm_mean, rest = parts.T
+    bias, weight_mean, norm_mean, constant, rest = parts.T
     total = parts.sum(axis=1)
     layer = layers.set_index("site").reindex(born["site"])
     z = layer["weight_z"].to_numpy(float)
@@ -202,8 +208,9 @@ def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     empty = is_empty(born, layers) & ~_has_low_bias(born)
     nothing = ~(total > 0) & ((born["spread"] == 0) | (born[list(BIRTH)].abs().sum(axis=1) == 0)).to_numpy()
     conditions = [empty, np.isnan(total), nothing, bias > total / 2]
-    conditions += [norm_mean > total / 2, negative, offset]
-    causes = ["weight_init", "unknown", "upstream", "bias_init", "norm_stats", "weight_init", "input_offset"]
+    conditions += [norm_mean > total / 2, constant > total / 2, negative, offset]
+    causes = ["weight_init", "unknown", "upstream", "bias_init", "norm_stats", "constant", "weight_init"]
+    causes += ["input_offset"]
     others = np.where(
         np.isnan(z) | ~(total > 0), "unknown", "weight_init"
     )  # a gate that z alone does not tell

@@ -72,7 +72,7 @@ LAYER_COLUMNS = (
 )
 PASSES = 12  # forward passes over the inputs that the evaluation takes besides the shares, about
 MIXED = 40  # and for the shares, if every layer has dead units
-OWN_BIRTH = 6  # and for the births of each site whose layer is no module
+OWN_BIRTH = 7  # and for the births of each site whose layer is no module
 NOW_COLUMNS = tuple(f"{name}_now" for name in INPUT_COLUMNS)
 
 

@@ -25,6 +25,7 @@ def explain(
     site: str,
     unit: int,
     own_parameters: Callable[[str], OwnParameters | None] | None = None,
+    cause: Callable[[], str] | None = None,
 ) -> str:
     """What the censuses and the model know of one unit.
 
@@ -35,6 +36,7 @@ def explain(
         site: name of its site.
         unit: its number.
         own_parameters: finds those of a site whose layer is no module.
+        cause: says why the unit is dead; asked only if it is.
 
     Returns:
         What is known, in lines; of a site that was never observed, why.
@@ -57,6 +59,9 @@ def explain(
         own = None if own_parameters is None else own_parameters(site)
         values = _parameters(model, described, producer, unit, own)
     lines = list(_lines(rows, values))
+    dead = one_evidence(rows)["state"].iloc[-1] == "dead" or rows["state"].iloc[-1] == "dead"
+    if dead and cause is not None:
+        lines.append(f"cause       {cause()}")
     if described is not None and lines[0].split(": ")[1].startswith("always_on"):
         linear = (
             "linear on these inputs" if described.activation in STRAIGHT else "which does not make it linear"
@@ -119,10 +124,7 @@ def _lines(rows: pd.DataFrame, values: Sequence[str]) -> Iterator[str]:
         rate = f"rate {100 * last['active'] / last['n']:.3g} %"
     else:
         rate = f"rate < {100 * last['rate_upper']:.2g} %"
-    yield (
-        f"gate        open on {last['active']:,} of {last['n']:,} inputs "
-        f"({rate}); silent for {last['silent_for']:,} inputs"
-    )
+    yield (f"gate        open on {last['active']:,} of {last['n']:,} inputs ({rate}); {_silence(last)}")
     if pd.isna(last["mean"]):
         yield f"z           NaN or infinite on all {last['n']:,} inputs"
     else:
@@ -137,15 +139,30 @@ def _lines(rows: pd.DataFrame, values: Sequence[str]) -> Iterator[str]:
     yield f"life        {_life(rows)}"
 
 
+def _silence(last: pd.Series) -> str:
+    """For how long a gate has been closed; the inputs of a probe are the same every time."""
+    passes = int(last["silent_for"]) // int(last["n"])
+    if last["evidence"] != "probe" or not passes:
+        return f"silent for {last['silent_for']:,} inputs"
+    return (
+        f"silent on these same inputs in the last {passes:,} censuses"
+        if passes > 1
+        else "silent on all of them"
+    )
+
+
 def _life(rows: pd.DataFrame) -> str:
-    rows = one_evidence(rows)
+    start, rows = rows["step"].iloc[0], one_evidence(rows)
     rows = rows[~rows["state"].isin(("unobserved", "non_finite"))]
     if rows.empty:
         return "never observed"
     dead, steps = (rows["state"] == "dead").tolist(), rows["step"].tolist()
-    closed = "born dead" if steps[0] == 0 else f"dead at the first census, step {steps[0]:,}"
+    saw = "" if steps[0] == start else " that saw it"
+    closed = "born dead" if steps[0] == 0 else f"dead at the first census{saw}, step {steps[0]:,}"
     turns = [closed if dead[0] else f"alive at step {steps[0]:,}"]
     for was, now, step in zip(dead, dead[1:], steps[1:], strict=False):
         if was != now:
             turns.append(f"{'died' if now else 'revived'} by step {step:,}")
-    return ", ".join(turns)
+    return (
+        f"{', '.join(turns)} (on the {'probe' if rows['evidence'].iloc[0] == 'probe' else 'training stream'})"
+    )

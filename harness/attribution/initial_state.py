@@ -1,8 +1,9 @@
 """The initial state: why units were closed before the first step, and what the weights were drawn from.
 
 A unit that never opened was born so. The mean of its pre-activation is an exact sum: its bias, the mean of
-its weights times what comes in, what the running mean of a norm takes away, and the rest (how its weights
-happen to lie to inputs that are off centre), each in units of the pre-activation's deviation over the inputs.
+its weights times what comes in, what the running mean of a norm takes away, what the model's own code adds
+behind the layer where that is a constant, and the rest (how its weights happen to lie to inputs that are off
+centre), each in units of the pre-activation's deviation over the inputs.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from harness.attribution.replay import NORMS, Layer, Replay, unit_rows
 from harness.attribution.snapshots import Snapshot, Values
 from harness.recording.incoming_gradients import by_unit
 
-PARTS = ("bias", "weight_mean", "norm_mean", "rest")  # columns birth_bias, …
+PARTS = ("bias", "weight_mean", "norm_mean", "constant", "rest")  # columns birth_bias, …
 ROW_COLUMNS = ("row_z", "row_size", "bias_size")
+STEADY = 1e-4  # deviation of a constant over its size, at most
 CLOSE = 1e-3  # relative difference of two means that are the same
 PRODUCT = (nn.Linear, nn.modules.conv._ConvNd)
 
@@ -113,12 +115,23 @@ def births(sums: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         mean = own["z"] / own["n"]
         spread = (own["zz"] / own["n"] - mean.square()).clamp_min(0).sqrt()
         scale = torch.where(spread > 0, spread, mean.abs().clamp_min(1e-30))
-        parts = {name: (own[name] / own["n"] / scale).cpu().numpy() for name in PARTS[:-1]}
+        none = torch.zeros_like(mean)  # a layer's output has no constant behind it
+        parts = {name: (own.get(name, none) / own["n"] / scale).cpu().numpy() for name in PARTS[:-1]}
         parts["rest"] = (mean / scale).cpu().numpy() - sum(parts.values())
         columns = {f"birth_{name}": part for name, part in parts.items()}
         unit = np.arange(len(mean))
         frames.append(pd.DataFrame({"site": site, "unit": unit, **columns, "spread": spread.cpu().numpy()}))
     return pd.concat(frames, ignore_index=True)
+
+
+def constant_part(mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """What is left of units whose own layer gives nothing, where it is a constant; else 0.
+
+    Args:
+        mean: of their pre-activation then, (units,).
+        spread: its deviation over the inputs, (units,).
+    """
+    return np.where(np.isfinite(mean) & (spread <= STEADY * np.abs(mean)), mean, 0.0)
 
 
 def row_averages(weight: Tensor, module: nn.Module) -> Tensor | None:
