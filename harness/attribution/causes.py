@@ -29,7 +29,7 @@ MEANING = {
     "decay": "weight decay",
     "bias_lr": "the learning rate of the biases",
     "norm_stats": "the running statistics of a norm",
-    "constant": "a constant of the model's own code, behind a layer and no parameter, closes its units",
+    "constant": "a constant of the model's own code behind a layer: an offset or a threshold, no parameter",
     "surgery": "somebody wrote into the parameters",
     "loss_penalty": "a part of the loss that acts on hidden layers or weights, past the final outputs",
     "target_scale": "targets that are far larger than the outputs",

@@ -8,6 +8,7 @@ centre), each in units of the pre-activation's deviation over the inputs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,10 @@ class InitialState:
     def __init__(self, replay: Replay, snapshot: Snapshot, layers: Mapping[str, Layer]) -> None:
         self._replay, self._values = replay, snapshot.values
         self._sums: dict[str, dict[str, Any]] = {}
+        lows = {site: layer.gate.low for site, layer in layers.items() if layer.gate is not None}
+        self._thresholds = {
+            s: low for s, low in lows.items() if isinstance(low, float) and 0 < low < math.inf
+        }
         self._sites = replay.watched(snapshot, layers, self._add)
 
     def is_handed(self, site: str) -> bool:
@@ -54,7 +59,7 @@ class InitialState:
 
     def units(self) -> pd.DataFrame:
         """Per site × unit the parts of the mean pre-activation, in deviations, and the deviation."""
-        return births(self._sums)
+        return births(self._sums, self._thresholds)
 
     # --- inside -------------------------------------------------------------------------------------
 
@@ -104,11 +109,14 @@ class InitialState:
         return {short: self._values[key] for short, key in named.items() if key in self._values}
 
 
-def births(sums: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def births(
+    sums: Mapping[str, Mapping[str, Any]], thresholds: Mapping[str, float] | None = None
+) -> pd.DataFrame:
     """The table of `InitialState.units`.
 
     Args:
         sums: site → inputs n, Σz, Σz² (z, zz), and Σ of what the parts but the rest make (by their names).
+        thresholds: site → pre-activation above 0 from which its gates open: a constant that is taken away.
     """
     frames = [pd.DataFrame(columns=pd.Index(["site", "unit"]))] if not sums else []
     for site, own in sums.items():
@@ -116,8 +124,10 @@ def births(sums: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         spread = (own["zz"] / own["n"] - mean.square()).clamp_min(0).sqrt()
         scale = torch.where(spread > 0, spread, mean.abs().clamp_min(1e-30))
         none = torch.zeros_like(mean)  # a layer's output has no constant behind it
+        low = (thresholds or {}).get(site, 0.0)
         parts = {name: (own.get(name, none) / own["n"] / scale).cpu().numpy() for name in PARTS[:-1]}
-        parts["rest"] = (mean / scale).cpu().numpy() - sum(parts.values())
+        parts["constant"] = parts["constant"] - low / scale.cpu().numpy()
+        parts["rest"] = ((mean - low) / scale).cpu().numpy() - sum(parts.values())
         columns = {f"birth_{name}": part for name, part in parts.items()}
         unit = np.arange(len(mean))
         frames.append(pd.DataFrame({"site": site, "unit": unit, **columns, "spread": spread.cpu().numpy()}))
