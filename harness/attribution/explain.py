@@ -58,7 +58,7 @@ def explain(
     if described is not None and producer is not None and not values:
         own = None if own_parameters is None else own_parameters(site)
         values = _parameters(model, described, producer, unit, own)
-    lines = list(_lines(rows, values))
+    lines = list(_lines(rows, values, int(one_evidence(history)["step"].min())))
     dead = one_evidence(rows)["state"].iloc[-1] == "dead" or rows["state"].iloc[-1] == "dead"
     if dead and cause is not None:
         lines.append(f"cause       {cause()}")
@@ -112,8 +112,8 @@ def _parameters(
     return lines
 
 
-def _lines(rows: pd.DataFrame, values: Sequence[str]) -> Iterator[str]:
-    """Of the unit's rows, and what is known of its incoming values."""
+def _lines(rows: pd.DataFrame, values: Sequence[str], start: int) -> Iterator[str]:
+    """Of the unit's rows, its incoming values as told, and the step of the history's first census."""
     last = rows[rows["n"] > 0].iloc[-1] if (rows["n"] > 0).any() else rows.iloc[-1]
     site, unit, state, step, kind = last[["site", "unit", "state", "step", "evidence"]]
     yield f"{site}, unit {unit}: {state} at step {step:,} ({kind})."
@@ -136,7 +136,7 @@ def _lines(rows: pd.DataFrame, values: Sequence[str]) -> Iterator[str]:
         norm = latest["grad_norm"]  # NaN of a layer without parameters of single units
         incoming = "" if pd.isna(norm) else f", norm of the incoming weights' {norm:.4g}"
         yield f"gradient    rms of ∂L/∂z {latest['grad_rms']:.4g}{incoming}"
-    yield f"life        {_life(rows)}"
+    yield f"life        {_life(rows, start)}"
 
 
 def _silence(last: pd.Series) -> str:
@@ -144,15 +144,11 @@ def _silence(last: pd.Series) -> str:
     passes = int(last["silent_for"]) // int(last["n"])
     if last["evidence"] != "probe" or not passes:
         return f"silent for {last['silent_for']:,} inputs"
-    return (
-        f"silent on these same inputs in the last {passes:,} censuses"
-        if passes > 1
-        else "silent on all of them"
-    )
+    return f"silent on these same inputs in the last {passes:,} censuses" if passes > 1 else "silent on all"
 
 
-def _life(rows: pd.DataFrame) -> str:
-    start, rows = rows["step"].iloc[0], one_evidence(rows)
+def _life(rows: pd.DataFrame, start: int) -> str:
+    rows = one_evidence(rows)
     rows = rows[~rows["state"].isin(("unobserved", "non_finite"))]
     if rows.empty:
         return "never observed"
@@ -163,6 +159,5 @@ def _life(rows: pd.DataFrame) -> str:
     for was, now, step in zip(dead, dead[1:], steps[1:], strict=False):
         if was != now:
             turns.append(f"{'died' if now else 'revived'} by step {step:,}")
-    return (
-        f"{', '.join(turns)} (on the {'probe' if rows['evidence'].iloc[0] == 'probe' else 'training stream'})"
-    )
+    where = "probe" if rows["evidence"].iloc[0] == "probe" else "training stream"
+    return f"{', '.join(turns)} (on the {where})"

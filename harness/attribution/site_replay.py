@@ -8,6 +8,7 @@ truth whatever lies between, at the price of a pass for each.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -113,7 +114,7 @@ class SiteReplay:
         for name in makers:
             if name not in self._replay.modules:  # a parameter that stands by itself
                 values[name] = torch.zeros_like(values[name])
-        handles = [module.register_forward_hook(lambda _m, _a, output: output * 0) for module in modules]
+        handles = [module.register_forward_hook(_nothing) for module in modules]
         try:
             seen = self._replay.watched(Snapshot(values, self._then.inputs))
         finally:
@@ -136,6 +137,11 @@ class SiteReplay:
                 if changed is not None:
                     values[key], any_changed = changed, True
         return values if any_changed else None
+
+
+def _nothing(module: nn.Module, args: Any, output: Any) -> Any:
+    """A forward hook that makes an output 0; it stays computed from its parameters, which name its site."""
+    return output * 0 if isinstance(output, Tensor) else output
 
 
 def _biases(module: nn.Module | None, name: str, value: Tensor) -> Tensor | None:

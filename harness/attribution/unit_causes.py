@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
+from harness.attribution.birth_causes import birth_causes, is_by_chance, is_empty
 from harness.attribution.causes import (
     HARDLY,
-    birth_causes,
     factor_shares,
     has_known_layer,
-    is_by_chance,
-    is_empty,
     is_only_evaluated,
     opens_in_training,
 )
