@@ -155,6 +155,11 @@ CLASSES: weakref.WeakKeyDictionary[type[nn.Module], Declaration] = weakref.WeakK
 FUNCTIONS: dict[int, Declaration] = {}  # by id: a dictionary of theirs would keep local functions for ever
 
 
+def declared_names() -> set[str]:
+    """Names of the activations that are declared now."""
+    return {declaration.name for declaration in (*CLASSES.values(), *FUNCTIONS.values())}
+
+
 def declared_class(cls: type[nn.Module]) -> Declaration | None:
     """The declaration of a class, or of the parent whose forward it has."""
     if not CLASSES:

@@ -11,9 +11,17 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from harness.attribution.events import CALM, EPISODE, Event, calm_before
+from harness.attribution.birth_causes import (
+    LARGE,
+    birth_causes,
+    is_by_chance,
+    is_off_centre,
+    normed,
+    reads_inputs,
+)
+from harness.attribution.events import EPISODE, LONG_STEP, Event, calm_before
 from harness.attribution.evidence import FACTORS, Evidence
-from harness.attribution.findings import BIRTH, LEAST_DEAD, Findings
+from harness.attribution.findings import LEAST_DEAD, Findings
 from harness.detector.states import rate_upper
 
 #: What each label means.
@@ -29,6 +37,7 @@ MEANING = {
     "decay": "weight decay",
     "bias_lr": "the learning rate of the biases",
     "norm_stats": "the running statistics of a norm",
+    "constant": "a constant of the model's own code behind a layer: an offset or a threshold, no parameter",
     "surgery": "somebody wrote into the parameters",
     "loss_penalty": "a part of the loss that acts on hidden layers or weights, past the final outputs",
     "target_scale": "targets that are far larger than the outputs",
@@ -36,14 +45,9 @@ MEANING = {
 }
 LABELS = tuple(MEANING)
 CHANCE = 0.2  # dead share below which nothing is blamed, where units were born dead by chance
-NEGATIVE = -5  # standard errors of the weights' mean below which it is no chance
-NEGATIVE_ROW = -4.5  # the same of a single unit's weights
-LOW_BIAS = -1.5  # bias, as a multiple of PyTorch's own bound, below which no usual initialisation drew it
-LARGE = 1.5  # deviation of the weights over He's from which they are large
 UNINFORMATIVE = 0.2  # upper bound of a dead unit's rate above which its silence says nothing (n below 14)
 TINY = 8  # units of a site below which half of them is no sign
 LONGEST_STEP = 0.2  # ‖Δθ‖ / ‖θ‖ of a single early step from which it may have killed by its length
-LONG_STEP = 0.01  # ‖Δθ‖ / ‖θ‖ of an early step below which it is none that kills by its length
 VERY_LONG_STEP = 0.02  # the same, from which a penalty in the loss cannot be told from the steps' length
 PENALTY = 0.1  # share of the first gradient's power from which a penalty is blamed
 DOWNWARD = 0.7  # share of its pull on the biases that is downward from which a penalty closes units
@@ -83,6 +87,18 @@ def cause_of(found: Findings, evidence: Evidence) -> Cause:
     units = units[units["site"].isin(sites)]
     dead = units[units["dead"]]
     return _cause(dead, len(dead) / len(units), found, evidence)._replace(sites=sites)
+
+
+def explained_by(cause: Cause, event: Event, found: Findings) -> Event:
+    """An event as the run's cause makes it.
+
+    A loss that rises before most of the deaths, which something else than the labels explains, tells nothing
+    of the labels.
+    """
+    other = cause.label not in ("labels", "none", "unknown") and not cause.sites
+    if event.label != "labels" or not other or 2 * len(found.deaths_from(event)) < max(1, len(found.deaths)):
+        return event
+    return event._replace(label=cause.label, text=f"{event.text}; it is put down to the cause of the run")
 
 
 def informative(units: pd.DataFrame) -> pd.DataFrame:
@@ -179,77 +195,6 @@ def has_known_layer(units: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:
     return units["site"].isin(known).to_numpy()
 
 
-def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
-    """Why each unit was born dead: the part of its mean pre-activation that closed it.
-
-    Where all parts are 0 nothing came in: what is below is dead, and the cause is "upstream"; unless
-    something did, which then met weights that are 0. Where nothing is known of the parts, or of the weights
-    that would be blamed, it is "unknown".
-    """
-    parts = (-born[list(BIRTH)].to_numpy(float)).clip(min=0)
-    bias, weight_mean, norm_mean, rest = parts.T
-    total = parts.sum(axis=1)
-    layer = layers.set_index("site").reindex(born["site"])
-    z = layer["weight_z"].to_numpy(float)
-    negative = ((z < NEGATIVE) | _is_negative(born)) & (weight_mean > rest / 2)
-    offset = (layer["depth"] == layers["depth"].min()).to_numpy() & _off_centre(layer) & _reads_inputs(layer)
-    empty = is_empty(born, layers) & ~_has_low_bias(born)
-    nothing = ~(total > 0) & ((born["spread"] == 0) | (born[list(BIRTH)].abs().sum(axis=1) == 0)).to_numpy()
-    conditions = [empty, np.isnan(total), nothing, bias > total / 2]
-    conditions += [norm_mean > total / 2, negative, offset]
-    causes = ["weight_init", "unknown", "upstream", "bias_init", "norm_stats", "weight_init", "input_offset"]
-    others = np.where(
-        np.isnan(z) | ~(total > 0), "unknown", "weight_init"
-    )  # a gate that z alone does not tell
-    return [str(cause) for cause in np.select(conditions, causes, others)]
-
-
-def is_by_chance(born: pd.DataFrame, layers: pd.DataFrame) -> pd.Series:
-    """Which units were born dead although nothing about their weights and bias is out of the ordinary.
-
-    Every layer of a healthy network has units that are closed on all inputs by chance, the more the deeper it
-    lies, since its inputs grow alike. What follows from dead units below is by chance where most of
-    those are.
-    """
-    causes = pd.Series(birth_causes(born, layers), index=born.index)
-    layer = layers.set_index("site").reindex(born["site"])
-    usual = (layer["weight_z"].fillna(0) > NEGATIVE) & (layer["gain"].fillna(1) < LARGE)
-    odd = ~usual.to_numpy() | is_empty(born, layers) | _is_negative(born) | _has_low_bias(born)
-    known_bias = born["bias_size"].notna()
-    drawn = causes.eq("weight_init") | (causes.eq("bias_init") & known_bias)
-    chance = drawn & ~odd
-    below = causes.eq("upstream")
-    return chance | (below & bool(chance[~below].mean() > 0.5 if (~below).any() else True))
-
-
-def is_empty(born: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:
-    """Whether all incoming weights of a unit are 0: it does not vary, though what comes in does."""
-    layer = layers.set_index("site").reindex(born["site"])
-    flat = (born["spread"] == 0).to_numpy() & (layer["input_rms"] > 0).to_numpy()
-    constant = flat & (born["birth_weight_mean"].abs() + born["birth_rest"].abs() < 1e-6).to_numpy()
-    return (born["row_size"].astype(float) == 0).to_numpy() | constant
-
-
-def _is_negative(born: pd.DataFrame) -> np.ndarray:
-    """Whether a unit's own incoming weights are more negative than chance draws them."""
-    return (born["row_z"].astype(float) < NEGATIVE_ROW).to_numpy()
-
-
-def _has_low_bias(born: pd.DataFrame) -> np.ndarray:
-    """Whether a unit's bias is lower than a usual initialisation draws it, and is what closed it."""
-    parts = (-born[list(BIRTH)].to_numpy(float)).clip(min=0)
-    closed = parts[:, 0] > parts.sum(axis=1) / 2
-    return closed & (born["bias_size"].astype(float) < LOW_BIAS).to_numpy()
-
-
-def _reads_inputs(layer: pd.DataFrame) -> np.ndarray:
-    """Whether a layer is handed the model's inputs, or what layers made of such as are off; not a norm's."""
-    if "source" not in layer:  # tables of earlier versions
-        return np.ones(len(layer), bool)
-    source = layer["source"].astype(object).where(layer["source"].notna(), "inputs")
-    return source.astype(str).str.startswith("inputs").to_numpy(bool)
-
-
 def _birth_cause(born: pd.DataFrame, layers: pd.DataFrame) -> str:
     """Why most units were born dead: read at the lowest layer that was hit, since all above it follows."""
     layers = layers.sort_values("depth")
@@ -277,10 +222,8 @@ def _causal_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
     ranked: list[tuple[int, int, Event]] = []
     for event in found.events:
         after = deaths[deaths >= event.step - 1] if standing else found.deaths_from(event).to_numpy(float)
-        # a loss that rises under long steps rises by them, whatever the labels
-        calm = calm_before(steps, event.step, LONG_STEP if event.label == "labels" else CALM)
         # an inner event is a symptom of what was there from the start
-        if not event.inner and len(after) >= 0.5 * len(deaths) and calm:
+        if not event.inner and len(after) >= 0.5 * len(deaths) and calm_before(steps, event.step):
             ranked.append((int((after <= event.step + 100).sum()), -event.step, event))
     return [event for _, _, event in sorted(ranked, reverse=True)]
 
@@ -289,8 +232,8 @@ def _lasting_cause(shares: pd.DataFrame, evidence: Evidence, deaths: pd.Series) 
     """What was there from the start and killed units that were not born dead."""
     layers, steps, loss = evidence.layers, evidence.steps, evidence.loss
     first = layers.sort_values("depth").head(1)
-    large = (first["input_rms"] > 5).to_numpy() & (_normed(first) == "")
-    if len(first) and (large[0] or _off_centre(first)[0]) and _reads_inputs(first)[0]:
+    large = (first["input_rms"] > 5).to_numpy() & (normed(first) == "")
+    if len(first) and (large[0] or is_off_centre(first)[0]) and reads_inputs(first)[0]:
         return "input_offset"
     if len(layers) and layers["gain"].max() > LARGE:
         return "weight_init"
@@ -338,19 +281,6 @@ def _fast_biases(steps: pd.DataFrame) -> bool:
     """Whether biases had a learning rate of their own, well above the weights'."""
     ratio = (steps["lr_bias"] / steps["lr"]).replace([np.inf, -np.inf], np.nan).dropna()
     return bool(len(ratio) and ratio.median() > 3)
-
-
-def _off_centre(layers: pd.DataFrame) -> np.ndarray:
-    """Inputs whose mean outweighs their spread, and is large against what an initialisation expects."""
-    off = (layers["off_centre"].to_numpy(float) > 0.5) & (layers["input_mean"].to_numpy(float) > 0.7)
-    return off & (_normed(layers) != "offset and scale")
-
-
-def _normed(layers: pd.DataFrame) -> np.ndarray:
-    """What the norm behind each layer takes from its inputs."""
-    if "normed" not in layers:  # tables of earlier versions
-        return np.full(len(layers), "", dtype=object)
-    return layers["normed"].astype(object).where(layers["normed"].notna(), "").to_numpy(object)
 
 
 def _mean(values: pd.Series) -> float:

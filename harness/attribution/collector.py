@@ -17,6 +17,7 @@ import pandas as pd
 from torch import nn
 from torch.optim import Optimizer
 
+from harness.activations.declared import declared_names
 from harness.activations.stored import stored
 from harness.attribution.budget import FEWEST, SOME, Budget, Progress, first_of
 from harness.attribution.counterfactual import CoalitionEvaluator, site_rates
@@ -72,7 +73,7 @@ LAYER_COLUMNS = (
 )
 PASSES = 12  # forward passes over the inputs that the evaluation takes besides the shares, about
 MIXED = 40  # and for the shares, if every layer has dead units
-OWN_BIRTH = 6  # and for the births of each site whose layer is no module
+OWN_BIRTH = 7  # and for the births of each site whose layer is no module
 NOW_COLUMNS = tuple(f"{name}_now" for name in INPUT_COLUMNS)
 
 
@@ -107,11 +108,13 @@ class EvidenceCollector:
         self._guard: Guard | None = None  # while attached
         self._biases: set[str] = set()  # of layers that are no modules
         self._failed: list[str] = []  # what could not be evaluated
+        self._declared: set[str] = set()  # activations of the user's own that were counted
         self._steps = 0
 
     def attach(self, guard: Guard) -> None:
         """Begin."""
         self._guard = guard
+        self._declared |= declared_names()
         self._entrances.attach(guard)
         self._metrics.attach(guard)
         self._snapshots.attach(guard)
@@ -169,13 +172,14 @@ class EvidenceCollector:
         with self._apart():
             steps, obstacle = self._metrics.frame(), self._obstacle()
             units, layers = _unit_table(), _layer_table([])
+            self._note_undeclared(sites)
             if not obstacle:
                 replay = self._replay()
                 units, layers, count = self._replayed(replay, sites, census)
                 steps.attrs["replayed"] = count
                 facts = self._attempt({}, self._loss.facts, replay, self._snapshots.start, self._biases)
                 steps.attrs["loss"] = facts
-                obstacle = "; ".join(self._failed)
+            obstacle = "; ".join(filter(None, [obstacle, *self._failed]))
         if error:
             obstacle = f"it was switched off after step {len(steps):,} ({error})"
         steps.attrs["error"] = obstacle
@@ -302,6 +306,15 @@ class EvidenceCollector:
             rows.append(row | own_layers.get(site.name, {}))
         cut = sum(map(input_count, last.inputs)) if share < 1.0 else 0
         return units, _layer_table(rows), cut
+
+    def _note_undeclared(self, sites: Sequence[Site]) -> None:
+        """Say which activations the passes do not see, since their declarations were taken back."""
+        used = {site.activation for site in sites}
+        for name in sorted(used & (self._declared - declared_names())):
+            self._failed.append(
+                f"{name} is no longer declared as an activation, so that its units are not seen when the "
+                "model is run again; declare it again before diagnose()"
+            )
 
     def _attempt(self, default: Any, function: Callable[..., Any], *args: Any) -> Any:
         """What a function returns; where it fails, the rest of the evidence is worth as much."""

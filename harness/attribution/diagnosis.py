@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.attribution.causes import birth_causes, cause_of, factor_shares, has_known_layer
+from harness.attribution.causes import cause_of, explained_by, factor_shares
 from harness.attribution.diagnosis_text import diagnosis_text
 from harness.attribution.events import Event
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import find
+from harness.attribution.unit_causes import unit_causes
 from harness.detector.states import Thresholds
 
 
@@ -20,9 +21,13 @@ class Diagnosis:
 
     Attributes:
         label: the run's cause, one of `harness.attribution.causes.LABELS`.
-        units: one row per dead unit: site, unit, cause, born, died_at, the share of every factor
-            (weights, decay, bias, norm, upstream, data) in its fall, suddenness (share of the fall from its
-            largest margin that came in the window that killed it).
+        units: one row per dead unit: site, unit, cause (a key of
+            `harness.attribution.unit_causes.UNIT_CAUSES`), born, died_at, the share of every factor (weights,
+            decay, bias, norm, upstream, data) in its fall, suddenness (share of the fall from its largest
+            margin that came in the window that killed it), evidence ("probe" or "stream": what it is dead
+            on, and was when it died). died_at is the step of its last death: of the probe the census that
+            first shows it dead, or the step since the one before from which training opened it no more; of
+            the stream the step after the last that opened it.
         events: one row per dated event: step, label, column, ratio, deaths (from there on), text.
         text: the sentences.
     """
@@ -53,22 +58,13 @@ def diagnose(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds |
     cause = cause_of(found, evidence)
     dead = found.units[found.units["dead"]]
     units = dead[["site", "unit", "born", "died_at", "suddenness"]].copy()
-    units["cause"] = _unit_causes(dead, evidence)
+    units["cause"] = unit_causes(dead, found, evidence)
     units["died_at"] = units["died_at"].round().astype("Int64")
-    columns = ["site", "unit", "cause", "born", "died_at", *FACTORS, "suddenness"]
+    units["evidence"] = found.evidence
+    columns = ["site", "unit", "cause", "born", "died_at", *FACTORS, "suddenness", "evidence"]
     units = pd.concat([units, factor_shares(dead)], axis=1)[columns].reset_index(drop=True)
-    dated = pd.DataFrame(found.events, columns=pd.Index(Event._fields))
+    explained = [explained_by(cause, event, found) for event in found.events]
+    dated = pd.DataFrame(explained, columns=pd.Index(Event._fields))
     dated["deaths"] = [len(found.deaths_from(event)) for event in found.events]
     dated = dated[["step", "label", "column", "ratio", "deaths", "text"]]
     return Diagnosis(cause.label, units, dated, diagnosis_text(cause, found, units, evidence))
-
-
-def _unit_causes(dead: pd.DataFrame, evidence: Evidence) -> list[str]:
-    """Of the born dead the part that closed them, of the others the factor that took most of their rate."""
-    born = dead[dead["born"] & dead["spread"].notna()]
-    causes = dict(zip(born.index, birth_causes(born, evidence.layers), strict=True))
-    shares = factor_shares(dead[~dead["born"]]).dropna(how="all")
-    largest = shares.idxmax(axis=1).astype(str)
-    own = has_known_layer(dead.loc[shares.index], evidence.layers)
-    causes |= dict(zip(shares.index, largest.where(own | largest.ne("upstream"), "unknown"), strict=True))
-    return [causes.get(index, "unknown") for index in dead.index]

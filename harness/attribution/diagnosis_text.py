@@ -8,40 +8,24 @@ import numpy as np
 import pandas as pd
 
 from harness.attribution.causes import (
-    HARDLY,
-    LONG_STEP,
     MEANING,
     Cause,
-    birth_causes,
     do_inputs_differ,
     early_step,
     has_known_layer,
     informative,
-    is_by_chance,
-    is_empty,
     is_only_evaluated,
     longest_step,
     opens_in_training,
 )
-from harness.attribution.events import Event
+from harness.attribution.events import CALM, LONG_STEP, Event
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import BIRTH, LEAST_DEAD, Findings
 from harness.attribution.starved_text import starved_text, unreached_text
+from harness.attribution.unit_causes import BIRTH_REASONS, birth_reasons, opens_at_birth
+from harness.detector.lifetimes import birth_words
 from harness.detector.states import dead_words, non_finite_words
 
-#: Why units were born dead.
-BIRTH_REASONS = {
-    "norm_eval": "by the running statistics of a norm that evaluation uses, and open in training",
-    "probe": "on the held-out inputs alone, as the training's own opened them",
-    "chance": "by chance, as the weights of any initialisation fall",
-    "bias_init": "by their bias",
-    "weight_init": "by their weights",
-    "empty": "since all their incoming weights are 0",
-    "norm_stats": "by the running mean of a norm",
-    "input_offset": "by inputs that are off centre",
-    "upstream": "since nothing comes in from below",
-    "unknown": "by something that is not known",
-}
 #: What one run cannot tell apart, and what would tell.
 INDISTINGUISHABLE = {
     "labels": "labels that are wrong, and a task that changed on purpose",
@@ -49,6 +33,8 @@ INDISTINGUISHABLE = {
     "target_scale": "large targets and a learning rate that is too high for them: they multiply",
     "loss_penalty": "the penalty itself, and a task that needs no more units",
 }
+#: The parts of a mean pre-activation that are always named.
+PART_NAMES = {"birth_bias": "bias", "birth_weight_mean": "mean of the weights", "birth_rest": "the rest"}
 FACTOR_NAMES = {
     "weights": "their weights",
     "decay": "weight decay",
@@ -205,30 +191,25 @@ def _births(found: Findings, evidence: Evidence) -> list[str]:
     born = found.units[found.units["dead"] & found.units["born"]]
     if born.empty:
         return []
-    count = f"Of the dead, {len(born):,} {'was' if len(born) == 1 else 'were'}"
-    since_birth = found.first == 0 or bool(born["rate_then"].notna().all())  # else only censuses tell
-    text = f"{count} " + ("born dead" if since_birth else f"dead at the first census, step {found.first:,}")
-    held_out = born["rate_then"].astype(float).ge(HARDLY) & (found.evidence == "probe")
-    evaluated = held_out & is_only_evaluated(born)
-    closed = born[~held_out]  # in training too
-    parts = closed[list(BIRTH)].median()
-    if parts.notna().any():
-        text += (
-            f" (medians, in deviations of their pre-activation: bias {parts['birth_bias']:+.1f}, mean of the "
-            f"weights {parts['birth_weight_mean']:+.1f}, the rest {parts['birth_rest']:+.1f})"
-        )
-    told = born[born["spread"].notna()]
-    if told.empty:
+    known_start = born["first"].mask(born["rate_then"].notna(), 0)  # else only censuses tell
+    firsts = known_start if known_start.eq(0).all() else born["first"]
+    text = f"Of the dead, {len(born):,} {'was' if len(born) == 1 else 'were'} "
+    text += birth_words(firsts.to_numpy(), int(found.units["first"].min()))
+    closed = born[~opens_at_birth(born, found)]  # in training too
+    medians = closed[list(BIRTH)].median()
+    if medians.notna().any():
+        shown = [f"{name} {medians[part]:+.1f}" for part, name in PART_NAMES.items()]
+        if closed["birth_constant"].fillna(0).ne(0).any():
+            shown.insert(-1, f"a constant of the code {closed['birth_constant'].median():+.1f}")
+        text += f" (medians, in deviations of their pre-activation: {', '.join(shown)})"
+    reasons = birth_reasons(born, found, evidence)
+    if reasons.empty:
         return [text + "."]
-    chance = is_by_chance(told, evidence.layers)
-    causes = pd.Series(birth_causes(told, evidence.layers), index=told.index).mask(chance, "chance")
-    causes = causes.mask(causes.eq("weight_init") & is_empty(told, evidence.layers), "empty")
-    causes = causes.mask(held_out[told.index], "probe").mask(evaluated[told.index], "norm_eval")
-    counts = causes.value_counts()
-    reasons = "; ".join(f"{number:,} {BIRTH_REASONS[str(why)]}" for why, number in counts.items())
-    if len(told) < len(born):
-        reasons += f"; of {len(born) - len(told):,} it is not known why"
-    return [f"{text}: {reasons}."]
+    counts = reasons.value_counts()
+    words = "; ".join(f"{number:,} {BIRTH_REASONS[str(why)]}" for why, number in counts.items())
+    if len(reasons) < len(born):
+        words += f"; of {len(born) - len(reasons):,} it is not known why"
+    return [f"{text}: {words}."]
 
 
 def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Evidence) -> str:
@@ -245,7 +226,7 @@ def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Eviden
     if name == "input_shift":
         return "; they drifted: no single step stands out"
     if name == "step_size" and len(evidence.steps):
-        return f"; no event stands before the deaths; {_moved(found, evidence)}"
+        return f"; {_before_deaths(found)}; {_moved(found, evidence)}"
     if name == "norm_stats" and bool(is_only_evaluated(found.units).any()):
         return "; training uses the statistics of each batch, evaluation those of the norm, which do not fit"
     if name == "input_offset" and first is not None:
@@ -270,6 +251,20 @@ def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Eviden
     if name == "loss_penalty":
         return f"; {_penalty(evidence)}; {_moved(found, evidence)}, which is not unusually far"
     return ""
+
+
+def _before_deaths(found: Findings) -> str:
+    """What stands before most of the deaths, though it did not bring them about."""
+    deaths = len(found.deaths)
+    before = [event for event in found.events if 2 * len(found.deaths_from(event)) >= max(1, deaths)]
+    if not before:
+        some = any(len(found.deaths_from(event)) for event in found.events)
+        return f"no event stands before {'most of ' if some else ''}the deaths"
+    inner = [event for event in before if event.inner]
+    event = (inner or before)[0]
+    why = "a symptom" if inner else f"after steps of over {100 * CALM:.0f} % of ‖θ‖"
+    after = len(found.deaths_from(event))
+    return f"{event.text} ({why}; {after:,} of {deaths:,} dated deaths came at or after it)"
 
 
 def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:
@@ -307,9 +302,8 @@ def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:
 def _unread(born: pd.DataFrame, evidence: Evidence) -> str:
     """Why the births of units tell no cause."""
     if evidence.error:
-        return (
-            f"the start could not be run again, so that nothing is known of their births ({evidence.error})"
-        )
+        again = "the start could not be run again, so that " if evidence.layers.empty else ""
+        return f"{again}nothing is known of their births ({evidence.error})"
     sites = born.loc[born["spread"].isna(), "site"].drop_duplicates().tolist()
     if sites:
         shown = ", ".join(sites[:3]) + (f" and {len(sites) - 3:,} more" if len(sites) > 3 else "")

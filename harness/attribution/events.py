@@ -1,7 +1,8 @@
 """Dated events: what deviated from its baseline first, and when.
 
 Inside one step the causal order is: what others wrote into the parameters, inputs, loss, gradient, learning
-rate, update. The first column to deviate names the event; what follows within ten steps is the same episode.
+rate, update. The first column to deviate names the event; what follows without a pause of ten steps is the
+same episode, unless it comes from outside (`OUTSIDE`) and what began the episode did not.
 """
 
 from __future__ import annotations
@@ -15,9 +16,14 @@ from harness.attribution import baseline
 
 EPISODE = 10  # steps within which events are one episode
 CALM = 0.05  # ‖Δθ‖ / ‖θ‖ above which training was never calm
+LONG_STEP = 0.01  # ‖Δθ‖ / ‖θ‖ from which a step may raise the loss by its length
+SETTLED = 40  # steps without an event after which training has stood steps as long as these
+JUMP = 5  # ratio to its highest value before by which a loss jumps that training then brings down again
+STEEP = 1 / 3  # share of a rise (of its logarithm) that came in the step before: then it was no jump
 UNBOUNDED = 1e300  # ratio from which it is that of something that was not finite
 #: Columns in their causal order inside a step.
-ORDER = ("written_norm", "input_rms", "input_mean", "weight_decay", "lr", "loss", "grad_norm", "update_norm")
+OUTSIDE = ("written_norm", "input_rms", "input_mean", "weight_decay", "lr")  # these are no consequences
+ORDER = (*OUTSIDE, "loss", "grad_norm", "update_norm")
 
 
 class Event(NamedTuple):
@@ -57,19 +63,21 @@ def events(steps: pd.DataFrame) -> list[Event]:
     first: list[Event] = []
     episode_end = 0
     for t in np.flatnonzero(np.any([deviations[c] > 0 for c in ORDER], axis=0)):
-        if t >= episode_end:
-            episode_end = t + EPISODE
-            column = next(c for c in ORDER if deviations[c][t] > 0)
+        column = next(c for c in ORDER if deviations[c][t] > 0)
+        goes_on = t < episode_end and (column not in OUTSIDE or first[-1].column in OUTSIDE)
+        if not goes_on:
             first.append(_event(values, int(t), column, float(deviations[column][t])))
+        if not goes_on or not first[-1].inner:  # a symptom may come just before a cause
+            episode_end = t + EPISODE
     return first
 
 
-def calm_before(steps: pd.DataFrame, step: int, most: float = CALM) -> bool:
-    """Whether ‖Δθ‖ / ‖θ‖ was small (below `most`) in the twenty steps before."""
+def calm_before(steps: pd.DataFrame, step: int) -> bool:
+    """Whether ‖Δθ‖ / ‖θ‖ was small (below `CALM`) in the twenty steps before."""
     before = steps[(steps["step"] < step) & (steps["step"] >= step - 20)]
     ratio = (before["update_norm"] / before["weight_norm"]).to_numpy(float)
     ratio = ratio[np.isfinite(ratio)]
-    return not len(ratio) or bool(np.median(ratio) < most)
+    return not len(ratio) or bool(np.median(ratio) < CALM)
 
 
 def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float) -> Event:
@@ -106,22 +114,68 @@ def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float) -> 
 
 
 def _loss_rise(values: dict[str, np.ndarray], t: int) -> tuple[str, str, bool]:
-    """A loss that deviates before anything else: other labels, unless the step before was too long.
+    """A loss that deviates before anything else: other labels, unless the steps before brought it about.
 
     Returns:
         Label, in what way it rose, and whether the training itself brought it about.
     """
-    loss, update = values["loss"], values["update_norm"]
-    usual = np.median(loss[max(0, t - baseline.LENGTH) : t])
-    after = loss[t : t + EPISODE]
-    after = after[np.isfinite(after)]
-    stays = len(after) >= 3 and float(np.median(after)) > 1.3 * usual
-    before = update[max(0, t - baseline.LENGTH - 1) : max(0, t - 1)]
-    long_step = t >= 2 and len(before) >= baseline.SHORTEST and update[t - 1] > 1.5 * np.median(before)
-    if stays and not long_step:
-        return "labels", "and stayed; what came before was as ever", False
-    how = "after a longer update" if long_step else "for a moment, and the gradient with it"
-    return "step_size", how, True
+    loss = values["loss"]
+    before, after = loss[max(0, t - baseline.LENGTH) : t], loss[t : t + EPISODE]
+    before, after = before[np.isfinite(before)], after[np.isfinite(after)]
+    high = max(1.3 * np.median(before), np.quantile(before, 0.9))  # a loss near 0 has heavy tails
+    stays = len(after) >= 3 and float(np.median(after)) > high
+    jumps = len(after) >= 3 and min(after[0] / JUMP, *after[1:3]) > before.max()
+    how = "and stayed" if stays else "and came down step by step"
+    if _is_longer(values["update_norm"], t - 1):
+        return "step_size", "after a longer update", True
+    if not stays and not jumps:
+        return "step_size", "for a moment, and the gradient with it", True
+    if _was_rising(loss, t):
+        return "step_size", f"{how}, after it had risen in the steps before", True
+    if _goes_on_rising(loss, t):
+        return "step_size", "and went on rising as fast: it diverges", True
+    moved = _moved(values, slice(max(0, t - 20), t))
+    settled = t >= SETTLED and moved <= min(CALM, _moved(values, slice(0, 20)))
+    if moved >= LONG_STEP and not settled:
+        return "step_size", f"{how}, under steps of {100 * moved:.2g} % of ‖θ‖", True
+    return "labels", f"{how}; what came before was as ever", False
+
+
+def _is_longer(update: np.ndarray, t: int) -> bool:
+    """Whether an update was longer than those before it, by more than these differ."""
+    before = update[max(0, t - baseline.LENGTH) : max(0, t)]
+    before = before[np.isfinite(before) & (before > 0)]
+    if t < 1 or len(before) < baseline.SHORTEST:
+        return False
+    usual = np.median(before)
+    noise = baseline.MAD * np.median(np.abs(np.log(before / usual)))
+    return bool(update[t] > usual * np.exp(max(np.log(1.5), baseline.DEVIATIONS * noise)))
+
+
+def _was_rising(loss: np.ndarray, t: int) -> bool:
+    """Whether a loss was higher than ever in the step before already, and by no small part of its rise."""
+    before = loss[max(0, t - baseline.LENGTH) : t - 1]
+    before = before[np.isfinite(before) & (before > 0)]
+    if not len(before) or not loss[t - 1] > before.max():
+        return False
+    usual = np.median(before)
+    return bool(np.log(loss[t - 1] / usual) >= STEEP * np.log(min(loss[t], UNBOUNDED) / usual))
+
+
+def _goes_on_rising(loss: np.ndarray, t: int) -> bool:
+    """Whether the next steps raise a loss by as large a factor again: it jumps once where labels change."""
+    before, after = loss[max(0, t - baseline.LENGTH) : t], loss[t + 1 : t + 4]
+    usual = np.median(before[np.isfinite(before)])
+    known = after[~np.isnan(after)]
+    return bool(len(known) and usual > 0 and known.max() / loss[t] > loss[t] / usual)
+
+
+def _moved(values: dict[str, np.ndarray], rows: slice) -> float:
+    """Median of ‖Δθ‖ / ‖θ‖ over some rows; 0 where it was not observed."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = values["update_norm"][rows] / values["weight_norm"][rows]
+    ratio = ratio[np.isfinite(ratio)]
+    return float(np.median(ratio)) if len(ratio) else 0.0
 
 
 def _inputs_stay(values: dict[str, np.ndarray], t: int) -> bool:

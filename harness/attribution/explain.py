@@ -25,6 +25,7 @@ def explain(
     site: str,
     unit: int,
     own_parameters: Callable[[str], OwnParameters | None] | None = None,
+    cause: Callable[[], str] | None = None,
 ) -> str:
     """What the censuses and the model know of one unit.
 
@@ -35,6 +36,7 @@ def explain(
         site: name of its site.
         unit: its number.
         own_parameters: finds those of a site whose layer is no module.
+        cause: says why the unit is dead; asked only if it is.
 
     Returns:
         What is known, in lines; of a site that was never observed, why.
@@ -56,7 +58,10 @@ def explain(
     if described is not None and producer is not None and not values:
         own = None if own_parameters is None else own_parameters(site)
         values = _parameters(model, described, producer, unit, own)
-    lines = list(_lines(rows, values))
+    lines = list(_lines(rows, values, int(one_evidence(history)["step"].min())))
+    dead = one_evidence(rows)["state"].iloc[-1] == "dead" or rows["state"].iloc[-1] == "dead"
+    if dead and cause is not None:
+        lines.append(f"cause       {cause()}")
     if described is not None and lines[0].split(": ")[1].startswith("always_on"):
         linear = (
             "linear on these inputs" if described.activation in STRAIGHT else "which does not make it linear"
@@ -107,8 +112,8 @@ def _parameters(
     return lines
 
 
-def _lines(rows: pd.DataFrame, values: Sequence[str]) -> Iterator[str]:
-    """Of the unit's rows, and what is known of its incoming values."""
+def _lines(rows: pd.DataFrame, values: Sequence[str], start: int) -> Iterator[str]:
+    """Of the unit's rows, its incoming values as told, and the step of the history's first census."""
     last = rows[rows["n"] > 0].iloc[-1] if (rows["n"] > 0).any() else rows.iloc[-1]
     site, unit, state, step, kind = last[["site", "unit", "state", "step", "evidence"]]
     yield f"{site}, unit {unit}: {state} at step {step:,} ({kind})."
@@ -119,10 +124,7 @@ def _lines(rows: pd.DataFrame, values: Sequence[str]) -> Iterator[str]:
         rate = f"rate {100 * last['active'] / last['n']:.3g} %"
     else:
         rate = f"rate < {100 * last['rate_upper']:.2g} %"
-    yield (
-        f"gate        open on {last['active']:,} of {last['n']:,} inputs "
-        f"({rate}); silent for {last['silent_for']:,} inputs"
-    )
+    yield (f"gate        open on {last['active']:,} of {last['n']:,} inputs ({rate}); {_silence(last)}")
     if pd.isna(last["mean"]):
         yield f"z           NaN or infinite on all {last['n']:,} inputs"
     else:
@@ -134,18 +136,28 @@ def _lines(rows: pd.DataFrame, values: Sequence[str]) -> Iterator[str]:
         norm = latest["grad_norm"]  # NaN of a layer without parameters of single units
         incoming = "" if pd.isna(norm) else f", norm of the incoming weights' {norm:.4g}"
         yield f"gradient    rms of ∂L/∂z {latest['grad_rms']:.4g}{incoming}"
-    yield f"life        {_life(rows)}"
+    yield f"life        {_life(rows, start)}"
 
 
-def _life(rows: pd.DataFrame) -> str:
+def _silence(last: pd.Series) -> str:
+    """For how long a gate has been closed; the inputs of a probe are the same every time."""
+    passes = int(last["silent_for"]) // int(last["n"])
+    if last["evidence"] != "probe" or not passes:
+        return f"silent for {last['silent_for']:,} inputs"
+    return f"silent on these same inputs in the last {passes:,} censuses" if passes > 1 else "silent on all"
+
+
+def _life(rows: pd.DataFrame, start: int) -> str:
     rows = one_evidence(rows)
     rows = rows[~rows["state"].isin(("unobserved", "non_finite"))]
     if rows.empty:
         return "never observed"
     dead, steps = (rows["state"] == "dead").tolist(), rows["step"].tolist()
-    closed = "born dead" if steps[0] == 0 else f"dead at the first census, step {steps[0]:,}"
+    saw = "" if steps[0] == start else " that saw it"
+    closed = "born dead" if steps[0] == 0 else f"dead at the first census{saw}, step {steps[0]:,}"
     turns = [closed if dead[0] else f"alive at step {steps[0]:,}"]
     for was, now, step in zip(dead, dead[1:], steps[1:], strict=False):
         if was != now:
             turns.append(f"{'died' if now else 'revived'} by step {step:,}")
-    return ", ".join(turns)
+    where = "probe" if rows["evidence"].iloc[0] == "probe" else "training stream"
+    return f"{', '.join(turns)} (on the {where})"

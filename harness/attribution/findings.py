@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from harness.attribution.dates import UNIT, death_steps
 from harness.attribution.events import Event, events
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.detector.lifetimes import lifetimes
@@ -19,8 +20,7 @@ UNUSED = "not in the loss"
 ENOUGH = 30  # inputs that opened a unit, without a gradient, from which this is no accident
 LEAST_DEAD = 0.1  # dead share below which nothing is blamed
 ROWS = ("row_z", "row_size", "bias_size")
-BIRTH = ("birth_bias", "birth_weight_mean", "birth_norm_mean", "birth_rest")
-UNIT = ["site", "unit"]
+BIRTH = ("birth_bias", "birth_weight_mean", "birth_norm_mean", "birth_constant", "birth_rest")
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class Findings:
     """What the rules decide from.
 
     Attributes:
-        units: one row per observed unit: site, unit, n, rate_upper, state, dead, born, died_at, suddenness,
-            starved_by (why it is starved, None if it is not), unreached (no backward pass ever came to its
-            site, while some came to others), and the columns of `Evidence.units`.
+        units: one row per observed unit: site, unit, n, rate_upper, state, dead, born, first (step of the
+            first census that saw it), died_at (of its last death, as in `death_steps`), suddenness,
+            dead_stream (in the last census of the training stream), starved_by (why it is starved, None if
+            it is not), unreached (no backward pass ever came to its site, while some came to others), and
+            the columns of `Evidence.units`.
         events: every dated event.
         dead, total: units at the last census at which any was finite.
         evidence: "probe" or "stream": whose last census that is.
         diverged_at: step, or None.
-        first: step of the first census; units dead before it, if it is 0 or the start was replayed, were born
-            so.
         at: step of the last census.
         before: step of the last census before the divergence, and how many units were dead then, of how many
             observed; None if there is none.
@@ -49,7 +49,6 @@ class Findings:
     total: int
     evidence: str
     diverged_at: int | None
-    first: int
     at: int
     before: tuple[int, int, int] | None
     rows: pd.DataFrame
@@ -100,11 +99,11 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
         evidence: its three tables.
         thresholds: of the states.
     """
-    history = classify(history, thresholds)
+    history = whole = classify(history, thresholds)
     kind, rows = _informative(history)
     last = last_census(rows)
     lives = lifetimes(rows)
-    lives = lives[[*UNIT, "born_dead", "died_at", "revived_at"]].rename(columns={"born_dead": "born"})
+    lives = lives[[*UNIT, "born_dead", "first", "revived_at"]].rename(columns={"born_dead": "born"})
     observed = (last["unit"] >= 0) & (last["state"] != "unobserved")
     units = last.loc[observed, [*UNIT, "n", "rate_upper", "state"]]
     units = units.merge(lives, on=UNIT, how="left").sort_values(UNIT, kind="stable", ignore_index=True)
@@ -115,21 +114,20 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
     for column in (*FACTORS, *BIRTH, *ROWS, "spread", "rate_then", "rate_now", "rate_eval"):
         if column not in units:
             units[column] = np.nan
-    first = int(rows["step"].min())
-    if first > 0:  # without a probe: a unit may have died before the first census
-        lived = units["born"] & (units["rate_then"].astype(float) > 0)
-        units["born"] &= ~lived
-        units["died_at"] = units["died_at"].astype("Float64").mask(lived, first)
+    units["birth_constant"] = units["birth_constant"].fillna(0 * units["birth_rest"])  # of earlier versions
+    # without a probe a unit may have died before the first census
+    units["born"] &= ~((units["first"] > 0) & (units["rate_then"].astype(float) > 0))
     dead, diverged = int(units["dead"].sum()), _divergence(history, evidence.steps)
     at = int(last["step"].max())
-    died = _death_steps(history[history["step"] <= at], units)  # what is not finite opens no gate either
+    history = history[history["step"] <= at]  # what is not finite opens no gate either
+    died = death_steps(rows[rows["step"] <= at], history[history["evidence"] == "stream"], units)
     units["died_at"] = died if diverged is None else np.where(died > diverged, np.nan, died)
-    units["rate_stream"] = _stream_rate(history[history["step"] <= at], units)
+    units["rate_stream"] = _stream_rate(history, units)
     units["suddenness"] = _suddenness(rows, units)
-    units = _with_starved(units, history)
+    units = _with_starved(units, whole)
     before = _census_before(rows, diverged)
     steps = evidence.steps if diverged is None else evidence.steps[evidence.steps["step"] <= diverged]
-    return Findings(units, events(steps), dead, len(units), kind, diverged, first, at, before, rows)
+    return Findings(units, events(steps), dead, len(units), kind, diverged, at, before, rows)
 
 
 def _stream_rate(history: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
@@ -157,7 +155,8 @@ def _with_starved(units: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     reasons = known.astype(object).fillna("")
     reasons = reasons.mask(reasons.eq(UNUSED) & ~unused, ELSEWHERE)
     starved = last["state"].eq("starved").to_numpy()
-    return units.assign(starved_by=reasons.where(starved, None), unreached=unreached)
+    shut = last["state"].eq("dead").to_numpy()
+    return units.assign(starved_by=reasons.where(starved, None), unreached=unreached, dead_stream=shut)
 
 
 def _informative(history: pd.DataFrame) -> tuple[str, pd.DataFrame]:
@@ -194,34 +193,6 @@ def _census_before(rows: pd.DataFrame, diverged: int | None) -> tuple[int, int, 
         return None
     last = last_census(rows)
     return int(last["step"].max()), int(last["state"].eq("dead").sum()), len(last)
-
-
-def _death_steps(history: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
-    """When each dead unit's gate closed for good: by `silent_for` to the step, else by the census.
-
-    silent_for counts inputs since the gate last opened, so that the step follows from the number of inputs
-    that each window saw.
-    """
-    stream = history[(history["evidence"] == "stream") & (history["unit"] >= 0)]
-    died = units["died_at"].to_numpy("float64", na_value=np.nan)
-    if stream.empty:
-        return died
-    died, dead = died.copy(), units["dead"].to_numpy()
-    last = stream[stream["step"] == stream["step"].max()]
-    last = last.iloc[np.argsort(last["n"].to_numpy() > 0, kind="stable")]  # an empty window closes nothing
-    last = last.drop_duplicates(UNIT, keep="last").set_index(UNIT)
-    for site, rows in units.groupby("site", sort=False):
-        own = stream[stream["site"] == site]
-        windows = own[own["unit"] == own["unit"].iloc[0]].groupby("step")["n"].sum()
-        inputs = np.concatenate([[0], windows.cumsum().to_numpy()])
-        steps = np.concatenate([[0], windows.index.to_numpy()])
-        here = last.reindex(pd.MultiIndex.from_frame(rows[UNIT]))
-        silent, closed = here["silent_for"].to_numpy(float), here["active"].to_numpy(float) == 0
-        step = np.ceil(np.interp(inputs[-1] - silent, inputs, steps) - 1e-9) + 1
-        places = rows.index.to_numpy()
-        dated = closed & (silent < inputs[-1]) & dead[places]
-        died[places[dated]] = step[dated]
-    return np.where(dead & units["born"].to_numpy(), np.nan, died)
 
 
 def _suddenness(rows: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:

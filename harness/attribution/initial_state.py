@@ -1,12 +1,14 @@
 """The initial state: why units were closed before the first step, and what the weights were drawn from.
 
 A unit that never opened was born so. The mean of its pre-activation is an exact sum: its bias, the mean of
-its weights times what comes in, what the running mean of a norm takes away, and the rest (how its weights
-happen to lie to inputs that are off centre), each in units of the pre-activation's deviation over the inputs.
+its weights times what comes in, what the running mean of a norm takes away, what the model's own code adds
+behind the layer where that is a constant, and the rest (how its weights happen to lie to inputs that are off
+centre), each in units of the pre-activation's deviation over the inputs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,8 +21,9 @@ from harness.attribution.replay import NORMS, Layer, Replay, unit_rows
 from harness.attribution.snapshots import Snapshot, Values
 from harness.recording.incoming_gradients import by_unit
 
-PARTS = ("bias", "weight_mean", "norm_mean", "rest")  # columns birth_bias, …
+PARTS = ("bias", "weight_mean", "norm_mean", "constant", "rest")  # columns birth_bias, …
 ROW_COLUMNS = ("row_z", "row_size", "bias_size")
+STEADY = 1e-4  # deviation of a constant over its size, at most
 CLOSE = 1e-3  # relative difference of two means that are the same
 PRODUCT = (nn.Linear, nn.modules.conv._ConvNd)
 
@@ -37,6 +40,10 @@ class InitialState:
     def __init__(self, replay: Replay, snapshot: Snapshot, layers: Mapping[str, Layer]) -> None:
         self._replay, self._values = replay, snapshot.values
         self._sums: dict[str, dict[str, Any]] = {}
+        lows = {site: layer.gate.low for site, layer in layers.items() if layer.gate is not None}
+        self._thresholds = {
+            s: low for s, low in lows.items() if isinstance(low, float) and 0 < low < math.inf
+        }
         self._sites = replay.watched(snapshot, layers, self._add)
 
     def is_handed(self, site: str) -> bool:
@@ -52,7 +59,7 @@ class InitialState:
 
     def units(self) -> pd.DataFrame:
         """Per site × unit the parts of the mean pre-activation, in deviations, and the deviation."""
-        return births(self._sums)
+        return births(self._sums, self._thresholds)
 
     # --- inside -------------------------------------------------------------------------------------
 
@@ -102,23 +109,39 @@ class InitialState:
         return {short: self._values[key] for short, key in named.items() if key in self._values}
 
 
-def births(sums: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def births(
+    sums: Mapping[str, Mapping[str, Any]], thresholds: Mapping[str, float] | None = None
+) -> pd.DataFrame:
     """The table of `InitialState.units`.
 
     Args:
         sums: site → inputs n, Σz, Σz² (z, zz), and Σ of what the parts but the rest make (by their names).
+        thresholds: site → pre-activation above 0 from which its gates open: a constant that is taken away.
     """
     frames = [pd.DataFrame(columns=pd.Index(["site", "unit"]))] if not sums else []
     for site, own in sums.items():
         mean = own["z"] / own["n"]
         spread = (own["zz"] / own["n"] - mean.square()).clamp_min(0).sqrt()
         scale = torch.where(spread > 0, spread, mean.abs().clamp_min(1e-30))
-        parts = {name: (own[name] / own["n"] / scale).cpu().numpy() for name in PARTS[:-1]}
-        parts["rest"] = (mean / scale).cpu().numpy() - sum(parts.values())
+        none = torch.zeros_like(mean)  # a layer's output has no constant behind it
+        low = (thresholds or {}).get(site, 0.0)
+        parts = {name: (own.get(name, none) / own["n"] / scale).cpu().numpy() for name in PARTS[:-1]}
+        parts["constant"] = parts["constant"] - low / scale.cpu().numpy()
+        parts["rest"] = ((mean - low) / scale).cpu().numpy() - sum(parts.values())
         columns = {f"birth_{name}": part for name, part in parts.items()}
         unit = np.arange(len(mean))
         frames.append(pd.DataFrame({"site": site, "unit": unit, **columns, "spread": spread.cpu().numpy()}))
     return pd.concat(frames, ignore_index=True)
+
+
+def constant_part(mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """What is left of units whose own layer gives nothing, where it is a constant; else 0.
+
+    Args:
+        mean: of their pre-activation then, (units,).
+        spread: its deviation over the inputs, (units,).
+    """
+    return np.where(np.isfinite(mean) & (spread <= STEADY * np.abs(mean)), mean, 0.0)
 
 
 def row_averages(weight: Tensor, module: nn.Module) -> Tensor | None:

@@ -10,6 +10,7 @@ from harness.attribution.collector import EvidenceCollector
 from harness.attribution.diagnosis import Diagnosis, diagnose
 from harness.attribution.evidence import Evidence
 from harness.attribution.explain import explain
+from harness.attribution.unit_causes import unit_cause_words
 from harness.recording.recorder import ActivationRecorder
 
 
@@ -28,6 +29,7 @@ class Recorder(ActivationRecorder):
     def __init__(self, model: nn.Module, *, evidence: bool = False, **options: Any) -> None:
         super().__init__(model, **options)
         self._collector: EvidenceCollector | None = None
+        self._diagnosed: tuple[int, Diagnosis] | None = None  # after how many rows of history
         if evidence:
             if not self._optimizers:
                 raise ValueError("evidence: the causes need learning rates and updates; give optimizer= too")
@@ -36,7 +38,9 @@ class Recorder(ActivationRecorder):
             self.add_listener("evidence", self._collector)
 
     def explain(self, site: str, unit: int) -> str:
-        """One unit in words: pre-activations, bias, incoming weights, gradient, when it died.
+        """One unit in words: pre-activations, bias, incoming weights, gradient, when and why it died.
+
+        The cause is that of `diagnose()`, which is called if it was not since the latest census.
 
         Args:
             site: name of the site.
@@ -50,7 +54,9 @@ class Recorder(ActivationRecorder):
         if history.empty:
             raise RuntimeError("explain() needs a census: call census() or step() first")
         own = None if self._collector is None else self._collector.own_parameters
-        return explain(history, self.sites, self._model, site, unit, own)
+        return explain(
+            history, self.sites, self._model, site, unit, own, lambda: self._cause_of_death(site, unit)
+        )
 
     def evidence(self) -> Evidence:
         """The tables that the causes follow from; runs the model over the inputs that were copied.
@@ -72,4 +78,18 @@ class Recorder(ActivationRecorder):
         evidence, history = self.evidence(), self.history()
         if history.empty:
             raise RuntimeError("diagnose() needs a census: call census() or step() first")
-        return diagnose(history, evidence, self._thresholds)
+        diagnosis = diagnose(history, evidence, self._thresholds)
+        self._diagnosed = len(history), diagnosis
+        return diagnosis
+
+    def _cause_of_death(self, site: str, unit: int) -> str:
+        """In words, from the latest diagnosis; one is made if there is none of this census."""
+        if self._collector is None:
+            return "not known: it takes Recorder(..., optimizer=…, evidence=True)"
+        if self._diagnosed is None or self._diagnosed[0] != len(self.history()):
+            try:
+                self.diagnose()
+            except Exception as error:  # what else is known of the unit is worth as much
+                return f"not known: diagnose() failed ({type(error).__name__}: {error})"
+        assert self._diagnosed is not None
+        return unit_cause_words(self._diagnosed[1].units, site, unit)

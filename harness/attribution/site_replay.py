@@ -8,19 +8,21 @@ truth whatever lies between, at the price of a pass for each.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor, nn
 
-from harness.attribution.initial_state import PRODUCT, row_averages
+from harness.attribution.initial_state import PRODUCT, constant_part, row_averages
 from harness.attribution.mixing import Mixture
 from harness.attribution.model_inputs import equal
 from harness.attribution.replay import NORMS, Rates, Replay
 from harness.attribution.shapley import coalitions
 from harness.attribution.snapshots import Snapshot, Values
 
-BIRTH = 3  # passes that a site's birth takes, at most
+BIRTH = 4  # passes that a site's birth takes, at most
 
 
 class SiteReplay:
@@ -87,6 +89,7 @@ class SiteReplay:
             values = self._changed(makers, change)
             without = mean if values is None else self._mean(site, values)
             columns[f"birth_{part}"] = (mean - without) / scale
+        columns["birth_constant"] = self._constant(site, makers) / scale
         columns["birth_rest"] = mean / scale - sum(columns.values())
         return pd.DataFrame({"site": site, "unit": np.arange(len(mean)), **columns, "spread": spread})
 
@@ -104,6 +107,24 @@ class SiteReplay:
     def _mean(self, site: str, values: Values) -> np.ndarray:
         return self._replay.watched(Snapshot(values, self._then.inputs))[site]["mean"]
 
+    def _constant(self, site: str, makers: Iterable[str]) -> np.ndarray:
+        """What stands behind the makers: the site's pre-activation where all they give is 0."""
+        modules = [self._replay.modules[name] for name in makers if name in self._replay.modules]
+        values = dict(self._then.values)
+        for name in makers:
+            if name not in self._replay.modules:  # a parameter that stands by itself
+                values[name] = torch.zeros_like(values[name])
+        handles = [module.register_forward_hook(_nothing) for module in modules]
+        try:
+            seen = self._replay.watched(Snapshot(values, self._then.inputs))
+        finally:
+            for handle in handles:
+                handle.remove()
+        start = self._unmixed(False, False)[site]["mean"]
+        if site not in seen or seen[site]["mean"].shape != start.shape:
+            return np.zeros(len(start))
+        return constant_part(seen[site]["mean"], seen[site]["std"])
+
     def _changed(
         self, makers: Iterable[str], change: Callable[[nn.Module | None, str, Tensor], Tensor | None]
     ) -> Values | None:
@@ -116,6 +137,11 @@ class SiteReplay:
                 if changed is not None:
                     values[key], any_changed = changed, True
         return values if any_changed else None
+
+
+def _nothing(module: nn.Module, args: Any, output: Any) -> Any:
+    """A forward hook that makes an output 0; it stays computed from its parameters, which name its site."""
+    return output * 0 if isinstance(output, Tensor) else output
 
 
 def _biases(module: nn.Module | None, name: str, value: Tensor) -> Tensor | None:

@@ -17,7 +17,7 @@ def starved_text(found: Findings) -> list[str]:
     """How many units are starved, and what stops their gradient."""
     starved = found.starved
     parts = [starved_words(len(starved), " on the training stream").strip()] if len(starved) else []
-    dead = found.units[found.units["dead"]]
+    dead = found.units[found.units["dead_stream"]]  # it is the stream's gradient that they stop
     counts = starved.groupby(["site", "starved_by"], sort=False).size().rename("units").reset_index()
     counts = counts.sort_values("units", ascending=False, kind="stable")
     for site, by, count in counts.head(MOST_SITES).itertuples(index=False):
@@ -78,7 +78,8 @@ def _dead_behind(sites: Sequence[str], dead: pd.DataFrame, found: Findings) -> s
             named.append(f"{len(units):,} of {size:,} units of {site}")
     more = f" and those of {len(sites) - 3} sites more" if len(sites) > 3 else ""
     single = len(sites) == 1 and named[0].startswith(("the one", "unit "))
-    return f"{', '.join(named)}{more} {'is' if single else 'are'} dead"
+    where = " on the stream" if found.evidence == "probe" else ""  # beside a count of those on the probe
+    return f"{', '.join(named)}{more} {'is' if single else 'are'} dead{where}"
 
 
 def _those(sites: Sequence[str]) -> str:

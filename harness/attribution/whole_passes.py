@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from harness.attribution.initial_state import births, row_table, weight_summary
+from harness.attribution.initial_state import births, constant_part, row_table, weight_summary
 from harness.attribution.layer_inputs import summary
 from harness.attribution.own_parameters import OwnParameters, Products
 from harness.attribution.replay import Replay, unit_rows
@@ -46,6 +46,7 @@ class OwnPasses:
                 sums[site]["bias"] = self._lost(site, sums[site], without)
                 centred = {name: own.without_mean(name, self._start.values[name]) for name in own.weights}
                 sums[site]["weight_mean"] = self._lost(site, sums[site], centred)
+                sums[site]["constant"] = self._constant(site, own)
         return births(sums)
 
     def rows(self) -> list[pd.DataFrame]:
@@ -84,6 +85,15 @@ class OwnPasses:
             return torch.zeros_like(sums["z"])
         snapshot = self._start._replace(values={**self._start.values, **changed})
         return sums["z"] - self._moments(snapshot, {site})[site]["z"]
+
+    def _constant(self, site: str, own: OwnParameters) -> Tensor:
+        """Σ of what is left of a pre-activation whose own parameters are all 0, if that is a constant."""
+        zeros = {name: torch.zeros_like(self._start.values[name]) for name in own.axes}
+        left = self._moments(self._start._replace(values={**self._start.values, **zeros}), {site})[site]
+        mean = left["z"] / left["n"]
+        spread = (left["zz"] / left["n"] - mean.square()).clamp_min(0).sqrt()
+        constant = constant_part(mean.cpu().numpy(), spread.cpu().numpy())
+        return torch.from_numpy(constant).to(mean) * left["n"]
 
     def _moments(self, snapshot: Snapshot, sites: set[str]) -> dict[str, dict[str, Any]]:
         """Site → rows, Σz and Σz² of its units."""

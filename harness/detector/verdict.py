@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from harness.detector.grid import census_grid, latest
-from harness.detector.lifetimes import NEVER, Lives, lifetimes, lives_of
+from harness.detector.lifetimes import NEVER, Lives, birth_words, lifetimes, lives_of
 from harness.detector.states import (
     Thresholds,
     classify,
@@ -176,12 +176,8 @@ def _words(
     steps = np.sort(lives.died_at[lives.died_at != NEVER])
     born, died, revived = lives.born_dead[lives.seen].sum(), len(steps), (lives.revived_at != NEVER).sum()
     if born:
-        first = lives.first[lives.seen].min()
-        how = (
-            "born dead (dead before the first step)"
-            if first == 0
-            else f"dead at the first census, step {first:,}"
-        )
+        how = birth_words(lives.first[lives.seen & lives.born_dead], int(lives.first[lives.seen].min()))
+        how += " (dead before the first step)" if how == "born dead" else ""
         parts.append(f"{born:,} {'was' if born == 1 else 'were'} {how}.")
     if died:
         first, half, end = steps[0], steps[(died - 1) // 2], steps[-1]

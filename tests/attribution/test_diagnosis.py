@@ -31,6 +31,7 @@ def diagnosed(
     *,
     bias_lr: float = 1.0,
     decay: float = 0.0,
+    momentum: float = 0.0,
     labels: Callable[[int, Tensor], Tensor] = lambda _, y: y,
     steps: int = 160,
     shift: float = 0.0,
@@ -46,7 +47,7 @@ def diagnosed(
         {"params": [p for p in model.parameters() if p.ndim > 1]},
         {"params": [p for p in model.parameters() if p.ndim < 2], "lr": lr * bias_lr},
     ]
-    optimizer = torch.optim.SGD(groups, lr=lr, weight_decay=decay)
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=decay)
     x, y = task()
     x = x + shift
     order = torch.Generator().manual_seed(1)
@@ -152,6 +153,20 @@ def test_the_tables_have_their_columns_and_the_shares_of_a_unit_sum_to_one() -> 
 
 def test_every_label_has_a_meaning() -> None:
     assert set(MEANING) == set(LABELS)
+
+
+def test_labels_that_break_under_long_steps_are_the_cause_in_label_text_and_table() -> None:
+    shuffled = torch.Generator().manual_seed(2)
+
+    def labels(step: int, y: Tensor) -> Tensor:
+        return y[torch.randperm(len(y), generator=shuffled)] if step >= 100 else y
+
+    found = diagnosed(lr=0.1, momentum=0.9, labels=labels, steps=240)
+    assert found.label == "labels"
+    event = found.events.iloc[0]
+    assert (event["step"], event["label"]) == (101, "labels")
+    assert f"{event['deaths']:,} of {found.units['died_at'].count():,} dated deaths" in found.text
+    assert event["text"] in found.text
 
 
 def test_without_a_loss_the_labels_are_said_to_be_unknown() -> None:

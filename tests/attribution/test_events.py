@@ -94,6 +94,66 @@ def test_a_loss_that_rises_after_a_longer_update_is_the_step_size() -> None:
     assert next((e.step, e.label) for e in events(frame)) == (90, "step_size")
 
 
+def test_labels_break_under_steps_that_training_has_stood_from_the_start() -> None:
+    frame = quiet()
+    frame["update_norm"] *= 15 * np.linspace(2, 1, T)  # 3 % of the parameters' norm, then ever less
+    at(frame, 150, loss=40.0, grad_norm=9.0)
+    assert [(e.step, e.label, e.inner) for e in events(frame)] == [(150, "labels", False)]
+
+
+def test_a_loss_that_rises_early_or_under_longer_steps_is_no_change_of_the_labels() -> None:
+    early, longer = quiet(), quiet()
+    early["update_norm"] *= 15
+    at(early, 25, loss=40.0)
+    longer["update_norm"] *= 15 * np.linspace(0.5, 1, T)
+    at(longer, 150, loss=40.0)
+    for frame in (early, longer):
+        event = events(frame)[0]
+        assert (event.label, event.inner) == ("step_size", True)
+        assert "steps of" in event.text
+        assert "as ever" not in event.text
+
+
+def test_one_update_that_noise_makes_longer_does_not_take_the_labels_blame() -> None:
+    frame = quiet()
+    frame["update_norm"] = 0.02 * np.exp(0.2 * np.random.default_rng(0).normal(size=T))
+    frame.loc[frame["step"] == 89, "update_norm"] = 0.034
+    at(frame, 90, loss=4.0)
+    assert events(frame)[0].label == "labels"
+
+
+@pytest.mark.parametrize("growth", [1.5, 3.0, 100.0])
+def test_a_loss_that_diverges_over_several_steps_is_no_change_of_the_labels(growth: float) -> None:
+    frame = quiet(steps=60)
+    rows = frame["step"] > 40
+    frame.loc[rows, "loss"] *= growth ** np.arange(1, 21)
+    found = events(frame)
+    assert found
+    assert not [event for event in found if event.label == "labels"]
+
+
+def test_labels_that_training_learns_anew_in_a_few_steps_are_a_change_all_the_same() -> None:
+    frame = quiet()
+    at(frame, 100, loss=1.0)
+    frame.loc[frame["step"].between(100, 104), "loss"] = [22.0, 9.0, 4.0, 2.0, 1.3]
+    assert [(event.step, event.label) for event in events(frame)] == [(100, "labels")]
+
+
+def test_a_heavy_tail_of_the_loss_does_not_stay() -> None:
+    frame = quiet()
+    frame["loss"] = 0.1 * np.exp(0.6 * np.random.default_rng(1).normal(size=T))
+    frame.loc[frame["step"].between(100, 109), "loss"] = [1.4, 0.5, 0.2, *[0.15] * 4, *[0.1] * 3]
+    assert not [event for event in events(frame) if event.label == "labels"]
+
+
+def test_what_follows_without_a_pause_is_one_episode() -> None:
+    frame = quiet()
+    at(frame, 100, loss=9.0, grad_norm=9.0, update_norm=9.0)
+    assert [event.step for event in events(frame)] == [100]
+    at(frame, 115, input_rms=5.0)  # no consequence of these
+    assert [(event.step, event.label) for event in events(frame)] == [(100, "labels"), (115, "input_shift")]
+
+
 def test_a_gradient_without_a_loss_is_the_step_size() -> None:
     frame = quiet()
     at(frame, 90, grad_norm=100.0, update_norm=100.0, once=1)

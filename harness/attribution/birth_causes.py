@@ -1,0 +1,98 @@
+"""Birth causes: which part of its mean pre-activation closed a unit before the first step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from harness.attribution.findings import BIRTH
+
+NEGATIVE = -5  # standard errors of the weights' mean below which it is no chance
+NEGATIVE_ROW = -4.5  # the same of a single unit's weights
+LOW_BIAS = -1.5  # bias, as a multiple of PyTorch's own bound, below which no usual initialisation drew it
+LARGE = 1.5  # deviation of the weights over He's from which they are large
+
+
+def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
+    """Why each unit was born dead: the part of its mean pre-activation that closed it.
+
+    Where all parts are 0 nothing came in: what is below is dead, and the cause is "upstream"; unless
+    something did, which then met weights that are 0. Where nothing is known of the parts, or of the weights
+    that would be blamed, it is "unknown".
+    """
+    parts = (-born[list(BIRTH)].to_numpy(float)).clip(min=0)
+    bias, weight_mean, norm_mean, constant, rest = parts.T
+    total = parts.sum(axis=1)
+    layer = layers.set_index("site").reindex(born["site"])
+    z = layer["weight_z"].to_numpy(float)
+    negative = ((z < NEGATIVE) | _is_negative(born)) & (weight_mean > rest / 2)
+    offset = (layer["depth"] == layers["depth"].min()).to_numpy() & is_off_centre(layer) & reads_inputs(layer)
+    empty = is_empty(born, layers) & ~_has_low_bias(born)
+    nothing = ~(total > 0) & ((born["spread"] == 0) | (born[list(BIRTH)].abs().sum(axis=1) == 0)).to_numpy()
+    conditions = [empty, np.isnan(total), nothing, bias > total / 2]
+    conditions += [norm_mean > total / 2, constant > total / 2, negative, offset]
+    causes = ["weight_init", "unknown", "upstream", "bias_init", "norm_stats", "constant", "weight_init"]
+    causes += ["input_offset"]
+    others = np.where(
+        np.isnan(z) | ~(total > 0), "unknown", "weight_init"
+    )  # a gate that z alone does not tell
+    return [str(cause) for cause in np.select(conditions, causes, others)]
+
+
+def is_by_chance(born: pd.DataFrame, layers: pd.DataFrame) -> pd.Series:
+    """Which units were born dead although nothing about their weights and bias is out of the ordinary.
+
+    Every layer of a healthy network has units that are closed on all inputs by chance, the more the deeper it
+    lies, since its inputs grow alike. What follows from dead units below is by chance where most of
+    those are.
+    """
+    causes = pd.Series(birth_causes(born, layers), index=born.index)
+    layer = layers.set_index("site").reindex(born["site"])
+    usual = (layer["weight_z"].fillna(0) > NEGATIVE) & (layer["gain"].fillna(1) < LARGE)
+    odd = ~usual.to_numpy() | is_empty(born, layers) | _is_negative(born) | _has_low_bias(born)
+    known_bias = born["bias_size"].notna()
+    drawn = causes.eq("weight_init") | (causes.eq("bias_init") & known_bias)
+    chance = drawn & ~odd
+    below = causes.eq("upstream")
+    return chance | (below & bool(chance[~below].mean() > 0.5 if (~below).any() else True))
+
+
+def is_empty(born: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:
+    """Whether all incoming weights of a unit are 0: it does not vary, though what comes in does."""
+    layer = layers.set_index("site").reindex(born["site"])
+    flat = (born["spread"] == 0).to_numpy() & (layer["input_rms"] > 0).to_numpy()
+    constant = flat & (born["birth_weight_mean"].abs() + born["birth_rest"].abs() < 1e-6).to_numpy()
+    return (born["row_size"].astype(float) == 0).to_numpy() | constant
+
+
+def _is_negative(born: pd.DataFrame) -> np.ndarray:
+    """Whether a unit's own incoming weights are more negative than chance draws them."""
+    return (born["row_z"].astype(float) < NEGATIVE_ROW).to_numpy()
+
+
+def _has_low_bias(born: pd.DataFrame) -> np.ndarray:
+    """Whether a unit's bias is lower than a usual initialisation draws it, and is what closed it."""
+    parts = (-born[list(BIRTH)].to_numpy(float)).clip(min=0)
+    closed = parts[:, 0] > parts.sum(axis=1) / 2
+    return closed & (born["bias_size"].astype(float) < LOW_BIAS).to_numpy()
+
+
+def reads_inputs(layer: pd.DataFrame) -> np.ndarray:
+    """Whether a layer is handed the model's inputs, or what layers made of such as are off; not a norm's."""
+    if "source" not in layer:  # tables of earlier versions
+        return np.ones(len(layer), bool)
+    source = layer["source"].astype(object).where(layer["source"].notna(), "inputs")
+    return source.astype(str).str.startswith("inputs").to_numpy(bool)
+
+
+def is_off_centre(layers: pd.DataFrame) -> np.ndarray:
+    """Inputs whose mean outweighs their spread, and is large against what an initialisation expects."""
+    off = (layers["off_centre"].to_numpy(float) > 0.5) & (layers["input_mean"].to_numpy(float) > 0.7)
+    return off & (normed(layers) != "offset and scale")
+
+
+def normed(layers: pd.DataFrame) -> np.ndarray:
+    """What the norm behind each layer takes from its inputs."""
+    if "normed" not in layers:  # tables of earlier versions
+        return np.full(len(layers), "", dtype=object)
+    return layers["normed"].astype(object).where(layers["normed"].notna(), "").to_numpy(object)

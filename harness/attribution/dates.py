@@ -1,0 +1,76 @@
+"""Dates: at which step each dead unit died, on the evidence that shows it dead.
+
+The censuses of that evidence bracket a death: alive at one, dead at the next and ever after. Between the two
+the training stream tells the step, where its gate closed for good there in the same time. Never does one kind
+of evidence date what only the other has seen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from harness.detector.grid import census_grid
+
+UNIT = ["site", "unit"]
+
+
+def death_steps(rows: pd.DataFrame, stream: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
+    """When each dead unit died for the last time; NaN for those that are alive or were born dead.
+
+    Args:
+        rows: the censuses of the evidence on which units are called dead, up to the last that counts.
+        stream: those of the training stream; the same, or empty.
+        units: site, unit, dead, born.
+    """
+    alive, shut = (_of(values, units) for values in _brackets(rows))
+    lived = units["dead"].to_numpy() & ~units["born"].to_numpy()
+    closed = _closing_steps(stream, units)
+    if (rows["evidence"] == "stream").all():  # a window that shows a unit alive may close its gate
+        died = np.where(np.isnan(closed), shut, closed)
+    else:
+        died = np.where((closed > alive) & (closed <= shut), closed, shut)
+    return np.where(lived, died, np.nan)
+
+
+def _brackets(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Per unit the last census at which it lived (0 if none), and the first one after it."""
+    grid = census_grid(rows)
+    index = pd.MultiIndex.from_arrays([grid.site, grid.unit], names=UNIT)
+    alive, nothing = grid.told & ~grid.down, np.zeros(len(index), int)
+    censuses = len(grid.step)
+    last = np.where(alive.any(axis=0), censuses - 1 - alive[::-1].argmax(axis=0), -1) if censuses else nothing
+    later = grid.down & (np.arange(censuses)[:, None] > last)
+    at = np.where(later.any(axis=0), grid.step[later.argmax(axis=0)], np.nan) if censuses else nothing
+    return pd.Series(np.where(last >= 0, grid.step[last], 0.0), index), pd.Series(at, index, dtype=float)
+
+
+def _of(values: pd.Series, units: pd.DataFrame) -> np.ndarray:
+    return values.reindex(pd.MultiIndex.from_frame(units[UNIT])).to_numpy(float)
+
+
+def _closing_steps(stream: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
+    """The step from which no input of the training opened a gate; NaN where one still does, or none ever did.
+
+    silent_for counts inputs since the gate last opened, so that the step follows from the number of inputs
+    that each window saw.
+    """
+    stream = stream[stream["unit"] >= 0]
+    closed = np.full(len(units), np.nan)
+    if stream.empty:
+        return closed
+    last = stream[stream["step"] == stream["step"].max()]
+    last = last.iloc[np.argsort(last["n"].to_numpy() > 0, kind="stable")]  # an empty window closes nothing
+    last = last.drop_duplicates(UNIT, keep="last").set_index(UNIT)
+    for site, rows in units.groupby("site", sort=False):
+        own = stream[stream["site"] == site]
+        if own.empty:
+            continue
+        windows = own[own["unit"] == own["unit"].iloc[0]].groupby("step")["n"].sum()
+        inputs = np.concatenate([[0], windows.cumsum().to_numpy()])
+        steps = np.concatenate([[0], windows.index.to_numpy()])
+        here = last.reindex(pd.MultiIndex.from_frame(rows[UNIT]))
+        silent, shut = here["silent_for"].to_numpy(float), here["active"].to_numpy(float) == 0
+        step = np.ceil(np.interp(inputs[-1] - silent, inputs, steps) - 1e-9) + 1
+        closed[rows.index.to_numpy()] = np.where(shut & (silent < inputs[-1]), step, np.nan)
+    return closed
