@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 import harness
 from harness.config import compose, plan
 from harness.store.digests import table_digest
+from harness.store.evidence import PARTS
 from harness.store.folder import RunFolder, read_status
 from harness.store.reading import DamagedFile
 from harness.store.runs import Run, open_runs
@@ -186,6 +187,36 @@ def test_the_spelling_of_a_status_plays_no_part(runs: Path, separators: tuple[st
     assert open_runs(runs)[0].state == "finished"
 
 
+EVIDENCE: dict[str, Edit] = {
+    "twice": lambda t: pd.concat([t, t]),
+    "a row less": lambda t: t[:-1],
+    "shuffled": lambda t: t[::-1],
+    "no numbers": lambda t: t.assign(**dict.fromkeys(t.select_dtypes("float").columns, np.nan)),
+    "infinite": lambda t: t.assign(**dict.fromkeys(t.select_dtypes("float").columns, np.inf)),
+    "huge": lambda t: t.assign(**dict.fromkeys(t.select_dtypes("float").columns, 1e300)),
+    "columns less": lambda t: t.iloc[:, :3],
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("name", [*EVIDENCE, "of another run"])
+def test_edited_evidence_is_damage(runs: Path, part: str, name: str) -> None:
+    path = runs / "a" / f"evidence_{part}.parquet"
+    if name in EVIDENCE:
+        edit(path, EVIDENCE[name], alike=False)
+    else:
+        shutil.copyfile(runs / "b" / path.name, path)
+    first, second = open_runs(runs)
+    with pytest.raises(DamagedFile, match=rf"{path.name} cannot be read"):
+        harness.diagnose(first)
+    assert harness.diagnose(second).label
+    done = runner.invoke(app, ["diagnose", str(runs)])
+    assert done.exit_code == 0
+    assert f"{path.name} cannot be read" in " ".join(done.output.split())
+    alone = runner.invoke(app, ["diagnose", str(first.path)])
+    assert alone.exit_code == 1
+
+
 # --- what the harness itself does is no damage ------------------------------------------------------
 
 
@@ -275,3 +306,18 @@ def test_every_end_of_a_run_writes_the_digests_of_its_tables(trained: Path, tmp_
         kept = (read_status(folder) or {})["tables"]
         assert set(TABLES) <= set(kept)
         assert kept == {path.stem: table_digest(path) for path in folder.glob("*.parquet")}
+
+
+def test_evidence_that_was_gathered_afterwards_is_the_runs(tmp_path: Path) -> None:
+    words = ["train.max_steps=20", "model.width=8", "optim.lr=2", "record.evidence=false"]
+    path = run_job(compose([*words, f"output={tmp_path}"])).path
+    edit(path / "steps.parquet", lambda t: t.assign(lr=-1.0), alike=False)
+    told = str(harness.diagnose(path))
+    assert str(harness.diagnose(path)) == told
+    status = read_status(path) or {}
+    assert status["tables"]["evidence_units"] == table_digest(path / "evidence_units.parquet")
+    with pytest.raises(DamagedFile, match=REASON):  # what was damaged before remains so
+        _ = Run(path).steps
+    shutil.copyfile(path / "evidence_layers.parquet", path / "evidence_steps.parquet")
+    with pytest.raises(DamagedFile, match="evidence_steps"):
+        harness.diagnose(path)
