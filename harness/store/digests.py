@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,13 @@ def table_digest(path: Path) -> str:
 
 
 def table_digests(folder: Path) -> dict[str, str]:
-    """Of every Parquet file in a run's folder, by the name of the table."""
-    return {path.stem: table_digest(path) for path in sorted(folder.glob("*.parquet")) if path.is_file()}
+    """Of every Parquet file in a run's folder that can be read, by the name of the table."""
+    found = {}
+    for path in sorted(folder.glob("*.parquet")):
+        with suppress(OSError):
+            if path.is_file():  # no pipe
+                found[path.stem] = table_digest(path)
+    return found
 
 
 def kept_digest(path: Path) -> str | None:

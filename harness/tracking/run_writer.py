@@ -80,6 +80,8 @@ class RunWriter:
             raise FileExistsError(
                 f"output: {self.path} holds a {foreign[0]} that no Recorder has made: give another name"
             )
+        for name in TABLES if steps else ():  # checked while the status still vouches for them
+            read_table(self.path, name, ["step"])
         folder.write_status("running", anew=steps == 0, **{MADE: True})
         if steps == 0:
             folder.clear_tables()

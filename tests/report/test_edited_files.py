@@ -321,3 +321,29 @@ def test_evidence_that_was_gathered_afterwards_is_the_runs(tmp_path: Path) -> No
     shutil.copyfile(path / "evidence_layers.parquet", path / "evidence_steps.parquet")
     with pytest.raises(DamagedFile, match="evidence_steps"):
         harness.diagnose(path)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_an_edited_run_is_not_continued(table: str, tmp_path: Path) -> None:
+    def train(state: dict[str, Any] | None = None) -> dict[str, Any]:
+        model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 1))
+        recorder = harness.Recorder(model, output=tmp_path, name="run", census_every=2)
+        if state is not None:
+            recorder.load_state_dict(state)
+        with recorder:
+            for _ in range(4):
+                model(randn(8, 4)).square().mean().backward()
+                recorder.step(loss=1.0)
+        return recorder.state_dict()
+
+    state = train()
+    path = tmp_path / "run" / f"{table}.parquet"
+    whole = path.read_bytes()
+    edit(path, lambda t: t.assign(step=t["step"] + 1), alike=False)
+    for _ in range(2):  # no attempt makes it the run's own
+        with pytest.raises(DamagedFile, match=REASON):
+            train(state)
+    path.write_bytes(whole)
+    train(state)
+    assert Run(path.parent).steps["step"].tolist() == list(range(1, 9))
+    assert Run(path.parent).state == "finished"
