@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 import hydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from harness.config import (
@@ -33,18 +34,9 @@ SWEEP_WORDS = {"-m", "--multirun", "--dry-run"}
 launched: list[bool] = []  # whether Hydra's own application ran in this process
 FAR = ("ray", "submitit")  # launchers that reach other machines: they carry cohorts
 
-HYDRAS_OWN = {
-    "--hydra-help",
-    "--info",
-    "-i",
-    "--cfg",
-    "-c",
-    "--shell-completion",
-    "-sc",
-    "--package",
-    "-p",
-    "--resolve",
-}
+SHOWN = {"--cfg", "-c"}
+ABOUT_SHOWN = {"--package", "-p", "--resolve"}  # say which part is shown, and how
+HYDRAS_OWN = {"--hydra-help", "--info", "-i", "--shell-completion", "-sc", *SHOWN, *ABOUT_SHOWN}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -75,10 +67,7 @@ def run(argv: list[str]) -> int:
         print(about(overrides, version="--version" in words))
         return 0
     if words & HYDRAS_OWN:
-        if words & {"-m", "--multirun"}:
-            raise ConfigError("-m", f"does not go with {' '.join(sorted(words & HYDRAS_OWN))}")
-        compose([word for word in argv if "=" in word and not word.startswith("-")])
-        return _hydra(argv)
+        return _ask_hydra(argv, words)
     if words - SWEEP_WORDS:
         unknown = sorted(words - SWEEP_WORDS)[0]
         raise ConfigError(unknown, "there is no such option", hint="harness --help shows what there is.")
@@ -98,6 +87,23 @@ def run(argv: list[str]) -> int:
             "", f"cannot read {outcome.path} ({reason})", hint="force=true trains again."
         ) from None
     return 1 if outcome.state == "failed" else 0
+
+
+def _ask_hydra(argv: list[str], words: set[str]) -> int:
+    """What Hydra says of a configuration, or of itself; nothing is trained."""
+    if words & {"-m", "--multirun"}:
+        raise ConfigError("-m", f"does not go with {' '.join(sorted(words & HYDRAS_OWN))}")
+    if words & ABOUT_SHOWN and not words & SHOWN:
+        raise ConfigError(
+            sorted(words & ABOUT_SHOWN)[0], "goes with --cfg job, which shows the configuration"
+        )
+    compose([word for word in argv if "=" in word and not word.startswith("-")])
+    try:
+        return _hydra(argv)
+    except (HydraException, ValueError) as error:
+        raise ConfigError("", str(error).splitlines()[0].rstrip(".")) from None
+    except SystemExit as ended:  # it has said why
+        return 2 if ended.code else 0
 
 
 def _sweep(overrides: list[str], *, dry: bool) -> int:

@@ -236,9 +236,13 @@ def risk(
 ) -> None:
     """List the units that are alive and most likely to die, in order."""
     from harness.report.risk_table import risk_view
+    from harness.store.reading import DamagedFile
 
     try:
         view = risk_view(_one(path).census, step, most)
+    except DamagedFile as error:  # nothing is left
+        print(f"harness-tools: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     Console(width=None if sys.stdout.isatty() else 110, highlight=False).print(view)

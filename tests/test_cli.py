@@ -89,6 +89,10 @@ WRONG = [
     "data.root=${nope}",
     "--cfg job optim.lrr=3",
     "--cfg job -m seed=0,1",
+    "--resolve",
+    "--package x",
+    "-p optim --resolve",
+    "-sc",
     "-m optim.lr=interval(0.1,1)",
     "-m seed=glob(*)",
 ]

@@ -39,6 +39,33 @@ def check(model: Any, observe: Any, census_every: Any, gate_eps: Any) -> None:
         raise ValueError(f"gate_eps: expected a number at least 0 and below 1, but got {gate_eps!r}")
 
 
+def check_state(steps: Any, windows: Mapping[str, Any]) -> None:
+    """Refuse what is no state of a recorder.
+
+    Args:
+        steps: that were completed.
+        windows: name of a group of windows → their state by site.
+
+    Raises:
+        TypeError: a part is of another type.
+        ValueError: a negative number of steps, or a window lacks something.
+    """
+    if not hasattr(steps, "__index__") or isinstance(steps, bool):
+        raise TypeError(f"state: expected a whole number of steps, but got {type(steps).__name__}")
+    if int(steps) < 0:
+        raise ValueError(f"state: expected at least 0 steps, but got {int(steps)}")
+    for name, sites in windows.items():
+        if not isinstance(sites, Mapping):
+            raise TypeError(f"state: expected the windows by site as {name}, but got {type(sites).__name__}")
+        for site, kept in sites.items():
+            if not isinstance(kept, Mapping):
+                raise TypeError(
+                    f"state: expected a mapping as {name} of {site}, but got {type(kept).__name__}"
+                )
+            if missing := [part for part in ("site", "sums") if not isinstance(kept.get(part), Mapping)]:
+                raise ValueError(f"state: {name} of {site} lacks {' and '.join(missing)}")
+
+
 def check_options(
     thresholds: Any, axis: Any, statistics: Any, flags: dict[str, Any], across_ranks: Any = None
 ) -> None:

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from harness.detector.states import Thresholds
 from harness.graph.plan import Plan, Site
 from harness.graph.producers import Producer
-from harness.hooks.arguments import as_optimizers, check, check_numbers, check_options
+from harness.hooks.arguments import as_optimizers, check, check_numbers, check_options, check_state
 from harness.hooks.eager import EagerTaps
 from harness.hooks.masks import Mask
 from harness.kernels.unit_statistic import UnitStatistic
@@ -350,6 +350,7 @@ class ActivationRecorder:
             raise TypeError(f"state: expected that of a Recorder, but got {type(state).__name__}")
         if not set(STATE) <= set(state):
             raise ValueError(f"expected the keys {', '.join(STATE)}, but got {', '.join(state)}")
+        check_state(state["steps"], {name: state[name] for name in ("stream", "probe")})
         self._steps, self._closed = int(state["steps"]), int(state.get("closed", -1))
         self._stream.load_state_dict(state["stream"])
         self._probe.windows.load_state_dict(state["probe"])

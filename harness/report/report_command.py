@@ -41,7 +41,7 @@ def stored_diagnosis(run: Run) -> Diagnosis:
     """Why the units of a run are dead, from the evidence that it kept.
 
     Raises:
-        ValueError: it kept none.
+        ValueError: it kept none, or an earlier version's that lacks something.
     """
     from harness.attribution.diagnosis import diagnose
     from harness.attribution.evidence import Evidence
@@ -52,7 +52,10 @@ def stored_diagnosis(run: Run) -> Diagnosis:
             "this run kept no evidence, as runs of a sweep do not. "
             f"harness.diagnose({str(run.path)!r}) trains it once more to gather it; then report again."
         )
-    return diagnose(run.census, Evidence(**tables), thresholds_of(run, {})[0])
+    try:
+        return diagnose(run.census, Evidence(**tables), thresholds_of(run, {})[0])
+    except KeyError as error:  # of a version that gathered less
+        raise ValueError(f"{run.path}: its evidence lacks {error}") from None
 
 
 def views(runs: Runs, asked: dict[str, float]) -> Iterator[RenderableType]:

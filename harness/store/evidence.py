@@ -8,30 +8,27 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
+from harness.store.digests import check_table, kept_digest
 from harness.store.files import whole
+from harness.store.folder import RunFolder
 from harness.store.reading import DamagedFile, is_there, one_line
-from harness.store.tables import read_table
 
 PARTS = ("steps", "units", "layers")
 WORDS = {"site", "layer", "source", "normed", "starved_by"}  # columns of words; all others are numbers
 KEYS = {"steps": {"step"}, "units": {"site", "unit"}, "layers": {"site"}}  # columns that name a row
-CENSUS = "census"  # attribute of `steps`: which census the evidence belongs to
 
 
 def write_evidence(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Write the three tables into a run's folder, whose census is there.
+    """Write the three tables into a run's folder.
 
     Args:
         folder: of the run.
         tables: by the names in `PARTS`.
     """
     for name in PARTS:
-        table = tables[name]
-        if name == "steps":
-            table = table.copy(deep=False)
-            table.attrs[CENSUS] = _fingerprint(folder)
         with whole(folder / f"evidence_{name}.parquet") as part:
-            table.to_parquet(part, index=False)
+            tables[name].to_parquet(part, index=False, write_page_checksum=True)
+    RunFolder(folder).add_tables(*(f"evidence_{name}" for name in PARTS))
 
 
 def has_evidence(folder: Path) -> bool:
@@ -48,19 +45,17 @@ def read_evidence(folder: Path) -> dict[str, pd.DataFrame] | None:
     """The tables by name; None if the run kept no evidence.
 
     Raises:
-        DamagedFile: one cannot be read, or tells of another run than the census.
+        DamagedFile: one cannot be read, or is not what the run wrote.
     """
     if not has_evidence(folder):
         return None
-    tables = {name: _read(folder / f"evidence_{name}.parquet", name) for name in PARTS}
-    if tables["steps"].attrs.pop(CENSUS, _fingerprint(folder)) != _fingerprint(folder):
-        raise DamagedFile(folder / "evidence_steps.parquet", "tells of another run than the census beside it")
-    return tables
+    return {name: _read(folder / f"evidence_{name}.parquet", name) for name in PARTS}
 
 
 def _read(path: Path, name: str) -> pd.DataFrame:
+    kept = kept_digest(path)
     try:
-        table = pd.read_parquet(path)
+        table = pd.read_parquet(path, page_checksum_verification=True)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise DamagedFile(path, f"is no whole Parquet file ({one_line(error)})") from None
     lacking = KEYS[name] - set(table.columns) if len(table) else set()
@@ -70,10 +65,5 @@ def _read(path: Path, name: str) -> pd.DataFrame:
         numbers = pd.api.types.is_numeric_dtype(values)
         if len(table) and numbers == (column in WORDS) and not values.isna().all():
             raise DamagedFile(path, f"has the type {values.dtype} in column {column}")
+    check_table(path, kept)
     return table
-
-
-def _fingerprint(folder: Path) -> list[int]:
-    """Of a run's censuses: how many rows, and the sums of their counts."""
-    census = read_table(folder, "census", ["n", "active"])
-    return [len(census), *(int(census[name].to_numpy().sum()) for name in ("n", "active"))]

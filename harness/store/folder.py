@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from harness.store.digests import DIGEST_KEY, TABLES_KEY, digest, status_digest, table_digests
 from harness.store.files import write_json, write_text
 from harness.store.reading import DamagedFile, Types, checked, one_line, read_object, read_text
 
@@ -19,6 +20,7 @@ LARGEST = 1 << 20  # bytes of a configuration; YAML is slow to read
 NUMBER = (int, float)
 SHARES = ("dead_fraction", "born_dead_fraction", "died_fraction", "accuracy")  # of the final numbers
 COUNTED = ("dead", "starved", "rare", "born_dead", "died", "revived")  # of its units
+NOT_NEGATIVE = ("steps", "diverged_at", "seconds")
 STATUS: Types = {
     "state": (str,),
     "final": (dict,),
@@ -58,7 +60,7 @@ class RunFolder:
 
     def begin(self, **facts: Any) -> None:
         """A training begins anew: the status has no facts of an earlier one."""
-        self._write_status("running", facts)
+        self._write("running", facts)
 
     def write_status(self, state: str, **facts: Any) -> None:
         """Replace the status, keeping facts that are not given anew.
@@ -68,11 +70,27 @@ class RunFolder:
         """
         if state not in STATUSES:
             raise ValueError(f"status: expected one of {', '.join(STATUSES)}, but got {state!r}")
-        self._write_status(state, {**(read_status(self.path) or {}), **facts})
+        self._write(state, {**(read_status(self.path) or {}), **facts})
 
-    def _write_status(self, state: str, facts: dict[str, Any]) -> None:
-        own = {"config": config_digest(self.path)} if (self.path / "config.yaml").is_file() else {}
-        write_json(self.path / "status.json", {**facts, "state": state, **own})
+    def _write(self, state: str, facts: dict[str, Any]) -> None:
+        status = {**facts, "state": state}
+        if (self.path / "config.yaml").is_file():
+            status["config"] = config_digest(self.path)
+        # the tables of a running run are about to change
+        status[TABLES_KEY] = {} if state == "running" else table_digests(self.path)
+        self._write_whole(status)
+
+    def add_tables(self, *names: str) -> None:
+        """Tables that were written after the run's end are its own too."""
+        status = read_status(self.path)
+        if status is not None and status.get(TABLES_KEY):
+            found = table_digests(self.path)
+            added = {name: found[name] for name in names if name in found}
+            self._write_whole({**status, TABLES_KEY: {**status[TABLES_KEY], **added}})
+
+    def _write_whole(self, status: dict[str, Any]) -> None:
+        plain = json.loads(json.dumps(status))  # as it will be read
+        write_json(self.path / "status.json", {**plain, DIGEST_KEY: status_digest(plain)})
 
     @property
     def status(self) -> dict[str, Any]:
@@ -104,20 +122,33 @@ def load_status(path: Path) -> dict[str, Any]:
         raise DamagedFile(file, f"has no state among {', '.join(STATUSES)}")
     if status.get("config", (digest := config_digest(path))) != digest:
         raise DamagedFile(file, "is of another configuration than the one beside it")
+    for name in NOT_NEGATIVE:
+        if (status.get(name) or 0) < 0:
+            raise DamagedFile(file, f"has {status[name]:g} as {name}")
     final = status.get("final") or {}
     for name, value in final.items():
-        if value is not None and not isinstance(value, str if name == "cause" else NUMBER):
+        if value is not None and not _fits(name, value):
             raise DamagedFile(file, f"has no number as final.{name}")
         most = 1 if name in SHARES else final.get("units") if name in COUNTED else None
         if isinstance(value, NUMBER) and isinstance(most, NUMBER) and not 0 <= value <= most:
             raise DamagedFile(file, f"has {value:g} as final.{name}, which is at most {most:g}")
+    if status.get(DIGEST_KEY, (own := status_digest(status))) != own:
+        raise DamagedFile(file, "is not what its run wrote: it was changed")
     return status
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a final value is of its kind: words for the cause, whole numbers of units, else any number."""
+    if name == "cause":
+        return isinstance(value, str)
+    whole = name not in COUNTED or isinstance(value, int) or value == int(value)
+    return isinstance(value, NUMBER) and not isinstance(value, bool) and whole
 
 
 def config_digest(path: Path) -> str:
     """Of the configuration in a run's folder; "" if there is none."""
     try:
-        return hashlib.sha256(read_text(path / "config.yaml", LARGEST).encode()).hexdigest()[:16]
+        return digest(read_text(path / "config.yaml", LARGEST).encode())
     except (OSError, DamagedFile):
         return ""
 

@@ -16,6 +16,7 @@ from harness.words import printable
 
 LARGEST = 1 << 24  # bytes of a text file
 DEEPEST = 16  # levels of nested values
+BITS = 1023  # of a whole number; a larger one is no float
 MOST = 100_000  # values in a file; aliases of YAML can be short and stand for billions
 LONGEST = 120  # characters of a foreign word in a message
 
@@ -140,15 +141,17 @@ def _plain(path: Path, value: Any, key: str, left: list[int], depth: int = 0) ->
     if left[0] < 0 or depth > DEEPEST:
         raise DamagedFile(path, "is nested too deeply or holds too many values")
     if isinstance(value, dict):
-        strange = next((name for name in value if not isinstance(name, str)), None)
-        if strange is not None:
-            raise DamagedFile(path, f"has {_shown(strange)} as a key{_in(key)}, where a word is expected")
+        for name in value:
+            if not isinstance(name, str):
+                raise DamagedFile(path, f"has {_shown(name)} as a key{_in(key)}, where a word is expected")
         return {
             name: _plain(path, inner, f"{key}.{name}" if key else name, left, depth + 1)
             for name, inner in value.items()
         }
     if isinstance(value, list):
         return [_plain(path, inner, key, left, depth + 1) for inner in value]
+    if isinstance(value, int) and value.bit_length() > BITS:
+        raise DamagedFile(path, f"has a number of {value.bit_length():,} bits{_in(key)}")
     if value is None or isinstance(value, str | int | float):
         return value
     raise DamagedFile(path, f"holds a {type(value).__name__}{_in(key)}, which is no plain value")

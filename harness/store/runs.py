@@ -122,10 +122,7 @@ class Run:
         for group, value in self.config.items():
             if group in row or group == "final" or group.startswith("final."):  # of the run itself
                 group = f"config.{group}"
-            if isinstance(value, dict):
-                row |= {f"{group}.{key}": _cell(inner) for key, inner in value.items()}
-            else:
-                row[group] = _cell(value)
+            row |= _cells(group, value)
         final = self.status.get("final")
         row |= {f"final.{key}": value for key, value in (final if isinstance(final, dict) else {}).items()}
         return row
@@ -167,7 +164,8 @@ class Runs(Sequence[Run]):
     def census(self) -> pd.DataFrame:
         """The censuses of all runs, with a column `run` in front.
 
-        Of this and the other tables: runs whose file is damaged are left out, with a warning.
+        Of this and the other tables: runs whose file is damaged are left out, with a warning. A column of the
+        user's own that is called `run` becomes `census.run`, `steps.run`.
         """
         return self._gather("census")
 
@@ -190,7 +188,8 @@ class Runs(Sequence[Run]):
                 lost.append(str(error))
                 continue
             column = pa.array([run.name] * len(table), pa.string())
-            tables.append(table.add_column(0, "run", column))
+            names = [f"{name}.run" if own == "run" else own for own in table.schema.names]
+            tables.append(table.rename_columns(names).add_column(0, "run", column))
         _tell_of_lost(lost)
         return _joined(tables, name).to_pandas() if tables else pd.DataFrame()
 
@@ -255,5 +254,12 @@ def _printable(value: Any) -> Any:
     return printable(value) if isinstance(value, str) else value
 
 
-def _cell(value: Any) -> Any:
-    return str(value) if isinstance(value, list) else value
+def _cells(name: str, value: Any) -> dict[str, Any]:
+    """A value of a configuration as columns: one for each value of a mapping, however deep."""
+    if not isinstance(value, dict):
+        return {name: str(value) if isinstance(value, list) else value}
+    return {
+        column: cell
+        for key, inner in value.items()
+        for column, cell in _cells(f"{name}.{key}", inner).items()
+    }

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
+from harness.store.digests import check_missing, check_table, kept_digest
 from harness.store.folder import config_digest
 from harness.store.reading import DamagedFile, is_there, one_line
 from harness.store.schema import COUNTS, NEEDED, SHARES, TABLES, WORDS
@@ -44,29 +45,43 @@ def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) ->
         raise ValueError(f"{name}: expected some of the columns {', '.join(schema.names)}, but got {unknown}")
     parquet, stream = folder / f"{name}.parquet", folder / f"{name}.arrows"
     if is_there(parquet):
-        return _read_parquet(parquet, name, columns)
-    found = read_stream(stream) if is_there(stream) else schema.empty_table()
+        kept = kept_digest(parquet)
+        table = _read_parquet(parquet, name, columns)
+        check_table(parquet, kept)
+        return table
+    if is_there(stream):
+        found = read_stream(stream)
+    else:
+        check_missing(parquet)
+        found = schema.empty_table()
     return conforming(stream, name, found, found.schema.names, columns)
 
 
 def _read_parquet(path: Path, name: str, columns: Sequence[str] | None) -> pa.Table:
+    words = [column for column in columns or () if pa.types.is_string(TABLES[name].field(column).type)]
     try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            there = names if columns is None else [column for column in columns if column in names]
-            of = (file.schema_arrow.metadata or {}).get(CONFIG_KEY)
-            words = [
-                c for c in columns or () if c in names and pa.types.is_string(TABLES[name].field(c).type)
-            ]
-            table = None if words else file.read(there)
-        if table is None:
-            with pq.ParquetFile(path, read_dictionary=words) as file:
-                table = file.read(there)
+        try:
+            table, names, metadata = _read_columns(path, columns, words)
+        except KeyError:  # of an older run, which lacks one of the words
+            with pq.ParquetFile(path) as file:
+                there = set(file.schema_arrow.names)
+            table, names, metadata = _read_columns(path, columns, [word for word in words if word in there])
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise DamagedFile(path, f"is no whole Parquet file ({one_line(error)})") from None
+    of = metadata.get(CONFIG_KEY)
     if of is not None and of.decode("ascii", "replace") != config_digest(path.parent):
         raise DamagedFile(path, "is of another configuration than the one beside it")
     return conforming(path, name, table, names, columns)
+
+
+def _read_columns(
+    path: Path, columns: Sequence[str] | None, words: list[str]
+) -> tuple[pa.Table, list[str], dict[bytes, bytes]]:
+    """Those columns that are there; the names of all, and the file's metadata."""
+    with pq.ParquetFile(path, read_dictionary=words, page_checksum_verification=True) as file:
+        names = file.schema_arrow.names
+        there = names if columns is None else [column for column in columns if column in names]
+        return file.read(there), names, file.schema_arrow.metadata or {}
 
 
 def read_stream(path: Path) -> pa.Table:

@@ -106,6 +106,7 @@ class TableWriter:
                 compression="zstd",
                 use_dictionary=words,
                 use_byte_stream_split=floats,
+                write_page_checksum=True,
             )
         self._stream.unlink()
 
@@ -134,13 +135,9 @@ def keep_rows(folder: Path, name: str, step: int) -> int:
     """
     table = read_table(folder, name)
     kept = table.filter(pa.array(table["step"].to_numpy() <= step)).combine_chunks()
-    parquet = folder / f"{name}.parquet"
-    if not len(kept):
-        parquet.unlink(missing_ok=True)
-        return 0
     content = kept.schema.serialize().to_pybytes()
     content += b"".join(batch.serialize().to_pybytes() for batch in kept.to_batches())
-    with whole(folder / f"{name}.arrows") as part:
+    with whole(folder / f"{name}.arrows") as part:  # before the file goes: killed here, one of both is there
         part.write_bytes(content)
-    parquet.unlink(missing_ok=True)
-    return len(content)
+    (folder / f"{name}.parquet").unlink(missing_ok=True)
+    return len(content) if len(kept) else 0

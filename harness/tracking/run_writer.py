@@ -80,9 +80,13 @@ class RunWriter:
             raise FileExistsError(
                 f"output: {self.path} holds a {foreign[0]} that no Recorder has made: give another name"
             )
+        for name in TABLES if steps else ():  # checked while the status still vouches for them
+            read_table(self.path, name, ["step"])
         if steps == 0:
             folder.begin(**{MADE: True})
             folder.clear_tables()
+        else:
+            folder.write_status("running", **{MADE: True})
         kept = {name: keep_rows(self.path, name, steps) if steps else 0 for name in TABLES}
         self._writers = {name: TableWriter(self.path, name, kept[name]) for name in TABLES}
         before = read_table(self.path, "census").to_pandas() if steps else pd.DataFrame()

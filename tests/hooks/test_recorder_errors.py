@@ -78,6 +78,33 @@ def test_a_state_that_is_none_is_refused() -> None:
         harness.Recorder(nn.ReLU()).load_state_dict(None)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("change", "error", "told"),
+    [
+        ({"stream": None}, TypeError, "expected the windows by site as stream, but got NoneType"),
+        ({"probe": 3}, TypeError, "expected the windows by site as probe, but got int"),
+        ({"probe": []}, TypeError, "expected the windows by site as probe, but got list"),
+        ({"stream": {"1": None}}, TypeError, "expected a mapping as stream of 1, but got NoneType"),
+        ({"stream": {"1": {"site": {}}}}, ValueError, "stream of 1 lacks sums"),
+        ({"steps": -7}, ValueError, "expected at least 0 steps, but got -7"),
+        ({"steps": "3"}, TypeError, "expected a whole number of steps, but got str"),
+        ({"steps": None}, TypeError, "expected a whole number of steps, but got NoneType"),
+        ({"steps": 1.5}, TypeError, "expected a whole number of steps, but got float"),
+    ],
+)
+def test_a_state_with_other_parts_is_refused_and_changes_nothing(
+    change: dict[str, Any], error: type[Exception], told: str
+) -> None:
+    recorder = harness.Recorder(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+    with recorder:
+        recorder._model(torch.randn(3, 2))
+        recorder.step()
+        with pytest.raises(error, match=re.escape(told)):
+            recorder.load_state_dict({**recorder.state_dict(), **change})
+        assert recorder.steps == 1
+        assert recorder.census().n.tolist() == [3, 3]
+
+
 def test_detach_keeps_what_was_recorded() -> None:
     recorder = harness.Recorder(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
     recorder.attach()

@@ -109,6 +109,7 @@ VALUES: list[Any] = [
     "\x1b[2J",
     "x" * 2_000_000,
     10**40,
+    10**400,
 ]
 
 
@@ -129,9 +130,11 @@ def another_value(path: Path, k: int) -> None:
         key = list(inner)[(k >> step) % len(inner)]
         inner = inner[key]
     if k % 7 == 0:
-        place[k] = place.pop(key)  # a number as a key
+        place[None if k % 2 else k] = place.pop(key)  # a number as a key, or nothing
     else:
         place[key] = VALUES[k % len(VALUES)]
+    if k % 3:
+        found.pop("digest", None)  # an earlier version's
     if path.suffix == ".json":
         path.write_text(json.dumps({str(name): value for name, value in found.items()}, skipkeys=True))
     else:
@@ -139,7 +142,10 @@ def another_value(path: Path, k: int) -> None:
 
 
 def another_schema(path: Path, k: int) -> None:
-    """A column is missing, of another type or of odd values; rows are doubled; or it is no table of ours."""
+    """A column is missing, of another type or of odd values; rows are doubled; or it is no table of ours.
+
+    Half of the runs are then of an earlier version, whose status says nothing of its tables.
+    """
     table = pq.read_table(path).to_pandas()
     name = table.columns[k % len(table.columns)]
     column: Any = table[name]
@@ -161,9 +167,15 @@ def another_schema(path: Path, k: int) -> None:
         lambda: table.assign(**{name: None}),
         lambda: table.astype(dict.fromkeys(table.select_dtypes("number").columns, float)),
         lambda: table.assign(further=1.0, **{"site ": "y"}),
+        lambda: table.assign(run="other"),
+        lambda: table.iloc[:, :3],
     ]
     made = odd[k // 3 % len(odd)]()
     pq.write_table(pa.Table.from_pandas(made, preserve_index=False), path)
+    status = path.parent / "status.json"
+    if k % 2:
+        told = json.loads(status.read_text())
+        status.write_text(json.dumps({n: v for n, v in told.items() if n not in ("digest", "tables")}))
 
 
 def mutations(name: str) -> list[Callable[[Path, int], None]]:
@@ -366,3 +378,81 @@ def test_where_nothing_is_left_the_exit_code_says_so(command: str, whole: Path, 
     done = runner.invoke(app, [command, str(root)])
     assert done.exit_code == (2 if command == "compare" else 1)
     assert "config.yaml" in " ".join(done.output.replace("│", " ").split()).replace(" ", "")
+
+
+@pytest.mark.parametrize("bits", [1023, 1024, 4000])
+@pytest.mark.parametrize(("name", "key"), [("status.json", "steps"), ("config.yaml", "width")])
+def test_a_number_that_is_no_float_is_damage(
+    bits: int, name: str, key: str, whole: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(whole, root)
+    for file in ("status.json", "config.yaml"):
+        told = yaml.safe_load((root / "a" / file).read_text())
+        told |= {key: 2**bits - 1} if file == name else {}
+        told = {n: v for n, v in told.items() if n not in ("digest", "config")}
+        (root / "a" / file).write_text(json.dumps(told))
+    damage = {run.name: run.damage for run in open_runs(root)}["a"]
+    assert bool(damage) == (bits > 1023)
+    assert f"a number of {bits:,} bits in {key}" in damage or not damage
+    for command in (["report"], ["compare"], ["status"]):
+        carry_out(*command, str(root))
+
+
+@pytest.mark.parametrize("key", [None, 3, 1.5])
+def test_a_key_that_is_no_word_is_damage(key: Any, whole: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(whole, root)
+    config = root / "a" / "config.yaml"
+    config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), key: 1}))
+    assert f"has {key} as a key" in {run.name: run.damage for run in open_runs(root)}["a"]
+    carry_out("compare", str(root))
+
+
+@pytest.mark.parametrize(
+    ("lr", "columns"),
+    [
+        ({"a": 1}, ["optim.lr.a"]),
+        ({"a": {"b": [1, 2]}, "c": 0.1}, ["optim.lr.a.b", "optim.lr.c"]),
+        ([{"a": 1}], []),
+        ({}, []),
+    ],
+)
+def test_settings_may_be_nested(lr: Any, columns: list[str], tmp_path: Path) -> None:
+    """Of a training of one's own: each value is a column, however deep it lies."""
+    for name in "abc":
+        write_run(tmp_path, name, config={"optim": {"lr": lr if name == "a" else 0.1}})
+    table = open_runs(tmp_path).table
+    assert {str(column) for column in table if "optim.lr" in str(column)} == {"optim.lr", *columns}
+    for command in (["compare"], ["report"], ["dashboard", "--no-maps"]):
+        carry_out(command[0], str(tmp_path), *command[1:])
+
+
+@pytest.mark.parametrize("name", ["census", "steps", "events"])
+def test_a_column_that_is_called_run_is_told_apart(name: str, whole: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(whole, root)
+    status = root / "a" / "status.json"
+    told = json.loads(status.read_text())
+    status.write_text(json.dumps({n: v for n, v in told.items() if n not in ("digest", "tables")}))
+    path = root / "a" / f"{name}.parquet"
+    pd.read_parquet(path).assign(run="other").to_parquet(path, index=False)
+    table = getattr(open_runs(root), name)
+    assert set(table["run"]) >= {"a", "b", "c", "d"}
+    assert set(table.loc[table["run"] == "a", f"{name}.run"]) == {"other"}
+    assert table.loc[table["run"] != "a", f"{name}.run"].isna().all()
+
+
+@pytest.mark.parametrize("part", ["steps", "units", "layers"])
+def test_evidence_that_lacks_columns_stops_nobody(part: str, whole: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(whole, root)
+    run = root / "trained"
+    told = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(
+        json.dumps({n: v for n, v in told.items() if n not in ("digest", "tables")})
+    )
+    path = run / f"evidence_{part}.parquet"
+    pd.read_parquet(path).iloc[:, :3].to_parquet(path, index=False)
+    carry_out("diagnose", str(run), may_fail=True)
+    carry_out("report", str(root))

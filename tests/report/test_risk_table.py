@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+import pytest
 from typer.testing import CliRunner
 
 from harness.config import compose
@@ -27,3 +29,18 @@ def test_a_census_that_is_not_there_is_told(tmp_path: Path) -> None:
     found = CliRunner().invoke(app, ["risk", str(outcome.path), "--step", "999"])
     assert found.exit_code == 2
     assert "got 999" in found.output
+
+
+@pytest.mark.parametrize("damage", ["torn", "edited", "gone"])
+def test_where_the_census_is_damaged_nothing_is_left(damage: str, tmp_path: Path) -> None:
+    outcome = run_job(compose(["model.width=8", "train.max_steps=4", f"output={tmp_path}", "record=light"]))
+    path = outcome.path / "census.parquet"
+    if damage == "torn":
+        path.write_bytes(path.read_bytes()[:100])
+    elif damage == "edited":
+        pd.read_parquet(path).assign(state="dead").to_parquet(path, index=False)
+    else:
+        path.unlink()
+    found = CliRunner().invoke(app, ["risk", str(outcome.path)])
+    assert found.exit_code == 1
+    assert "census.parquet cannot be read: it is" in " ".join(found.output.split())
