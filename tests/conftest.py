@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+collect_ignore_glob = ["tracking/trainings/*"]  # programs that a test runs, no modules
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
