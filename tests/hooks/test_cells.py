@@ -110,6 +110,16 @@ def an_input_and_layers(net: Net, x: Tensor) -> Tensor:
     return h
 
 
+def with_the_input_added(net: Net, x: Tensor) -> Tensor:
+    z = net.wx(x[:, 0])
+    return net.act(z) + net.act(z + torch.cat([x[:, 1], x[:, 2, :3]], 1))
+
+
+def with_what_it_returned_added(net: Net, x: Tensor) -> Tensor:
+    z = net.wx(x[:, 0])
+    return net.act(z + net.act(z))
+
+
 def train(net: Net, steps: int = 12) -> harness.Recorder:
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
     with harness.Recorder(net, optimizer=optimizer, census_every=None) as recorder:
@@ -138,19 +148,26 @@ def test_a_cell_is_one_site(cell: Callable[[Net, Tensor], Tensor], call: str) ->
     assert len(recorder.plan.sites) == 1
 
 
+SEVERAL = [
+    residual_stream,
+    layers,
+    an_input_and_layers,
+    with_the_input_added,
+    with_what_it_returned_added,
+]
+
+
 @pytest.mark.parametrize("call", ["module", "function"])
-@pytest.mark.parametrize("run", [residual_stream, layers, an_input_and_layers], ids=lambda run: run.__name__)
+@pytest.mark.parametrize("run", SEVERAL, ids=lambda run: run.__name__)
 def test_one_activation_behind_several_layers_is_several_sites(
     run: Callable[[Net, Tensor], Tensor], call: str
 ) -> None:
     torch.manual_seed(0)
     net = Net(run, call)
-    census = train(net).latest
+    census, calls = train(net).latest, len(net.seen) // 12
     assert census is not None
     found = [(g.n.iloc[0], g.active.tolist()) for _, g in census.groupby("site", sort=False)]
-    assert found == [
-        (12 * 4, (torch.cat(net.seen[k::4]) > 0).sum(0).tolist()) for k in range(len(net.seen) // 12)
-    ]
+    assert found == [(12 * 4, (torch.cat(net.seen[k::calls]) > 0).sum(0).tolist()) for k in range(calls)]
 
 
 @pytest.mark.parametrize("kept", ["argument", "attribute"])
