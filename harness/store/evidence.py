@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from harness.store.digests import check_table, kept_digest
+from harness.store.digests import check_own, is_own
 from harness.store.files import whole
 from harness.store.folder import RunFolder
 from harness.store.reading import DamagedFile, is_there, one_line
@@ -53,7 +53,7 @@ def read_evidence(folder: Path) -> dict[str, pd.DataFrame] | None:
 
 
 def _read(path: Path, name: str) -> pd.DataFrame:
-    kept = kept_digest(path)
+    own = is_own(path)
     try:
         table = pd.read_parquet(path, page_checksum_verification=True)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
@@ -65,5 +65,5 @@ def _read(path: Path, name: str) -> pd.DataFrame:
         numbers = pd.api.types.is_numeric_dtype(values)
         if len(table) and numbers == (column in WORDS) and not values.isna().all():
             raise DamagedFile(path, f"has the type {values.dtype} in column {column}")
-    check_table(path, kept)
+    check_own(path, own)
     return table

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from harness.store.digests import check_missing, check_table, kept_digest
+from harness.store.digests import check_missing, check_own, is_own
 from harness.store.folder import config_digest
 from harness.store.reading import DamagedFile, is_there, one_line
 from harness.store.schema import COUNTS, NEEDED, SHARES, TABLES, WORDS
@@ -45,9 +45,9 @@ def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) ->
         raise ValueError(f"{name}: expected some of the columns {', '.join(schema.names)}, but got {unknown}")
     parquet, stream = folder / f"{name}.parquet", folder / f"{name}.arrows"
     if is_there(parquet):
-        kept = kept_digest(parquet)
-        table = _read_parquet(parquet, name, columns)
-        check_table(parquet, kept)
+        own = is_own(parquet)
+        table = _read_parquet(parquet, name, columns, own=own)
+        check_own(parquet, own)  # last: what is wrong with its values says more
         return table
     if is_there(stream):
         found = read_stream(stream)
@@ -57,7 +57,7 @@ def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) ->
     return conforming(stream, name, found, found.schema.names, columns)
 
 
-def _read_parquet(path: Path, name: str, columns: Sequence[str] | None) -> pa.Table:
+def _read_parquet(path: Path, name: str, columns: Sequence[str] | None, *, own: bool | None) -> pa.Table:
     words = [column for column in columns or () if pa.types.is_string(TABLES[name].field(column).type)]
     try:
         try:
@@ -68,7 +68,7 @@ def _read_parquet(path: Path, name: str, columns: Sequence[str] | None) -> pa.Ta
             table, names, metadata = _read_columns(path, columns, [word for word in words if word in there])
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise DamagedFile(path, f"is no whole Parquet file ({one_line(error)})") from None
-    of = metadata.get(CONFIG_KEY)
+    of = None if own else metadata.get(CONFIG_KEY)
     if of is not None and of.decode("ascii", "replace") != config_digest(path.parent):
         raise DamagedFile(path, "is of another configuration than the one beside it")
     return conforming(path, name, table, names, columns)
