@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from harness.activations.lookup import lookup
 from harness.graph.provenance import DATA, TensorProvenance
 from harness.hooks.function_modes import FunctionMode
-from harness.hooks.hook import Call
+from harness.hooks.hook import NO_KEYWORDS, Call
 
 FEW = 3  # torch functions of a child that cost less than switching a mode off and on again
 
@@ -153,7 +153,7 @@ class ModuleStack:
     def _call(self, run: Callable[..., None]) -> Call:
         return Call(run, self._failed)
 
-    def _push(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+    def _push(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any] = NO_KEYWORDS) -> None:
         trace = self._current()
         if trace is not None:
             trace.push(module)

@@ -30,7 +30,7 @@ from harness.hooks.discovery import ModuleStack, Trace
 from harness.hooks.forward_state import ForwardState, ForwardStates
 from harness.hooks.function_calls import FunctionCalls
 from harness.hooks.function_taps import FunctionTaps
-from harness.hooks.hook import Call
+from harness.hooks.hook import NO_KEYWORDS, Call
 from harness.hooks.known_calls import KnownCalls
 from harness.hooks.module_registry import ModuleRegistry
 from harness.hooks.passes import NOT_KNOWN, OUT_OF_SIGHT
@@ -193,7 +193,7 @@ class EagerTaps:
 
     # --- the root's forward ---------------------------------------------------------------------
 
-    def _enter(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+    def _enter(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any] = NO_KEYWORDS) -> None:
         state = self._states.own
         if state.depth and (module is state.entry or module is self._model):
             if self._recursive:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from harness.hooks.function_modes import ActivationMode, Handle
-from harness.hooks.hook import Call
+from harness.hooks.hook import NO_KEYWORDS, Call
 
 
 class Interceptor:
@@ -105,14 +105,14 @@ class FunctionTaps:
         for handle in self._handles.pop(module, ()):
             handle.remove()
 
-    def _enter(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+    def _enter(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any] = NO_KEYWORDS) -> None:
         interceptor = self._current()
         if interceptor is not None:
             interceptor.push(module)
         else:
             self._outside(module, args, kwargs)
 
-    def _suspend(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+    def _suspend(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any] = NO_KEYWORDS) -> None:
         interceptor = self._current()
         if interceptor is not None:
             interceptor.push(None)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
+
+# What a hook is given that is to take keywords, too, where a forward of another thread calls it just before
+# torch has noted that it does.
+NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Inert:

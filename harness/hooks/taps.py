@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import Any
 
@@ -12,7 +12,7 @@ from harness.activations.declared import pre_activation
 from harness.hooks._torch import graph_task, is_recompute
 from harness.hooks.counting import CallCounter
 from harness.hooks.forward_state import ForwardStates
-from harness.hooks.hook import Hook
+from harness.hooks.hook import NO_KEYWORDS, Hook
 from harness.hooks.known_calls import KnownCalls
 from harness.hooks.sites import Caller
 
@@ -43,7 +43,7 @@ class ModuleTap(Hook):
         self.caller, self.known = caller, KnownCalls()
         self._states, self._counter, self._called, self._pass_by = states, counter, called, pass_by
 
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+    def __call__(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any] = NO_KEYWORDS) -> None:
         try:
             state, known = self._states.own, self.known
             if state.fast and len(args) == 1 and not kwargs and graph_task() == -1:  # no recomputation

@@ -42,6 +42,7 @@ class Announcer:
             self._tell(rows, step)
         said = "" if self._alert is None else self._alert.look(census, history)
         if said:
+            LOG.disabled = False  # as logging.config leaves loggers that it does not know
             LOG.warning(said)
             for logger in self._loggers:
                 logger.alert(said, step)

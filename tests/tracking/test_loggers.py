@@ -160,6 +160,7 @@ def test_loggers_of_no_known_kind(given: Any) -> None:
 
 @pytest.mark.parametrize("condition", [0.3, lambda verdict: verdict.dead > 4], ids=["share", "function"])
 def test_an_alert_speaks_once(condition: Any, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("harness").disabled = True  # as after logging.config.dictConfig of somebody else
     with caplog.at_level(logging.WARNING, "harness"):
         recorder = train(alert=condition)
     (record,) = caplog.records
