@@ -27,7 +27,7 @@ class Announcer:
 
     def __init__(self, loggers: Sequence[Logger], alert: Alert | None, thresholds: Thresholds) -> None:
         self._loggers, self._alert, self._thresholds = loggers, alert, thresholds
-        self._lives: dict[str, _Lives] = {}  # by site
+        self._histories: dict[str, _UnitHistories] = {}  # by site
 
     def census(self, census: pd.DataFrame, history: Callable[[], pd.DataFrame]) -> None:
         """Tell a census.
@@ -63,12 +63,12 @@ class Announcer:
         sites = summarise(rows)
         values = {name: float(sites[name].sum()) for name in COUNTED}
         values["dead_fraction"] = dead_fraction(rows)
-        for site, units in rows.groupby("site", sort=False):
-            lives = self._lives.setdefault(str(site), _Lives(len(units)))
-            lives.add(units)
+        for site, units in rows[rows["unit"] >= 0].groupby("site", sort=False):  # -1: of unknown width
+            own = self._histories.setdefault(str(site), _UnitHistories(len(units)))
+            own.add(units)
             values[f"{site}/dead_fraction"] = dead_fraction(units)
         for name in ("born_dead", "died", "revived"):
-            values[name] = float(sum(int(getattr(lives, name).sum()) for lives in self._lives.values()))
+            values[name] = float(sum(int(getattr(own, name).sum()) for own in self._histories.values()))
         known = {f"{PREFIX}/{name}": value for name, value in values.items() if value == value}
         for logger in self._loggers:
             logger.scalars(known, step)
@@ -76,24 +76,22 @@ class Announcer:
                 logger.histogram(f"{PREFIX}/{site}/rate", units["rate"].to_numpy(), step)
 
 
-class _Lives:
+class _UnitHistories:
     """Which units of a site were born dead, and have died or revived at some time."""
 
     def __init__(self, units: int) -> None:
-        self.seen, self.dead = np.zeros(units, bool), np.zeros(units, bool)
+        self._seen, self._dead = np.zeros(units, bool), np.zeros(units, bool)
         self.born_dead, self.died, self.revived = (np.zeros(units, bool) for _ in range(3))
 
     def add(self, units: pd.DataFrame) -> None:
-        """The next census."""
-        if len(units) != len(self.seen):  # a site whose width was not known
-            self.__init__(len(units))
+        """The next census of the site."""
         known = (units["n"] > 0).to_numpy() & (units["state"] != "non_finite").to_numpy()
         dead = (units["state"] == "dead").to_numpy()
-        self.born_dead |= known & ~self.seen & dead
-        self.died |= known & self.seen & dead & ~self.dead
-        self.revived |= known & self.seen & ~dead & self.dead
-        self.dead = np.where(known, dead, self.dead)
-        self.seen |= known
+        self.born_dead |= known & ~self._seen & dead
+        self.died |= known & self._seen & dead & ~self._dead
+        self.revived |= known & self._seen & ~dead & self._dead
+        self._dead = np.where(known, dead, self._dead)
+        self._seen |= known
 
 
 def _rate_map(history: pd.DataFrame) -> np.ndarray:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +102,12 @@ def _mapping(value: Any) -> Mapping[Any, Any] | None:
 
 def _plain_mapping(given: Mapping[Any, Any], key: str, depth: int) -> dict[str, Any]:
     plain: dict[str, Any] = {}
-    for name in _kept(key, lambda: list(given)):
+    for name in _converted(key, lambda: list(given)):
         word = _word(name)
         full = f"{key}.{word}" if key else word
         if word in plain or ("." in word and _reaches(given, word)):
             raise ValueError(f"config: two keys are {full!r}")
-        plain[word] = _plain(_kept(full, lambda name=name: given[name]), full, depth + 1)
+        plain[word] = _plain(_converted(full, lambda name=name: given[name]), full, depth + 1)
     return plain
 
 
@@ -123,8 +123,9 @@ def _reaches(given: Mapping[Any, Any], dotted: str) -> bool:
 
 def _plain(value: Any, key: str, depth: int) -> Any:
     if depth > DEEPEST:
-        told = f"{key[:60]}… has more, or contains itself"
-        raise ValueError(f"config: expected at most {DEEPEST} levels, but {told}")
+        raise ValueError(
+            f"config: expected at most {DEEPEST} levels, but {key[:60]}… has more, or contains itself"
+        )
     inner = _mapping(value)
     if inner is not None:
         return _plain_mapping(inner, key, depth)
@@ -140,7 +141,7 @@ def _plain(value: Any, key: str, depth: int) -> Any:
         return int(value)
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray | Tensor) and value.ndim == 0):
         return _plain(value.item(), key, depth + 1)
-    return _kept(key, lambda: _word(value))
+    return _converted(key, lambda: _word(value))
 
 
 def _word(value: Any) -> str:
@@ -152,7 +153,8 @@ def _word(value: Any) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _kept(key: str, get: Any) -> Any:
+def _converted(key: str, get: Callable[[], Any]) -> Any:
+    """What a function of the user's objects gives; its errors name the key."""
     try:
         return get()
     except Exception as error:

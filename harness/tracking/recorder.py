@@ -69,7 +69,7 @@ class Recorder(Observer):
         log_to: one logger or several, which take the numbers of every census, the verdict and the map of
             units over time, as far as they can: a `SummaryWriter`, a run of wandb, the module mlflow or
             (an `MlflowClient`, run id), a logger of Lightning or Accelerate, or a function
-            (name, value, step).
+            (name, value, step). Of several processes the first one logs.
         alert: a dead share, or a function of the `Verdict`: at the first census that crosses it, the logger
             `harness` of the module `logging` warns in a sentence, and `should_stop` becomes True.
 
@@ -141,7 +141,8 @@ class Recorder(Observer):
             scaler=scaler,
         )
         self._alert = None if alert is None else Alert(alert, self._thresholds)
-        loggers = as_loggers(log_to)
+        leads = not dist.is_initialized() or dist.get_rank() == 0
+        loggers = as_loggers(log_to) if leads else []
         tells = bool(loggers) or self._alert is not None
         self._announcer = Announcer(loggers, self._alert, self._thresholds) if tells else None
         self._announcing = Guard("log_to and alert")
@@ -156,7 +157,7 @@ class Recorder(Observer):
                 raise ValueError("name and config belong to a run on disk: expected output=, its folder, too")
         else:
             self.path = run_path(output, run_name(model, plain) if name is None else name)
-            if not dist.is_initialized() or dist.get_rank() == 0:
+            if leads:
                 self._writer = self._writer_to(self.path, plain, tensorboard=tensorboard)
 
     # --- life ---------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from harness.detector.verdict import HEALTHY, last_census
 from harness.report.report_command import stored_diagnosis
 from harness.report.tensorboard import RunBoard, write_layout
 from harness.store.evidence import write_evidence
-from harness.store.folder import RunFolder
+from harness.store.folder import RunFolder, load_status
 from harness.store.locks import lock_of
+from harness.store.reading import read_json
 from harness.store.runs import Run
 from harness.store.schema import STEPS, TABLES
 from harness.store.tables import read_table
@@ -61,6 +62,7 @@ class RunWriter:
         Raises:
             RuntimeError: another Recorder, of this process or another one, writes to the folder.
             OSError: it cannot be written, or holds files that no Recorder has made.
+            DamagedFile: what it holds was changed, and cannot be continued (a `ValueError`).
         """
         folder = RunFolder(self.path)
         self._lock = lock_of(self.path)
@@ -75,13 +77,15 @@ class RunWriter:
             raise
 
     def _open(self, folder: RunFolder, steps: int) -> None:
-        foreign = [name for name in ("status.json", "config.yaml") if (self.path / name).exists()]
-        if foreign and not folder.status.get(MADE):
+        found = [name for name in ("status.json", "config.yaml") if (self.path / name).exists()]
+        if found and not (read_json(self.path / "status.json") or {}).get(MADE):
             raise FileExistsError(
-                f"output: {self.path} holds a {foreign[0]} that no Recorder has made: give another name"
+                f"output: {self.path} holds a {found[0]} that no Recorder has made: give another name"
             )
-        for name in TABLES if steps else ():  # checked while the status still vouches for them
-            read_table(self.path, name, ["step"])
+        if steps and found:  # checked while the status still vouches for the tables
+            load_status(self.path)
+            for name in TABLES:
+                read_table(self.path, name, ["step"])
         if steps == 0:
             folder.begin(**{MADE: True})
             folder.clear_tables()
