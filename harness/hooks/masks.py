@@ -139,6 +139,9 @@ class Masking:
 
     def begin(self, arguments: Mapping[str, Any]) -> None:
         """A forward begins with these keyword arguments."""
+        if not arguments and not self._told:
+            self.now = None
+            return
         mask = self._told.pop() if self._told else attention_mask(arguments)
         self.now = None if mask is None or mask.keeps_all else mask
 

@@ -173,7 +173,7 @@ class Recorder(Observer):
             self._writer.begin(self.steps)
             self._open = True
         super().attach()
-        if self.steps == 0 and self.latest is not None:  # of the probe, before the first step
+        if self.steps == 0:  # a census of the probe, before the first step
             self._tell_census()
 
     def __exit__(
@@ -215,7 +215,8 @@ class Recorder(Observer):
         if metrics and self.path is None:
             names = ", ".join(metrics)
             raise ValueError(f"{names}: metrics belong to a run on disk; give Recorder(output=…)")
-        check_numbers(loss, metrics)
+        if loss is not None or metrics:
+            check_numbers(loss, metrics)
         if self._open and self._writer is not None:
             self._run.run(self._writer.step, self.steps + 1, self._rate(), loss, metrics)
         super().step(loss)
@@ -226,6 +227,8 @@ class Recorder(Observer):
 
     def _tell_census(self) -> None:
         """The run on disk and the loggers hear of the latest census."""
+        if not self._open and self._announcer is None:
+            return  # a table is made only where somebody reads it
         latest = self.latest
         if latest is None:
             return

@@ -204,3 +204,16 @@ def test_a_record_is_saved_drawn_and_shown(tmp_path: Path) -> None:
     assert recorder.plot.state_bars().get_axes()
     with pytest.raises(RuntimeError, match="before the first census"):
         harness.Recorder(nn.ReLU()).save(tmp_path / "nothing")
+
+
+def test_a_census_makes_no_table_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table takes longer than a hundred steps of a small network."""
+    made: list[str] = []
+    latest = harness.Recorder.latest.fget  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setattr(
+        harness.Recorder, "latest", property(lambda self: made.append("table") or latest(self))
+    )
+    train()
+    assert not made
+    train(alert=0.9)
+    assert made
