@@ -209,10 +209,14 @@ def test_a_record_is_saved_drawn_and_shown(tmp_path: Path) -> None:
 def test_a_census_makes_no_table_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """A table takes longer than a hundred steps of a small network."""
     made: list[str] = []
-    latest = harness.Recorder.latest.fget  # pyright: ignore[reportAttributeAccessIssue]
-    monkeypatch.setattr(
-        harness.Recorder, "latest", property(lambda self: made.append("table") or latest(self))
-    )
+
+    class Counted(harness.Recorder):
+        @property
+        def latest(self):
+            made.append("table")
+            return super().latest
+
+    monkeypatch.setattr(harness, "Recorder", Counted)
     train()
     assert not made
     train(alert=0.9)
