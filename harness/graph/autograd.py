@@ -105,6 +105,28 @@ def ancestry(tensor: Tensor) -> Ancestry:
     return Ancestry(tuple(leaves), hidden)
 
 
+def is_of_compiled(tensor: Tensor) -> bool:
+    """Whether compiled code made a tensor, or what it was made of: autograd's graph shows nothing of that.
+
+    Example:
+        >>> import torch
+        >>> is_of_compiled(torch.nn.Linear(2, 3)(torch.ones(1, 2)))
+        False
+    """
+    queue = [tensor.grad_fn]
+    seen = {*queue}
+    for node in queue:  # grows while it is walked
+        if node is None or len(seen) > MOST:
+            continue
+        kind = _kind(node)
+        if kind == "CompiledFunction":
+            return True
+        if kind not in ACTIVATIONS:
+            queue += [parent for parent, _ in node.next_functions if parent not in seen]
+            seen.update(queue)
+    return False
+
+
 class Way(NamedTuple):
     """The way from a pre-activation to a parameter behind it, by which a call is known again.
 

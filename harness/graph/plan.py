@@ -68,11 +68,13 @@ class Plan:
         sites: activation calls whose units are counted.
         terms: calls over something in which the units were summed away before: no units, not counted.
         unobserved: activations that are there but cannot be seen, with the reason.
+        compiled: how compiled code is observed, "" as long as that is not known.
     """
 
     sites: tuple[Site, ...] = ()
     terms: tuple[Site, ...] = ()
     unobserved: tuple[Site, ...] = ()
+    compiled: str = ""
 
     def __str__(self) -> str:
         """The table."""
@@ -86,6 +88,7 @@ class Plan:
             names = ", ".join(f"{site.name} ({site.activation})" for site in self.terms)
             text.append(f"terms, not counted (their units were summed away before the call): {names}")
         text += [f"unobserved: {site.name} ({site.activation}): {site.reason}" for site in self.unobserved]
+        text += [f"under torch.compile: {self.compiled}"] if self.compiled else []
         return "\n".join(text)
 
 

@@ -5,10 +5,11 @@ A change in torch costs speed or leaves something unobserved; it never raises in
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,16 @@ except ImportError:  # pragma: no cover
     _reaches = None
 
 try:
+    from torch._C._dynamo.eval_frame import get_eval_frame_callback as _compiler
+except ImportError:  # pragma: no cover
+    _compiler = None
+
+try:
+    from torch._compile import _disable_dynamo as _apart
+except ImportError:  # pragma: no cover
+    _apart = torch.compiler.disable
+
+try:
     from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor
     from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 except ImportError:  # pragma: no cover
@@ -44,6 +55,10 @@ except ImportError:  # pragma: no cover
 
     temporarily_clear_interpreter_stack = nullcontext
 
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_SPARED: list[Any] = []
 
 _UNSEEN: Callable[[], Any] = getattr(torch._C, "DisableTorchFunction", nullcontext)
 
@@ -63,6 +78,39 @@ def accumulates(node: Any) -> bool:
         return _reaches is None or (hasattr(node, "variable") and _reaches(node))
     except RuntimeError:  # torch.autograd.grad, which returns the leaf's gradient
         return False
+
+
+def in_compiled_call() -> bool:
+    """Whether compiled code has been called and not returned. Fallback: `can_tell_compiled` is False."""
+    return _compiler is not None and _compiler() is not None
+
+
+def can_tell_compiled() -> bool:
+    """Whether `in_compiled_call` knows."""
+    return _compiler is not None
+
+
+def apart_from_compiler(function: Callable[..., Any]) -> Any:
+    """The function, never compiled; unlike `torch.compiler.disable` it does not import the compiler."""
+    return _apart(function)
+
+
+def never_compiled(function: Function) -> Function:
+    """A function whose own frame is not compiled, though it may be traced into a caller's.
+
+    Called from Python between two graphs, hooks and modes would be compiled one by one, and torch takes one
+    `Tensor.shape.__get__` for another. It holds once `spare_frames` has been called. Fallback: they are.
+    """
+    _SPARED.append(function)
+    return function
+
+
+def spare_frames() -> None:
+    """Tell the compiler, once it has been imported, which frames it is to leave alone."""
+    skip = getattr(sys.modules.get("torch._dynamo.eval_frame"), "skip_code", None)
+    if skip is not None:
+        for function in _SPARED:
+            skip(function.__code__)
 
 
 def leaf_node(leaf: Tensor) -> Any:

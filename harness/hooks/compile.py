@@ -1,46 +1,149 @@
-"""Compiled models run eagerly while anyone watches: compiled code calls no hooks.
+"""Compiled code while anyone watches: switched off, until taps are there that it can take in.
 
-There is none before torch's compiler has been imported, which takes two seconds; so that is not done here.
+Nothing is done before torch's compiler has been imported, which takes two seconds.
 """
 
 from __future__ import annotations
 
+import gc
+import logging
 import sys
-from contextlib import ExitStack
+import warnings
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from typing import Any
 
 import torch
+from torch import nn
+
+from harness.hooks._torch import spare_frames
+
+log = logging.getLogger("harness")
 
 
-class Eager:
-    """Shared by all observers of a process, who come and go in any order.
+class Watch:
+    """One observer of a process; they come and go in any order.
+
+    Until `release` compiled models run eagerly, and also while there are several observers.
+
+    Attributes:
+        in_force: whether compiled code is switched off now.
+        released: whether this observer's taps may be traced.
 
     Example:
-        >>> Eager.enter()
-        >>> Eager.leave()
+        >>> watch = Watch()
+        >>> watch.leave()
     """
 
     in_force = False
 
-    _watching = 0
+    _watching = _needing = 0
+    _spared = False
     _stance = ExitStack()
 
-    @classmethod
-    def enter(cls) -> None:
-        """The first one switches compiled code off."""
-        cls._watching += 1
-        cls.look()
+    def __init__(self) -> None:
+        self.released = self._paused = self._left = False
+        Watch._watching += 1
+        Watch._needing += 1
+        self.look()
+
+    def release(self) -> None:
+        """The taps are ready: what is compiled from now on holds them."""
+        if not self.released:
+            self.released = True
+            Watch._needing -= 1
+            forget_compiled("with the units of its activations counted in the graph")
+            self.look()
+
+    def take_back(self) -> None:
+        """Compiled models run eagerly again."""
+        if self.released:
+            self.released = False
+            Watch._needing += 1
+            self.look()
+
+    def pause(self) -> None:
+        """For a while compiled models run eagerly."""
+        if self.released and not self._paused:
+            self._paused = True
+            Watch._needing += 1
+            self.look()
+
+    def resume(self) -> None:
+        """They need not any more."""
+        if self._paused:
+            self._paused = False
+            Watch._needing -= 1
+            self.look()
+
+    def leave(self, *, traced: bool = False) -> None:
+        """The observer goes.
+
+        Args:
+            traced: compiled code holds its taps.
+        """
+        if self._left:
+            return
+        self._left = True
+        self.resume()
+        Watch._watching -= 1
+        Watch._needing -= not self.released
+        if traced:
+            forget_compiled("without taps")
+        self.look()
 
     @classmethod
     def look(cls) -> None:
-        """Once there may be compiled code, switch it off."""
-        if not cls.in_force and "torch._dynamo" in sys.modules and not torch.compiler.is_compiling():
+        """Once there may be compiled code, switch it off or on, as is due."""
+        if not cls._spared and "torch._dynamo" in sys.modules:
+            spare_frames()
+            cls._spared = True
+        due = cls._needing > 0 or cls._watching > 1
+        if due and not cls.in_force and "torch._dynamo" in sys.modules and not torch.compiler.is_compiling():
             cls._stance.enter_context(torch.compiler.set_stance("force_eager"))
             cls.in_force = True
-
-    @classmethod
-    def leave(cls) -> None:
-        """The last one gives the user's stance back."""
-        cls._watching -= 1
-        if cls._watching == 0:
+        elif cls.in_force and not due:
             cls._stance.close()
             cls.in_force = False
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether a model, or a part of it, has been given to `torch.compile`, as far as that can be seen.
+
+    Example:
+        >>> is_compiled(nn.Linear(2, 3))
+        False
+    """
+    if "torch._dynamo" not in sys.modules:
+        return False
+    modules = set(model.modules())
+    if any(getattr(module, "_compiled_call_impl", None) is not None for module in modules):
+        return True
+    wrappers = (one for one in gc.get_objects() if type(one) is torch._dynamo.OptimizedModule)
+    return any(wrapper in modules or wrapper._modules["_orig_mod"] in modules for wrapper in wrappers)
+
+
+def is_one_graph(model: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Whether the compiler makes one graph of a forward; it is not run, and no state changes."""
+    made: list[bool] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        made.append(True)
+        raise NotImplementedError
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return model(*args, **kwargs)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with suppress(Exception):
+            torch.compile(call, backend=backend, fullgraph=True)(*args, **kwargs)
+    return bool(made)
+
+
+def forget_compiled(why: str) -> None:
+    """What was compiled is compiled anew, at its next call: in between, torch looks for no new hooks."""
+    if "torch._dynamo" in sys.modules:
+        spare_frames()
+        log.info("compiled code is made anew, %s", why)
+        torch.compiler.reset()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.activations.declared import GateError
-from harness.graph.autograd import ancestry
+from harness.graph.autograd import ancestry, is_of_compiled
 from harness.graph.making import making
 from harness.graph.provenance import TensorProvenance
 from harness.graph.units import UnitLayout, arranged
@@ -81,9 +81,10 @@ class CallCounter:
         """An activation is about to be called on z: count it, or say why not. It never raises."""
         if self._states.own.busy or self.paused:  # a declared gate calls a part of the model
             return
+        found = None
         try:
             with self._lock:
-                self._count(caller, z, known, recompute)
+                found = self._count(caller, z, known, recompute)
         except WrongArgument as error:  # the user's mistake, but not one that ends a forward
             self.wrong_argument = error
             self.hide(caller, str(error))
@@ -93,8 +94,13 @@ class CallCounter:
             self.hide(caller, failure("it", error))
         finally:
             self._states.own.busy = False
+        trace = self._states.own.tracing
+        if trace is not None and not recompute:
+            trace.seen.add(caller.key, z, found)
 
-    def _count(self, caller: Caller, z: Tensor, known: KnownCalls, recompute: bool) -> None:
+    def _count(
+        self, caller: Caller, z: Tensor, known: KnownCalls, recompute: bool
+    ) -> tuple[OpenSite, UnitLayout] | None:
         state = self._states.own
         if state.tracing is not None and caller.spelling == "module":
             state.tracing.enter_activation(caller.key, z)
@@ -107,7 +113,7 @@ class CallCounter:
         opens = None if recompute else self._opens(caller, z, plain)
         opened, layout = self._site(caller, z, known, recompute)
         if opened is None or layout is None:
-            return
+            return None
         mask = self.masking.at(opened.site.name)
         if not recompute:
             gate = caller.gate_of(self._eps) if opened.gate is None else opened.gate
@@ -140,6 +146,7 @@ class CallCounter:
             watch_gradient(z, hook)
         if plain is z:
             self._remember(z, known, opened, layout, back)
+        return opened, layout
 
     def _opens(self, caller: Caller, z: Tensor, plain: Tensor) -> Tensor | None:
         """Which gates are open, where a declaration tells it."""
@@ -163,8 +170,10 @@ class CallCounter:
             return call.opened, call.layout
         found = ancestry(z)
         if recompute:
-            return self._book.recomputed(caller, z, found, self._model)
+            return self._book.unique(caller, z, found, self._model)
         if trace is None and self._states.own.depth:
+            if is_of_compiled(z):
+                return self._book.unique(caller, z, found, self._model)
             if caller.key not in self._book.uncounted:
                 self._trace_next()  # something that is not known: the next forward tells
             return None, None

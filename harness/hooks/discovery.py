@@ -11,6 +11,8 @@ from torch.utils.hooks import RemovableHandle
 
 from harness.activations.lookup import lookup
 from harness.graph.provenance import DATA, TensorProvenance
+from harness.hooks._torch import version_of
+from harness.hooks.expected_calls import SeenForward
 from harness.hooks.function_modes import FunctionMode
 from harness.hooks.hook import NO_KEYWORDS, Call
 
@@ -29,6 +31,7 @@ class Trace:
         stack: modules whose forward runs, the innermost last.
         owners: modules that called an activation as a function in their own forward.
         inside: activation modules that are running; the functions in them are their own.
+        seen: the calls of activations.
     """
 
     def __init__(
@@ -40,7 +43,8 @@ class Trace:
         self.entry, self.provenance = entry, provenance
         self.stack: list[nn.Module] = [entry]
         self.owners: set[nn.Module] = set()
-        self.inside: list[tuple[nn.Module, Any, Any]] = []
+        self.inside: list[tuple[nn.Module, Any, Any, int]] = []
+        self.seen = SeenForward()
         self._functions: list[int] = [0]
         self._children: dict[nn.Module, dict[nn.Module, int]] = {}
         self._mode = FunctionMode(handle)
@@ -66,6 +70,7 @@ class Trace:
             return
         self.stack.append(module)
         self._functions.append(0)
+        self.seen.enter(module)
         self.provenance.enter(module)
 
     def pop(self, module: nn.Module) -> None:
@@ -80,13 +85,16 @@ class Trace:
 
     def enter_activation(self, module: nn.Module, z: Tensor) -> None:
         """An activation module is called; the functions in it are its own."""
-        self.inside.append((module, self.provenance.get(z), z.shape))
+        self.inside.append((module, self.provenance.get(z), z, version_of(z)))
 
     def leave_activation(self, module: nn.Module, output: Any) -> None:
         """An activation module has been called, or has raised: then there is no output."""
         if self.inside and self.inside[-1][0] is module:
-            _, origin, shape = self.inside.pop()
-            self.provenance.activated(origin, shape, output)
+            _, origin, z, version = self.inside.pop()
+            if output is z or version_of(z) != version:
+                self.seen.in_place.add(module)
+                self.seen.write(z)
+            self.provenance.activated(origin, z.shape, output)
             if isinstance(output, Tensor):
                 self.provenance.recurrence.come_from(module, output)
 

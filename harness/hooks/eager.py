@@ -24,7 +24,8 @@ from harness.graph.plan import Site
 from harness.graph.provenance import TensorProvenance
 from harness.graph.recurrence import Recurrence
 from harness.hooks._torch import is_recompute
-from harness.hooks.compile import Eager
+from harness.hooks.compile import Watch
+from harness.hooks.compiled import MISSED, CompiledTaps
 from harness.hooks.counting import CallCounter
 from harness.hooks.discovery import ModuleStack, Trace
 from harness.hooks.forward_state import ForwardState, ForwardStates
@@ -33,7 +34,7 @@ from harness.hooks.function_taps import FunctionTaps
 from harness.hooks.hook import NO_KEYWORDS, Call
 from harness.hooks.known_calls import KnownCalls
 from harness.hooks.module_registry import ModuleRegistry
-from harness.hooks.passes import NOT_KNOWN, OUT_OF_SIGHT
+from harness.hooks.passes import NOT_KNOWN, OUT_OF_SIGHT, USED_TWICE
 from harness.hooks.sites import Caller, Sink, SiteBook
 from harness.hooks.taps import ModuleTap
 from harness.hooks.unobservable import UNKNOWN_MAKER, failure
@@ -60,6 +61,8 @@ class EagerTaps:
         forwards: that were counted.
         called: activation modules that were called in them.
         passed: activation modules that were called otherwise, and how.
+        compiled: what observes compiled code.
+        ready: whether `release` is due.
         book: the sites.
         counter: counts the calls.
         on_forward: called when one begins.
@@ -95,9 +98,14 @@ class EagerTaps:
             gradients=gradients,
             per_call=per_call,
         )
-        self._functions = FunctionCalls(self._states, self.counter, self.book, self._names, gate_eps)
+        self.compiled = CompiledTaps(model, self._training, self.counter, gradients, per_call)
+        self._functions = FunctionCalls(
+            self._states, self.counter, self.book, self._names, gate_eps, self.compiled.functions
+        )
         self._stack = ModuleStack(lambda: self._states.own.tracing, self._outside, self._failed)
-        self._function_taps = FunctionTaps(self._functions.interceptor, self._outside, self._failed)
+        self._function_taps = FunctionTaps(
+            self._functions.interceptor, self._outside, self._failed, self.compiled.functions
+        )
         self._activations: set[nn.Module] = set()
         self._root_only = root_only
         self._parts: dict[nn.Module, None] = {}  # that were called by themselves
@@ -106,10 +114,12 @@ class EagerTaps:
         self._seek = 0  # forward until which modules stay hooked, since there is a part that is not known
         self._recurrence = Recurrence()
         self._parameters: tuple[nn.Parameter, ...] = ()  # as they were when a forward was traced last
-        self._trained: set[tuple[bool, ...]] = set()  # which of them were, in traced forwards
+        self._trained: set[tuple[bool, ...]] = set()  # which of them were trained, in traced forwards
+        self._trains: list[bool] = []  # in the last forward
         self._to_trace, self._threads, self._traces = WARM_UP, 0, 0
-        self._recomputes = self._recursive = self._attached = False
+        self._recursive = self._attached = False
         self.forwards = 0
+        self.ready = False
         self.called: set[nn.Module] = set()
         self.passed: dict[nn.Module, str] = {}
         self.on_forward: Callable[[], None] | None = None
@@ -118,16 +128,15 @@ class EagerTaps:
     # --- attach and detach ----------------------------------------------------------------------
 
     def attach(self) -> None:
-        """Register the hooks; until `detach`, compiled models run eagerly, since compiled code has none."""
-        Eager.enter()
+        """Register the hooks; compiled models run eagerly until it is known what they call."""
+        self._forgotten = weakref.finalize(self, self.compiled.attach().leave)
         self._attached = True
-        self._forgotten = weakref.finalize(self, Eager.leave)
         self._forgotten.atexit = False
         self._registry.take()
         scripted = isinstance(self._model, torch.jit.ScriptModule)  # takes no hooks
         keep = self._handles.append
         if not scripted:
-            keep(self._model.register_forward_pre_hook(Call(self._enter, self._failed), with_kwargs=True))
+            keep(self._model.register_forward_pre_hook(self._entry(), with_kwargs=True))
         self._of_declared = parts_of_declared(self._names)
         for module in self._names:
             self._hook(module)
@@ -149,6 +158,7 @@ class EagerTaps:
         self._states.own.reset()
         if self._attached:
             self._registry.stop()
+            self.compiled.detach()
             self._forgotten()
             self._attached = False
 
@@ -162,7 +172,9 @@ class EagerTaps:
         compute = partial(type(module).forward, module)
         caller = Caller(module, name, activation, partial(gate_of, module), compute, open_of=open_of(module))
         self._activations.add(module)
-        tap = ModuleTap(caller, self._states, self.counter, self.called, self.pass_by)
+        traced = self.compiled.nothing()
+        tap = ModuleTap(caller, self._states, self.counter, self.called, self.pass_by, traced)
+        self.compiled.taps[module] = tap
         self._handles.append(module.register_forward_pre_hook(tap, with_kwargs=True))
 
     @contextmanager
@@ -185,9 +197,11 @@ class EagerTaps:
         Args:
             trained: whether a backward pass was ever seen.
         """
+        for name in self.compiled.without_gradients:
+            self.counter.say(f"{name}: {USED_TWICE}")
         if self.counter.passes.dropped and not trained and self.forwards:
             self.counter.say(NOT_KNOWN)
-        if self._recomputes and self._gradients and trained:
+        if self.compiled.recomputes and self._gradients and trained:
             for name in self.book.without_gradients:
                 self.counter.say(f"{name}: {OUT_OF_SIGHT}")
 
@@ -200,6 +214,7 @@ class EagerTaps:
                 state.depth += 1
                 return
             self._traces -= state.tracing is not None
+            self.compiled.resume()
             state.reset()  # the last forward was interrupted, and then torch calls no hook
         if state.depth or (module is not self._model and self._is_recompute()):
             return
@@ -212,7 +227,9 @@ class EagerTaps:
         if self.counter.paused:
             return
         observed = self._training is None or module.training is self._training
-        self.counter.masking.begin(kwargs if observed else {})
+        masking = self.counter.masking
+        if kwargs or masking.told or masking.now is not None:
+            masking.begin(kwargs if observed else {})
         if not observed:
             return
         if not state.seen:
@@ -221,25 +238,25 @@ class EagerTaps:
         state.active, state.graph = True, torch.is_grad_enabled()
         self.forwards = forward = self.forwards + 1
         state.forward = forward
-        if not Eager.in_force:
-            Eager.look()
+        if not Watch.in_force:
+            Watch.look()
         if state.ordinals:
             state.ordinals.clear()
         if self.on_forward is not None:
             self.on_forward()
         due = self._to_trace > 0 or forward & (forward - 1) == 0 or not state.graph or self._traces_all
-        if due or self._frozen() not in self._trained:
+        trained = [p.requires_grad for p in self._parameters]  # where others are, makings are others
+        if due or (trained != self._trains and tuple(trained) not in self._trained):
+            if module is self._model:
+                self.compiled.arguments = args, kwargs
             self._begin_trace(state, [*args, *kwargs.values()])
         else:
-            state.following, state.fast = True, self._threads < 2 and self.counter.masking.now is None
+            self._trains = trained
+            state.following, state.fast = True, self._threads < 2 and masking.now is None
 
     @property
     def _traces_all(self) -> bool:
         return self.counter.ambiguous or self._per_call or self.counter.on_call is not None
-
-    def _frozen(self) -> tuple[bool, ...]:
-        """Which parameters are trained: where others are frozen, autograd tells less of a making, or more."""
-        return tuple([p.requires_grad for p in self._parameters])
 
     def _trace_next(self) -> None:
         """A call was not known: the next forward tells."""
@@ -253,8 +270,9 @@ class EagerTaps:
             if len(parameters) != len(self._parameters) or len(self._trained) > MANY:
                 self._trained.clear()
             self._parameters = parameters
-            self._trained.add(self._frozen())
+            self._trained.add(tuple([p.requires_grad for p in parameters]))
         self._stack.attach(self._names, self._model)
+        self.compiled.pause()
         entry = self._model if state.entry is None else state.entry
         followed = self.provenance(self._model) if entry is self._model else self._follow()
         followed.recurrence = self._recurrence
@@ -282,12 +300,29 @@ class EagerTaps:
         state.reset()
         if trace is not None:
             self._traces -= 1
+            self.compiled.resume()
             self._recurrence.separate()
+            self.compiled.expected.add(trace.seen)
             suspended = trace.to_suspend(self._activations)
             self._function_taps.attach(trace.owners, suspended)
             idle = self._to_trace <= 0 and not self._traces_all and state.graph and self._traces <= 0
             if idle and self.forwards >= self._seek:
                 self._stack.detach()
+                self.ready = True
+
+    def release(self) -> None:
+        """It is known what the model calls: compiled code may run, and holds the taps. Not within a call."""
+        self.ready = False
+        self._handles += self.compiled.release()
+
+    def say_missed(self) -> None:
+        """Compiled code called something else than the traced forwards: they are repeated."""
+        for module in self.compiled.missed():
+            self.counter.say(f"{self._names.get(module, '?')}: {MISSED}")
+            self._to_trace = WARM_UP
+
+    def _entry(self) -> Call:
+        return Call(self._enter, self._failed, self.compiled.begin)
 
     # --- parts that are called by themselves ---------------------------------------------------------
 
@@ -303,7 +338,7 @@ class EagerTaps:
 
     def _hook_part(self, module: nn.Module) -> None:
         keep = self._handles.append
-        keep(module.register_forward_pre_hook(Call(self._enter, self._failed), with_kwargs=True))
+        keep(module.register_forward_pre_hook(self._entry(), with_kwargs=True))
         keep(module.register_forward_hook(Call(self._leave, self._failed), always_call=True))
 
     def pass_by(self, caller: Caller, module: nn.Module, z: Any, known: KnownCalls) -> None:
@@ -340,11 +375,12 @@ class EagerTaps:
 
     def _is_recompute(self) -> bool:
         recompute = is_recompute()
-        self._recomputes |= recompute
+        self.compiled.recomputes |= recompute
         return recompute
 
     def _failed(self, error: Exception) -> None:
         """A forward cannot be followed: what it still calls is not counted."""
         self.book.lose(failure("a forward", error))
         self._traces -= self._states.own.tracing is not None
+        self.compiled.resume()
         self._states.own.reset()

@@ -17,6 +17,7 @@ from harness.hooks.forward_state import ForwardState, ForwardStates
 from harness.hooks.function_taps import Interceptor
 from harness.hooks.known_calls import KnownCalls
 from harness.hooks.sites import Caller, SiteBook
+from harness.hooks.traceable import TracedFunctions
 from harness.hooks.zero_constants import ZeroConstants
 
 THRESHOLDS = ("clamp", "maximum")  # activations on a layer's output alone
@@ -32,6 +33,7 @@ class FunctionCalls:
         book: the sites.
         names: module → its name.
         gate_eps: a gate is open where |f'(z)| exceeds it.
+        compiled: counts those in compiled code.
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class FunctionCalls:
         book: SiteBook,
         names: Mapping[nn.Module, str],
         gate_eps: float,
+        compiled: TracedFunctions,
     ) -> None:
+        self._compiled = compiled
         self._states, self._counter, self._book, self._names = states, counter, book, names
         self._eps = gate_eps
         self._zeros = ZeroConstants()
@@ -54,7 +58,7 @@ class FunctionCalls:
         if not state.following and (not is_recompute() or self._counter.paused):
             return None
         if state.interceptor is None:
-            state.interceptor = Interceptor(self._intercepted)
+            state.interceptor = Interceptor(self._intercepted, self._compiled)
         return state.interceptor
 
     def _intercepted(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -108,6 +112,7 @@ class FunctionCalls:
             return function(*args, **kwargs)
         trace.called()
         activated: Any = None
+        z: Tensor | None = None
         owner = trace.stack[-1]
         try:
             found = functional.bound(function, args, kwargs, self._is_data, self._is_zero)
@@ -125,13 +130,16 @@ class FunctionCalls:
                     trace.provenance.get(found[1]),
                     found[1].shape,
                 )
-                self._function(owner, found[0], found[1], found[2])
+                z = found[1]
+                self._function(owner, found[0], z, found[2])
             elif (fused := fused_activation(function, args)) is not None:
                 self._counter.hide(_caller_of_fused(owner, self._names, fused[0]), fused[1])
         except Exception as error:
             self._counter.failed("a call of an activation", error)
         out = function(*args, **kwargs)
         try:
+            key = None if activated is None else activated[0]
+            trace.seen.call(owner, function, args, kwargs, z, key, out)
             if activated is not None:
                 key, origin, shape = activated
                 trace.provenance.activated(origin, shape, out)

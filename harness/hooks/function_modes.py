@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 
 from harness.activations.declared import FUNCTIONS
 from harness.activations.lookup import TABLE
-from harness.hooks._torch import top_function_mode
+from harness.hooks._torch import in_compiled_call, never_compiled, top_function_mode
+from harness.hooks.traceable import TracedFunctions
 
 Handle = Callable[[Any, Sequence[Any], Mapping[str, Any]], Any]
 
@@ -53,11 +55,25 @@ class FunctionMode(TorchFunctionMode):
 
 
 class ActivationMode(FunctionMode):
-    """Tells the handler of activations alone, before they are called."""
+    """Tells the handler of activations alone, before they are called.
 
+    Args:
+        handle: the handler.
+        compiled: counts those in compiled code.
+    """
+
+    def __init__(self, handle: Handle, compiled: TracedFunctions) -> None:
+        super().__init__(handle)
+        self._compiled = compiled
+
+    @never_compiled
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if self.entered and (func in TABLE or id(func) in FUNCTIONS):
+        if is_dynamo_compiling() or in_compiled_call():
+            compiled = self._compiled
+            if func in TABLE and not compiled.counting and len(compiled.stack) == 0:  # in no module's forward
+                compiled.missed = True
+        elif self.entered and (func in TABLE or id(func) in FUNCTIONS):
             self._handle(func, args, kwargs or {})
         return func(*args, **kwargs) if kwargs else func(*args)

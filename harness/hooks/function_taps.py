@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from harness.hooks.function_modes import ActivationMode, Handle
 from harness.hooks.hook import NO_KEYWORDS, Call
+from harness.hooks.traceable import TracedFunctions, TracedOwnForward
 
 
 class Interceptor:
@@ -17,10 +18,11 @@ class Interceptor:
 
     Args:
         handle: takes every activation function that an owner calls.
+        compiled: counts those in compiled code.
     """
 
-    def __init__(self, handle: Handle) -> None:
-        self._mode = ActivationMode(handle)
+    def __init__(self, handle: Handle, compiled: TracedFunctions) -> None:
+        self._mode = ActivationMode(handle, compiled)
         self._stack: list[nn.Module | None] = []  # None: a child in which the mode is off
 
     @property
@@ -66,6 +68,7 @@ class FunctionTaps:
         current: the interceptor to use now; None while nothing is counted this way.
         outside: takes an owner that is called meanwhile, its arguments and keyword arguments.
         failed: takes the errors of the hooks.
+        compiled: what they do in compiled code.
     """
 
     def __init__(
@@ -73,8 +76,9 @@ class FunctionTaps:
         current: Callable[[], Interceptor | None],
         outside: Callable[[nn.Module, Any, Mapping[str, Any]], None],
         failed: Callable[[Exception], None],
+        compiled: TracedFunctions,
     ) -> None:
-        self._current, self._outside, self._failed = current, outside, failed
+        self._current, self._outside, self._failed, self._compiled = current, outside, failed, compiled
         self._handles: dict[nn.Module, tuple[RemovableHandle, RemovableHandle]] = {}
         self.owners: set[nn.Module] = set()
 
@@ -96,9 +100,10 @@ class FunctionTaps:
         self.owners.clear()
 
     def _hook(self, module: nn.Module, before: Callable[..., None]) -> None:
+        traced = TracedOwnForward(self._compiled, self._compiled.place_of(module))
         self._handles[module] = (
-            module.register_forward_pre_hook(Call(before, self._failed), with_kwargs=True),
-            module.register_forward_hook(Call(self._leave, self._failed), always_call=True),
+            module.register_forward_pre_hook(Call(before, self._failed, traced.begin), with_kwargs=True),
+            module.register_forward_hook(Call(self._leave, self._failed, traced.end), always_call=True),
         )
 
     def _remove(self, module: nn.Module) -> None:

@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from torch.compiler import is_dynamo_compiling, is_exporting
+
+from harness.hooks._torch import apart_from_compiler, in_compiled_call, never_compiled
+
 # What a hook is given that is to take keywords, too, where a forward of another thread calls it just before
 # torch has noted that it does.
 NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
@@ -36,15 +40,57 @@ class Hook:
         return Inert, ()
 
 
-class Call(Hook):
-    """A hook that calls `run`; its errors go to `failed` where there is one, and not into the training."""
+class Apart(Hook):
+    """A hook of an optimizer: it calls `run`, in Python even where the step is compiled.
 
-    __slots__ = ("failed", "run")
+    Args:
+        run: what it calls.
+        failed: takes its errors, which do not reach the training.
+    """
 
-    def __init__(self, run: Callable[..., None], failed: Callable[[Exception], None] | None = None) -> None:
-        self.run, self.failed = run, failed
+    __slots__ = ("_apart", "_run")
 
+    def __init__(self, run: Callable[..., None], failed: Callable[[Exception], None]) -> None:
+        self._run = call = Call(run, failed)
+
+        def apart(*args: Any) -> None:
+            call(*args)
+
+        self._apart = apart_from_compiler(apart)
+
+    @never_compiled
     def __call__(self, *args: Any) -> None:
+        if is_dynamo_compiling() or in_compiled_call():
+            self._apart(*args)
+        else:
+            self._run(*args)
+
+
+class Call(Hook):
+    """A hook that calls `run`; its errors go to `failed` where there is one, and not into the training.
+
+    Args:
+        run: what it calls.
+        failed: takes errors.
+        traced: what it calls in compiled code in place of `run`.
+    """
+
+    __slots__ = ("failed", "run", "traced")
+
+    def __init__(
+        self,
+        run: Callable[..., None],
+        failed: Callable[[Exception], None] | None = None,
+        traced: Callable[..., None] | None = None,
+    ) -> None:
+        self.run, self.failed, self.traced = run, failed, traced
+
+    @never_compiled
+    def __call__(self, *args: Any) -> None:
+        if is_dynamo_compiling() or in_compiled_call():
+            if self.traced is not None and not is_exporting():
+                self.traced(*args)
+            return
         try:
             self.run(*args)
         except Exception as error:

@@ -124,6 +124,8 @@ class Masking:
 
     Attributes:
         now: the mask, None where every input counts.
+        used: whether there has been one.
+        told: at most one mask, that of the next forward.
     """
 
     def __init__(self, model: nn.Module, say: Callable[[str], None]) -> None:
@@ -131,19 +133,21 @@ class Masking:
         self._say = say
         self._said: set[str] = set()
         self.now: Mask | None = None
-        self._told: list[Mask | None] = []  # at most one: that of the next forward
+        self.used = False
+        self.told: list[Mask | None] = []
 
     def tell(self, mask: Mask | None) -> None:
         """Say which inputs of the next forward count, whatever mask it brings along; None: all."""
-        self._told = [mask]
+        self.told = [mask]
 
     def begin(self, arguments: Mapping[str, Any]) -> None:
         """A forward begins with these keyword arguments."""
-        if not arguments and not self._told:
+        if not arguments and not self.told:
             self.now = None
             return
-        mask = self._told.pop() if self._told else attention_mask(arguments)
+        mask = self.told.pop() if self.told else attention_mask(arguments)
         self.now = None if mask is None or mask.keeps_all else mask
+        self.used |= self.now is not None
 
     def at(self, site: str) -> Mask | None:
         """The mask, but for a decoder's sites: its inputs are others, which may be as many."""

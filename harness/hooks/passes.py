@@ -22,6 +22,9 @@ NOT_KNOWN = (
     "torch.autograd.grad or torch.func alone"
 )
 
+USED_TWICE = (
+    "grad_rms is not known in compiled code, since something else is computed from its pre-activation, too"
+)
 OUT_OF_SIGHT = (
     "grad_rms is not known: it runs without a graph (under torch.no_grad, or in a checkpoint with "
     "use_reentrant=True), and no module shows that it runs again in the backward pass"

@@ -162,10 +162,10 @@ class SiteBook:
         opened.layouts[z.ndim] = layout
         return opened, layout
 
-    def recomputed(
+    def unique(
         self, caller: Caller, z: Tensor, found: Ancestry, model: nn.Module
     ) -> tuple[OpenSite | None, UnitLayout | None]:
-        """The site that a checkpoint recomputes: the caller's only one, or that of the same producers."""
+        """The caller's only site, or that of the same producers: for recomputed calls, and parts compiled."""
         own = list({id(o): o for key, o in self._sites.items() if key[0] == caller.key}.values())
         if len(own) > 1:
             producers = Producers(model)

@@ -7,14 +7,22 @@ from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling, is_exporting
 
 from harness.activations.declared import pre_activation
-from harness.hooks._torch import graph_task, is_recompute
+from harness.hooks._torch import (
+    apart_from_compiler,
+    graph_task,
+    in_compiled_call,
+    is_recompute,
+    never_compiled,
+)
 from harness.hooks.counting import CallCounter
 from harness.hooks.forward_state import ForwardStates
 from harness.hooks.hook import NO_KEYWORDS, Hook
 from harness.hooks.known_calls import KnownCalls
 from harness.hooks.sites import Caller
+from harness.hooks.traceable import TracedCalls
 
 PassBy = Callable[[Caller, nn.Module, Any, KnownCalls], None]
 
@@ -28,9 +36,10 @@ class ModuleTap(Hook):
         counter: counts its calls.
         called: takes the modules that were called.
         pass_by: takes calls in no forward that counts.
+        traced: counts its calls in compiled code.
     """
 
-    __slots__ = ("_called", "_counter", "_pass_by", "_states", "caller", "known")
+    __slots__ = ("_called", "_counter", "_pass_by", "_states", "caller", "in_place", "known", "traced")
 
     def __init__(
         self,
@@ -39,17 +48,23 @@ class ModuleTap(Hook):
         counter: CallCounter,
         called: set[nn.Module],
         pass_by: PassBy,
+        traced: TracedCalls,
     ) -> None:
-        self.caller, self.known = caller, KnownCalls()
+        self.caller, self.known, self.traced, self.in_place = caller, KnownCalls(), traced, False
         self._states, self._counter, self._called, self._pass_by = states, counter, called, pass_by
 
-    def __call__(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any] = NO_KEYWORDS) -> None:
+    @never_compiled
+    def __call__(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any] = NO_KEYWORDS) -> Any:
+        if is_dynamo_compiling():
+            return None if is_exporting() else self._trace(args, kwargs)
+        if in_compiled_call():  # between two graphs
+            return apart_from_compiler(self._trace)(args, kwargs)
         try:
             state, known = self._states.own, self.known
             if state.fast and len(args) == 1 and not kwargs and graph_task() == -1:  # no recomputation
                 call = known.only or known
                 if call.count(args[0], state.forward):
-                    return
+                    return None
             recompute = is_recompute()
             z = args[0] if args else next(iter(kwargs.values()), None)
             if not isinstance(z, Tensor) or not z.is_floating_point():
@@ -62,6 +77,41 @@ class ModuleTap(Hook):
                 self._counter.count(self.caller, z, known, recompute)
         except Exception as error:  # never the training's
             self._counter.failed(self.caller.name, error)
+        return None
+
+    def _trace(self, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        """Arguments with what takes the pre-activation's place in compiled code."""
+        if len(args) != 1 or len(kwargs) > 0:
+            self.traced.missed = True
+            return None
+        call = self.traced.next(args[0])
+        if call is None:
+            return None
+        tapped = call.count(args[0])
+        if self.in_place and tapped is not args[0]:
+            self.traced.written = args[0]
+        return (tapped,), kwargs
+
+
+class WriteBack(Hook):
+    """Behind an activation module that writes into its pre-activation: compiled code counts on a copy.
+
+    Args:
+        tap: of the module.
+    """
+
+    __slots__ = ("_tap",)
+
+    def __init__(self, tap: ModuleTap) -> None:
+        self._tap = tap
+
+    @never_compiled
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        written = self._tap.traced.written
+        if written is None:
+            return None
+        self._tap.traced.written = None
+        return written.copy_(output)
 
 
 def _takes(module: nn.Module, args: Any, kwargs: Any) -> bool:

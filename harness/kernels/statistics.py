@@ -5,7 +5,7 @@ The tuple merges by addition (and maximum), so that the same one serves a batch,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,8 @@ class UnitStatistics:
         running: the sums themselves; `counts` and `sums` are its tensors.
         extensions: statistics of the user's own, for the same units.
         observed: whether an earlier window had an input.
+        counted: (2,) int64, what compiled code adds to n and grad_n: see `settle`.
+        compiled_n: inputs that compiled code has counted so far.
     """
 
     n: int
@@ -47,6 +49,8 @@ class UnitStatistics:
     running: Accumulators
     extensions: tuple[Any, ...] = ()
     observed: bool = False
+    counted: Tensor | None = None
+    compiled_n: int = 0
 
     @property
     def counts(self) -> Tensor:
@@ -71,6 +75,26 @@ class UnitStatistics:
         self.running.clear()
         for extension in self.extensions:
             extension.zero(self.size, self.counts.device)
+
+
+def settle(statistics: Iterable[UnitStatistics]) -> None:
+    """Take into n and grad_n what compiled code has counted, where no Python runs; a device is asked once.
+
+    Example:
+        >>> s = empty(2)
+        >>> s.counted = torch.tensor([8, 4])
+        >>> settle([s])
+        >>> s.n, s.grad_n, s.counted.tolist()
+        (8, 4, [0, 0])
+    """
+    waiting = [(one, one.counted) for one in statistics if one.counted is not None]
+    for device in {counted.device for _, counted in waiting}:
+        here = [(one, counted) for one, counted in waiting if counted.device == device]
+        for (one, counted), (n, grad_n) in zip(here, torch.stack([c for _, c in here]).tolist(), strict=True):
+            one.n += n
+            one.grad_n += grad_n
+            one.compiled_n += n
+            counted.zero_()
 
 
 def empty(units: int, device: torch.device | str = "cpu") -> UnitStatistics:

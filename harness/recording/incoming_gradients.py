@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from harness.activations.stored import stored
 from harness.graph.layers import LAYERS
 from harness.hooks._torch import outside_all_transforms
-from harness.hooks.hook import Call
+from harness.hooks.hook import Apart
 from harness.kernels import dispatch as kernels
 
 FIRST = 16  # optimizer steps in which a loop shows what it does
@@ -98,7 +98,7 @@ class IncomingGradients:
     def attach(self) -> None:
         """Hook the optimizers."""
         for optimizer in self._optimizers:
-            self._handles.append(optimizer.register_step_pre_hook(Call(self.stepping, self._stop)))
+            self._handles.append(optimizer.register_step_pre_hook(Apart(self.stepping, self._stop)))
 
     def detach(self) -> None:
         """Leave no hook behind, and keep no gradient."""
@@ -137,7 +137,7 @@ class IncomingGradients:
             if id(optimizer) not in self._with_closure:
                 self._with_closure.add(id(optimizer))
                 self._always = True
-                self._handles.append(optimizer.register_step_post_hook(Call(self._stepped, self._stop)))
+                self._handles.append(optimizer.register_step_post_hook(Apart(self._stepped, self._stop)))
             return
         if self._forwards > 1 or self.calls > 1:
             self._always = True

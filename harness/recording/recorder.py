@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -77,6 +78,7 @@ class ActivationRecorder:
         options: dict[str, Any] = {"gate_eps": gate_eps, "per_call": per_call, "axis": axis}
         own: dict[str, Any] = {"observe": observe, "gradients": gradients, "root_only": root_only}
         self._taps = EagerTaps(model, self._stream, **own, **options)
+        self._compiled = self._taps.compiled.functions
         failed = partial(self._taps.counter.failed, "the gradients of an optimizer's step")
         self._incoming = IncomingGradients(self._optimizers, failed)
         self._taps.on_forward = self._incoming.forward if gradients else None
@@ -113,6 +115,7 @@ class ActivationRecorder:
         if name in STATE:
             raise ValueError(f"name: expected another one than {', '.join(STATE)}, but got {name!r}")
         self._listeners.add(name, listener)
+        self._taps.compiled.follower = name
 
     # --- life ---------------------------------------------------------------------------------------
 
@@ -206,6 +209,8 @@ class ActivationRecorder:
         """A step is complete: take the census, if one is due."""
         self._steps = steps = self._steps + 1
         self._incoming.calls += 1
+        if self._taps.ready or self._compiled.unsure:
+            self._taps.release()
         every = self._every
         if every is not None:
             if steps % every == 0:
@@ -275,6 +280,7 @@ class ActivationRecorder:
                 " once harness.declare_activation has declared them."
             )
         self._taps.say_unknown_gradients(trained=self._stream.trained)
+        self._taps.say_missed()
         if warn:  # not before an exception of the user's own
             self._warn(unseen)
         norms = self._incoming.close if self._gradients else None
@@ -320,7 +326,7 @@ class ActivationRecorder:
     @property
     def plan(self) -> Plan:
         """What is observed of the model, as far as its forwards have shown; `print` it."""
-        return self._taps.book.plan(self._unseen())
+        return replace(self._taps.book.plan(self._unseen()), compiled=self._taps.compiled.how)
 
     def history(self) -> pd.DataFrame:
         """Every census so far, oldest first."""

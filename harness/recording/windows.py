@@ -19,6 +19,7 @@ from harness.kernels.statistics import (
     empty,
     finalise,
     from_state,
+    settle,
     to_state,
 )
 from harness.kernels.unit_statistic import UnitStatistic, column_names, for_site
@@ -85,6 +86,7 @@ class Windows:
 
     @property
     def nonempty(self) -> bool:
+        self._settle()
         return any(s.n or s.grad_n for s in self._statistics)
 
     @property
@@ -175,6 +177,7 @@ class Windows:
                 _continued(site, kept, "cpu", self._statistics[index])
 
     def _settle(self) -> None:
+        settle(self._statistics)
         if self.before_reading is not None:
             self.before_reading()
 

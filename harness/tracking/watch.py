@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
 from harness.hooks.arguments import check_numbers
-from harness.hooks.hook import Call
+from harness.hooks.hook import Apart
 from harness.tracking.recorder import Recorder
 
 
@@ -81,7 +81,7 @@ class WatchingRecorder(Recorder):
         super().attach()
         if self._listeners:
             self._before, self._taps.on_forward = self._taps.on_forward, self._next_forward
-        count = Call(self._stepped, self._failed)
+        count = Apart(self._stepped, self._failed)
         if self._optimizers:
             self._handle = self._optimizers[0].register_step_post_hook(count)
         else:

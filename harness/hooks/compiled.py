@@ -1,0 +1,253 @@
+"""CompiledTaps: how compiled code is observed, once a few eager forwards have shown what it calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from harness.hooks._torch import can_tell_compiled
+from harness.hooks.compile import Watch, forget_compiled, is_compiled, is_one_graph
+from harness.hooks.counting import CallCounter
+from harness.hooks.expected_calls import ExpectedCalls, SeenCall
+from harness.hooks.sites import OpenSite
+from harness.hooks.taps import ModuleTap, WriteBack
+from harness.hooks.traceable import (
+    FunctionCall,
+    TracedCall,
+    TracedCalls,
+    TracedFunctions,
+    TracedOwner,
+)
+
+MISSED = "some calls in compiled code are not counted: the first forwards had others"
+RETRIES = 2  # times that compiled code is made anew, since it called something else than was expected
+
+
+class CompiledTaps:
+    """The traceable counterparts of a model's taps.
+
+    Args:
+        model: the root.
+        training: the mode in which forwards count; None: both.
+        counter: counts the calls of eager forwards.
+        gradients: whether ∂L/∂z is watched.
+        per_call: repeated calls are kept apart.
+
+    Attributes:
+        taps: the eager taps of activation modules.
+        follower: who needs Python in every forward, "" if nobody does.
+        recomputes: whether a checkpoint has recomputed a forward.
+        expected: what traced forwards call.
+        functions: counts activations that are called as functions.
+        reason: why compiled models run eagerly, "" where they need not.
+        arguments: of the last traced forward of the model.
+    """
+
+    def __init__(
+        self, model: nn.Module, training: bool | None, counter: CallCounter, gradients: bool, per_call: bool
+    ) -> None:
+        self._model, self._training, self._gradients = model, training, gradients
+        self._counter, self._per_call = counter, per_call
+        self.taps: dict[nn.Module, ModuleTap] = {}
+        self.follower, self.recomputes = "", False
+        self.expected = ExpectedCalls()
+        self.functions = TracedFunctions()
+        self.reason = ""
+        self.arguments: tuple[Any, Mapping[str, Any]] | None = None
+        self._callers: list[TracedCalls] = []
+        self._sites: list[OpenSite] = []
+        self._kept: tuple[Any, Mapping[str, Any]] | None = None
+        self._retries = 0
+        self._watch: Watch | None = None
+
+    # --- life ---------------------------------------------------------------------------------------
+
+    def attach(self) -> Watch:
+        """Until `release`, compiled models run eagerly."""
+        self._watch = Watch()
+        return self._watch
+
+    def detach(self) -> None:
+        """Compiled code is as before, without taps."""
+        if self._watch is not None:
+            self._watch.leave(traced=self.ran)
+            self._watch = None
+
+    @property
+    def ran(self) -> bool:
+        """Whether compiled code has counted anything."""
+        return any(calls.turn for calls in self._callers) or any(
+            bool(opened.statistics.compiled_n) for opened in self._sites
+        )
+
+    @property
+    def how(self) -> str:
+        """How compiled code is observed, as a `Plan` says it."""
+        reason = self.reason or self._obstacle()
+        if reason:
+            return f"runs eagerly, since {reason}"
+        return "counted in the graph" if self.ran else ""
+
+    @property
+    def without_gradients(self) -> list[str]:
+        """Sites whose ∂L/∂z is not known in compiled code: it counts what comes through the activation."""
+        calls = [call for calls in self.expected.calls.values() for call in calls]
+        names = [call.opened.site.name for call in calls if call is not None and call.shared]
+        return list(dict.fromkeys(names)) if self._gradients and self.ran else []
+
+    def nothing(self) -> TracedCalls:
+        """What a tap holds that expects no call."""
+        return TracedCalls(self._model, self._training)
+
+    def begin(self, *_: Any) -> None:
+        """A forward of the model begins."""
+        for calls in self._callers:
+            calls.turn = 0
+
+    # --- the taps -----------------------------------------------------------------------------------
+
+    def release(self) -> list[RemovableHandle]:
+        """Build the taps, and leave the model to the compiler; or say in `reason` why not.
+
+        Returns:
+            The handles of the hooks that this takes.
+        """
+        if self.functions.unsure and self._watch is not None and not self.reason:
+            self._watch.take_back()  # what seemed not to be compiled is compiled
+        arguments, self.arguments = self.arguments or self._kept, None
+        if self.reason or self._watch is None or self._watch.released:
+            return []
+        self.reason = self._obstacle() or self._why_not()
+        if self.reason:
+            return []
+        self._callers, self._sites = [], []
+        built = {key: self._calls(calls) for key, calls in self.expected.calls.items()}
+        handles: list[RemovableHandle] = []
+        for module, tap in self.taps.items():
+            tap.traced = built.get(module) or self.nothing()
+            if module in self.expected.in_place and not tap.in_place:
+                tap.in_place = True
+                handles.append(module.register_forward_hook(WriteBack(tap)))
+        for owner, index in self.functions.places.items():
+            seen = self.expected.functions.get(owner)
+            if seen is not None:
+                calls = [FunctionCall(s.function, s.place, s.in_place, built.get(s.key)) for s in seen]
+                self.functions.owners[index] = TracedOwner(calls)
+        self._watch.release()
+        if any(owner is not None for owner in self.functions.owners):
+            if self.functions.unsure or is_compiled(self._model):
+                self._try(arguments)
+            else:
+                self._kept = arguments
+        else:
+            self.functions.on = True
+        return handles
+
+    def _try(self, arguments: tuple[Any, Mapping[str, Any]] | None) -> None:
+        """Switch the functions on if the compiler makes one graph of a forward, functions counted."""
+        self.functions.unsure, self._kept = False, None
+        self.functions.on = True
+        if arguments is None or not is_one_graph(self._model, *arguments):
+            self.functions.on = False
+            self.reason = "its activations are called as functions, and it is not one graph"
+            if self._watch is not None:
+                self._watch.take_back()
+        else:
+            forget_compiled("with the units of its activations counted in the graph")
+
+    def missed(self) -> list[nn.Module]:
+        """Modules that compiled code called otherwise than expected; then models run eagerly again."""
+        keys: list[nn.Module] = [module for module, tap in self.taps.items() if tap.traced.missed]
+        keys += [self._model] if self.functions.missed else []
+        keys += [
+            owner
+            for owner, i in self.functions.places.items()
+            if (o := self.functions.owners[i]) and o.missed
+        ]
+        if keys and self._watch is not None:
+            self._retries += 1
+            if self._retries > RETRIES:
+                self.reason = "what it calls changes"
+            self._watch.take_back()
+            self.functions.missed = False
+        return keys
+
+    def pause(self) -> None:
+        """A forward is traced: what it calls runs eagerly."""
+        if self._watch is not None:
+            self._watch.pause()
+
+    def resume(self) -> None:
+        """It is over."""
+        if self._watch is not None:
+            self._watch.resume()
+
+    def _calls(self, seen: list[SeenCall | None]) -> TracedCalls:
+        """The calls of a caller, to be traced."""
+        before: set[int] = set()
+        calls: list[TracedCall | None] = []
+        for call in seen:
+            calls.append(None if call is None else self._call(call, id(call.opened) in before))
+            before.add(0 if call is None else id(call.opened))
+        first = seen[0]
+        alike = first is not None and all(call is not None and call.like(first) for call in seen)
+        again = self._call(first, True) if first is not None and alike else None
+        caller = TracedCalls(self._model, self._training, calls, again)
+        self._callers.append(caller)
+        return caller
+
+    def _call(self, seen: SeenCall, same_forward: bool) -> TracedCall:
+        statistics = seen.opened.statistics
+        if statistics.counted is None:
+            with torch.inference_mode(False):
+                statistics.counted = torch.zeros(2, dtype=torch.int64, device=statistics.counts.device)
+        self._sites.append(seen.opened)
+        assert seen.opened.gate is not None
+        return TracedCall(
+            statistics.running,
+            statistics.counted,
+            seen.layout,
+            seen.ndim,
+            seen.opened.gate,
+            gradients=self._gradients and not seen.shared,
+            same_forward=same_forward,
+            functions=self.functions,
+        )
+
+    def _obstacle(self) -> str:
+        """Why compiled code cannot be observed at all, "" if it can."""
+        if self.follower:
+            return f"{self.follower} follows every forward"
+        if self._per_call or self._counter.ambiguous:
+            return "its calls are told apart one by one"
+        if self._counter.on_gradient is not None:
+            return "its loss is scaled"
+        if self.recomputes:
+            return "it recomputes forwards in the backward pass"
+        return "its forwards bring masks along" if self._counter.masking.used else ""
+
+    def _why_not(self) -> str:
+        """What of the expected calls cannot be traced."""
+        if not can_tell_compiled():
+            return "this version of torch does not tell which code is compiled"
+        if self.expected.changing:
+            return "its activations are called in changing order"
+        for calls in self.expected.calls.values():
+            for call in calls:
+                if call is None:
+                    continue
+                name = call.opened.site.name
+                if call.opened.gate is None or isinstance(call.opened.gate.low, Tensor):
+                    return f"the gate of {name} is learned or declared"
+                if call.opened.statistics.extensions:
+                    return "it has statistics of its own"
+                if not call.plain:
+                    return f"the pre-activation of {name} is no plain tensor"
+        functions = [s for seen in self.expected.functions.values() for s in seen if s.key is not None]
+        if any(isinstance(s.place, int) and s.place < 0 for s in functions):
+            return "the pre-activation of a function is none of its arguments"
+        return ""

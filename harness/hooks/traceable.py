@@ -1,0 +1,283 @@
+"""What taps do in compiled code: plain tensor operations, which `torch.compile` traces into its graph.
+
+In a graph there is neither autograd's graph nor Python between two calls. So a tap goes by what the traced
+forwards have shown: the calls of its activation, in their order. A call that is otherwise is not counted,
+and leaves a mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
+from torch.overrides import TorchFunctionMode
+
+from harness.activations.gates import Gate
+from harness.activations.lookup import TABLE
+from harness.graph.units import UnitLayout, arranged, units_in
+from harness.hooks._torch import never_compiled
+from harness.kernels.accumulators import GRADIENT, Accumulators
+from harness.kernels.traced import accumulate, add_squares
+
+
+class GradientTap(torch.autograd.Function):
+    """z as it is; its backward counts ∂L/∂z. A copy, since an activation may write into it."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, sums: Tensor, counted: Tensor, layout: UnitLayout) -> Tensor:
+        ctx.sums, ctx.counted, ctx.layout = sums, counted, layout
+        return z.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore
+        add_squares(ctx.sums[GRADIENT], arranged(gradient.detach(), ctx.layout), ctx.layout.axes)
+        ctx.counted[1].add_(gradient.numel() // ctx.layout.size)
+        return gradient, None, None, None
+
+
+class TracedCall:
+    """A call of an activation, as compiled code counts it.
+
+    Args:
+        running: the sums of its site.
+        counted: (2,) int64: inputs counted, and inputs whose backward ran.
+        layout: of the units.
+        ndim: axes of the pre-activation.
+        gate: of the activation.
+        gradients: whether ∂L/∂z is watched.
+        same_forward: whether the site was called before in the same forward.
+        functions: which are not to count what this one calls.
+    """
+
+    def __init__(
+        self,
+        running: Accumulators,
+        counted: Tensor,
+        layout: UnitLayout,
+        ndim: int,
+        gate: Gate,
+        *,
+        gradients: bool,
+        same_forward: bool,
+        functions: TracedFunctions,
+    ) -> None:
+        self._functions = functions
+        self._running, self._counted, self._layout, self._ndim = running, counted, layout, ndim
+        self._gate, self._gradients, self._same_forward = gate, gradients, same_forward
+
+    def fits(self, z: Any) -> bool:
+        """Whether the units lie in z as they did."""
+        if not isinstance(z, Tensor) or not z.is_floating_point() or z.ndim != self._ndim:
+            return False
+        return units_in(z.shape, self._layout) == self._layout.size
+
+    def count(self, z: Tensor) -> Tensor:
+        """Count z; returns what takes its place, whose gradient is counted."""
+        self._functions.counting = True
+        tapped = self._count(z)
+        self._functions.counting = False
+        return tapped
+
+    def _count(self, z: Tensor) -> Tensor:
+        layout = self._layout
+        value = arranged(z.detach(), layout)
+        n = accumulate(self._running, value, layout.axes, self._gate, same_forward=self._same_forward)
+        self._counted[0].add_(n)
+        if self._gradients and z.requires_grad and torch.is_grad_enabled():
+            return GradientTap.apply(z, self._running.sums, self._counted, layout)  # pyright: ignore
+        return z
+
+
+class TracedCalls:
+    """The calls of one caller in a forward, in their order.
+
+    Args:
+        root: the model.
+        training: the mode in which its forwards count; None: both.
+        calls: None for calls that are not counted.
+        again: every further call, where all are of one site.
+
+    Attributes:
+        turn: calls so far.
+        missed: whether a call was otherwise, and not counted.
+        written: a pre-activation that its activation writes to, while that runs.
+    """
+
+    def __init__(
+        self,
+        root: nn.Module,
+        training: bool | None,
+        calls: Sequence[TracedCall | None] = (),
+        again: TracedCall | None = None,
+    ) -> None:
+        self._root, self._training, self._calls, self._again = root, training, calls, again
+        self.turn = 0
+        self.missed = False
+        self.written: Tensor | None = None
+
+    def next(self, z: Any) -> TracedCall | None:
+        """The call that z is the pre-activation of; None where it is not counted."""
+        if self._training is not None and self._root.training is not self._training:
+            return None
+        turn = self.turn
+        self.turn = turn + 1
+        known = turn < len(self._calls)
+        call = self._calls[turn] if known else self._again
+        if call is None:
+            self.missed = self.missed or not known
+            return None
+        if call.fits(z):
+            return call
+        self.missed = True
+        return None
+
+
+class FunctionCall(NamedTuple):
+    """How an owner calls an activation as a function.
+
+    Attributes:
+        function: as a function mode sees it.
+        place: of the pre-activation among the arguments, or its keyword.
+        in_place: whether it writes into the pre-activation.
+        caller: its calls; None: not counted.
+    """
+
+    function: Any
+    place: int | str
+    in_place: bool
+    caller: TracedCalls | None
+
+
+class TracedOwner:
+    """The activations that a module calls as functions in one forward of it, in their order.
+
+    Attributes:
+        turn: calls so far in the forward that runs.
+        missed: whether another function was called.
+    """
+
+    def __init__(self, calls: Sequence[FunctionCall]) -> None:
+        self._calls = calls
+        self.turn = 0
+        self.missed = False
+
+    def next(self, function: Any) -> FunctionCall | None:
+        """The next call, if it is of this function."""
+        turn = self.turn
+        if turn < len(self._calls) and self._calls[turn].function is function:
+            self.turn = turn + 1
+            return self._calls[turn]
+        self.missed = True
+        return None
+
+
+class TracedFunctions(TorchFunctionMode):
+    """Counts activations that are called as functions, while their owners' own forwards are traced.
+
+    Attributes:
+        owners: None for children in whose forward it is off.
+        places: of modules among them.
+        stack: owners and children whose forward runs, the innermost last. (No property: the compiler cannot
+            look one up on a function mode.)
+        counting: whether our own computations are traced.
+        missed: whether an activation was called in a compiled function that no module of the model owns.
+        on: whether an owner's forward is known to be part of one graph, where the compiler bears modes.
+        unsure: whether an owner's forward is compiled of which that is not known: it is not counted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.owners: list[TracedOwner | None] = []
+        self.places: dict[nn.Module, int] = {}
+        self._on = False
+        self.stack: list[int] = []
+        self.counting = self.missed = self.on = self.unsure = False
+
+    def place_of(self, module: nn.Module) -> int:
+        """The number of an owner, or of a child in whose forward functions do not count."""
+        if module not in self.places:
+            self.places[module] = len(self.owners)
+            self.owners.append(None)
+        return self.places[module]
+
+    def begin(self, index: int) -> None:
+        """The forward of an owner, or of a child, begins."""
+        if not is_dynamo_compiling():  # between two graphs, where torch's compiler takes modes for others
+            return
+        if not self.on:  # it must be seen first whether that makes one graph
+            self.unsure = self.unsure or self.owners[index] is not None
+            return
+        self.stack.append(index)
+        owner = self.owners[index]
+        if owner is not None:
+            owner.turn = 0
+        self._switch()
+
+    def end(self) -> None:
+        """It ends."""
+        if len(self.stack) > 0 and is_dynamo_compiling():
+            self.stack.pop()
+            self._switch()
+
+    def _switch(self) -> None:
+        on = len(self.stack) > 0 and self.owners[self.stack[-1]] is not None
+        if on and not self._on:
+            self._on = True
+            self.__enter__()
+        elif self._on and not on:
+            self._on = False
+            self.__exit__(None, None, None)
+
+    @never_compiled
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if is_dynamo_compiling() and func in TABLE and not self.counting and len(self.stack) > 0:
+            owner = self.owners[self.stack[-1]]
+            found = None if owner is None else owner.next(func)
+            if found is not None and found.caller is not None:
+                return _called(found, found.caller, func, args, kwargs)
+        return func(*args, **kwargs)
+
+
+class TracedOwnForward:
+    """What tells `TracedFunctions` whose forward runs.
+
+    Args:
+        functions: counts what is called in it.
+        index: of the module among the owners.
+    """
+
+    def __init__(self, functions: TracedFunctions, index: int) -> None:
+        self._functions, self._index = functions, index
+
+    def begin(self, module: nn.Module, args: Any, kwargs: Any = None) -> None:
+        self._functions.begin(self._index)
+
+    def end(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._functions.end()
+
+
+def _called(found: FunctionCall, caller: TracedCalls, func: Any, args: Any, kwargs: Any) -> Any:
+    """Call an activation, counted."""
+    place = found.place
+    # The compiler may pass by keyword what torch hands over by position.
+    if isinstance(place, str) and place not in kwargs:
+        place = 0
+    elif place == 0 and len(args) == 0:
+        place = "input"
+    z = kwargs.get(place) if isinstance(place, str) else args[place] if place < len(args) else None
+    call = caller.next(z)
+    if call is None or z is None:
+        return func(*args, **kwargs)
+    tapped = call.count(z)
+    if tapped is z:
+        return func(*args, **kwargs)
+    if isinstance(place, str):
+        kwargs = {**kwargs, place: tapped}
+    else:
+        args = (*args[:place], tapped, *args[place + 1 :])
+    out = func(*args, **kwargs)
+    return z.copy_(out) if found.in_place else out
