@@ -113,6 +113,16 @@ def spare_frames() -> None:
             skip(function.__code__)
 
 
+def guard_hooks(on: bool) -> None:
+    """Whether code that is compiled from now on is taken for modules with the same hooks alone.
+
+    Otherwise that of one model runs for another of the same class, which is watched. Fallback: nothing.
+    """
+    config: Any = sys.modules.get("torch._dynamo.config")
+    if hasattr(config, "skip_nnmodule_hook_guards"):
+        config.skip_nnmodule_hook_guards = not on
+
+
 def leaf_node(leaf: Tensor) -> Any:
     """The node that accumulates in a leaf; no function mode sees it asked for. Fallback: they do."""
     with _UNSEEN():

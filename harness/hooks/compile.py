@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.hooks._torch import spare_frames
+from harness.hooks._torch import guard_hooks, spare_frames
 
 log = logging.getLogger("harness")
 
@@ -52,6 +52,7 @@ class Watch:
         if not self.released:
             self.released = True
             Watch._needing -= 1
+            guard_hooks(True)
             forget_compiled("with the units of its activations counted in the graph")
             self.look()
 
@@ -88,6 +89,8 @@ class Watch:
         self.resume()
         Watch._watching -= 1
         Watch._needing -= not self.released
+        if Watch._watching == 0:
+            guard_hooks(False)
         if traced:
             forget_compiled("without taps")
         self.look()
