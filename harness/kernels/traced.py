@@ -24,6 +24,7 @@ from harness.kernels.accumulators import (
 from harness.kernels.layout import Axes, as_units
 
 HUGE = 1e38  # stands for an infinite z when its gate is asked for
+EXACT = (torch.float32, torch.float64)  # which are counted as they are
 
 
 def accumulate(sums: Accumulators, z: Tensor, axes: Axes, gate: Gate, *, same_forward: bool = False) -> int:
@@ -41,29 +42,29 @@ def accumulate(sums: Accumulators, z: Tensor, axes: Axes, gate: Gate, *, same_fo
     if not n:
         return 0
     counts, into = sums.counts, sums.sums
-    dims = _inputs(units)
-    wide = units.to(torch.float64)
-    finite = wide.isfinite()
-    low = _along(gate.low.to(wide), units) if isinstance(gate.low, Tensor) else gate.low
-    held = wide.clamp(-HUGE, HUGE)
-    gated = held > low
-    if gate.high < torch.inf:
-        gated = gated & (held < gate.high)
-    if gate.has_hole:
-        gated = gated & ((held < gate.hole_low) | (held > gate.hole_high))
-    opened = gated.sum(dims)
+    values = units if units.dtype in EXACT else units.float()
+    finite = values.isfinite()
+    low = _along(gate.low.to(values), units) if isinstance(gate.low, Tensor) else gate.low
+    gated = values > low
+    if gate.high < torch.inf or gate.has_hole:
+        held = values.clamp(-HUGE, HUGE)
+        gated = (held > low) & (held < gate.high)
+        if gate.has_hole:
+            gated = gated & ((held < gate.hole_low) | (held > gate.hole_high))
+    opened = _number(gated)
     counts[ACTIVE] += opened
-    counts[NON_FINITE] += (~finite).sum(dims)
+    counts[NON_FINITE] += _number(~finite)
     active = (opened > 0) | (counts[INPUTS_SINCE_ACTIVE] == 0) if same_forward else opened > 0
     counts[INPUTS_SINCE_ACTIVE] = (counts[INPUTS_SINCE_ACTIVE] + n) * ~active
-    largest = wide.where(finite, -torch.inf).amax(dims)
-    first = torch.where(largest > -torch.inf, largest, 0.0)  # any value of the unit
-    shift = torch.where(into[MAX] > -torch.inf, into[SHIFT], first)
-    beside = (wide - _along(shift, units)).where(finite, 0.0)
+    shift = torch.where(into[MAX] > -torch.inf, into[SHIFT], _typical(values).to(into.dtype))
+    beside = (values - _along(shift.to(values.dtype), units)).where(finite, 0.0)
     into[SHIFT] = shift
-    into[SUM] += beside.sum(dims)
-    into[SQUARES] += beside.square().sum(dims)
-    into[MAX] = torch.maximum(into[MAX], largest)
+    dims, wide = _inputs(units), beside.to(torch.float64)
+    into[SUM] += wide.sum(dims)
+    into[SQUARES] += wide.square().sum(dims)
+    largest = values.where(finite, -torch.inf)
+    largest = (largest if units.ndim == 2 else largest.amax(2)).amax(0)
+    into[MAX] = torch.maximum(into[MAX], largest.to(into.dtype))
     return n
 
 
@@ -82,6 +83,23 @@ def add_squares(into: Tensor, gradient: Tensor, axes: Axes) -> None:
 def _along(values: Tensor, units: Tensor) -> Tensor:
     """One value for each unit, or one for all, so that it meets the units of a batch."""
     return values.reshape(-1, *(1,) * (units.ndim - 2))
+
+
+def _typical(values: Tensor) -> Tensor:
+    """The median of three values of each unit (F,), so that one far from the others is not taken."""
+    rows, last = (0, len(values) // 2, len(values) - 1), values.shape[-1] - 1
+    places = (0, values.shape[-1] // 2, last)
+    a, b, c = (
+        values[row] if values.ndim == 2 else values[row, :, place]
+        for row, place in zip(rows, places, strict=True)
+    )
+    median = torch.fmax(torch.fmin(a, b), torch.fmin(torch.fmax(a, b), c))  # of those that are numbers
+    return torch.where(median.isfinite(), median, 0.0)
+
+
+def _number(true: Tensor) -> Tensor:
+    """How many are true (F,) int64: in float32 along positions, where compiled loops are vectorised."""
+    return (true if true.ndim == 2 else true.to(torch.float32).sum(2)).to(torch.int64).sum(0)
 
 
 def _inputs(units: Tensor) -> tuple[int, ...]:
