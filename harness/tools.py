@@ -212,6 +212,7 @@ def selftest(
 @app.command()
 def diagnose(path: Folder) -> None:
     """Say why units of every run are dead (a run of a sweep is trained once more to gather the evidence)."""
+    from harness.attribution.next_step import next_step
     from harness.sweeps.diagnose import diagnose as told
 
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
@@ -220,7 +221,9 @@ def diagnose(path: Folder) -> None:
     for run in runs:
         console.print(run.name, style="bold", markup=False)
         try:
-            console.print(f"{told(run)}\n", markup=False)
+            found = told(run)
+            step = next_step(found.label)
+            console.print(f"{found}\n", *([f"Next: {step}\n"] if step else []), sep="\n", markup=False)
         except (OSError, ValueError) as error:
             unknown += 1
             console.print(f"cannot be diagnosed: {error}\n", markup=False)

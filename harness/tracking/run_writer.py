@@ -19,7 +19,7 @@ from harness.detector.verdict import HEALTHY, last_census
 from harness.report.report_command import stored_diagnosis
 from harness.report.tensorboard import RunBoard, write_layout
 from harness.store.evidence import write_evidence
-from harness.store.folder import RunFolder, load_status
+from harness.store.folder import MADE, RunFolder, load_status
 from harness.store.locks import lock_of
 from harness.store.reading import read_json
 from harness.store.runs import Run
@@ -28,7 +28,6 @@ from harness.store.tables import read_table
 from harness.store.writer import TableWriter, keep_rows
 from harness.tracking.conclude import final_metrics, versions
 
-MADE = "recorder"  # fact of a run whose folder is a Recorder's to begin anew
 EVERY = 200  # steps after which their scalars are written, without a census
 
 

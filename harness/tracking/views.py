@@ -93,6 +93,5 @@ def write_page(save: Callable[[Path], Any], path: str | Path, thresholds: Thresh
     with TemporaryDirectory() as folder:
         run = Run(Path(folder) / "run")
         save(run.path)
-        page = run_report(run, thresholds=thresholds, diagnose=stored_diagnosis)
-        shown = replace(page, subtitle="recorded so far", sections=page.sections[:-1])  # no commands on it
-        return shown.write(Path(path).expanduser())
+        page = run_report(run, thresholds=thresholds, diagnose=stored_diagnosis, stays=False)
+        return replace(page, subtitle="recorded so far").write(Path(path).expanduser())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -37,6 +39,25 @@ def known(rows: pd.DataFrame, who: str = "") -> pd.DataFrame:
     if who and told.empty:
         raise ValueError(f"{who}: no unit was observed with finite values")
     return told
+
+
+def share_dead(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.Series:
+    """`detector.states.dead_fraction` of groups of rows: NaN where none was observed with finite values.
+
+    Args:
+        rows: of censuses.
+        by: columns that make the groups; none: one group, called 0.
+
+    Example:
+        >>> states = ["dead", "non_finite", "active", "unobserved"]
+        >>> share_dead(pd.DataFrame({"state": states})).round(2).tolist()
+        [0.33]
+    """
+    keys = [rows[name] for name in by] or [pd.Series(0, rows.index)]
+    flags = {"dead": rows["state"] == "dead", "seen": rows["state"] != "unobserved"}
+    flags["finite"] = flags["seen"] & (rows["state"] != "non_finite")
+    count = pd.DataFrame(flags).groupby(keys, sort=True).sum()
+    return (count["dead"] / count["seen"]).where(count["finite"] > 0)
 
 
 def choose(rows: pd.DataFrame, most: int) -> tuple[list[str], str]:

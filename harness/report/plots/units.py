@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from harness.detector.verdict import last_census
 from harness.report.plots.base import figure, headline, legend_above, panels, per_cent, share_axis, short
-from harness.report.plots.sites import basis, choose, known, observed
+from harness.report.plots.sites import basis, choose, known, observed, share_dead
 from harness.report.style import DARK, DEAD, STATES, UNOBSERVED, current, rates, text_on
 
 BINS = np.linspace(0.0, 1.0, 31)  # of rate histograms: fixed, so that runs can be compared
@@ -247,16 +247,19 @@ def _grid(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _spread(census: pd.DataFrame) -> tuple[np.ndarray, float]:
-    """Shares of the units in every bin, and the share of dead ones, which are in none."""
-    told = known(census)
-    dead = (told["state"] == "dead").to_numpy()
-    counts, _ = np.histogram(told["rate"].to_numpy(dtype=float)[~dead], BINS)
-    return counts / max(1, len(told)), float(dead.mean()) if len(told) else 0.0
+    """Shares of the observed units in every bin, and the share of dead ones, which are in none."""
+    alive = known(census)
+    alive = alive[alive["state"] != "dead"]
+    counts, _ = np.histogram(alive["rate"].to_numpy(dtype=float), BINS)
+    dead = share_dead(census).item()
+    return counts / max(1, int((census["state"] != "unobserved").sum())), 0.0 if pd.isna(dead) else dead
 
 
 def _dead_share(census: pd.DataFrame) -> str:
-    told = known(census)
-    return f"{per_cent((told['state'] == 'dead').mean())} dead" if len(told) else "not observed"
+    share = share_dead(census).item()
+    if pd.isna(share):
+        return "not finite" if (census["state"] == "non_finite").any() else "not observed"
+    return f"{per_cent(share)} dead"
 
 
 def _with_starved(last: pd.DataFrame, history: pd.DataFrame) -> np.ndarray:
