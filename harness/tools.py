@@ -92,6 +92,7 @@ def dashboard(
 ) -> None:
     """Rebuild everything that TensorBoard shows of runs and sweeps from their tables."""
     from harness.report.dashboard_command import rebuild_dashboard
+    from harness.report.tensorboard_hint import tick_hint
 
     runs, lost = _runs(path), 0
     try:
@@ -104,8 +105,8 @@ def dashboard(
     print(f"{len(runs) - lost} run(s) rebuilt. Look at them with: tensorboard --logdir {path}")
     if lost == len(runs):
         raise typer.Exit(1)
-    if len(runs) > 40:
-        print("Of so many runs TensorBoard selects none at first: tick some on the left, or filter by name.")
+    if hint := tick_hint(len(runs)):
+        print(hint)
     if serve:
         _serve(path, port)
 

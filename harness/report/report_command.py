@@ -53,7 +53,9 @@ def stored_diagnosis(run: Run, asked: dict[str, float] | None = None) -> Diagnos
 
     tables = run.evidence
     if run.is_own_loop and (tables is None or run.census.empty):
-        raise ValueError("this run kept no evidence. harness.Recorder(…, evidence=True) keeps it.")
+        raise ValueError(
+            "this run kept no evidence. harness.Recorder(…, evidence=True) keeps it when the loop ends."
+        )
     if tables is None or run.census.empty:
         raise ValueError(
             "this run kept no evidence, as runs of a sweep do not. "

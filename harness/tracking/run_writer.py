@@ -17,7 +17,7 @@ from harness.detector.states import Thresholds
 from harness.detector.transitions import transitions
 from harness.detector.verdict import HEALTHY, last_census
 from harness.report.report_command import stored_diagnosis
-from harness.report.tensorboard import RunBoard, write_layout
+from harness.report.tensorboard import RunBoard
 from harness.store.evidence import write_evidence
 from harness.store.folder import MADE, RunFolder, load_status
 from harness.store.locks import lock_of
@@ -99,7 +99,6 @@ class RunWriter:
         facts = {MADE: True} if seed is None else {MADE: True, "seed": seed}
         folder.write_status("running", error=None, versions=versions(), **facts)
         if self._tensorboard:
-            write_layout(self.path.parent)
             self._board = RunBoard(self.path)
             if steps:
                 self._tell_board(before)
@@ -214,12 +213,10 @@ class RunWriter:
         if evidence is not None and len(run.census):
             told = stored_diagnosis(run)
             final["cause"], facts["diagnosis"] = told.label, str(told)
+        facts["final"] = final
         if self._board is not None:
-            self._board.text("verdict", text, steps)
-            if "diagnosis" in facts:
-                self._board.text("causes", facts["diagnosis"], steps)
-            self._board.session(run.name, self._config, {**facts, "final": final}, steps)
-        return facts | {"final": final}
+            self._board.conclude(run.name, self._config, run.census, facts)
+        return facts
 
 
 def _line(error: BaseException) -> str:

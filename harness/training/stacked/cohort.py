@@ -17,6 +17,7 @@ from harness.config.schema import Dtype
 from harness.recording.schedule import due
 from harness.store.folder import RunFolder
 from harness.training.interrupts import DeferredInterrupts
+from harness.training.journal import View
 from harness.training.loop import Ending, total_of
 from harness.training.models import activation_of
 from harness.training.stacked import kept as checkpoint
@@ -40,6 +41,7 @@ def train_cohort(
     folders: Sequence[RunFolder],
     keep: Path,
     tick: Callable[[int], None] | None = None,
+    views: Sequence[Sequence[View]] = (),
 ) -> list[Ending]:
     """Train a cohort, or continue it from its checkpoint, and leave each member's tables on disk.
 
@@ -55,6 +57,7 @@ def train_cohort(
         keep: folder of the cohort's checkpoint. It stays there at the end: whoever asked removes it, once
             what follows is on disk too; until then another call returns at once.
         tick: told the completed steps after each.
+        views: of each member, told of its censuses and steps while it trains; empty: of none.
 
     Returns:
         How each training ended, in the order given.
@@ -69,7 +72,7 @@ def train_cohort(
     torch.set_num_threads(specs[0].train.threads or 1)
     try:
         with torch.no_grad():
-            return _train(specs, folders, keep, tick)
+            return _train(specs, folders, keep, tick, views)
     finally:
         torch.set_num_threads(threads)
 
@@ -79,6 +82,7 @@ def _train(
     folders: Sequence[RunFolder],
     keep: Path,
     tick: Callable[[int], None] | None,
+    views: Sequence[Sequence[View]],
 ) -> list[Ending]:
     kept = checkpoint.load(keep, specs, [folder.path for folder in folders])
     dtype = torch.float64 if specs[0].dtype is Dtype.float64 else torch.float32
@@ -89,7 +93,7 @@ def _train(
         for folder in folders:  # what an earlier training left would be read before the new streams
             for table in folder.path.glob("*.parquet"):
                 table.unlink()
-    ledger = Ledger(folders, positions, rates, data.steps_per_epoch)
+    ledger = Ledger(folders, positions, rates, data.steps_per_epoch, views)
     try:
         cohort = _Cohort(specs, data, rates, ledger, keep, tick)
         if kept is None:
