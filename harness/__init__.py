@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from harness.detector.states import Thresholds, classify
     from harness.graph.plan import Site
     from harness.recording.scan import DeadUnitsError, Report, scan
+    from harness.recording.tree import ModelTree, tree
     from harness.store.runs import open_runs
     from harness.sweeps.diagnose import diagnose
     from harness.tracking.recorder import Recorder
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "DeadUnitsError": "harness.recording.scan",
     "Diagnosis": "harness.attribution.diagnosis",
+    "ModelTree": "harness.recording.tree",
     "Recorder": "harness.tracking.recorder",
     "Report": "harness.recording.scan",
     "Site": "harness.graph.plan",
@@ -41,6 +43,7 @@ _WHERE = {
     "open_runs": "harness.store.runs",
     "risk": "harness.attribution.risk",
     "scan": "harness.recording.scan",
+    "tree": "harness.recording.tree",
     "undeclare_activation": "harness.activations.declare",
     "watch": "harness.tracking.watch",
 }
@@ -48,6 +51,7 @@ _WHERE = {
 __all__ = [
     "DeadUnitsError",
     "Diagnosis",
+    "ModelTree",
     "Recorder",
     "Report",
     "Site",
@@ -61,6 +65,7 @@ __all__ = [
     "open_runs",
     "risk",
     "scan",
+    "tree",
     "undeclare_activation",
     "watch",
 ]
