@@ -77,6 +77,8 @@ def show(spec: RunSpec, outcome: Outcome) -> None:
             diverged_at=run.status.get("diverged_at"),
         )
     )
+    if run.status.get("stopped"):
+        console.print(f"Stopped early: {run.status['stopped']}.", markup=False)
     if run.status.get("diagnosis") and final.get("cause") != "none":
         console.print(f"\nWhy: {run.status['diagnosis']}", markup=False)
     if outcome.stored:

@@ -29,6 +29,7 @@ STATUS: Types = {
     "verdict": (str,),
     "diagnosis": (str,),
     "not_stacked": (str,),
+    "stopped": (str,),
     "steps": (int,),
     "diverged_at": (int,),
     "seconds": NUMBER,

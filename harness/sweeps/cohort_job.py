@@ -207,6 +207,7 @@ def _judge(
         "seconds": seconds,
         "steps": ending.steps,
         "diverged_at": ending.diverged_at,
+        **({"stopped": ending.stopped} if ending.stopped else {}),
     }
     try:
         run = Run(folder.path)

@@ -191,6 +191,7 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
             final["cause"] = told.label
         facts: dict[str, Any] = {"steps": ending.steps, "diverged_at": ending.diverged_at, "final": final}
         facts |= {"verdict": text, "error": None, **({} if told is None else {"diagnosis": str(told)})}
+        facts |= {"stopped": ending.stopped} if ending.stopped else {}
         if board is not None:
             from harness.report.tensorboard import short_config
 

@@ -48,7 +48,7 @@ def run_report(
             lost or "No census is stored (record=off, or its table is gone): no statement about dead units."
         )
         return Page(
-            title, subtitle, [Section("Verdict", [Words(text, "lead"), *_error(run)]), trained, *last]
+            title, subtitle, [Section("Verdict", [Words(text, "lead"), *_ending(run)]), trained, *last]
         )
     history = classify(history, thresholds)
     final = run.status.get("final") or {}
@@ -60,7 +60,7 @@ def run_report(
         title,
         subtitle,
         [
-            Section("Verdict", [*first, numbers(found, final.get("accuracy")), *_error(run)]),
+            Section("Verdict", [*first, numbers(found, final.get("accuracy")), *_ending(run)]),
             trained,
             *unit_sections(history, site_table(history, thresholds)),
             causes(why),
@@ -148,6 +148,9 @@ def _rate(row: dict[Hashable, Any], what: str) -> str:
     return f"{rate} ({low} to {high})"
 
 
-def _error(run: Run) -> list[Block]:
-    error, state = run.status.get("error"), run.state
-    return [Words(f"The run {'failed' if state == 'failed' else 'was ' + state}: {error}")] if error else []
+def _ending(run: Run) -> list[Block]:
+    """How it ended, where that was not at its last step."""
+    error, state, stopped = run.status.get("error"), run.state, run.status.get("stopped")
+    how = "failed" if state == "failed" else f"was {state}"
+    blocks: list[Block] = [Words(f"The run {how}: {error}")] if error else []
+    return [*blocks, Words(f"It ended before its last step: {stopped}.")] if stopped else blocks
