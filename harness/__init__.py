@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.detector.lifetimes import lifetimes
     from harness.detector.states import Thresholds, classify
     from harness.graph.plan import Site
+    from harness.integrations.stop import StopOnDeadUnits
     from harness.recording.scan import DeadUnitsError, Report, scan
     from harness.recording.tree import ModelTree, tree
     from harness.store.runs import open_runs
@@ -33,6 +34,7 @@ _WHERE = {
     "Recorder": "harness.tracking.recorder",
     "Report": "harness.recording.scan",
     "Site": "harness.graph.plan",
+    "StopOnDeadUnits": "harness.integrations.stop",
     "Thresholds": "harness.detector.states",
     "classify": "harness.detector.states",
     "declare_activation": "harness.activations.declare",
@@ -55,6 +57,7 @@ __all__ = [
     "Recorder",
     "Report",
     "Site",
+    "StopOnDeadUnits",
     "Thresholds",
     "classify",
     "declare_activation",
