@@ -50,7 +50,7 @@ class Line:
         return self.text, self.output, self.parameters, self.units, self.dead
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelTree:
     """What `harness.tree` found; `print` it, or let a notebook show it.
 
@@ -75,6 +75,9 @@ class ModelTree:
         ]
         rule = "─" * max(map(len, text))
         return "\n".join([text[0].rstrip(), rule, *(row.rstrip() for row in text[1:]), rule, self._end])
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{name}</th>" for name in HEAD)
