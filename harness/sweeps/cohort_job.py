@@ -156,7 +156,7 @@ def _trained(
         return {place: failed(folders[place], error, seconds) for place in left}
     except Exception as error:  # whose fault it is shows when each goes alone
         for board in boards.values():
-            board.close()
+            _close(board)
         return _one_by_one({place: folders[place] for place in left}, specs, tick, error)
     seconds = round((time.monotonic() - began) / len(left), 3)
     judged = [_judge(specs[k], folders[k], endings[k], seconds, boards.get(k)) for k in left]
@@ -192,8 +192,13 @@ def _boards(specs: Sequence[RunSpec], folders: Mapping[int, Path]) -> Iterator[d
 
             for place in wanted:
                 boards[place] = RunBoard(folders[place])
-                files.callback(boards[place].close)
+                files.callback(_close, boards[place])
         yield boards
+
+
+def _close(board: RunBoard) -> None:
+    with suppress(OSError):  # a full disk: what it lost can be rebuilt at any time
+        board.close()
 
 
 def _judge(

@@ -215,6 +215,8 @@ def test_thresholds_can_be_changed(tmp_path: Path) -> None:
     assert "Healthy: 2 of 8 units dead (25.0 %; n = 200, rate < 2.3 %)" in read.text  # 1 - 0.01 ** (1 / 200)
     assert "with 99 % confidence, below 1 − 0.01^(1/n)" in read.text
     assert "with a rate below 30 %" in read.text
+    assert read.text.count("rate < 2.3 %") == 4  # the verdict, and the three figures that say n
+    assert "rate < 1.5 %" not in read.text
 
 
 def test_a_run_without_censuses_makes_no_statement(tmp_path: Path) -> None:

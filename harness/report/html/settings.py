@@ -26,11 +26,8 @@ def answer(run: Run, why: Diagnosis | str, *, sick: bool, stays: bool) -> list[B
     """
     ours, folder = stays and _asked(run) is not None, shlex.quote(str(run.path))
     if isinstance(why, str):
-        return (
-            [Words("Next: find the cause."), commands([f"harness-tools diagnose {folder}"])]
-            if sick and ours
-            else []
-        )
+        find = Words("Next: find the cause."), commands([f"harness-tools diagnose {folder}"])
+        return [*find] if sick and ours else []
     step = next_step(why.label)
     blocks: list[Block] = [Words(text) for text in (why.cause, step and f"Next: {step}") if text]
     if ours and why.label != "none":
