@@ -29,20 +29,18 @@ MOMENTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def trainings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("killed")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+def test_ten_moments(tmp_path: Path) -> None:
+    """One test: workers that share its parts would each train anew."""
     moments = [str(number) for moment in MOMENTS for number in moment]
     program = Path(__file__).with_name("killed_loop.py")
-    subprocess.run([sys.executable, str(program), str(root), *moments], check=True)
-    return root
+    subprocess.run([sys.executable, str(program), str(tmp_path), *moments], check=True)
+    for k in range(len(MOMENTS)):
+        what_it_left_opens_and_lacks_a_record_at_most(k, tmp_path)
+        attached_again_it_ends_as_if_nobody_had_killed_it(k, tmp_path)
 
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
-
-
-@pytest.mark.parametrize("k", range(len(MOMENTS)))
-def test_what_it_left_opens_and_lacks_a_record_at_most(k: int, trainings: Path) -> None:
+def what_it_left_opens_and_lacks_a_record_at_most(k: int, trainings: Path) -> None:
     told = int((trainings / f"{k} told").read_text())
     runs = harness.open_runs(trainings / f"{k} killed")
     if not told and not len(runs):
@@ -63,8 +61,7 @@ def test_what_it_left_opens_and_lacks_a_record_at_most(k: int, trainings: Path) 
     assert ("units dead" in page) == bool(taken)
 
 
-@pytest.mark.parametrize("k", range(len(MOMENTS)))
-def test_attached_again_it_ends_as_if_nobody_had_killed_it(k: int, trainings: Path) -> None:
+def attached_again_it_ends_as_if_nobody_had_killed_it(k: int, trainings: Path) -> None:
     (whole,), (run,) = (harness.open_runs(trainings / name) for name in ("whole", str(k)))
     assert run.state == "finished"
     for name in ("census", "steps", "events"):
