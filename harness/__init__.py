@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from harness.detector.lifetimes import lifetimes
     from harness.detector.states import Thresholds, classify
     from harness.graph.plan import Site
+    from harness.integrations.stop import StopOnDeadUnits
     from harness.recording.scan import DeadUnitsError, Report, scan
+    from harness.recording.tree import ModelTree, tree
     from harness.store.runs import open_runs
     from harness.sweeps.diagnose import diagnose
     from harness.tracking.recorder import Recorder
@@ -28,9 +30,11 @@ __version__ = "0.1.0"
 _WHERE = {
     "DeadUnitsError": "harness.recording.scan",
     "Diagnosis": "harness.attribution.diagnosis",
+    "ModelTree": "harness.recording.tree",
     "Recorder": "harness.tracking.recorder",
     "Report": "harness.recording.scan",
     "Site": "harness.graph.plan",
+    "StopOnDeadUnits": "harness.integrations.stop",
     "Thresholds": "harness.detector.states",
     "classify": "harness.detector.states",
     "declare_activation": "harness.activations.declare",
@@ -41,6 +45,7 @@ _WHERE = {
     "open_runs": "harness.store.runs",
     "risk": "harness.attribution.risk",
     "scan": "harness.recording.scan",
+    "tree": "harness.recording.tree",
     "undeclare_activation": "harness.activations.declare",
     "watch": "harness.tracking.watch",
 }
@@ -48,9 +53,11 @@ _WHERE = {
 __all__ = [
     "DeadUnitsError",
     "Diagnosis",
+    "ModelTree",
     "Recorder",
     "Report",
     "Site",
+    "StopOnDeadUnits",
     "Thresholds",
     "classify",
     "declare_activation",
@@ -61,6 +68,7 @@ __all__ = [
     "open_runs",
     "risk",
     "scan",
+    "tree",
     "undeclare_activation",
     "watch",
 ]

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from harness.config import RunSpec, compose, groups, to_mapping
+from harness.report.tensorboard_hint import runs_in, tick_hint
 from harness.sweeps.job import Outcome
 from harness.sweeps.sweep import Sweep
 
@@ -75,6 +77,8 @@ def show(spec: RunSpec, outcome: Outcome) -> None:
             diverged_at=run.status.get("diverged_at"),
         )
     )
+    if run.status.get("stopped"):
+        console.print(f"Stopped early: {run.status['stopped']}.", markup=False)
     if run.status.get("diagnosis") and final.get("cause") != "none":
         console.print(f"\nWhy: {run.status['diagnosis']}", markup=False)
     if outcome.stored:
@@ -83,8 +87,14 @@ def show(spec: RunSpec, outcome: Outcome) -> None:
         )
     places = f"\nresults     {outcome.path}"
     if spec.record.tensorboard:
-        places += f"\ndashboard   tensorboard --logdir {spec.output}"
+        places += f"\n{dashboard_lines(spec.output)}"
     console.print(places, soft_wrap=True, markup=False)
+
+
+def dashboard_lines(output: str) -> str:
+    """The command that starts TensorBoard, and what to tick in it if that is needed."""
+    hint = tick_hint(runs_in(Path(output).expanduser()))
+    return f"dashboard   tensorboard --logdir {output}" + (f"\n            {hint}" if hint else "")
 
 
 def title(spec: RunSpec) -> str:
@@ -151,7 +161,7 @@ def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[Outcome]) -> None:
     if any(outcome.state in ("finished", "diverged") for outcome in outcomes):
         console.print(
             f"tables      harness.open_runs({str(specs[0].output)!r}).table\n"
-            f"dashboard   tensorboard --logdir {specs[0].output}",
+            f"{dashboard_lines(specs[0].output)}",
             soft_wrap=True,
             markup=False,
         )

@@ -92,6 +92,7 @@ def dashboard(
 ) -> None:
     """Rebuild everything that TensorBoard shows of runs and sweeps from their tables."""
     from harness.report.dashboard_command import rebuild_dashboard
+    from harness.report.tensorboard_hint import tick_hint
 
     runs, lost = _runs(path), 0
     try:
@@ -104,8 +105,8 @@ def dashboard(
     print(f"{len(runs) - lost} run(s) rebuilt. Look at them with: tensorboard --logdir {path}")
     if lost == len(runs):
         raise typer.Exit(1)
-    if len(runs) > 40:
-        print("Of so many runs TensorBoard selects none at first: tick some on the left, or filter by name.")
+    if hint := tick_hint(len(runs)):
+        print(hint)
     if serve:
         _serve(path, port)
 
@@ -212,6 +213,7 @@ def selftest(
 @app.command()
 def diagnose(path: Folder) -> None:
     """Say why units of every run are dead (a run of a sweep is trained once more to gather the evidence)."""
+    from harness.attribution.next_step import next_step
     from harness.sweeps.diagnose import diagnose as told
 
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
@@ -220,7 +222,9 @@ def diagnose(path: Folder) -> None:
     for run in runs:
         console.print(run.name, style="bold", markup=False)
         try:
-            console.print(f"{told(run)}\n", markup=False)
+            found = told(run)
+            step = next_step(found.label)
+            console.print(f"{found}\n", *([f"Next: {step}\n"] if step else []), sep="\n", markup=False)
         except (OSError, ValueError) as error:
             unknown += 1
             console.print(f"cannot be diagnosed: {error}\n", markup=False)

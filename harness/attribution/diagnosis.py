@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.attribution.causes import cause_of, explained_by, factor_shares
-from harness.attribution.diagnosis_text import diagnosis_text
+from harness.attribution.diagnosis_text import cause_text, diagnosis_text
 from harness.attribution.events import Event
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import find
@@ -30,12 +30,14 @@ class Diagnosis:
             the stream the step after the last that opened it.
         events: one row per dated event: step, label, column, ratio, deaths (from there on), text.
         text: the sentences.
+        cause: that one of them which names the cause, or says that there is nothing to explain.
     """
 
     label: str
     units: pd.DataFrame
     events: pd.DataFrame
     text: str
+    cause: str = ""
 
     def __str__(self) -> str:
         return self.text
@@ -67,4 +69,5 @@ def diagnose(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds |
     dated = pd.DataFrame(explained, columns=pd.Index(Event._fields))
     dated["deaths"] = [len(found.deaths_from(event)) for event in found.events]
     dated = dated[["step", "label", "column", "ratio", "deaths", "text"]]
-    return Diagnosis(cause.label, units, dated, diagnosis_text(cause, found, units, evidence))
+    arguments = cause, found, units, evidence
+    return Diagnosis(cause.label, units, dated, diagnosis_text(*arguments), cause_text(*arguments))

@@ -65,16 +65,22 @@ def diagnosis_text(cause: Cause, found: Findings, units: pd.DataFrame, evidence:
     if cause.label == "none":
         return " ".join([*parts, *_births(found, evidence), *_no_cause(found)])
     parts += [*_deaths(units, evidence), *_births(found, evidence), *_untold(found)]
-    whose = _whose(cause, found)
-    if cause.label == "unknown":
-        parts.append(f"Cause{whose}: unknown{_excluded(cause, found, evidence)}.")
-    else:
-        reason = _reason(cause, units, found, evidence)
-        parts.append(f"Cause{whose}: {cause.label} ({MEANING[cause.label]}){reason}.")
+    parts.append(cause_text(cause, found, units, evidence))
     doubts = _doubts(cause.label, cause.events, evidence)
     if doubts:
         parts.append(f"Not told apart in one run: {'; '.join(doubts)}.")
     return " ".join(parts)
+
+
+def cause_text(cause: Cause, found: Findings, units: pd.DataFrame, evidence: Evidence) -> str:
+    """The sentence of a diagnosis that names the cause; arguments as of `diagnosis_text`."""
+    if cause.label == "none":
+        return " ".join(_no_cause(found))
+    whose = _whose(cause, found)
+    if cause.label == "unknown":
+        return f"Cause{whose}: unknown{_excluded(cause, found, evidence)}."
+    reason = _reason(cause, units, found, evidence)
+    return f"Cause{whose}: {cause.label} ({MEANING[cause.label]}){reason}."
 
 
 def _whose(cause: Cause, found: Findings) -> str:
@@ -317,6 +323,8 @@ def _moved(found: Findings, evidence: Evidence) -> str:
     ratio, longest = early_step(evidence.steps), longest_step(evidence.steps, found.deaths)
     if np.isnan(ratio):
         return "how far early steps went is not known"
+    if np.isinf(longest):
+        return f"an early step moved {100 * ratio:.3g} % of ‖θ‖ (median), the longest past every number"
     if longest > 3 * ratio:
         shown = [f"{100 * value:.{2 if value < 1 else 3}g} %" for value in (ratio, longest)]
         return f"an early step moved {shown[0]} of ‖θ‖ (median), the longest {shown[1]}"

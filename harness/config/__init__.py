@@ -14,6 +14,7 @@ from harness.config.stored import flatten, to_mapping
 from harness.lazily import lazily
 
 if TYPE_CHECKING:
+    from harness.config.command import changes, command_of, overrides_of
     from harness.config.composition import asks_for_sweep, checked, compose, jobs_of, launcher, plan, restore
     from harness.config.tree import OURS, config_dir, groups, register_schema
 
@@ -22,7 +23,9 @@ __all__ = [
     "ConfigError",
     "RunSpec",
     "asks_for_sweep",
+    "changes",
     "checked",
+    "command_of",
     "compose",
     "config_dir",
     "did_you_mean",
@@ -30,6 +33,7 @@ __all__ = [
     "groups",
     "jobs_of",
     "launcher",
+    "overrides_of",
     "plan",
     "register_schema",
     "restore",
@@ -45,6 +49,7 @@ __getattr__, __dir__ = lazily(
             ("asks_for_sweep", "checked", "compose", "jobs_of", "launcher", "plan", "restore"),
             "harness.config.composition",
         ),
+        **dict.fromkeys(("changes", "command_of", "overrides_of"), "harness.config.command"),
         **dict.fromkeys(("OURS", "config_dir", "groups", "register_schema"), "harness.config.tree"),
     },
 )

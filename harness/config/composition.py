@@ -284,21 +284,21 @@ def restore(mapping: dict[str, Any]) -> RunSpec:
     """
     choices = [f"{group}={values['name']}" for group, values in mapping.items() if _named(values)]
     values = {key: value for key, value in flatten(mapping).items() if not key.endswith(".name")}
-    return compose([*choices, *(f"{key}={_word(value)}" for key, value in values.items())])
+    return compose([*choices, *(f"{key}={grammar_word(value)}" for key, value in values.items())])
 
 
 def _named(values: Any) -> bool:
     return isinstance(values, dict) and "name" in values
 
 
-def _word(value: Any) -> str:
+def grammar_word(value: Any) -> str:
     """A plain value as Hydra's grammar has it."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return f"[{','.join(_word(inner) for inner in value)}]"
+        return f"[{','.join(grammar_word(inner) for inner in value)}]"
     if isinstance(value, str):
         end = len(value) - len(value.rstrip("\\"))  # only those before a quote are escapes
         return "'" + value.replace("'", "\\'") + "\\" * end + "'"

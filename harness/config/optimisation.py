@@ -71,5 +71,6 @@ class Train:
     max_steps: int | None = limits(at_least=1)
     batch_size: int = limits(at_least=1)
     clip_grad: float | None = limits(above=0)  # largest global gradient norm
+    stop_when_dead: float | None = limits(above=0, at_most=1)  # dead share at a census that ends the training
     checkpoint_seconds: float = limits(at_least=0)  # least time between two checkpoints
     threads: int | None = limits(at_least=1, at_most=1024)  # null: one for small networks, else all cores

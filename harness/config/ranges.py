@@ -104,6 +104,8 @@ def check_together(spec: Any) -> None:
     """Raise ConfigError for values that are right alone and wrong together."""
     if getattr(spec.optim, "nesterov", False) and spec.optim.momentum == 0:
         raise ConfigError("optim.nesterov", "needs a momentum above 0", hint="Set optim.momentum too.")
+    if spec.train.stop_when_dead is not None and not spec.record.enabled:
+        raise ConfigError("train.stop_when_dead", "needs censuses", hint="Choose another record than off.")
     remedy, activation = spec.remedy.name, spec.activation.name
     works = WORKS_WITH.get(remedy, (activation,))
     if activation not in works:

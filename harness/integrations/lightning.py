@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from harness.detector.states import Thresholds
 from harness.detector.verdict import HEALTHY
 from harness.hooks.hook import Call
+from harness.integrations import stop
 from harness.integrations.watch import Watch, Watching
 from harness.recording.batches import Batch
 from harness.recording.distributed import is_distributed
-from harness.tracking.alert import Condition
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -214,23 +214,15 @@ class NeuronHealth(Watching, Callback):
             )
 
 
-class StopOnDeadUnits(NeuronHealth):
-    """NeuronHealth that ends the fit at the first census with too many dead units.
-
-    Args:
-        above: the dead share above which it ends, or a function of the `Verdict`.
-        options: further arguments of NeuronHealth.
-    """
-
-    def __init__(self, above: Condition = 0.5, **options: Any) -> None:
-        super().__init__(alert=above, **options)
+class StopOnDeadUnits(stop.StopOnDeadUnits, NeuronHealth):
+    """`harness.StopOnDeadUnits` for Lightning's Trainer."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count a step, and end the fit where too many units are dead."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if self.recorder is not None and self.recorder.should_stop:
+        if self.should_stop:
             trainer.should_stop = True
 
 

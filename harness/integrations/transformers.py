@@ -14,10 +14,10 @@ from torch.optim import Optimizer
 
 from harness.detector.states import Thresholds
 from harness.detector.verdict import HEALTHY
+from harness.integrations import stop
 from harness.integrations.watch import Watch, Watching
 from harness.recording.batches import Batch
 from harness.recording.distributed import is_distributed
-from harness.tracking.alert import Condition
 
 try:
     from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -135,13 +135,13 @@ class NeuronHealthCallback(Watching, TrainerCallback):
         scaler = getattr(getattr(trainer, "accelerator", None), "scaler", None)
         optimizers = _optimizers(optimizer)
         first = self._watch.start(root, optimizers, steps=state.global_step, name=name, scaler=scaler)
-        self._log(control, first)
+        self._report(control, first)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Count a step."""
-        self._log(control, self._watch.step())
+        self._report(control, self._watch.step())
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -162,7 +162,7 @@ class NeuronHealthCallback(Watching, TrainerCallback):
     ) -> None:
         """Close the last window with the Trainer's summary: `on_train_end` closes the reporters before us."""
         if logs and "train_runtime" in logs:
-            self._log(control, self._watch.finish())
+            self._report(control, self._watch.finish())
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -175,30 +175,22 @@ class NeuronHealthCallback(Watching, TrainerCallback):
 
     # --- inside -------------------------------------------------------------------------------------
 
-    def _log(self, control: TrainerControl, metrics: dict[str, float] | None) -> None:
+    def _report(self, control: TrainerControl, metrics: dict[str, float] | None) -> None:
         if metrics and self._trainer is not None:
             due = control.should_log
             self._trainer.log(dict(metrics))  # which takes the Trainer's own entry at this step for written
             control.should_log = due
 
 
-class StopOnDeadUnits(NeuronHealthCallback):
-    """NeuronHealthCallback that ends the training at the first census with too many dead units.
-
-    Args:
-        above: the dead share above which it ends, or a function of the `Verdict`.
-        options: further arguments of NeuronHealthCallback.
-    """
-
-    def __init__(self, above: Condition = 0.5, **options: Any) -> None:
-        super().__init__(alert=above, **options)
+class StopOnDeadUnits(stop.StopOnDeadUnits, NeuronHealthCallback):
+    """`harness.StopOnDeadUnits` for the Trainer of Transformers."""
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Count a step, and end the training where too many units are dead."""
         super().on_step_end(args, state, control, **kwargs)
-        if self.recorder is not None and self.recorder.should_stop:
+        if self.should_stop:
             control.should_training_stop = True
 
 

@@ -17,6 +17,7 @@ from harness.graph.plan import Plan
 from harness.hooks.arguments import check_loss_function
 from harness.hooks.masks import Masks, masks_of
 from harness.recording.batches import Batch, evaluation
+from harness.recording.census_html import census_html
 from harness.recording.model_calls import outputs
 from harness.recording.recorder import ActivationRecorder
 
@@ -69,6 +70,9 @@ class Report:
             raise ValueError(f"dead: expected a share in [0, 1], but got {dead!r}")
         if not self.dead_fraction <= dead:  # NaN is not "few"
             raise DeadUnitsError(f"{sentence(self.units)} Allowed: {100 * dead:g} %.")
+
+    def _repr_html_(self) -> str:
+        return census_html(self.units, self.plan.sites, "One pass in evaluation mode")
 
     def __str__(self) -> str:
         """The table of sites and the verdict in one sentence."""

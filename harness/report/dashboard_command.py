@@ -46,6 +46,6 @@ def finish_sweep(output: Path) -> None:
     with suppress(OSError):  # a full disk: the results are kept, and views can be made anew at any time
         for run in runs:
             if run.status.get("state") == "failed":
-                rebuild(run, maps=False)
+                rebuild(run)
         if len(runs):
             rebuild_roots(runs)

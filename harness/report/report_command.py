@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +38,12 @@ def thresholds_of(run: Run, asked: dict[str, float]) -> tuple[Thresholds, float]
     return Thresholds(detect["rare"], detect["confidence"]), float(detect["healthy"])
 
 
-def stored_diagnosis(run: Run) -> Diagnosis:
+def stored_diagnosis(run: Run, asked: dict[str, float] | None = None) -> Diagnosis:
     """Why the units of a run are dead, from the evidence that it kept.
+
+    Args:
+        run: on disk.
+        asked: thresholds other than its own.
 
     Raises:
         ValueError: it kept none, or an earlier version's that lacks something.
@@ -47,13 +52,17 @@ def stored_diagnosis(run: Run) -> Diagnosis:
     from harness.attribution.evidence import Evidence
 
     tables = run.evidence
+    if run.is_own_loop and (tables is None or run.census.empty):
+        raise ValueError(
+            "this run kept no evidence. harness.Recorder(…, evidence=True) keeps it when the loop ends."
+        )
     if tables is None or run.census.empty:
         raise ValueError(
             "this run kept no evidence, as runs of a sweep do not. "
             f"harness.diagnose({str(run.path)!r}) trains it once more to gather it; then report again."
         )
     try:
-        return diagnose(run.census, Evidence(**tables), thresholds_of(run, {})[0])
+        return diagnose(run.census, Evidence(**tables), thresholds_of(run, asked or {})[0])
     except KeyError as error:  # of a version that gathered less
         raise ValueError(f"{run.path}: its evidence lacks {error}") from None
 
@@ -83,7 +92,7 @@ def views(runs: Runs, asked: dict[str, float]) -> Iterator[RenderableType]:
 
 
 def write_report(
-    runs: Runs, folder: Path, out: Path | None, asked: dict[str, float], diagnose: Diagnose = stored_diagnosis
+    runs: Runs, folder: Path, out: Path | None, asked: dict[str, float], diagnose: Diagnose | None = None
 ) -> Iterator[RenderableType | Path]:
     """Write the HTML report; before that, what the console shows.
 
@@ -92,7 +101,7 @@ def write_report(
         folder: that they were found in; the report lies there unless `out` says otherwise.
         out: the file.
         asked: thresholds other than the runs' own.
-        diagnose: names the causes of a run's deaths.
+        diagnose: names the causes of a run's deaths; None: from the evidence that it kept.
 
     Yields:
         What to print, and last the path of the file.
@@ -105,6 +114,7 @@ def write_report(
     if target.is_dir() or not target.parent.is_dir():
         raise ValueError(f"--out: expected a file in a folder that is there, but got {target}")
     thresholds, healthy = thresholds_of(runs[0], asked)
+    diagnose = diagnose or partial(stored_diagnosis, asked=asked)
     if len(runs) <= FEW:
         yield from views(runs, asked)
     if len(runs) == 1:

@@ -18,6 +18,7 @@ STATUSES = ("running", "finished", "diverged", "failed", "interrupted")
 COMPLETE = ("finished", "diverged")  # results that are not trained again
 LARGEST = 1 << 20  # bytes of a configuration; YAML is slow to read
 NUMBER = (int, float)
+MADE = "recorder"  # fact of a run that a Recorder made of somebody's own loop, and may begin anew
 SHARES = ("dead_fraction", "born_dead_fraction", "died_fraction", "accuracy")  # of the final numbers
 COUNTED = ("dead", "starved", "rare", "born_dead", "died", "revived")  # of its units
 NOT_NEGATIVE = ("steps", "diverged_at", "seconds")
@@ -28,6 +29,7 @@ STATUS: Types = {
     "verdict": (str,),
     "diagnosis": (str,),
     "not_stacked": (str,),
+    "stopped": (str,),
     "steps": (int,),
     "diverged_at": (int,),
     "seconds": NUMBER,

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from harness.store.evidence import read_evidence
-from harness.store.folder import load_config, load_status
+from harness.store.folder import MADE, load_config, load_status
 from harness.store.reading import DamagedFile, one_line
 from harness.store.schema import TABLES
 from harness.store.tables import read_table
@@ -72,6 +72,11 @@ class Run:
     def state(self) -> str:
         """The state that `status.json` tells; "damaged" if it or the configuration cannot be read."""
         return "damaged" if self.damage else str(self.status["state"])
+
+    @property
+    def is_own_loop(self) -> bool:
+        """Whether a Recorder made it, in a training loop that is not ours."""
+        return bool(self.status.get(MADE))
 
     @cached_property
     def evidence(self) -> dict[str, pd.DataFrame] | None:

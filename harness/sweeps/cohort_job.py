@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from harness.sweeps.descriptors import make_room
 from harness.sweeps.job import Outcome, failed, final_metrics, hardware, run_job, stored, versions
 
 if TYPE_CHECKING:
+    from harness.report.tensorboard import RunBoard
     from harness.training.loop import Ending
 
 FOLDER = ".cohorts"  # in the folder of results: what a cohort needs to be continued
@@ -97,7 +98,7 @@ def _train(
     specs: Sequence[RunSpec], known: Mapping[int, Outcome], keep: Path, tick: Callable[[int], None]
 ) -> dict[int, Outcome]:
     """The outcomes of the members that are not known yet."""
-    from harness.training.stacked import kept, train_cohort
+    from harness.training.stacked import kept
 
     left = [place for place in range(len(specs)) if place not in known]
     if not left:
@@ -126,8 +127,26 @@ def _train(
     if refused:
         return refused | _train(specs, {**known, **refused}, keep, tick)
     folders = {place: RunFolder(run_folder(specs[place])) for place in places}
+    with _boards(specs, {place: folders[place].path for place in left}) as boards:
+        return _trained(specs, folders, boards, left, keep, tick, began)
+
+
+def _trained(
+    specs: Sequence[RunSpec],
+    folders: Mapping[int, RunFolder],
+    boards: Mapping[int, RunBoard],
+    left: Sequence[int],
+    keep: Path,
+    tick: Callable[[int], None],
+    began: float,
+) -> dict[int, Outcome]:
+    """Train the members in `folders`, and conclude those that are left."""
+    from harness.training.stacked import train_cohort
+
+    own, views = [specs[k] for k in folders], [[boards[k]] if k in boards else [] for k in folders]
     try:
-        endings = dict(zip(places, train_cohort(own, list(folders.values()), keep, tick), strict=True))
+        found = train_cohort(own, list(folders.values()), keep, tick, views)
+        endings = dict(zip(folders, found, strict=True))
     except KeyboardInterrupt:
         for place in left:
             folders[place].write_status("interrupted")
@@ -136,9 +155,11 @@ def _train(
         seconds = round(time.monotonic() - began, 3)
         return {place: failed(folders[place], error, seconds) for place in left}
     except Exception as error:  # whose fault it is shows when each goes alone
+        for board in boards.values():
+            _close(board)
         return _one_by_one({place: folders[place] for place in left}, specs, tick, error)
     seconds = round((time.monotonic() - began) / len(left), 3)
-    judged = [_judge(specs[place], folders[place], endings[place], seconds) for place in left]
+    judged = [_judge(specs[k], folders[k], endings[k], seconds, boards.get(k)) for k in left]
     ended = side_by_side(_end, zip([folders[place] for place in left], judged, strict=True))
     return dict(zip(left, ended, strict=True))
 
@@ -160,7 +181,29 @@ def _one_by_one(
     return {place: replace(outcome, not_stacked=why) for place, outcome in outcomes.items()}
 
 
-def _judge(spec: RunSpec, folder: RunFolder, ending: Ending, seconds: float) -> dict[str, Any] | Outcome:
+@contextmanager
+def _boards(specs: Sequence[RunSpec], folders: Mapping[int, Path]) -> Iterator[dict[int, RunBoard]]:
+    """TensorBoard's views of the members in `folders`, as far as they want any."""
+    wanted = [place for place in folders if specs[place].record.tensorboard]
+    with ExitStack() as files:
+        boards: dict[int, RunBoard] = {}
+        if wanted:
+            from harness.report.tensorboard import RunBoard
+
+            for place in wanted:
+                boards[place] = RunBoard(folders[place])
+                files.callback(_close, boards[place])
+        yield boards
+
+
+def _close(board: RunBoard) -> None:
+    with suppress(OSError):  # a full disk: what it lost can be rebuilt at any time
+        board.close()
+
+
+def _judge(
+    spec: RunSpec, folder: RunFolder, ending: Ending, seconds: float, board: RunBoard | None
+) -> dict[str, Any] | Outcome:
     """Metrics, verdict and view of a member that has been trained: its last status, or that this failed."""
     from harness.store.runs import Run
 
@@ -169,14 +212,13 @@ def _judge(spec: RunSpec, folder: RunFolder, ending: Ending, seconds: float) -> 
         "seconds": seconds,
         "steps": ending.steps,
         "diverged_at": ending.diverged_at,
+        **({"stopped": ending.stopped} if ending.stopped else {}),
     }
     try:
         run = Run(folder.path)
         facts["final"], facts["verdict"] = final_metrics(spec, run, ending.diverged_at)
-        if spec.record.tensorboard:
-            from harness.report.tensorboard import rebuild
-
-            rebuild(run, maps=False, status=facts)
+        if board is not None:
+            board.conclude(run.name, to_mapping(spec), run.census, facts)
     except Exception as error:
         return failed(folder, error, seconds)
     return facts | {"error": None}

@@ -198,7 +198,7 @@ def _shortened(spec: RunSpec, steps: int, folder: Path) -> RunSpec:
     if isinstance(schedule, s.Cosine):
         warm = schedule.warmup_steps
         schedule = s.Warmup(name="warmup", steps=warm) if warm else s.Schedule(name="constant")
-    train = replace(spec.train, max_steps=steps)
+    train = replace(spec.train, max_steps=steps, stop_when_dead=None)
     record = replace(spec.record, evidence=False, tensorboard=False, probe=True, enabled=True)
     return replace(spec, train=train, schedule=schedule, record=record, output=str(folder), force=False)
 

@@ -104,7 +104,7 @@ def run_job(
         progress: makes the display of a training, if there is one; told of every step.
         locked: whether the caller holds the run's lock.
         alone: whether the run is no part of a sweep. It then keeps its evidence (`record.evidence`), and
-            TensorBoard gets heat maps, half a second's work; `harness-tools dashboard` draws a sweep's.
+            its row in TensorBoard shows what is its own; a sweep's rows show what is swept.
 
     Returns:
         The outcome; a failure is one of them, with its traceback in `error.txt` in the folder.
@@ -189,24 +189,16 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
         told = stored_diagnosis(result) if keeps and result.evidence and len(result.census) else None
         if told is not None:
             final["cause"] = told.label
+        facts: dict[str, Any] = {"steps": ending.steps, "diverged_at": ending.diverged_at, "final": final}
+        facts |= {"verdict": text, "error": None, **({} if told is None else {"diagnosis": str(told)})}
+        facts |= {"stopped": ending.stopped} if ending.stopped else {}
         if board is not None:
-            if alone:
-                board.maps(result.census)
-            board.text("verdict", text, ending.steps)
-            if told is not None:
-                board.text("causes", str(told), ending.steps)
-            facts = {"state": state, "final": final}
-            board.session(folder.path.name, to_mapping(spec), facts, ending.steps)
-        folder.write_status(
-            state,
-            seconds=seconds(),
-            steps=ending.steps,
-            diverged_at=ending.diverged_at,
-            final=final,
-            verdict=text,
-            error=None,
-            **({} if told is None else {"diagnosis": str(told)}),
-        )
+            from harness.report.tensorboard import short_config
+
+            config = to_mapping(spec)
+            shown = short_config(config) if alone else config
+            board.conclude(folder.path.name, shown, result.census, {"state": state, **facts})
+        folder.write_status(state, seconds=seconds(), **facts)
     except KeyboardInterrupt:
         folder.write_status("interrupted", seconds=seconds())
         raise
@@ -243,9 +235,8 @@ def _board(spec: RunSpec, path: Path) -> Any:
     """TensorBoard's view; it begins anew, and the journal of a continued run tells it what came before."""
     if not spec.record.tensorboard:
         return None
-    from harness.report.tensorboard import RunBoard, write_layout
+    from harness.report.tensorboard import RunBoard
 
-    write_layout(path.parent)
     return RunBoard(path)
 
 

@@ -15,16 +15,18 @@ from torch.optim import Optimizer
 
 from harness.attribution.recorder import Recorder as Observer
 from harness.detector.states import Thresholds
+from harness.detector.verdict import last_census
 from harness.hooks.arguments import check_numbers
 from harness.kernels.unit_statistic import UnitStatistic
 from harness.recording.batches import Batch
+from harness.recording.census_html import census_html
 from harness.recording.listener import Guard
 from harness.recording.loss_scale import Scaler
 from harness.tracking.alert import Alert, Condition
 from harness.tracking.announce import Announcer
 from harness.tracking.config import Config, plain_config, run_name, run_path
 from harness.tracking.loggers import as_loggers
-from harness.tracking.views import Plots, census_html, write_page
+from harness.tracking.views import Plots, write_page
 
 if TYPE_CHECKING:
     from harness.tracking.run_writer import RunWriter
@@ -288,8 +290,8 @@ class Recorder(Observer):
         return Plots(self.history)
 
     def _repr_html_(self) -> str:
-        producers = {site.name: ", ".join(site.producers) for site in self.sites}
-        return census_html(self.latest, producers, repr(self).strip("<>"))
+        rows = None if self.latest is None else last_census(self.latest)
+        return census_html(rows, self.sites, repr(self).strip("<>"))
 
     def state_dict(self) -> dict[str, Any]:
         """Enough to continue elsewhere; the run on disk has every step up to here."""

@@ -17,9 +17,9 @@ from harness.detector.states import Thresholds
 from harness.detector.transitions import transitions
 from harness.detector.verdict import HEALTHY, last_census
 from harness.report.report_command import stored_diagnosis
-from harness.report.tensorboard import RunBoard, write_layout
+from harness.report.tensorboard import RunBoard
 from harness.store.evidence import write_evidence
-from harness.store.folder import RunFolder, load_status
+from harness.store.folder import MADE, RunFolder, load_status
 from harness.store.locks import lock_of
 from harness.store.reading import read_json
 from harness.store.runs import Run
@@ -28,7 +28,6 @@ from harness.store.tables import read_table
 from harness.store.writer import TableWriter, keep_rows
 from harness.tracking.conclude import final_metrics, versions
 
-MADE = "recorder"  # fact of a run whose folder is a Recorder's to begin anew
 EVERY = 200  # steps after which their scalars are written, without a census
 
 
@@ -100,7 +99,6 @@ class RunWriter:
         facts = {MADE: True} if seed is None else {MADE: True, "seed": seed}
         folder.write_status("running", error=None, versions=versions(), **facts)
         if self._tensorboard:
-            write_layout(self.path.parent)
             self._board = RunBoard(self.path)
             if steps:
                 self._tell_board(before)
@@ -215,12 +213,10 @@ class RunWriter:
         if evidence is not None and len(run.census):
             told = stored_diagnosis(run)
             final["cause"], facts["diagnosis"] = told.label, str(told)
+        facts["final"] = final
         if self._board is not None:
-            self._board.text("verdict", text, steps)
-            if "diagnosis" in facts:
-                self._board.text("causes", facts["diagnosis"], steps)
-            self._board.session(run.name, self._config, {**facts, "final": final}, steps)
-        return facts | {"final": final}
+            self._board.conclude(run.name, self._config, run.census, facts)
+        return facts
 
 
 def _line(error: BaseException) -> str:

@@ -29,6 +29,7 @@ FREE = {
     "optim.nesterov",
     "optim.betas",
     "train.clip_grad",
+    "train.stop_when_dead",
     "train.checkpoint_seconds",
 }
 

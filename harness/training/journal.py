@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from torch import Tensor, stack
 
+from harness.detector.grid import Columns
 from harness.store.folder import RunFolder
 from harness.store.schema import EVENTS, STEPS, TABLES
 from harness.store.tables import read_table
@@ -29,6 +31,29 @@ class Listener(Protocol):
         """A new census."""
 
 
+class View(Protocol):
+    """A listener that takes columns as arrays too, and need not hear of every step."""
+
+    def steps(self, rows: Columns) -> None:
+        """New rows of the table `steps`."""
+
+    def census(self, rows: Columns) -> None:
+        """A new census."""
+
+
+def tell_before(folder: Path, listeners: Sequence[Listener | View]) -> None:
+    """Listeners begin anew: tell them what came before a checkpoint."""
+    if not listeners:
+        return
+    steps = read_table(folder, "steps").to_pandas()
+    history = read_table(folder, "census").to_pandas()
+    for listener in listeners:
+        if len(steps):
+            listener.steps(steps)
+        for _, census in history.groupby("step", sort=True):
+            listener.census(census)
+
+
 class Journal:
     """Buffers the scalars of every step on the device and writes them in blocks.
 
@@ -44,14 +69,8 @@ class Journal:
         self._rows: list[tuple[int, float, float]] = []
         self._values: list[Tensor] = []
         self._tests: dict[int, tuple[float, float]] = {}
-        if positions and listeners:  # they begin anew: tell them what came before
-            steps = read_table(folder.path, "steps").to_pandas()
-            history = read_table(folder.path, "census").to_pandas()
-            for listener in listeners:
-                if len(steps):
-                    listener.steps(steps)
-                for _, census in history.groupby("step", sort=True):
-                    listener.census(census)
+        if positions:
+            tell_before(folder.path, listeners)
 
     def step(self, step: int, epoch: float, lr: float, loss: Tensor, accuracy: Tensor) -> None:
         """Remember one step; `loss` and `accuracy` stay on their device until the next `flush`."""

@@ -33,6 +33,7 @@ from harness.training.models import build
 from harness.training.optimisation import factor, make_optimizer, set_learning_rate
 from harness.training.randomness import stream
 from harness.training.remedy_runner import RemedyRunner
+from harness.training.stopping import stop_reason
 from harness.training.tasks import new_tasks, task
 
 SMALL = ("mlp", "rnn")  # networks for which a second thread costs more than it brings
@@ -41,10 +42,17 @@ DEVICE_LOOK = 25  # steps between two looks at the losses on a GPU
 
 @dataclass(frozen=True)
 class Ending:
-    """How a training ended: completed steps, and the step of the first non-finite loss, if any."""
+    """How a training ended.
+
+    Attributes:
+        steps: that were completed.
+        diverged_at: step of the first loss that was not finite, if any.
+        stopped: why it ended before its last step, "" if it did not.
+    """
 
     steps: int
     diverged_at: int | None
+    stopped: str = ""
 
 
 def train(
@@ -157,6 +165,7 @@ class _Run:
         self.total = total_steps(spec, data)
         self.step, self.task = 0, 0
         self.latest: pd.DataFrame | None = None
+        self.stopped = ""
         device = place(spec)[0].type
         self.autocast = torch.autocast(device, torch.bfloat16, enabled=spec.dtype is Dtype.bfloat16)
         self.look_every = 1 if device == "cpu" else DEVICE_LOOK
@@ -168,6 +177,7 @@ class _Run:
             self.latest = (
                 last_census(read_table(self.folder.path, "census").to_pandas()) if self.step else None
             )
+            self.stopped = self._stop_reason()
             self._write_censuses()
         if self.remedy is not None and not self.step:
             self._tell(self.remedy.begin())
@@ -180,7 +190,7 @@ class _Run:
 
     def _steps(self, interrupts: DeferredInterrupts) -> Ending:
         saved = time.monotonic()
-        while self.step < self.total:
+        while self.step < self.total and not self.stopped:
             if not self._one_step():
                 diverged = self.journal.flush() or self.step
                 self.journal.event(diverged, "diverged", detail="the loss or a parameter is not finite")
@@ -192,7 +202,7 @@ class _Run:
                 self.save()
                 saved = time.monotonic()
         self.save()
-        return Ending(self.step, None)
+        return Ending(self.step, None, self.stopped)
 
     def save(self) -> None:
         """A checkpoint of this very moment."""
@@ -226,7 +236,8 @@ class _Run:
         self.step += 1
         if census and not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             return False
-        if within + 1 == self.data.steps_per_epoch or last:
+        tested = within + 1 == self.data.steps_per_epoch or last
+        if tested:
             self.journal.test(self.step, *evaluate(self.model, self.data))
         if within == 0:
             for kind in new_tasks(self.spec.data, epoch):
@@ -238,11 +249,24 @@ class _Run:
         if census:
             if self.recorder is not None:
                 self._write_censuses()
+            self.stopped = "" if last else self._stop_reason()
+            if self.stopped:
+                self.journal.event(self.step, "stopped", detail=self.stopped)
+                if not tested:
+                    self.journal.test(self.step, *evaluate(self.model, self.data))
             self.journal.flush()
-        if self.remedy is not None and not last:
+        if self.remedy is not None and not last and not self.stopped:
             with self.autocast:
                 self._tell(self.remedy.act(self.step, x))
         return True
+
+    def _stop_reason(self) -> str:
+        """Why the latest census, if it is of this step, ends the training; "" if it does not."""
+        if self.latest is None or self.latest["step"].max() != self.step:
+            return ""
+        state = last_census(self.latest)["state"]
+        dead, units = int((state == "dead").sum()), int((state != "unobserved").sum())
+        return stop_reason(self.spec, self.step, dead, units)
 
     def _enter(self, number: int) -> None:
         """A task with its own order of the pixels has its own probe."""

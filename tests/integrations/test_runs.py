@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,9 @@ from torch.utils.data import DataLoader
 from transformers import OPTConfig, OPTForCausalLM, Trainer, TrainingArguments
 
 import harness
+from harness.integrations.lightning import NeuronHealth
 from harness.integrations.lightning import StopOnDeadUnits as LightningStop
+from harness.integrations.transformers import NeuronHealthCallback
 from harness.integrations.transformers import StopOnDeadUnits as TransformersStop
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -35,8 +40,9 @@ class Net(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-def test_lightning(tmp_path: Path) -> None:
-    stop = LightningStop(0.5, census_every=10, output=tmp_path, config={"lr": 0.01}, name="a", say=False)
+@pytest.mark.parametrize("stop_class", [LightningStop, harness.StopOnDeadUnits])
+def test_lightning(stop_class: Any, tmp_path: Path) -> None:
+    stop = stop_class(0.5, census_every=10, output=tmp_path, config={"lr": 0.01}, name="a", say=False)
     quiet: dict[str, Any] = dict.fromkeys(
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )
@@ -49,7 +55,8 @@ def test_lightning(tmp_path: Path) -> None:
     assert run.row()["final.dead"] == 16
 
 
-def test_transformers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop_class", [TransformersStop, harness.StopOnDeadUnits])
+def test_transformers(stop_class: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     small = dict.fromkeys(("hidden_size", "word_embed_proj_dim", "ffn_dim"), 16)
     model = OPTForCausalLM(
@@ -61,7 +68,7 @@ def test_transformers(tmp_path: Path) -> None:
         if isinstance(layer, nn.Linear) and layer.bias is not None:
             nn.init.constant_(layer.bias, -50.0)
     data = [{"input_ids": row, "labels": row} for row in torch.randint(2, 32, (80, 8))]
-    stop = TransformersStop(0.5, census_every=5, output=tmp_path, say=False)
+    stop = stop_class(0.5, census_every=5, output=tmp_path, say=False)
     arguments = TrainingArguments(
         str(tmp_path / "checkpoints"), max_steps=20, report_to=[], use_cpu=True, disable_tqdm=True
     )
@@ -70,3 +77,41 @@ def test_transformers(tmp_path: Path) -> None:
     assert trainer.state.global_step == 5
     (run,) = harness.open_runs(tmp_path)
     assert (run.state, run.status["steps"]) == ("finished", 5)
+
+
+def test_one_name_is_a_callback_of_whatever_library_is_there() -> None:
+    both = harness.StopOnDeadUnits(0.5, say=False)
+    assert isinstance(both, NeuronHealth)
+    assert isinstance(both, NeuronHealthCallback)
+    assert isinstance(copy.deepcopy(both), harness.StopOnDeadUnits)
+    assert isinstance(LightningStop(), harness.StopOnDeadUnits)
+    assert isinstance(TransformersStop(), harness.StopOnDeadUnits)
+    assert not isinstance(TransformersStop(), NeuronHealth)
+    with pytest.raises(ValueError, match="alert"):
+        harness.StopOnDeadUnits(1.5)
+
+
+@pytest.mark.parametrize(
+    ("imported", "face"),
+    [
+        ("lightning.pytorch", "harness.integrations.lightning"),
+        ("transformers", "harness.integrations.transformers"),
+    ],
+)
+def test_only_the_library_in_use_is_imported(imported: str, face: str) -> None:
+    other = {"transformers": "lightning"}.get(imported, "transformers")
+    program = (
+        f"import sys, {imported}\n"
+        f"before = {other!r} in sys.modules\n"
+        "import harness\n"
+        "stop = harness.StopOnDeadUnits(0.5)\n"
+        f"assert before or type(stop).__module__ == {face!r}, type(stop)\n"
+        f"assert before or {other!r} not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
+
+
+def test_without_either_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.integrations.stop.FACES", {"nowhere": ("no_such_library",)})
+    with pytest.raises(ImportError, match="neither is installed"):
+        harness.StopOnDeadUnits(0.5)

@@ -41,6 +41,17 @@ def history() -> pd.DataFrame:
     return classify(pd.DataFrame(rows))
 
 
+def steps() -> pd.DataFrame:
+    """A loss that ends as not finite, a test accuracy at times, and a metric of somebody's own."""
+    step = np.arange(1, 401)
+    loss = 10.0 / step
+    loss[-1] = np.nan
+    tested = np.where(step % 100 == 0, step / 500, np.nan)
+    return pd.DataFrame(
+        {"step": step, "lr": 0.1, "loss": loss, "test_accuracy": tested, "margin": -1.0 * step}
+    )
+
+
 def blind(frame: pd.DataFrame) -> pd.DataFrame:
     """The same history, had nothing been observed."""
     return classify(frame.assign(n=0, active=0, rate=np.nan))

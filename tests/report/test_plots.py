@@ -30,6 +30,7 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "dose_response": lambda: plots.dose_response(frames.dose(), frames.critical()),
     "survival": lambda: plots.survival(frames.survival()),
     "dead_over_time": lambda: plots.dead_over_time(frames.over_time()),
+    "training": lambda: plots.training(frames.steps()),
     "overlap": lambda: plots.overlap(frames.overlaps()),
     "activation": lambda: plots.activation("relu"),
     "activations": lambda: plots.activations(["relu", "silu", "crelu"]),
@@ -67,6 +68,17 @@ def test_the_dead_share_is_that_of_the_censuses_of_the_probe() -> None:
     lines = plots.dead_share(frames.history()).axes[0].lines
     drawn = {str(line.get_label()).split(",")[0]: np.asarray(line.get_ydata()).tolist() for line in lines}
     assert drawn == {"a": [0.25, 0.5, 0.5], "b": [0.0, 0.25, 0.0], "all": [0.125, 0.375, 0.25]}
+
+
+def test_metrics_over_steps_end_at_their_last_numbers() -> None:
+    made = plots.training(frames.steps())
+    assert [axis.get_title("left") for axis in made.axes] == ["loss", "accuracy", "margin"]
+    assert made.axes[0].get_yscale() == "log"
+    assert [len(np.asarray(axis.lines[0].get_xdata())) for axis in made.axes] == [300, 4, 300]
+    assert "training batches, 0.02506" in words(made)  # 10 / 399, the last that is finite
+    assert "test set, 80.0 %" in words(made)
+    with pytest.raises(ValueError, match="neither a loss"):
+        plots.training(frames.steps()[["step", "lr"]])
 
 
 def test_n_and_the_bound_stand_on_the_figure() -> None:

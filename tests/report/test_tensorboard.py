@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 from stored_runs import full_history, write_run, write_sweep
 from tb_app import App
+from typer.testing import CliRunner
 
-from harness.config import compose
+from harness.config import compose, plan
+from harness.console import dashboard_lines
 from harness.report.dashboard_command import finish_sweep, rebuild_dashboard
 from harness.report.plots import caption
 from harness.report.tensorboard import rebuild
 from harness.store.runs import open_runs
+from harness.sweeps.cohort_job import run_cohort
+from harness.sweeps.cohorts import divide
 from harness.sweeps.job import run_job
+from harness.tools import app as tools
 
 EVERY = {"allowedStatuses": [f"STATUS_{s}" for s in ("SUCCESS", "FAILURE", "RUNNING", "UNKNOWN")]}
 
@@ -185,3 +190,51 @@ def test_live_and_rebuilt_boards_show_the_same(tmp_path: Path) -> None:
     assert sorted(again.get("plugin/scalars/tags")[run.name]) == tags
     assert {tag: values(again, run.name, tag) for tag in tags} == before
     assert np.isfinite(list(before["dead/all"].values())).all()
+
+
+def test_a_run_on_its_own_has_its_charts_and_a_short_row(tmp_path: Path) -> None:
+    spec = compose([f"output={tmp_path}", "model.width=16", "train.max_steps=30"])
+    path = run_job(spec).path
+    keys = {"status", "data.name", "model.name", "activation.name", "optim.name", "optim.lr", "seed"}
+    for folder, name in ((tmp_path, path.name), (path, ".")):
+        app = App(folder)
+        assert app.get("runs") == [name]
+        assert [category["title"] for category in app.get("plugin/custom_scalars/layout")["category"]]
+        (row,) = sessions(app).values()
+        assert set(row["hparams"]) == keys | {"model.width", "train.max_steps"}
+        assert set(app.get("plugin/images/tags")[name]) == {"heat map"}
+
+
+def test_members_of_a_cohort_are_seen_while_they_train(tmp_path: Path) -> None:
+    small = ["model.width=16", "train.max_steps=40", "record.census_every=10", "record.early=false"]
+    specs = plan([*small, "optim.lr=0.1,1e4", "seed=0,1", f"output={tmp_path}"], multirun=True)
+    (task,) = divide(specs)
+    seen: dict[str, dict[int, float]] = {}
+
+    def look(step: int) -> None:
+        if step == 25:
+            app = App(tmp_path)
+            seen.update({run: values(app, run, "dead/all") for run in app.get("runs")})
+
+    run_cohort(task, look)
+    app = App(tmp_path)
+    for run in open_runs(tmp_path):
+        shown = values(app, run.name, "dead/all")
+        probe = run.census[run.census["evidence"] == "probe"]
+        assert shown == pytest.approx((probe["state"] == "dead").groupby(probe["step"]).mean().to_dict())
+        assert seen[run.name] == {step: share for step, share in shown.items() if step <= 25}
+        loss = run.steps.set_index("step")["loss"].to_dict()
+        assert values(app, run.name, "loss/train") == pytest.approx(loss, nan_ok=True)
+        assert set(app.get("plugin/images/tags")[run.name]) == {"heat map"}
+        assert sessions(app)[run.name]["hparams"]["status"] == run.state
+    assert set(open_runs(tmp_path).table["status"]) == {"finished", "diverged"}
+
+
+def test_where_runs_have_to_be_ticked_it_is_said(tmp_path: Path) -> None:
+    root = write_sweep(tmp_path, seeds=7)  # 42 runs
+    done = CliRunner().invoke(tools, ["dashboard", str(root), "--no-maps"])
+    assert "tick some on the left" in done.output
+    first = App(root).get("plugin/custom_scalars/layout")["category"][0]
+    assert "tick some on the left" in first["title"]
+    assert "tick some on the left" in dashboard_lines(str(root))
+    assert dashboard_lines(str(tmp_path / "none")) == f"dashboard   tensorboard --logdir {tmp_path / 'none'}"

@@ -24,6 +24,9 @@ class Diagnosis(Protocol):
     def label(self) -> str: ...
 
     @property
+    def cause(self) -> str: ...
+
+    @property
     def units(self) -> pd.DataFrame: ...
 
     @property
@@ -92,10 +95,11 @@ def site_rows(table: pd.DataFrame) -> Table:
     rows = []
     for row in table.to_dict("records"):
         seen = row["units"] > row.get("unobserved", 0)
-        share = per_cent(row["dead"] / row["units"]) if seen else "unobserved"
+        finite = row["units"] > row.get("unobserved", 0) + row.get("non_finite", 0)  # else no statement
+        share = per_cent(row["dead"] / row["units"]) if finite else "not finite" if seen else "unobserved"
         cells = [f"{row[name]:,.0f}" if seen else "–" for name in counts]
         gradient = "–" if pd.isna(row["grad_rms"]) else f"{row['grad_rms']:.1e}"
-        rate = "–" if pd.isna(row["rate"]) else per_cent(row["rate"])
+        rate = per_cent(row["rate"]) if finite and pd.notna(row["rate"]) else "–"
         rows.append([str(row["site"]), f"{row['units']:,}", share, *cells, f"{row['n']:,}", rate, gradient])
     if len(table) > 1:
         seen = table[table["units"] > table.get("unobserved", 0)]
@@ -122,15 +126,21 @@ def numbers(found: Verdict, accuracy: float | None) -> Tiles:
     return Tiles(items)
 
 
-def causes(run: Any, diagnose: Diagnose | None) -> Section:
+def diagnosed(run: Any, diagnose: Diagnose | None) -> Diagnosis | str:
+    """Why the units of a run died, or why that is not known."""
+    if diagnose is None:
+        return "no diagnosis was asked for."
+    try:
+        return diagnose(run)
+    except (ValueError, OSError) as error:
+        return str(error)
+
+
+def causes(found: Diagnosis | str) -> Section:
     """Why the units died, as far as there is evidence."""
     title = "Causes"
-    if diagnose is None:
-        return Section(title, [Words("No cause is named: no diagnosis was asked for.", "note")])
-    try:
-        found = diagnose(run)
-    except (ValueError, FileNotFoundError) as error:
-        return Section(title, [Words(f"No cause is named: {error}", "note")])
+    if isinstance(found, str):
+        return Section(title, [Words(f"No cause is named: {found}", "note")])
     blocks: list[Block] = [Words(text) for text in str(found).split("\n") if text.strip()]
     units = found.units
     if len(units) and {"site", "cause"} <= set(units):

@@ -47,11 +47,12 @@ class Picture:
         return Markup(self.markup.replace(NAME, name))
 
 
-def picture(draw: Callable[[], Figure]) -> Picture:
+def picture(draw: Callable[[], Figure], alt: str = "") -> Picture:
     """Draw a figure for a page.
 
     Args:
         draw: makes the figure; called again for the dark theme if PNGs are smaller.
+        alt: what it shows, for those who cannot see it; "": how it is read.
 
     Example:
         >>> from harness.report import plots
@@ -63,7 +64,8 @@ def picture(draw: Callable[[], Figure]) -> Picture:
         made = draw()
         svg = image(made, "svg", dpi=SHARP).decode()
     caption, width = str(made.get_label()), round(made.get_figwidth() * 96)
-    inline = _inline(svg, caption)
+    alt = alt or caption
+    inline = _inline(svg, alt)
     if len(inline) > HEAVY:
         with look("dark", captions=False):
             dark = _data(draw())
@@ -72,7 +74,7 @@ def picture(draw: Callable[[], Figure]) -> Picture:
         if len(light) + len(dark) < len(inline):
             inline = (
                 f'<picture><source srcset="{dark}" media="(prefers-color-scheme: dark) and (not print)">'
-                f'<img src="{light}" alt="{escape(caption)}" width="{width}"></picture>'
+                f'<img src="{light}" alt="{escape(alt)}" width="{width}"></picture>'
             )
     return Picture(Markup(inline), caption, width)
 
@@ -81,7 +83,7 @@ def _data(made: Figure) -> str:
     return f"data:image/png;base64,{b64encode(image(made, 'png', dpi=SHARP)).decode()}"
 
 
-def _inline(svg: str, caption: str) -> str:
+def _inline(svg: str, alt: str) -> str:
     """The `<svg>` element alone, with names of its own and the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
@@ -91,5 +93,5 @@ def _inline(svg: str, caption: str) -> str:
     for colour, variable in VARIABLES.items():
         svg = re.sub(rf"(?<=[: ]){colour}(?=[;\"])", variable, svg, flags=re.IGNORECASE)
     svg = re.sub(r"\n\s*", "\n", svg)
-    opening = f'<svg role="img" aria-label="{escape(caption)}" '
+    opening = f'<svg role="img" aria-label="{escape(alt)}" '
     return svg.replace("<svg ", opening, 1)

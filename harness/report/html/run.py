@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Hashable
 from typing import Any
 
 import pandas as pd
 
-from harness.compare.frames import word
-from harness.config.stored import flatten
 from harness.detector.overlap import overlap
 from harness.detector.states import Thresholds, classify
 from harness.detector.two_state import two_state
@@ -17,7 +14,11 @@ from harness.detector.verdict import HEALTHY, site_table, verdict
 from harness.report import plots
 from harness.report.html.method import definitions
 from harness.report.html.page import Block, Page, Section, Table, Words
-from harness.report.html.parts import Diagnose, causes, commands, drawn, numbers, site_rows, told_events
+from harness.report.html.parts import Diagnose, causes, diagnosed, drawn, numbers, site_rows, told_events
+from harness.report.html.pictures import picture
+from harness.report.html.settings import again, answer, settings
+from harness.report.plots.training import training_words
+from harness.store.locks import is_held
 from harness.store.runs import Run
 
 
@@ -27,6 +28,7 @@ def run_report(
     thresholds: Thresholds | None = None,
     healthy: float = HEALTHY,
     diagnose: Diagnose | None = None,
+    stays: bool = True,
 ) -> Page:
     """The report on a stored run.
 
@@ -35,36 +37,65 @@ def run_report(
         thresholds: of the states.
         healthy: dead share below which the network is called healthy.
         diagnose: names the causes of a run's deaths; None leaves them out.
-
-    Raises:
-        OSError, ValueError: the census table is damaged.
+        stays: whether the run stays where it is, so that commands can name it.
     """
     thresholds = thresholds or Thresholds()
-    history, state = run.census, str(run.status.get("state", "unknown"))
-    title, subtitle = run.name, f"status: {state} · {run.path}"
-    settings = _settings(run.config)
+    title, subtitle = run.name, f"status: {state_words(run)} · {run.path}"
+    history, lost = _table(run, "census")
+    trained, last = _training(run), [*settings(run), *(again(run) if stays else [])]
     if history.empty:
-        text = "No census is stored (record=off, or its table is gone): no statement about dead units."
-        return Page(title, subtitle, [Section("Verdict", [Words(text, "lead"), *_error(run)]), settings])
+        text = (
+            lost or "No census is stored (record=off, or its table is gone): no statement about dead units."
+        )
+        return Page(
+            title, subtitle, [Section("Verdict", [Words(text, "lead"), *_ending(run)]), trained, *last]
+        )
     history = classify(history, thresholds)
     final = run.status.get("final") or {}
     found = verdict(history, thresholds, healthy=healthy, diverged_at=run.status.get("diverged_at"))
-    first: list[Block] = [Words(found.text, "lead"), numbers(found, final.get("accuracy")), *_error(run)]
-    more = ["harness-tools report", "harness-tools dashboard"]
-    folder = shlex.quote(str(run.path))
+    why = diagnosed(run, diagnose)
+    first = [Words(found.text, "lead"), *answer(run, why, sick=found.dead_fraction > healthy, stays=stays)]
+    events, torn = _table(run, "events")
     return Page(
         title,
         subtitle,
         [
-            Section("Verdict", first),
+            Section("Verdict", [*first, numbers(found, final.get("accuracy")), *_ending(run)]),
+            trained,
             *unit_sections(history, site_table(history, thresholds)),
-            causes(run, diagnose),
-            told_events(run.events),
-            settings,
+            causes(why),
+            Section("Events", [Words(torn, "note")]) if torn else told_events(events),
+            *last[:1],
             definitions(thresholds),
-            Section("Again", [commands([f"{command} {folder}" for command in more])]),
+            *last[1:],
         ],
     )
+
+
+def state_words(run: Run) -> str:
+    """A run's status; of one whose process is gone, that it is."""
+    gone = run.state == "running" and not is_held(run.path)
+    return "interrupted (its process ended without concluding it)" if gone else run.state
+
+
+def _table(run: Run, name: str) -> tuple[pd.DataFrame, str]:
+    """A table of a run; empty, with a sentence that says why, if it is damaged."""
+    try:
+        return getattr(run, name), ""
+    except (OSError, ValueError) as error:
+        return pd.DataFrame(), f"The table {name} cannot be read: {error}. Nothing is said of what it held."
+
+
+def _training(run: Run) -> Section:
+    """Loss, accuracy and further metrics over the steps, as far as any were given."""
+    steps, lost = _table(run, "steps")
+    if lost:
+        return Section("Loss and accuracy", [Words(lost, "note")])
+    try:
+        words = training_words(steps)
+    except ValueError:
+        return Section("Loss and accuracy", [])
+    return Section("Loss and accuracy", [picture(lambda: plots.training(steps), words)])
 
 
 def unit_sections(history: pd.DataFrame, table: pd.DataFrame) -> list[Section]:
@@ -117,12 +148,9 @@ def _rate(row: dict[Hashable, Any], what: str) -> str:
     return f"{rate} ({low} to {high})"
 
 
-def _settings(config: dict[str, Any]) -> Section:
-    rows = [[key, word(value)] for key, value in flatten(config).items()]
-    fold = f"All {len(rows)} settings"
-    return Section("Settings", [Table(["key", "value"], rows, frozenset({0, 1}), fold)] if rows else [])
-
-
-def _error(run: Run) -> list[Block]:
-    error = run.status.get("error")
-    return [Words(f"The run failed: {error}")] if error else []
+def _ending(run: Run) -> list[Block]:
+    """How it ended, where that was not at its last step."""
+    error, state, stopped = run.status.get("error"), run.state, run.status.get("stopped")
+    how = "failed" if state == "failed" else f"was {state}"
+    blocks: list[Block] = [Words(f"The run {how}: {error}")] if error else []
+    return [*blocks, Words(f"It ended before its last step: {stopped}.")] if stopped else blocks

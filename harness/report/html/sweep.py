@@ -14,7 +14,7 @@ from harness.report import plots
 from harness.report.comparison import compared, ranked_factors
 from harness.report.html.method import definitions
 from harness.report.html.page import Block, Page, Section, Tiles, Words
-from harness.report.html.parts import Diagnose, causes, drawn
+from harness.report.html.parts import Diagnose, causes, diagnosed, drawn
 from harness.report.html.sweep_figures import doses, factors, phases, survival
 from harness.report.html.sweep_tables import ends, every_setting
 from harness.report.plots.base import per_cent
@@ -112,7 +112,7 @@ def _causes(chosen: dict[str, str], by_name: dict[str, Run], diagnose: Diagnose 
     name = next(iter(chosen.values()), None)
     if name is None:
         return Section("Causes", [])
-    found = causes(by_name[name], diagnose)
+    found = causes(diagnosed(by_name[name], diagnose))
     return Section(found.title, [Words(f"Of the run with most dead units, {name}:"), *found.blocks])
 
 

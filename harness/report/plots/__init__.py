@@ -10,6 +10,7 @@ from harness.report.plots.base import CAPTIONS, caption
 from harness.report.plots.comparison import effects, ranking
 from harness.report.plots.sweeps import dead_over_time, dose_response, phase, survival
 from harness.report.plots.times import dead_share, lifelines, overlap
+from harness.report.plots.training import training
 from harness.report.plots.units import gradients, rate_histogram, rate_map, state_bars
 from harness.report.style import look
 
@@ -32,4 +33,5 @@ __all__ = [
     "rate_map",
     "state_bars",
     "survival",
+    "training",
 ]

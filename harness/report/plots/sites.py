@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+from scipy.special import betainc
 
 from harness.detector.lifetimes import one_evidence
-from harness.detector.states import rate_upper
+from harness.detector.states import Thresholds, rate_upper
 from harness.detector.verdict import last_census
 from harness.report.plots.base import need, span
 
@@ -39,6 +42,25 @@ def known(rows: pd.DataFrame, who: str = "") -> pd.DataFrame:
     return told
 
 
+def share_dead(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.Series:
+    """`detector.states.dead_fraction` of groups of rows: NaN where none was observed with finite values.
+
+    Args:
+        rows: of censuses.
+        by: columns that make the groups; none: one group, called 0.
+
+    Example:
+        >>> states = ["dead", "non_finite", "active", "unobserved"]
+        >>> share_dead(pd.DataFrame({"state": states})).round(2).tolist()
+        [0.33]
+    """
+    keys = [rows[name] for name in by] or [pd.Series(0, rows.index)]
+    flags = {"dead": rows["state"] == "dead", "seen": rows["state"] != "unobserved"}
+    flags["finite"] = flags["seen"] & (rows["state"] != "non_finite")
+    count = pd.DataFrame(flags).groupby(keys, sort=True).sum()
+    return (count["dead"] / count["seen"]).where(count["finite"] > 0)
+
+
 def choose(rows: pd.DataFrame, most: int) -> tuple[list[str], str]:
     """At most `most` sites, those with the largest dead share at last, in the network's order.
 
@@ -61,11 +83,22 @@ def choose(rows: pd.DataFrame, most: int) -> tuple[list[str], str]:
     ], f"{most} of {len(names)} sites, those with most dead units"
 
 
+def _confidence(rows: pd.DataFrame) -> float:
+    """That of the bounds in a census, so that a figure says the same as the verdict above it."""
+    if not {"active", "n", "rate_upper"} <= set(rows):
+        return Thresholds().confidence
+    told = rows[rows["active"] < rows["n"]]
+    if told.empty:
+        return Thresholds().confidence
+    active, n, upper = (float(told[name].iloc[0]) for name in ("active", "n", "rate_upper"))
+    return round(float(betainc(active + 1, n - active, upper)), 9)  # the inverse of `rate_upper`
+
+
 def basis(rows: pd.DataFrame) -> str:
     """On what "dead" rests: evidence, n, and the bound on a dead unit's rate."""
     n = rows.loc[rows["n"] > 0, "n"]
     if n.empty:
         return "nothing was observed"
     kind = EVIDENCE.get(str(rows["evidence"].iloc[0]), str(rows["evidence"].iloc[0]))
-    bound = float(rate_upper(np.array(0), np.array(n.min())))
+    bound = float(rate_upper(np.array(0), np.array(n.min()), _confidence(rows)))
     return f"n = {span(n)} {kind} per census; dead: gate open on none, rate < {100 * bound:.2g} %"

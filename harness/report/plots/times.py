@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from harness.detector.lifetimes import lifetimes
 from harness.report.plots.base import figure, headline, need, panels, per_cent, share_axis, short, step_axis
-from harness.report.plots.sites import basis, choose, known, observed
+from harness.report.plots.sites import basis, choose, known, observed, share_dead
 from harness.report.style import LINES, MARKERS, OKABE_ITO, current, ordered
 
 FEW = len(OKABE_ITO)  # lines that can be told apart; more are coloured by depth
@@ -34,10 +34,10 @@ def dead_share(history: pd.DataFrame, *, title: str = "") -> Figure:
         ValueError: nothing was observed, or a column is missing.
     """
     rows = observed(history, "dead_share", "n")
-    told = known(rows, "dead_share")
-    share = _shares(told, ["step", "site"]).unstack()
+    known(rows, "dead_share")
+    share = share_dead(rows, ["step", "site"]).unstack().dropna(how="all").dropna(axis=1, how="all")
     share = share.reindex(columns=[name for name in rows["site"].unique() if name in share])
-    total = _shares(told, ["step"])
+    total = share_dead(rows, ["step"]).dropna()
     made = Figure(figsize=(7.2, 3.6 if share.shape[1] <= FEW else 4.6), layout="constrained")
     axis = made.subplots()
     _lines(made, axis, share)
@@ -71,7 +71,7 @@ def lifelines(history: pd.DataFrame, *, title: str = "", most: int = 8) -> Figur
     """
     rows = observed(history, "lifelines", "n")
     told = known(rows, "lifelines")
-    lives, alive = lifetimes(rows), 1 - _shares(told, ["step", "site"]).unstack()
+    lives, alive = lifetimes(rows), 1 - share_dead(told, ["step", "site"]).unstack()
     names, note = choose(told, most)
     steps = np.unique(told["step"].to_numpy())
     made, axes = panels(len(names), sharey=True)
@@ -130,10 +130,6 @@ def overlap(table: pd.DataFrame, *, title: str = "", most: int = 8) -> Figure:
     note = f"with the dead set at step {int(table['other'].iloc[0]):,}" if other else "with the census before"
     headline(made, title, note)
     return made
-
-
-def _shares(told: pd.DataFrame, by: list[str]) -> pd.Series:
-    return (told["state"] == "dead").groupby([told[name] for name in by], sort=True).mean()
 
 
 def _lines(made: Figure, axis: Axes, share: pd.DataFrame) -> None:

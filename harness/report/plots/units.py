@@ -13,16 +13,14 @@ from matplotlib.patches import Patch
 
 from harness.detector.verdict import last_census
 from harness.report.plots.base import figure, headline, legend_above, panels, per_cent, share_axis, short
-from harness.report.plots.sites import basis, choose, known, observed
+from harness.report.plots.sites import basis, choose, known, observed, share_dead
+from harness.report.rate_grid import READ, rate_grid
 from harness.report.style import DARK, DEAD, STATES, UNOBSERVED, current, rates, text_on
 
 BINS = np.linspace(0.0, 1.0, 31)  # of rate histograms: fixed, so that runs can be compared
 
 
-@figure(
-    "one line per unit, the most active at the top; black = the gate opened on no input at that census, "
-    "grey = not observed or not finite."
-)
+@figure(READ)
 def rate_map(history: pd.DataFrame, *, site: str | None = None, title: str = "", most: int = 8) -> Figure:
     """Neuron × time: the activation rate of every unit at every census, sorted by the last rate.
 
@@ -45,7 +43,10 @@ def rate_map(history: pd.DataFrame, *, site: str | None = None, title: str = "",
     made, axes, beside = _frame(len(names), 0.2 * len(lines))
     for axis, name in zip(axes, names, strict=True):
         part = rows[rows["site"] == name]
-        grid, dead, steps = _grid(part)
+        columns = [part[key].to_numpy() for key in ("step", "unit", "rate")]
+        grid, dead, steps = rate_grid(
+            *columns, dead=(part["state"] == "dead").to_numpy(), known=known_mask(part)
+        )
         picture = rates()(np.ma.masked_invalid(grid), bytes=True)
         picture[dead] = _rgba(DEAD)
         axis.imshow(picture, aspect="auto", interpolation="nearest")
@@ -235,28 +236,20 @@ def known_mask(rows: pd.DataFrame) -> np.ndarray:
     return ~rows["state"].isin(("unobserved", "non_finite")).to_numpy()
 
 
-def _grid(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rates (units × censuses; NaN: nothing is known), which are dead, and the steps; sorted for the eye."""
-    steps, column = np.unique(part["step"].to_numpy(), return_inverse=True)
-    units, row = np.unique(part["unit"].to_numpy(), return_inverse=True)
-    grid, dead = np.full((len(units), len(steps)), np.nan), np.zeros((len(units), len(steps)), bool)
-    grid[row, column] = np.where(known_mask(part), part["rate"].to_numpy(dtype=float), np.nan)
-    dead[row, column] = part["state"].to_numpy() == "dead"
-    order = np.lexsort(np.nan_to_num(grid, nan=-1).T)[::-1]
-    return grid[order], dead[order], steps
-
-
 def _spread(census: pd.DataFrame) -> tuple[np.ndarray, float]:
-    """Shares of the units in every bin, and the share of dead ones, which are in none."""
-    told = known(census)
-    dead = (told["state"] == "dead").to_numpy()
-    counts, _ = np.histogram(told["rate"].to_numpy(dtype=float)[~dead], BINS)
-    return counts / max(1, len(told)), float(dead.mean()) if len(told) else 0.0
+    """Shares of the observed units in every bin, and the share of dead ones, which are in none."""
+    alive = known(census)
+    alive = alive[alive["state"] != "dead"]
+    counts, _ = np.histogram(alive["rate"].to_numpy(dtype=float), BINS)
+    dead = share_dead(census).item()
+    return counts / max(1, int((census["state"] != "unobserved").sum())), 0.0 if pd.isna(dead) else dead
 
 
 def _dead_share(census: pd.DataFrame) -> str:
-    told = known(census)
-    return f"{per_cent((told['state'] == 'dead').mean())} dead" if len(told) else "not observed"
+    share = share_dead(census).item()
+    if pd.isna(share):
+        return "not finite" if (census["state"] == "non_finite").any() else "not observed"
+    return f"{per_cent(share)} dead"
 
 
 def _with_starved(last: pd.DataFrame, history: pd.DataFrame) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.report.tensorboard.board import RunBoard
-from harness.report.tensorboard.rebuild import rebuild, rebuild_all, write_layout, write_root
+from harness.report.tensorboard.hparams import short_config
+from harness.report.tensorboard.rebuild import rebuild, rebuild_all, write_root
 
-__all__ = ["RunBoard", "rebuild", "rebuild_all", "write_layout", "write_root"]
+__all__ = ["RunBoard", "rebuild", "rebuild_all", "short_config", "write_root"]

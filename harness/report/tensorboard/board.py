@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,17 +17,15 @@ import pandas as pd
 from harness.config.identity import WITHOUT_EFFECT, WITHOUT_EFFECT_GROUPS
 from harness.config.stored import flatten
 from harness.detector.grid import Columns
-from harness.detector.lifetimes import one_evidence
 from harness.detector.states import dead_share
 from harness.report.tensorboard.events import EventFile, histogram
+from harness.report.tensorboard.heat_map import heat_map, palette
 from harness.report.tensorboard.hparams import METRICS, session_end, session_start
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from harness.report.tensorboard.layout import layout
+from harness.report.tensorboard.png import png
 
 STEP_TAGS = ("loss/train", "accuracy/train", "lr", "loss/test", "accuracy/test")
 BINS = np.linspace(0.0, 1.0, 31)  # of the rate histograms: fixed, so that runs can be compared
-DPI = 80
 
 
 class RunBoard:
@@ -39,15 +37,16 @@ class RunBoard:
 
     def __init__(self, folder: Path) -> None:
         self._file = EventFile(folder)
+        self._file.write(0, layout())  # a run can be looked at by itself; TensorBoard merges equal layouts
 
     def tick(self, step: int) -> None:
         """Nothing to show at every step."""
 
-    def steps(self, rows: pd.DataFrame) -> None:
+    def steps(self, rows: Columns) -> None:
         """Scalars of every step."""
         names = ("loss", "accuracy", "lr", "test_loss", "test_accuracy")
-        columns = [rows[name].to_numpy(dtype=float).tolist() for name in names]
-        for step, *values in zip(rows["step"].tolist(), *columns, strict=True):
+        columns = [np.asarray(rows[name], float).tolist() for name in names]
+        for step, *values in zip(np.asarray(rows["step"]).tolist(), *columns, strict=True):
             tagged = zip(STEP_TAGS, values, strict=True)
             self._file.scalars(step, {tag: v for tag, v in tagged if v == v or tag == "loss/train"})
 
@@ -77,31 +76,49 @@ class RunBoard:
         self._file.flush()  # whoever looks sees it now
 
     def maps(self, history: pd.DataFrame) -> None:
-        """The neuron × time heat map."""
-        from harness.report.plots import rate_map  # matplotlib: half a second to import
-
-        seen = one_evidence(history)
-        seen = seen[seen["unit"] >= 0]
-        if len(seen):
-            self.figure("heat map", rate_map(seen), int(seen["step"].max()))
-
-    def figure(self, tag: str, made: Figure, step: int) -> None:
-        """A figure in the Images tab."""
-        from harness.report.images import image
-
-        width, height = (int(v) for v in made.get_size_inches() * DPI)
-        self._file.image(tag, image(made, "png", dpi=DPI), (width, height), step, str(made.get_label()))
+        """The neuron × time heat map, in the Images tab."""
+        found = heat_map(history) if len(history) else None
+        if found is not None:
+            places, words = found
+            picture, (height, width) = png(places, palette()), places.shape
+            self._file.image("heat map", picture, (width, height), int(history["step"].max()), words)
 
     def text(self, tag: str, markdown: str, step: int) -> None:
         """A text that the Text tab shows."""
         self._file.text(tag, markdown, step)
+
+    def conclude(
+        self,
+        name: str,
+        config: Mapping[str, Any],
+        history: pd.DataFrame,
+        status: Mapping[str, Any],
+        *,
+        maps: bool = True,
+    ) -> None:
+        """What is shown once a run has ended: its map, verdict, causes and row.
+
+        Args:
+            name: of the run.
+            config: dotted or nested, what its row shows.
+            history: its censuses.
+            status: what `status.json` says, or will say.
+            maps: whether the heat map is drawn.
+        """
+        step = int(status.get("steps") or 0)
+        if maps:
+            self.maps(history)
+        for tag, key in (("verdict", "verdict"), ("causes", "diagnosis")):
+            if status.get(key):
+                self.text(tag, str(status[key]), step)
+        self.session(name, config, status, step)
 
     def session(self, name: str, config: Mapping[str, Any], status: Mapping[str, Any], step: int) -> None:
         """The run as a row of the HParams tab.
 
         Args:
             name: of the run.
-            config: nested.
+            config: dotted or nested.
             status: what `status.json` says, or will say.
             step: of the final numbers.
         """

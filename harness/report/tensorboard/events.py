@@ -28,10 +28,11 @@ DT_FLOAT: int = vars(types_pb2)["DT_FLOAT"]
 DT_STRING: int = vars(types_pb2)["DT_STRING"]
 
 PATTERN = "events.out.tfevents.*"
+ENOUGH = 1 << 16  # bytes that wait at most
 
 
 class EventFile:
-    """The only event file of a folder.
+    """The only event file of a folder; open only while it is written, since a cohort has one per member.
 
     Args:
         folder: event files of an earlier attempt are removed.
@@ -41,7 +42,7 @@ class EventFile:
         for stale in folder.glob(PATTERN):
             stale.unlink(missing_ok=True)
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
-        self._file = (folder / name).open("wb")
+        self._path, self._waiting = folder / name, bytearray()
         self._record(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -64,20 +65,25 @@ class EventFile:
     def write(self, step: int, values: Sequence[Any]) -> None:
         """An event with these values."""
         self._record(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        if len(self._waiting) > ENOUGH:
+            self.flush()
 
     def flush(self) -> None:
         """Whoever looks sees it now."""
-        self._file.flush()
+        if self._waiting:
+            with self._path.open("ab") as file:
+                file.write(self._waiting)
+            self._waiting.clear()
 
     def close(self) -> None:
         """Nothing more will come."""
-        self._file.close()
+        self.flush()
 
     def _record(self, event: Any) -> None:
         """A TFRecord: length, its checksum, data, their checksum."""
         data = event.SerializeToString()
         length = struct.pack("<Q", len(data))
-        self._file.write(length + checksum(length) + data + checksum(data))
+        self._waiting += length + checksum(length) + data + checksum(data)
 
 
 def checksum(data: bytes) -> bytes:
@@ -93,7 +99,10 @@ def checksum(data: bytes) -> bytes:
 
 def histogram(tag: str, values: np.ndarray, edges: np.ndarray) -> Any:
     """A histogram over fixed edges, all of `values` within them."""
-    counts, _ = np.histogram(values, edges)
+    place = (
+        np.searchsorted(edges, values, side="right") - 1
+    )  # np.histogram does the same in five times the time
+    counts = np.bincount(np.clip(place, 0, len(edges) - 2), minlength=len(edges) - 1)
     proto = HistogramProto(
         min=float(values.min()),
         max=float(values.max()),

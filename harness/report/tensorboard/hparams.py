@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
+from harness.config import ConfigError, changes, flatten
 from harness.report.tensorboard.events import (
     DT_FLOAT,
     Summary,
@@ -38,6 +39,7 @@ METRICS = {
 }
 STATE = "status"  # finished, diverged, …: TensorBoard's own status knows success and failure alone
 STATES = {"finished": "STATUS_SUCCESS", "running": "STATUS_RUNNING"}
+OFTEN = ("data.name", "model.name", "activation.name", "optim.name", "optim.lr", "seed")
 MANY = 64  # numbers up to which a column is offered as a list to choose from, not as a range
 
 
@@ -57,6 +59,24 @@ def experiment(table: pd.DataFrame, swept: Sequence[str]) -> list[Any]:
         ],
     )
     return _told("experiment", content)
+
+
+def short_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the row of a run on its own shows: what is chosen most often, and what differs from the defaults.
+
+    Args:
+        config: of a run of ours, nested.
+
+    Example:
+        >>> from harness.config import compose, to_mapping
+        >>> list(short_config(to_mapping(compose(["bias.offset=-1"]))))[3:]
+        ['bias.offset', 'optim.name', 'optim.lr', 'seed']
+    """
+    try:
+        kept = {*OFTEN, *changes(dict(config))}
+    except ConfigError:
+        return flatten(dict(config))
+    return {key: value for key, value in flatten(dict(config)).items() if key in kept}
 
 
 def session_start(name: str, config: Mapping[str, Any], state: str) -> list[Any]:

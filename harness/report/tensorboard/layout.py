@@ -1,7 +1,8 @@
-"""The layout of the Custom Scalars tab: one, in the root, serves all runs below it."""
+"""The layout of the Custom Scalars tab, which TensorBoard merges where several runs bear it."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
@@ -28,9 +29,15 @@ CHARTS = {
 }
 
 
-def layout() -> list[Any]:
-    """What tells the tab its charts."""
-    categories = [
+@cache
+def layout(banner: str = "") -> list[Any]:
+    """What tells the tab its charts.
+
+    Args:
+        banner: a line above them.
+    """
+    categories = [Category(title=banner)] if banner else []
+    categories += [
         Category(
             title=category,
             chart=[Chart(title=title, multiline=Lines(tag=tags)) for title, tags in charts.items()],

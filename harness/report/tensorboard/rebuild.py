@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,41 +17,37 @@ import pyarrow as pa
 
 from harness.detector.grid import Columns
 from harness.report.tensorboard.board import RunBoard
-from harness.report.tensorboard.events import PATTERN, EventFile
-from harness.report.tensorboard.hparams import experiment
+from harness.report.tensorboard.events import EventFile
+from harness.report.tensorboard.hparams import experiment, short_config
 from harness.report.tensorboard.layout import layout
+from harness.report.tensorboard_hint import tick_hint
 from harness.store.runs import Run, Runs
 
 ALONE = 8  # runs up to which starting processes takes longer than it saves
 
 
-def rebuild(
-    run: Run, *, maps: bool = True, status: Mapping[str, Any] | None = None, causes: str | None = None
-) -> None:
+def rebuild(run: Run, *, maps: bool = True, causes: str | None = None, alone: bool = False) -> None:
     """Write a run's event file anew from its tables.
 
     Args:
         run: on disk.
-        maps: whether to draw the heat map, which takes longest.
-        status: what `status.json` will say, where it does not tell yet.
+        maps: whether to draw the heat map.
         causes: why the units died, in words; None takes what the status says.
+        alone: whether no other run is compared with it: then its row is short.
 
     Raises:
         OSError, ValueError: a table is damaged; what stands in the others is shown.
     """
-    told = {**run.status, **(status or {})}
-    last = int(told.get("steps") or 0)
+    told = run.status if causes is None else {**run.status, "diagnosis": causes}
+    config = short_config(run.config) if alone and not run.is_own_loop else run.config
     with closing(RunBoard(run.path)) as board:
-        board.session(run.name, run.config, told, last)
-        for tag, words in (("verdict", told.get("verdict")), ("causes", causes or told.get("diagnosis"))):
-            if words:
-                board.text(tag, str(words), last)
+        board.conclude(run.name, config, pd.DataFrame(), told)
         rows, history = run.steps, run.census
         if len(rows):
             board.steps(rows)
         for rows in _censuses(history):
             board.census(rows)
-        if len(history) and maps:
+        if maps:
             board.maps(history)
 
 
@@ -70,7 +65,7 @@ def rebuild_all(runs: Runs, *, maps: bool = True, workers: int | None = None) ->
     workers = workers or _cores()
     if len(runs) <= ALONE or workers == 1:
         for run in runs:
-            yield run, _one(run.path, maps)
+            yield run, _one(run.path, maps, len(runs) == 1)
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin) as pool:
         paths = [run.path for run in runs]
@@ -88,16 +83,8 @@ def write_root(root: Path, runs: Runs, swept: Sequence[str]) -> None:
     """
     file = EventFile(root)
     file.write(0, experiment(runs.table, swept))
-    file.write(0, layout())
+    file.write(0, layout(tick_hint(len(runs))))
     file.close()
-
-
-def write_layout(root: Path) -> None:
-    """Write the charts of all runs into a folder of runs, unless it has its event file already."""
-    if not any(root.glob(PATTERN)):
-        file = EventFile(root)
-        file.write(0, layout())
-        file.close()
 
 
 def _censuses(history: pd.DataFrame) -> Iterator[Columns]:
@@ -110,9 +97,9 @@ def _censuses(history: pd.DataFrame) -> Iterator[Columns]:
         yield {name: column[first:last] for name, column in columns.items()}
 
 
-def _one(path: Path, maps: bool) -> str:
+def _one(path: Path, maps: bool, alone: bool = False) -> str:
     try:
-        rebuild(Run(path), maps=maps)
+        rebuild(Run(path), maps=maps, alone=alone)
     except (OSError, ValueError) as error:  # a damaged table: the other runs still have theirs
         return " ".join(f"{type(error).__name__}: {error}".split())
     return ""
@@ -124,7 +111,5 @@ def _cores() -> int:
 
 def _begin() -> None:
     """A worker per core is enough, so no further threads; what is imported is no garbage to look through."""
-    import harness.report.plots  # noqa: F401
-
     pa.set_cpu_count(1)
     gc.freeze()

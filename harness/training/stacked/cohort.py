@@ -17,6 +17,7 @@ from harness.config.schema import Dtype
 from harness.recording.schedule import due
 from harness.store.folder import RunFolder
 from harness.training.interrupts import DeferredInterrupts
+from harness.training.journal import View
 from harness.training.loop import Ending, total_of
 from harness.training.models import activation_of
 from harness.training.stacked import kept as checkpoint
@@ -32,6 +33,7 @@ from harness.training.stacked.parameters import Parameter
 from harness.training.stacked.recording import Recording
 from harness.training.stacked.remedies import PlacedEvent, StackRemedyRunner
 from harness.training.stacked.results import leave_networks
+from harness.training.stopping import stop_reason
 from harness.training.tasks import new_tasks
 
 
@@ -40,6 +42,7 @@ def train_cohort(
     folders: Sequence[RunFolder],
     keep: Path,
     tick: Callable[[int], None] | None = None,
+    views: Sequence[Sequence[View]] = (),
 ) -> list[Ending]:
     """Train a cohort, or continue it from its checkpoint, and leave each member's tables on disk.
 
@@ -55,6 +58,7 @@ def train_cohort(
         keep: folder of the cohort's checkpoint. It stays there at the end: whoever asked removes it, once
             what follows is on disk too; until then another call returns at once.
         tick: told the completed steps after each.
+        views: of each member, told of its censuses and steps while it trains; empty: of none.
 
     Returns:
         How each training ended, in the order given.
@@ -69,7 +73,7 @@ def train_cohort(
     torch.set_num_threads(specs[0].train.threads or 1)
     try:
         with torch.no_grad():
-            return _train(specs, folders, keep, tick)
+            return _train(specs, folders, keep, tick, views)
     finally:
         torch.set_num_threads(threads)
 
@@ -79,6 +83,7 @@ def _train(
     folders: Sequence[RunFolder],
     keep: Path,
     tick: Callable[[int], None] | None,
+    views: Sequence[Sequence[View]],
 ) -> list[Ending]:
     kept = checkpoint.load(keep, specs, [folder.path for folder in folders])
     dtype = torch.float64 if specs[0].dtype is Dtype.float64 else torch.float32
@@ -89,16 +94,16 @@ def _train(
         for folder in folders:  # what an earlier training left would be read before the new streams
             for table in folder.path.glob("*.parquet"):
                 table.unlink()
-    ledger = Ledger(folders, positions, rates, data.steps_per_epoch)
+    ledger = Ledger(folders, positions, rates, data.steps_per_epoch, views)
     try:
-        cohort = _Cohort(specs, data, rates, ledger, keep, tick)
+        cohort = _Cohort(specs, folders, data, rates, ledger, keep, tick)
         if kept is None:
             cohort.begin()
         else:
             cohort.restore(kept)
         with DeferredInterrupts() as interrupts:
             cohort.train(interrupts)
-        leave_networks([folders[k] for k in cohort.members], cohort.parameters, cohort.buffers)
+        leave_networks(*cohort.networks)
         ledger.finish()
         return cohort.endings
     finally:
@@ -111,6 +116,7 @@ class _Cohort:
     def __init__(
         self,
         specs: Sequence[RunSpec],
+        folders: Sequence[RunFolder],
         data: CohortData,
         rates: np.ndarray,
         ledger: Ledger,
@@ -118,7 +124,7 @@ class _Cohort:
         tick: Callable[[int], None] | None,
     ) -> None:
         self.specs, self.data, self.rates, self.ledger, self.keep = specs, data, rates, ledger, keep
-        self.tick = tick
+        self.folders, self.tick = folders, tick
         self.total = len(rates)
         self.members = order(specs)
         ledger.members = self.members
@@ -139,6 +145,11 @@ class _Cohort:
     @property
     def endings(self) -> list[Ending]:
         return [Ending(self.step, None) if ending is None else ending for ending in self.found]
+
+    @property
+    def networks(self) -> tuple[list[RunFolder], list[Parameter], dict[str, torch.Tensor]]:
+        """Folders, parameters and buffers of the members still there."""
+        return [self.folders[k] for k in self.members], self.parameters, self.buffers
 
     # --- beginnings -----------------------------------------------------------------------------
 
@@ -203,7 +214,7 @@ class _Cohort:
             "step": self.step,
             "done": done,
             "stack": self.members,
-            "endings": [None if e is None else (e.steps, e.diverged_at) for e in self.found],
+            "endings": [None if e is None else (e.steps, e.diverged_at, e.stopped) for e in self.found],
             "positions": self.ledger.positions,
             "parameters": parameters,
             "buffers": self.buffers,
@@ -252,7 +263,8 @@ class _Cohort:
         if not self.members:
             return
         recording = self.recording  # a new one, if members have left
-        if within + 1 == self.data.steps_per_epoch or last:
+        tested = within + 1 == self.data.steps_per_epoch or last
+        if tested:
             self.ledger.test(self.step, *evaluate(self.network, self.data))
         if within == 0:
             for kind in new_tasks(spec.data, epoch):
@@ -264,7 +276,11 @@ class _Cohort:
                 self.ledger.census(table)
                 for place, kind, site, units in changes:
                     self.ledger.event(place, self.step, kind, site=site, units=units)
+                if not last:
+                    self._stop_dead(recording.dead, tested=tested)
             self.ledger.flush()
+            if not self.members:
+                return
         if self.remedies is not None and not last:
             if len(self.members) < len(members):
                 x = x[[members.index(member) for member in self.members]]
@@ -295,6 +311,34 @@ class _Cohort:
             self.found[member] = Ending(completed, self.step)
             detail = "the loss or a parameter is not finite"
             self.ledger.event(int(place), self.step, "diverged", detail=detail)
+        self._keep(places)
+
+    def _stop_dead(self, dead: np.ndarray, *, tested: bool) -> None:
+        """Members of which enough units are dead have reached their end.
+
+        Args:
+            dead: (K, U), at the census of this step.
+            tested: whether the test set was evaluated after this step.
+        """
+        counts, units = dead.sum(1), dead.shape[1]
+        stops = [
+            stop_reason(spec, self.step, int(n), units) for spec, n in zip(self.stacked, counts, strict=True)
+        ]
+        ending = [place for place, reason in enumerate(stops) if reason]
+        if not ending:
+            return
+        if not tested:  # of these alone: the others have no such row by themselves
+            results = evaluate(self.network, self.data)
+            mask = np.array([bool(reason) for reason in stops])
+            self.ledger.test(self.step, *(np.where(mask, result, np.nan) for result in results))
+        for place in ending:
+            self.ledger.event(place, self.step, "stopped", detail=stops[place])
+            self.found[self.members[place]] = Ending(self.step, None, stops[place])
+        leave_networks(*self.networks, ending)
+        self._keep([place for place, reason in enumerate(stops) if not reason])
+
+    def _keep(self, places: list[int]) -> None:
+        """Go on with the members at these places of the stack alone."""
         self.ledger.keep(places)
         self.members = self.ledger.members
         state = None if self.recording is None else self.recording.state()

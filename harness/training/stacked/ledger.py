@@ -10,7 +10,7 @@ import pyarrow as pa
 from harness.store.files import side_by_side
 from harness.store.folder import RunFolder
 from harness.store.schema import STEPS
-from harness.training.journal import Journal
+from harness.training.journal import Journal, View, tell_before
 
 
 class Ledger:
@@ -21,6 +21,7 @@ class Ledger:
         positions: of their streams at the checkpoint that is continued; empty dictionaries to start anew.
         rates: (steps, K) learning rates of all members.
         steps_per_epoch: for the column `epoch`.
+        views: of each member, told of its rows once they are on disk; empty: of none.
     """
 
     def __init__(
@@ -29,11 +30,16 @@ class Ledger:
         positions: Sequence[dict[str, int]],
         rates: np.ndarray,
         steps_per_epoch: int,
+        views: Sequence[Sequence[View]] = (),
     ) -> None:
         self._journals: list[Journal] = []
+        self._views = views or [()] * len(folders)
         try:
             for folder, position in zip(folders, positions, strict=True):
                 self._journals.append(Journal(folder, position, ()))
+            for folder, position, told in zip(folders, positions, self._views, strict=True):
+                if position:
+                    tell_before(folder.path, told)
         except BaseException:
             self.close()
             raise
@@ -73,7 +79,9 @@ class Ledger:
         gone = [k for k in range(len(self.members)) if k not in set(places)]
         for place in gone:
             if self._steps:
-                self._journals[self.members[place]].append("steps", self._rows([place]))
+                rows, member = self._rows([place]), self.members[place]
+                self._journals[member].append("steps", rows)
+                self._tell("steps", arrays_of(rows), [member])
         self._values = [value[:, list(places)] for value in self._values]
         self._tests = {step: value[:, list(places)] for step, value in self._tests.items()}
         self.members = [self.members[k] for k in places]
@@ -116,3 +124,30 @@ class Ledger:
         length = len(table) // members
         for place, member in enumerate(self.members):
             self._journals[member].append(name, table.slice(place * length, length))
+        if any(self._views):
+            self._tell(name, arrays_of(table), self.members)
+
+    def _tell(self, name: str, columns: dict[str, np.ndarray], members: Sequence[int]) -> None:
+        """The views of members hear of their rows, which lie one behind the other."""
+        length = len(columns["step"]) // len(members)
+        for place, member in enumerate(members):
+            part = {key: column[place * length : (place + 1) * length] for key, column in columns.items()}
+            for view in self._views[member]:
+                (view.steps if name == "steps" else view.census)(part)
+
+
+def arrays_of(table: pa.RecordBatch) -> dict[str, np.ndarray]:
+    """The columns of a table as arrays; words are objects.
+
+    Example:
+        >>> arrays_of(pa.RecordBatch.from_pydict({"step": [1], "site": ["fc1"]}))["site"].tolist()
+        ['fc1']
+    """
+    return {name: _array(table.column(name)) for name in table.schema.names}
+
+
+def _array(column: pa.Array) -> np.ndarray:
+    if not pa.types.is_string(column.type):
+        return column.to_numpy(zero_copy_only=False)
+    coded = column.dictionary_encode()  # few words, many rows
+    return coded.dictionary.to_numpy(zero_copy_only=False)[coded.indices.to_numpy()]

@@ -105,6 +105,12 @@ class Recording:
         self._dead = dead
         return self._layout.table(parts, step), changes
 
+    @property
+    def dead(self) -> np.ndarray:
+        """(K, U) units that were dead at the last census."""
+        assert self._dead is not None
+        return self._dead
+
     def state(self) -> dict[str, Any]:
         """Tensors and plain values."""
         dead = None if self._dead is None else torch.from_numpy(self._dead)

@@ -15,9 +15,12 @@ from harness.training.stacked.parameters import Parameter
 
 
 def leave_networks(
-    folders: Sequence[RunFolder], parameters: Sequence[Parameter], buffers: dict[str, Tensor]
+    folders: Sequence[RunFolder],
+    parameters: Sequence[Parameter],
+    buffers: dict[str, Tensor],
+    places: Sequence[int] | None = None,
 ) -> None:
-    """Write the trained network of every member that is left.
+    """Write the trained networks of members.
 
     Only the entry `model` of an ordinary run's checkpoint is there: these runs have ended, and a cohort is
     continued as a whole.
@@ -26,6 +29,7 @@ def leave_networks(
         folders: of the members, in the order of the stack.
         parameters: of the stack.
         buffers: of the stack.
+        places: of the members in the stack; None: all of them.
     """
 
     def leave(place: int) -> None:
@@ -36,4 +40,4 @@ def leave_networks(
         with whole(folders[place].path / NAME) as part:
             torch.save({"model": model}, part)
 
-    side_by_side(leave, range(len(folders)))
+    side_by_side(leave, range(len(folders)) if places is None else places)

@@ -1,0 +1,87 @@
+"""The command line that asks for a stored run again, and what in it differs from the defaults."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+from harness.config.composition import compose, grammar_word, restore
+from harness.config.errors import ConfigError
+from harness.config.stored import flatten, to_mapping
+
+PLACE = ("output", "force")  # where a run lies and how it was asked for, not what it is
+PLAIN = re.compile(r"[\w./~-]+")  # what Hydra's grammar and a shell take as it is
+
+
+def changes(mapping: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What a run's configuration changes: key → (its value, the default).
+
+    A group's choice is named `optim.name`; the other values of a group are held against those of its choice.
+
+    Args:
+        mapping: a run's stored configuration.
+
+    Raises:
+        ConfigError: it is no run of ours, or of a version with other keys.
+
+    Example:
+        >>> changes(to_mapping(compose(["optim=adam", "bias.offset=-1"])))
+        {'bias.offset': (-1.0, 0.0), 'optim.name': ('adam', 'sgd')}
+    """
+    wanted, default = (flatten(to_mapping(spec)) for spec in (restore(mapping), compose()))
+    named = {key: (value, default[key]) for key, value in wanted.items() if _is_choice(key)}
+    named = {key: pair for key, pair in named.items() if pair[0] != pair[1]}
+    base = flatten(to_mapping(compose(_choices(named))))
+    values = {
+        key: (value, base.get(key))
+        for key, value in wanted.items()
+        if key not in named and key not in PLACE and value != base.get(key)
+    }
+    return {key: (named | values)[key] for key in wanted if key in named or key in values}
+
+
+def overrides_of(mapping: dict[str, Any]) -> list[str]:
+    """The fewest overrides that ask for a run; without the place of its results.
+
+    Raises:
+        ConfigError: it cannot be asked for.
+
+    Example:
+        >>> overrides_of(to_mapping(compose(["optim=adam", "bias.offset=-1", "output=elsewhere"])))
+        ['optim=adam', 'bias.offset=-1.0']
+    """
+    found = changes(mapping)
+    named = {key: pair for key, pair in found.items() if _is_choice(key)}
+    values = [f"{key}={grammar_word(value)}" for key, (value, _) in found.items() if key not in named]
+    overrides = [*_choices(named), *values]
+    mine, theirs = (flatten(to_mapping(spec)) for spec in (restore(mapping), compose(overrides)))
+    if any(mine[key] != theirs.get(key) for key in mine if key not in PLACE):
+        raise ConfigError("", "no command line gives this configuration")
+    return overrides
+
+
+def command_of(mapping: dict[str, Any], output: str) -> str:
+    """The shell's line that trains a run again, in the place of its result.
+
+    Args:
+        mapping: its stored configuration.
+        output: the folder that its own lies in.
+
+    Raises:
+        ConfigError: it cannot be asked for.
+
+    Example:
+        >>> command_of(to_mapping(compose(["seed=3"])), "runs")
+        'harness seed=3 output=runs force=true'
+    """
+    place = output if PLAIN.fullmatch(output) else grammar_word(output)
+    return shlex.join(["harness", *overrides_of(mapping), f"output={place}", "force=true"])
+
+
+def _is_choice(key: str) -> bool:
+    return key.count(".") == 1 and key.endswith(".name")
+
+
+def _choices(named: dict[str, tuple[Any, Any]]) -> list[str]:
+    return [f"{key.removesuffix('.name')}={value}" for key, (value, _) in named.items()]

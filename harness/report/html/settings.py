@@ -1,0 +1,87 @@
+"""What a run was told, what to do next, and how to run it again."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from harness.attribution.next_step import next_step
+from harness.compare.frames import word
+from harness.config import ConfigError, changes, command_of, flatten
+from harness.report.html.page import Block, Section, Table, Words
+from harness.report.html.parts import Diagnosis, commands
+from harness.store.runs import Run
+
+OPEN = 12  # settings of somebody's own that are shown without a click
+
+
+def answer(run: Run, why: Diagnosis | str, *, sick: bool, stays: bool) -> list[Block]:
+    """The cause and the next step, as far as they are known.
+
+    Args:
+        run: on disk.
+        why: its diagnosis, or why there is none.
+        sick: whether more units are dead than is healthy.
+        stays: whether the run stays where it is, so that commands can name it.
+    """
+    ours, folder = stays and _asked(run) is not None, shlex.quote(str(run.path))
+    if isinstance(why, str):
+        find = Words("Next: find the cause."), commands([f"harness-tools diagnose {folder}"])
+        return [*find] if sick and ours else []
+    step = next_step(why.label)
+    blocks: list[Block] = [Words(text) for text in (why.cause, step and f"Next: {step}") if text]
+    if ours and why.label != "none":
+        test = f"harness-tools confirm {folder}    # tests it: one thing at a time is made normal"
+        blocks.append(commands([test]))
+    return blocks
+
+
+def settings(run: Run) -> list[Section]:
+    """The configuration: what differs from the defaults first, with the default beside it."""
+    plain = flatten(run.config)
+    if not plain:
+        return [Section("Settings", [])]
+    changed = _asked(run)
+    if changed is None:  # somebody's own: there are no defaults to hold it against
+        fold = f"All {len(plain)} settings" if len(plain) > OPEN else ""
+        return [Section("Settings", [_listed(plain, fold)])]
+    rows = [[key, word(value), word(default)] for key, (value, default) in changed.items()]
+    first: Block = Words("Every setting is at its default.")
+    if rows:
+        first = Table(["differs from the default", "value", "default"], rows, frozenset({0, 1, 2}))
+    rest = {key: value for key, value in plain.items() if key not in changed}
+    return [Section("Settings", [first, _listed(rest, f"The other {len(rest)} settings")])]
+
+
+def again(run: Run) -> list[Section]:
+    """The commands that train the run again and show it again."""
+    folder = shlex.quote(str(run.path))
+    lines = [f"harness-tools report {folder}", f"harness-tools dashboard {folder}"]
+    blocks: list[Block] = [commands(lines)]
+    if run.is_own_loop:
+        blocks.append(
+            Words("The loop that trained it is not stored here: its own script trains it again.", "note")
+        )
+    elif _asked(run) is not None:
+        try:
+            blocks.insert(0, commands([command_of(run.config, str(run.path.parent))]))
+            note = "The first trains it again in the place of this result; another output=… keeps both."
+            blocks.append(Words(note, "note"))
+        except ConfigError:  # a group of the user's own, which is not known here
+            pass
+    return [Section("Again", blocks)]
+
+
+def _asked(run: Run) -> dict[str, tuple[Any, Any]] | None:
+    """What a run of ours changes against the defaults; None for one that we cannot train."""
+    if run.is_own_loop or not run.config:
+        return None
+    try:
+        return changes(run.config)
+    except ConfigError:
+        return None
+
+
+def _listed(flat: dict[str, Any], fold: str) -> Table:
+    rows = [[key, word(value)] for key, value in flat.items()]
+    return Table(["key", "value"], rows, frozenset({0, 1}), fold)

@@ -1,0 +1,35 @@
+"""What to say beside the command that starts TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TICKED = 40  # runs up to which TensorBoard ticks all of them at first
+
+
+def tick_hint(runs: int) -> str:
+    """What to tick where TensorBoard shows nothing at first; "" where it shows all.
+
+    Args:
+        runs: below the folder that it is started on.
+
+    Example:
+        >>> tick_hint(40), tick_hint(41)[:34]
+        ('', 'Of more than 40 runs TensorBoard t')
+    """
+    if runs <= TICKED:
+        return ""
+    return (
+        f"Of more than {TICKED} runs TensorBoard ticks none at first, but in Time Series and HParams: "
+        "tick some on the left, or filter them by name."
+    )
+
+
+def runs_in(folder: Path) -> int:
+    """How many runs lie in a folder.
+
+    Example:
+        >>> runs_in(Path("nowhere"))
+        0
+    """
+    return sum(1 for _ in folder.glob("*/status.json"))
