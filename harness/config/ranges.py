@@ -104,6 +104,12 @@ def check_together(spec: Any) -> None:
     """Raise ConfigError for values that are right alone and wrong together."""
     if getattr(spec.optim, "nesterov", False) and spec.optim.momentum == 0:
         raise ConfigError("optim.nesterov", "needs a momentum above 0", hint="Set optim.momentum too.")
+    custom = spec.model.name == "custom"
+    for group, own in (("init", spec.init.name == "own"), ("bias", spec.bias.base.name == "own")):
+        if own and not custom:
+            raise ConfigError(group, "own is for model=custom", hint="It keeps what that model's code made.")
+    if custom and spec.init.name == "sign_flip":
+        raise ConfigError("init", "sign_flip is made for our own networks, not for model=custom")
     remedy, activation = spec.remedy.name, spec.activation.name
     works = WORKS_WITH.get(remedy, (activation,))
     if activation not in works:
