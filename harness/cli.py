@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
+from io import StringIO
 
 import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from harness.completion import install
 from harness.config import (
     OURS,
+    PRIMARY,
     ConfigError,
     RunSpec,
     asks_for_sweep,
     checked,
     compose,
     config_dir,
-    jobs_of,
+    explain,
+    is_option,
+    joined,
     launcher,
     plan,
-    register_schema,
+    prepare,
     run_folder,
+    value_of,
 )
 from harness.console import about, progress, show, show_plan, show_sweep, sweep_progress
 from harness.sweeps.elsewhere import run_written, show_plugins, write_tasks
@@ -36,7 +43,12 @@ FAR = ("ray", "submitit")  # launchers that reach other machines: they carry coh
 
 SHOWN = {"--cfg", "-c"}
 ABOUT_SHOWN = {"--package", "-p", "--resolve"}  # say which part is shown, and how
-HYDRAS_OWN = {"--hydra-help", "--info", "-i", "--shell-completion", "-sc", *SHOWN, *ABOUT_SHOWN}
+COMPLETION = {"--shell-completion", "-sc"}
+HYDRAS_OWN = {"--hydra-help", "--info", "-i", *SHOWN, *ABOUT_SHOWN}
+EVERY = (  # options as a shell completes them
+    "--cfg --config-dir --config-name --config-path --dry-run --explain --help --hydra-help --info"
+    " --install-completion --multirun --package --resolve --version"
+)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -61,24 +73,32 @@ def run(argv: list[str]) -> int:
         ConfigError: what the user typed cannot be run; nothing was written.
     """
     show_plugins()
-    words = {word.split("=", 1)[0] for word in argv if word.startswith("-")}
+    argv = joined(argv)
+    words = {word.split("=", 1)[0] for word in argv if word.startswith("-") and not is_option(word)}
+    overrides = [word for word in argv if is_option(word) or not word.startswith("-")]
     if words & {"--help", "-h", "--version"}:
-        overrides = [word for word in argv if not word.startswith("-")]
         print(about(overrides, version="--version" in words))
         return 0
+    if "--explain" in words:
+        print(explain(value_of(argv, "--explain"), overrides))
+        return 0
+    if "--install-completion" in words:
+        print(install("harness", [word for word in overrides if not is_option(word)], _completion))
+        return 0
+    if words & COMPLETION:
+        return _complete(argv)
     if words & HYDRAS_OWN:
         return _ask_hydra(argv, words)
     if words - SWEEP_WORDS:
         unknown = sorted(words - SWEEP_WORDS)[0]
         raise ConfigError(unknown, "there is no such option", hint="harness --help shows what there is.")
-    overrides = [word for word in argv if not word.startswith("-")]
     if words & {"-m", "--multirun"} or asks_for_sweep(overrides):
         return _sweep(overrides, dry="--dry-run" in words)
     spec = compose(overrides)
     if words:
         print(f"{run_folder(spec)}: {'has a result' if stored(spec) else 'would be trained'}")
         return 0
-    outcome = run_job(spec, progress())
+    outcome = run_job(spec, progress)
     try:
         show(spec, outcome)
     except (OSError, ValueError) as error:  # a damaged table
@@ -97,13 +117,41 @@ def _ask_hydra(argv: list[str], words: set[str]) -> int:
         raise ConfigError(
             sorted(words & ABOUT_SHOWN)[0], "goes with --cfg job, which shows the configuration"
         )
-    compose([word for word in argv if "=" in word and not word.startswith("-")])
+    compose([word for word in argv if "=" in word and (is_option(word) or not word.startswith("-"))])
+    return _hydra_says(argv)
+
+
+def _hydra_says(argv: list[str]) -> int:
     try:
         return _hydra(argv)
     except (HydraException, ValueError) as error:
         raise ConfigError("", str(error).splitlines()[0].rstrip(".")) from None
     except SystemExit as ended:  # it has said why
         return 2 if ended.code else 0
+
+
+def _completion(shell: str) -> str:
+    """Hydra's script that makes a shell complete `harness`."""
+    sys.argv[0] = "harness"
+    with redirect_stdout(StringIO()) as script:
+        _hydra(["-sc", f"install={shell}"])
+    return script.getvalue()
+
+
+def _complete(argv: list[str]) -> int:
+    """Hydra's completion of keys and choices, those of one's own folders too, and of options."""
+    line = os.environ.get("COMP_LINE", "").split(" ")
+    if not any(word.startswith("query=") for word in argv) or not line:
+        return _hydra_says(argv)
+    if line[-1].startswith("-"):
+        print(" ".join(option for option in EVERY.split() if option.startswith(line[-1])))
+        return 0
+    with suppress(ConfigError, HydraException), redirect_stderr(StringIO()):
+        places = [word for word in joined(line[:-1]) if is_option(word)]
+        ours = [word for word in line if word not in (*SWEEP_WORDS, "--explain")]
+        os.environ["COMP_LINE"] = " ".join(ours)
+        return _hydra_says([*places, *argv])
+    return 0
 
 
 def _sweep(overrides: list[str], *, dry: bool) -> int:
@@ -133,8 +181,7 @@ def _launch(sweep: Sweep, overrides: list[str], *, far: bool) -> None:
     """Hydra's own way: its sweeper and launcher, one job per run, or one per cohort on far machines."""
     argv = ["-m", *overrides]
     if far:
-        jobs = zip(plan(overrides, multirun=True), jobs_of(overrides), strict=True)
-        os.environ["HARNESS_TASKS"] = str(write_tasks(sweep, {run_folder(s).name: job for s, job in jobs}))
+        os.environ["HARNESS_TASKS"] = str(write_tasks(sweep))
         argv.append("hydra/sweeper=cohorts")
     _hydra(argv)
 
@@ -146,10 +193,10 @@ def _found(spec: RunSpec) -> Outcome:
 def _hydra(argv: list[str]) -> int:
     """Hydra's own application around `_task`."""
     launched.append(True)
-    register_schema()
+    prepare()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     sys.argv = [sys.argv[0], *argv]
-    hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(_task)()
+    hydra.main(config_path=str(config_dir()), config_name=PRIMARY, version_base="1.3")(_task)()
     return 0
 
 

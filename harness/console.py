@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -17,7 +17,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from harness.config import RunSpec, compose, groups, to_mapping
+from harness.config import RunSpec, changes, groups, places, run_folder, shown, to_mapping
+from harness.config.identity import WITHOUT_EFFECT, label
 from harness.report.tensorboard_hint import runs_in, tick_hint
 from harness.sweeps.job import Outcome
 from harness.sweeps.sweep import Sweep
@@ -30,11 +31,14 @@ HEADER = """\
 harness trains a network, watches every unit at every step, and says which are dead, how sure that is,
 and when they died."""
 VALUES = (
-    "Set a value with group.key=value; -m runs a sweep. `harness model=cnn --help` shows that run's values:"
+    "Set a value with group.key=value; -m runs a sweep. `harness model=cnn --help` shows that run's values,\n"
+    "and `harness --explain record.early` (any key or group) says what one is and takes:"
 )
 FOOTER = """\
 One run:     harness data=mnist model=cnn optim=adam optim.lr=0.01 bias.offset=-0.5
 A sweep:     harness -m optim.lr=0.01,0.1,1 activation=relu,leaky_relu 'seed=range(4)'
+Yours:       harness --config-dir conf experiment=mine        harness model=custom model.target=nets:Wide
+In a shell:  harness --install-completion                    (bash, zsh or fish)
 Afterwards:  harness-tools report runs        tensorboard --logdir runs"""
 
 
@@ -46,9 +50,9 @@ def about(overrides: Sequence[str] = (), *, version: bool = False) -> str:
         return f"harness {__version__}"
     import yaml
 
-    rows = [(f"{group}=", " | ".join(names)) for group, names in groups().items() if names]
+    rows = [(f"{group}=", " | ".join(names)) for group, names in groups(places(overrides)).items() if names]
     choices = "\n".join(f"  {group:<12}{names}" for group, names in rows)
-    values = yaml.safe_dump(to_mapping(compose(overrides)), sort_keys=False)
+    values = yaml.safe_dump(shown(overrides), sort_keys=False)
     return f"{HEADER}\n\nChoose a group:\n{choices}\n\n{VALUES}\n\n{_indented(values)}\n{FOOTER}"
 
 
@@ -82,9 +86,9 @@ def show(spec: RunSpec, outcome: Outcome) -> None:
     if run.status.get("diagnosis") and final.get("cause") != "none":
         console.print(f"\nWhy: {run.status['diagnosis']}", markup=False)
     if outcome.stored:
-        console.print(
-            "This run was finished before: its stored result is shown (force=true trains it again)."
-        )
+        own = "custom" in (spec.data.name, spec.model.name)
+        again = "force=true trains it again" + (", as after a change of its code" if own else "")
+        console.print(f"This run was finished before: its stored result is shown ({again}).")
     places = f"\nresults     {outcome.path}"
     if spec.record.tensorboard:
         places += f"\n{dashboard_lines(spec.output)}"
@@ -99,7 +103,10 @@ def dashboard_lines(output: str) -> str:
 
 def title(spec: RunSpec) -> str:
     """A run in a few words."""
-    parts = [spec.data.name, spec.model.name, spec.activation.name, f"{spec.optim.name} lr {spec.optim.lr:g}"]
+    parts = [label(spec.data), label(spec.model)]
+    if spec.model.name != "custom" or spec.activation.name != "relu":
+        parts.append(spec.activation.name)
+    parts.append(f"{spec.optim.name} lr {spec.optim.lr:g}")
     if spec.bias.offset:
         parts.append(f"bias {spec.bias.offset:+g}")
     return " · ".join([*parts, f"seed {spec.seed}"])
@@ -195,9 +202,24 @@ def sweep_progress(sweep: Sweep) -> Iterator[Callable[[Sweep, Any], None]]:
         yield tell
 
 
-def progress() -> Callable[[RunSpec, int], Any] | None:
-    """The maker of a progress display on stderr, or None if that is no terminal."""
-    return Bar if sys.stderr.isatty() else None
+def progress(spec: RunSpec, total: int) -> AbstractContextManager[Any]:
+    """Say what begins, and make a progress display; both on stderr, the display if that is a terminal."""
+    print(started(spec, total), file=sys.stderr)
+    return Bar(spec, total) if sys.stderr.isatty() else nullcontext()
+
+
+def started(spec: RunSpec, total: int) -> str:
+    """The run, its device, its length, and what makes it other than the default run."""
+    from harness.training.loop import place
+
+    told = [
+        f"{key.removesuffix('.name')}={_short(value)}"
+        + ("" if key.endswith(".name") or default in (None, "???") else f" ({_short(default)})")
+        for key, (value, default) in changes(to_mapping(spec)).items()
+        if key not in WITHOUT_EFFECT and (key, value) != ("init.name", "own")
+    ]
+    other = f"changed from the defaults: {', '.join(told)}" if told else "all by default"
+    return f"{run_folder(spec).name} on {place(spec)[0]}, {total:,} steps; {other}"
 
 
 class Bar:
@@ -240,6 +262,12 @@ class Bar:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None or share != share else f"{100 * share:.1f} %"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else f"{value}"
 
 
 def _indented(text: str) -> str:

@@ -10,6 +10,7 @@ from harness.sweeps.ahead import prepare
 from harness.terminal import run
 
 SWEEP = {"-m", "--multirun"}
+PLACES = {"--config-dir", "--config-path", "--config-name", "-cd", "-cp", "-cn"}  # where configurations are
 
 
 def entry() -> None:
@@ -17,7 +18,7 @@ def entry() -> None:
 
     Where Hydra's launchers were at work, their processes have to be taken down in the ordinary way.
     """
-    options = {word for word in sys.argv[1:] if word.startswith("-")}
+    options = {word.partition("=")[0] for word in sys.argv[1:] if word.startswith("-")} - PLACES
     theirs = any(word.startswith("hydra/launcher=") for word in sys.argv[1:])
     if options and options <= SWEEP and not theirs:  # with any other option nothing is trained by our workers
         prepare()

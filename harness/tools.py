@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import traceback
 import warnings
 from itertools import islice
 from pathlib import Path
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from harness.store.runs import Run, Runs
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Look at finished runs, rebuild their views, scan models, and test the counting itself.",
@@ -318,30 +316,9 @@ def _serve(path: Path, port: int | None) -> None:
 
 def _called(place: str) -> Any:
     """What `package.module:function` returns; modules of the current folder can be named."""
-    from importlib import import_module
+    from harness.config.targets import call, imported
 
-    module, _, name = place.partition(":")
-    sys.path.insert(0, "")
-    try:
-        function = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{place}: expected package.module:function, but {error}") from None
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise ValueError(f"{place}: importing {module} raised {_told(error)}") from None
-    try:
-        return function()
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise ValueError(f"{place} raised {_told(error)}") from None
-
-
-def _told(error: BaseException) -> str:
-    """What somebody else's code raised, and where."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+    return call(place, imported(place, ""), {}, "")
 
 
 def _probe(name: str, overrides: list[str]) -> Any:
@@ -383,7 +360,7 @@ def main() -> None:
     from harness.terminal import run
 
     warnings.showwarning = _say  # a warning is for the reader of the table, not for a programmer
-    sys.exit(run("harness-tools", app))
+    sys.exit(run("harness-tools", lambda: app(prog_name="harness-tools")))
 
 
 def _say(message: Warning | str, *_: Any) -> None:

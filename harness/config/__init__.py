@@ -15,11 +15,16 @@ from harness.lazily import lazily
 
 if TYPE_CHECKING:
     from harness.config.command import changes, command_of, overrides_of
-    from harness.config.composition import asks_for_sweep, checked, compose, jobs_of, launcher, plan, restore
-    from harness.config.tree import OURS, config_dir, groups, register_schema
+    from harness.config.composition import checked, compose, plan, shown
+    from harness.config.explanation import explain
+    from harness.config.jobs import asks_for_sweep, jobs_of, launcher
+    from harness.config.restored import restore
+    from harness.config.search_path import groups, is_option, joined, places, prepare, value_of
+    from harness.config.tree import OURS, PRIMARY, config_dir
 
 __all__ = [
     "OURS",
+    "PRIMARY",
     "ConfigError",
     "RunSpec",
     "asks_for_sweep",
@@ -29,27 +34,36 @@ __all__ = [
     "compose",
     "config_dir",
     "did_you_mean",
+    "explain",
     "flatten",
     "groups",
+    "is_option",
     "jobs_of",
+    "joined",
     "launcher",
     "overrides_of",
+    "places",
     "plan",
-    "register_schema",
+    "prepare",
     "restore",
     "run_folder",
     "run_id",
+    "shown",
     "to_mapping",
+    "value_of",
 ]
 
 __getattr__, __dir__ = lazily(
     __name__,
     {
+        **dict.fromkeys(("checked", "compose", "plan", "shown"), "harness.config.composition"),
+        **dict.fromkeys(("asks_for_sweep", "jobs_of", "launcher"), "harness.config.jobs"),
+        "restore": "harness.config.restored",
+        "explain": "harness.config.explanation",
         **dict.fromkeys(
-            ("asks_for_sweep", "checked", "compose", "jobs_of", "launcher", "plan", "restore"),
-            "harness.config.composition",
+            ("groups", "is_option", "joined", "places", "prepare", "value_of"), "harness.config.search_path"
         ),
         **dict.fromkeys(("changes", "command_of", "overrides_of"), "harness.config.command"),
-        **dict.fromkeys(("OURS", "config_dir", "groups", "register_schema"), "harness.config.tree"),
+        **dict.fromkeys(("OURS", "PRIMARY", "config_dir"), "harness.config.tree"),
     },
 )

@@ -1,72 +1,38 @@
-"""Hydra's overrides → checked RunSpecs, or one ConfigError that names the key.
+"""The words of a command line → checked RunSpecs, or one ConfigError that names the key.
 
-Hydra composes each distinct choice of groups once; plain values are then set one at a time, so that
+Words are Hydra's overrides, and the options of `search_path`. Plain values are set one at a time, so that
 the culprit of an error is known and a sweep of hundreds of jobs is planned in a second.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import lru_cache
 from typing import Any, cast
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from harness.config.choices import decides, own, single_choices
 from harness.config.errors import ConfigError, did_you_mean
-from harness.config.overrides import is_hydras, key_of, leaf_keys, parse, parse_one, set_value
+from harness.config.jobs import jobs_of
+from harness.config.overrides import in_open, is_hydras, key_of, leaf_keys, parse, parse_one, set_value
 from harness.config.ranges import check_ranges, check_together, check_value
-from harness.config.schema import RunSpec
-from harness.config.stored import flatten
-from harness.config.tree import OURS, check_choice, config_dir, groups, is_group, register_schema
-
-PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")  # where Hydra takes launchers from
-MOST_JOBS = 1_000_000
+from harness.config.schema import OPEN, RunSpec
+from harness.config.search_path import groups, joined, places
+from harness.config.stored import to_mapping, with_value
+from harness.config.tree import kind_of, our_groups
 
 
-def launcher(overrides: Sequence[str]) -> Any:
-    """Hydra's launcher node for a command line.
-
-    Raises:
-        ConfigError: an option of our own launcher that is out of range, or something that is Hydra's is
-            swept over.
-    """
-    for override in parse(overrides):
-        key = key_of(override)
-        if is_hydras(override) and (override.is_sweep_override() or key.startswith("hydra.sweeper.params")):
-            raise ConfigError(key, "cannot be swept over or hold a sweep: it is Hydra's, not a run's")
-    node = _composed(_single_choices(overrides)).hydra.launcher
-    target = str(node.get("_target_"))
-    if not target.startswith((OURS, *PLUGINS)):
-        raise ConfigError(
-            "hydra.launcher._target_", expected="a launcher's, as Hydra finds them", came=target
-        )
-    for name in ("workers", "cohort") if node.get("_target_") == OURS else ():
-        if node[name] is not None and node[name] < 1:
-            raise ConfigError(f"hydra.launcher.{name}", expected="a whole number above 0", came=node[name])
-    return node
-
-
-def jobs_of(overrides: Sequence[str]) -> list[list[str]]:
-    """The command line of every job of a sweep, in Hydra's order."""
-    return _cartesian(overrides)
-
-
-def compose(overrides: Sequence[str] = ()) -> RunSpec:
+def compose(words: Sequence[str] = ()) -> RunSpec:
     """One run from Hydra overrides.
 
     Args:
-        overrides: as on the command line, e.g. ["model=cnn", "optim.lr=0.01"].
+        words: as on the command line, e.g. ["model=cnn", "optim.lr=0.01"]; the options `--config-dir`,
+            `--config-path` and `--config-name` too.
 
     Returns:
         The checked specification.
@@ -78,53 +44,63 @@ def compose(overrides: Sequence[str] = ()) -> RunSpec:
         >>> compose(["optim=adam", "optim.lr=0.01"]).optim.lr
         0.01
     """
-    jobs = plan(overrides, multirun=False)
+    jobs = plan(words, multirun=False)
     return jobs[0]
 
 
-def plan(overrides: Sequence[str], *, multirun: bool) -> list[RunSpec]:
+def plan(words: Sequence[str], *, multirun: bool) -> list[RunSpec]:
     """Every run that a command line asks for, composed and checked, in Hydra's order.
 
     Raises:
         ConfigError: as `compose`; also for a sweep without `multirun`.
     """
-    own = [o for o in parse(overrides) if not o.get_key_element().lstrip("+~").startswith("hydra")]
-    for override in own:
-        _refuse_unknown_add(override)
-    if not multirun:
-        for override in own:
-            if override.is_sweep_override():
-                raise ConfigError(
-                    key_of(override),
-                    expected="one value",
-                    came=str(override.input_line).partition("=")[2],
-                    hint="Add -m to run them all.",
-                )
-        return [_one(tuple(overrides))]
-    jobs = _cartesian(overrides)
-    return [_one(tuple(job)) for job in jobs]
+    words = joined(words)
+    of_runs = [override for override in parse(words) if not is_hydras(override)]
+    for override in of_runs:
+        _refuse_unknown_add(override, places(words))
+    if multirun:
+        return [_one(tuple(job)) for job in jobs_of(words)]
+    for override in of_runs:
+        if override.is_sweep_override():
+            raise ConfigError(
+                key_of(override),
+                expected="one value",
+                came=str(override.input_line).partition("=")[2],
+                hint="Add -m to run them all.",
+            )
+    return [_one(tuple(words))]
 
 
-def asks_for_sweep(overrides: Sequence[str]) -> bool:
-    """Whether the configuration itself (an experiment, say) asks for a sweep."""
-    mode = _composed(_single_choices(overrides)).hydra.mode
-    return mode is not None and mode.name == "MULTIRUN"
+def shown(words: Sequence[str]) -> dict[str, Any]:
+    """The plain values that a command line stands for; "???" where one has still to be given.
+
+    Raises:
+        ConfigError: as `compose`, but for a missing value.
+    """
+    words = joined(words)
+    config = copy.deepcopy(own(single_choices(words)))
+    for override in parse(word for word in words if not decides(word, places(words))):
+        if not override.is_sweep_override():
+            set_value(config, override)
+    if not OmegaConf.missing_keys(config):
+        return to_mapping(checked(config))
+    return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, enum_to_str=True))
 
 
-def _one(overrides: tuple[str, ...]) -> RunSpec:
+def _one(words: tuple[str, ...]) -> RunSpec:
     """One job: groups by Hydra (cached), values in process."""
-    parsed = parse(overrides)
-    choices = tuple(text for text, o in zip(overrides, parsed, strict=True) if is_group(text) or is_hydras(o))
-    values = [text for text in overrides if text not in choices]
+    where = places(words)
+    choices = tuple(word for word in words if decides(word, where))
+    values = [word for word in words if word not in choices]
     base = _base(choices)
-    if base is None or any("${" in text for text in values):
-        config = copy.deepcopy(_own(choices))
-        for text in values:
-            set_value(config, parse_one(text))
-        return checked(config)
-    spec = base
-    for text in values:
-        spec = _with(spec, *_typed(choices, text))
+    if base is None or any("${" in word or in_open(own(choices), word) for word in values):
+        config = copy.deepcopy(own(choices))
+        for word in values:
+            set_value(config, parse_one(word))
+        return _named_as_ours(checked(config), where)
+    spec = _named_as_ours(base, where)
+    for word in values:
+        spec = with_value(spec, *_typed(choices, word))
     if values:
         check_together(spec)
     return spec
@@ -133,14 +109,14 @@ def _one(overrides: tuple[str, ...]) -> RunSpec:
 @lru_cache(maxsize=256)
 def _base(choices: tuple[str, ...]) -> RunSpec | None:
     """The run of the group choices alone; None where a value must still be given."""
-    config = _own(choices)
+    config = own(choices)
     return None if OmegaConf.missing_keys(config) else checked(config)
 
 
 @lru_cache(maxsize=2**16)
-def _typed(choices: tuple[str, ...], text: str) -> tuple[str, Any]:
+def _typed(choices: tuple[str, ...], word: str) -> tuple[str, Any]:
     """Dotted key and checked value of a plain override; nothing in a run's values refers to another."""
-    config, override = _scratch(choices), parse_one(text)
+    config, override = _scratch(choices), parse_one(word)
     set_value(config, override)
     key = key_of(override)
     parent, _, leaf = key.rpartition(".")
@@ -160,13 +136,7 @@ def _typed(choices: tuple[str, ...], text: str) -> tuple[str, Any]:
 
 @lru_cache(maxsize=256)
 def _scratch(choices: tuple[str, ...]) -> DictConfig:
-    return copy.deepcopy(_own(choices))
-
-
-def _with(spec: Any, key: str, value: Any) -> Any:
-    """A copy of a nested dataclass with one value changed; what is not on the way is shared."""
-    name, _, rest = key.partition(".")
-    return replace(spec, **{name: _with(getattr(spec, name), rest, value) if rest else value})
+    return copy.deepcopy(own(choices))
 
 
 def checked(config: DictConfig) -> RunSpec:
@@ -193,113 +163,29 @@ def _unresolved(error: OmegaConfBaseException) -> ConfigError:
     return ConfigError(str(error.full_key or ""), f"cannot be resolved ({reason})")
 
 
-@lru_cache(maxsize=256)
-def _own(choices: tuple[str, ...]) -> DictConfig:
-    """The composition without Hydra's node."""
-    config = copy.deepcopy(_composed(choices))
-    with open_dict(config):
-        del config["hydra"]
-    return config
+def _named_as_ours(spec: RunSpec, where: tuple[str, ...]) -> RunSpec:
+    """The specification itself, if every group is of the kind that its `name` stands for.
+
+    A file of one's own chooses the network, optimizer, … by this name.
+    """
+    for group, known in our_groups().items() if where else ():
+        value = getattr(spec, group, None)
+        name = getattr(value, "name", None)
+        if name is None or (name in known and type(value) is kind_of(group, name)):
+            continue
+        fits = [one for one in known if kind_of(group, one) is type(value)]
+        problem = f"expected one of {', '.join(fits)}, as of the keys beside it, but got {name}"
+        raise ConfigError(f"{group}.name", problem, hint="The name says which of ours it is.")
+    return spec
 
 
-@lru_cache(maxsize=256)
-def _composed(choices: tuple[str, ...]) -> DictConfig:
-    """Hydra's composition of the group choices, Hydra's own node included."""
-    register_schema()
-    for choice in choices:
-        check_choice(choice)
-    try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3", job_name="harness"):
-            return hydra_compose("config", list(choices), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, AssertionError) as error:
-        # Hydra says which override it was, its cause says why
-        reason = " ".join(f"{error} {str(error.__cause__ or '').split('full_key')[0]}".split())
-        raise ConfigError("", f"cannot compose {' '.join(choices)}: {reason}") from error
-
-
-def _refuse_unknown_add(override: Override) -> None:
+def _refuse_unknown_add(override: Override, where: tuple[str, ...]) -> None:
+    """Keys cannot be added or deleted, but under `args`; a group of one's own can be added."""
     if not (override.is_add() or override.is_force_add() or override.is_delete()):
         return
     sign, key = "~" if override.is_delete() else "+", key_of(override)
-    known = [*leaf_keys(_own(())), *groups()]
+    if sign == "+" and (key.startswith(OPEN) or (key in groups(where) and key not in our_groups())):
+        return
+    known = [*leaf_keys(own(())), *groups(where)]
     hint = f"Write {key}=… instead." if key in known else did_you_mean(key, known)
     raise ConfigError(f"{sign}{key}", "keys can be set, but not added or deleted", hint=hint)
-
-
-def _cartesian(overrides: Sequence[str]) -> list[list[str]]:
-    """Hydra's own expansion of a sweep (its basic sweeper's), experiments' params included."""
-    params = _composed(_single_choices(overrides)).hydra.sweeper.get("params") or {}
-    kept = [o for o in overrides if o.startswith("hydra.")]
-    swept = [*(f"{key}={value}" for key, value in params.items()), *(o for o in overrides if o not in kept)]
-    _refuse_too_many(swept)
-    with initialize_config_dir(str(config_dir()), version_base="1.3", job_name="harness"):
-        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-        try:
-            batches = BasicSweeper.split_arguments(parser.parse_overrides(swept), None)
-        except HydraException as error:
-            raise ConfigError("", f"cannot sweep ({error})", hint="Use a,b,c or range() or glob().") from None
-    jobs = [[*job, *kept] for batch in batches for job in batch]
-    if not jobs:
-        raise ConfigError("", f"the sweep {' '.join(overrides)} has no runs")
-    return jobs
-
-
-def _refuse_too_many(swept: Sequence[str]) -> None:
-    """Count the jobs before they are made."""
-    jobs = 1
-    for override in parse(swept):
-        value = override.value()
-        if isinstance(value, ChoiceSweep):
-            jobs *= max(1, len(value.list))
-        elif isinstance(value, RangeSweep) and value.stop is not None and value.step:
-            jobs *= max(1, math.ceil((value.stop - (value.start or 0)) / value.step))
-        if jobs > MOST_JOBS:
-            raise ConfigError(
-                key_of(override), expected=f"a sweep of at most {MOST_JOBS:,} runs", came=f"{jobs:,}"
-            )
-
-
-def _single_choices(overrides: Sequence[str]) -> tuple[str, ...]:
-    """The group choices that are not swept over, and Hydra's own overrides."""
-    return tuple(
-        text
-        for text, override in zip(overrides, parse(overrides), strict=True)
-        if not override.is_sweep_override() and (is_group(text) or is_hydras(override))
-    )
-
-
-def restore(mapping: dict[str, Any]) -> RunSpec:
-    """The specification that `to_mapping` made plain values of, checked anew.
-
-    Args:
-        mapping: a run's stored configuration.
-
-    Raises:
-        ConfigError: it is not one, or of a version with other keys.
-
-    Example:
-        >>> from harness.config import to_mapping
-        >>> restore(to_mapping(compose(["optim=adam", "seed=3"]))).seed
-        3
-    """
-    choices = [f"{group}={values['name']}" for group, values in mapping.items() if _named(values)]
-    values = {key: value for key, value in flatten(mapping).items() if not key.endswith(".name")}
-    return compose([*choices, *(f"{key}={grammar_word(value)}" for key, value in values.items())])
-
-
-def _named(values: Any) -> bool:
-    return isinstance(values, dict) and "name" in values
-
-
-def grammar_word(value: Any) -> str:
-    """A plain value as Hydra's grammar has it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{','.join(grammar_word(inner) for inner in value)}]"
-    if isinstance(value, str):
-        end = len(value) - len(value.rstrip("\\"))  # only those before a quote are escapes
-        return "'" + value.replace("'", "\\'") + "\\" * end + "'"
-    return repr(value)

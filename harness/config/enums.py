@@ -27,6 +27,7 @@ class BiasBase(Enum):
 
     zero = "zero"
     torch_default = "torch_default"
+    own = "own"
 
 
 class Swapped(Enum):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from harness.config.errors import ConfigError
-from harness.config.schema import RunSpec
+from harness.config.schema import CustomData, CustomModel, Data, Model, RunSpec
 from harness.config.stored import flatten, to_mapping
 
 FORMAT = 1  # raise it when the meaning of a configuration changes: old results are then not reused
 
+LONG = (list, dict)  # arguments that are left out of a name
+LONGEST = 40  # characters of a label
+UNSAFE = re.compile(r"[^\w.+-]")  # in the name of a folder
 #: What does not change a run's result: where things lie, and how they are shown.
 WITHOUT_EFFECT = (
     "output",
@@ -56,8 +60,11 @@ def run_id(spec: RunSpec) -> str:
 
 def readable(spec: RunSpec) -> str:
     """The part of a run's name that a person reads: what is most often swept."""
-    parts = [spec.data.name, spec.model.name, spec.activation.name]
-    if (spec.init.name, spec.init.gain, spec.init.mean) != ("kaiming_normal", 1.0, 0.0):
+    parts = [label(spec.data), label(spec.model)]
+    if spec.model.name != "custom" or spec.activation.name != "relu":
+        parts.append(spec.activation.name)
+    usual = "own" if spec.model.name == "custom" else "kaiming_normal"
+    if (spec.init.name, spec.init.gain, spec.init.mean) != (usual, 1.0, 0.0):
         parts.append(spec.init.name)
     parts += [spec.optim.name, f"lr{spec.optim.lr:g}"]
     if spec.bias.offset:
@@ -65,6 +72,21 @@ def readable(spec: RunSpec) -> str:
     if spec.remedy.name != "none":
         parts.append(spec.remedy.name)
     return "-".join([*parts, f"s{spec.seed}"])
+
+
+def label(part: Data | Model) -> str:
+    """A data set or network in one word: its name, or the function that makes it with its plain arguments.
+
+    Example:
+        >>> from harness.config import compose
+        >>> label(compose(["model=custom", "model.target=nets:Wide", "model.args.width=64"]).model)
+        'Wide_width64'
+    """
+    if not isinstance(part, CustomData | CustomModel):
+        return part.name
+    values = [f"{key}{value}" for key, value in sorted(part.args.items()) if not isinstance(value, LONG)]
+    words = "_".join([part.target.rpartition(":")[2].rpartition(".")[2], *values])
+    return UNSAFE.sub("", words)[:LONGEST]
 
 
 def run_folder(spec: RunSpec) -> Path:

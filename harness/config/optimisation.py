@@ -14,22 +14,23 @@ class Optim:
     """Plain stochastic gradient descent, and what all optimizers have."""
 
     name: str = MISSING
-    lr: float = limits(above=0, at_most=1e36)  # beyond, float32 overflows
-    weight_decay: float = limits(at_least=0, at_most=1e36)
+    lr: float = limits(above=0, at_most=1e36)  # learning rate at its peak; beyond, float32 overflows
+    weight_decay: float = limits(at_least=0, at_most=1e36)  # of all parameters, biases included
 
 
 @dataclass
 class Momentum(Optim):
     """SGD with momentum."""
 
-    momentum: float = limits(at_least=0, below=1)
-    nesterov: bool = MISSING
+    momentum: float = limits(at_least=0, below=1)  # share of the last update that stays
+    nesterov: bool = MISSING  # look ahead by the momentum
 
 
 @dataclass
 class Adam(Optim):
     """Adam and AdamW."""
 
+    # Decay of the running mean of gradients, and of their squares.
     betas: list[float] = limits(at_least=0, below=1, length=2)  # noqa: RUF009 (a field, as all above)
 
 
@@ -51,7 +52,7 @@ class Warmup(Schedule):
 class Cosine(Schedule):
     """Linear warm-up, then half a cosine down to `final` times the peak at the last step."""
 
-    warmup_steps: int = limits(at_least=0)
+    warmup_steps: int = limits(at_least=0)  # linear from 0, before the cosine
     final: float = limits(at_least=0, at_most=1)
 
 
@@ -60,16 +61,16 @@ class Step(Schedule):
     """Multiplied by `gamma` every `every` steps."""
 
     every: int = limits(at_least=1)
-    gamma: float = limits(above=0, at_most=10)
+    gamma: float = limits(above=0, at_most=10)  # factor
 
 
 @dataclass
 class Train:
     """Length and batches of a training; the shorter of epochs and max_steps ends it."""
 
-    epochs: int = limits(at_least=1)
+    epochs: int = limits(at_least=1)  # passes over the training inputs
     max_steps: int | None = limits(at_least=1)
-    batch_size: int = limits(at_least=1)
+    batch_size: int = limits(at_least=1)  # inputs of a step; an incomplete last batch is dropped
     clip_grad: float | None = limits(above=0)  # largest global gradient norm
     stop_when_dead: float | None = limits(above=0, at_most=1)  # dead share at a census that ends the training
     checkpoint_seconds: float = limits(at_least=0)  # least time between two checkpoints

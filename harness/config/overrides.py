@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -13,13 +13,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from harness.config.errors import ConfigError, did_you_mean
-from harness.config.tree import groups
+from harness.config.schema import OPEN
+from harness.config.search_path import is_option
+from harness.config.tree import our_groups
 from harness.config.words import expectation
 
 
-def parse(overrides: Sequence[str]) -> list[Override]:
-    """Overrides as Hydra reads them."""
-    return [parse_one(text) for text in overrides]
+def parse(words: Iterable[str]) -> list[Override]:
+    """The overrides of a command line as Hydra reads them."""
+    return [parse_one(word) for word in words if not is_option(word)]
 
 
 @lru_cache(maxsize=2**16)
@@ -47,18 +49,22 @@ def is_hydras(override: Override) -> bool:
 
 
 def set_value(config: DictConfig, override: Override) -> None:
+    """Set what an override says, as `assign`."""
+    assign(config, key_of(override), override.value())
+
+
+def assign(config: DictConfig, key: str, value: Any) -> None:
     """Set one plain value.
 
     Raises:
         ConfigError: there is no such key, or it cannot take the value.
     """
-    key, value = key_of(override), override.value()
     parent, _, leaf = key.rpartition(".")
     node: Any = OmegaConf.select(config, parent) if parent else config
     known = leaf_keys(config)
-    if leaf == "name" and parent in groups():
+    if leaf == "name" and parent in our_groups():
         raise ConfigError(key, "the choice is made by the group", hint=f"Write {parent}={value}.")
-    if (
+    if not in_open(config, key) and (
         not isinstance(node, DictConfig)
         or leaf not in list(node)
         or isinstance(node._get_node(leaf), DictConfig)
@@ -68,7 +74,7 @@ def set_value(config: DictConfig, override: Override) -> None:
                 key, "this is a group", hint=f"Choose with {key}=choice or set {key}.name_of_a_key=value."
             )
         siblings = [k for k in known if k.startswith(f"{parent}.")] if parent else []
-        near = did_you_mean(key, [*known, *groups()])
+        near = did_you_mean(key, [*known, *our_groups()])
         choice = getattr(node, "get", lambda *_: None)("name") if parent else None
         own = ", ".join(k.rsplit(".", 1)[1] for k in siblings) or "no values"
         there = f"{parent}={choice} has {own}." if choice else ""
@@ -80,6 +86,15 @@ def set_value(config: DictConfig, override: Override) -> None:
         raise ConfigError(key, expected=expectation(node, leaf), came=_shown(value)) from error
 
 
+def in_open(config: DictConfig, key: str) -> bool:
+    """Whether a key, or an override of it, lies where any key can be set."""
+    key = key.partition("=")[0].lstrip("+")
+    return any(
+        (key == one or key.startswith(f"{one}.")) and OmegaConf.select(config, one) is not None
+        for one in OPEN
+    )
+
+
 def leaf_keys(config: DictConfig, prefix: str = "") -> list[str]:
     """Dotted keys of all plain values that can be set."""
     keys: list[str] = []
@@ -88,7 +103,7 @@ def leaf_keys(config: DictConfig, prefix: str = "") -> list[str]:
         if name in ("hydra", "name"):
             continue
         path = f"{prefix}{name}"
-        keys += leaf_keys(node, f"{path}.") if isinstance(node, DictConfig) else [path]
+        keys += leaf_keys(node, f"{path}.") if isinstance(node, DictConfig) and len(node) else [path]
     return keys
 
 

@@ -106,6 +106,12 @@ def check_together(spec: Any) -> None:
         raise ConfigError("optim.nesterov", "needs a momentum above 0", hint="Set optim.momentum too.")
     if spec.train.stop_when_dead is not None and not spec.record.enabled:
         raise ConfigError("train.stop_when_dead", "needs censuses", hint="Choose another record than off.")
+    custom = spec.model.name == "custom"
+    for group, own in (("init", spec.init.name == "own"), ("bias", spec.bias.base.name == "own")):
+        if own and not custom:
+            raise ConfigError(group, "own is for model=custom", hint="It keeps what that model's code made.")
+    if custom and spec.init.name == "sign_flip":
+        raise ConfigError("init", "sign_flip is made for our own networks, not for model=custom")
     remedy, activation = spec.remedy.name, spec.activation.name
     works = WORKS_WITH.get(remedy, (activation,))
     if activation not in works:

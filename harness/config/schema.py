@@ -7,7 +7,8 @@ here, beside the types (see `ranges.py`). Optimizers, learning rates and lengths
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -52,11 +53,19 @@ class Arrays(Data):
 class Synthetic(Data):
     """Gaussian inputs, labelled by a random ReLU teacher."""
 
-    features: int = limits(at_least=1)
-    classes: int = limits(at_least=2)
-    train_size: int = limits(at_least=1)
-    test_size: int = limits(at_least=1)
-    teacher_seed: int = limits(at_least=0)
+    features: int = limits(at_least=1)  # of an input
+    classes: int = limits(at_least=2)  # outputs of the teacher
+    train_size: int = limits(at_least=1)  # training inputs
+    test_size: int = limits(at_least=1)  # held-out inputs
+    teacher_seed: int = limits(at_least=0)  # of inputs and labels; the run's seed is another
+
+
+@dataclass
+class CustomData(Data):
+    """Arrays or torch data sets that a function of one's own returns."""
+
+    target: str = MISSING  # package.module:function
+    args: dict[str, Any] = field(default_factory=dict)  # its keyword arguments
 
 
 # --- network ------------------------------------------------------------------------------------
@@ -109,7 +118,7 @@ class Rnn(Model):
     """Image rows as a sequence through cells that are written out."""
 
     width: int = limits(at_least=1)
-    layers: int = limits(at_least=1)
+    layers: int = limits(at_least=1)  # cells, one behind the other
 
 
 @dataclass
@@ -117,10 +126,18 @@ class Transformer(Model):
     """Patches through pre-norm encoder blocks."""
 
     patch: int = limits(at_least=1)
-    width: int = limits(at_least=1)
-    depth: int = limits(at_least=1, at_most=1000)
-    heads: int = limits(at_least=1)
+    width: int = limits(at_least=1)  # features of a token
+    depth: int = limits(at_least=1, at_most=1000)  # encoder blocks
+    heads: int = limits(at_least=1)  # of the attention; they divide the width
     mlp_ratio: int = limits(at_least=1)
+
+
+@dataclass
+class CustomModel(Model):
+    """A network that a function or class of one's own makes."""
+
+    target: str = MISSING  # package.module:factory
+    args: dict[str, Any] = field(default_factory=dict)  # its keyword arguments
 
 
 @dataclass
@@ -134,21 +151,21 @@ class Activation:
 class Sloped(Activation):
     """leaky_relu, and prelu with its initial slope."""
 
-    slope: float = limits(at_least=-1000, at_most=1000)
+    slope: float = limits(at_least=-1000, at_most=1000)  # below 0
 
 
 @dataclass
 class Scaled(Activation):
     """elu and celu."""
 
-    alpha: float = limits(at_least=1e-6, at_most=1e6)
+    alpha: float = limits(at_least=1e-6, at_most=1e6)  # the output's lower bound is -alpha
 
 
 @dataclass
 class Softplus(Activation):
     """log(1 + exp(beta z)) / beta."""
 
-    beta: float = limits(at_least=1e-6, at_most=1e6)
+    beta: float = limits(at_least=1e-6, at_most=1e6)  # sharpness of the bend
 
 
 @dataclass
@@ -164,7 +181,7 @@ class Init:
 class Bias:
     """Initial biases of the layers that feed an activation: base + offset."""
 
-    base: BiasBase = MISSING
+    base: BiasBase = MISSING  # own: as a custom model's code made them
     offset: float = limits(at_least=-1e6, at_most=1e6)
 
 
@@ -237,13 +254,13 @@ class Sugar(Remedy):
 class Record:
     """What is kept of the observation. Counting itself happens at every step."""
 
-    enabled: bool = MISSING
+    enabled: bool = MISSING  # false: no hooks, no verdict
     census_every: int = limits(at_least=1)  # steps between two censuses
     early: bool = MISSING  # also after steps 1, 2, 4, 8, ...
     probe: bool = MISSING  # a census on held-out inputs too, from step 0 on
-    gradients: bool = MISSING
+    gradients: bool = MISSING  # of the pre-activations too
     gate_eps: float = limits(at_least=0, below=0.1)
-    tensorboard: bool = MISSING
+    tensorboard: bool = MISSING  # write what TensorBoard shows
     evidence: bool = MISSING  # what causes are told from; kept by runs on their own, not by those of a sweep
 
 
@@ -278,10 +295,25 @@ class RunSpec:
     force: bool = MISSING  # train again
 
 
+#: Keys whose value is a mapping that takes any key.
+OPEN = ("model.args", "data.args")
+#: Choice → the choice whose class it has.
+LIKE = {
+    "adamw": "adam",
+    **dict.fromkeys(("digits", "mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100"), "images"),
+}
 #: Choice of a group -> its class. A choice that is missing here takes the group's general class.
 SCHEMAS: dict[str, dict[str, type]] = {
-    "data": {"images": Images, "arrays": Arrays, "synthetic": Synthetic},
-    "model": {"mlp": Mlp, "cnn": Cnn, "vgg": Vgg, "resnet": Resnet, "rnn": Rnn, "transformer": Transformer},
+    "data": {"images": Images, "arrays": Arrays, "synthetic": Synthetic, "custom": CustomData},
+    "model": {
+        "mlp": Mlp,
+        "cnn": Cnn,
+        "vgg": Vgg,
+        "resnet": Resnet,
+        "rnn": Rnn,
+        "transformer": Transformer,
+        "custom": CustomModel,
+    },
     "activation": {"plain": Activation, "sloped": Sloped, "scaled": Scaled, "softplus": Softplus},
     "init": {"init": Init},
     "bias": {"bias": Bias},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -24,6 +24,20 @@ def flatten(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in mapping.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
+
+
+def with_value(spec: Any, key: str, value: Any) -> Any:
+    """A copy of a nested specification with one value changed; what is not on the way is shared.
+
+    Example:
+        >>> from harness.config import compose
+        >>> with_value(compose(), "optim.lr", 0.5).optim.lr
+        0.5
+    """
+    name, _, rest = key.partition(".")
+    if isinstance(spec, dict):
+        return {**spec, name: with_value(spec.get(name, {}), rest, value) if rest else value}
+    return replace(spec, **{name: with_value(getattr(spec, name), rest, value) if rest else value})
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The YAML tree: where it lies, its groups with their choices, and the types that Hydra has of them."""
+"""Our YAML tree: where it lies, its groups with their choices, and the types that Hydra has of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from harness.activations.registry import OPTIONS
-from harness.config.errors import ConfigError, did_you_mean
-from harness.config.schema import SCHEMAS, RunSpec
+from harness.config.schema import LIKE, OPEN, SCHEMAS, RunSpec
 
+PRIMARY = "config"  # the configuration that everything begins with
 OURS = "harness.sweeps.sweep.run_sweep"  # what stands for a launcher class when it is ours
 HIDDEN = ("common", "schema")  # groups that only serve other groups
 
@@ -39,37 +40,33 @@ def register_schema() -> None:
     store.store(name="harness", node=Workers, group="hydra/launcher", provider="harness")
     store.store(name="run", node=RunSpec, group="schema", package="_global_")
     for group, choices in SCHEMAS.items():
-        for name, node in choices.items():
+        for name, kind in choices.items():
+            node = OmegaConf.structured(kind)
+            if f"{group}.args" in OPEN and "args" in node:
+                node.args._set_flag("struct", False)  # Hydra too takes any key there, without a +
             store.store(name=name, node=node, group=f"schema/{group}")
     for name, options in OPTIONS.items():
         values = {"name": name, **{option: default for option, (_, default) in options.items()}}
-        kind = next(k for k in SCHEMAS["activation"].values() if {f.name for f in fields(k)} == set(values))
-        store.store(name=name, node=kind(**values), group="activation")
+        store.store(name=name, node=kind_of("activation", name)(**values), group="activation")
+
+
+def kind_of(group: str, name: str) -> type:
+    """The class of one of our choices.
+
+    Example:
+        >>> kind_of("optim", "adamw").__name__, kind_of("init", "rai").__name__
+        ('Adam', 'Init')
+    """
+    kinds = SCHEMAS[group]
+    if group == "activation":
+        keys = {"name", *OPTIONS[name]}
+        return next(kind for kind in kinds.values() if {f.name for f in fields(kind)} == keys)
+    return kinds.get(LIKE.get(name, name)) or next(iter(kinds.values()))
 
 
 @lru_cache(maxsize=1)
-def groups() -> dict[str, list[str]]:
+def our_groups() -> dict[str, list[str]]:
     """Every group and its choices, as found in the YAML tree; activations as found among the records."""
     folders = sorted(f for f in config_dir().iterdir() if f.is_dir() and f.name not in HIDDEN)
     found = {f.name: sorted(p.stem for p in f.glob("*.yaml")) for f in folders}
     return dict(sorted({**found, "activation": sorted(OPTIONS)}.items()))
-
-
-def is_group(text: str) -> bool:
-    """Whether an override chooses in a group."""
-    key = text.split("=", 1)[0].split("@", 1)[0].lstrip("+~")
-    return key in groups()
-
-
-def check_choice(choice: str) -> None:
-    """Refuse what is no choice of its group.
-
-    Raises:
-        ConfigError: with the choices that there are.
-    """
-    group, _, name = choice.partition("=")
-    known = groups().get(group)
-    if known is not None and name not in known and (group, name) != ("experiment", "null"):
-        raise ConfigError(
-            group, expected=f"one of {', '.join(known)}", came=name, hint=did_you_mean(name, known)
-        )

@@ -17,12 +17,18 @@ def expectation(node: DictConfig, leaf: str) -> str:
     owner = OmegaConf.get_type(node)
     if owner is None or leaf not in getattr(owner, "__dataclass_fields__", {}):
         return "another type"
+    return range_of(owner, leaf)
+
+
+def range_of(owner: type, leaf: str) -> str:
+    """What the field `leaf` of a dataclass takes, with its range if it has one."""
     hint = typing.get_type_hints(owner)[leaf]
-    limits = owner.__dataclass_fields__[leaf].metadata.get("limits")
+    limits = vars(owner)["__dataclass_fields__"][leaf].metadata.get("limits")
     words = in_words(hint)
     if limits is None or str(limits) == "a finite number":
         return words
-    return str(limits).replace("a number", words, 1) if str(limits).startswith("a number") else str(limits)
+    kind, null, _ = words.partition(" or null")
+    return str(limits).replace("a number", kind, 1) + (", or null" if null else "")
 
 
 def in_words(hint: Any) -> str:
@@ -36,6 +42,10 @@ def in_words(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         return " or ".join("null" if a is type(None) else in_words(a) for a in arguments)
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin is dict:
+        return "keys with values, e.g. {width: 64}"
     if origin is list:
         return f"a list, each {in_words(arguments[0])}"
     return NAMES.get(hint, str(getattr(hint, "__name__", hint)))

@@ -134,6 +134,29 @@ def swap_silent(
     return events
 
 
+def all_partly_leaky(model: nn.Module, batch: Batch) -> None:
+    """Put a `PartlyLeaky` without slopes, which computes a ReLU, in the place of every `nn.ReLU` module.
+
+    So the network keeps its modules, whatever is swapped later.
+
+    Raises:
+        ValueError: there is no such module that a forward pass calls.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1))
+        >>> all_partly_leaky(model, torch.zeros(4, 1))
+        >>> model[1].slope
+        tensor([0., 0.])
+    """
+    peaks = _peaks(model, batch)
+    if not peaks:
+        raise ValueError("expected a model with modules nn.ReLU that its forward calls, but there is none")
+    modules, like = modules_by_name(model), next(iter(model.parameters()), torch.zeros(()))
+    for name, (peak, axis) in peaks.items():
+        if not isinstance(modules[name], PartlyLeaky):
+            _put(model, modules[name], PartlyLeaky(len(peak), axis).to(like))
+
+
 def exceeds(peaks: list[Tensor], slopes: list[Tensor], above: float) -> bool:
     """Whether the share of silent units is above a level."""
     silent = sum(int(((peak <= 0) & (slope == 0)).sum()) for peak, slope in zip(peaks, slopes, strict=True))

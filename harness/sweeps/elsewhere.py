@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
-from hydra.core.global_hydra import GlobalHydra
-
-from harness.config import compose, run_folder
+from harness.config import restore, to_mapping
 from harness.store.files import write_json
 from harness.store.reading import read_json
 from harness.sweeps.cohort_job import run_task
@@ -29,20 +25,18 @@ def show_plugins() -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join([*others, str(PLUGINS)])
 
 
-def write_tasks(sweep: Sweep, overrides: Mapping[str, Sequence[str]]) -> Path:
-    """Write the tasks beside the sweep's manifest.
+def write_tasks(sweep: Sweep) -> Path:
+    """Write the tasks of a planned sweep beside its manifest.
 
-    Args:
-        sweep: planned.
-        overrides: name of a run → the command line of its job.
+    Each run is written whole: where it is trained, nobody needs the folders that it was composed from.
     """
     path = sweep.manifest.with_suffix(".jobs.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     tasks = [
-        {"jobs": [list(overrides[run_folder(s).name]) for s in task.specs], "why_single": task.why_single}
+        {"runs": [to_mapping(spec) for spec in task.specs], "why_single": task.why_single}
         for task in sweep.tasks
     ]
-    write_json(path, {"tasks": tasks})
+    write_json(path, {"folder": str(Path.cwd()), "tasks": tasks})
     return path.absolute()
 
 
@@ -53,18 +47,7 @@ def run_written(place: str) -> list[Outcome]:
     if kept is None:
         raise FileNotFoundError(f"the tasks of this sweep are not at {path}: is the folder shared?")
     task = kept["tasks"][int(number)]
-    with _another_hydra():
-        specs = tuple(compose(job) for job in task["jobs"])
+    if kept["folder"] not in sys.path:  # networks and data of one's own may be modules of it
+        sys.path.insert(0, kept["folder"])
+    specs = tuple(restore(mapping) for mapping in task["runs"])
     return run_task(Task(specs, task["why_single"]), lambda step: None)
-
-
-@contextmanager
-def _another_hydra() -> Iterator[None]:
-    """Compose within a job, where Hydra is at work already."""
-    instance = GlobalHydra.instance()
-    outer = instance.hydra
-    instance.clear()
-    try:
-        yield
-    finally:
-        instance.hydra = outer

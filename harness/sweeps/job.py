@@ -87,7 +87,8 @@ def check_jobs(specs: Sequence[RunSpec]) -> None:
     """
     seen = set()
     for spec in specs:
-        shape = repr((spec.data, spec.model, spec.activation, spec.remedy, spec.device, spec.dtype))
+        own = (spec.init, spec.bias) if spec.model.name == "custom" else ()
+        shape = repr((spec.data, spec.model, spec.activation, spec.remedy, spec.device, spec.dtype, own))
         if shape not in seen and stored(spec) is None:
             seen.add(shape)
             check_output(spec)

@@ -44,6 +44,8 @@ def refusal(spec: RunSpec) -> str:
         >>> refusal(compose([])), refusal(compose(["model=cnn"]))
         ('', 'model=cnn: only MLPs are stacked, convolutions gain nothing from it on a CPU')
     """
+    if isinstance(spec.model, s.CustomModel):
+        return "model=custom: only our own MLPs are stacked"
     if not isinstance(spec.model, s.Mlp):
         return f"model={spec.model.name}: only MLPs are stacked, convolutions gain nothing from it on a CPU"
     if spec.dtype is s.Dtype.bfloat16:

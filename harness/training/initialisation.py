@@ -8,14 +8,14 @@ after Rister & Rubin 2020 (arXiv 2007.06192), see `sign_flip`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.config.schema import BiasBase, RunSpec
+from harness.training.models.linear_maps import LinearMap, layers
 from harness.training.models.wiring import feeds, zeroed
 from harness.training.randomness import stream
 from harness.training.sign_flip import sign_flip
@@ -32,16 +32,11 @@ SCHEMES: dict[str, Callable[[Tensor, torch.Generator], object]] = {
     "torch_default": lambda w, g: nn.init.kaiming_uniform_(w, a=math.sqrt(5), generator=g),
 }
 SCHEMES["sign_flip"] = SCHEMES["kaiming_normal"]
+SCHEMES["own"] = SCHEMES["torch_default"]  # for units that a remedy draws anew
+OWN = "own"  # the scheme of a network whose code has drawn its weights
 
 TOGETHER = ("orthogonal", "xavier_normal", "xavier_uniform")  # laws of a whole layer, not of each unit
 RAI_DEVIATION = 0.6007  # times 1/sqrt(fan_in)
-
-
-class LinearMap(NamedTuple):
-    """One linear map inside a layer: weight (units, ...), bias (units,) or None; views, to be written to."""
-
-    weight: Tensor
-    bias: Tensor | None
 
 
 def initialise(
@@ -63,6 +58,9 @@ def initialise(
     activation, or to β if a norm stands between. The head and attention projections get the base
     only; the scheme rai draws all biases itself and leaves nothing to the base. A branch that has to
     start at zero (skip=zero_init) stays exactly zero.
+
+    What the code of model=custom has drawn stays as far as init and bias are `own`; a scheme acts on its
+    linear and convolution layers, the attentions and norms.
 
     Args:
         model: a network of `harness.training.models.build`.
@@ -86,36 +84,27 @@ def initialise(
     flips = spec.init.name == "sign_flip"
     if flips and sample is None:
         raise ValueError("init=sign_flip decides on inputs: give a sample")
+    if spec.init.name == OWN and (spec.init.gain, spec.init.mean, spec.bias.base) == (1, 0, BiasBase.own):
+        _add_offset(model, spec)
+        return
     if (flips or spec.bias.offset) and not feeds(model):
         raise ValueError(f"{type(model).__name__} does not say which layers feed its activations")
     dtype = next(model.parameters()).dtype
     model.float()
     with torch.no_grad():
         _draw_all(model, spec, draw)
-        for layer in {feed.layer: None for feed in feeds(model)}:  # each once, though an RNN calls it often
-            bias = model.get_submodule(layer).bias
-            assert isinstance(bias, Tensor), f"{layer} feeds an activation and has no bias"
-            bias.add_(spec.bias.offset)
+        _add_offset(model, spec)
         if flips and sample is not None:
             sign_flip(model, sample)
     model.to(dtype)
 
 
-def layers(model: nn.Module) -> Iterator[tuple[str, list[LinearMap]]]:
-    """Every layer that is drawn, in order of registration: its name and its linear maps.
-
-    Query, key and value of an attention are three maps of one layer.
-
-    Example:
-        >>> [(name, len(maps)) for name, maps in layers(nn.MultiheadAttention(4, 2))]
-        [('', 3), ('out_proj', 1)]
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            yield name, [LinearMap(module.weight, module.bias)]
-        elif isinstance(module, nn.MultiheadAttention):
-            weights, biases = module.in_proj_weight.chunk(3), module.in_proj_bias.chunk(3)
-            yield name, [LinearMap(weight, bias) for weight, bias in zip(weights, biases, strict=True)]
+@torch.no_grad()
+def _add_offset(model: nn.Module, spec: RunSpec) -> None:
+    for layer in {feed.layer: None for feed in feeds(model)}:  # each once, though an RNN calls it often
+        bias = model.get_submodule(layer).bias
+        assert isinstance(bias, Tensor), f"{layer} feeds an activation and has no bias"
+        bias.add_(spec.bias.offset)
 
 
 def redraw(layer: LinearMap, units: Tensor, spec: RunSpec, generator: torch.Generator) -> Tensor:
@@ -137,6 +126,7 @@ def redraw(layer: LinearMap, units: Tensor, spec: RunSpec, generator: torch.Gene
 
 def _draw_all(model: nn.Module, spec: RunSpec, draw: tuple[str, *tuple[int, ...]]) -> None:
     kept = zeroed(model)
+    biases = spec.bias.base is not BiasBase.own or spec.init.name == "rai"  # else they stay as they are
     for index, (name, maps) in enumerate(layers(model)):
         name_of_draw, *counters = draw
         generator = stream(spec.seed, name_of_draw, *counters, index)
@@ -145,13 +135,16 @@ def _draw_all(model: nn.Module, spec: RunSpec, draw: tuple[str, *tuple[int, ...]
                 weight, bias = torch.zeros(()), torch.zeros(())
             else:
                 weight, bias = _draw(linear_map, spec, generator)
+                if spec.init.name == OWN:
+                    weight = _turned(linear_map.weight, spec)
             linear_map.weight.copy_(weight)
-            if linear_map.bias is not None:
+            if linear_map.bias is not None and biases:
                 linear_map.bias.copy_(bias)
     for module in model.modules():
-        if isinstance(module, _BatchNorm | nn.LayerNorm | nn.GroupNorm):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
+        if isinstance(module, _BatchNorm | nn.LayerNorm | nn.GroupNorm) and spec.init.name != OWN:
+            for parameter, start in ((module.weight, 1.0), (module.bias, 0.0)):
+                if parameter is not None:
+                    nn.init.constant_(parameter, start)
 
 
 def _draw(shapes: LinearMap, spec: RunSpec, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -165,7 +158,12 @@ def _draw(shapes: LinearMap, spec: RunSpec, generator: torch.Generator) -> tuple
         bias = torch.zeros(units)
         if spec.bias.base is BiasBase.torch_default:
             bias.uniform_(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=generator)
-    return weight * spec.init.gain + spec.init.mean / math.sqrt(fan_in), bias
+    return _turned(weight, spec), bias
+
+
+def _turned(weight: Tensor, spec: RunSpec) -> Tensor:
+    """Times the gain, plus the mean."""
+    return weight * spec.init.gain + spec.init.mean / math.sqrt(weight[0].numel())
 
 
 def _rai(weight: Tensor, with_bias: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:

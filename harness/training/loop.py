@@ -15,7 +15,7 @@ from torch import nn
 
 from harness.attribution.recorder import Recorder
 from harness.config import ConfigError, RunSpec
-from harness.config.schema import Device, Dtype
+from harness.config.schema import CustomModel, Device, Dtype
 from harness.detector.states import Thresholds
 from harness.detector.transitions import transitions
 from harness.detector.verdict import last_census
@@ -219,6 +219,8 @@ class _Run:
         lr = self.spec.optim.lr * factor(self.spec.schedule, self.step, self.total)
         set_learning_rate(self.optimizer, lr)
         x, y = self.data.batch(epoch, within)
+        if isinstance(self.spec.model, CustomModel):  # dropout, say: as if nothing had interrupted it
+            torch.manual_seed(stream(self.spec.seed, "step", self.step).initial_seed())
         self._enter(task(epoch, self.spec.data.permute_inputs_every))
         with self.autocast:
             output = self.model(x)

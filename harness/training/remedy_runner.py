@@ -72,7 +72,14 @@ def reach(spec: RunSpec, model: nn.Module, shape: tuple[int, ...]) -> Reach:
     sample = torch.zeros(2, *shape, dtype=first.dtype, device=first.device)
     if isinstance(spec.remedy, s.Redo | s.ContinualBackprop):
         wiring = wire(model, sample)
-        found = Reach(wiring.connections, wiring.refused)
+        drawn = {name for name, _ in layers(model)}
+        able = tuple(one for one in wiring.connections if one.name in drawn)
+        others = {
+            one.site: f"{type(one.layer).__name__} {one.name} cannot be drawn anew"
+            for one in wiring.connections
+            if one.name not in drawn
+        }
+        found = Reach(able, {**wiring.refused, **others})
     elif isinstance(spec.remedy, s.BiasLift):
         found = Reach(*liftable(model, sample))
     else:
@@ -118,6 +125,7 @@ class RemedyRunner:
             numbers = remedy.rate, remedy.maturity, remedy.decay
             self._replacement = Replacement(self._reach.connections, self._running, *numbers)
         self._fresh = build(spec, shape, classes) if isinstance(remedy, s.ShrinkPerturb) else None
+        self._shape, self._classes = shape, classes
 
     def begin(self) -> list[RemedyEvent]:
         """What is told before the first step."""
@@ -139,14 +147,19 @@ class RemedyRunner:
             match remedy:
                 case s.Redo():
                     wiring = wire(model, x)
+                    reached = {one.site for one in self._reach.connections}
+                    connections = [one for one in wiring.connections if one.site in reached]
                     draw = self._draw(step)
-                    return recycle(wiring.connections, wiring.magnitudes, self._running, remedy.tau, draw)
+                    return recycle(connections, wiring.magnitudes, self._running, remedy.tau, draw)
                 case s.BiasLift():
                     return lift(model, x, remedy.share, self._running, self._reach.connections)
                 case s.LeakySwap():
                     slope, above = remedy.slope, remedy.above
                     return swap_silent(model, x, slope=slope, above=above, units=remedy.units.name)
         if isinstance(remedy, s.ShrinkPerturb) and self._fresh is not None:
+            if isinstance(self._spec.model, s.CustomModel):  # its own code draws
+                draw = remedy.name, step
+                self._fresh = build(self._spec, self._shape, self._classes, draw=draw)
             return perturb(self._spec, remedy, step, model, self._fresh)
         return []
 

@@ -1,4 +1,4 @@
-"""Where the arrays come from: handwritten digits, torchvision's downloads, a user's file, a random teacher.
+"""Where the arrays come from: handwritten digits, torchvision's downloads, a random teacher, or the user.
 
 What is read here does not depend on the run's seed: every arm of a sweep sees the same inputs.
 """
@@ -11,20 +11,19 @@ import socket
 import sys
 import tempfile
 import warnings
-import zipfile
-import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from harness.config.errors import ConfigError
-from harness.config.schema import Arrays, Data, Synthetic
+from harness.config.schema import Arrays, CustomData, Data, Synthetic
+from harness.training.own_data import RawData, made_arrays, stored_arrays
 from harness.training.randomness import stream
 
 #: data=… -> the class of torchvision.datasets.
@@ -37,34 +36,14 @@ TORCHVISION = {
 }
 PATIENCE = 30.0  # seconds without an answer after which a download is given up
 TEACHER_WIDTH = 64
-MOST_CLASSES = 100_000  # a stray label would build a network of its size
-
-
-class RawData(NamedTuple):
-    """A data set as it was stored.
-
-    Attributes:
-        x_train: (N, C, H, W) images or (N, F) vectors; uint8 or float32.
-        y_train: (N,) int64, 0 … classes - 1.
-        x_test: the shape of x_train but for its length.
-        y_test: as y_train.
-        classes: how many there are.
-        divisor: what takes the stored values to [0, 1]; 1 for float inputs, which stay as they are.
-    """
-
-    x_train: Tensor
-    y_train: Tensor
-    x_test: Tensor
-    y_test: Tensor
-    classes: int
-    divisor: float
 
 
 def load_arrays(data: Data) -> RawData:
     """Read a data set, downloading it on first use. Treat the tensors as read-only: runs share them.
 
     Raises:
-        ConfigError: the download failed (`data.root`) or the user's file is malformed (`data.path`).
+        ConfigError: the download failed (`data.root`), the user's file is malformed (`data.path`), or the
+            user's function does not return data (`data.target`).
 
     Example:
         >>> from harness.config import compose
@@ -75,7 +54,9 @@ def load_arrays(data: Data) -> RawData:
     if isinstance(data, Synthetic):
         return _synthetic(data)
     if isinstance(data, Arrays):
-        return _users(data.path)
+        return stored_arrays(data.path)
+    if isinstance(data, CustomData):
+        return made_arrays(data)
     if data.name == "digits":
         return _digits()
     if data.name in TORCHVISION:
@@ -222,71 +203,3 @@ def _unavailable(name: str, family: Any, root: str, error: Exception) -> ConfigE
         f"cannot get {name} into {folder}: {reason}",
         hint=f"Without a network, put {', '.join(archives)} there; data=digits needs no download.",
     )
-
-
-# --- the user's own arrays ----------------------------------------------------------------------
-
-
-def _users(path: str) -> RawData:
-    names = ("x_train", "y_train", "x_test", "y_test")
-    try:
-        # Opened here, since NumPy leaves a damaged file open.
-        with Path(path).expanduser().open("rb") as stored, np.load(stored, allow_pickle=False) as file:
-            if absent := [name for name in names if name not in file.files]:
-                raise _malformed(path, f"{', '.join(absent)} is missing")
-            found = {name: file[name] for name in names}
-    except ConfigError:
-        raise
-    except FileNotFoundError:
-        raise ConfigError("data.path", f"there is no file {path}") from None
-    # A .npy opens as an array, which is no context manager (TypeError); arrays of objects are ValueErrors.
-    except (OSError, RuntimeError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _malformed(path, "this is not a readable .npz of plain arrays") from error
-    x_train, x_test = (_inputs(path, name, found[name]) for name in ("x_train", "x_test"))
-    y_train, y_test = (_labels(path, name, found[name]) for name in ("y_train", "y_test"))
-    for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
-        if len(x) != len(y):
-            raise _malformed(path, f"x_{part} holds {len(x)} inputs, but y_{part} {len(y)} labels")
-    if x_train.shape[1:] != x_test.shape[1:] or x_train.dtype != x_test.dtype:
-        train, test = (f"{tuple(x.shape[1:])} {x.dtype}" for x in (found["x_train"], found["x_test"]))
-        raise _malformed(path, f"an input of x_train is {train}, but of x_test {test}")
-    classes = int(max(y_train.max(), y_test.max())) + 1
-    return RawData(x_train, y_train, x_test, y_test, classes, 255.0 if x_train.dtype == torch.uint8 else 1.0)
-
-
-def _inputs(path: str, name: str, x: np.ndarray) -> Tensor:
-    """(N, F) as it is; images as (N, C, H, W)."""
-    if x.ndim not in (2, 3, 4) or x.size == 0:
-        raise _malformed(path, f"{name} has shape {x.shape}, not (N, C, H, W), (N, H, W) or (N, F)")
-    if x.dtype != np.uint8 and x.dtype.kind != "f":
-        raise _malformed(path, f"{name} is {x.dtype}, not uint8 or float", "Convert it with astype.")
-    if x.dtype != np.uint8:
-        with np.errstate(over="ignore"):
-            x = x.astype(np.float32)
-        if not np.isfinite(x).all():
-            raise _malformed(path, f"{name} holds NaN or infinity in float32")
-    if x.ndim == 3:
-        x = x[:, None]
-    elif x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
-        x = x.transpose(0, 3, 1, 2)
-    return torch.from_numpy(np.ascontiguousarray(x))
-
-
-def _labels(path: str, name: str, y: np.ndarray) -> Tensor:
-    """(N,) whole numbers from 0."""
-    if y.ndim != 1 or y.size == 0:
-        raise _malformed(path, f"{name} has shape {y.shape}, not (N,)")
-    if y.dtype.kind not in "biuf" or not ((y >= 0) & (y < 2**31) & (y == np.floor(y))).all():
-        raise _malformed(path, f"{name} must hold whole numbers from 0")
-    if y.max() >= MOST_CLASSES:
-        row = int(y.argmax())
-        raise _malformed(
-            path,
-            f"{name} holds the label {int(y[row]):,} in row {row:,}, for a network with as many outputs",
-            f"Number the classes from 0; there can be {MOST_CLASSES:,}.",
-        )
-    return torch.from_numpy(y.astype(np.int64))
-
-
-def _malformed(path: str, problem: str, hint: str = "") -> ConfigError:
-    return ConfigError("data.path", f"{path}: {problem}", hint=hint)

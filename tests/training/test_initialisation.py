@@ -30,7 +30,7 @@ MODELS = {
     "rnn": ["model=rnn", "model.width=8", "model.layers=2"],
     "transformer": ["model=transformer", "model.width=8", "model.heads=2"],
 }
-SCHEMES = groups()["init"]
+SCHEMES = [name for name in groups()["init"] if name != "own"]  # own is for model=custom
 
 
 def made(*overrides: str, shape: tuple[int, ...] = DIGITS, sample: Tensor | None = None) -> nn.Module:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.config import ConfigError, RunSpec, compose, flatten, groups, jobs_of, run_id, to_mapping
+from harness.config.schema import OPEN
 
 NUMBERS = (int, float)
 NOT_SEED = "is the unit of analysis, not an axis"
@@ -49,6 +50,8 @@ def check_axis(axis: str, low: float, high: float, jobs: Sequence[Sequence[str]]
     for job in jobs:
         spec = compose(job)
         kind = number_kind(spec, axis)
+        if kind is None and axis.startswith(tuple(f"{one}." for one in OPEN)):  # the function's own default
+            kind = int if low == int(low) and high == int(high) else float
         if kind is None and axis in {*flatten(to_mapping(spec)), *groups()}:
             raise ConfigError(axis, "is not a number, so it has no edge")
         # an axis that is not there is refused here, with what is near
@@ -72,7 +75,9 @@ def number_kind(spec: RunSpec, axis: str) -> type | None:
     *parents, leaf = axis.split(".")
     owner: Any = spec
     for name in parents:
-        owner = getattr(owner, name, None)
+        owner = owner.get(name) if isinstance(owner, dict) else getattr(owner, name, None)
+    if isinstance(owner, dict):  # arguments of one's own function: what kind the value is
+        return next((kind for kind in NUMBERS if type(owner.get(leaf)) is kind), None)
     if owner is None or leaf not in getattr(owner, "__dataclass_fields__", {}):
         return None
     hint = typing.get_type_hints(type(owner))[leaf]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.config import OURS, ConfigError, RunSpec, compose, flatten, launcher, run_folder, to_mapping
+from harness.config.stored import with_value
 from harness.store.folder import read_status
 from harness.sweeps.edge.arms import arms_of
 from harness.sweeps.edge.axis import check_axis, jobs_along, number
@@ -160,11 +161,7 @@ def _spec(ask: Ask, job: Sequence[str], seed: int) -> RunSpec:
 def _at(ask: Ask, spec: RunSpec, value: float, *, whole: bool) -> RunSpec:
     """The run with one value of the axis; checked at both ends of the range before."""
     value = number(value, whole=whole)
-    group, _, leaf = ask.axis.rpartition(".")
-    value = value if whole else float(value)
-    if not group:
-        return replace(spec, **{leaf: value})
-    return replace(spec, **{group: replace(getattr(spec, group), **{leaf: value})})
+    return with_value(spec, ask.axis, value if whole else float(value))
 
 
 def _run(runs: Sequence[RunSpec], rounds: Rounds, node: object, tell: Teller | None) -> dict[str, Point]:

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from harness.config.errors import ConfigError
-from harness.config.schema import Cnn, Dtype, Mlp, Resnet, Rnn, RunSpec, Transformer, Vgg
+from harness.config.schema import Cnn, CustomModel, Dtype, Mlp, Resnet, Rnn, RunSpec, Transformer, Vgg
 from harness.training.models.activations import activation_of, make_activation, widening
 from harness.training.models.cnn import CNN
+from harness.training.models.custom import custom_network
 from harness.training.models.mlp import MLP
 from harness.training.models.resnet import ResNet18, ResNet20
 from harness.training.models.rnn import RNN
@@ -22,19 +23,22 @@ from harness.training.randomness import stream
 __all__ = ["Feed", "activation_of", "build", "feeds", "make_activation", "widening", "zeroed"]
 
 
-def build(spec: RunSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
+def build(
+    spec: RunSpec, shape: tuple[int, ...], classes: int, *, draw: tuple[str, *tuple[int, ...]] = ("custom",)
+) -> nn.Module:
     """The network of a run, on the CPU, in the run's precision (float32 under autocast).
 
-    Its weights are placeholders until `harness.training.initialisation.initialise` has drawn them.
-    Torch's global random state is left as it was.
+    Its weights are placeholders until `harness.training.initialisation.initialise` has drawn them; those of
+    model=custom are what its own code draws. Torch's global random state is left as it was.
 
     Args:
         spec: the run; `model`, `activation`, `remedy`, `seed` and `dtype` are read.
         shape: of one input, (C, H, W) or (F,).
         classes: number of outputs.
+        draw: names the random state in which the code of model=custom draws its weights.
 
     Returns:
-        A module (N, *shape) -> (N, classes), whose output layer is called `head`.
+        A module (N, *shape) -> (N, classes); the output layer of ours is called `head`.
 
     Raises:
         ConfigError: the model cannot read such data, or cannot carry the activation.
@@ -48,7 +52,10 @@ def build(spec: RunSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
         ['layers.0.linear']
     """
     with torch.random.fork_rng(devices=[]):
-        model = _network(spec, shape, classes)
+        if isinstance(spec.model, CustomModel):
+            model = custom_network(spec, spec.model, shape, classes, draw)
+        else:
+            model = _network(spec, shape, classes)
     return model.double() if spec.dtype is Dtype.float64 else model
 
 

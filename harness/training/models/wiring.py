@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+DECLARED = "_harness_feeds"  # attribute of a network of the user's own: its feeds
+
 
 @dataclass(frozen=True)
 class Feed:
@@ -41,6 +43,8 @@ def feeds(model: nn.Module) -> list[Feed]:
         >>> feeds(nn.Sequential(block, nn.Linear(3, 1)))
         [Feed(activation='0.1', layer='0.0', summed=False)]
     """
+    if hasattr(model, DECLARED):
+        return list(getattr(model, DECLARED))
     return [
         Feed(_join(name, feed.activation), _join(name, feed.layer), feed.summed)
         for name, module in model.named_modules()
@@ -55,6 +59,8 @@ def zeroed(model: nn.Module) -> set[str]:
         >>> zeroed(nn.Linear(2, 3))
         set()
     """
+    if hasattr(model, DECLARED):
+        return set()
     return {
         _join(name, layer)
         for name, module in model.named_modules()

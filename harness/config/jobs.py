@@ -1,0 +1,92 @@
+"""A sweep's command line → the command line of each of its jobs, and what Hydra's own node says of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, RangeSweep
+from hydra.errors import HydraException
+
+from harness.config.choices import composed, single_choices
+from harness.config.errors import ConfigError
+from harness.config.overrides import is_hydras, key_of, parse
+from harness.config.search_path import composing, is_option, joined
+from harness.config.tree import OURS
+
+PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")  # where Hydra takes launchers from
+MOST_JOBS = 1_000_000
+
+
+def launcher(words: Sequence[str]) -> Any:
+    """Hydra's launcher node for a command line.
+
+    Raises:
+        ConfigError: an option of our own launcher that is out of range, or something that is Hydra's is
+            swept over.
+    """
+    words = joined(words)
+    for override in parse(words):
+        key = key_of(override)
+        if is_hydras(override) and (override.is_sweep_override() or key.startswith("hydra.sweeper.params")):
+            raise ConfigError(key, "cannot be swept over or hold a sweep: it is Hydra's, not a run's")
+    node = composed(single_choices(words)).hydra.launcher
+    target = str(node.get("_target_"))
+    if not target.startswith((OURS, *PLUGINS)):
+        raise ConfigError(
+            "hydra.launcher._target_", expected="a launcher's, as Hydra finds them", came=target
+        )
+    for name in ("workers", "cohort") if node.get("_target_") == OURS else ():
+        if node[name] is not None and node[name] < 1:
+            raise ConfigError(f"hydra.launcher.{name}", expected="a whole number above 0", came=node[name])
+    return node
+
+
+def asks_for_sweep(words: Sequence[str]) -> bool:
+    """Whether the configuration itself (an experiment, say) asks for a sweep."""
+    mode = composed(single_choices(joined(words))).hydra.mode
+    return mode is not None and mode.name == "MULTIRUN"
+
+
+def jobs_of(words: Sequence[str]) -> list[list[str]]:
+    """The command line of every job of a sweep, as Hydra's basic sweeper expands it, in its order.
+
+    What an experiment sweeps over (`hydra.sweeper.params`) is included.
+
+    Raises:
+        ConfigError: a sweep that cannot be expanded, has no jobs, or has too many.
+    """
+    words = joined(words)
+    choices = single_choices(words)
+    params = composed(choices).hydra.sweeper.get("params") or {}
+    kept = [word for word in words if is_option(word) or word.startswith("hydra.")]
+    swept = [*(f"{key}={value}" for key, value in params.items()), *(w for w in words if w not in kept)]
+    _refuse_too_many(swept)
+    with composing(choices) as loader:
+        parser = OverridesParser.create(config_loader=loader)
+        try:
+            batches = BasicSweeper.split_arguments(parser.parse_overrides(swept), None)
+        except HydraException as error:
+            raise ConfigError("", f"cannot sweep ({error})", hint="Use a,b,c or range() or glob().") from None
+    jobs = [[*job, *kept] for batch in batches for job in batch]
+    if not jobs:
+        raise ConfigError("", f"the sweep {' '.join(words)} has no runs")
+    return jobs
+
+
+def _refuse_too_many(swept: Sequence[str]) -> None:
+    """Count the jobs before they are made."""
+    jobs = 1
+    for override in parse(swept):
+        value = override.value()
+        if isinstance(value, ChoiceSweep):
+            jobs *= max(1, len(value.list))
+        elif isinstance(value, RangeSweep) and value.stop is not None and value.step:
+            jobs *= max(1, math.ceil((value.stop - (value.start or 0)) / value.step))
+        if jobs > MOST_JOBS:
+            raise ConfigError(
+                key_of(override), expected=f"a sweep of at most {MOST_JOBS:,} runs", came=f"{jobs:,}"
+            )

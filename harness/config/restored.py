@@ -1,0 +1,43 @@
+"""A stored run's configuration → its specification; the folders that it was composed from are not needed."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from harness.config.choices import own
+from harness.config.composition import checked
+from harness.config.overrides import assign
+from harness.config.schema import OPEN, RunSpec
+from harness.config.stored import flatten
+
+
+def restore(mapping: dict[str, Any]) -> RunSpec:
+    """The specification that `to_mapping` made plain values of, checked anew.
+
+    Args:
+        mapping: a run's stored configuration.
+
+    Raises:
+        ConfigError: it is not one, or of a version with other keys.
+
+    Example:
+        >>> from harness.config import compose, to_mapping
+        >>> restore(to_mapping(compose(["optim=adam", "seed=3"]))).seed
+        3
+    """
+    config = copy.deepcopy(own(tuple(f"{g}={v['name']}" for g, v in mapping.items() if _named(v))))
+    for key in OPEN:
+        group, _, leaf = key.partition(".")
+        values = mapping.get(group)
+        if isinstance(values, dict) and leaf in values:
+            assign(config, key, values[leaf])
+            mapping = {**mapping, group: {name: value for name, value in values.items() if name != leaf}}
+    for key, value in flatten(mapping).items():
+        if not key.endswith(".name"):
+            assign(config, key, value)
+    return checked(config)
+
+
+def _named(values: Any) -> bool:
+    return isinstance(values, dict) and "name" in values

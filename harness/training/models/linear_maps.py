@@ -1,0 +1,36 @@
+"""The linear maps of a network: what an initialisation draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from harness.activations.stored import stored
+
+
+class LinearMap(NamedTuple):
+    """One linear map inside a layer: weight (units, ...), bias (units,) or None; views, to be written to."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+def layers(model: nn.Module) -> Iterator[tuple[str, list[LinearMap]]]:
+    """Every layer that is drawn, in order of registration: its name and its linear maps.
+
+    Query, key and value of an attention are three maps of one layer.
+
+    Example:
+        >>> [(name, len(maps)) for name, maps in layers(nn.MultiheadAttention(4, 2))]
+        [('', 3), ('out_proj', 1)]
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            if isinstance(stored(module, "weight"), Tensor):  # else it is computed from others
+                yield name, [LinearMap(module.weight, module.bias)]
+        elif isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
+            weights = module.in_proj_weight.chunk(3)
+            biases = (None,) * 3 if module.in_proj_bias is None else module.in_proj_bias.chunk(3)
+            yield name, [LinearMap(weight, bias) for weight, bias in zip(weights, biases, strict=True)]
