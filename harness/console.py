@@ -17,8 +17,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from harness.config import RunSpec, differences, groups, places, run_folder, shown
-from harness.config.identity import label
+from harness.config import RunSpec, changes, groups, places, run_folder, shown, to_mapping
+from harness.config.identity import WITHOUT_EFFECT, label
 from harness.report.tensorboard_hint import runs_in, tick_hint
 from harness.sweeps.job import Outcome
 from harness.sweeps.sweep import Sweep
@@ -212,8 +212,13 @@ def started(spec: RunSpec, total: int) -> str:
     """The run, its device, its length, and what makes it other than the default run."""
     from harness.training.loop import place
 
-    changed = differences(spec)
-    other = f"changed from the defaults: {', '.join(changed)}" if changed else "all by default"
+    told = [
+        f"{key.removesuffix('.name')}={_short(value)}"
+        + ("" if key.endswith(".name") or default in (None, "???") else f" ({_short(default)})")
+        for key, (value, default) in changes(to_mapping(spec)).items()
+        if key not in WITHOUT_EFFECT and (key, value) != ("init.name", "own")
+    ]
+    other = f"changed from the defaults: {', '.join(told)}" if told else "all by default"
     return f"{run_folder(spec).name} on {place(spec)[0]}, {total:,} steps; {other}"
 
 
@@ -257,6 +262,12 @@ class Bar:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None or share != share else f"{100 * share:.1f} %"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else f"{value}"
 
 
 def _indented(text: str) -> str:

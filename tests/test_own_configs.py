@@ -204,8 +204,8 @@ def test_what_begins_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("digits-mlp-relu-adam-lr0.01-s0-")
     assert line.endswith(
-        "on cpu, 6 steps; changed from the defaults: optim=adam, model.depth=1 (3), model.width=8 (128), "
-        "optim.lr=0.01 (0.001), train.max_steps=6 (null)"
+        "on cpu, 6 steps; changed from the defaults: model.depth=1 (3), model.width=8 (128), optim=adam, "
+        "optim.lr=0.01 (0.001), train.max_steps=6"
     )
 
 

@@ -16,7 +16,6 @@ from harness.lazily import lazily
 if TYPE_CHECKING:
     from harness.config.command import changes, command_of, overrides_of
     from harness.config.composition import checked, compose, plan, shown
-    from harness.config.difference import differences
     from harness.config.explanation import explain
     from harness.config.jobs import asks_for_sweep, jobs_of, launcher
     from harness.config.restored import restore
@@ -35,7 +34,6 @@ __all__ = [
     "compose",
     "config_dir",
     "did_you_mean",
-    "differences",
     "explain",
     "flatten",
     "groups",
@@ -61,7 +59,6 @@ __getattr__, __dir__ = lazily(
         **dict.fromkeys(("checked", "compose", "plan", "shown"), "harness.config.composition"),
         **dict.fromkeys(("asks_for_sweep", "jobs_of", "launcher"), "harness.config.jobs"),
         "restore": "harness.config.restored",
-        "differences": "harness.config.difference",
         "explain": "harness.config.explanation",
         **dict.fromkeys(
             ("groups", "is_option", "joined", "places", "prepare", "value_of"), "harness.config.search_path"

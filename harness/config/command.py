@@ -6,8 +6,7 @@ import re
 import shlex
 from typing import Any
 
-from harness.config.composition import compose
-from harness.config.difference import values_of
+from harness.config.composition import compose, shown
 from harness.config.errors import ConfigError
 from harness.config.restored import restore
 from harness.config.stored import flatten, to_mapping
@@ -34,7 +33,7 @@ def changes(mapping: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     wanted, default = (flatten(to_mapping(spec)) for spec in (restore(mapping), compose()))
     named = {key: (value, default[key]) for key, value in wanted.items() if _is_choice(key)}
     named = {key: pair for key, pair in named.items() if pair[0] != pair[1]}
-    base = flatten(values_of(tuple(_choices(named))))  # "???" where one has to be given
+    base = flatten(shown(_choices(named)))
     values = {
         key: (value, base.get(key))
         for key, value in wanted.items()
@@ -82,13 +81,20 @@ def command_of(mapping: dict[str, Any], output: str) -> str:
 
 
 def grammar_word(value: Any) -> str:
-    """A plain value as Hydra's grammar has it."""
+    """A plain value as Hydra's grammar has it.
+
+    Example:
+        >>> grammar_word([None, True, "it", {"a": 1}])
+        "[null,true,'it',{a:1}]"
+    """
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
         return f"[{','.join(grammar_word(inner) for inner in value)}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{grammar_word(inner)}' for key, inner in value.items())}}}"
     if isinstance(value, str):
         end = len(value) - len(value.rstrip("\\"))  # only those before a quote are escapes
         return "'" + value.replace("'", "\\'") + "\\" * end + "'"

@@ -15,7 +15,16 @@ from torch import nn
 from typer.testing import CliRunner
 
 from harness import cli, diagnose, open_runs
-from harness.config import ConfigError, RunSpec, compose, restore, run_folder, run_id, to_mapping
+from harness.config import (
+    ConfigError,
+    RunSpec,
+    compose,
+    overrides_of,
+    restore,
+    run_folder,
+    run_id,
+    to_mapping,
+)
 from harness.sweeps.job import run_job
 from harness.tools import app
 from harness.training import loop, own_data
@@ -109,7 +118,8 @@ def test_a_run_and_what_is_told_of_it(capsys: pytest.CaptureFixture[str]) -> Non
     name = "items-Wide_width5-sgd-lr0.1-bias-9-s0-"
     assert name in said.out
     assert said.err.startswith(name)
-    assert "on cpu, 12 steps; changed from the defaults: data=custom, model=custom" in said.err
+    assert "on cpu, 12 steps; changed from the defaults: data=custom, data.target=own_sets:items" in said.err
+    assert "model=custom, model.target=own_nets:Wide" in said.err
     assert "model.args.width=5" in said.err
     (found,) = open_runs("runs")
     assert found.config["model"] == {"name": "custom", "target": "own_nets:Wide", "args": {"width": 5}}
@@ -153,6 +163,7 @@ def test_arguments_decide_which_run_it_is() -> None:
     nested = compose([*PLAIN, "model.args={width: 4, more: {depth: 2, sizes: [1, 2]}}", "seed=3"])
     assert restore(to_mapping(nested)) == nested
     assert run_id(restore(to_mapping(nested))) == run_id(nested)
+    assert compose(overrides_of(to_mapping(nested))) == nested
 
 
 def weights(spec: RunSpec) -> list[torch.Tensor]:
