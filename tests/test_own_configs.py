@@ -254,3 +254,12 @@ def test_help_shows_what_has_still_to_be_given(capsys: pytest.CaptureFixture[str
 def _help(capsys: pytest.CaptureFixture[str]) -> str:
     assert run("--help") == 0
     return capsys.readouterr().out
+
+
+def test_the_environment_is_that_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one process: a composition that was made before holds no other root."""
+    roots = []
+    for place in ("/one", "/two", "/one"):
+        monkeypatch.setenv("HARNESS_DATA", place)
+        roots.append([compose(words).data.root for words in ([], ["optim.lr=0.5"], ["data=mnist"])])
+    assert roots == [["/one"] * 3, ["/two"] * 3, ["/one"] * 3]

@@ -7,6 +7,7 @@ the culprit of an error is known and a sweep of hundreds of jobs is planned in a
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import lru_cache
@@ -106,9 +107,14 @@ def _one(words: tuple[str, ...]) -> RunSpec:
     return spec
 
 
-@lru_cache(maxsize=256)
 def _base(choices: tuple[str, ...]) -> RunSpec | None:
     """The run of the group choices alone; None where a value must still be given."""
+    return _base_with(choices, os.environ.get("HARNESS_DATA"))
+
+
+@lru_cache(maxsize=256)
+def _base_with(choices: tuple[str, ...], data: str | None) -> RunSpec | None:
+    """`_base`; `data` is what a default of data.root resolves to, which may change in a process."""
     config = own(choices)
     return None if OmegaConf.missing_keys(config) else checked(config)
 
