@@ -17,31 +17,21 @@ import statistics
 import time
 from collections.abc import Callable
 from datetime import date
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from experiments.benchmarks.hooks import Step, mlp, stepper, stock_resnet18
 from harness import Recorder
 
 HISTORY = Path(__file__).parent / "history" / "gpu.jsonl"
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 BIG = 4 if CUDA else 1  # times the batch that suits a CPU
-Step = Callable[[], None]
-
-
-def mlp() -> nn.Module:
-    """784-512-512-512-10."""
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise((784, 512, 512, 512)):
-        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(512, 10))
 
 
 def cnn() -> nn.Module:
@@ -64,36 +54,16 @@ class Transformer(nn.Module):
         return self.head(self.encoder(x).mean(1))
 
 
-def resnet18() -> nn.Module:
-    """Torchvision's."""
-    from torchvision.models import resnet18
-
-    return resnet18(num_classes=10)
-
-
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
-    "MLP": (mlp, (128, 784), 8),
+    "MLP": (lambda: mlp(784, 512, 512, 512, 10), (128, 784), 8),
     "CNN, batch norm": (cnn, (32 * BIG, 1, 28, 28), 6),
     "transformer": (Transformer, (8 * BIG, 32, 128), 6),
-    "ResNet-18": (resnet18, (4 * BIG, 3, 32, 32), 3),
+    "ResNet-18": (stock_resnet18, (4 * BIG, 3, 32, 32), 3),
 }
 GOALS = {
     "eager": {"MLP": 1.12, "CNN, batch norm": 1.10, "transformer": 1.03, "ResNet-18": 1.06},
     "compiled": 1.10,
 }
-
-
-def stepper(call: Any, shape: tuple[int, ...], after: Callable[[], None], optimizer: Any) -> Step:
-    """One training step on fixed inputs."""
-    x, y = torch.randn(shape, device=DEVICE), torch.randint(10, shape[:1], device=DEVICE)
-
-    def step() -> None:
-        F.cross_entropy(call(x), y).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        after()
-
-    return step
 
 
 def clock() -> float:
@@ -122,8 +92,8 @@ def ratio(case: str, compiled: bool, rounds: int) -> tuple[float, float, str]:
     optimizers = [torch.optim.SGD(model.parameters(), lr=0.01) for model in (bare, watched)]
     with Recorder(watched, optimizer=optimizers[1]) as recorder:
         runs = [
-            stepper(calls[0], shape, lambda: None, optimizers[0]),
-            stepper(calls[1], shape, recorder.step, optimizers[1]),
+            stepper(calls[0], shape, lambda: None, optimizers[0], DEVICE),
+            stepper(calls[1], shape, recorder.step, optimizers[1], DEVICE),
         ]
         for _ in range(20):  # past the forwards that are traced, and past the compiler
             for run in (runs[1], runs[0]):

@@ -255,12 +255,18 @@ VARIANTS: dict[str, Callable[..., Any]] = {
 # --- measuring -------------------------------------------------------------------------------------
 
 
-def stepper(model: nn.Module, shape: tuple[int, ...], after: Callable[[], None], optimizer: Any) -> Step:
-    """One training step on fixed inputs."""
-    x, y = torch.randn(shape), torch.randint(10, shape[:1])
+def stepper(
+    call: Callable[[Tensor], Tensor],
+    shape: tuple[int, ...],
+    after: Callable[[], None],
+    optimizer: Any,
+    device: str = "cpu",
+) -> Step:
+    """One training step on fixed inputs; `call` is the model, or what was compiled of it."""
+    x, y = torch.randn(shape, device=device), torch.randint(10, shape[:1], device=device)
 
     def step() -> None:
-        F.cross_entropy(model(x), y).backward()
+        F.cross_entropy(call(x), y).backward()
         optimizer.step()
         optimizer.zero_grad()
         after()

@@ -113,14 +113,14 @@ def spare_frames() -> None:
             skip(function.__code__)
 
 
-def guard_hooks(on: bool) -> None:
-    """Whether code that is compiled from now on is taken for modules with the same hooks alone.
+def guarded_hooks() -> AbstractContextManager[object]:
+    """A context: code that is compiled in it runs for modules with the same hooks alone.
 
-    Otherwise that of one model runs for another of the same class, which is watched. Fallback: nothing.
+    Otherwise that of one model runs for another of the same class, which is watched. Fallback: it does.
     """
     config: Any = sys.modules.get("torch._dynamo.config")
-    if hasattr(config, "skip_nnmodule_hook_guards"):
-        config.skip_nnmodule_hook_guards = not on
+    known = hasattr(config, "skip_nnmodule_hook_guards")
+    return config.patch(skip_nnmodule_hook_guards=False) if known else nullcontext()
 
 
 def leaf_node(leaf: Tensor) -> Any:

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from harness.hooks._torch import can_tell_compiled
-from harness.hooks.compile import Watch, forget_compiled, is_compiled, is_one_graph
+from harness.hooks.compiler_stance import (
+    CompilerStance,
+    described,
+    forget_compiled,
+    is_compiled,
+    is_one_graph,
+    like,
+)
 from harness.hooks.counting import CallCounter
 from harness.hooks.expected_calls import ExpectedCalls, SeenCall
 from harness.hooks.sites import OpenSite
@@ -44,7 +51,6 @@ class CompiledTaps:
         expected: what traced forwards call.
         functions: counts activations that are called as functions.
         reason: why compiled models run eagerly, "" where they need not.
-        arguments: of the last traced forward of the model.
     """
 
     def __init__(
@@ -57,25 +63,24 @@ class CompiledTaps:
         self.expected = ExpectedCalls()
         self.functions = TracedFunctions()
         self.reason = ""
-        self.arguments: tuple[Any, Mapping[str, Any]] | None = None
+        self._arguments: Any = None
         self._callers: list[TracedCalls] = []
         self._sites: list[OpenSite] = []
-        self._kept: tuple[Any, Mapping[str, Any]] | None = None
         self._retries = 0
-        self._watch: Watch | None = None
+        self._stance: CompilerStance | None = None
 
     # --- life ---------------------------------------------------------------------------------------
 
-    def attach(self) -> Watch:
+    def attach(self) -> CompilerStance:
         """Until `release`, compiled models run eagerly."""
-        self._watch = Watch()
-        return self._watch
+        self._stance = CompilerStance()
+        return self._stance
 
     def detach(self) -> None:
         """Compiled code is as before, without taps."""
-        if self._watch is not None:
-            self._watch.leave(traced=self.ran)
-            self._watch = None
+        if self._stance is not None:
+            self._stance.leave(traced=self.ran)
+            self._stance = None
 
     @property
     def ran(self) -> bool:
@@ -103,6 +108,10 @@ class CompiledTaps:
         """What a tap holds that expects no call."""
         return TracedCalls(self._model, self._training)
 
+    def note(self, args: Any, kwargs: Mapping[str, Any]) -> None:
+        """A forward of the model is traced: how its arguments look, by which a graph can be tried later."""
+        self._arguments = described((tuple(args), dict(kwargs)))
+
     def begin(self, *_: Any) -> None:
         """A forward of the model begins."""
         for calls in self._callers:
@@ -116,10 +125,12 @@ class CompiledTaps:
         Returns:
             The handles of the hooks that this takes.
         """
-        if self.functions.unsure and self._watch is not None and not self.reason:
-            self._watch.take_back()  # what seemed not to be compiled is compiled
-        arguments, self.arguments = self.arguments or self._kept, None
-        if self.reason or self._watch is None or self._watch.released:
+        stance, unsure, self.functions.unsure = self._stance, self.functions.unsure, False
+        if self.reason or stance is None:
+            return []
+        if unsure:  # what did not seem to be compiled is
+            stance.take_back()
+        if stance.released:
             return []
         self.reason = self._obstacle() or self._why_not()
         if self.reason:
@@ -137,54 +148,48 @@ class CompiledTaps:
             if seen is not None:
                 calls = [FunctionCall(s.function, s.place, s.in_place, built.get(s.key)) for s in seen]
                 self.functions.owners[index] = TracedOwner(calls)
-        self._watch.release()
-        if any(owner is not None for owner in self.functions.owners):
-            if self.functions.unsure or is_compiled(self._model):
-                self._try(arguments)
-            else:
-                self._kept = arguments
-        else:
-            self.functions.on = True
+        stance.release()
+        owned = any(owner is not None for owner in self.functions.owners)
+        if owned and (unsure or is_compiled(self._model)):
+            self._try(stance)
         return handles
 
-    def _try(self, arguments: tuple[Any, Mapping[str, Any]] | None) -> None:
-        """Switch the functions on if the compiler makes one graph of a forward, functions counted."""
-        self.functions.unsure, self._kept = False, None
-        self.functions.on = True
-        if arguments is None or not is_one_graph(self._model, *arguments):
-            self.functions.on = False
-            self.reason = "its activations are called as functions, and it is not one graph"
-            if self._watch is not None:
-                self._watch.take_back()
-        else:
+    def _try(self, stance: CompilerStance) -> None:
+        """Allow the functions' mode if the compiler makes one graph of a forward in which it is on."""
+        self.functions.allowed = True
+        if self._arguments is not None and is_one_graph(self._model, *like(self._arguments)):
             forget_compiled("with the units of its activations counted in the graph")
+            return
+        self.functions.allowed = False
+        self.reason = "its activations are called as functions, and it is not seen to be one graph"
+        stance.take_back()
 
     def missed(self) -> list[nn.Module]:
         """Modules that compiled code called otherwise than expected; then models run eagerly again."""
+        if self._stance is None or not self._stance.released:
+            return []
         keys: list[nn.Module] = [module for module, tap in self.taps.items() if tap.traced.missed]
         keys += [self._model] if self.functions.missed else []
-        keys += [
-            owner
-            for owner, i in self.functions.places.items()
-            if (o := self.functions.owners[i]) and o.missed
-        ]
-        if keys and self._watch is not None:
+        owners = ((module, self.functions.owners[place]) for module, place in self.functions.places.items())
+        keys += [module for module, owner in owners if owner is not None and owner.missed]
+        if keys:
             self._retries += 1
             if self._retries > RETRIES:
                 self.reason = "what it calls changes"
-            self._watch.take_back()
+            self._stance.take_back()
+            self.expected = ExpectedCalls()  # what it calls now is learned anew
             self.functions.missed = False
         return keys
 
     def pause(self) -> None:
         """A forward is traced: what it calls runs eagerly."""
-        if self._watch is not None:
-            self._watch.pause()
+        if self._stance is not None:
+            self._stance.pause()
 
     def resume(self) -> None:
         """It is over."""
-        if self._watch is not None:
-            self._watch.resume()
+        if self._stance is not None:
+            self._stance.resume()
 
     def _calls(self, seen: list[SeenCall | None]) -> TracedCalls:
         """The calls of a caller, to be traced."""

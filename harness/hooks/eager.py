@@ -24,8 +24,8 @@ from harness.graph.plan import Site
 from harness.graph.provenance import TensorProvenance
 from harness.graph.recurrence import Recurrence
 from harness.hooks._torch import is_recompute
-from harness.hooks.compile import Watch
 from harness.hooks.compiled import MISSED, CompiledTaps
+from harness.hooks.compiler_stance import CompilerStance
 from harness.hooks.counting import CallCounter
 from harness.hooks.discovery import ModuleStack, Trace
 from harness.hooks.forward_state import ForwardState, ForwardStates
@@ -238,8 +238,8 @@ class EagerTaps:
         state.active, state.graph = True, torch.is_grad_enabled()
         self.forwards = forward = self.forwards + 1
         state.forward = forward
-        if not Watch.in_force:
-            Watch.look()
+        if not CompilerStance.in_force:
+            CompilerStance.look()
         if state.ordinals:
             state.ordinals.clear()
         if self.on_forward is not None:
@@ -247,8 +247,8 @@ class EagerTaps:
         due = self._to_trace > 0 or forward & (forward - 1) == 0 or not state.graph or self._traces_all
         trained = [p.requires_grad for p in self._parameters]  # where others are, makings are others
         if due or (trained != self._trains and tuple(trained) not in self._trained):
-            if module is self._model:
-                self.compiled.arguments = args, kwargs
+            if module is self._model and state.graph:
+                self.compiled.note(args, kwargs)
             self._begin_trace(state, [*args, *kwargs.values()])
         else:
             self._trains = trained

@@ -184,7 +184,7 @@ class TracedFunctions(TorchFunctionMode):
             look one up on a function mode.)
         counting: whether our own computations are traced.
         missed: whether an activation was called in a compiled function that no module of the model owns.
-        on: whether an owner's forward is known to be part of one graph, where the compiler bears modes.
+        allowed: whether an owner's forward is known to be part of one graph, where the compiler bears modes.
         unsure: whether an owner's forward is compiled of which that is not known: it is not counted.
     """
 
@@ -192,9 +192,9 @@ class TracedFunctions(TorchFunctionMode):
         super().__init__()
         self.owners: list[TracedOwner | None] = []
         self.places: dict[nn.Module, int] = {}
-        self._on = False
+        self._entered = False
         self.stack: list[int] = []
-        self.counting = self.missed = self.on = self.unsure = False
+        self.counting = self.missed = self.allowed = self.unsure = False
 
     def place_of(self, module: nn.Module) -> int:
         """The number of an owner, or of a child in whose forward functions do not count."""
@@ -207,7 +207,7 @@ class TracedFunctions(TorchFunctionMode):
         """The forward of an owner, or of a child, begins."""
         if not is_dynamo_compiling():  # between two graphs, where torch's compiler takes modes for others
             return
-        if not self.on:  # it must be seen first whether that makes one graph
+        if not self.allowed:  # it must be seen first whether that makes one graph
             self.unsure = self.unsure or self.owners[index] is not None
             return
         self.stack.append(index)
@@ -224,11 +224,11 @@ class TracedFunctions(TorchFunctionMode):
 
     def _switch(self) -> None:
         on = len(self.stack) > 0 and self.owners[self.stack[-1]] is not None
-        if on and not self._on:
-            self._on = True
+        if on and not self._entered:
+            self._entered = True
             self.__enter__()
-        elif self._on and not on:
-            self._on = False
+        elif self._entered and not on:
+            self._entered = False
             self.__exit__(None, None, None)
 
     @never_compiled

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -262,7 +264,7 @@ def test_functions_in_a_broken_graph_are_counted_eagerly() -> None:
     got, _, recorder = train(Broken, lambda m: torch.compile(m, backend=counter))
     assert counter.frame_count == 0
     pd.testing.assert_frame_equal(got, want)
-    assert "it is not one graph" in recorder.plan.compiled
+    assert "not seen to be one graph" in recorder.plan.compiled
 
 
 def in_place(model: nn.Module) -> nn.Module:
@@ -409,3 +411,43 @@ def test_afterwards_it_is_compiled_without_taps() -> None:
     assert len(counter.graphs) == graphs + 1
     assert not any("int64" in str(node.meta.get("example_value")) for node in counter.graphs[-1].graph.nodes)
     assert set(recorder.census()["n"]) == {20}
+
+
+def test_no_batch_is_kept_alive() -> None:
+    """A graph is tried on tensors that look like the last batch's, not on the batch."""
+    batches: list[weakref.ref[Tensor]] = []
+
+    class Remembering(MLP):
+        def forward(self, x: Tensor) -> Tensor:
+            if not torch.compiler.is_compiling():
+                batches.append(weakref.ref(x))
+            return super().forward(x)
+
+    _, _, recorder = train(Remembering, eager)
+    gc.collect()
+    assert len(batches) == STEPS
+    assert not any(batch() is not None for batch in batches)
+    assert recorder.plan.sites
+
+
+def train_with_a_branch_that_begins(steps: int = 30) -> harness.Recorder:
+    torch.manual_seed(0)
+    model = Branching()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    compiled: Any = torch.compile(model, backend="eager")
+    with harness.Recorder(model, optimizer=optimizer, census_every=1) as recorder:
+        for step in range(steps):
+            model.often = step >= 9
+            compiled(torch.randn(8, 6)).sum().backward()
+            optimizer.step()
+            recorder.step()
+    return recorder
+
+
+def test_a_lasting_change_is_learned_though_every_step_has_a_census() -> None:
+    with pytest.warns(UserWarning, match="some calls in compiled code are not counted"):
+        recorder = train_with_a_branch_that_begins()
+    assert recorder.plan.compiled == "counted in the graph"
+    units = recorder.history()
+    last = units[(units["step"] == 30) & (units["site"] == ":softplus")]
+    assert set(last["n"]) == {8}

@@ -1,4 +1,4 @@
-"""Compiled code while anyone watches: switched off, until taps are there that it can take in.
+"""CompilerStance: compiled code is switched off while anyone watches, until taps are there for its graphs.
 
 Nothing is done before torch's compiler has been imported, which takes two seconds.
 """
@@ -9,20 +9,20 @@ import gc
 import logging
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from harness.hooks._torch import guard_hooks, spare_frames
+from harness.hooks._torch import guarded_hooks, spare_frames
 
 log = logging.getLogger("harness")
 
 
-class Watch:
-    """One observer of a process; they come and go in any order.
+class CompilerStance:
+    """What one observer needs of the compiler; observers come and go in any order.
 
     Until `release` compiled models run eagerly, and also while there are several observers.
 
@@ -31,28 +31,30 @@ class Watch:
         released: whether this observer's taps may be traced.
 
     Example:
-        >>> watch = Watch()
-        >>> watch.leave()
+        >>> stance = CompilerStance()
+        >>> stance.leave()
     """
 
     in_force = False
 
     _watching = _needing = 0
-    _spared = False
-    _stance = ExitStack()
+    _spared = _guarding = False
+    _stance, _guards = ExitStack(), ExitStack()
 
     def __init__(self) -> None:
         self.released = self._paused = self._left = False
-        Watch._watching += 1
-        Watch._needing += 1
+        CompilerStance._watching += 1
+        CompilerStance._needing += 1
         self.look()
 
     def release(self) -> None:
         """The taps are ready: what is compiled from now on holds them."""
         if not self.released:
             self.released = True
-            Watch._needing -= 1
-            guard_hooks(True)
+            CompilerStance._needing -= 1
+            if not CompilerStance._guarding:
+                CompilerStance._guarding = True
+                self._guards.enter_context(guarded_hooks())
             forget_compiled("with the units of its activations counted in the graph")
             self.look()
 
@@ -60,21 +62,21 @@ class Watch:
         """Compiled models run eagerly again."""
         if self.released:
             self.released = False
-            Watch._needing += 1
+            CompilerStance._needing += 1
             self.look()
 
     def pause(self) -> None:
         """For a while compiled models run eagerly."""
         if self.released and not self._paused:
             self._paused = True
-            Watch._needing += 1
+            CompilerStance._needing += 1
             self.look()
 
     def resume(self) -> None:
         """They need not any more."""
         if self._paused:
             self._paused = False
-            Watch._needing -= 1
+            CompilerStance._needing -= 1
             self.look()
 
     def leave(self, *, traced: bool = False) -> None:
@@ -87,10 +89,11 @@ class Watch:
             return
         self._left = True
         self.resume()
-        Watch._watching -= 1
-        Watch._needing -= not self.released
-        if Watch._watching == 0:
-            guard_hooks(False)
+        CompilerStance._watching -= 1
+        CompilerStance._needing -= not self.released
+        if CompilerStance._watching == 0:
+            CompilerStance._guarding = False
+            self._guards.close()
         if traced:
             forget_compiled("without taps")
         self.look()
@@ -142,6 +145,56 @@ def is_one_graph(model: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> bool
         with suppress(Exception):
             torch.compile(call, backend=backend, fullgraph=True)(*args, **kwargs)
     return bool(made)
+
+
+class Described(NamedTuple):
+    """How a tensor looks, without its values."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+    requires_grad: bool
+
+
+def described(value: Any) -> Any:
+    """Arguments with descriptions in place of tensors, so that nothing is kept alive; None where one is more.
+
+    Example:
+        >>> described((torch.ones(2), {"scale": 3}))[1]
+        {'scale': 3}
+        >>> described((torch.ones(2), object())) is None
+        True
+    """
+    try:
+        return _mapped(value, _describe)
+    except TypeError:
+        return None
+
+
+def like(value: Any) -> Any:
+    """Arguments as they were described, with new tensors whose values nobody reads."""
+    return _mapped(value, lambda one: _made(one) if isinstance(one, Described) else one)
+
+
+def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    if type(value) in (tuple, list):
+        return type(value)(_mapped(part, change) for part in value)
+    if type(value) is dict:
+        return {key: _mapped(part, change) for key, part in value.items()}
+    return change(value)
+
+
+def _describe(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return Described(value.shape, value.dtype, value.device, value.requires_grad)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError
+
+
+def _made(value: Described) -> Tensor:
+    made = torch.zeros(value.shape, dtype=value.dtype, device=value.device)
+    return made.requires_grad_(value.requires_grad)
 
 
 def forget_compiled(why: str) -> None:
