@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -207,9 +206,6 @@ class CompiledTaps:
 
     def _call(self, seen: SeenCall, same_forward: bool) -> TracedCall:
         statistics = seen.opened.statistics
-        if statistics.counted is None:
-            with torch.inference_mode(False):
-                statistics.counted = torch.zeros(2, dtype=torch.int64, device=statistics.counts.device)
         self._sites.append(seen.opened)
         assert seen.opened.gate is not None
         return TracedCall(

@@ -16,6 +16,7 @@ from harness.graph.provenance import TensorProvenance
 from harness.graph.units import UnitLayout, arranged
 from harness.hooks._torch import outside_transforms, watch_gradient, without_transforms
 from harness.hooks.arguments import WrongArgument
+from harness.hooks.captured import FIRST, FIXED_GATES, is_capturing, keep
 from harness.hooks.forward_state import ForwardStates
 from harness.hooks.known_calls import KnownCall, KnownCalls
 from harness.hooks.masks import Mask, Masking
@@ -114,7 +115,11 @@ class CallCounter:
         opened, layout = self._site(caller, z, known, recompute)
         if opened is None or layout is None:
             return None
-        mask = self.masking.at(opened.site.name)
+        mask, captured = self.masking.at(opened.site.name), is_capturing()
+        if captured:
+            if opened.gate is None or opened.statistics.extensions:
+                raise NotObservable(FIXED_GATES)
+            keep(opened.statistics)
         if not recompute:
             gate = caller.gate_of(self._eps) if opened.gate is None else opened.gate
             same_forward = opened.forward == state.forward
@@ -127,24 +132,24 @@ class CallCounter:
                     found = self.masking.rows(mask, value, is_open, axes, caller.key, opened.site.name)
                     value, is_open, axes = found
                 if is_open is None:
-                    update(opened.statistics, value, gate, axes, same_forward=same_forward)
+                    update(opened.statistics, value, gate, axes, same_forward=same_forward, captured=captured)
                 else:
                     update_open(opened.statistics, value, is_open, axes, same_forward=same_forward)
                 for extension in opened.statistics.extensions:
                     extension.update(unit_rows(as_units(value, axes)))
-        if self.on_call is not None:
+        if self.on_call is not None and not captured:
             state.busy = True
             with outside_transforms(z, plain):
                 self.on_call(caller, opened.site.name, plain, layout)
         state.busy = False
         opened.without_graph |= not recompute and state.graph and not torch.is_grad_enabled()
-        back = partial(self._backward, opened.statistics, layout)
-        if self._gradients and z.requires_grad:
+        back = partial(self._backward, opened.statistics, layout, captured=captured)
+        if self._gradients and z.requires_grad and not (captured and self.on_gradient is not None):
             hook = back if mask is None else partial(back, mask=mask)
             if not (recompute and self.passes.train()):  # else part of a pass that trains, whatever its own
                 hook = partial(self.passes.hook, hook, below(z))
             watch_gradient(z, hook)
-        if plain is z:
+        if plain is z and not captured:
             self._remember(z, known, opened, layout, back)
         return opened, layout
 
@@ -171,7 +176,10 @@ class CallCounter:
         found = ancestry(z)
         if recompute:
             return self._book.unique(caller, z, found, self._model)
-        if trace is None and self._states.own.depth:
+        capturing = is_capturing()
+        if capturing and caller.key not in self._book.uncounted:
+            raise NotObservable(FIRST)
+        if capturing or (trace is None and self._states.own.depth):
             if is_of_compiled(z):
                 return self._book.unique(caller, z, found, self._model)
             if caller.key not in self._book.uncounted:
@@ -219,7 +227,13 @@ class CallCounter:
         call.add_path(z, prepare(opened.statistics, z, layout.axes, gate, back))
 
     def _backward(
-        self, statistics: UnitStatistics, layout: UnitLayout, gradient: Tensor, mask: Mask | None = None
+        self,
+        statistics: UnitStatistics,
+        layout: UnitLayout,
+        gradient: Tensor,
+        mask: Mask | None = None,
+        *,
+        captured: bool = False,
     ) -> None:
         try:
             if self.on_gradient is not None:
@@ -230,7 +244,7 @@ class CallCounter:
                     value, axes = arranged(plain.detach(), layout), layout.axes
                     if mask is not None:
                         value, axes = mask.rows(value, axes) or (value, axes)
-                    update_gradient(statistics, value, axes)
+                    update_gradient(statistics, value, axes, captured=captured)
                     for extension in statistics.extensions:
                         extension.update_gradient(unit_rows(as_units(value, axes)))
         except Exception as error:

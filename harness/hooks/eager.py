@@ -24,6 +24,7 @@ from harness.graph.plan import Site
 from harness.graph.provenance import TensorProvenance
 from harness.graph.recurrence import Recurrence
 from harness.hooks._torch import is_recompute
+from harness.hooks.captured import MASKED, NO_FORWARD, is_capturing
 from harness.hooks.compiled import MISSED, CompiledTaps
 from harness.hooks.compiler_stance import CompilerStance
 from harness.hooks.counting import CallCounter
@@ -63,6 +64,7 @@ class EagerTaps:
         passed: activation modules that were called otherwise, and how.
         compiled: what observes compiled code.
         ready: whether `release` is due.
+        captured: whether a CUDA graph was captured of a forward.
         book: the sites.
         counter: counts the calls.
         on_forward: called when one begins.
@@ -119,7 +121,7 @@ class EagerTaps:
         self._to_trace, self._threads, self._traces = WARM_UP, 0, 0
         self._recursive = self._attached = False
         self.forwards = 0
-        self.ready = False
+        self.ready = self.captured = False
         self.called: set[nn.Module] = set()
         self.passed: dict[nn.Module, str] = {}
         self.on_forward: Callable[[], None] | None = None
@@ -227,10 +229,13 @@ class EagerTaps:
         if self.counter.paused:
             return
         observed = self._training is None or module.training is self._training
-        masking = self.counter.masking
+        masking, capturing = self.counter.masking, is_capturing()
         if kwargs or masking.told or masking.now is not None:
-            masking.begin(kwargs if observed else {})
+            masking.begin(kwargs if observed and not capturing else {})
         if not observed:
+            return
+        if capturing and (masking.used or not self.forwards):
+            self.book.lose(self._not_captured)
             return
         if not state.seen:
             state.seen = True
@@ -242,6 +247,9 @@ class EagerTaps:
             CompilerStance.look()
         if state.ordinals:
             state.ordinals.clear()
+        if capturing:  # no trace: it might ask the device for a value
+            state.following = self.captured = True
+            return
         if self.on_forward is not None:
             self.on_forward()
         due = self._to_trace > 0 or forward & (forward - 1) == 0 or not state.graph or self._traces_all
@@ -257,6 +265,10 @@ class EagerTaps:
     @property
     def _traces_all(self) -> bool:
         return self.counter.ambiguous or self._per_call or self.counter.on_call is not None
+
+    @property
+    def _not_captured(self) -> str:
+        return MASKED if self.counter.masking.used else NO_FORWARD
 
     def _trace_next(self) -> None:
         """A call was not known: the next forward tells."""
@@ -345,6 +357,9 @@ class EagerTaps:
         """An activation module is called in no forward that counts; by itself, it is a part."""
         state = self._states.own
         if self.counter.paused:
+            return
+        if is_capturing():
+            self.passed.setdefault(module, self._not_captured)
             return
         entry = module if state.entry is None else state.entry
         if self._training is not None and entry.training is not self._training:

@@ -6,7 +6,7 @@ The tuple merges by addition (and maximum), so that the same one serves a batch,
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,8 +40,8 @@ class UnitStatistics:
         running: the sums themselves; `counts` and `sums` are its tensors.
         extensions: statistics of the user's own, for the same units.
         observed: whether an earlier window had an input.
-        counted: (2,) int64, what compiled code adds to n and grad_n: see `settle`.
-        compiled_n: inputs that compiled code has counted so far.
+        counted: (2,) int64, what is added to n and grad_n where no Python runs: see `settle`.
+        compiled_n: inputs that were counted so.
     """
 
     n: int
@@ -49,7 +49,7 @@ class UnitStatistics:
     running: Accumulators
     extensions: tuple[Any, ...] = ()
     observed: bool = False
-    counted: Tensor | None = None
+    counted: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.int64))
     compiled_n: int = 0
 
     @property
@@ -78,32 +78,40 @@ class UnitStatistics:
 
 
 def settle(statistics: Iterable[UnitStatistics]) -> None:
-    """Take into n and grad_n what compiled code has counted, where no Python runs; a device is asked once.
+    """Take into n and grad_n what compiled code and CUDA graphs have counted; a device is asked once.
 
     Example:
         >>> s = empty(2)
-        >>> s.counted = torch.tensor([8, 4])
+        >>> _ = s.counted.copy_(torch.tensor([8, 4]))
         >>> settle([s])
         >>> s.n, s.grad_n, s.counted.tolist()
         (8, 4, [0, 0])
     """
-    waiting = [(one, one.counted) for one in statistics if one.counted is not None]
-    for device in {counted.device for _, counted in waiting}:
-        here = [(one, counted) for one, counted in waiting if counted.device == device]
-        for (one, counted), (n, grad_n) in zip(here, torch.stack([c for _, c in here]).tolist(), strict=True):
-            one.n += n
-            one.grad_n += grad_n
-            one.compiled_n += n
-            counted.zero_()
+    waiting = list(statistics)
+    for device in {one.counted.device for one in waiting}:
+        here = [one for one in waiting if one.counted.device == device]
+        for one, (n, grad_n) in zip(here, torch.stack([s.counted for s in here]).tolist(), strict=True):
+            if n or grad_n:
+                one.n += n
+                one.grad_n += grad_n
+                one.compiled_n += n
+                one.counted.zero_()
 
 
 def empty(units: int, device: torch.device | str = "cpu") -> UnitStatistics:
     """Statistics of no inputs for `units` units."""
-    return UnitStatistics(0, 0, Accumulators(units, device))
+    counted = torch.zeros(2, dtype=torch.int64, device=device)
+    return UnitStatistics(0, 0, Accumulators(units, device), counted=counted)
 
 
 def update(
-    statistics: UnitStatistics, z: Tensor, gate: Gate, axes: Axes = -1, *, same_forward: bool = False
+    statistics: UnitStatistics,
+    z: Tensor,
+    gate: Gate,
+    axes: Axes = -1,
+    *,
+    same_forward: bool = False,
+    captured: bool = False,
 ) -> None:
     """Count one call in.
 
@@ -114,6 +122,7 @@ def update(
         axes: of the units, negative, from the end.
         same_forward: the site was called before in the same forward of the model, which is the resolution of
             `silent_for`: a unit that opened in one of the calls is not silent.
+        captured: the call is replayed without Python, so that n is counted by the device.
 
     Example:
         >>> s = empty(2)
@@ -121,7 +130,11 @@ def update(
         >>> s.n, s.counts[ACTIVE].tolist(), s.counts[INPUTS_SINCE_ACTIVE].tolist()
         (2, [2, 0], [0, 2])
     """
-    statistics.n += kernels.accumulate(statistics.running, z, axes, gate, same_forward=same_forward)
+    n = kernels.accumulate(statistics.running, z, axes, gate, same_forward=same_forward)
+    if captured:
+        statistics.counted[0] += n
+    else:
+        statistics.n += n
 
 
 def update_open(
@@ -149,9 +162,15 @@ def update_open(
     statistics.counts[INPUTS_SINCE_ACTIVE] *= opened == 0
 
 
-def update_gradient(statistics: UnitStatistics, gradient: Tensor, axes: Axes = -1) -> None:
-    """Count one backward in; `gradient` is ∂L/∂z, with the units on `axes`."""
-    statistics.grad_n += kernels.accumulate_gradient(statistics.running, gradient, axes)
+def update_gradient(
+    statistics: UnitStatistics, gradient: Tensor, axes: Axes = -1, *, captured: bool = False
+) -> None:
+    """Count one backward in; `gradient` is ∂L/∂z, with the units on `axes`; `captured` as for `update`."""
+    n = kernels.accumulate_gradient(statistics.running, gradient, axes)
+    if captured:
+        statistics.counted[1] += n
+    else:
+        statistics.grad_n += n
 
 
 def merge(a: UnitStatistics, b: UnitStatistics) -> UnitStatistics:

@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from harness.activations.stored import stored
 from harness.graph.layers import LAYERS
 from harness.hooks._torch import outside_all_transforms
+from harness.hooks.captured import is_capturing
 from harness.hooks.hook import Apart
 from harness.kernels import dispatch as kernels
 
@@ -85,6 +86,7 @@ class IncomingGradients:
         self._optimizers, self._failed = optimizers, failed
         self._producers: dict[int, _Watched] = {}
         self._squares: dict[int, Tensor] = {}
+        self._captured: dict[int, Tensor] = {}  # of a CUDA graph's steps: each replay writes them anew
         self._owned: dict[int, _Owned] = {}  # by id of the optimizer
         self._handles: list[RemovableHandle] = []
         self._held: _Held | None = None
@@ -133,6 +135,11 @@ class IncomingGradients:
 
     def stepping(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """An optimizer is about to step: its gradients are final."""
+        if is_capturing():
+            watched, parameters = self._stepped_by(optimizer)
+            self._squares, self._held = {}, None  # of steps before it
+            self._captured |= dict(_squares(watched, [p.grad for p in parameters]))
+            return
         if (len(args) > 1 or kwargs) and _closure_in(args, kwargs):
             if id(optimizer) not in self._with_closure:
                 self._with_closure.add(id(optimizer))
@@ -187,7 +194,7 @@ class IncomingGradients:
         if not self._optimizers and index in self._producers:
             watched = self._producers[index]
             self._take([watched], [p.grad for p in watched.parameters], None)
-        return self._squares.get(index)
+        return self._squares.get(index, self._captured.get(index))
 
     def clear(self) -> None:
         """A new window begins."""
@@ -236,6 +243,11 @@ def _squares(watched: Sequence[_Watched], gradients: Sequence[Tensor | None]) ->
             yield one.site, kernels.unit_squares(there[0], there[1] if len(there) > 1 else None)
 
 
+def _differ(now: Tensor, before: Tensor) -> Tensor:
+    """Whether sums of squares are others, by more than their order makes, which depends on addresses."""
+    return ~torch.isclose(now, before, rtol=1e-9, atol=0.0, equal_nan=True).all()
+
+
 class _Watched(NamedTuple):
     """A site's layer, and its parameters that belong to single units."""
 
@@ -271,18 +283,12 @@ class _Held:
     @property
     def differs(self) -> bool:
         """Whether their squares are others now: writing through `.data` leaves no other trace."""
-        return any(
-            not torch.equal(now.nan_to_num(), before.nan_to_num())
-            for now, before in self._pairs()
-            if now.is_cpu
-        )
+        return any(bool(_differ(*pair)) for pair in self._pairs() if pair[0].is_cpu)
 
     def doubts(self) -> list[Tensor]:
         """As `differs`, one for each layer on a device, which is not asked."""
         return [
-            (now.nan_to_num() != before.nan_to_num()).any()
-            for now, before in self._pairs()
-            if not now.is_cpu and type(now) is Tensor
+            _differ(now, before) for now, before in self._pairs() if not now.is_cpu and type(now) is Tensor
         ]
 
     def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:

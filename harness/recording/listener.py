@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
+from harness.hooks.captured import FOLLOWED, is_capturing
 from harness.hooks.hook import Call
 
 
@@ -34,6 +35,9 @@ class Guard:
     def run(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a function, unless the listener is off."""
         if self.error:
+            return
+        if is_capturing():
+            self.switch_off(RuntimeError(FOLLOWED))
             return
         try:
             function(*args)

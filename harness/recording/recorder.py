@@ -18,6 +18,7 @@ from harness.detector.states import Thresholds
 from harness.graph.plan import Plan, Site
 from harness.graph.producers import Producer
 from harness.hooks.arguments import as_optimizers, check, check_numbers, check_options, check_state
+from harness.hooks.captured import STEP, is_capturing
 from harness.hooks.eager import EagerTaps
 from harness.hooks.masks import Mask
 from harness.kernels.unit_statistic import UnitStatistic
@@ -201,9 +202,18 @@ class ActivationRecorder:
             raise RuntimeError("step() came outside the block: use `with Recorder(model) as recorder:`")
         if loss is not None:
             check_numbers(loss)
+        if self._in_capture():
+            return
         if self._listeners:
             self._listeners.step(loss)
         self._count()
+
+    def _in_capture(self) -> bool:
+        """Whether a CUDA graph is captured: that is no step, its replays are."""
+        capturing = is_capturing()
+        if capturing:
+            self._taps.counter.say(STEP)
+        return capturing
 
     def _count(self) -> None:
         """A step is complete: take the census, if one is due."""

@@ -65,7 +65,8 @@ class Windows:
     def register_site(
         self, index: int, site: Site, device: torch.device, producer: Producer | None
     ) -> UnitStatistics:
-        self._settle()
+        if self.before_reading is not None:
+            self.before_reading()
         kept = self._restored.get(site.name)
         with torch.inference_mode(False):  # the sums outlive the forward that opens the site
             statistics = empty(site.size, device) if kept is None else _continued(site, kept, device)

@@ -219,6 +219,8 @@ class Recorder(Observer):
             raise ValueError(f"{names}: metrics belong to a run on disk; give Recorder(output=…)")
         if loss is not None or metrics:
             check_numbers(loss, metrics)
+        if self._in_capture():
+            return
         if self._open and self._writer is not None:
             self._run.run(self._writer.step, self.steps + 1, self._rate(), loss, metrics)
         super().step(loss)

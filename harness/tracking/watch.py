@@ -14,6 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
 from harness.hooks.arguments import check_numbers
+from harness.hooks.captured import REPLAYS, is_capturing
 from harness.hooks.hook import Apart
 from harness.tracking.recorder import Recorder
 
@@ -64,6 +65,9 @@ class WatchingRecorder(Recorder):
         self._own: set[int] = {id(parameter) for parameter in model.parameters()}
         self._handle: RemovableHandle | None = None
         self._before: Callable[[], None] | None = None
+        self._seen = (
+            False  # whether the optimizer has made a step since a capture, or since `step` was called
+        )
         self._untold = False  # whether the listeners have not heard of the last step yet
         if self._writer is not None:
             self._writer.late = True
@@ -112,6 +116,8 @@ class WatchingRecorder(Recorder):
     def step(self, loss: torch.Tensor | float | None = None, **metrics: torch.Tensor | float) -> None:
         """Tell loss and metrics of the step that the optimizer has just made; the step itself is counted.
 
+        The replays of a captured CUDA graph are not seen: called after one, this counts it.
+
         Args:
             loss: of this step.
             metrics: further numbers of this step.
@@ -120,6 +126,10 @@ class WatchingRecorder(Recorder):
             TypeError: `loss` or a metric is no number.
             ValueError: with neither a run on disk nor evidence, to which they would belong.
         """
+        if self._taps.captured and not self._seen:
+            super().step(loss, **metrics)
+            return
+        self._seen = False
         if self.path is None and (metrics or not self._listeners):
             raise ValueError("step(): loss and metrics are kept in a run on disk; give watch(…, output=…)")
         check_numbers(loss, metrics)
@@ -129,6 +139,11 @@ class WatchingRecorder(Recorder):
 
     def _stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """An optimizer has made a step."""
+        if is_capturing():
+            self._taps.counter.say(REPLAYS)
+            self._seen = False
+            return
+        self._seen = True
         if not self._optimizers:
             if self._counted is None and self._trains(optimizer):
                 self._counted = weakref.ref(optimizer)

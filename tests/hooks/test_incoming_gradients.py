@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import harness
+from harness.kernels import dispatch
 
 
 def net() -> nn.Sequential:
@@ -189,3 +190,26 @@ def test_a_forward_that_begins_under_a_transform_hides_no_gradient() -> None:
             optimizer.step()
             recorder.step()
     assert np.allclose(latest(recorder)["grad_norm"], norms(model[0]))
+
+
+def test_rounding_makes_no_loop_look_as_if_it_changed_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of a sum depends on where in memory a copy lies: 15 digits, not all, are the same."""
+    square, read = dispatch.unit_squares, []
+
+    def rounded(weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        read.append(weight)
+        return square(weight, bias) * (1 + 1e-15 * (-1) ** len(read))
+
+    monkeypatch.setattr(dispatch, "unit_squares", rounded)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with harness.Recorder(model, optimizer=optimizer, census_every=100) as recorder:
+        for step in range(1, 100):
+            model(torch.randn(16, 4)).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            recorder.step()
+            if step == 20:
+                read.clear()
+        assert len(read) < 10
