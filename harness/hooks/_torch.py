@@ -123,6 +123,16 @@ def guarded_hooks() -> AbstractContextManager[object]:
     return config.patch(skip_nnmodule_hook_guards=False) if known else nullcontext()
 
 
+def keeps_its_address(tensor: Tensor) -> None:
+    """Tell the compiler that a tensor it writes to stays where it is, as a module's buffers do.
+
+    Otherwise `mode="reduce-overhead"` makes no CUDA graph of code that writes to it. Fallback: it makes none.
+    """
+    mark = getattr(sys.modules.get("torch._dynamo"), "mark_static_address", None)
+    if mark is not None:
+        mark(tensor, guard=True)
+
+
 def leaf_node(leaf: Tensor) -> Any:
     """The node that accumulates in a leaf; no function mode sees it asked for. Fallback: they do."""
     with _UNSEEN():

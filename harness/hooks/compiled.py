@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from harness.hooks._torch import can_tell_compiled
+from harness.hooks._torch import can_tell_compiled, keeps_its_address
 from harness.hooks.compiler_stance import (
     CompilerStance,
     described,
@@ -206,6 +206,8 @@ class CompiledTaps:
 
     def _call(self, seen: SeenCall, same_forward: bool) -> TracedCall:
         statistics = seen.opened.statistics
+        for written in (statistics.counts, statistics.sums, statistics.counted):
+            keeps_its_address(written)
         self._sites.append(seen.opened)
         assert seen.opened.gate is not None
         return TracedCall(

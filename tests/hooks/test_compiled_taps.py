@@ -451,3 +451,18 @@ def test_a_lasting_change_is_learned_though_every_step_has_a_census() -> None:
     units = recorder.history()
     last = units[(units["step"] == 30) & (units["site"] == ":softplus")]
     assert set(last["n"]) == {8}
+
+
+def test_what_is_written_to_stays_where_it_is_so_that_cuda_graphs_can_be_made() -> None:
+    written: list[list[Any]] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        kinds = [node.meta.get("tensor_dict", {}) for node in graph.graph.find_nodes(op="placeholder")]
+        written.append([kind.get("_dynamo_static_input_type") for kind in kinds])
+        return graph
+
+    train(MLP, lambda m: torch.compile(m, backend=backend, fullgraph=True))
+    sums_of_two_sites = 2 * 3
+    assert len(written) == 1
+    assert len(written[-1]) - written[-1].count(None) >= sums_of_two_sites
+    assert written[-1].count(None) == 1  # the batch
