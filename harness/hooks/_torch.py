@@ -92,7 +92,11 @@ def can_tell_compiled() -> bool:
 
 def apart_from_compiler(function: Callable[..., Any]) -> Any:
     """The function, never compiled; unlike `torch.compiler.disable` it does not import the compiler."""
-    return _apart(function)
+
+    def apart(*args: Any) -> Any:  # torch keeps a note on what it is given, which a method does not take
+        return function(*args)
+
+    return _apart(apart)
 
 
 def never_compiled(function: Function) -> Function:

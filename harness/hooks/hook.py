@@ -51,12 +51,8 @@ class Apart(Hook):
     __slots__ = ("_apart", "_run")
 
     def __init__(self, run: Callable[..., None], failed: Callable[[Exception], None]) -> None:
-        self._run = call = Call(run, failed)
-
-        def apart(*args: Any) -> None:
-            call(*args)
-
-        self._apart = apart_from_compiler(apart)
+        self._run = Call(run, failed)
+        self._apart = apart_from_compiler(self._run)
 
     @never_compiled
     def __call__(self, *args: Any) -> None:
@@ -87,12 +83,14 @@ class Call(Hook):
 
     @never_compiled
     def __call__(self, *args: Any) -> None:
-        if is_dynamo_compiling() or in_compiled_call():
+        if is_dynamo_compiling():
             if self.traced is not None and not is_exporting():
                 self.traced(*args)
             return
         try:
-            self.run(*args)
+            run = self.traced if in_compiled_call() else self.run
+            if run is not None:
+                run(*args)
         except Exception as error:
             if self.failed is None:
                 raise

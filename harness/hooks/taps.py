@@ -39,7 +39,17 @@ class ModuleTap(Hook):
         traced: counts its calls in compiled code.
     """
 
-    __slots__ = ("_called", "_counter", "_pass_by", "_states", "caller", "in_place", "known", "traced")
+    __slots__ = (
+        "_apart",
+        "_called",
+        "_counter",
+        "_pass_by",
+        "_states",
+        "caller",
+        "in_place",
+        "known",
+        "traced",
+    )
 
     def __init__(
         self,
@@ -52,14 +62,15 @@ class ModuleTap(Hook):
     ) -> None:
         self.caller, self.known, self.traced, self.in_place = caller, KnownCalls(), traced, False
         self._states, self._counter, self._called, self._pass_by = states, counter, called, pass_by
+        self._apart = apart_from_compiler(self._trace)
 
     @never_compiled
     def __call__(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any] = NO_KEYWORDS) -> Any:
         if is_dynamo_compiling():
             return None if is_exporting() else self._trace(args, kwargs)
-        if in_compiled_call():  # between two graphs
-            return apart_from_compiler(self._trace)(args, kwargs)
         try:
+            if in_compiled_call():  # between two graphs
+                return self._apart(args, kwargs)
             state, known = self._states.own, self.known
             if state.fast and len(args) == 1 and not kwargs and graph_task() == -1:  # no recomputation
                 call = known.only or known

@@ -40,12 +40,19 @@ def inputs(rank: int, step: int) -> Tensor:
     return x
 
 
+def steps_of(kind: str) -> int:
+    return 12 if "compiled" in kind else 4  # compiled code counts once eight forwards have been seen
+
+
 def work(rank: int, world: int, kind: str, port: int, out: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world)
     model: nn.Module = make()
-    if kind == "ddp":
+    if "compiled parts" in kind:
+        for part in model.children():
+            part.compile(backend="aot_eager")
+    if kind.startswith("ddp"):
         model = DistributedDataParallel(model)
     else:
         for layer in (m for m in list(model.modules()) if isinstance(m, nn.Linear)):
@@ -53,16 +60,28 @@ def work(rank: int, world: int, kind: str, port: int, out: str) -> None:
         fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (world,)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     with harness.Recorder(model, optimizer=optimizer, census_every=2) as recorder:
-        for step in range(4):
-            model(inputs(rank, step)).square().mean().backward()
+        call = torch.compile(model, backend="aot_eager") if kind == "ddp compiled" else model
+        for step in range(steps_of(kind)):
+            call(inputs(rank, step)).square().mean().backward()
             optimizer.step()
             optimizer.zero_grad()
             recorder.step()
+    assert ("in the graph" in str(recorder.plan)) is ("compiled" in kind)
     recorder.history().to_pickle(f"{out}/{kind}{rank}.pkl")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(("kind", "world"), [("ddp", 2), ("ddp", 4), ("fsdp", 2)])
+@pytest.mark.parametrize(
+    ("kind", "world"),
+    [
+        ("ddp", 2),
+        ("ddp", 4),
+        ("fsdp", 2),
+        ("ddp compiled parts", 2),
+        ("fsdp compiled parts", 2),
+        ("ddp compiled", 2),
+    ],
+)
 def test_every_rank_has_the_census_of_all(kind: str, world: int, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -71,12 +90,13 @@ def test_every_rank_has_the_census_of_all(kind: str, world: int, tmp_path: Path)
     tables = [pd.read_pickle(tmp_path / f"{kind}{rank}.pkl") for rank in range(world)]
     for table in tables[1:]:
         pd.testing.assert_frame_equal(table, tables[0])
-    last = tables[0][tables[0]["step"] == 4]
+    last = tables[0][tables[0]["step"] == steps_of(kind)]
     assert set(last["n"]) == {12 * world}
     assert last["site"].tolist() == ["1"] * 8 + ["3"] * 8
     one, two, head = layers()
     model = nn.Sequential(one, nn.ReLU(), two, nn.ReLU(), head)
-    x = torch.cat([inputs(rank, step) for rank in range(world) for step in (2, 3)])
+    last_steps = (steps_of(kind) - 2, steps_of(kind) - 1)
+    x = torch.cat([inputs(rank, step) for rank in range(world) for step in last_steps])
     z1 = one(x)
     z2 = two(z1.relu())
     assert last["active"].tolist() == [*(z1 > 0).sum(0).tolist(), *(z2 > 0).sum(0).tolist()]
@@ -85,8 +105,8 @@ def test_every_rank_has_the_census_of_all(kind: str, world: int, tmp_path: Path)
     assert first["active"] == 12  # rank 1 alone
     assert first["state"] != "dead"
     assert last["state"].tolist()[11] == "dead"
-    assert last["silent_for"].tolist()[11] == 24 * world
-    loss = sum(model(inputs(rank, 3)).square().mean() for rank in range(world)) / world
+    assert last["silent_for"].tolist()[11] == 6 * steps_of(kind) * world
+    loss = sum(model(inputs(rank, last_steps[1])).square().mean() for rank in range(world)) / world
     assert isinstance(loss, Tensor)
     loss.backward()
     assert one.weight.grad is not None
