@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from harness.activations.lookup import lookup
 from harness.graph.provenance import DATA, TensorProvenance
 from harness.hooks._torch import version_of
-from harness.hooks.expected_calls import SeenForward
+from harness.hooks.compiled.expected_calls import SeenForward
 from harness.hooks.function_modes import FunctionMode
 from harness.hooks.hook import NO_KEYWORDS, Call
 

@@ -25,8 +25,8 @@ from harness.graph.provenance import TensorProvenance
 from harness.graph.recurrence import Recurrence
 from harness.hooks._torch import is_recompute
 from harness.hooks.captured import MASKED, NO_FORWARD, is_capturing
-from harness.hooks.compiled import MISSED, CompiledTaps
-from harness.hooks.compiler_stance import CompilerStance
+from harness.hooks.compiled.compiled_taps import MISSED, CompiledTaps
+from harness.hooks.compiled.compiler_stance import CompilerStance
 from harness.hooks.counting import CallCounter
 from harness.hooks.discovery import ModuleStack, Trace
 from harness.hooks.forward_state import ForwardState, ForwardStates

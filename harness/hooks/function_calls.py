@@ -12,12 +12,12 @@ from harness.activations import lookup as functional
 from harness.activations.fused import fused_activation
 from harness.activations.gates import Gate
 from harness.hooks._torch import is_recompute
+from harness.hooks.compiled.traceable import TracedFunctions
 from harness.hooks.counting import CallCounter
 from harness.hooks.forward_state import ForwardState, ForwardStates
 from harness.hooks.function_taps import Interceptor
 from harness.hooks.known_calls import KnownCalls
 from harness.hooks.sites import Caller, SiteBook
-from harness.hooks.traceable import TracedFunctions
 from harness.hooks.zero_constants import ZeroConstants
 
 THRESHOLDS = ("clamp", "maximum")  # activations on a layer's output alone

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from harness.activations.declared import FUNCTIONS
 from harness.activations.lookup import TABLE
 from harness.hooks._torch import in_compiled_call, never_compiled, top_function_mode
-from harness.hooks.traceable import TracedFunctions
+from harness.hooks.compiled.traceable import TracedFunctions
 
 Handle = Callable[[Any, Sequence[Any], Mapping[str, Any]], Any]
 

@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from harness.hooks.compiled.traceable import TracedFunctions, TracedOwnForward
 from harness.hooks.function_modes import ActivationMode, Handle
 from harness.hooks.hook import NO_KEYWORDS, Call
-from harness.hooks.traceable import TracedFunctions, TracedOwnForward
 
 
 class Interceptor:

@@ -17,12 +17,12 @@ from harness.hooks._torch import (
     is_recompute,
     never_compiled,
 )
+from harness.hooks.compiled.traceable import TracedCalls
 from harness.hooks.counting import CallCounter
 from harness.hooks.forward_state import ForwardStates
 from harness.hooks.hook import NO_KEYWORDS, Hook
 from harness.hooks.known_calls import KnownCalls
 from harness.hooks.sites import Caller
-from harness.hooks.traceable import TracedCalls
 
 PassBy = Callable[[Caller, nn.Module, Any, KnownCalls], None]
 

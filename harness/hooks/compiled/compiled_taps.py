@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from harness.hooks._torch import can_tell_compiled, keeps_its_address
-from harness.hooks.compiler_stance import (
+from harness.hooks.compiled.compiler_stance import (
     CompilerStance,
     described,
     forget_compiled,
@@ -17,17 +17,17 @@ from harness.hooks.compiler_stance import (
     is_one_graph,
     like,
 )
-from harness.hooks.counting import CallCounter
-from harness.hooks.expected_calls import ExpectedCalls, SeenCall
-from harness.hooks.sites import OpenSite
-from harness.hooks.taps import ModuleTap, WriteBack
-from harness.hooks.traceable import (
+from harness.hooks.compiled.expected_calls import ExpectedCalls, SeenCall
+from harness.hooks.compiled.traceable import (
     FunctionCall,
     TracedCall,
     TracedCalls,
     TracedFunctions,
     TracedOwner,
 )
+from harness.hooks.counting import CallCounter
+from harness.hooks.sites import OpenSite
+from harness.hooks.taps import ModuleTap, WriteBack
 
 MISSED = "some calls in compiled code are not counted: the first forwards had others"
 RETRIES = 2  # times that compiled code is made anew, since it called something else than was expected
