@@ -25,7 +25,7 @@ from harness.graph.provenance import TensorProvenance
 from harness.graph.recurrence import Recurrence
 from harness.hooks._torch import is_recompute
 from harness.hooks.captured import MASKED, NO_FORWARD, is_capturing
-from harness.hooks.compiled.compiled_taps import MISSED, CompiledTaps
+from harness.hooks.compiled.compiled_taps import MISSED, UNSURE, CompiledTaps
 from harness.hooks.compiled.compiler_stance import CompilerStance
 from harness.hooks.counting import CallCounter
 from harness.hooks.discovery import ModuleStack, Trace
@@ -325,6 +325,8 @@ class EagerTaps:
     def release(self) -> None:
         """It is known what the model calls: compiled code may run, and holds the taps. Not within a call."""
         self.ready = False
+        if self.compiled.functions.unsure:
+            self.counter.say(UNSURE)
         self._handles += self.compiled.release()
 
     def say_missed(self) -> None:
@@ -377,8 +379,9 @@ class EagerTaps:
             if self.book.has(caller):
                 self.counter.hide(caller, UNKNOWN_MAKER)
                 return
-        self._stack.attach(self._names, self._model)  # there may be other parts
-        self._to_trace = max(self._to_trace, 1)
+        if known.find(z) is None:  # there may be other parts
+            self._stack.attach(self._names, self._model)
+            self._to_trace = max(self._to_trace, 1)
         self.counter.masking.begin({})
         self.forwards = state.forward = self.forwards + 1
         state.graph = torch.is_grad_enabled()

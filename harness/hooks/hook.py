@@ -88,7 +88,7 @@ class Call(Hook):
                 self.traced(*args)
             return
         try:
-            run = self.traced if in_compiled_call() else self.run
+            run = self.traced if in_compiled_call() else self.run  # between two graphs
             if run is not None:
                 run(*args)
         except Exception as error:

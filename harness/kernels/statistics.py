@@ -5,7 +5,7 @@ The tuple merges by addition (and maximum), so that the same one serves a batch,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,9 @@ class UnitStatistics:
         observed: whether an earlier window had an input.
         counted: (2,) int64, what is added to n and grad_n where no Python runs: see `settle`.
         compiled_n: inputs that were counted so.
+        returned: (F + 1,) float64, a leaf whose `.grad` takes what compiled backward passes find: squares of
+            ∂L/∂z, and inputs whose backward ran. Autograd adds them up, so that a graph that runs several
+            times before its backward writes to nothing that it has kept; see `settle`.
     """
 
     n: int
@@ -51,6 +54,7 @@ class UnitStatistics:
     observed: bool = False
     counted: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.int64))
     compiled_n: int = 0
+    returned: Tensor | None = None
 
     @property
     def counts(self) -> Tensor:
@@ -77,6 +81,17 @@ class UnitStatistics:
             extension.zero(self.size, self.counts.device)
 
 
+def leaf_of(statistics: UnitStatistics) -> Tensor:
+    """The leaf `returned`, made where there is none; its gradient lies in memory of its own."""
+    if statistics.returned is None:
+        with torch.inference_mode(False), torch.no_grad():
+            size, device = statistics.size + 1, statistics.counts.device
+            leaf = torch.zeros(size, dtype=torch.float64, device=device, requires_grad=True)
+            leaf.grad = torch.zeros_like(leaf)
+        statistics.returned = leaf
+    return statistics.returned
+
+
 def settle(statistics: Iterable[UnitStatistics]) -> None:
     """Take into n and grad_n what compiled code and CUDA graphs have counted; a device is asked once.
 
@@ -96,6 +111,20 @@ def settle(statistics: Iterable[UnitStatistics]) -> None:
                 one.grad_n += grad_n
                 one.compiled_n += n
                 one.counted.zero_()
+    _settle_gradients([one for one in waiting if one.returned is not None])
+
+
+def _settle_gradients(statistics: Sequence[UnitStatistics]) -> None:
+    """Take in what compiled backward passes have found."""
+    found = [one.returned.grad.detach() for one in statistics]  # pyright: ignore
+    for device in {one.device for one in found}:
+        here = [(s, g) for s, g in zip(statistics, found, strict=True) if g.device == device]
+        inputs = torch.stack([gradient[-1] for _, gradient in here]).tolist()
+        for (one, gradient), n in zip(here, inputs, strict=True):
+            if n:
+                one.grad_n += int(n)
+                one.sums[GRADIENT] += gradient[:-1]
+                gradient.zero_()
 
 
 def empty(units: int, device: torch.device | str = "cpu") -> UnitStatistics:

@@ -70,14 +70,14 @@ def accumulate(sums: Accumulators, z: Tensor, axes: Axes, gate: Gate, *, same_fo
 
 def accumulate_gradient(sums: Accumulators, gradient: Tensor, axes: Axes) -> int:
     """Add the squares of ∂L/∂z: as `dispatch.accumulate_gradient`."""
-    add_squares(sums.sums[GRADIENT], gradient, axes)
+    sums.sums[GRADIENT] += squares(gradient, axes)
     return gradient.numel() // sums.counts.shape[1]
 
 
-def add_squares(into: Tensor, gradient: Tensor, axes: Axes) -> None:
-    """Add the squares of ∂L/∂z to `into` (F,): a tensor alone, as an `autograd.Function` takes it."""
+def squares(gradient: Tensor, axes: Axes) -> Tensor:
+    """The sum of squares of each unit (F,) float64."""
     units = as_units(gradient, axes)
-    into.add_(units.to(torch.float64).square().sum(_inputs(units)))
+    return units.to(torch.float64).square().sum(_inputs(units))
 
 
 def _along(values: Tensor, units: Tensor) -> Tensor:

@@ -306,7 +306,9 @@ def test_a_whole_step_is_compiled() -> None:
 
     generator = torch.Generator().manual_seed(1)
     with harness.watch(model, optimizer, census_every=7) as recorder:
-        for _ in range(STEPS):
+        for _ in range(STEPS - 1):
+            step(torch.randn(16, 6, generator=generator))
+        with pytest.warns(UserWarning, match="not counted in one forward"):  # by the census
             step(torch.randn(16, 6, generator=generator))
     assert recorder.steps == STEPS
     got = recorder.history()
@@ -466,3 +468,53 @@ def test_what_is_written_to_stays_where_it_is_so_that_cuda_graphs_can_be_made() 
     assert len(written) == 1
     assert len(written[-1]) - written[-1].count(None) >= sums_of_two_sites
     assert written[-1].count(None) == 1  # the batch
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "eager"])
+def test_several_forwards_may_come_before_a_backward(backend: str) -> None:
+    """As in a contrastive loss: no forward writes to what the backward of another one has kept."""
+
+    def train_on_pairs(compile: Callable[[nn.Module], Any]) -> pd.DataFrame:
+        torch.manual_seed(0)
+        model = MLP()
+        call = compile(model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        generator = torch.Generator().manual_seed(1)
+        with harness.Recorder(model, optimizer=optimizer, census_every=7) as recorder:
+            for _ in range(STEPS):
+                one, two = torch.randn(2, 8, 6, generator=generator)
+                near, far = call(one), call(two)
+                aside = model.act(model.one(two))  # between the forwards and their backward
+                (near - far).square().mean().backward()
+                aside.sum().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                recorder.step()
+        assert "eagerly" not in str(recorder.plan)
+        return recorder.history()
+
+    want = train_on_pairs(eager)
+    assert_alike(train_on_pairs(lambda m: torch.compile(m, backend=backend)), want)
+
+
+@pytest.mark.parametrize("by", ["another recorder", "the user"])
+def test_the_model_is_not_run_to_see_whether_it_is_one_graph(by: str) -> None:
+    """Also where compiled code runs eagerly: a forward of ours would be counted, and draw random numbers."""
+    model, other = nn.Sequential(MLP(), nn.Dropout()), MLP()
+    compiled: Any = torch.compile(model, backend="aot_eager")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    by_us = by == "another recorder"
+    stance = nullcontext() if by_us else torch.compiler.set_stance("force_eager")
+    watching = harness.Recorder(other) if by_us else nullcontext()
+    with stance, watching, harness.Recorder(model, optimizer=optimizer, census_every=1) as recorder:
+        if by_us:
+            other(torch.randn(2, 6))
+        for step in range(12):
+            torch.manual_seed(step)
+            compiled(torch.randn(4, 6)).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            before = torch.get_rng_state()
+            recorder.step()
+            assert torch.equal(torch.get_rng_state(), before)
+    assert set(recorder.history()["n"]) == {4}

@@ -298,26 +298,27 @@ def test_traces_without_a_graph_break(gate: str) -> None:
 
     class Tap(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, z: Tensor, row: Tensor) -> Tensor:
-            ctx.row = row
+        def forward(ctx: Any, z: Tensor, leaf: Tensor) -> Tensor:
             return z.view_as(z)
 
         @staticmethod
         def backward(ctx: Any, *gradients: Tensor) -> Any:
-            traced.add_squares(ctx.row, gradients[0], (-1,))
-            return gradients[0], None
+            return gradients[0], traced.squares(gradients[0], (-1,))
 
-    def step(x: Tensor, weight: Tensor, statistics: UnitStatistics) -> Tensor:
+    def step(x: Tensor, weight: Tensor, statistics: UnitStatistics, leaf: Tensor) -> Tensor:
         z = x @ weight
         traced.accumulate(statistics.running, z.detach(), (-1,), GATES[gate])
-        return Tap.apply(z, statistics.sums[GRADIENT]).relu().sum()  # type: ignore[no-untyped-call]
+        return Tap.apply(z, leaf).relu().sum()  # type: ignore[no-untyped-call]
 
     compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
     x, found = drawn((9, 4), torch.float32, 0, 5.0), []
     for function in (step, compiled):
         statistics, weight = empty(6), drawn((4, 6), torch.float32, 1).requires_grad_()
+        leaf = torch.zeros(6, dtype=torch.float64, requires_grad=True)
         for _ in range(3):
-            function(x, weight, statistics).backward()
+            function(x, weight, statistics, leaf).backward()
+        assert leaf.grad is not None
+        statistics.sums[GRADIENT] += leaf.grad
         statistics.n = statistics.grad_n = 27
         found.append(finalise(statistics))
     for name, column in found[0].items():

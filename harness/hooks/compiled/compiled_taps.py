@@ -28,8 +28,13 @@ from harness.hooks.compiled.traceable import (
 from harness.hooks.counting import CallCounter
 from harness.hooks.sites import OpenSite
 from harness.hooks.taps import ModuleTap, WriteBack
+from harness.kernels.statistics import leaf_of
 
 MISSED = "some calls in compiled code are not counted: the first forwards had others"
+UNSURE = (
+    "activations called as functions were not counted in one forward, of which it was not known that it is"
+    " compiled"
+)
 RETRIES = 2  # times that compiled code is made anew, since it called something else than was expected
 
 
@@ -206,17 +211,19 @@ class CompiledTaps:
 
     def _call(self, seen: SeenCall, same_forward: bool) -> TracedCall:
         statistics = seen.opened.statistics
-        for written in (statistics.counts, statistics.sums, statistics.counted):
-            keeps_its_address(written)
+        leaf = leaf_of(statistics) if self._gradients and not seen.shared else None
+        for kept in (statistics.counts, statistics.sums, statistics.counted, leaf):
+            if kept is not None:
+                keeps_its_address(kept)
         self._sites.append(seen.opened)
         assert seen.opened.gate is not None
         return TracedCall(
             statistics.running,
             statistics.counted,
+            leaf,
             seen.layout,
             seen.ndim,
             seen.opened.gate,
-            gradients=self._gradients and not seen.shared,
             same_forward=same_forward,
             functions=self.functions,
         )

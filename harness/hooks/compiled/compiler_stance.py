@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 
 from harness.hooks._torch import guarded_hooks, spare_frames
 
@@ -138,11 +139,13 @@ def is_one_graph(model: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> bool
         raise NotImplementedError
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        if not is_dynamo_compiling():  # nothing is compiled: somebody has switched the compiler off
+            raise NotImplementedError
         return model(*args, **kwargs)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with suppress(Exception):
+        with suppress(Exception), torch.compiler.set_stance("default"):
             torch.compile(call, backend=backend, fullgraph=True)(*args, **kwargs)
     return bool(made)
 

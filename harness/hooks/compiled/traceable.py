@@ -19,23 +19,26 @@ from harness.activations.gates import Gate
 from harness.activations.lookup import TABLE
 from harness.graph.units import UnitLayout, arranged, units_in
 from harness.hooks._torch import never_compiled
-from harness.kernels.accumulators import GRADIENT, Accumulators
-from harness.kernels.traced import accumulate, add_squares
+from harness.kernels.accumulators import Accumulators
+from harness.kernels.traced import accumulate, squares
 
 
 class GradientTap(torch.autograd.Function):
-    """z as it is; its backward counts ∂L/∂z. A copy, since an activation may write into it."""
+    """z as it is; what it counts of ∂L/∂z is the gradient of a leaf, `UnitStatistics.returned`.
+
+    A copy of z, since an activation may write into it.
+    """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, sums: Tensor, counted: Tensor, layout: UnitLayout) -> Tensor:
-        ctx.sums, ctx.counted, ctx.layout = sums, counted, layout
+    def forward(ctx: Any, z: Tensor, leaf: Tensor, layout: UnitLayout) -> Tensor:
+        ctx.layout = layout
         return z.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore
-        add_squares(ctx.sums[GRADIENT], arranged(gradient.detach(), ctx.layout), ctx.layout.axes)
-        ctx.counted[1].add_(gradient.numel() // ctx.layout.size)
-        return gradient, None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore
+        found = squares(arranged(gradient.detach(), ctx.layout), ctx.layout.axes)
+        inputs = found.new_full((1,), gradient.numel() // ctx.layout.size)
+        return gradient, torch.cat([found, inputs]), None
 
 
 class TracedCall:
@@ -43,11 +46,11 @@ class TracedCall:
 
     Args:
         running: the sums of its site.
-        counted: (2,) int64: inputs counted, and inputs whose backward ran.
+        counted: (2,) int64: inputs counted, in the first place.
+        leaf: whose gradient takes what is found of ∂L/∂z; None: it is not watched.
         layout: of the units.
         ndim: axes of the pre-activation.
         gate: of the activation.
-        gradients: whether ∂L/∂z is watched.
         same_forward: whether the site was called before in the same forward.
         functions: which are not to count what this one calls.
     """
@@ -56,17 +59,17 @@ class TracedCall:
         self,
         running: Accumulators,
         counted: Tensor,
+        leaf: Tensor | None,
         layout: UnitLayout,
         ndim: int,
         gate: Gate,
         *,
-        gradients: bool,
         same_forward: bool,
         functions: TracedFunctions,
     ) -> None:
         self._functions = functions
         self._running, self._counted, self._layout, self._ndim = running, counted, layout, ndim
-        self._gate, self._gradients, self._same_forward = gate, gradients, same_forward
+        self._gate, self._leaf, self._same_forward = gate, leaf, same_forward
 
     def fits(self, z: Any) -> bool:
         """Whether the units lie in z as they did."""
@@ -86,8 +89,8 @@ class TracedCall:
         value = arranged(z.detach(), layout)
         n = accumulate(self._running, value, layout.axes, self._gate, same_forward=self._same_forward)
         self._counted[0].add_(n)
-        if self._gradients and z.requires_grad and torch.is_grad_enabled():
-            return GradientTap.apply(z, self._running.sums, self._counted, layout)  # pyright: ignore
+        if self._leaf is not None and z.requires_grad and torch.is_grad_enabled():
+            return GradientTap.apply(z, self._leaf, layout)  # pyright: ignore
         return z
 
 
@@ -183,7 +186,7 @@ class TracedFunctions(TorchFunctionMode):
         stack: owners and children whose forward runs, the innermost last. (No property: the compiler cannot
             look one up on a function mode.)
         counting: whether our own computations are traced.
-        missed: whether an activation was called in a compiled function that no module of the model owns.
+        missed: whether a forward in which an activation is called could not be followed.
         allowed: whether an owner's forward is known to be part of one graph, where the compiler bears modes.
         unsure: whether an owner's forward is compiled of which that is not known: it is not counted.
     """
@@ -219,7 +222,9 @@ class TracedFunctions(TorchFunctionMode):
     def end(self) -> None:
         """It ends."""
         if len(self.stack) > 0 and is_dynamo_compiling():
-            self.stack.pop()
+            owner = self.owners[self.stack.pop()]
+            if owner is not None and owner.turn == 0:  # torch has given up compiling its forward
+                owner.missed = True
             self._switch()
 
     def _switch(self) -> None:
