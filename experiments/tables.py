@@ -47,8 +47,10 @@ def tidy(runs: Sequence[tuple[str, Run]], read: Read | None = None) -> pd.DataFr
         if _varies(raw, str(name)):
             columns[str(name)] = raw[name]
     for name, source in OUTCOMES.items():
-        told = finished | (raw["status"] == "diverged").to_numpy() if name == "born_dead" else finished
-        columns[name] = np.where(told, _numbers(raw, source), np.nan)
+        columns[name] = np.where(finished, _numbers(raw, source), np.nan)
+    diverged = (raw["status"] == "diverged").to_numpy()
+    born = _numbers(raw, "last.born_dead_fraction")
+    columns["born_dead"] = np.where(diverged, born, columns["born_dead"])
     with np.errstate(divide="ignore", invalid="ignore"):
         revived = _numbers(raw, "final.revived") / _numbers(raw, "final.units")
     columns["revived"] = np.where(finished, revived, np.nan)
@@ -62,7 +64,7 @@ def tidy(runs: Sequence[tuple[str, Run]], read: Read | None = None) -> pd.DataFr
 
 
 def _varies(raw: pd.DataFrame, name: str) -> bool:
-    if name in LEFT_OUT or name.startswith(("final.", "record.", "detect.")):
+    if name in LEFT_OUT or name.startswith(("final.", "last.", "record.", "detect.")):
         return False
     return bool(raw[name].nunique(dropna=False) > 1)
 

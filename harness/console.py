@@ -70,20 +70,19 @@ def show(spec: RunSpec, outcome: Outcome) -> None:
             console.print(f"The traceback is in {told}.", soft_wrap=True, markup=False)
         return
     run = Run(outcome.path)
-    final = run.status.get("final") or {}
     console.print(
         run_view(
             run.census,
             title=title(spec),
             thresholds=Thresholds(rare=spec.detect.rare, confidence=spec.detect.confidence),
             healthy=spec.detect.healthy,
-            accuracy=final.get("accuracy"),
+            accuracy=run.final.get("accuracy"),
             diverged_at=run.status.get("diverged_at"),
         )
     )
     if run.status.get("stopped"):
         console.print(f"Stopped early: {run.status['stopped']}.", markup=False)
-    if run.status.get("diagnosis") and final.get("cause") != "none":
+    if run.status.get("diagnosis") and (run.final | run.last).get("cause") != "none":
         console.print(f"\nWhy: {run.status['diagnosis']}", markup=False)
     if outcome.stored:
         own = "custom" in (spec.data.name, spec.model.name)
@@ -133,7 +132,7 @@ def show_plan(sweep: Sweep) -> None:
 
 def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[Outcome]) -> None:
     """One line per run of a small sweep, how many in each state of a large one, and which failed."""
-    from harness.store.folder import read_status
+    from harness.store.runs import Run
 
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     states = Counter(outcome.state for outcome in outcomes)
@@ -149,9 +148,10 @@ def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[Outcome]) -> None:
             side = "left" if name in ("run", "status") else "right"
             table.add_column(name, justify=side, no_wrap=name != "run", overflow="fold")
         for outcome in outcomes:
-            final = (read_status(outcome.path) or {}).get("final") or {}
+            final = Run(outcome.path).final if outcome.state == "finished" else {}
             keys = ("dead_fraction", "born_dead_fraction", "died_fraction", "accuracy")
-            table.add_row(outcome.path.name, outcome.state, *(_percent(final.get(k)) for k in keys))
+            shares = [_percent(final.get(key)) if final else "" for key in keys]  # else it has none, not 0 %
+            table.add_row(outcome.path.name, outcome.state, *shares)
         console.print(table)
     else:
         console.print(f"\n{len(specs):,} runs in {specs[0].output}: {words}.", markup=False)

@@ -234,6 +234,8 @@ def test_a_sweep_by_hydra(out: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run("-m", *TINY, out, "optim.lr=0.1,1e30", "seed=range(2)") == 0
     said = capsys.readouterr().out
     assert "4 run(s)" in said
+    rows = [line for line in said.splitlines() if line.rstrip().endswith(" diverged")]
+    assert len(rows) == 2, "a run that diverged has no share, least of all 0 %"
     table = open_runs(tmp_path / "runs").table
     assert sorted(table["status"]) == ["diverged", "diverged", "finished", "finished"]
     assert sorted(set(table["seed"])) == [0, 1]

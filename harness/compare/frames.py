@@ -282,7 +282,9 @@ def _follows(place: np.ndarray, levels: list[Any], other: np.ndarray, others: li
 def _decides(name: str) -> bool:
     """Whether a column is part of what decides a run's result."""
     return not (
-        name in NO_FACTOR or name in WITHOUT_EFFECT or name.startswith((*WITHOUT_EFFECT_GROUPS, "final."))
+        name in NO_FACTOR
+        or name in WITHOUT_EFFECT
+        or name.startswith((*WITHOUT_EFFECT_GROUPS, "final.", "last."))
     )
 
 

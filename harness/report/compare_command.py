@@ -105,9 +105,10 @@ def _column(name: str, table: pd.DataFrame, option: str) -> str:
 
     if f"{name}.name" in table:
         return f"{name}.name"
-    if name in table and not name.startswith("final.") and name not in ("run", "path", "status"):
+    measured = ("final.", "last.")
+    if name in table and not name.startswith(measured) and name not in ("run", "path", "status"):
         return name
-    known = [str(c) for c in table.columns if "." in str(c) and not str(c).startswith("final.")]
+    known = [str(c) for c in table.columns if "." in str(c) and not str(c).startswith(measured)]
     swept = ", ".join(factors(table)) or "nothing but the seed"
     hint = did_you_mean(name, known) or ""
     raise ValueError(f"{option}: there is no column {name!r}. {hint} What varies: {swept}".replace("  ", " "))

@@ -85,7 +85,7 @@ def views(runs: Runs, asked: dict[str, float]) -> Iterator[RenderableType]:
             title=f"{run.name} ({run.state})",
             thresholds=thresholds,
             healthy=healthy,
-            accuracy=(run.status.get("final") or {}).get("accuracy"),
+            accuracy=run.final.get("accuracy"),
             diverged_at=run.status.get("diverged_at"),
         )
         yield Text("")

@@ -21,6 +21,7 @@ from harness.store.tables import read_table
 from harness.store.walk import folders_of
 from harness.words import printable
 
+ALWAYS = ("dead_fraction", "accuracy")  # final numbers of which every row has a column
 SHOWN = 3  # damaged files that a warning names
 
 
@@ -74,6 +75,20 @@ class Run:
         return "damaged" if self.damage else str(self.status["state"])
 
     @property
+    def final(self) -> dict[str, Any]:
+        """The numbers that it ended with; empty unless it finished: `last` has those of other runs."""
+        return self._measured if self.state == "finished" else {}
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """What the last censuses and evaluations said of a run that did not finish; else empty."""
+        return {} if self.state == "finished" else self._measured
+
+    @property
+    def _measured(self) -> dict[str, Any]:
+        return self.status.get("final") or {}
+
+    @property
     def is_own_loop(self) -> bool:
         """Whether a Recorder made it, in a training loop that is not ours."""
         return bool(self.status.get(MADE))
@@ -125,12 +140,12 @@ class Run:
             "status": self.state,
         }
         for group, value in self.config.items():
-            if group in row or group == "final" or group.startswith("final."):  # of the run itself
+            if group in row or group.partition(".")[0] in ("final", "last"):  # of the run itself
                 group = f"config.{group}"
             row |= _cells(group, value)
-        final = self.status.get("final")
-        row |= {f"final.{key}": value for key, value in (final if isinstance(final, dict) else {}).items()}
-        return row
+        final = self.final or dict.fromkeys((*ALWAYS, *self.last), float("nan"))
+        row |= {f"final.{key}": value for key, value in final.items()}
+        return row | {f"last.{key}": value for key, value in self.last.items()}
 
 
 class Runs(Sequence[Run]):
@@ -158,6 +173,7 @@ class Runs(Sequence[Run]):
     def table(self) -> pd.DataFrame:
         """One row per run: run, path, status, dotted configuration, `final.…` metrics.
 
+        Of a run that is not finished, `final.…` are NaN; `last.…` have what its last census said.
         Runs whose configuration cannot be read are left out, with a warning: they belong to no arm.
         """
         _tell_of_lost([run.damage for run in self._runs if not run.config])

@@ -116,6 +116,24 @@ def test_open_runs_finds_every_run_below_and_flattens_its_configuration(tmp_path
         open_runs(tmp_path / "nowhere")
 
 
+def test_a_run_that_did_not_finish_has_last_numbers_and_no_final_ones(tmp_path: Path) -> None:
+    for k, state in enumerate(("finished", "diverged", "interrupted", "failed")):
+        folder = RunFolder(tmp_path / f"run{k}")
+        folder.write_config({"seed": k, "last": {"accuracy": 1}})
+        final = {"dead_fraction": 0.0, "accuracy": 0.1, "cause": "none"}
+        folder.write_status(state, final=None if state == "failed" else final)
+    table = open_runs(tmp_path).table
+    for name in ("dead_fraction", "accuracy", "cause"):
+        assert table[f"final.{name}"].isna().tolist() == [False, True, True, True]
+        assert table[f"last.{name}"].isna().tolist() == [True, False, False, True]
+    assert table["config.last.accuracy"].tolist() == [1] * 4
+    folder = RunFolder(tmp_path / "alone" / "run")
+    folder.write_config({"seed": 0})
+    folder.write_status("diverged")
+    alone = open_runs(tmp_path / "alone").table
+    assert alone[["final.dead_fraction", "final.accuracy"]].isna().all(axis=None)
+
+
 def census_columns(rows: int) -> dict[str, Any]:
     columns: dict[str, Any] = {
         field.name: np.arange(rows).astype(field.type.to_pandas_dtype())

@@ -51,7 +51,6 @@ def run_report(
             title, subtitle, [Section("Verdict", [Words(text, "lead"), *_ending(run)]), trained, *last]
         )
     history = classify(history, thresholds)
-    final = run.status.get("final") or {}
     found = verdict(history, thresholds, healthy=healthy, diverged_at=run.status.get("diverged_at"))
     why = diagnosed(run, diagnose)
     first = [Words(found.text, "lead"), *answer(run, why, sick=found.dead_fraction > healthy, stays=stays)]
@@ -60,7 +59,7 @@ def run_report(
         title,
         subtitle,
         [
-            Section("Verdict", [*first, numbers(found, final.get("accuracy")), *_ending(run)]),
+            Section("Verdict", [*first, numbers(found, run.final.get("accuracy")), *_ending(run)]),
             trained,
             *unit_sections(history, site_table(history, thresholds)),
             causes(why),
