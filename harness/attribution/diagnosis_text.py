@@ -23,8 +23,7 @@ from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import BIRTH, LEAST_DEAD, Findings
 from harness.attribution.starved_text import starved_text, unreached_text
 from harness.attribution.unit_causes import BIRTH_REASONS, birth_reasons, opens_at_birth
-from harness.detector.lifetimes import birth_words
-from harness.detector.states import dead_words, non_finite_words
+from harness.detector.counts import AT_END, birth_words, dead_words, non_finite_words, of_the_dead, on
 
 #: What one run cannot tell apart, and what would tell.
 INDISTINGUISHABLE = {
@@ -64,7 +63,7 @@ def diagnosis_text(cause: Cause, found: Findings, units: pd.DataFrame, evidence:
     parts += _divergence(found)
     if cause.label == "none":
         return " ".join([*parts, *_births(found, evidence), *_no_cause(found)])
-    parts += [*_deaths(units, evidence), *_births(found, evidence), *_untold(found)]
+    parts += [*_deaths(units, found, evidence), *_births(found, evidence), *_untold(found)]
     parts.append(cause_text(cause, found, units, evidence))
     doubts = _doubts(cause.label, cause.events, evidence)
     if doubts:
@@ -144,9 +143,12 @@ def _contrast(found: Findings) -> list[str]:
 
 
 def _count(found: Findings) -> str:
-    where = "held-out probe" if found.evidence == "probe" else "training stream"
-    text = dead_words(found.units, f" on the {where}")
+    text = dead_words(found.units, _when(found), on(found.evidence))
     return text if found.units["state"].eq("non_finite").all() else text + non_finite_words(found.units)
+
+
+def _when(found: Findings) -> str:
+    return AT_END if found.diverged_at is None else ""
 
 
 def _divergence(found: Findings) -> list[str]:
@@ -163,13 +165,13 @@ def _divergence(found: Findings) -> list[str]:
     return [f"{text}, this census is of step {found.at:,}; {then}."]
 
 
-def _deaths(units: pd.DataFrame, evidence: Evidence) -> list[str]:
+def _deaths(units: pd.DataFrame, found: Findings, evidence: Evidence) -> list[str]:
     died = units[~units["born"]]
     if died.empty:
         return []
     parts = []
     when = died["died_at"].dropna()
-    text = f"Of the dead, {len(died):,} died"
+    text = f"{of_the_dead(found.dead, _when(found))}, {len(died):,} died"
     if len(when):
         first, last = int(when.quantile(0.05, "lower")), int(when.quantile(0.95, "higher"))
         text += f" at step {first:,}" if first == last else f" in steps {first:,} to {last:,} (nine in ten)"
@@ -199,7 +201,7 @@ def _births(found: Findings, evidence: Evidence) -> list[str]:
         return []
     known_start = born["first"].mask(born["rate_then"].notna(), 0)  # else only censuses tell
     firsts = known_start if known_start.eq(0).all() else born["first"]
-    text = f"Of the dead, {len(born):,} {'was' if len(born) == 1 else 'were'} "
+    text = f"{of_the_dead(found.dead, _when(found))}, {len(born):,} {'was' if len(born) == 1 else 'were'} "
     text += birth_words(firsts.to_numpy(), int(found.units["first"].min()))
     closed = born[~opens_at_birth(born, found)]  # in training too
     medians = closed[list(BIRTH)].median()

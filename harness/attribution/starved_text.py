@@ -8,7 +8,7 @@ import pandas as pd
 
 from harness.attribution.evidence import Evidence
 from harness.attribution.findings import ELSEWHERE, LOSS, SELECTION, UNUSED, ZEROS, Findings
-from harness.detector.states import starved_words
+from harness.detector.counts import on, starved_words
 
 MOST_SITES = 5  # whose starved units are explained
 
@@ -16,7 +16,7 @@ MOST_SITES = 5  # whose starved units are explained
 def starved_text(found: Findings) -> list[str]:
     """How many units are starved, and what stops their gradient."""
     starved = found.starved
-    parts = [starved_words(len(starved), " on the training stream").strip()] if len(starved) else []
+    parts = [starved_words(len(starved), on("stream")).strip()] if len(starved) else []
     dead = found.units[found.units["dead_stream"]]  # it is the stream's gradient that they stop
     counts = starved.groupby(["site", "starved_by"], sort=False).size().rename("units").reset_index()
     counts = counts.sort_values("units", ascending=False, kind="stable")
@@ -78,7 +78,7 @@ def _dead_behind(sites: Sequence[str], dead: pd.DataFrame, found: Findings) -> s
             named.append(f"{len(units):,} of {size:,} units of {site}")
     more = f" and those of {len(sites) - 3} sites more" if len(sites) > 3 else ""
     single = len(sites) == 1 and named[0].startswith(("the one", "unit "))
-    where = " on the stream" if found.evidence == "probe" else ""  # beside a count of those on the probe
+    where = on("stream") if found.evidence == "probe" else ""  # beside a count of those on the probe
     return f"{', '.join(named)}{more} {'is' if single else 'are'} dead{where}"
 
 

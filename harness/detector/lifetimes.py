@@ -11,7 +11,7 @@ import pandas as pd
 
 from harness.detector.grid import Columns, Grid, census_grid, one_evidence
 
-__all__ = ["PERSISTENT", "Lives", "birth_words", "lifetimes", "lifetimes_of", "lives_of", "one_evidence"]
+__all__ = ["PERSISTENT", "Lives", "lifetimes", "lifetimes_of", "lives_of", "one_evidence"]
 
 PERSISTENT = 3  # censuses that a unit has to be dead in, up to the last, to be called persistently dead
 NEVER = -1  # stands for the step of what has not happened
@@ -115,30 +115,6 @@ def lives_of(grid: Grid) -> Lives:
         revived_at=_first_step(moves.known & told & ~down & moves.before, grid.step),
         deaths=died.sum(axis=0),
     )
-
-
-def birth_words(first: np.ndarray, start: int) -> str:
-    """How units that were dead from the start on were found so.
-
-    Args:
-        first: step of the first census that saw each of them.
-        start: step of the history's first.
-
-    >>> birth_words(np.array([0, 0]), 0), birth_words(np.array([7]), 7)
-    ('born dead', 'dead at the first census, step 7')
-    >>> birth_words(np.array([25, 50, 50]), 25)
-    'dead at the first census that saw them (1 at step 25, 2 at step 50)'
-    """
-    later = np.asarray(first)[np.asarray(first) > 0]
-    if not len(later):
-        return "born dead"
-    steps, counts = np.unique(later, return_counts=True)
-    born = "born dead or " if len(later) < len(first) else ""
-    if not born and steps.tolist() == [start]:
-        return f"dead at the first census, step {start:,}"
-    named = [f"{count:,} at step {step:,}" for step, count in zip(steps, counts, strict=True)]
-    when = ", ".join(named) if len(named) <= 3 else f"steps {steps[0]:,} to {steps[-1]:,}"
-    return f"{born}dead at the first census that saw them ({when})"
 
 
 def _first_step(event: np.ndarray, step: np.ndarray) -> np.ndarray:

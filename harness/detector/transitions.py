@@ -1,4 +1,4 @@
-"""What changed between two censuses: how many units of each site died or came back."""
+"""What changed from census to census: how many units of each site died or came back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from harness.detector.lifetimes import one_evidence
+from harness.detector.grid import SILENT, one_evidence
+
+UNIT = ["site", "unit"]
 
 
 class Transition(NamedTuple):
@@ -17,24 +19,48 @@ class Transition(NamedTuple):
     units: int
 
 
-def transitions(before: pd.DataFrame, after: pd.DataFrame) -> list[Transition]:
-    """Transitions between two censuses (of the probe, where both have one), by site.
+class Transitions:
+    """Follows the censuses of one run, and counts what `lifetimes` counts in the whole history.
+
+    A census in which a unit was not observed, or not finite, says nothing about it: the next one that does is
+    held against the last one that did.
 
     Example:
         >>> a = pd.DataFrame({"evidence": "probe", "site": "x", "unit": [0, 1], "state": ["active", "dead"]})
-        >>> transitions(a, a.assign(state=["dead", "dead"]))
-        [Transition(kind='died', site='x', units=1)]
+        >>> follow = Transitions()
+        >>> follow.add(a), follow.add(a.assign(state="unobserved")), follow.add(a.assign(state="dead"))
+        ([], [], [Transition(kind='died', site='x', units=1)])
     """
-    then, now = (_dead(one_evidence(census)) for census in (before, after))
-    both = then.index.intersection(now.index, sort=False)
-    then, now = then[both], now[both]
-    found = []
-    for kind, changed in (("died", now & ~then), ("revived", then & ~now)):
-        counts = changed.groupby(level="site", sort=False).sum()
-        found += [Transition(kind, str(site), int(units)) for site, units in counts.items() if units]
-    return found
+
+    def __init__(self) -> None:
+        self._dead: dict[str, pd.Series] = {}  # by evidence: whether a unit was dead when last known
+
+    def resume(self, history: pd.DataFrame) -> None:
+        """Continue after these censuses, whose transitions are known."""
+        seen = history[~history["state"].isin(SILENT)]
+        for evidence, rows in seen.groupby("evidence"):
+            last = rows.drop_duplicates(UNIT, keep="last")
+            self._dead[str(evidence)] = _dead(last)
+
+    def add(self, census: pd.DataFrame) -> list[Transition]:
+        """The next census: its transitions (of the probe, where it has one), by site."""
+        found: list[Transition] = []
+        rows = one_evidence(census)
+        if rows.empty:
+            return found
+        seen = rows[~rows["state"].isin(SILENT)]
+        now = _dead(seen)
+        evidence = str(rows["evidence"].iloc[0])
+        then = self._dead.get(evidence, now.iloc[:0])
+        both = then.index.intersection(now.index, sort=False)
+        before, after = then[both], now[both]
+        for kind, changed in (("died", after & ~before), ("revived", before & ~after)):
+            counts = changed.groupby(level="site", sort=False).sum()
+            found += [Transition(kind, str(site), int(units)) for site, units in counts.items() if units]
+        kept = then[~then.index.isin(now.index)]
+        self._dead[evidence] = pd.concat([now, kept]) if len(kept) else now
+        return found
 
 
-def _dead(census: pd.DataFrame) -> pd.Series:
-    seen = census[census["state"] != "unobserved"]
-    return (seen["state"] == "dead").set_axis(pd.MultiIndex.from_frame(seen[["site", "unit"]]))
+def _dead(rows: pd.DataFrame) -> pd.Series:
+    return (rows["state"] == "dead").set_axis(pd.MultiIndex.from_frame(rows[UNIT]))

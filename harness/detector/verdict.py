@@ -9,15 +9,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.detector.counts import (
+    AT_END,
+    birth_words,
+    died_words,
+    on,
+    revived_words,
+    sentence,
+    starved_words,
+)
 from harness.detector.grid import census_grid, latest
-from harness.detector.lifetimes import NEVER, Lives, birth_words, lifetimes, lives_of
+from harness.detector.lifetimes import NEVER, Lives, lifetimes, lives_of
 from harness.detector.states import (
     Thresholds,
     classify,
     dead_fraction,
     rate_upper,
-    sentence,
-    starved_words,
     states,
     summarise,
 )
@@ -172,23 +179,15 @@ def _words(
         parts.append("Unhealthy:")
     else:
         parts.append("Healthy:")
-    parts.append(sentence(last))
-    steps = np.sort(lives.died_at[lives.died_at != NEVER])
-    born, died, revived = lives.born_dead[lives.seen].sum(), len(steps), (lives.revived_at != NEVER).sum()
+    where = on(str(last["evidence"][0])) if len(last["evidence"]) else ""
+    parts.append(sentence(last, AT_END if diverged_at is None else "", where))
+    born = lives.born_dead[lives.seen].sum()
     if born:
         how = birth_words(lives.first[lives.seen & lives.born_dead], int(lives.first[lives.seen].min()))
         how += " (dead before the first step)" if how == "born dead" else ""
         parts.append(f"{born:,} {'was' if born == 1 else 'were'} {how}.")
-    if died:
-        first, half, end = steps[0], steps[(died - 1) // 2], steps[-1]
-        when = (
-            f"at step {first:,}"
-            if first == end
-            else f"in steps {first:,} to {end:,}, half of them by {half:,}"
-        )
-        parts.append(f"{died:,} died {when}.")
-    if revived:
-        parts.append(f"{revived:,} revived at some time.")
+    parts += [died_words(lives.died_at[lives.died_at != NEVER])]
+    parts += [revived_words(int((lives.revived_at != NEVER).sum()))]
     if starved and not (state == "starved").any():  # a probe has no backward
-        parts.append(starved_words(starved, " on the training stream").strip())
-    return " ".join(parts)
+        parts.append(starved_words(starved, on("stream")).strip())
+    return " ".join(filter(None, parts))

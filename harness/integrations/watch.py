@@ -50,8 +50,8 @@ class Watch:
         {'dead_fraction': 1.0}
         >>> watch.finish()
         >>> watch.verdict.text
-        'Most units are dead: 8 of 8 units dead (100.0 %; n = 32, rate < 8.9 %). 8 were dead at the first
-        census, step 2.'
+        'Most units are dead: 8 of 8 units dead at the end (100.0 %; n = 32 on the training stream, rate
+        < 8.9 %). 8 were dead at the first census, step 2.'
     """
 
     def __init__(

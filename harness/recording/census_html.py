@@ -7,7 +7,8 @@ from html import escape
 
 import pandas as pd
 
-from harness.detector.states import dead_fraction, sentence, summarise
+from harness.detector.counts import sentence
+from harness.detector.states import dead_fraction, summarise
 from harness.graph.plan import Site
 
 

@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from harness.detector.states import STATES, Thresholds, dead_fraction, sentence, summarise
+from harness.detector.counts import sentence
+from harness.detector.states import STATES, Thresholds, dead_fraction, summarise
 from harness.graph.plan import Plan
 from harness.hooks.arguments import check_loss_function
 from harness.hooks.masks import Masks, masks_of

@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from harness.detector.states import dead_fraction, sentence
+from harness.detector.counts import sentence
+from harness.detector.states import dead_fraction
 from harness.graph.plan import Site, qualified_names
 from harness.recording.batches import Batch
 from harness.recording.scan import Report, scan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from harness.detector.counts import INPUTS, head
 from harness.detector.states import Thresholds
 from harness.detector.verdict import HEALTHY, Verdict, site_table, verdict
 
@@ -69,9 +71,8 @@ class SiteTable:
 
     def _view(self, hidden: Sequence[str]) -> Table:
         table, found = self._table, self._found
-        evidence = {"probe": "held-out probe", "stream": "training stream"}[found.evidence]
         view = Table(
-            title=f"{escape(self._title)}\n[not bold dim]step {found.step:,}, {evidence}[/]",
+            title=f"{escape(self._title)}\n[not bold dim]step {found.step:,}, {INPUTS[found.evidence]}[/]",
             title_justify="left",
             title_style="bold",
             box=SIMPLE_HEAD,
@@ -85,7 +86,11 @@ class SiteTable:
                 right = "left" if name == "site" else "right"
                 fold = name == "site" and len(hidden) == len(EXPENDABLE)
                 view.add_column(
-                    _header(name), footer=footer, justify=right, no_wrap=not fold, overflow="fold"
+                    _header(name, found.evidence),
+                    footer=footer,
+                    justify=right,
+                    no_wrap=not fold,
+                    overflow="fold",
                 )
         shown = [values for name, (_, values) in cells.items() if name not in hidden]
         for row in zip(*shown, strict=True):
@@ -129,8 +134,9 @@ def _counts(rows: Sequence[dict[Hashable, Any]], name: str, seen: Sequence[bool]
     return [f"{row[name]:,}" if known else "-" for row, known in zip(rows, seen, strict=True)]
 
 
-def _header(name: str) -> str:
-    return name.replace("_", "\n") if name != "non_finite" else "not\nfinite"
+def _header(name: str, evidence: str) -> str:
+    """The head of a column, a short line for each word or two."""
+    return fill(head(name, evidence), 7, break_long_words=False)
 
 
 def _share(part: float, whole: float) -> str:

@@ -14,8 +14,8 @@ from filelock import Timeout
 from torch import Tensor
 
 from harness.detector.states import Thresholds
-from harness.detector.transitions import transitions
-from harness.detector.verdict import HEALTHY, last_census
+from harness.detector.transitions import Transitions
+from harness.detector.verdict import HEALTHY
 from harness.report.report_command import stored_diagnosis
 from harness.report.tensorboard import RunBoard
 from harness.store.evidence import write_evidence
@@ -50,7 +50,7 @@ class RunWriter:
         self._writers: dict[str, TableWriter] = {}
         self._board: RunBoard | None = None
         self._steps: list[dict[str, Any]] = []
-        self._last: pd.DataFrame | None = None
+        self._transitions = Transitions()
         self._metrics: tuple[str, ...] | None = None  # of the user's own, beside those of every run
         self._diverged: int | None = None  # from when on every loss is not finite
         self.late = False  # whether loss and metrics of a step come after its census
@@ -93,7 +93,8 @@ class RunWriter:
         kept = {name: keep_rows(self.path, name, steps) if steps else 0 for name in TABLES}
         self._writers = {name: TableWriter(self.path, name, kept[name]) for name in TABLES}
         before = read_table(self.path, "census").to_pandas() if steps else pd.DataFrame()
-        self._last = last_census(before) if len(before) else None
+        if steps:
+            self._transitions.resume(before)
         folder.write_config(self._config)
         seed = self._config.get("seed")
         facts = {MADE: True} if seed is None else {MADE: True, "seed": seed}
@@ -149,10 +150,8 @@ class RunWriter:
         """Write a census, and what happened since the one before."""
         self.flush(keep=int(self.late))
         self._writers["census"].append({str(name): rows[name].to_numpy() for name in rows})
-        if self._last is not None:
-            for kind, site, units in transitions(self._last, rows):
-                self.event(int(rows["step"].iloc[0]), kind, site=site, units=units)
-        self._last = rows
+        for kind, site, units in self._transitions.add(rows):
+            self.event(int(rows["step"].iloc[0]), kind, site=site, units=units)
         if self._board is not None:
             self._board.census(rows)
 

@@ -17,7 +17,7 @@ from harness.attribution.recorder import Recorder
 from harness.config import ConfigError, RunSpec
 from harness.config.schema import CustomModel, Device, Dtype
 from harness.detector.states import Thresholds
-from harness.detector.transitions import transitions
+from harness.detector.transitions import Transitions
 from harness.detector.verdict import last_census
 from harness.recording.schedule import due
 from harness.remedies import RemedyEvent
@@ -165,6 +165,7 @@ class _Run:
         self.total = total_steps(spec, data)
         self.step, self.task = 0, 0
         self.latest: pd.DataFrame | None = None
+        self.transitions = Transitions()
         self.stopped = ""
         device = place(spec)[0].type
         self.autocast = torch.autocast(device, torch.bfloat16, enabled=spec.dtype is Dtype.bfloat16)
@@ -174,9 +175,10 @@ class _Run:
         """Every step that is left."""
         if self.recorder is not None:
             self.recorder.attach()
-            self.latest = (
-                last_census(read_table(self.folder.path, "census").to_pandas()) if self.step else None
-            )
+            if self.step:
+                history = read_table(self.folder.path, "census").to_pandas()
+                self.transitions.resume(history)
+                self.latest = last_census(history)
             self.stopped = self._stop_reason()
             self._write_censuses()
         if self.remedy is not None and not self.step:
@@ -291,9 +293,8 @@ class _Run:
             for site in self.recorder.sites:
                 if site.name in unseen:
                     self.journal.event(self.step, "unobserved", site=site.name, detail=site.reason)
-        else:
-            for kind, site, units in transitions(self.latest, census):
-                self.journal.event(self.step, kind, site=site, units=units)
+        for kind, site, units in self.transitions.add(census):
+            self.journal.event(self.step, kind, site=site, units=units)
         self.latest = census
 
 

@@ -121,7 +121,10 @@ def test_a_runs_report_begins_with_its_verdict(tmp_path: Path) -> None:
     page = run_report(open_runs(path)[0], diagnose=diagnose)
     read = checked(page)
     assert page.sections[0].title == "Verdict"
-    assert "2 of 8 units dead (25.0 %; n = 200, rate < 1.5 %). 1 was born dead" in read.text
+    assert (
+        "2 of 8 units dead at the end (25.0 %; n = 200 on the held-out probe, rate < 1.5 %). 1 was born dead"
+        in read.text
+    )
     assert "2 of 8 units died in one update." in read.text
     assert "site step size bias init a 2 0 b 0 1" in read.text
     assert "optim.lr 0.1" in read.text
@@ -191,7 +194,7 @@ def test_a_damaged_table_costs_its_own_section(table: str, tmp_path: Path) -> No
     (path / f"{table}.parquet").write_bytes(b"torn")
     text = checked(run_report(open_runs(path)[0], diagnose=diagnose)).text
     assert f"The table {table} cannot be read" in text
-    assert ("2 of 8 units dead" in text) == (table != "census")
+    assert ("2 of 8 units dead at the end" in text) == (table != "census")
     assert "Settings" in text
 
 
@@ -202,7 +205,7 @@ def test_no_two_numbers_of_a_report_contradict_each_other(tmp_path: Path) -> Non
     history = classify(history.assign(non_finite=np.where(lost & history["step"].eq(20), 5, 0)))
     path = write_run(tmp_path, "one", census=history)
     text = checked(run_report(open_runs(path)[0])).text
-    assert "2 of 8 units dead (25.0 %; n = 200" in text
+    assert "2 of 8 units dead at the end (25.0 %; n = 200 on the held-out probe" in text
     assert "25.0 % at last" in text
     assert "a 50.0 % dead" in text
     assert "66.7" not in text  # 2 of the 3 that are finite
@@ -212,7 +215,8 @@ def test_no_two_numbers_of_a_report_contradict_each_other(tmp_path: Path) -> Non
 def test_thresholds_can_be_changed(tmp_path: Path) -> None:
     run = open_runs(write_run(tmp_path, "one", census=full_history()))[0]
     read = checked(run_report(run, thresholds=Thresholds(rare=0.3, confidence=0.99), healthy=0.3))
-    assert "Healthy: 2 of 8 units dead (25.0 %; n = 200, rate < 2.3 %)" in read.text  # 1 - 0.01 ** (1 / 200)
+    verdict = "2 of 8 units dead at the end (25.0 %; n = 200 on the held-out probe, rate < 2.3 %)"
+    assert f"Healthy: {verdict}" in read.text  # 1 - 0.01 ** (1 / 200)
     assert "with 99 % confidence, below 1 − 0.01^(1/n)" in read.text
     assert "with a rate below 30 %" in read.text
     assert read.text.count("rate < 2.3 %") == 4  # the verdict, and the three figures that say n

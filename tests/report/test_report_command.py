@@ -20,9 +20,9 @@ def test_one_run_is_told_as_ever_and_written_beside_it(tmp_path: Path) -> None:
     path = write_run(tmp_path, "one", census=full_history())
     done = runner.invoke(app, ["report", str(path)])
     assert done.exit_code == 0, done.output
-    assert "2 of 8 units dead (25.0 %; n = 200" in done.output
+    assert "2 of 8 units dead at the end (25.0 %; n = 200" in " ".join(done.output.split())
     assert f"report      {path / 'report.html'}" in done.output
-    assert "2 of 8 units dead" in (path / "report.html").read_text()
+    assert "2 of 8 units dead at the end" in (path / "report.html").read_text()
     assert "this run kept no evidence" in (path / "report.html").read_text()
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import pandas as pd
 from matplotlib.figure import Figure
 
+from harness.detector.counts import head, on
 from harness.detector.verdict import Verdict
 from harness.report.html.page import Block, Code, Link, Row, Section, Table, Tiles, Words
 from harness.report.html.pictures import Picture, picture
@@ -72,22 +73,23 @@ def frame_table(
     return Table([name.replace("_", " ") for name in names], rows, left=left, fold=fold)
 
 
-def site_rows(table: pd.DataFrame) -> Table:
+def site_rows(table: pd.DataFrame, evidence: str = "") -> Table:
     """One row per site and their sum; states that never occur have no column.
 
     Args:
         table: of `detector.verdict.site_table` or `detector.states.summarise`.
+        evidence: of the dead units of a run; "" of a scan, which has no end.
     """
     counts = [
         name
         for name in STATE_COLUMNS
         if name in table and (name in ("dead", "born_dead", "died", "revived") or table[name].any())
     ]
-    head = [
+    heads = [
         "site",
         "units",
         "dead share",
-        *(name.replace("_", " ") for name in counts),
+        *(head(name, evidence) if evidence else name.replace("_", " ") for name in counts),
         "n",
         "median rate",
         "gradient",
@@ -108,19 +110,19 @@ def site_rows(table: pd.DataFrame) -> Table:
         rows.append(
             ["all", f"{units:,}", share, *(f"{seen[name].sum():,.0f}" for name in counts), "", "", ""]
         )
-    return Table(head, rows)
+    return Table(heads, rows)
 
 
 def numbers(found: Verdict, accuracy: float | None) -> Tiles:
     """The verdict's numbers, large."""
     items = [
-        (per_cent(found.dead_fraction), f"dead: {found.dead:,} of {found.units:,} units"),
-        (f"{found.born_dead:,}", "born dead" if found.evidence == "probe" else "dead at the first census"),
-        (f"{found.died:,}", "died in training"),
-        (f"{found.revived:,}", "revived at some time"),
+        (per_cent(found.dead_fraction), f"{head('dead')}: {found.dead:,} of {found.units:,} units"),
+        (f"{found.born_dead:,}", head("born_dead", found.evidence)),
+        (f"{found.died:,}", head("died")),
+        (f"{found.revived:,}", head("revived")),
     ]
     if found.starved:
-        items.append((f"{found.starved:,}", "starved"))
+        items.append((f"{found.starved:,}", f"starved{on('stream')}"))
     if accuracy is not None:
         items.append((per_cent(accuracy), "test accuracy"))
     return Tiles(items)
@@ -149,14 +151,16 @@ def causes(found: Diagnosis | str) -> Section:
         blocks.append(frame_table(count.reset_index()))
     if len(found.events):
         more = f" (the first {EVENTS} of {len(found.events):,})" if len(found.events) > EVENTS else ""
-        blocks.append(frame_table(found.events.head(EVENTS), fold=f"Dated events{more}"))
+        rows = found.events.head(EVENTS).rename(columns={"deaths": "dated deaths from then on"})
+        blocks.append(frame_table(rows, fold=f"Dated events{more}"))
     return Section(title, blocks)
 
 
 def told_events(events: pd.DataFrame) -> Section:
-    """What the journal of a run noted, in short."""
+    """What the journal of a run noted, in short: each unit that died is a death, each that came back too."""
     if events.empty:
         return Section("Events", [])
+    events = events.assign(kind=events["kind"].replace({"died": "deaths", "revived": "revivals"}))
     kinds = events.groupby("kind", sort=False).agg(
         events=("step", "size"), units=("units", "sum"), first_step=("step", "min"), last_step=("step", "max")
     )

@@ -61,7 +61,7 @@ def run_report(
         [
             Section("Verdict", [*first, numbers(found, run.final.get("accuracy")), *_ending(run)]),
             trained,
-            *unit_sections(history, site_table(history, thresholds)),
+            *unit_sections(history, site_table(history, thresholds), found.evidence),
             causes(why),
             Section("Events", [Words(torn, "note")]) if torn else told_events(events),
             *last[:1],
@@ -97,10 +97,10 @@ def _training(run: Run) -> Section:
     return Section("Loss and accuracy", [picture(lambda: plots.training(steps), words)])
 
 
-def unit_sections(history: pd.DataFrame, table: pd.DataFrame) -> list[Section]:
-    """Layers, times and units of a history."""
+def unit_sections(history: pd.DataFrame, table: pd.DataFrame, evidence: str) -> list[Section]:
+    """Layers, times and units of a history, whose dead are of this evidence."""
     return [
-        Section("Layer by layer", [*drawn(lambda: plots.state_bars(history)), site_rows(table)]),
+        Section("Layer by layer", [*drawn(lambda: plots.state_bars(history)), site_rows(table, evidence)]),
         Section(
             "Over time",
             [

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from harness.detector.states import Thresholds, classify, dead_fraction, sentence, summarise
+from harness.detector.counts import sentence
+from harness.detector.states import Thresholds, classify, dead_fraction, summarise
 from harness.report import plots
 from harness.report.html.method import definitions
 from harness.report.html.page import Page, Section, Tiles, Words

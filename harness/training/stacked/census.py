@@ -16,7 +16,8 @@ from harness.detector.states import STATES, rate_upper
 from harness.graph.plan import Site
 from harness.store.schema import CENSUS
 
-DEAD = STATES.index("dead")
+DEAD, NON_FINITE = STATES.index("dead"), STATES.index("non_finite")
+UNKNOWN, ALIVE, GONE = -1, 0, 1  # what the last census that said anything told of a unit
 
 
 class Change(NamedTuple):
@@ -76,6 +77,17 @@ class Verdicts:
         return found
 
 
+def last_known(state: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """What is known of units after a census: one in which they are not finite says nothing about them.
+
+    Example:
+        >>> last_known(np.array([DEAD, NON_FINITE, NON_FINITE]), np.array([ALIVE, GONE, UNKNOWN])).tolist()
+        [1, 1, -1]
+    """
+    now = np.where(state == DEAD, GONE, ALIVE)
+    return np.where(state == NON_FINITE, before, now).astype(np.int8)
+
+
 class Layout:
     """Which unit of which site each of the U columns is.
 
@@ -91,9 +103,12 @@ class Layout:
         self.site = np.repeat(np.arange(len(sites), dtype=np.int32), sizes)
 
     def changes(self, before: np.ndarray, after: np.ndarray) -> list[Change]:
-        """Deaths and returns between two sets of dead units, (K, U) bool; by member, kind and site."""
+        """Deaths and returns between what was last known of the units, (K, U); by member, kind and site."""
         found = []
-        for kind, changed in (("died", after & ~before), ("revived", before & ~after)):
+        for kind, changed in (
+            ("died", (before == ALIVE) & (after == GONE)),
+            ("revived", (before == GONE) & (after == ALIVE)),
+        ):
             if changed.any():
                 counts = np.add.reduceat(changed, self.starts, axis=1, dtype=np.int64)
                 found += [

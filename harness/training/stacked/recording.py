@@ -14,7 +14,7 @@ from harness.config import RunSpec
 from harness.graph.plan import Site
 from harness.kernels.dispatch import unit_squares
 from harness.training.stacked.batches import CohortData
-from harness.training.stacked.census import DEAD, Change, Layout, Verdicts
+from harness.training.stacked.census import DEAD, UNKNOWN, Change, Layout, Verdicts, last_known
 from harness.training.stacked.network import Seen, StackedMLP
 from harness.training.stacked.parameters import Parameter
 from harness.training.stacked.windows import StackWindows
@@ -55,8 +55,10 @@ class Recording:
             ]
             for site in sites
         ]
-        self._norms = np.full((self._members, len(self._layout.units)), np.nan)
+        shape = self._members, len(self._layout.units)
+        self._norms = np.full(shape, np.nan)
         self._dead: np.ndarray | None = None  # (K, U), of the last census
+        self._known = np.full(shape, UNKNOWN, np.int8)
 
     @property
     def forward(self) -> Seen:
@@ -90,6 +92,7 @@ class Recording:
             return None
         columns = self._pass(data)
         self._dead = columns["state"] == DEAD
+        self._known = last_known(columns["state"], self._known)
         return self._layout.table([("probe", columns)], 0)
 
     def census(self, step: int, data: CohortData) -> tuple[pa.RecordBatch, list[Change]]:
@@ -100,9 +103,10 @@ class Recording:
         parts = [("stream", columns)]
         if self._probing:
             parts.append(("probe", self._pass(data)))
-        dead = parts[-1][1]["state"] == DEAD
-        changes = [] if self._dead is None else self._layout.changes(self._dead, dead)
-        self._dead = dead
+        state = parts[-1][1]["state"]
+        before, self._known = self._known, last_known(state, self._known)
+        self._dead = state == DEAD
+        changes = self._layout.changes(before, self._known)
         return self._layout.table(parts, step), changes
 
     @property
@@ -115,7 +119,9 @@ class Recording:
         """Tensors and plain values."""
         dead = None if self._dead is None else torch.from_numpy(self._dead)
         norms = torch.from_numpy(self._norms)
-        return {"stream": self._stream.state(), "probe": self._probe.state(), "dead": dead, "norms": norms}
+        known = torch.from_numpy(self._known)
+        windows = {"stream": self._stream.state(), "probe": self._probe.state()}
+        return {**windows, "dead": dead, "known": known, "norms": norms}
 
     def load(self, state: dict[str, Any], places: Sequence[int] | None = None) -> None:
         """Continue what `state` returned, or the members at some places of it."""
@@ -125,6 +131,7 @@ class Recording:
         dead = state["dead"]
         self._dead = None if dead is None else dead.numpy()[rows]
         self._norms = state["norms"].numpy()[rows]
+        self._known = state["known"].numpy()[rows]
 
     def _pass(self, data: CohortData) -> dict[str, np.ndarray]:
         for x in data.probe_batches():
