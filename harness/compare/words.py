@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.compare.frames import UNFINISHED, codes, columns_of, values, word
+from harness.compare.survivors import enough, lacking
 
 NAMES = {
     "dead": "dead share",
@@ -75,7 +76,11 @@ def overview(frame: pd.DataFrame, outcome: str = "dead") -> str:
     if np.isnan(y).all():
         return f"{text} No run has a {NAMES[outcome]}."
     of = "complete" if outcome == "diverged" else "finished"
-    text += f" Mean {NAMES[outcome]} of the {of}: {_percent(float(np.nanmean(y)))}."
+    kept = int((~np.isnan(y)).sum())
+    if enough(kept, len(frame)):
+        text += f" Mean {NAMES[outcome]} of the {of}: {_percent(float(np.nanmean(y)))}."
+    else:
+        text += f" No mean {NAMES[outcome]} is told: {kept:,} of {_plural(len(frame), 'run')} have one."
     unseen = int((np.isnan(y) & (status == "finished")).sum())
     return text + (
         f" {_plural(unseen, 'finished run')} without one (nothing was observed)." if unseen else ""
@@ -85,6 +90,9 @@ def overview(frame: pd.DataFrame, outcome: str = "dead") -> str:
 def importance(ranking: pd.DataFrame) -> str:
     """What the outcome depends on most."""
     name = NAMES[ranking.attrs.get("outcome", "dead")]
+    used, runs = (ranking.attrs.get(key, 1) for key in ("used", "runs"))
+    if not enough(used, runs):
+        return f"What the {name} depends on is not told: {used:,} of {_plural(runs, 'run')} have one."
     if ranking["share"].isna().all():
         return f"The {name} is the same in all runs: there is nothing to explain."
     tested = ranking["p"].notna().any()
@@ -107,13 +115,23 @@ def importance(ranking: pd.DataFrame) -> str:
 
 
 def largest_effect(effects: pd.DataFrame, outcome: str = "dead") -> list[str]:
-    """The largest difference of a table of effects, of one factor or several."""
+    """The largest difference of a table of effects, of one factor or several, that enough runs survive."""
     rows = effects[(effects["outcome"] == outcome) & effects["difference"].notna()]
     if rows.empty:
         return []
+    gaps = [
+        lacking(row, *(f"{_short(row['factor'])}={word(row[k])}" for k in ("level", "baseline")))
+        for row in rows.to_dict("records")
+    ]
+    told = np.array([not gap for gap in gaps])
+    if not told.any():
+        return [f"No difference in {NAMES[outcome]} is told: {gaps[_largest(rows)]}."]
+    few = int((~told).sum())
+    hidden = f" {_plural(few, 'difference')} with too few runs left: not told." if few else ""
+    rows = rows[told]
     sure = rows[(rows["low"] > 0) | (rows["high"] < 0)]
     pool = sure if len(sure) else rows
-    row = pool.iloc[int(pool["difference"].abs().to_numpy().argmax())]
+    row = pool.iloc[_largest(pool)]
     by = [str(name) for name in effects.columns[: list(effects.columns).index("factor")]]
     within = f" (with {', '.join(f'{_short(b)}={word(row[b])}' for b in by)})" if by else ""
     against = f"{_short(str(row['factor']))}={word(row['level'])} against {word(row['baseline'])}{within}"
@@ -129,7 +147,11 @@ def largest_effect(effects: pd.DataFrame, outcome: str = "dead") -> list[str]:
     text += f"{_percent(row['baseline_mean'])}, {points} ({sure_of})."
     if not len(sure) and not np.isnan(row["low"]):
         text += " No interval excludes 0."
-    return [text]
+    return [text + hidden]
+
+
+def _largest(rows: pd.DataFrame) -> int:
+    return int(rows["difference"].abs().to_numpy().argmax())
 
 
 def crossing(critical: pd.DataFrame, share: float = 0.5, outcome: str = "dead") -> list[str]:
