@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -51,14 +51,53 @@ class Lives:
         """The factors that vary among the runs."""
         return columns_of(self.outcomes)
 
-    def of(self, rows: np.ndarray) -> Lives:
-        """Those of some of the runs, by their places in `outcomes`."""
+    def of(self, rows: Any) -> Lives:
+        """Those of some of the runs.
+
+        Args:
+            rows: a mask over the rows of `outcomes` (bool, one per run), or row numbers, each once.
+
+        Raises:
+            ValueError: neither of the two.
+
+        Example:
+            >>> table = pd.DataFrame({"run": ["a", "b", "c"], "status": "finished", "seed": [0, 1, 2]})
+            >>> three = Lives(table, pd.DataFrame({"place": [0, 1, 2], "step": 0}))
+            >>> three.of(three.outcomes["seed"] > 0).outcomes["run"].tolist()
+            ['b', 'c']
+        """
+        wanted = _row_numbers(rows, len(self.outcomes))
         place = self.counts["place"].to_numpy(int)
-        there = np.isin(place, rows)
-        counts = self.counts[there].assign(place=np.searchsorted(rows, place[there]))
+        new = np.full(len(self.outcomes), -1)
+        new[wanted] = np.arange(len(wanted))
+        there = new[place] >= 0
+        counts = self.counts[there].assign(place=new[place[there]])
         return Lives(
-            self.outcomes.iloc[rows].reset_index(drop=True), counts.reset_index(drop=True), self.unread
+            self.outcomes.iloc[wanted].reset_index(drop=True), counts.reset_index(drop=True), self.unread
         )
+
+
+def _row_numbers(rows: Any, runs: int) -> np.ndarray:
+    """A mask or row numbers as row numbers.
+
+    Raises:
+        ValueError: neither of the two.
+    """
+    expected = f"of: expected a mask of {runs} booleans or row numbers below {runs}, each once, but got"
+    found = np.asarray(rows)
+    if found.ndim != 1:
+        raise ValueError(f"{expected} an array with {found.ndim} axes")
+    if found.dtype == bool:
+        if len(found) != runs:
+            raise ValueError(f"{expected} {len(found)} booleans")
+        return np.flatnonzero(found)
+    if len(found) and not np.issubdtype(found.dtype, np.integer):
+        raise ValueError(f"{expected} values of the kind {found.dtype}")
+    found = found.astype(int)
+    wrong = found[(found < 0) | (found >= runs)]
+    if len(wrong) or len(np.unique(found)) < len(found):
+        raise ValueError(f"{expected} {f'the number {wrong[0]}' if len(wrong) else 'a number twice'}")
+    return found
 
 
 def lives(runs: Runs, *, also: tuple[str, ...] = (), progress: Callable[[int], None] | None = None) -> Lives:

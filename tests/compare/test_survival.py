@@ -215,3 +215,32 @@ def test_nothing_recorded(tmp_path: Path) -> None:
 
 def test_the_product_limit_of_no_deaths() -> None:
     assert kaplan_meier(np.zeros(4), np.array([3, 2, 0, 0])).tolist() == [1, 1, 1, 1]
+
+
+def test_lives_of_a_mask_are_those_of_its_row_numbers(tmp_path: Path) -> None:
+    """A mask once chose the runs 0 and 1, whatever it said."""
+    for seed in range(4):
+        stories = [story(20 * (seed + 1), 11, STEPS) for _ in range(3)]
+        write_run(tmp_path, f"s{seed}", {"seed": seed}, stories, STEPS)
+    whole = lives(open_runs(tmp_path))
+    mask = whole.outcomes["seed"] >= 2
+    chosen = whole.of(mask)
+    assert chosen.outcomes["seed"].tolist() == [2, 3]
+    for rows in (mask.to_numpy(), mask.tolist(), np.array([2, 3]), [2, 3]):
+        again = whole.of(rows)
+        pd.testing.assert_frame_equal(again.counts, chosen.counts)
+        pd.testing.assert_frame_equal(again.outcomes, chosen.outcomes)
+    assert chosen.counts["place"].unique().tolist() == [0, 1]
+    first = survival(chosen).query("died > 0")["step"].iloc[0]
+    assert first == 60, "of the runs 2 and 3, not of the runs 0 and 1"
+    assert whole.of([3, 0]).outcomes["seed"].tolist() == [3, 0]
+    back = whole.of([3, 0]).counts
+    assert back.loc[back["died"] > 0, ["place", "step"]].values.tolist() == [[1, 20], [0, 80]]
+
+
+@pytest.mark.parametrize("rows", [[True], [0.5], ["a"], [4], [-1], [1, 1], 2, [[0, 1]]])
+def test_what_is_neither_mask_nor_row_numbers_is_refused(rows: Any, tmp_path: Path) -> None:
+    for seed in range(4):
+        write_run(tmp_path, f"s{seed}", {"seed": seed}, [story(None, 11, STEPS)], STEPS)
+    with pytest.raises(ValueError, match="of: expected a mask of 4 booleans or row numbers below 4"):
+        lives(open_runs(tmp_path)).of(rows)
