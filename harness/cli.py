@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
@@ -158,6 +159,12 @@ def _sweep(overrides: list[str], *, dry: bool) -> int:
     """Check every job, divide what is left among workers (or leave it to Hydra's launcher), say what came."""
     node = launcher(overrides)
     ours = node.get("_target_") == OURS
+    if "SlurmLauncher" in str(node.get("_target_")) and shutil.which("srun") is None:
+        raise ConfigError(
+            "hydra/launcher",
+            "submitit_slurm needs srun, which this machine has not",
+            hint="Start the sweep on a node of the cluster, or take hydra/launcher=submitit_local.",
+        )
     specs = plan(overrides, multirun=True)
     refuse_idle_axes(specs)
     far = any(name in str(node.get("_target_")) for name in FAR)

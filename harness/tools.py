@@ -9,26 +9,49 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+
+from harness.report.terminal_width import console
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from harness.store.runs import Run, Runs
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Look at finished runs, rebuild their views, scan models, and test the counting itself.",
 )
 Folder = Annotated[Path, typer.Argument(help="A run's folder, or any folder above.")]
+Json = Annotated[Path | None, typer.Option(help="Write all tables to this file.")]
+Csv = Annotated[Path | None, typer.Option(help="Write each table to a file in this folder.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from harness import __version__
+
+        print(f"harness-tools {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Look at finished runs, rebuild their views, scan models, and test the counting itself."""
 
 
 @app.command()
 def report(
     path: Folder,
-    out: Annotated[Path | None, typer.Option(help="The HTML file [default: report.html in it].")] = None,
+    out: Annotated[Path | None, typer.Option(help="The HTML file; by default report.html in it.")] = None,
     rare: Annotated[float | None, typer.Option(help="Alive units with a rate below this are rare.")] = None,
     confidence: Annotated[float | None, typer.Option(help="Of the bound on a dead unit's rate.")] = None,
     healthy: Annotated[float | None, typer.Option(help="Dead share below which a run is healthy.")] = None,
+    json: Json = None,
+    csv: Csv = None,
 ) -> None:
     """Say what runs tell, under their own thresholds or any others; write it all as one HTML file."""
     from harness.report.report_command import write_report
@@ -37,21 +60,22 @@ def report(
         raise typer.BadParameter(f"healthy: expected a share in [0, 1], but got {healthy}")
     given = {"rare": rare, "confidence": confidence, "healthy": healthy}
     asked = {name: value for name, value in given.items() if value is not None}
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    runs = _runs(path)
     try:
-        for told in write_report(_runs(path), path, out, asked):
+        for told in write_report(runs, path, out, asked):
             if isinstance(told, Path):
-                console.print(f"report      {told}", soft_wrap=True, markup=False)
+                console().print(f"report      {told}", soft_wrap=True, markup=False)
             else:
-                console.print(told)
+                console(told).print(told)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
+    _write({"runs": runs.table}, json, csv)
 
 
 @app.command()
 def compare(
     paths: Annotated[list[Path], typer.Argument(help="Folders of runs, or folders above.")],
-    factor: Annotated[str | None, typer.Option(help="What is varied [default: all that vary].")] = None,
+    factor: Annotated[str | None, typer.Option(help="What is varied; by default all that vary.")] = None,
     by: Annotated[list[str] | None, typer.Option(help="Factors that are told apart.")] = None,
     outcome: Annotated[
         list[str] | None, typer.Option(help="dead, born_dead, died, revived, accuracy, diverged.")
@@ -61,10 +85,10 @@ def compare(
     correction: Annotated[str, typer.Option(help="Of the p-values: holm, fdr or none.")] = "holm",
     survival: Annotated[
         bool | None,
-        typer.Option("--survival/--no-survival", help="Read censuses [default: of up to 512 runs]."),
+        typer.Option("--survival/--no-survival", help="Read censuses; by default of up to 512 runs."),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write all tables to this file.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write each table to a file in this folder.")] = None,
+    json: Json = None,
+    csv: Csv = None,
 ) -> None:
     """Say what the swept factors do: effects, ranking, survival, critical values, with seeds as blocks."""
     from harness.report.compare_command import run, write
@@ -75,10 +99,9 @@ def compare(
         written = write(found, json, csv)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
-    console.print(view(found, share))
-    for path in written:
-        console.print(f"written     {path}", soft_wrap=True, markup=False)
+    shown = view(found, share)
+    console(shown).print(shown)
+    _say_written(written)
 
 
 @app.command()
@@ -86,7 +109,7 @@ def dashboard(
     path: Folder,
     maps: Annotated[bool, typer.Option(help="Draw the heat map of every run.")] = True,
     serve: Annotated[bool, typer.Option("--serve", help="Start TensorBoard on it.")] = False,
-    port: Annotated[int | None, typer.Option(help="Of TensorBoard [default: from 6006 on].")] = None,
+    port: Annotated[int | None, typer.Option(help="Of TensorBoard; by default from 6006 on.")] = None,
 ) -> None:
     """Rebuild everything that TensorBoard shows of runs and sweeps from their tables."""
     from harness.report.dashboard_command import rebuild_dashboard
@@ -110,7 +133,7 @@ def dashboard(
 
 
 @app.command()
-def status(path: Folder) -> None:
+def status(path: Folder, json: Json = None) -> None:
     """Say how far the runs in a folder are: finished, running, waiting, failed and why."""
     from harness.sweeps.status import status_of
 
@@ -118,22 +141,27 @@ def status(path: Folder) -> None:
         found = status_of(path.expanduser())
     except FileNotFoundError as error:
         raise typer.BadParameter(str(error)) from None
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     if not found.total:
         raise typer.BadParameter(f"there are no runs in {path}")
+    if json is not None:
+        facts = {"folder": path, "states": found.states, "errors": found.errors, "damaged": found.damaged}
+        _write(
+            {}, json, None, **facts, tasks=found.tasks, runs_per_minute=found.rate, seconds_left=found.left
+        )
+    out = console()
     words = ", ".join(f"{count:,} {state}" for state, count in found.states.most_common())
-    console.print(f"{found.total:,} runs in {path}: {words}", markup=False)
+    out.print(f"{found.total:,} runs in {path}: {words}", markup=False)
     for damage in found.damaged[:20]:
-        console.print(damage, style="red", soft_wrap=True, markup=False)
+        out.print(damage, style="red", soft_wrap=True, markup=False)
     for task in found.tasks:
-        console.print(f"  training {task['runs']:,} run(s): step {task['step']:,} of {task['total']:,}")
+        out.print(f"  training {task['runs']:,} run(s): step {task['step']:,} of {task['total']:,}")
     if found.rate is not None and found.left is not None:
-        console.print(f"  {found.rate:,.0f} runs a minute, about {found.left / 60:.1f} minutes left")
+        out.print(f"  {found.rate:,.0f} runs a minute, about {found.left / 60:.1f} minutes left")
     for run, error in list(found.errors.items())[:20]:
-        console.print("failed", style="bold red", end=" ")
-        console.print(f"{run}: {error}", soft_wrap=True, markup=False)
+        out.print("failed", style="bold red", end=" ")
+        out.print(f"{run}: {error}", soft_wrap=True, markup=False)
     if len(found.errors) > 20:
-        console.print(f"… and {len(found.errors) - 20:,} more")
+        out.print(f"… and {len(found.errors) - 20:,} more")
     if found.states["damaged"] == found.total:
         raise typer.Exit(1)
 
@@ -144,7 +172,9 @@ def scan(
     data: Annotated[str, typer.Option(help="A data group of ours, its held-out probe.")] = "digits",
     batches: Annotated[str, typer.Option(help="package.module:function that returns batches, instead.")] = "",
     override: Annotated[list[str] | None, typer.Option(help="e.g. data.root=…, data.path=…")] = None,
-    out: Annotated[list[Path] | None, typer.Option(help="Files: .html .json .csv .parquet .sarif")] = None,
+    out: Annotated[
+        list[Path] | None, typer.Option(help="Files (.html, .json, .csv, .parquet, .sarif).")
+    ] = None,
     fail_over: Annotated[float | None, typer.Option(help="Exit with 1 above this dead share.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show what would be counted, no more.")] = False,
 ) -> None:
@@ -156,6 +186,9 @@ def scan(
     from harness.recording.scan import scan as scan_model
     from harness.report.export import export
 
+    if fail_over is not None and not 0 <= fail_over <= 1:
+        hint = f" ({fail_over / 100:g} for {fail_over:g} %)" if 1 < fail_over <= 100 else ""
+        raise typer.BadParameter(f"--fail-over: expected a share in [0, 1], but got {fail_over:g}{hint}")
     try:
         model = _called(factory)
         inputs = _called(batches) if batches else _probe(data, override or [])
@@ -202,58 +235,68 @@ def selftest(
             write_json(json, as_json(outcomes, device), typed)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
-    console.print(view(outcomes, device, verbose=verbose))
+    shown = view(outcomes, device, verbose=verbose)
+    console(shown).print(shown)
     if not sound(outcomes):
         raise typer.Exit(1)
 
 
 @app.command()
-def diagnose(path: Folder) -> None:
+def diagnose(path: Folder, json: Json = None, csv: Csv = None) -> None:
     """Say why units of every run are dead (a run of a sweep is trained once more to gather the evidence)."""
+    import pandas as pd
+
     from harness.attribution.next_step import next_step
     from harness.sweeps.diagnose import diagnose as told
 
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
-    unknown = 0
-    runs = _runs(path)
-    for run in runs:
-        console.print(run.name, style="bold", markup=False)
+    out, rows, units = console(), [], []
+    for run in _runs(path):
+        out.print(run.name, style="bold", markup=False)
         try:
             found = told(run)
             step = next_step(found.label)
-            console.print(f"{found}\n", *([f"Next: {step}\n"] if step else []), sep="\n", markup=False)
+            out.print(f"{found}\n", *([f"Next: {step}\n"] if step else []), sep="\n", markup=False)
+            rows.append({"run": run.name, "cause": found.label, "text": str(found), "next": step})
+            units.append(found.units.assign(run=run.name))
         except (OSError, ValueError) as error:
-            unknown += 1
-            console.print(f"cannot be diagnosed: {error}\n", markup=False)
-    if unknown == len(runs):
+            out.print(f"cannot be diagnosed: {error}\n", markup=False)
+    if not rows:
         raise typer.Exit(1)
+    _write({"causes": pd.DataFrame(rows), "units": pd.concat(units, ignore_index=True)}, json, csv)
 
 
 @app.command()
 def risk(
     path: Annotated[Path, typer.Argument(help="The folder of one run.")],
-    step: Annotated[int | None, typer.Option(help="Of the census that is read [default: the last].")] = None,
+    step: Annotated[int | None, typer.Option(help="Of the census that is read; by default the last.")] = None,
     most: Annotated[int, typer.Option(min=1, help="Units that are listed.")] = 20,
+    json: Json = None,
+    csv: Csv = None,
 ) -> None:
     """List the units that are alive and most likely to die, in order."""
+    from harness.attribution.risk import risk as at_risk
     from harness.report.risk_table import risk_view
     from harness.store.reading import DamagedFile
 
     try:
-        view = risk_view(_one(path).census, step, most)
+        history = _one(path).census
+        view = risk_view(history, step, most)
     except DamagedFile as error:  # nothing is left
         print(f"harness-tools: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    Console(width=None if sys.stdout.isatty() else 110, highlight=False).print(view)
+    console(view).print(view)
+    if json is not None or csv is not None:
+        _write({"risk": at_risk(history, step)}, json, csv)
 
 
 @app.command()
 def confirm(
     path: Annotated[Path, typer.Argument(help="The folder of one run.")],
     seeds: Annotated[int, typer.Option(help="In every arm.")] = 3,
+    json: Json = None,
+    csv: Csv = None,
 ) -> None:
     """Train a run's beginning again with one thing made normal at a time: which removes the deaths?"""
     from harness.config import ConfigError
@@ -261,11 +304,13 @@ def confirm(
     from harness.sweeps.confirm import view
 
     run = _one(path)
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     try:
-        console.print(view(confirmed(run, seeds)))
+        found = confirmed(run, seeds)
     except (ConfigError, OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
+    shown = view(found)
+    console(shown).print(shown)
+    _write({"arms": found.arms}, json, csv, cause=found.label, observed=found.observed, text=found.text)
 
 
 @app.command()
@@ -283,7 +328,9 @@ def edge(
     ] = None,
     scale: Annotated[str, typer.Option(help="log, linear, or auto: log above 0.")] = "auto",
     checks: Annotated[int, typer.Option(help="Values per seed that look for another crossing.")] = 2,
-    output: Annotated[Path | None, typer.Option(help="Folder of results [default: runs/edge]")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of results; by default runs/edge.")] = None,
+    json: Json = None,
+    csv: Csv = None,
 ) -> None:
     """Find the value of a number at which the dead share crosses a threshold, by bisection."""
     from harness.config import ConfigError
@@ -297,9 +344,28 @@ def edge(
     except KeyboardInterrupt:
         print("harness-tools: interrupted; the same command continues.", file=sys.stderr)
         raise typer.Exit(130) from None
-    Console(width=None if sys.stdout.isatty() else 110, highlight=False).print(view(found))
+    shown = view(found)
+    console(shown).print(shown)
+    _write({"edges": found.table()}, json, csv, **found.as_json())
     if found.errors:
         raise typer.Exit(1)
+
+
+def _write(tables: dict[str, pd.DataFrame], json: Path | None, csv: Path | None, **facts: Any) -> None:
+    """Write what a command has shown, where it was asked to."""
+    if json is None and csv is None:
+        return
+    from harness.report.written import write_tables
+
+    try:
+        _say_written(write_tables(tables, json, csv, **facts))
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write to {error.filename} ({error.strerror or error})") from None
+
+
+def _say_written(paths: list[Path]) -> None:
+    for path in paths:
+        console().print(f"written     {path}", soft_wrap=True, markup=False)
 
 
 def _serve(path: Path, port: int | None) -> None:

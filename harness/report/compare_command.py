@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from harness.compare.comparison import Comparison, compare_runs
 from harness.compare.frames import OUTCOMES
-from harness.report.export import inert
-from harness.store.files import typed, write_json
+from harness.report.written import write_tables
 
 if TYPE_CHECKING:
     from harness.store.runs import Runs
@@ -76,22 +74,8 @@ def write(found: Comparison, json: Path | None, csv: Path | None) -> list[Path]:
         OSError: a place that cannot be written to.
     """
     tables = {name: table for name in TABLES if (table := getattr(found, name)) is not None}
-    written = []
-    if json is not None:
-        facts: dict[str, Any] = {"sentences": found.sentences, "notes": found.notes}
-        facts |= {name: [_plain(row) for row in table.to_dict("records")] for name, table in tables.items()}
-        if found.ranking is not None:
-            facts["ranking_of"] = _plain(found.ranking.attrs)
-        write_json(json, facts, typed)
-        written.append(json)
-    if csv is not None:
-        csv.mkdir(parents=True, exist_ok=True)
-        for name, table in tables.items():
-            path = csv / f"{name}.csv"
-            with typed(path) as part:
-                inert(table).to_csv(part, index=False)
-            written.append(path)
-    return written
+    ranked = {} if found.ranking is None else {"ranking_of": found.ranking.attrs}
+    return write_tables(tables, json, csv, sentences=found.sentences, notes=found.notes, **ranked)
 
 
 def _column(name: str, table: pd.DataFrame, option: str) -> str:
@@ -112,14 +96,3 @@ def _column(name: str, table: pd.DataFrame, option: str) -> str:
     swept = ", ".join(factors(table)) or "nothing but the seed"
     hint = did_you_mean(name, known) or ""
     raise ValueError(f"{option}: there is no column {name!r}. {hint} What varies: {swept}".replace("  ", " "))
-
-
-def _plain(value: Any) -> Any:
-    """JSON's values; null for what is not a finite number, "inf" or "-inf" where that is an answer."""
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value

@@ -100,8 +100,8 @@ def effects_table(rows: pd.DataFrame, factor: str, within: str = "") -> Renderab
     title = f"{factor}: effects against {base}" + (f", with {within}" if within else "")
     table = _table(title, "differences in percentage points")
     lost = [name for name in LOST if rows[name].any() or rows[f"baseline_{name}"].any()]
-    for name in ("level", "outcome"):
-        table.add_column(name, overflow="fold")
+    table.add_column("level", overflow="fold")
+    table.add_column("outcome", no_wrap=True)
     for name in ("runs", *lost, "pairs", "mean", f"at {base}", "difference", "interval", "p", "adjusted"):
         table.add_column(escape(name), justify="right", no_wrap=True)
     if lost:
