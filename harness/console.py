@@ -26,6 +26,7 @@ from harness.sweeps.sweep import Sweep
 if TYPE_CHECKING:
     import pandas as pd
 
+DEAR, LONG = 0.1, 10.0  # share of a run's time that censuses should not exceed; seconds of a run worth a word
 LINES = 100  # runs that are listed one by one
 HEADER = """\
 harness trains a network, watches every unit at every step, and says which are dead, how sure that is,
@@ -88,10 +89,21 @@ def show(spec: RunSpec, outcome: Outcome) -> None:
         own = "custom" in (spec.data.name, spec.model.name)
         again = "force=true trains it again" + (", as after a change of its code" if own else "")
         console.print(f"This run was finished before: its stored result is shown ({again}).")
-    places = f"\nresults     {outcome.path}"
+    places = f"\n{_census_cost(spec, run.status)}results     {outcome.path}"
     if spec.record.tensorboard:
         places += f"\n{dashboard_lines(spec.output)}"
     console.print(places, soft_wrap=True, markup=False)
+
+
+def _census_cost(spec: RunSpec, status: dict[str, Any]) -> str:
+    """What the censuses of a run cost, and how to have fewer where that is much; "" if it is not known."""
+    spent, total = status.get("census_seconds"), status.get("seconds")
+    if spent is None or not total:
+        return ""
+    share = min(1.0, spent / total)
+    much = share > DEAR and total > LONG and spec.record.census_share is None
+    fewer = "; record.census_share=0.1 takes fewer" if much else ""
+    return f"censuses    {spent:.1f} s of {total:.1f} s ({100 * share:.0f} %){fewer}\n"
 
 
 def dashboard_lines(output: str) -> str:

@@ -15,18 +15,7 @@ from harness.cli import main
 from harness.cli import run as trained
 from harness.tools import app
 
-COMMANDS = [
-    "report",
-    "compare",
-    "dashboard",
-    "status",
-    "scan",
-    "selftest",
-    "diagnose",
-    "risk",
-    "confirm",
-    "edge",
-]
+COMMANDS = tuple(info.name or info.callback.__name__ for info in app.registered_commands if info.callback)
 
 
 def invoke(*words: object, code: int = 0) -> str:

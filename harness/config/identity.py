@@ -29,7 +29,12 @@ WITHOUT_EFFECT = (
 )
 WITHOUT_EFFECT_GROUPS = ("detect.",)
 #: Keys that came later, and the value with which a run is what it was before.
-LATER = {"remedy.name": "none", "data.permute_inputs_every": 0, "train.stop_when_dead": None}
+LATER = {
+    "remedy.name": "none",
+    "data.permute_inputs_every": 0,
+    "train.stop_when_dead": None,
+    "record.census_share": None,
+}
 
 
 def run_id(spec: RunSpec) -> str:

@@ -257,6 +257,7 @@ class Record:
     enabled: bool = MISSING  # false: no hooks, no verdict
     census_every: int = limits(at_least=1)  # steps between two censuses
     early: bool = MISSING  # also after steps 1, 2, 4, 8, ...
+    census_share: float | None = limits(above=0, at_most=1)  # of the training that the probe may cost at most
     probe: bool = MISSING  # a census on held-out inputs too, from step 0 on
     gradients: bool = MISSING  # of the pre-activations too
     gate_eps: float = limits(at_least=0, below=0.1)

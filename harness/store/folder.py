@@ -21,7 +21,7 @@ NUMBER = (int, float)
 MADE = "recorder"  # fact of a run that a Recorder made of somebody's own loop, and may begin anew
 SHARES = ("dead_fraction", "born_dead_fraction", "died_fraction", "accuracy")  # of the final numbers
 COUNTED = ("dead", "starved", "rare", "born_dead", "died", "revived")  # of its units
-NOT_NEGATIVE = ("steps", "diverged_at", "seconds")
+NOT_NEGATIVE = ("steps", "diverged_at", "seconds", "census_seconds")
 STATUS: Types = {
     "state": (str,),
     "final": (dict,),
@@ -33,6 +33,7 @@ STATUS: Types = {
     "steps": (int,),
     "diverged_at": (int,),
     "seconds": NUMBER,
+    "census_seconds": NUMBER,
 }
 CONFIG: Types = {
     "seed": (int,),

@@ -78,6 +78,11 @@ class Dataset:
         self._epoch = (-1, self._probe, self._y)  # the last epoch asked for, its order and labels
         self._pixels: Tensor | None = None  # the order of the inputs' features in that epoch
 
+    @property
+    def probe_size(self) -> int:
+        """Inputs of the probe."""
+        return len(self._probe)
+
     def order(self, epoch: int) -> Tensor:
         """The training inputs in the order of an epoch: (size,) int64 on the device."""
         return torch.randperm(self.size, generator=stream(self._seed, "order", epoch)).to(self._device)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -19,7 +20,7 @@ from harness.config.schema import CustomModel, Device, Dtype
 from harness.detector.states import Thresholds
 from harness.detector.transitions import Transitions
 from harness.detector.verdict import last_census
-from harness.recording.schedule import due
+from harness.recording.schedule import census_steps
 from harness.remedies import RemedyEvent
 from harness.store.evidence import write_evidence
 from harness.store.folder import RunFolder
@@ -48,11 +49,13 @@ class Ending:
         steps: that were completed.
         diverged_at: step of the first loss that was not finite, if any.
         stopped: why it ended before its last step, "" if it did not.
+        census_seconds: that the censuses took, of this process.
     """
 
     steps: int
     diverged_at: int | None
     stopped: str = ""
+    census_seconds: float = 0.0
 
 
 def train(
@@ -132,7 +135,7 @@ def make_recorder(
     return Recorder(
         model,
         optimizer=optimizer,
-        census_every=spec.record.census_every,
+        census_every=spec.record.census_every if spec.record.census_share is None else None,
         probe=probe_of(data) if spec.record.probe else None,
         gate_eps=spec.record.gate_eps,
         gradients=spec.record.gradients,
@@ -166,7 +169,8 @@ class _Run:
         self.step, self.task = 0, 0
         self.latest: pd.DataFrame | None = None
         self.transitions = Transitions()
-        self.stopped = ""
+        self.stopped, self.census_seconds = "", 0.0
+        self.due = census_steps_of(spec, data)
         device = place(spec)[0].type
         self.autocast = torch.autocast(device, torch.bfloat16, enabled=spec.dtype is Dtype.bfloat16)
         self.look_every = 1 if device == "cpu" else DEVICE_LOOK
@@ -174,13 +178,15 @@ class _Run:
     def train(self) -> Ending:
         """Every step that is left."""
         if self.recorder is not None:
-            self.recorder.attach()
+            with self._census_time():
+                self.recorder.attach()
             if self.step:
                 history = read_table(self.folder.path, "census").to_pandas()
                 self.transitions.resume(history)
                 self.latest = last_census(history)
             self.stopped = self._stop_reason()
-            self._write_censuses()
+            with self._census_time():
+                self._write_censuses()
         if self.remedy is not None and not self.step:
             self._tell(self.remedy.begin())
         try:
@@ -196,7 +202,7 @@ class _Run:
             if not self._one_step():
                 diverged = self.journal.flush() or self.step
                 self.journal.event(diverged, "diverged", detail="the loss or a parameter is not finite")
-                return Ending(self.step, diverged)
+                return Ending(self.step, diverged, census_seconds=self.census_seconds)
             if interrupts.requested:
                 self.save()
                 raise KeyboardInterrupt
@@ -204,7 +210,13 @@ class _Run:
                 self.save()
                 saved = time.monotonic()
         self.save()
-        return Ending(self.step, None, self.stopped)
+        return Ending(self.step, None, self.stopped, self.census_seconds)
+
+    @contextmanager
+    def _census_time(self) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.census_seconds += time.monotonic() - began
 
     def save(self) -> None:
         """A checkpoint of this very moment."""
@@ -217,7 +229,7 @@ class _Run:
         """One update; False, if the run has diverged."""
         epoch, within = divmod(self.step, self.data.steps_per_epoch)
         last = self.step + 1 == self.total
-        census = last or due(self.step + 1, self.spec.record.census_every, early=self.spec.record.early)
+        census = self.step + 1 in self.due
         lr = self.spec.optim.lr * factor(self.spec.schedule, self.step, self.total)
         set_learning_rate(self.optimizer, lr)
         x, y = self.data.batch(epoch, within)
@@ -247,12 +259,14 @@ class _Run:
             for kind in new_tasks(self.spec.data, epoch):
                 self.journal.event(self.step, kind, detail=f"epoch {epoch}")
         if self.recorder is not None:
-            self.recorder.step(loss=loss)
-            if census and self.step % self.spec.record.census_every:
-                self.recorder.census()
+            with self._census_time() if census else nullcontext():
+                self.recorder.step(loss=loss)
+                if census:
+                    record = self.spec.record
+                    if record.census_share is not None or self.step % record.census_every:
+                        self.recorder.census()
+                    self._write_censuses()
         if census:
-            if self.recorder is not None:
-                self._write_censuses()
             self.stopped = "" if last else self._stop_reason()
             if self.stopped:
                 self.journal.event(self.step, "stopped", detail=self.stopped)
@@ -301,6 +315,24 @@ class _Run:
 def total_steps(spec: RunSpec, data: Dataset) -> int:
     """Optimizer steps of the whole run: the shorter of `train.epochs` and `train.max_steps`."""
     return total_of(spec, data.steps_per_epoch)
+
+
+def census_steps_of(spec: RunSpec, data: Any) -> frozenset[int]:
+    """The steps after which a run takes a census.
+
+    Args:
+        spec: the run.
+        data: with `steps_per_epoch`, `batch_size` and `probe_size`.
+    """
+    record = spec.record
+    return census_steps(
+        total_of(spec, data.steps_per_epoch),
+        record.census_every,
+        early=record.early,
+        share=record.census_share,
+        probe=data.probe_size if record.probe else 0,
+        batch=data.batch_size,
+    )
 
 
 def total_of(spec: RunSpec, steps_per_epoch: int) -> int:

@@ -84,6 +84,11 @@ class CohortData:
         """K."""
         return len(self._seeds)
 
+    @property
+    def probe_size(self) -> int:
+        """Inputs of the probe."""
+        return len(self._probe)
+
     def keep(self, places: Sequence[int]) -> None:
         """Go on with the members at these places alone."""
         self._seeds = [self._seeds[k] for k in places]

@@ -14,11 +14,10 @@ import torch
 from harness.config import RunSpec
 from harness.config.identity import run_id
 from harness.config.schema import Dtype
-from harness.recording.schedule import due
 from harness.store.folder import RunFolder
 from harness.training.interrupts import DeferredInterrupts
 from harness.training.journal import View
-from harness.training.loop import Ending, total_of
+from harness.training.loop import Ending, census_steps_of, total_of
 from harness.training.models import activation_of
 from harness.training.stacked import kept as checkpoint
 from harness.training.stacked.alike import check
@@ -126,6 +125,7 @@ class _Cohort:
         self.specs, self.data, self.rates, self.ledger, self.keep = specs, data, rates, ledger, keep
         self.folders, self.tick = folders, tick
         self.total = len(rates)
+        self.due = census_steps_of(specs[0], data)
         self.members = order(specs)
         ledger.members = self.members
         self.step = 0
@@ -244,7 +244,7 @@ class _Cohort:
         spec, recording = self.specs[0], self.recording
         epoch, within = divmod(self.step, self.data.steps_per_epoch)
         last = self.step + 1 == self.total
-        census = last or due(self.step + 1, spec.record.census_every, early=spec.record.early)
+        census = self.step + 1 in self.due
         x, y = self.data.batch(epoch, within)
         logits = self.network.forward(x, None if recording is None else recording.forward)
         if self.remedies is not None:
