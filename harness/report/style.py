@@ -14,11 +14,12 @@ from matplotlib.colors import Colormap, ListedColormap, to_rgb
 from matplotlib.rcsetup import cycler
 
 DEAD = "#000000"  # a unit that never opened: darker than any rate
-UNOBSERVED = "#b8b8b8"
+UNOBSERVED = "#8a8a8a"
 PALE, DARK = "#fafafa", "#101418"  # text on dark and on pale colours, whatever the theme
 
-#: Okabe & Ito (2008), without yellow, which white paper swallows, and black, which means dead here.
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+#: Okabe & Ito (2008), without yellow, which white paper swallows, and black, which means dead here; orange
+#: and sky blue are darker than theirs, so that each has a contrast of 3:1 to both papers (WCAG 1.4.11).
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B87B00", "#3D97D3")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))  # a grey print still tells them apart
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -26,9 +27,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 STATES: dict[str, tuple[str, str]] = {
     "dead": (DEAD, ""),
     "starved": ("#D55E00", "////"),
-    "rare": ("#E69F00", "||||"),
+    "rare": ("#B87B00", "||||"),
     "active": ("#0072B2", ""),
-    "always_on": ("#56B4E9", "\\\\\\\\"),
+    "always_on": ("#3D97D3", "\\\\\\\\"),
     "non_finite": ("#CC79A7", "xxxx"),
     "unobserved": (UNOBSERVED, "----"),
 }
@@ -43,17 +44,22 @@ class Theme:
         ink: text and axes.
         soft: captions, reference lines.
         grid: lines behind the data.
+        dead: bars of dead units, which have to stand out from the paper.
+        on_dead: text on these bars.
     """
 
     paper: str
     ink: str
     soft: str
     grid: str
+    dead: str
+    on_dead: str
 
 
+# `dead` and `on_dead` are colours of their own, so that a page can tell them from others in a picture
 THEMES = {
-    "light": Theme(paper="#ffffff", ink="#1b1f24", soft="#5c6570", grid="#d8dde3"),
-    "dark": Theme(paper="#14171c", ink="#e6e8eb", soft="#a2abb5", grid="#363d46"),
+    "light": Theme("#ffffff", "#1b1f24", "#5c6570", "#d8dde3", dead="#010203", on_dead="#fafbfc"),
+    "dark": Theme("#14171c", "#e6e8eb", "#a2abb5", "#363d46", dead="#f2f4f6", on_dead="#0f1115"),
 }
 
 
@@ -156,6 +162,22 @@ def ordered(count: int) -> list[tuple[float, float, float, float]]:
         3
     """
     return [tuple(colour) for colour in mpl.colormaps["viridis"](np.linspace(0.08, 0.85, count))]
+
+
+def contrast(one: Any, other: Any) -> float:
+    """Contrast of two colours, from 1 to 21 (WCAG 2.2).
+
+    Example:
+        >>> round(contrast("#000000", "#ffffff"), 1)
+        21.0
+    """
+    low, high = sorted(_luminance(colour) for colour in (one, other))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: Any) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def text_on(colour: Any) -> str:

@@ -72,12 +72,14 @@ class Table:
         rows: cells: text, or links.
         left: columns of words, by their place.
         fold: what to click on to see the table; "" shows it at once.
+        caption: what it holds; of one that is folded, what is clicked on.
     """
 
     head: Sequence[str]
     rows: Sequence[Sequence[str | Link]]
     left: frozenset[int] = frozenset({0})
     fold: str = ""
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class Page:
         numbers = count(1)
 
         def shown(figure: Picture) -> Markup:
-            return figure.named(f"f{next(numbers)}")
+            return figure.numbered(next(numbers))
 
         return _template().render(page=self, sections=sections, kind=_kind, is_link=_is_link, shown=shown)
 

@@ -57,7 +57,11 @@ def beside(*draws: Callable[[], Figure]) -> list[Block]:
 
 
 def frame_table(
-    frame: pd.DataFrame, *, formats: dict[str, Callable[[Any], str]] | None = None, fold: str = ""
+    frame: pd.DataFrame,
+    *,
+    formats: dict[str, Callable[[Any], str]] | None = None,
+    fold: str = "",
+    caption: str = "",
 ) -> Table:
     """A table of a frame; words on the left, numbers on the right."""
     formats = formats or {}
@@ -70,7 +74,7 @@ def frame_table(
         ]
         for row in frame.itertuples(index=False, name=None)
     ]
-    return Table([name.replace("_", " ") for name in names], rows, left=left, fold=fold)
+    return Table([name.replace("_", " ") for name in names], rows, left, fold, caption)
 
 
 def site_rows(table: pd.DataFrame, evidence: str = "") -> Table:
@@ -110,7 +114,8 @@ def site_rows(table: pd.DataFrame, evidence: str = "") -> Table:
         rows.append(
             ["all", f"{units:,}", share, *(f"{seen[name].sum():,.0f}" for name in counts), "", "", ""]
         )
-    return Table(heads, rows)
+    where = f"; dead units{on(evidence)}, starved and gradient{on('stream')}" if evidence else ""
+    return Table(heads, rows, caption=f"Units of every site{where}")
 
 
 def numbers(found: Verdict, accuracy: float | None) -> Tiles:
@@ -148,7 +153,7 @@ def causes(found: Diagnosis | str) -> Section:
     if len(units) and {"site", "cause"} <= set(units):
         count = pd.crosstab(units["site"], units["cause"])
         count = count.loc[units["site"].unique(), count.sum().sort_values(ascending=False).index]
-        blocks.append(frame_table(count.reset_index()))
+        blocks.append(frame_table(count.reset_index(), caption="Dead units of every site, by cause"))
     if len(found.events):
         more = f" (the first {EVENTS} of {len(found.events):,})" if len(found.events) > EVENTS else ""
         rows = found.events.head(EVENTS).rename(columns={"deaths": "dated deaths from then on"})
@@ -167,7 +172,13 @@ def told_events(events: pd.DataFrame) -> Section:
     more = f"The first {EVENTS} of {len(events):,}" if len(events) > EVENTS else f"All {len(events):,}"
     rows = events.head(EVENTS)
     rows = rows.loc[:, [name for name in rows if not (rows[name].astype(str) == "").all()]]
-    return Section("Events", [frame_table(kinds.reset_index()), frame_table(rows, fold=f"{more} events")])
+    return Section(
+        "Events",
+        [
+            frame_table(kinds.reset_index(), caption="What happened, by kind"),
+            frame_table(rows, fold=f"{more} events"),
+        ],
+    )
 
 
 def commands(lines: Sequence[str]) -> Code:

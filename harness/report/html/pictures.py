@@ -20,11 +20,14 @@ VARIABLES = {
     THEMES["light"].soft: "var(--soft)",
     THEMES["light"].grid: "var(--grid)",
     THEMES["light"].paper: "var(--paper)",
+    THEMES["light"].dead: "var(--dead)",
+    THEMES["light"].on_dead: "var(--on-dead)",
     "#0072b2": "var(--blue)",
 }
 FONT = "'DejaVu Sans', Verdana, 'Bitstream Vera Sans', sans-serif"  # of nearly the same widths
 HEAVY = 120_000  # bytes of SVG from which on PNGs are tried
 NAME = "f@"  # of the figure among those of a page, within the names of its parts
+NUMBER = "@@"  # of the figure, in its alternative text
 SHARP = 160  # dots per inch of pixels
 
 
@@ -42,9 +45,9 @@ class Picture:
     caption: str
     width: int
 
-    def named(self, name: str) -> Markup:
-        """The markup, with this name in the names of its parts: ids are unique in a page."""
-        return Markup(self.markup.replace(NAME, name))
+    def numbered(self, number: int) -> Markup:
+        """The markup of the page's figure of this number: ids and alternative texts are unique in a page."""
+        return Markup(self.markup.replace(NAME, f"f{number}").replace(NUMBER, f"{number:,}"))
 
 
 def picture(draw: Callable[[], Figure], alt: str = "") -> Picture:
@@ -52,7 +55,7 @@ def picture(draw: Callable[[], Figure], alt: str = "") -> Picture:
 
     Args:
         draw: makes the figure; called again for the dark theme if PNGs are smaller.
-        alt: what it shows, for those who cannot see it; "": how it is read.
+        alt: what it shows, for those who cannot see it; "": the titles of its panels. How it is read follows.
 
     Example:
         >>> from harness.report import plots
@@ -64,7 +67,7 @@ def picture(draw: Callable[[], Figure], alt: str = "") -> Picture:
         made = draw()
         svg = image(made, "svg", dpi=SHARP).decode()
     caption, width = str(made.get_label()), round(made.get_figwidth() * 96)
-    alt = alt or caption
+    alt = f"Figure {NUMBER}. {alt or _described(made)} {caption}"
     inline = _inline(svg, alt)
     if len(inline) > HEAVY:
         with look("dark", captions=False):
@@ -77,6 +80,14 @@ def picture(draw: Callable[[], Figure], alt: str = "") -> Picture:
                 f'<img src="{light}" alt="{escape(alt)}" width="{width}"></picture>'
             )
     return Picture(Markup(inline), caption, width)
+
+
+def _described(made: Figure) -> str:
+    """The words of a figure that tell it from others: titles of the panels, names of the axes."""
+    parts = [axis.get_title(loc=side) for axis in made.axes for side in ("left", "center")]
+    parts += [text.get_text() for text in made.texts if not text.get_text().startswith("Read it as")]
+    parts += [f"{name()} by {axis.get_xlabel()}" for axis in made.axes[:1] if (name := axis.get_ylabel)()]
+    return " ".join(f"{' '.join(part.split())}." for part in dict.fromkeys(parts) if part)
 
 
 def _data(made: Figure) -> str:

@@ -137,7 +137,7 @@ def _rates(history: pd.DataFrame) -> list[Block]:
     ]
     head = ["site", "deaths", "per 1,000 steps alive", "revivals", "per 1,000 steps dead"]
     note = "With exact 95 % intervals for independent changes. What happens between two censuses is not seen."
-    return [Table(head, rows), Words(note, "note")]
+    return [Table(head, rows, caption="Deaths and revivals of every site"), Words(note, "note")]
 
 
 def _rate(row: dict[Hashable, Any], what: str) -> str:

@@ -48,7 +48,12 @@ def settings(run: Run) -> list[Section]:
     rows = [[key, word(value), word(default)] for key, (value, default) in changed.items()]
     first: Block = Words("Every setting is at its default.")
     if rows:
-        first = Table(["differs from the default", "value", "default"], rows, frozenset({0, 1, 2}))
+        first = Table(
+            ["differs from the default", "value", "default"],
+            rows,
+            frozenset({0, 1, 2}),
+            caption="What the run changes",
+        )
     rest = {key: value for key, value in plain.items() if key not in changed}
     return [Section("Settings", [first, _listed(rest, f"The other {len(rest)} settings")])]
 
@@ -84,4 +89,4 @@ def _asked(run: Run) -> dict[str, tuple[Any, Any]] | None:
 
 def _listed(flat: dict[str, Any], fold: str) -> Table:
     rows = [[key, word(value)] for key, value in flat.items()]
-    return Table(["key", "value"], rows, frozenset({0, 1}), fold)
+    return Table(["key", "value"], rows, frozenset({0, 1}), fold, caption="" if fold else "Settings")

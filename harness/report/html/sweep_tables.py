@@ -30,23 +30,23 @@ def ends(frame: pd.DataFrame, ranked: list[str], by_name: dict[str, Run], home: 
     head = ["run", *(key(name) for name in ranked), "seed", "status", "dead", "born dead", "died", "accuracy"]
     left = frozenset({*range(len(ranked) + 1), len(ranked) + 2})
 
-    def table(part: pd.DataFrame) -> Table:
+    def table(part: pd.DataFrame, caption: str) -> Table:
         rows: list[list[str | Link]] = []
         for row in part.to_dict("records"):
             settings = [word(row[name]) for name in ranked]
             shares = [or_dash(row[name]) for name in ("dead", "born_dead", "died", "accuracy")]
             link = link_to(by_name[row["run"]], home)
             rows.append([link, *settings, word(row["seed"]), str(row["status"]), *shares])
-        return Table(head, rows, left)
+        return Table(head, rows, left, caption=caption)
 
     blocks: list[Block] = []
     for text, part in (("Fewest dead units", best), ("Most dead units", worst)):
-        blocks += [Words(f"{text}:"), table(part)] if len(part) else []
+        blocks += [table(part, text)] if len(part) else []
     gone = frame[frame["dead"].isna()]
     if len(gone):
         shown = gone.head(4 * LISTED)
         more = f", the first {len(shown)}" if len(gone) > len(shown) else ""
-        blocks += [Words(f"Without a result ({len(gone):,}{more}):"), table(shown)]
+        blocks.append(table(shown, f"Without a result ({len(gone):,}{more})"))
         errors = {run: by_name[run].status.get("error") for run in shown["run"]}
         blocks += [Words(f"{run}: {error}", "note") for run, error in errors.items() if error]
     return blocks

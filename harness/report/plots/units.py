@@ -70,7 +70,7 @@ def rate_map(history: pd.DataFrame, *, site: str | None = None, title: str = "",
 
 @figure(
     "how the units of a layer are spread over activation rates: bars at the last census, the dashed outline "
-    "at the first; the black bar left of 0 counts the dead."
+    "at the first; the bar left of 0 counts the dead."
 )
 def rate_histogram(history: pd.DataFrame, *, title: str = "", most: int = 8) -> Figure:
     """Rates of the units of every site at the last census, over those at the first; fixed bins.
@@ -86,7 +86,7 @@ def rate_histogram(history: pd.DataFrame, *, title: str = "", most: int = 8) -> 
     rows = observed(history, "rate_histogram", "rate", "n")
     names, note = choose(rows, most)
     made, axes = panels(len(names), sharey=True)
-    dead_colour, _ = STATES["dead"]
+    dead_colour = current().theme.dead
     for axis, name in zip(axes, names, strict=True):
         part = rows[rows["site"] == name]
         last, first = last_census(part), part[part["step"] == part["step"].min()]
@@ -114,8 +114,8 @@ def rate_histogram(history: pd.DataFrame, *, title: str = "", most: int = 8) -> 
 
 
 @figure(
-    "one bar per layer, from the input at the top to the output; the longer the black part, the more units "
-    "never open their gate; starved ones open it and get no gradient."
+    "one bar per layer, from the input at the top to the output; the longer the first part, the more units "
+    "are dead; starved ones open their gate and get no gradient."
 )
 def state_bars(history: pd.DataFrame, *, title: str = "") -> Figure:
     """Shares of the units in each state, layer by layer, at the last census.
@@ -140,12 +140,13 @@ def state_bars(history: pd.DataFrame, *, title: str = "") -> Figure:
     for state, (colour, hatch) in STATES.items():
         if state not in count:
             continue
-        share = count[state].to_numpy() / total
-        edge = current().theme.soft if state == "dead" else DARK
+        share, theme = count[state].to_numpy() / total, current().theme
+        edge, text = (theme.soft, theme.on_dead) if state == "dead" else (DARK, text_on(colour))
+        colour = theme.dead if state == "dead" else colour
         bars = axis.barh(names, share, left=left, color=colour, hatch=hatch, edgecolor=edge, linewidth=0.5)
         bars.set_label(state.replace("_", " "))
         labels = [f"{100 * s:.0f}" if s >= 0.045 and not hatch else "" for s in share]
-        axis.bar_label(bars, labels, label_type="center", color=text_on(colour))
+        axis.bar_label(bars, labels, label_type="center", color=text)
         left += share
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.set_yticks(range(len(names)), [f"{short(n)} ({t:,})" for n, t in zip(names, total, strict=True)])
