@@ -19,6 +19,7 @@ from rich.table import Table
 
 from harness.config import RunSpec, changes, groups, places, run_folder, shown, to_mapping
 from harness.config.identity import WITHOUT_EFFECT, label
+from harness.formats import per_cent
 from harness.report.tensorboard_hint import runs_in, tick_hint
 from harness.sweeps.job import Outcome
 from harness.sweeps.sweep import Sweep
@@ -75,7 +76,7 @@ def show(spec: RunSpec, outcome: Outcome) -> None:
         run_view(
             run.census,
             title=title(spec),
-            thresholds=Thresholds(rare=spec.detect.rare, confidence=spec.detect.confidence),
+            thresholds=Thresholds.of(spec.detect),
             healthy=spec.detect.healthy,
             accuracy=run.final.get("accuracy"),
             diverged_at=run.status.get("diverged_at"),
@@ -162,7 +163,8 @@ def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             final = Run(outcome.path).final if outcome.state == "finished" else {}
             keys = ("dead_fraction", "born_dead_fraction", "died_fraction", "accuracy")
-            shares = [_percent(final.get(key)) if final else "" for key in keys]  # else it has none, not 0 %
+            # a run that did not finish has no share, least of all 0 %
+            shares = [per_cent(final.get(key), missing="-") if final else "" for key in keys]
             table.add_row(outcome.path.name, outcome.state, *shares)
         console.print(table)
     else:
@@ -262,18 +264,14 @@ class Bar:
 
     def steps(self, rows: pd.DataFrame) -> None:
         last = rows.tail(20)
-        loss, accuracy = f"{last['loss'].mean():.3f}", _percent(last["accuracy"].mean())
+        loss, accuracy = f"{last['loss'].mean():.3f}", per_cent(last["accuracy"].mean(), missing="-")
         self._bar.update(self._task, loss=loss, accuracy=accuracy)
 
     def census(self, rows: pd.DataFrame) -> None:
         from harness.detector.lifetimes import one_evidence
         from harness.detector.states import dead_fraction
 
-        self._bar.update(self._task, dead=_percent(dead_fraction(one_evidence(rows))))
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None or share != share else f"{100 * share:.1f} %"
+        self._bar.update(self._task, dead=per_cent(dead_fraction(one_evidence(rows)), missing="-"))
 
 
 def _short(value: object) -> str:

@@ -12,6 +12,7 @@ from scipy.optimize import isotonic_regression
 from harness.compare.bootstrap import mean_interval, resamples
 from harness.compare.design import held, matrix, seed_codes, settings
 from harness.compare.frames import cells, codes, missing, need, setting_words, tally, values, word
+from harness.formats import per_cent
 
 DECADE = 10.0  # ratio of the largest to the smallest value from which on the axis is logarithmic
 
@@ -208,10 +209,10 @@ def _critical(
     if place is None:
         if mean.max() < share:
             at = dose[mean.argmax()]
-            note = f"not reached (highest {_percent(mean.max())} at {word(at)})"
+            note = f"not reached (highest {per_cent(mean.max())} at {word(at)})"
         elif mean.min() >= share:
             at = dose[mean.argmin()]
-            note = f"always above (lowest {_percent(mean.min())} at {word(at)})"
+            note = f"always above (lowest {per_cent(mean.min())} at {word(at)})"
         else:
             note = f"no single crossing: the mean crosses {name} and comes back"
         return {**found, "note": note}
@@ -256,7 +257,7 @@ def _interval(
     low = float(np.quantile(lows, tail, method="lower"))
     high = float(np.quantile(highs, 1 - tail, method="higher"))
     out = int(np.isinf(lows).sum())
-    return low, high, f"not reached in {_percent(out / len(lows))} of the resamples" if out else ""
+    return low, high, f"not reached in {per_cent(out / len(lows))} of the resamples" if out else ""
 
 
 def _rises(mean: np.ndarray, weights: np.ndarray) -> bool:
@@ -273,7 +274,3 @@ def _crossing(curve: np.ndarray, share: float, rising: bool) -> int | None:
     """The value after which a monotone curve has crossed the share."""
     over = curve >= share if rising else curve < share
     return int(over.argmax()) - 1 if over.any() and not over[0] else None
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -14,7 +14,7 @@ def enough(kept: int, runs: int) -> bool:
     return runs > 0 and kept >= LEAST_SHARE * runs
 
 
-def lacking(row: Mapping[str, Any], level: str, baseline: str) -> str:
+def lacking(row: Mapping[Any, Any], level: str, baseline: str) -> str:
     """Why a difference of two levels is no headline; "" if it is one.
 
     Args:

@@ -6,7 +6,9 @@ statement about n inputs: it never comes without n and the bound `rate_upper` on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,6 +57,14 @@ class Thresholds:
     rare: float = 0.01
     confidence: float = 0.95
 
+    @classmethod
+    def of(cls, detect: Any) -> Thresholds:
+        """Those of a run: of the `detect` group of its configuration, typed or as stored."""
+        names = ("rare", "confidence")
+        return cls(
+            *(detect[name] if isinstance(detect, Mapping) else getattr(detect, name) for name in names)
+        )
+
     def __post_init__(self) -> None:
         if not 0 <= self.rare <= 1:
             raise ValueError(f"rare: expected a share in [0, 1], but got {self.rare}")
@@ -92,15 +102,34 @@ def states(census: Columns, thresholds: Thresholds | None = None) -> np.ndarray:
     thresholds = thresholds or Thresholds()
     n, active = np.asarray(census["n"]), np.asarray(census["active"])
     gradient = np.asarray(census["grad_rms"], float) if "grad_rms" in census else np.full(len(n), np.nan)
+    codes = state_codes(n, active, np.asarray(census["non_finite"]), gradient, thresholds.rare)
+    return np.array(STATES)[codes]
+
+
+def state_codes(
+    n: np.ndarray, active: np.ndarray, non_finite: np.ndarray, gradient: np.ndarray, rare: Any
+) -> np.ndarray:
+    """The state of units as places in `STATES` (int8): the first that applies.
+
+    Args:
+        n: inputs observed, any shape.
+        active: of these, gate open.
+        non_finite: count of NaN and infinite pre-activations.
+        gradient: `grad_rms`, NaN where no backward was seen.
+        rare: rate below which an alive unit is rare; a number, or an array that broadcasts.
+    """
     conditions = [
         n == 0,
-        np.asarray(census["non_finite"]) > 0,
+        non_finite > 0,
         active == 0,
         gradient == 0,  # the gate opens, yet nothing comes back: all behind it is dead, or never selects it
-        active < thresholds.rare * n,
+        active < rare * n,
         active == n,
     ]
-    return np.select(conditions, list(STATES[:-1]), STATES[-1])
+    codes = np.full(n.shape, len(STATES) - 1, np.int8)
+    for code in range(len(conditions) - 1, -1, -1):
+        codes[conditions[code]] = code
+    return codes
 
 
 def classify(units: pd.DataFrame, thresholds: Thresholds | None = None) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from harness.compare.comparison import Comparison
 from harness.compare.frames import ALL_RUNS, missing, setting_words, word
+from harness.formats import per_cent, points
 
 LOST = ("diverged", "failed", "unfinished")
 ROWS = 40  # of a table
@@ -72,14 +73,14 @@ def ranking_table(rows: pd.DataFrame) -> RenderableType:
         table.add_row(
             escape(row["term"]),
             f"{row['levels']:,}",
-            _bold(_percent(row["share"]), strong),
-            _span(row["low"], row["high"], _percent),
+            _bold(_dashed(row["share"]), strong),
+            _span(row["low"], row["high"], _dashed),
             _p(row["p"]),
             _p(row["p_adjusted"]),
         )
     for name in ("seed", "rest"):
         if told.get(name) is not None and not np.isnan(told[name]) and rows["share"].notna().any():
-            table.add_row(f"[dim]{name}[/]", "", f"[dim]{_percent(told[name])}[/]", "", "", "")
+            table.add_row(f"[dim]{name}[/]", "", f"[dim]{_dashed(told[name])}[/]", "", "", "")
     return table
 
 
@@ -116,10 +117,10 @@ def effects_table(rows: pd.DataFrame, factor: str, within: str = "") -> Renderab
             OUTCOME_WORDS.get(row["outcome"], row["outcome"]),
             *(f"{row[name]:,}" for name in ("runs", *lost)),
             f"{row['pairs']:,}{mark}",
-            _percent(row["mean"]),
-            _percent(row["baseline_mean"]),
-            _bold(_points(row["difference"]), clear),
-            _span(row["low"], row["high"], _points),
+            _dashed(row["mean"]),
+            _dashed(row["baseline_mean"]),
+            _bold(points(row["difference"]), clear),
+            _span(row["low"], row["high"], points),
             _p(row["p"]),
             _p(row["p_adjusted"]),
         )
@@ -145,11 +146,11 @@ def survival_table(rows: pd.DataFrame, tests: pd.DataFrame, factor: str, within:
         table.add_row(
             escape(row["setting"]),
             f"{row['units']:,}",
-            _percent(row["born_dead"] / row["units"]) if row["units"] else "-",
+            _dashed(row["born_dead"] / row["units"]) if row["units"] else "-",
             *(f"{row[name]:,}" for name in lost),
             f"{row['step']:,}",
-            _percent(row["survival"]),
-            _span(row["low"], row["high"], _percent),
+            _dashed(row["survival"]),
+            _span(row["low"], row["high"], _dashed),
             _p(test["p"]),
             _p(test["p_adjusted"]),
         )
@@ -160,7 +161,7 @@ def critical_table(rows: pd.DataFrame, axis: str, share: float) -> RenderableTyp
     """Critical values, and where there is none."""
     outcome = f"{100 * share:g} %"
     if len(rows) > FEW and rows["critical"].isna().all():
-        lowest, highest = _percent(rows["lowest"].min()), _percent(rows["highest"].max())
+        lowest, highest = _dashed(rows["lowest"].min()), _dashed(rows["highest"].max())
         return Text(
             f"{axis}: in none of {len(rows):,} settings of the other factors does the mean cross {outcome} "
             f"along it (means from {lowest} to {highest})."
@@ -217,14 +218,6 @@ def _bold(text: str, strong: bool) -> str:
     return f"[bold]{text}[/]" if strong else text
 
 
-def _percent(share: float) -> str:
-    return "-" if np.isnan(share) else f"{100 * share:.1f} %"
-
-
-def _points(difference: float) -> str:
-    return "-" if np.isnan(difference) else f"{100 * difference:+.1f}"
-
-
 def _end(value: float) -> str:
     return {np.inf: "beyond", -np.inf: "before"}.get(value, word(float(f"{value:.4g}")))
 
@@ -235,3 +228,7 @@ def _span(low: float, high: float, form: Any) -> str:
 
 def _p(p: float) -> str:
     return "-" if np.isnan(p) else f"{p:.4f}" if p < 0.001 else f"{p:.3f}"
+
+
+def _dashed(share: float) -> str:
+    return per_cent(share, missing="-")

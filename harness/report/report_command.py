@@ -16,6 +16,7 @@ from rich.text import Text
 
 from harness.detector.states import Thresholds
 from harness.detector.verdict import HEALTHY
+from harness.formats import per_cent
 from harness.report.html.parts import Diagnose
 from harness.report.tables import run_view
 from harness.store.runs import Run, Runs
@@ -35,7 +36,7 @@ def thresholds_of(run: Run, asked: dict[str, float]) -> tuple[Thresholds, float]
         ValueError: one is no share.
     """
     detect = DETECT | (run.config.get("detect") or {}) | asked
-    return Thresholds(detect["rare"], detect["confidence"]), float(detect["healthy"])
+    return Thresholds.of(detect), float(detect["healthy"])
 
 
 def stored_diagnosis(run: Run, asked: dict[str, float] | None = None) -> Diagnosis:
@@ -167,5 +168,5 @@ def _cell(value: Any) -> str:
     if isinstance(value, str):
         return escape(value)
     if isinstance(value, float):
-        return "–" if pd.isna(value) else f"{100 * value:.1f} %"
+        return per_cent(value, missing="–")
     return f"{value:,}"

@@ -230,7 +230,7 @@ def final_metrics(spec: RunSpec, run: Run, diverged_at: int | None) -> tuple[dic
     """Final metrics, and the verdict in words."""
     from harness.detector.states import Thresholds
 
-    thresholds = Thresholds(rare=spec.detect.rare, confidence=spec.detect.confidence)
+    thresholds = Thresholds.of(spec.detect)
     return conclude.final_metrics(run, thresholds, spec.detect.healthy, diverged_at)
 
 

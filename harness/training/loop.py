@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -55,7 +55,7 @@ class Ending:
     steps: int
     diverged_at: int | None
     stopped: str = ""
-    census_seconds: float = 0.0
+    census_seconds: float = field(default=0.0, compare=False)
 
 
 def train(
@@ -139,7 +139,7 @@ def make_recorder(
         probe=probe_of(data) if spec.record.probe else None,
         gate_eps=spec.record.gate_eps,
         gradients=spec.record.gradients,
-        thresholds=Thresholds(rare=spec.detect.rare, confidence=spec.detect.confidence),
+        thresholds=Thresholds.of(spec.detect),
         evidence=evidence,
     )
 

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from harness.detector.counts import head, on
 from harness.detector.verdict import Verdict
+from harness.formats import per_cent
 from harness.report.html.page import Block, Code, Link, Row, Section, Table, Tiles, Words
 from harness.report.html.pictures import Picture, picture
-from harness.report.plots.base import per_cent
 
 STATE_COLUMNS = ("dead", "born_dead", "died", "revived", "rare", "starved", "non_finite", "always_on")
 EVENTS = 20  # rows of an event table that are shown
@@ -188,7 +188,7 @@ def commands(lines: Sequence[str]) -> Code:
 
 def or_dash(share: float) -> str:
     """A share in words for a table; – where there is none."""
-    return "–" if pd.isna(share) else per_cent(share)
+    return per_cent(share, missing="–")
 
 
 def _plain(value: Any) -> str:

@@ -22,7 +22,6 @@ VARIABLES = {
     THEMES["light"].paper: "var(--paper)",
     THEMES["light"].dead: "var(--dead)",
     THEMES["light"].on_dead: "var(--on-dead)",
-    "#0072b2": "var(--blue)",
 }
 FONT = "'DejaVu Sans', Verdana, 'Bitstream Vera Sans', sans-serif"  # of nearly the same widths
 HEAVY = 120_000  # bytes of SVG from which on PNGs are tried

@@ -6,11 +6,11 @@ import pandas as pd
 
 from harness.detector.counts import sentence
 from harness.detector.states import Thresholds, classify, dead_fraction, summarise
+from harness.formats import per_cent
 from harness.report import plots
 from harness.report.html.method import definitions
 from harness.report.html.page import Page, Section, Tiles, Words
 from harness.report.html.parts import drawn, frame_table, site_rows
-from harness.report.plots.base import per_cent
 
 WORST = 50  # units listed
 

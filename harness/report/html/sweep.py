@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from harness.compare.comparison import Comparison
 from harness.detector.states import Thresholds
+from harness.formats import per_cent
 from harness.report import plots
 from harness.report.comparison import compared, ranked_factors
 from harness.report.html.method import definitions
@@ -17,7 +18,6 @@ from harness.report.html.page import Block, Page, Section, Tiles, Words
 from harness.report.html.parts import Diagnose, causes, diagnosed, drawn
 from harness.report.html.sweep_figures import doses, factors, phases, survival
 from harness.report.html.sweep_tables import ends, every_setting
-from harness.report.plots.base import per_cent
 from harness.report.plots.settings import key
 from harness.store.runs import Run, Runs
 

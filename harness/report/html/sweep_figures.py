@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -13,6 +12,7 @@ from harness import compare
 from harness.compare.comparison import Comparison
 from harness.compare.dose import numeric_axis
 from harness.compare.frames import codes, word
+from harness.formats import points
 from harness.report import plots
 from harness.report.comparison import LEVELS, strongest_other
 from harness.report.html.page import Block, Section, Words
@@ -49,7 +49,7 @@ def _changes(found: Comparison, ranked: list[str]) -> list[Block]:
     numbers = numbers.assign(**{name: numbers[name].map(word) for name in ("level", "baseline")})
     columns = ["factor", "level", "baseline", "outcome", "pairs", "diverged", "failed"]
     columns += ["mean", "baseline_mean", "difference", "low", "high", "p", "p_adjusted"]
-    formats: dict[str, Callable[[Any], str]] = dict.fromkeys(("difference", "low", "high"), _points)
+    formats: dict[str, Callable[[Any], str]] = dict.fromkeys(("difference", "low", "high"), points)
     formats |= {"mean": or_dash, "baseline_mean": or_dash, "p": _p, "p_adjusted": _p}
     table = frame_table(numbers[columns], formats=formats, fold=f"All {len(numbers)} effects, in numbers")
     return [*drawn(*(forest(name) for name in shown)), table]
@@ -106,10 +106,6 @@ def survival(kept: compare.Lives | None, ranked: list[str]) -> list[Block]:
                 text = f"Log-rank test by {key(by[0])}, clustered by run: p = {_p(row['p'])}{note}."
                 blocks.append(Words(text, "note"))
     return blocks
-
-
-def _points(difference: float) -> str:
-    return "–" if pd.isna(difference) else f"{100 * difference:+.1f}" if np.isfinite(difference) else "∞"
 
 
 def _p(p: float) -> str:

@@ -161,16 +161,6 @@ def short(name: str, most: int = 28) -> str:
     return name if len(name) <= most else f"…{name[-most + 1 :]}"
 
 
-def per_cent(share: float, decimals: int = 1) -> str:
-    """A share in words; NaN is not 0 %.
-
-    Example:
-        >>> per_cent(0.125), per_cent(float("nan"))
-        ('12.5 %', 'no value')
-    """
-    return "no value" if pd.isna(share) else f"{100 * share:.{decimals}f} %"
-
-
 def span(numbers: pd.Series) -> str:
     """Smallest to largest of whole numbers.
 

@@ -14,7 +14,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
 from harness.compare.frames import codes, word
-from harness.report.plots.base import figure, headline, legend_above, need, per_cent, share_axis, step_axis
+from harness.formats import per_cent
+from harness.report.plots.base import figure, headline, legend_above, need, share_axis, step_axis
 from harness.report.plots.comparison import NAMES
 from harness.report.plots.settings import key, logarithmic, styles
 from harness.report.style import current, shares, text_on

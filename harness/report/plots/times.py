@@ -12,7 +12,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from harness.detector.lifetimes import lifetimes
-from harness.report.plots.base import figure, headline, need, panels, per_cent, share_axis, short, step_axis
+from harness.formats import per_cent
+from harness.report.plots.base import figure, headline, need, panels, share_axis, short, step_axis
 from harness.report.plots.sites import basis, choose, known, observed, share_dead
 from harness.report.style import LINES, MARKERS, OKABE_ITO, current, ordered
 

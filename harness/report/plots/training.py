@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.report.plots.base import figure, headline, panels, per_cent, share_axis, step_axis
+from harness.formats import per_cent
+from harness.report.plots.base import figure, headline, panels, share_axis, step_axis
 from harness.report.style import LINES, MARKERS, OKABE_ITO
 
 #: Title of a panel → column → its name there. Further columns have panels of their own.

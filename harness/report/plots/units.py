@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from harness.detector.verdict import last_census
-from harness.report.plots.base import figure, headline, legend_above, panels, per_cent, share_axis, short
+from harness.formats import per_cent
+from harness.report.plots.base import figure, headline, legend_above, panels, share_axis, short
 from harness.report.plots.sites import basis, choose, known, observed, share_dead
 from harness.report.rate_grid import READ, rate_grid
 from harness.report.style import DARK, DEAD, STATES, UNOBSERVED, current, rates, text_on

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from harness.config import RunSpec
-from harness.detector.states import STATES, rate_upper
+from harness.detector.states import STATES, rate_upper, state_codes
 from harness.graph.plan import Site
 from harness.store.schema import CENSUS
 
@@ -49,18 +49,8 @@ class Verdicts:
             rows = self._confidence == confidence
             upper[rows] = self._upper(active[rows], int(n.flat[0]), float(confidence))
         columns["rate_upper"] = upper
-        conditions = [
-            n == 0,
-            columns["non_finite"] > 0,
-            active == 0,
-            columns["grad_rms"] == 0,
-            active < self._rare * n,
-            active == n,
-        ]
-        codes = np.full(n.shape, len(STATES) - 1, np.int8)
-        for code in range(len(conditions) - 1, -1, -1):
-            codes[conditions[code]] = code
-        columns["state"] = codes
+        counts = n, active, columns["non_finite"], columns["grad_rms"]
+        columns["state"] = state_codes(*counts, self._rare)
 
     def _upper(self, active: np.ndarray, n: int, confidence: float) -> np.ndarray:
         """The bound is a function of `active` alone, as n is the same for all: each value is solved once."""

@@ -1,0 +1,27 @@
+"""Numbers as text, the same in every table, figure and sentence."""
+
+from __future__ import annotations
+
+import math
+
+
+def per_cent(share: float | None, decimals: int = 1, *, missing: str = "no value") -> str:
+    """A share; what is missing is not 0 %.
+
+    Example:
+        >>> per_cent(0.125), per_cent(float("nan")), per_cent(None, missing="-")
+        ('12.5 %', 'no value', '-')
+    """
+    return missing if share is None or share != share else f"{100 * share:.{decimals}f} %"
+
+
+def points(difference: float, *, missing: str = "-") -> str:
+    """A difference of shares, in percentage points.
+
+    Example:
+        >>> points(0.1234), points(float("nan"), missing="–"), points(float("inf"))
+        ('+12.3', '–', '∞')
+    """
+    if difference != difference:
+        return missing
+    return "∞" if math.isinf(difference) else f"{100 * difference:+.1f}"
