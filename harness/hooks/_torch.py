@@ -81,13 +81,13 @@ def accumulates(node: Any) -> bool:
 
 
 def in_compiled_call() -> bool:
-    """Whether compiled code has been called and not returned. Fallback: `can_tell_compiled` is False."""
+    """Whether compiled code has been called and not returned. Fallback: `can_trace_hooks` is False."""
     return _compiler is not None and _compiler() is not None
 
 
-def can_tell_compiled() -> bool:
-    """Whether `in_compiled_call` knows."""
-    return _compiler is not None
+def can_trace_hooks() -> bool:
+    """Whether `in_compiled_call` knows, and hooks are traced with what they do to their own attributes."""
+    return _compiler is not None and torch.__version__ >= (2, 13)
 
 
 def apart_from_compiler(function: Callable[..., Any]) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from harness.hooks._torch import can_tell_compiled, keeps_its_address
+from harness.hooks._torch import can_trace_hooks, keeps_its_address
 from harness.hooks.compiled.compiler_stance import (
     CompilerStance,
     described,
@@ -242,8 +242,8 @@ class CompiledTaps:
 
     def _why_not(self) -> str:
         """What of the expected calls cannot be traced."""
-        if not can_tell_compiled():
-            return "this version of torch does not tell which code is compiled"
+        if not can_trace_hooks():
+            return "this version of torch does not trace hooks (2.13 does)"
         if self.expected.changing:
             return "its activations are called in changing order"
         for calls in self.expected.calls.values():
