@@ -1,4 +1,4 @@
-"""The gallery's pictures: every chart of `harness.report.plots`, drawn at a build from runs of a few seconds."""
+"""The gallery's pictures: every chart of `harness.report.plots`, drawn at a build from small runs."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ from harness.tools import app as tools
 
 MARK = re.compile(r"<!-- generated: (\w+) -->")
 KEY = re.compile(
-    r"(?P<key>[\w.]+)(?P<of> \(of [^)]*\))?:? ?(?P<about>.*)\n  takes    (?P<takes>.*)\n  default  ?(?P<default>.*)"
+    r"(?P<key>[\w.]+)(?: \(of [^)]*\))?:? ?(?P<about>.*)\n"
+    r"  takes    (?P<takes>.*)\n  default  ?(?P<default>.*)"
 )
 BARS = re.compile(r"(?<![`\w])\|(\w[^|`]*)\|")
 GENERAL = ("seed", "device", "dtype", "output", "force")
