@@ -5,7 +5,7 @@ Names are imported when first used, so that `import harness` costs nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.lazily import lazily
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from harness.tracking.recorder import Recorder
     from harness.tracking.watch import watch
 
-__version__ = "0.1.0"
+    __version__: str
 
 _WHERE = {
     "DeadUnitsError": "harness.recording.scan",
@@ -73,4 +73,16 @@ __all__ = [
     "watch",
 ]
 
-__getattr__, __dir__ = lazily(__name__, _WHERE)
+_name, __dir__ = lazily(__name__, _WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, or the version of the installed distribution; "unknown" where none is installed."""
+    if name != "__version__":
+        return _name(name)
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("dying-relu-harness")
+    except PackageNotFoundError:
+        return "unknown"

@@ -158,8 +158,13 @@ def test_bash_completes_both_commands(site: Path, home: Path) -> None:
         assert wanted in typed(line, wanted, site, home), line
 
 
-def test_the_commands_of_the_readme_run_as_printed(site: Path, tmp_path: Path) -> None:
-    section = (ROOT / "README.md").read_text().partition("## Your own networks")[2].partition("\n## ")[0]
+def test_the_commands_of_the_docs_run_as_printed(site: Path, tmp_path: Path) -> None:
+    section = (
+        (ROOT / "docs" / "howto" / "own_configs.md")
+        .read_text()
+        .partition("## Your own networks")[2]
+        .partition("\n## ")[0]
+    )
     code, commands = (section.split(f"```{kind}\n")[1].partition("```")[0] for kind in ("python", "bash"))
     (tmp_path / "mine.py").write_text(code)
     shell = ["bash", "-e", "-o", "pipefail", "-c", commands]

@@ -14,7 +14,7 @@ from harness.detector.states import CENSUS_COLUMNS
 
 
 class UnitStatistic(Protocol):
-    """Sums over the inputs of a window, for the units of one site; `docs/statistics.md` has two examples.
+    """Sums over the inputs of a window, for the units of one site; `docs/howto/statistics.md` has two.
 
     A recorder copies what it is given for every site. Tensors stay on their device: nothing may ask for a
     value before `columns`.

@@ -53,7 +53,7 @@ class Recorder(Observer):
             where the model is wrapped by DistributedDataParallel or sharded (FSDP2).
         root_only: only the model's own forwards count, not those of its parts.
         statistics: of one's own, counted for every unit; their columns follow the census's own (see
-            `docs/statistics.md`).
+            `docs/howto/statistics.md`).
         scaler: the `torch.amp.GradScaler` of the training, if it has one: `grad_rms` is then divided by the
             scale that each backward ran under, and inputs whose gradients are not finite (of a step that the
             scaler skips) count in no `grad_rms`. A Recorder cannot know by itself that a loss was multiplied:

@@ -1,4 +1,4 @@
-"""The smallest claim, as the README shows it, works as one more file."""
+"""The smallest claim, as the docs show it, works as one more file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 import experiments.claims
 from experiments import command, registry
 
-README = Path(__file__).parent.parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "howto" / "claims.md"
 NAME = "small_batches"
 
 
 @pytest.fixture
 def _as_one_more_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     blocks = [
-        part.partition("\n```")[0] for part in README.read_text(encoding="utf-8").split("```python\n")[1:]
+        part.partition("\n```")[0] for part in PAGE.read_text(encoding="utf-8").split("```python\n")[1:]
     ]
     (text,) = (block for block in blocks if f'name="{NAME}"' in block)
     folder = tmp_path / "claims"
