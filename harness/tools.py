@@ -6,16 +6,12 @@ import sys
 import warnings
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from harness.report.terminal_width import console
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from harness.store.runs import Run, Runs
+from harness.tools_io import called, probe_of, run_in, runs_in, say_written, serve_folder, write_found
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -60,7 +56,7 @@ def report(
         raise typer.BadParameter(f"healthy: expected a share in [0, 1], but got {healthy}")
     given = {"rare": rare, "confidence": confidence, "healthy": healthy}
     asked = {name: value for name, value in given.items() if value is not None}
-    runs = _runs(path)
+    runs = runs_in(path)
     try:
         for told in write_report(runs, path, out, asked):
             if isinstance(told, Path):
@@ -69,7 +65,7 @@ def report(
                 console(told).print(told)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
-    _write({"runs": runs.table}, json, csv)
+    write_found({"runs": runs.table}, json, csv)
 
 
 @app.command()
@@ -101,7 +97,7 @@ def compare(
         raise typer.BadParameter(str(error)) from None
     shown = view(found, share)
     console(shown).print(shown)
-    _say_written(written)
+    say_written(written)
 
 
 @app.command()
@@ -115,7 +111,7 @@ def dashboard(
     from harness.report.dashboard_command import rebuild_dashboard
     from harness.report.tensorboard_hint import tick_hint
 
-    runs, lost = _runs(path), 0
+    runs, lost = runs_in(path), 0
     try:
         for run, error in rebuild_dashboard(runs, path, maps=maps):
             if error:
@@ -129,7 +125,7 @@ def dashboard(
     if hint := tick_hint(len(runs)):
         print(hint)
     if serve:
-        _serve(path, port)
+        serve_folder(path, port)
 
 
 @app.command()
@@ -145,7 +141,7 @@ def status(path: Folder, json: Json = None) -> None:
         raise typer.BadParameter(f"there are no runs in {path}")
     if json is not None:
         facts = {"folder": path, "states": found.states, "errors": found.errors, "damaged": found.damaged}
-        _write(
+        write_found(
             {}, json, None, **facts, tasks=found.tasks, runs_per_minute=found.rate, seconds_left=found.left
         )
     out = console()
@@ -190,8 +186,8 @@ def scan(
         hint = f" ({fail_over / 100:g} for {fail_over:g} %)" if 1 < fail_over <= 100 else ""
         raise typer.BadParameter(f"--fail-over: expected a share in [0, 1], but got {fail_over:g}{hint}")
     try:
-        model = _called(factory)
-        inputs = _called(batches) if batches else _probe(data, override or [])
+        model = called(factory)
+        inputs = called(batches) if batches else probe_of(data, override or [])
         if plan:
             first = islice(as_batches(inputs, len(arguments_of(model).required)), 1)
             print(scan_model(model, list(first)).plan)
@@ -250,7 +246,7 @@ def diagnose(path: Folder, json: Json = None, csv: Csv = None) -> None:
     from harness.sweeps.diagnose import diagnose as told
 
     out, rows, units = console(), [], []
-    for run in _runs(path):
+    for run in runs_in(path):
         out.print(run.name, style="bold", markup=False)
         try:
             found = told(run)
@@ -262,7 +258,7 @@ def diagnose(path: Folder, json: Json = None, csv: Csv = None) -> None:
             out.print(f"cannot be diagnosed: {error}\n", markup=False)
     if not rows:
         raise typer.Exit(1)
-    _write({"causes": pd.DataFrame(rows), "units": pd.concat(units, ignore_index=True)}, json, csv)
+    write_found({"causes": pd.DataFrame(rows), "units": pd.concat(units, ignore_index=True)}, json, csv)
 
 
 @app.command()
@@ -279,7 +275,7 @@ def risk(
     from harness.store.reading import DamagedFile
 
     try:
-        history = _one(path).census
+        history = run_in(path).census
         view = risk_view(history, step, most)
     except DamagedFile as error:  # nothing is left
         print(f"harness-tools: {error}", file=sys.stderr)
@@ -288,7 +284,7 @@ def risk(
         raise typer.BadParameter(str(error)) from None
     console(view).print(view)
     if json is not None or csv is not None:
-        _write({"risk": at_risk(history, step)}, json, csv)
+        write_found({"risk": at_risk(history, step)}, json, csv)
 
 
 @app.command()
@@ -303,14 +299,14 @@ def confirm(
     from harness.sweeps.confirm import confirm as confirmed
     from harness.sweeps.confirm import view
 
-    run = _one(path)
+    run = run_in(path)
     try:
         found = confirmed(run, seeds)
     except (ConfigError, OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
     shown = view(found)
     console(shown).print(shown)
-    _write({"arms": found.arms}, json, csv, cause=found.label, observed=found.observed, text=found.text)
+    write_found({"arms": found.arms}, json, csv, cause=found.label, observed=found.observed, text=found.text)
 
 
 @app.command()
@@ -346,79 +342,9 @@ def edge(
         raise typer.Exit(130) from None
     shown = view(found)
     console(shown).print(shown)
-    _write({"edges": found.table()}, json, csv, **found.as_json())
+    write_found({"edges": found.table()}, json, csv, **found.as_json())
     if found.errors:
         raise typer.Exit(1)
-
-
-def _write(tables: dict[str, pd.DataFrame], json: Path | None, csv: Path | None, **facts: Any) -> None:
-    """Write what a command has shown, where it was asked to."""
-    if json is None and csv is None:
-        return
-    from harness.report.written import write_tables
-
-    try:
-        _say_written(write_tables(tables, json, csv, **facts))
-    except OSError as error:
-        raise typer.BadParameter(f"cannot write to {error.filename} ({error.strerror or error})") from None
-
-
-def _say_written(paths: list[Path]) -> None:
-    for path in paths:
-        console().print(f"written     {path}", soft_wrap=True, markup=False)
-
-
-def _serve(path: Path, port: int | None) -> None:
-    from harness.report.tensorboard.serve import serve, wait
-
-    try:
-        print(f"TensorBoard is at {serve(path, port)} (Ctrl+C ends it)", flush=True)
-        wait()
-    except OSError as error:
-        raise typer.BadParameter(str(error)) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
-
-
-def _called(place: str) -> Any:
-    """What `package.module:function` returns; modules of the current folder can be named."""
-    from harness.config.targets import call, imported
-
-    return call(place, imported(place, ""), {}, "")
-
-
-def _probe(name: str, overrides: list[str]) -> Any:
-    """The held-out probe of one of our data sets, as inputs."""
-    import torch
-
-    from harness.config import compose
-    from harness.training.data import load
-
-    loaded = load(compose([f"data={name}", *overrides]), torch.device("cpu"), torch.float32)
-    return (x for x, _ in loaded.probe_batches())
-
-
-def _one(path: Path) -> Run:
-    runs = _runs(path)
-    if len(runs) != 1:
-        raise typer.BadParameter(f"expected the folder of one run, but there are {len(runs)} runs in {path}")
-    return runs[0]
-
-
-def _runs(path: Path) -> Runs:
-    from harness.store.runs import Runs, open_runs
-
-    try:
-        runs = open_runs(path)
-    except FileNotFoundError as error:
-        raise typer.BadParameter(str(error)) from None
-    if not len(runs):
-        raise typer.BadParameter(f"there is no run in {path} (a run has config.yaml and status.json)")
-    for damage in filter(None, (run.damage for run in runs)):
-        print(f"harness-tools: left out: {damage}", file=sys.stderr)
-    if all(run.damage for run in runs):
-        raise typer.Exit(1)
-    return Runs([run for run in runs if not run.damage])
 
 
 def main() -> None:

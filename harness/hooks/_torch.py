@@ -62,6 +62,7 @@ _SPARED: list[Any] = []
 
 _UNSEEN: Callable[[], Any] = getattr(torch._C, "DisableTorchFunction", nullcontext)
 
+VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
 FEW = 1024  # numbers of an index that are compared
 #: Whether a hook can be set on a tensor without a handle, in a third of the time.
 DIRECT = hasattr((torch.zeros(1, requires_grad=True) * 1).grad_fn, "_register_hook_dict")
@@ -87,7 +88,7 @@ def in_compiled_call() -> bool:
 
 def can_trace_hooks() -> bool:
     """Whether `in_compiled_call` knows, and hooks are traced with what they do to their own attributes."""
-    return _compiler is not None and torch.__version__ >= (2, 13)
+    return _compiler is not None and VERSION >= (2, 13)
 
 
 def apart_from_compiler(function: Callable[..., Any]) -> Any:

@@ -66,7 +66,7 @@ def work(rank: int, world: int, kind: str, port: int, out: str) -> None:
             optimizer.step()
             optimizer.zero_grad()
             recorder.step()
-    in_graph = "compiled" in kind and torch.__version__ >= (2, 13)
+    in_graph = "compiled" in kind and tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
     assert ("in the graph" in str(recorder.plan)) is in_graph
     recorder.history().to_pickle(f"{out}/{kind}{rank}.pkl")
     dist.destroy_process_group()

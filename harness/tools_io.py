@@ -1,0 +1,99 @@
+"""What the commands of `harness-tools` take in and give out: folders of runs, models by name, files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from harness.report.terminal_width import console
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.store.runs import Run, Runs
+
+
+def write_found(tables: dict[str, pd.DataFrame], json: Path | None, csv: Path | None, **facts: Any) -> None:
+    """Write what a command has shown, where it was asked to."""
+    if json is None and csv is None:
+        return
+    from harness.report.written import write_tables
+
+    try:
+        say_written(write_tables(tables, json, csv, **facts))
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write to {error.filename} ({error.strerror or error})") from None
+
+
+def say_written(paths: list[Path]) -> None:
+    """Name the files that were written."""
+    for path in paths:
+        console().print(f"written     {path}", soft_wrap=True, markup=False)
+
+
+def serve_folder(path: Path, port: int | None) -> None:
+    """Run TensorBoard until it is interrupted."""
+    from harness.report.tensorboard.serve import serve, wait
+
+    try:
+        print(f"TensorBoard is at {serve(path, port)} (Ctrl+C ends it)", flush=True)
+        wait()
+    except OSError as error:
+        raise typer.BadParameter(str(error)) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+def called(place: str) -> Any:
+    """What `package.module:function` returns; modules of the current folder can be named."""
+    from harness.config.targets import call, imported
+
+    return call(place, imported(place, ""), {}, "")
+
+
+def probe_of(name: str, overrides: list[str]) -> Any:
+    """The held-out probe of one of our data sets, as inputs."""
+    import torch
+
+    from harness.config import compose
+    from harness.training.data import load
+
+    loaded = load(compose([f"data={name}", *overrides]), torch.device("cpu"), torch.float32)
+    return (x for x, _ in loaded.probe_batches())
+
+
+def run_in(path: Path) -> Run:
+    """The one run that a folder is or holds.
+
+    Raises:
+        typer.BadParameter: there is none, or several.
+    """
+    runs = runs_in(path)
+    if len(runs) != 1:
+        raise typer.BadParameter(f"expected the folder of one run, but there are {len(runs)} runs in {path}")
+    return runs[0]
+
+
+def runs_in(path: Path) -> Runs:
+    """The runs in a folder; those that are damaged are named and left out.
+
+    Raises:
+        typer.BadParameter: there is none.
+        typer.Exit: all are damaged.
+    """
+    from harness.store.runs import Runs, open_runs
+
+    try:
+        runs = open_runs(path)
+    except FileNotFoundError as error:
+        raise typer.BadParameter(str(error)) from None
+    if not len(runs):
+        raise typer.BadParameter(f"there is no run in {path} (a run has config.yaml and status.json)")
+    for damage in filter(None, (run.damage for run in runs)):
+        print(f"harness-tools: left out: {damage}", file=sys.stderr)
+    if all(run.damage for run in runs):
+        raise typer.Exit(1)
+    return Runs([run for run in runs if not run.damage])
