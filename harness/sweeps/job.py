@@ -193,7 +193,7 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
         facts: dict[str, Any] = {"steps": ending.steps, "diverged_at": ending.diverged_at, "final": final}
         facts |= {"verdict": text, "error": None, **({} if told is None else {"diagnosis": str(told)})}
         facts |= {"stopped": ending.stopped} if ending.stopped else {}
-        if spec.record.enabled and not earlier:  # of a continued run it is not known
+        if alone and spec.record.enabled and not earlier:  # of a continued run it is not known
             facts["census_seconds"] = round(ending.census_seconds, 3)
         if board is not None:
             from harness.report.tensorboard import short_config

@@ -15,7 +15,7 @@ import harness
 from harness.store.tables import read_table
 from harness.store.writer import TableWriter
 
-PAGE = Path(__file__).parents[2] / "docs" / "statistics.md"
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "statistics.md"
 
 
 @pytest.fixture(scope="module")
