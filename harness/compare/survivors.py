@@ -14,7 +14,7 @@ def enough(kept: int, runs: int) -> bool:
     return runs > 0 and kept >= LEAST_SHARE * runs
 
 
-def lacking(row: Mapping[Any, Any], level: str, baseline: str) -> str:
+def why_no_headline(row: Mapping[Any, Any], level: str, baseline: str) -> str:
     """Why a difference of two levels is no headline; "" if it is one.
 
     Args:
@@ -26,7 +26,7 @@ def lacking(row: Mapping[Any, Any], level: str, baseline: str) -> str:
         >>> here = {"runs": 8, "diverged": 6, "failed": 0, "unfinished": 0}
         >>> there = {f"baseline_{name}": 0 for name in here} | {"baseline_runs": 8}
         >>> row = {"outcome": "dead", "pairs": 2, **here, **there}
-        >>> lacking(row, "10", "0.1")
+        >>> why_no_headline(row, "10", "0.1")
         '2 of 8 runs at 10 have a result (6 diverged); 2 pairs of seeds are left, 3 are needed'
     """
     reasons, least = [], int(row["runs"])

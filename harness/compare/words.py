@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.compare.frames import UNFINISHED, codes, columns_of, values, word
-from harness.compare.survivors import enough, lacking
+from harness.compare.survivors import enough, why_no_headline
 
 NAMES = {
     "dead": "dead share",
@@ -120,7 +120,7 @@ def largest_effect(effects: pd.DataFrame, outcome: str = "dead") -> list[str]:
     if rows.empty:
         return []
     gaps = [
-        lacking(row, *(f"{_short(row['factor'])}={word(row[k])}" for k in ("level", "baseline")))
+        why_no_headline(row, *(f"{_short(row['factor'])}={word(row[k])}" for k in ("level", "baseline")))
         for row in rows.to_dict("records")
     ]
     told = np.array([not gap for gap in gaps])

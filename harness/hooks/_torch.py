@@ -128,7 +128,7 @@ def guarded_hooks() -> AbstractContextManager[object]:
     return config.patch(skip_nnmodule_hook_guards=False) if known else nullcontext()
 
 
-def keeps_its_address(tensor: Tensor) -> None:
+def mark_static(tensor: Tensor) -> None:
     """Tell the compiler that a tensor it writes to stays where it is, as a module's buffers do.
 
     Otherwise `mode="reduce-overhead"` makes no CUDA graph of code that writes to it. Fallback: it makes none.

@@ -25,7 +25,7 @@ def is_capturing() -> bool:
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
-def keep(statistics: UnitStatistics) -> None:
-    """Keep statistics for ever: replays write to their memory, whatever becomes of the recorder."""
+def keep_alive(statistics: UnitStatistics) -> None:
+    """Keep statistics while the process runs: replays write to them, whatever becomes of the recorder."""
     if not any(one is statistics for one in _WRITTEN):
         _WRITTEN.append(statistics)

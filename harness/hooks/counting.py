@@ -16,7 +16,7 @@ from harness.graph.provenance import TensorProvenance
 from harness.graph.units import UnitLayout, arranged
 from harness.hooks._torch import outside_transforms, watch_gradient, without_transforms
 from harness.hooks.arguments import WrongArgument
-from harness.hooks.captured import FIRST, FIXED_GATES, is_capturing, keep
+from harness.hooks.captured import FIRST, FIXED_GATES, is_capturing, keep_alive
 from harness.hooks.forward_state import ForwardStates
 from harness.hooks.known_calls import KnownCall, KnownCalls
 from harness.hooks.masks import Mask, Masking
@@ -119,7 +119,7 @@ class CallCounter:
         if captured:
             if opened.gate is None or opened.statistics.extensions:
                 raise NotObservable(FIXED_GATES)
-            keep(opened.statistics)
+            keep_alive(opened.statistics)
         if not recompute:
             gate = caller.gate_of(self._eps) if opened.gate is None else opened.gate
             same_forward = opened.forward == state.forward

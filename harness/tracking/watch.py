@@ -65,9 +65,7 @@ class WatchingRecorder(Recorder):
         self._own: set[int] = {id(parameter) for parameter in model.parameters()}
         self._handle: RemovableHandle | None = None
         self._before: Callable[[], None] | None = None
-        self._seen = (
-            False  # whether the optimizer has made a step since a capture, or since `step` was called
-        )
+        self._seen = False  # whether the optimizer has made a step since the last capture or `step`
         self._untold = False  # whether the listeners have not heard of the last step yet
         if self._writer is not None:
             self._writer.late = True

@@ -142,6 +142,13 @@ class Training:
         self.model(self.x).square().mean().backward()
         self.optimizer.step()
 
+    def capture_and_replay(self, recorder: harness.Recorder) -> None:
+        graph = Captured(self.device)
+        with graph.capture():
+            self.step()
+        graph.replay()
+        recorder.step()
+
     def run(self, *, captured: bool) -> harness.Recorder:
         recorder = harness.Recorder(self.model, optimizer=self.optimizer, census_every=None, **self.options)
         with recorder:
@@ -235,33 +242,28 @@ def test_a_call_that_no_step_before_the_capture_had_is_unobserved_with_the_reaso
             training.step()
             recorder.step()
         training.model.both = True  # pyright: ignore[reportArgumentType]
-        graph = Captured("cpu")
-        with graph.capture():
-            training.step()
-        graph.replay()
-        recorder.step()
+        training.capture_and_replay(recorder)
         with pytest.warns(UserWarning, match="second.*before the capture"):
             census = recorder.census()
     assert set(census[census.site == "first"].n) == {64}
     assert set(census[census.site == "second"].state) == {"unobserved"}
 
 
-def test_learned_gates_are_said_not_to_be_counted() -> None:
+class Threshold(nn.Module):
+    def forward(self, z: Tensor) -> Tensor:
+        return z * (z > 0.5)
+
+
+def test_declared_gates_are_said_not_to_be_counted() -> None:
     def build() -> nn.Module:
-        return nn.Sequential(nn.Linear(6, 8), nn.PReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+        return nn.Sequential(nn.Linear(6, 8), Threshold(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
 
     training = Training(build, "cpu")
     harness.declare_activation(Threshold, open=lambda z: z > 0.5)
-    training.model[1] = Threshold()  # pyright: ignore[reportIndexIssue]
     with pytest.warns(UserWarning, match="1 .*some calls are not counted: a captured CUDA graph"):
         census = training.run(captured=True).census()
     counted = census.groupby("site").n.unique().map(list).to_dict()
     assert counted == {"1": [48], "3": [160]}
-
-
-class Threshold(nn.Module):
-    def forward(self, z: Tensor) -> Tensor:
-        return z * (z > 0.5)
 
 
 def test_masks_leave_the_capture_unobserved() -> None:
@@ -271,11 +273,7 @@ def test_masks_leave_the_capture_unobserved() -> None:
             recorder.mask(torch.arange(16) > 0)
             training.step()
             recorder.step()
-        graph = Captured("cpu")
-        with graph.capture():
-            training.step()
-        graph.replay()
-        recorder.step()
+        training.capture_and_replay(recorder)
         with pytest.warns(UserWarning, match="mask"):
             census = recorder.census()
     assert set(census[census.site != ":model"].n) == {45}

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from harness.hooks._torch import can_trace_hooks, keeps_its_address
+from harness.hooks._torch import can_trace_hooks, mark_static
 from harness.hooks.compiled.compiler_stance import (
     CompilerStance,
     described,
@@ -214,7 +214,7 @@ class CompiledTaps:
         leaf = leaf_of(statistics) if self._gradients and not seen.shared else None
         for kept in (statistics.counts, statistics.sums, statistics.counted, leaf):
             if kept is not None:
-                keeps_its_address(kept)
+                mark_static(kept)
         self._sites.append(seen.opened)
         assert seen.opened.gate is not None
         return TracedCall(
