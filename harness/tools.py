@@ -310,6 +310,42 @@ def confirm(
 
 
 @app.command()
+def prescribe(
+    path: Annotated[Path, typer.Argument(help="The folder of one run.")],
+    budget: Annotated[str, typer.Option(help="Work, in times of the run's own on every core.")] = "2x",
+    seeds: Annotated[int, typer.Option(help="Of every cure.")] = 3,
+    json: Json = None,
+    csv: Csv = None,
+) -> None:
+    """Try the plausible cures on a run, and recommend the smallest that works, as a command."""
+    from harness.config import ConfigError
+    from harness.prescribe.runs import prescribe_run
+    from harness.report.prescription_table import prescription_view
+
+    run, out = run_in(path), console()
+    try:
+        times = float(budget.removesuffix("x"))
+    except ValueError:
+        raise typer.BadParameter(f"--budget: expected a number of times, e.g. 2x, but got {budget}") from None
+    try:
+        found = prescribe_run(run, times, seeds, lambda line: out.print(line, style="dim", markup=False))
+    except (ConfigError, OSError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from None
+    except KeyboardInterrupt:
+        print("harness-tools: interrupted; the same command continues.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if len(found.table):
+        view = prescription_view(found.table)
+        console(view).print(view)
+    out.print(found.text, markup=False)
+    for name, reason in found.left_out.items():
+        out.print(f"not tried: {name} ({reason})", markup=False)
+    if found.command:
+        print(f"\n{found.command}")
+    write_found({"arms": found.table}, json, csv, cure=found.cure, command=found.command, text=found.text)
+
+
+@app.command()
 def edge(
     axis: Annotated[str, typer.Option(help="A number in the configuration, e.g. optim.lr")],
     words: Annotated[

@@ -76,8 +76,17 @@ def command_of(mapping: dict[str, Any], output: str) -> str:
         >>> command_of(to_mapping(compose(["seed=3"])), "runs")
         'harness seed=3 output=runs force=true'
     """
-    place = output if PLAIN.fullmatch(output) else grammar_word(output)
-    return shlex.join(["harness", *overrides_of(mapping), f"output={place}", "force=true"])
+    return shlex.join(["harness", *overrides_of(mapping), place(output), "force=true"])
+
+
+def place(output: str) -> str:
+    """The override that says where results lie.
+
+    Example:
+        >>> place("runs"), place("my runs")
+        ('output=runs', "output='my runs'")
+    """
+    return f"output={output if PLAIN.fullmatch(output) else grammar_word(output)}"
 
 
 def grammar_word(value: Any) -> str:

@@ -113,7 +113,7 @@ def confirm(run: Run, seeds: int = 3, tell: Callable[[Any], Teller | None] | Non
     spec = restore(run.config)
     if told.label == "none":
         raise ValueError(f"{run.path}: there is nothing to confirm. {told}")
-    steps = _until(run, int(run.status.get("steps") or LEAST_STEPS))
+    steps = until_median_death(run, int(run.status.get("steps") or LEAST_STEPS))
     short = _shortened(spec, steps, run.path / FOLDER)
     arms = {ORIGINAL: short, **factors(short, _mean_of(spec))}
     named = {
@@ -179,7 +179,7 @@ def _row(name: str, shares: dict[tuple[str, int], tuple[float, bool]], seeds: ra
     }
 
 
-def _until(run: Run, total: int) -> int:
+def until_median_death(run: Run, total: int) -> int:
     """When half of the units that are dead at the end were dead: the first census from which on they are."""
     found = {int(str(step)): dead_fraction(rows) for step, rows in one_evidence(run.census).groupby("step")}
     shares = {step: share for step, share in sorted(found.items()) if np.isfinite(share)}

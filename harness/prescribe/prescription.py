@@ -1,0 +1,123 @@
+"""What is prescribed: the cure that was tried and won, its price, and all that was tried beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.formats import per_cent, points
+from harness.prescribe.judging import AGAIN, HELPS, REVIVES, UNTOUCHED
+from harness.store.files import typed, write_json
+
+FILE = "prescription.json"
+
+
+@dataclass(frozen=True)
+class Prescription:
+    """Which of the cures that were tried is recommended, and on what grounds.
+
+    Attributes:
+        cure: its name; "" if none helped or there is nothing to cure.
+        label: the cause that the run's diagnosis names; "none" if there is nothing to cure.
+        command: what applies it: a command line, or for one's own code what to change; "" without a cure.
+        text: in words.
+        table: one row per arm, those of the last round first: cure, stands_for, seeds, steps (of its last
+            round), metric (mean, of held-out data), gain with low and high (95 % interval against the run as
+            it was, same seeds), dead (mean share), drop of it with drop_low and drop_high, diverged (runs),
+            verdict.
+        left_out: cure → why it could not be tried.
+        seconds: that the trials took.
+    """
+
+    cure: str
+    label: str
+    command: str
+    text: str
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return "\n".join(filter(None, (self.text, self.command)))
+
+    def write(self, folder: str | os.PathLike[str]) -> Path:
+        """Write `prescription.json` into a folder, whole or not at all."""
+        path = Path(folder) / FILE
+        facts: dict[str, Any] = {name: getattr(self, name) for name in ("cure", "label", "command", "text")}
+        facts |= {"seconds": self.seconds, "left_out": dict(self.left_out)}
+        write_json(path, facts | {"table": _plain(self.table)}, typed)
+        return path
+
+
+def in_words(cure: str, label: str, table: pd.DataFrame, total: int, metric: str) -> str:
+    """The sentences of a prescription.
+
+    Args:
+        cure: that is recommended, or "".
+        label: of the diagnosis.
+        table: as `Prescription.table`.
+        total: steps of the whole training.
+        metric: its name.
+    """
+    rows: dict[str, dict[Any, Any]] = {row["cure"]: row for row in table.to_dict("records")}
+    before, tried = rows[UNTOUCHED], [name for name in rows if name not in (UNTOUCHED, AGAIN)]
+    lines = [
+        f"As it was: {metric} {per_cent(before['metric'])}, {per_cent(before['dead'])} of the units dead"
+        f" ({before['seeds']} seeds, {before['steps']:,} of {total:,} steps; diagnosis: {label}).",
+        _found(cure, rows, metric) if cure else f"None of the {len(tried)} cures that were tried helped.",
+    ]
+    idle = [name for name in tried if rows[name]["verdict"] == REVIVES and name != cure]
+    if idle:
+        names = ", ".join(idle)
+        lines.append(f"Revive units without a better {metric}, as far as they were trained: {names}.")
+    if AGAIN in rows:
+        lines.append(f"On other seeds the run as it was has {metric} {per_cent(rows[AGAIN]['metric'])}.")
+    return " ".join(lines)
+
+
+def _found(cure: str, rows: dict[str, dict[Any, Any]], metric: str) -> str:
+    won = rows[cure]
+    interval = f"95 % interval {points(won['low'])} to {points(won['high'])} points"
+    dead, reached = per_cent(won["dead"]), per_cent(won["metric"])
+    best = next(row for row in rows.values() if row["verdict"] == won["verdict"])
+    beside = ""
+    if best["cure"] != cure:
+        named = f"{best['cure']}, {per_cent(best['metric'])}"
+        beside = f" It is the smallest change within the noise of the best ({named})."
+    if won["verdict"] == HELPS:
+        change = f"It changes the {metric} to {reached} ({interval})"
+        return f"Recommended: {cure}. {change}; {dead} of the units are dead then.{beside}"
+    return (
+        f"Recommended: {cure}. No cure improves the {metric} for sure; this one leaves it at {reached} "
+        f"({interval}), and {dead} of the units are dead.{beside}"
+    )
+
+
+def tabled(judgements: Sequence[tuple[int, pd.DataFrame]], stands_for: Mapping[str, str]) -> pd.DataFrame:
+    """The table of a prescription: of every arm the judgement of its last round.
+
+    Args:
+        judgements: of every round, its steps and its table (`judging.judged`).
+        stands_for: cure → the causes that it stands for.
+    """
+    seen: set[str] = set()
+    parts = []
+    for steps, table in reversed(judgements):
+        part = table[~table["cure"].isin(seen)]
+        seen |= set(part["cure"])
+        parts.append(part.assign(steps=steps))
+    whole = pd.concat(parts, ignore_index=True)
+    whole.insert(1, "stands_for", whole["cure"].map(stands_for).fillna(""))
+    steps = whole.pop("steps")
+    whole.insert(3, "steps", steps)
+    return whole
+
+
+def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON has them: what is missing is null."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")  # type: ignore[return-value]

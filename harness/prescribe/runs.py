@@ -1,0 +1,208 @@
+"""`prescribe` for runs of ours: the cures are trained as short sweeps in the run's own folder."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import pandas as pd
+
+from harness.config import ConfigError, RunSpec, compose, restore, run_folder
+from harness.config.command import overrides_of, place
+from harness.prescribe.cures import Cure, cures, merged
+from harness.prescribe.halving import FINALISTS, Round, rounds
+from harness.prescribe.judging import AGAIN, UNTOUCHED, judged, recommended
+from harness.prescribe.prescription import Prescription, in_words, tabled
+from harness.store.folder import read_status
+from harness.store.runs import Run
+from harness.sweeps.cohorts import why_not
+from harness.sweeps.confirm import until_median_death
+from harness.sweeps.diagnose import diagnose
+from harness.sweeps.job import check_jobs
+from harness.sweeps.sweep import plan_sweep, run_sweep
+
+FOLDER = "prescribe"
+STACKED = 8  # members of a stack that train in the time of one run (see docs/benchmarks.md)
+WATCHED = (
+    "record=light",
+    "record.probe=true",
+    "record.early=false",
+    "record.evidence=false",
+    "record.tensorboard=false",
+    "train.stop_when_dead=null",
+)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Patient:
+    """A run, as far as the trials need it."""
+
+    spec: RunSpec
+    words: tuple[str, ...]  # its overrides
+    folder: Path  # of the trials
+    mean: float  # of its inputs
+    chance: float  # accuracy of naming the most frequent class
+    tested: int  # held-out inputs
+    steps: int
+
+    def arm(self, cure: Cure | None, seed: int, steps: int) -> RunSpec:
+        changes = cure.words if cure else ()
+        words = merged(merged(self.words, changes), (*WATCHED, f"record.census_every={max(1, steps // 4)}"))
+        here = (f"train.max_steps={steps}", f"seed={seed}", place(str(self.folder)))
+        return compose(merged(words, here))
+
+
+def prescribe_run(
+    run: Run | str | os.PathLike[str], budget: float = 2.0, seeds: int = 3, say: Say | None = None
+) -> Prescription:
+    """Try the plausible cures of a stored run, and recommend the smallest that works.
+
+    The trials are runs like any other; an interrupted prescription is continued by the same call. What is
+    found is written to `prescription.json` in the run's folder.
+
+    Args:
+        run: of `open_runs`, or its folder.
+        budget: work, in times of the run's own on every core; what trains as a stack counts an eighth.
+        seeds: of every arm: the run's own and those that follow.
+        say: told of every round.
+
+    Raises:
+        FileNotFoundError: there is no run in that folder.
+        ValueError: it recorded nothing, cannot be trained again, or the budget is too small.
+    """
+    found = run if isinstance(run, Run) else Run(Path(run))
+    if seeds < 2:
+        raise ValueError(f"seeds: expected at least 2, since an interval needs them, but got {seeds}")
+    if budget < 1:
+        raise ValueError(f"budget: expected at least one run's own time, but got {budget:g} of it")
+    told = diagnose(found)
+    if told.label == "none" and found.state != "diverged":
+        text = f"Nothing to cure. {told.cause or told}".strip()
+        nothing = Prescription("", "none", "", text)
+        nothing.write(found.path)
+        return nothing
+    began = time.monotonic()
+    patient = _admit(found)
+    candidates, left_out = _possible(patient, cures(patient.spec, told.label, patient.mean, patient.steps))
+    plan = _plan(patient, len(candidates), seeds, until_median_death(found, patient.steps), budget)
+    known = {cure.name: cure for cure in candidates}
+    arms, judgements = list(candidates), []
+    for number, one in enumerate(plan):
+        last = number == len(plan) - 1
+        if number:
+            arms = _chosen(judgements[-1][1], arms, one, told.label, last=last)
+            known |= {cure.name: cure for cure in arms}
+        arms = arms[: one.arms]
+        if say:
+            say(f"round {number + 1} of {len(plan)}: {len(arms)} cures, {seeds} seeds, {one.steps:,} steps")
+        judgements.append((one.steps, judged(_train(patient, arms, one.steps, seeds, controls=last))))
+    table = tabled(judgements, {name: ", ".join(cure.labels) for name, cure in known.items()})
+    final = table[table["steps"].eq(plan[-1].steps) & table["cure"].isin([*known, UNTOUCHED, AGAIN])]
+    order = [*(cure.name for cure in candidates), *(name for name in known)]
+    before = final.set_index("cure").loc[UNTOUCHED, "metric"]
+    error = (patient.chance * (1 - patient.chance) / patient.tested) ** 0.5
+    learned = bool(before > patient.chance + 4 * error)
+    cure = recommended(final, {name: one.change for name, one in known.items()}, order, learned=learned)
+    text = in_words(cure, told.label, table, patient.steps, "accuracy")
+    command = _command(patient, known[cure], found) if cure else ""
+    seconds = round(time.monotonic() - began, 1)
+    result = Prescription(cure, told.label, command, text, table, left_out, seconds)
+    result.write(found.path)
+    return result
+
+
+def _admit(run: Run) -> _Patient:
+    import torch
+
+    from harness.training.data import load
+    from harness.training.loop import total_steps
+
+    try:
+        spec, words = restore(run.config), overrides_of(run.config)
+        data = load(spec, torch.device("cpu"), torch.float32)
+    except ConfigError as error:
+        raise ValueError(f"{run.path}: it cannot be trained again ({error})") from None
+    few = range(min(20, data.steps_per_epoch))
+    mean = float(torch.stack([data.batch(0, k)[0].mean() for k in few]).mean())
+    labels = torch.cat([y for _, y in data.test_batches()])
+    chance = float(labels.bincount().max()) / len(labels)
+    folder = run.path / FOLDER
+    return _Patient(spec, tuple(words), folder, mean, chance, len(labels), total_steps(spec, data))
+
+
+def _possible(patient: _Patient, candidates: Sequence[Cure]) -> tuple[list[Cure], dict[str, str]]:
+    """The cures that can be trained; of the others, why not."""
+    possible, left_out = [], {}
+    for cure in candidates:
+        try:
+            check_jobs([patient.arm(cure, patient.spec.seed, 1)])
+            possible.append(cure)
+        except ConfigError as error:
+            left_out[cure.name] = str(error)
+    return possible, left_out
+
+
+def _plan(patient: _Patient, count: int, seeds: int, least: int, budget: float) -> list[Round]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    work = budget * cores * (1 if why_not(patient.spec) else STACKED)
+    return rounds(count, seeds, patient.steps, least + least // 4, work)
+
+
+def _chosen(table: pd.DataFrame, arms: list[Cure], one: Round, label: str, *, last: bool) -> list[Cure]:
+    """The best of a round, and the best of those that stand for the cause; for the last, two at once too."""
+    by_name = {cure.name: cure for cure in arms}
+    ranked = [by_name[name] for name in _ranking(table) if name in by_name]
+    most = FINALISTS if last else one.arms - 1
+    best = ranked[:most]
+    own = next((cure for cure in ranked if label in cure.labels), None)
+    if own and own not in best:
+        best[-1] = own
+    pairs = [a + b for a, b in combinations(ranked[:most], 2) if not _same_keys(a, b)]
+    return [*best, *pairs[:1]] if last else best
+
+
+def _ranking(table: pd.DataFrame) -> list[str]:
+    """By the metric in steps of one point, then by the dead share."""
+    order = table.assign(rank=-table["metric"].round(2)).sort_values(["rank", "dead"], kind="stable")
+    return [str(name) for name in order["cure"]]
+
+
+def _same_keys(a: Cure, b: Cure) -> bool:
+    first, second = ({w.partition("=")[0].partition(".")[0] for w in c.words} for c in (a, b))
+    return bool(first & second)
+
+
+def _train(
+    patient: _Patient, arms: Sequence[Cure], steps: int, seeds: int, *, controls: bool
+) -> pd.DataFrame:
+    """One row per arm and seed, as `judging.judged` takes them."""
+    own = range(patient.spec.seed, patient.spec.seed + seeds)
+    named = {(cure.name, seed): patient.arm(cure, seed, steps) for cure in arms for seed in own}
+    named |= {(UNTOUCHED, seed): patient.arm(None, seed, steps) for seed in own}
+    if controls:
+        named |= {(AGAIN, seed + seeds): patient.arm(None, seed + seeds, steps) for seed in own}
+    run_sweep(plan_sweep(list(named.values())))
+    rows = []
+    for (name, seed), spec in named.items():
+        status = read_status(run_folder(spec)) or {}
+        final, state = status.get("final") or {}, status.get("state")
+        accuracy = final.get("accuracy")
+        if state not in ("finished", "diverged") or (accuracy is None and state == "finished"):
+            raise ValueError(f"prescribe: {run_folder(spec)} cannot be used ({status.get('error') or state})")
+        diverged = state == "diverged"
+        scores = (
+            {"metric": 0.0, "dead": 1.0} if diverged else {"metric": accuracy, "dead": final["dead_fraction"]}
+        )
+        rows.append({"cure": name, "seed": seed, **scores, "diverged": diverged})
+    return pd.DataFrame(rows).astype({"metric": float, "dead": float})
+
+
+def _command(patient: _Patient, cure: Cure, run: Run) -> str:
+    """The shell's line that trains the run with the cure in it."""
+    return shlex.join(["harness", *merged(patient.words, cure.words), place(str(run.path.parent))])
