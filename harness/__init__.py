@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from harness.detector.states import Thresholds, classify
     from harness.graph.plan import Site
     from harness.integrations.stop import StopOnDeadUnits
+    from harness.prescriptions.prescribe import prescribe
+    from harness.prescriptions.prescription import Prescription
     from harness.recording.scan import DeadUnitsError, Report, scan
     from harness.recording.tree import ModelTree, tree
     from harness.store.runs import open_runs
@@ -31,6 +33,7 @@ _WHERE = {
     "DeadUnitsError": "harness.recording.scan",
     "Diagnosis": "harness.attribution.diagnosis",
     "ModelTree": "harness.recording.tree",
+    "Prescription": "harness.prescriptions.prescription",
     "Recorder": "harness.tracking.recorder",
     "Report": "harness.recording.scan",
     "Site": "harness.graph.plan",
@@ -43,6 +46,7 @@ _WHERE = {
     "feature_ranks": "harness.attribution.features",
     "lifetimes": "harness.detector.lifetimes",
     "open_runs": "harness.store.runs",
+    "prescribe": "harness.prescriptions.prescribe",
     "risk": "harness.attribution.risk",
     "scan": "harness.recording.scan",
     "tree": "harness.recording.tree",
@@ -54,6 +58,7 @@ __all__ = [
     "DeadUnitsError",
     "Diagnosis",
     "ModelTree",
+    "Prescription",
     "Recorder",
     "Report",
     "Site",
@@ -66,6 +71,7 @@ __all__ = [
     "feature_ranks",
     "lifetimes",
     "open_runs",
+    "prescribe",
     "risk",
     "scan",
     "tree",

@@ -319,7 +319,7 @@ def prescribe(
 ) -> None:
     """Try the plausible cures on a run, and recommend the smallest that works, as a command."""
     from harness.config import ConfigError
-    from harness.prescribe.runs import prescribe_run
+    from harness.prescriptions.runs import prescribe_run
     from harness.report.prescription_table import prescription_view
 
     run, out = run_in(path), console()

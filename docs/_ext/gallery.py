@@ -15,12 +15,14 @@ from harness import compare
 from harness.cli import run
 from harness.config import compose
 from harness.detector.overlap import overlap
+from harness.prescriptions.prescribe import prescribe
 from harness.report import plots
 from harness.report.images import save
 from harness.store.runs import Run, open_runs
 from harness.sweeps.job import run_job
 
 SINGLE = ("optim.lr=1", "train.epochs=6", "record=full", "record.tensorboard=false", "record.evidence=false")
+SHORT = ("train.epochs=4", "model.width=32", "record.tensorboard=false")
 SWEEP = (
     *("-m", "optim.lr=0.03,0.3,1", "bias.offset=0,-0.5", "seed=range(4)", "model.width=32"),
     *("train.epochs=6", "record.tensorboard=false", "hydra.launcher.workers=1"),
@@ -33,6 +35,7 @@ def charts(folder: Path) -> dict[str, Callable[[], Figure]]:
     with redirect_stdout(StringIO()):
         run([*SWEEP, f"output={folder}/many"])
     runs = open_runs(folder / "many")
+    cured = prescribe(run_job(compose([f"output={folder}/ill", "bias.offset=-2", *SHORT])).path)
     table, lives = compare.outcomes(runs), compare.lives(runs)
     lr, by = "optim.lr", ["bias.offset"]
     return {
@@ -53,6 +56,7 @@ def charts(folder: Path) -> dict[str, Callable[[], Figure]]:
         "rate_map": lambda: plots.rate_map(one.census),
         "state_bars": lambda: plots.state_bars(one.census),
         "survival": lambda: plots.survival(compare.survival(lives, by=[lr])),
+        "trade_off": lambda: plots.trade_off(cured.table),
         "training": lambda: plots.training(one.steps),
     }
 

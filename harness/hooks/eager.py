@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -42,6 +42,7 @@ from harness.hooks.unobservable import UNKNOWN_MAKER, failure
 
 MODES = {True: "it was called in training mode alone", False: "it was called in evaluation mode alone"}
 MANY = 10_000  # tensors that are followed across calls of parts
+ATTACHED: weakref.WeakSet[EagerTaps] = weakref.WeakSet()
 WARM_UP = 8  # forwards that are traced after attaching, and after a module has come
 
 
@@ -133,6 +134,7 @@ class EagerTaps:
         """Register the hooks; compiled models run eagerly until it is known what they call."""
         self._forgotten = weakref.finalize(self, self.compiled.attach().leave)
         self._attached = True
+        ATTACHED.add(self)
         self._forgotten.atexit = False
         self._registry.take()
         scripted = isinstance(self._model, torch.jit.ScriptModule)  # takes no hooks
@@ -158,6 +160,7 @@ class EagerTaps:
         self._stack.detach()
         self._function_taps.detach()
         self._states.own.reset()
+        ATTACHED.discard(self)
         if self._attached:
             self._registry.stop()
             self.compiled.detach()
@@ -182,11 +185,21 @@ class EagerTaps:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Forwards in the block are not ours."""
-        self.counter.paused = True
+        before, self.counter.paused = self.counter.paused, True
         try:
             yield
         finally:
-            self.counter.paused = False
+            self.counter.paused = before
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Forwards in the block are only ours: no other taps that watch a part of the model count them."""
+        mine = set(self._model.modules())
+        with ExitStack() as stack:
+            for other in list(ATTACHED):
+                if other is not self and not mine.isdisjoint(other._model.modules()):
+                    stack.enter_context(other.paused())
+            yield
 
     def unobserved(self, called: Collection[nn.Module]) -> list[Site]:
         """Sites that are there but cannot be observed, or are not among the modules `called` so far."""

@@ -94,7 +94,7 @@ def trace(
     taps.provenance, taps.counter.on_call = start, called
     taps.attach()
     try:
-        with torch.no_grad(), preserve_state(model):
+        with torch.no_grad(), preserve_state(model), taps.alone():
             output = call(model, batch, device_of(model))
     finally:
         taps.detach()

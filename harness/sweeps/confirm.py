@@ -180,12 +180,22 @@ def _row(name: str, shares: dict[tuple[str, int], tuple[float, bool]], seeds: ra
 
 
 def until_median_death(run: Run, total: int) -> int:
-    """When half of the units that are dead at the end were dead: the first census from which on they are."""
-    found = {int(str(step)): dead_fraction(rows) for step, rows in one_evidence(run.census).groupby("step")}
+    """`median_death` of a stored run."""
+    return median_death(run.census, total, run.status.get("diverged_at"))
+
+
+def median_death(history: pd.DataFrame, total: int, diverged_at: int | None = None) -> int:
+    """When half of the units that are dead at the end were dead: the first census from which on they are.
+
+    Args:
+        history: every census of a training.
+        total: its steps.
+        diverged_at: the step at which it did.
+    """
+    found = {int(str(step)): dead_fraction(rows) for step, rows in one_evidence(history).groupby("step")}
     shares = {step: share for step, share in sorted(found.items()) if np.isfinite(share)}
-    diverged = run.status.get("diverged_at")
-    if diverged is not None:
-        shares[int(diverged)] = 1.0
+    if diverged_at is not None:
+        shares[int(diverged_at)] = 1.0
     steps, dead = np.array(list(shares)), np.array(list(shares.values()))
     below = np.flatnonzero(dead < dead[-1] / 2)
     first = steps[below[-1] + 1] if len(below) else steps[0]

@@ -139,7 +139,7 @@ def run_sweep(sweep: Sweep, workers: int | None = None, tell: Teller | None = No
             with _written(sweep.output):
                 write_manifest(sweep.manifest, list(sweep.specs), sweep.tasks, names)
         began, before, told = time.monotonic(), len(sweep.outcomes), 0.0
-        for event in run_tasks(sweep.tasks, run_task, workers or _cores()):
+        for event in run_tasks(sweep.tasks, run_task, workers or cores()):
             task = sweep.tasks[event.task]
             sweep.steps.pop(event.task, None)
             if isinstance(event, Progress):
@@ -219,5 +219,6 @@ def _written(output: Path) -> Iterator[None]:
         raise ConfigError("output", reason, hint="Give another folder with output=…") from None
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

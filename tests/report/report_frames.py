@@ -178,3 +178,15 @@ def overlaps() -> pd.DataFrame:
             "chance": [0.5, np.nan, 0.5, 0.25],
         }
     )
+
+
+def cures() -> pd.DataFrame:
+    """A prescription's table: two cures to the end, one that was left behind, and the run as it was."""
+    rows = [
+        ("zero bias", 900, 0.97, 0.05),
+        ("leaky_relu", 900, 0.9, 0.0),
+        ("as it was", 900, 0.1, 1.0),
+        ("as it was, other seeds", 900, 0.11, 1.0),
+        ("warm-up", 90, 0.1, 1.0),
+    ]
+    return pd.DataFrame(rows, columns=pd.Index(["cure", "steps", "metric", "dead"]))

@@ -30,6 +30,7 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "dose_response": lambda: plots.dose_response(frames.dose(), frames.critical()),
     "survival": lambda: plots.survival(frames.survival()),
     "dead_over_time": lambda: plots.dead_over_time(frames.over_time()),
+    "trade_off": lambda: plots.trade_off(frames.cures()),
     "training": lambda: plots.training(frames.steps()),
     "overlap": lambda: plots.overlap(frames.overlaps()),
     "activation": lambda: plots.activation("relu"),

@@ -16,6 +16,7 @@ from harness.report.html.method import definitions
 from harness.report.html.page import Block, Page, Section, Table, Words
 from harness.report.html.parts import Diagnose, causes, diagnosed, drawn, numbers, site_rows, told_events
 from harness.report.html.pictures import picture
+from harness.report.html.prescription import prescribed
 from harness.report.html.settings import again, answer, settings
 from harness.report.plots.training import training_words
 from harness.store.locks import is_held
@@ -63,6 +64,7 @@ def run_report(
             trained,
             *unit_sections(history, site_table(history, thresholds), found.evidence),
             causes(why),
+            *prescribed(run),
             Section("Events", [Words(torn, "note")]) if torn else told_events(events),
             *last[:1],
             definitions(thresholds),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from harness.report.plots.activations import activation, activations
 from harness.report.plots.base import CAPTIONS, caption
 from harness.report.plots.comparison import effects, ranking
+from harness.report.plots.prescription import trade_off
 from harness.report.plots.sweeps import dead_over_time, dose_response, phase, survival
 from harness.report.plots.times import dead_share, lifelines, overlap
 from harness.report.plots.training import training
@@ -33,5 +34,6 @@ __all__ = [
     "rate_map",
     "state_bars",
     "survival",
+    "trade_off",
     "training",
 ]

@@ -5,26 +5,26 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 
 from harness.config import ConfigError, RunSpec, compose, restore, run_folder
 from harness.config.command import overrides_of, place
-from harness.prescribe.cures import Cure, cures, merged
-from harness.prescribe.halving import FINALISTS, Round, rounds
-from harness.prescribe.judging import AGAIN, UNTOUCHED, judged, recommended
-from harness.prescribe.prescription import Prescription, in_words, tabled
+from harness.prescriptions.cures import Cure, cures, merged
+from harness.prescriptions.halving import Round, rounds
+from harness.prescriptions.judging import AGAIN, UNTOUCHED
+from harness.prescriptions.prescription import Prescription, in_words
+from harness.prescriptions.search import Say, search
 from harness.store.folder import read_status
 from harness.store.runs import Run
 from harness.sweeps.cohorts import why_not
 from harness.sweeps.confirm import until_median_death
 from harness.sweeps.diagnose import diagnose
 from harness.sweeps.job import check_jobs
-from harness.sweeps.sweep import plan_sweep, run_sweep
+from harness.sweeps.sweep import cores, plan_sweep, run_sweep
 
 FOLDER = "prescribe"
 STACKED = 8  # members of a stack that train in the time of one run (see docs/benchmarks.md)
@@ -36,7 +36,6 @@ WATCHED = (
     "record.tensorboard=false",
     "train.stop_when_dead=null",
 )
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -91,28 +90,21 @@ def prescribe_run(
     patient = _admit(found)
     candidates, left_out = _possible(patient, cures(patient.spec, told.label, patient.mean, patient.steps))
     plan = _plan(patient, len(candidates), seeds, until_median_death(found, patient.steps), budget)
-    known = {cure.name: cure for cure in candidates}
-    arms, judgements = list(candidates), []
-    for number, one in enumerate(plan):
-        last = number == len(plan) - 1
-        if number:
-            arms = _chosen(judgements[-1][1], arms, one, told.label, last=last)
-            known |= {cure.name: cure for cure in arms}
-        arms = arms[: one.arms]
-        if say:
-            say(f"round {number + 1} of {len(plan)}: {len(arms)} cures, {seeds} seeds, {one.steps:,} steps")
-        judgements.append((one.steps, judged(_train(patient, arms, one.steps, seeds, controls=last))))
-    table = tabled(judgements, {name: ", ".join(cure.labels) for name, cure in known.items()})
-    final = table[table["steps"].eq(plan[-1].steps) & table["cure"].isin([*known, UNTOUCHED, AGAIN])]
-    order = [*(cure.name for cure in candidates), *(name for name in known)]
-    before = final.set_index("cure").loc[UNTOUCHED, "metric"]
+    tried = search(
+        candidates,
+        plan,
+        lambda arms, steps, last: _train(patient, arms, steps, seeds, last),
+        told.label,
+        say,
+        fits=lambda pair: not _possible(patient, [pair])[1],
+    )
     error = (patient.chance * (1 - patient.chance) / patient.tested) ** 0.5
-    learned = bool(before > patient.chance + 4 * error)
-    cure = recommended(final, {name: one.change for name, one in known.items()}, order, learned=learned)
-    text = in_words(cure, told.label, table, patient.steps, "accuracy")
-    command = _command(patient, known[cure], found) if cure else ""
+    learned = bool(tried.before > patient.chance + 4 * error)
+    cure = tried.recommended(learned=learned)
+    text = in_words(cure, told.label, tried.table, patient.steps, "accuracy")
+    command = _command(patient, tried.cures[cure], found) if cure else ""
     seconds = round(time.monotonic() - began, 1)
-    result = Prescription(cure, told.label, command, text, table, left_out, seconds)
+    result = Prescription(cure, told.label, command, text, tried.table, left_out, seconds)
     result.write(found.path)
     return result
 
@@ -149,38 +141,11 @@ def _possible(patient: _Patient, candidates: Sequence[Cure]) -> tuple[list[Cure]
 
 
 def _plan(patient: _Patient, count: int, seeds: int, least: int, budget: float) -> list[Round]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    work = budget * cores * (1 if why_not(patient.spec) else STACKED)
+    work = budget * cores() * (1 if why_not(patient.spec) else STACKED)
     return rounds(count, seeds, patient.steps, least + least // 4, work)
 
 
-def _chosen(table: pd.DataFrame, arms: list[Cure], one: Round, label: str, *, last: bool) -> list[Cure]:
-    """The best of a round, and the best of those that stand for the cause; for the last, two at once too."""
-    by_name = {cure.name: cure for cure in arms}
-    ranked = [by_name[name] for name in _ranking(table) if name in by_name]
-    most = FINALISTS if last else one.arms - 1
-    best = ranked[:most]
-    own = next((cure for cure in ranked if label in cure.labels), None)
-    if own and own not in best:
-        best[-1] = own
-    pairs = [a + b for a, b in combinations(ranked[:most], 2) if not _same_keys(a, b)]
-    return [*best, *pairs[:1]] if last else best
-
-
-def _ranking(table: pd.DataFrame) -> list[str]:
-    """By the metric in steps of one point, then by the dead share."""
-    order = table.assign(rank=-table["metric"].round(2)).sort_values(["rank", "dead"], kind="stable")
-    return [str(name) for name in order["cure"]]
-
-
-def _same_keys(a: Cure, b: Cure) -> bool:
-    first, second = ({w.partition("=")[0].partition(".")[0] for w in c.words} for c in (a, b))
-    return bool(first & second)
-
-
-def _train(
-    patient: _Patient, arms: Sequence[Cure], steps: int, seeds: int, *, controls: bool
-) -> pd.DataFrame:
+def _train(patient: _Patient, arms: Sequence[Cure], steps: int, seeds: int, controls: bool) -> pd.DataFrame:
     """One row per arm and seed, as `judging.judged` takes them."""
     own = range(patient.spec.seed, patient.spec.seed + seeds)
     named = {(cure.name, seed): patient.arm(cure, seed, steps) for cure in arms for seed in own}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 
 from harness.formats import per_cent, points
-from harness.prescribe.judging import AGAIN, HELPS, REVIVES, UNTOUCHED
+from harness.prescriptions.judging import AGAIN, HELPS, REVIVES, UNTOUCHED
 from harness.store.files import typed, write_json
 
 FILE = "prescription.json"
+Show = Callable[[float], str]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Prescription:
         return path
 
 
-def in_words(cure: str, label: str, table: pd.DataFrame, total: int, metric: str) -> str:
+def in_words(cure: str, label: str, table: pd.DataFrame, total: int, metric: str = "") -> str:
     """The sentences of a prescription.
 
     Args:
@@ -62,32 +63,37 @@ def in_words(cure: str, label: str, table: pd.DataFrame, total: int, metric: str
         label: of the diagnosis.
         table: as `Prescription.table`.
         total: steps of the whole training.
-        metric: its name.
+        metric: its name, of one that is a share; "" for any other.
     """
+    shown: Show = per_cent if metric else "{:.4g}".format
+    metric = metric or "metric"
     rows: dict[str, dict[Any, Any]] = {row["cure"]: row for row in table.to_dict("records")}
     before, tried = rows[UNTOUCHED], [name for name in rows if name not in (UNTOUCHED, AGAIN)]
     lines = [
-        f"As it was: {metric} {per_cent(before['metric'])}, {per_cent(before['dead'])} of the units dead"
+        f"As it was: {metric} {shown(before['metric'])}, {per_cent(before['dead'])} of the units dead"
         f" ({before['seeds']} seeds, {before['steps']:,} of {total:,} steps; diagnosis: {label}).",
-        _found(cure, rows, metric) if cure else f"None of the {len(tried)} cures that were tried helped.",
+        _found(cure, rows, metric, shown)
+        if cure
+        else f"None of the {len(tried)} cures that were tried helped.",
     ]
     idle = [name for name in tried if rows[name]["verdict"] == REVIVES and name != cure]
     if idle:
         names = ", ".join(idle)
         lines.append(f"Revive units without a better {metric}, as far as they were trained: {names}.")
     if AGAIN in rows:
-        lines.append(f"On other seeds the run as it was has {metric} {per_cent(rows[AGAIN]['metric'])}.")
+        lines.append(f"On other seeds the run as it was has {metric} {shown(rows[AGAIN]['metric'])}.")
     return " ".join(lines)
 
 
-def _found(cure: str, rows: dict[str, dict[Any, Any]], metric: str) -> str:
+def _found(cure: str, rows: dict[str, dict[Any, Any]], metric: str, shown: Show) -> str:
     won = rows[cure]
-    interval = f"95 % interval {points(won['low'])} to {points(won['high'])} points"
-    dead, reached = per_cent(won["dead"]), per_cent(won["metric"])
+    low, high = (points(won[k]) if shown is per_cent else f"{won[k]:+.4g}" for k in ("low", "high"))
+    interval = f"95 % interval of the change: {low} to {high}{' points' if shown is per_cent else ''}"
+    dead, reached = per_cent(won["dead"]), shown(won["metric"])
     best = next(row for row in rows.values() if row["verdict"] == won["verdict"])
     beside = ""
     if best["cure"] != cure:
-        named = f"{best['cure']}, {per_cent(best['metric'])}"
+        named = f"{best['cure']}, {shown(best['metric'])}"
         beside = f" It is the smallest change within the noise of the best ({named})."
     if won["verdict"] == HELPS:
         change = f"It changes the {metric} to {reached} ({interval})"
@@ -96,26 +102,6 @@ def _found(cure: str, rows: dict[str, dict[Any, Any]], metric: str) -> str:
         f"Recommended: {cure}. No cure improves the {metric} for sure; this one leaves it at {reached} "
         f"({interval}), and {dead} of the units are dead.{beside}"
     )
-
-
-def tabled(judgements: Sequence[tuple[int, pd.DataFrame]], stands_for: Mapping[str, str]) -> pd.DataFrame:
-    """The table of a prescription: of every arm the judgement of its last round.
-
-    Args:
-        judgements: of every round, its steps and its table (`judging.judged`).
-        stands_for: cure → the causes that it stands for.
-    """
-    seen: set[str] = set()
-    parts = []
-    for steps, table in reversed(judgements):
-        part = table[~table["cure"].isin(seen)]
-        seen |= set(part["cure"])
-        parts.append(part.assign(steps=steps))
-    whole = pd.concat(parts, ignore_index=True)
-    whole.insert(1, "stands_for", whole["cure"].map(stands_for).fillna(""))
-    steps = whole.pop("steps")
-    whole.insert(3, "steps", steps)
-    return whole
 
 
 def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -29,6 +29,11 @@ class Cure:
     words: tuple[str, ...]
     change: int
 
+    @property
+    def touches(self) -> frozenset[str]:
+        """The groups of the configuration that it sets something in."""
+        return frozenset(word.partition("=")[0].partition(".")[0] for word in self.words)
+
     def __add__(self, other: Cure) -> Cure:
         """Both at once; what both set is as the second has it."""
         labels = tuple(dict.fromkeys((*self.labels, *other.labels)))
@@ -50,7 +55,7 @@ def cures(spec: RunSpec, label: str, mean: float, steps: int) -> list[Cure]:
     Example:
         >>> from harness.config import compose
         >>> [cure.name for cure in cures(compose(["bias.offset=-2"]), "bias_init", 0.3, 880)][:2]
-        ['zero bias', 'He weights and zero bias']
+        ['zero bias', 'learning rate / 3']
     """
     found = [
         *_rates(spec, label, steps),

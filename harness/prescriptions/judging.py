@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from harness.detector.verdict import HEALTHY
+
 UNTOUCHED, AGAIN = "as it was", "as it was, other seeds"
 HELPS, REVIVES, NO_HELP = "helps", "revives units, does not help", "does not help"
 HARMS, DIVERGES = "harms", "diverges"
@@ -25,13 +27,14 @@ class Interval(NamedTuple):
     high: float
 
 
-def judged(trials: pd.DataFrame) -> pd.DataFrame:
+def judged(trials: pd.DataFrame, scale: float = 1.0) -> pd.DataFrame:
     """One row per arm, the best metric first.
 
     Args:
         trials: one row per arm and seed: cure, seed, metric (higher is better, 0 of a diverged training),
             dead (share), diverged. The arms `UNTOUCHED` and `AGAIN` are the run as it was, on the seeds of
             the cures and on others.
+        scale: of the metric: what counts as a whole unit of it, 1 for a share.
 
     Returns:
         cure, seeds, metric (mean), gain with low and high (paired by seed, Student's t), dead (mean), drop of
@@ -55,7 +58,7 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
         gain = paired(wide["metric"][cure] - wide["metric"][UNTOUCHED])
         drop = paired(wide["dead"][UNTOUCHED] - wide["dead"][cure])
         again = trials.loc[trials["cure"].eq(AGAIN), "metric"]
-        verdict = DIVERGES if row["diverged"] else _verdict(gain, drop, group["metric"], again)
+        verdict = DIVERGES if row["diverged"] else _verdict(gain, drop, group["metric"], again, scale)
         row |= {"gain": gain.mean, "low": gain.low, "high": gain.high, "drop": drop.mean}
         rows.append(row | {"drop_low": drop.low, "drop_high": drop.high, "verdict": verdict})
     return pd.DataFrame(rows).sort_values("metric", ascending=False, kind="stable", ignore_index=True)
@@ -72,7 +75,12 @@ def paired(differences: pd.Series) -> Interval:
 
 
 def recommended(
-    table: pd.DataFrame, changes: Mapping[str, int], order: Sequence[str], *, learned: bool
+    table: pd.DataFrame,
+    changes: Mapping[str, int],
+    order: Sequence[str],
+    *,
+    learned: bool,
+    scale: float = 1.0,
 ) -> str:
     """The smallest change within the noise of the best cure; "" if none helped.
 
@@ -82,6 +90,7 @@ def recommended(
         order: of the cures, the likeliest first; it decides between changes of one size.
         learned: whether the run as it was learned anything. Only then is it a cure to revive units at the
             same metric.
+        scale: of the metric.
     """
     winners = table[table["verdict"].eq(HELPS)]
     if winners.empty and learned:
@@ -90,18 +99,18 @@ def recommended(
         return ""
     best = winners.iloc[0]
     error = (best["high"] - best["low"]) / 4  # about one standard error of the best one's gain
-    room = max(NOISE * best["gain"], min(error, SLACK), SLACK / 2)
+    room = max(NOISE * best["gain"], min(error, SLACK * scale), SLACK * scale / 2)
     near = winners[winners["metric"] >= best["metric"] - room]
-    near = near[near["dead"] <= near["dead"].min() + POINTS]
+    near = near[near["dead"] <= max(near["dead"].min() + POINTS, HEALTHY)]
     return min(near["cure"], key=lambda cure: (changes[cure], list(order).index(cure)))
 
 
-def _verdict(gain: Interval, drop: Interval, metric: pd.Series, again: pd.Series) -> str:
+def _verdict(gain: Interval, drop: Interval, metric: pd.Series, again: pd.Series, scale: float) -> str:
     if gain.low > 0 and _above(metric, again):
         return HELPS
     if gain.high < 0:
         return HARMS
-    if drop.low > 0 and drop.mean >= POINTS and gain.mean >= -SLACK:
+    if drop.low > 0 and drop.mean >= POINTS and gain.mean >= -SLACK * scale:
         return REVIVES
     return NO_HELP
 

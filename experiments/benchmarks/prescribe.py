@@ -1,0 +1,141 @@
+"""`python -m experiments.benchmarks.prescribe`: does the cure that was tried and recommended work?
+
+Runs of ours with a fault that their configuration expresses, each beside its healthy twin. The recommended
+command is trained as it is printed, and so are four cures that are always the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import binomtest
+
+import harness
+from harness.config import compose
+from harness.prescriptions.cures import merged
+from harness.sweeps.job import run_job
+
+NETWORKS = {"3x128": (), "2x48": ("model.depth=2", "model.width=48", "train.batch_size=64")}
+OPTIMIZERS = {"momentum": ("optim=momentum", "optim.lr=0.02"), "adam": ("optim=adam", "optim.lr=0.0015")}
+RATES = {"momentum": 0.02, "adam": 0.0015}
+#: Fault → overrides of the faulty run for an optimizer; the twin has none of them.
+FAULTS: dict[str, Any] = {
+    "healthy": lambda o: (),
+    "bias -1.5": lambda o: ("bias.offset=-1.5",),
+    "bias -3": lambda o: ("bias.offset=-3",),
+    "weights' mean -1.5": lambda o: ("init.mean=-1.5",),
+    "weights' mean -3": lambda o: ("init.mean=-3",),
+    "gain 10": lambda o: ("init.gain=10",),
+    "weights and bias": lambda o: ("init.mean=-1", "bias.offset=-1.5"),
+    "inputs +8": lambda o: ("data.shift=8",),
+    "inputs negated, -3": lambda o: ("data.negate=true", "data.shift=-3"),
+    "lr x 15": lambda o: (f"optim.lr={15 * RATES[o]}",),
+    "lr x 60": lambda o: (f"optim.lr={60 * RATES[o]}",),
+    "lr x 15, inputs +2": lambda o: (f"optim.lr={15 * RATES[o]}", "data.shift=2"),
+    "decay": lambda o: (f"optim.weight_decay={0.1 if o == 'momentum' else 0.05}",),
+    "labels wrong": lambda o: ("data.label_noise=0.9", f"optim.lr={4 * RATES[o]}"),
+    "new labels every epoch": lambda o: ("data.reshuffle_labels_every=1", f"optim.lr={4 * RATES[o]}"),
+    "pixels permuted": lambda o: ("data.permute_inputs_every=1", f"optim.lr={4 * RATES[o]}"),
+}
+ALWAYS: dict[str, Any] = {
+    "lr / 10": lambda spec: (f"optim.lr={spec.optim.lr / 10:.6g}",),
+    "leaky ReLU": lambda spec: ("activation=leaky_relu",),
+    "batch norm": lambda spec: ("model.norm=batch",),
+    "ReDo": lambda spec: ("remedy=redo", "remedy.every=20"),
+}
+EFFECT = 0.1  # of the dead share beyond the twin's, from which a fault had an effect
+
+
+def score(words: tuple[str, ...] | list[str], folder: Path) -> tuple[float, float, bool]:
+    """Accuracy, dead share, whether it diverged, of a run."""
+    outcome = run_job(compose(merged(words, ("record.tensorboard=false", f"output={folder}"))))
+    run = harness.open_runs(outcome.path)[0]
+    if run.state == "diverged":
+        return 0.0, 1.0, True
+    return float(run.final["accuracy"]), float(run.final["dead_fraction"]), False
+
+
+def cured(after: tuple[float, float, bool], ill: tuple[float, float, bool], twin: Any) -> bool:
+    """Whether at least 95 % of the twin's gain is reached, and at most 5 points more are dead than in it."""
+    gain = max(0.0, twin[0] - ill[0])
+    return after[0] >= ill[0] + 0.95 * gain - 0.01 * (gain == 0) and after[1] <= twin[1] + 0.05
+
+
+def one(fault: str, network: str, optimizer: str, seed: int, folder: Path) -> dict[str, Any]:
+    """A faulty run, its twin, its prescription and the cures that are always the same."""
+    base = [*NETWORKS[network], *OPTIMIZERS[optimizer], "train.epochs=12", f"seed={seed}"]
+    words = merged(base, FAULTS[fault](optimizer))
+    ill, twin = score(words, folder), score(base, folder)
+    row: dict[str, Any] = {"fault": fault, "network": network, "optimizer": optimizer, "seed": seed}
+    row |= {"ill": ill[0], "ill_dead": ill[1], "twin": twin[0], "twin_dead": twin[1]}
+    row["effect"] = ill[1] - twin[1] >= EFFECT or (ill[2] and not twin[2])
+    if not row["effect"] and fault != "healthy":
+        return row
+    spec = compose(merged(words, ("record.tensorboard=false", f"output={folder}")))
+    run = harness.open_runs(run_job(spec).path)[0]
+    found = harness.prescribe(run)
+    row |= {"label": found.label, "cure": found.cure, "time": found.seconds / run.status["seconds"]}
+    if fault == "healthy":
+        return row
+    after = score(shlex.split(found.command)[1:], folder) if found.command else ill
+    row |= {"after": after[0], "after_dead": after[1], "cured": cured(after, ill, twin)}
+    for name, always in ALWAYS.items():
+        row[name] = cured(score(merged(words, always(spec)), folder), ill, twin)
+    return row
+
+
+def main(seeds: int, faults: str, out: str) -> None:
+    """Print the table."""
+    rows = []
+    for fault in FAULTS:
+        for network in NETWORKS if faults in fault else ():
+            for optimizer in OPTIMIZERS:
+                for seed in range(seeds):
+                    with tempfile.TemporaryDirectory() as folder:
+                        rows.append(one(fault, network, optimizer, 10 * seed, Path(folder)))
+                        print(rows[-1], flush=True)
+    results = pd.DataFrame(rows)
+    if out:
+        results.to_csv(out, index=False)
+    console = Console(highlight=False, width=140)
+    table = Table(
+        title="Prescriptions: cured by the recommended command, and by four that are always the same"
+    )
+    for name in ("fault", "runs", "effective", "cured", *ALWAYS, "recommended"):
+        table.add_column(name, justify="left" if name in ("fault", "recommended") else "right")
+    for fault, group in results.groupby("fault", sort=False):
+        hit = group[group["effect"]]
+        names = ", ".join(
+            f"{k or 'none'} {v}" for k, v in hit.get("cure", pd.Series()).value_counts().items()
+        )
+        counts = [f"{int(hit[name].sum())}" if len(hit) else "" for name in ("cured", *ALWAYS)]
+        table.add_row(str(fault), str(len(group)), str(len(hit)), *counts, names)
+    console.print(table)
+    hit = results[results["effect"] & results["fault"].ne("healthy")]
+    healthy = results[results["fault"].eq("healthy")]
+    right = binomtest(int(hit["cured"].sum()), max(1, len(hit)))
+    interval = right.proportion_ci()
+    console.print(
+        f"cured: {int(hit['cured'].sum())} of {len(hit)} ({100 * right.statistic:.1f} %, 95 % interval "
+        f"{100 * interval.low:.1f} to {100 * interval.high:.1f}); "
+        + "; ".join(f"always {name}: {int(hit[name].sum())}" for name in ALWAYS)
+        + f"; healthy runs with nothing to cure: {int(healthy['label'].eq('none').sum())} of {len(healthy)}; "
+        f"time: median {statistics.median(hit['time']):.1f} times the run's own"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--faults", default="", help="only those whose name holds this")
+    parser.add_argument("--out", default="", help="write the single results to this file")
+    given = parser.parse_args()
+    main(given.seeds, given.faults, given.out)

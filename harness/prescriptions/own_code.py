@@ -1,0 +1,300 @@
+"""`prescribe` for one's own code: made anew for every cure, which is applied from outside."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from multiprocessing import get_context
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from harness.attribution.diagnosis import Diagnosis
+from harness.attribution.recorder import Recorder
+from harness.detector.lifetimes import one_evidence
+from harness.detector.states import dead_fraction
+from harness.prescriptions.halving import rounds
+from harness.prescriptions.judging import AGAIN, UNTOUCHED, paired
+from harness.prescriptions.outside import BY_HAND, OUTSIDE, OutsideCure, Patient, by_name
+from harness.prescriptions.prescription import Prescription, in_words
+from harness.prescriptions.search import Say, search
+from harness.sweeps.confirm import median_death
+from harness.sweeps.sweep import cores
+
+
+class Parts(NamedTuple):
+    """What `make(seed)` returns.
+
+    Attributes:
+        model: fresh.
+        optimizer: that steps it.
+        batches: an iterable of batches, begun again when it ends, or a function step → batch.
+        loss: (model, batch) → the loss; or None, if the function has done the whole step itself.
+        metric: model → a number of held-out data, higher is better; None: minus the loss of the last steps.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    batches: Iterable[Any] | Callable[[int], Any]
+    loss: Callable[[nn.Module, Any], Tensor | None]
+    metric: Callable[[nn.Module], float] | None = None
+
+
+Make = Callable[[int], Parts | tuple[Any, ...]]
+
+
+class Trial(NamedTuple):
+    """One training: its metric before and after, dead share, whether it diverged, history and causes."""
+
+    metric: float
+    before: float
+    dead: float
+    diverged: bool
+    history: pd.DataFrame
+    diagnosis: Diagnosis | None
+    refused: str
+
+
+NOTHING = Trial(math.nan, math.nan, math.nan, False, pd.DataFrame(), None, "")
+
+
+def prescribe_training(
+    make: Make,
+    steps: int,
+    seeds: int = 3,
+    budget: float = 16.0,
+    workers: int | None = None,
+    say: Say | None = None,
+) -> Prescription:
+    """Try the plausible cures on a training of one's own, and recommend the smallest that works.
+
+    Cures are applied from outside, before the first step: rates, warm-up, clipping, biases, weights, inputs,
+    activations, remedies. What cannot be, such as norms and skips, is named in `left_out`, with code.
+
+    Args:
+        make: seed → a fresh training (see `Parts`); a tuple of four or five will do. It is called for every
+            trial, with torch's seed set before.
+        steps: of the whole training.
+        seeds: of every arm, from 0 on.
+        budget: work, in times of one whole training on every worker.
+        workers: processes; None: one per core where `make` can be imported by them, else this one.
+        say: told of every round.
+
+    Raises:
+        TypeError: what `make` returns is no such tuple.
+        ValueError: a number out of range.
+
+    Example:
+        >>> import torch, harness
+        >>> from torch import nn
+        >>> def make(seed):
+        ...     model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 1))
+        ...     nn.init.constant_(model[0].bias, -20.0)
+        ...     x = torch.randn(256, 4)
+        ...     loss = lambda model, batch: (model(batch)[:, 0] - batch[:, 0].abs()).square().mean()
+        ...     return model, torch.optim.Adam(model.parameters(), 0.01), x.split(32), loss
+        >>> found = harness.prescribe(make, steps=40, workers=1)
+        >>> found.label, found.cure
+        ('bias_init', 'zero bias')
+    """
+    if steps < 1 or seeds < 2:
+        raise ValueError(f"expected steps of at least 1 and seeds of at least 2, but got {steps} and {seeds}")
+    began = time.monotonic()
+    first = _trial(make, 0, steps, "", evidence=True)
+    told = first.diagnosis
+    label = "unknown" if told is None else told.label
+    if label == "none" and not first.diverged:
+        return Prescription("", "none", "", f"Nothing to cure. {told and (told.cause or told)}")
+    candidates, left_out = _possible(make, label, steps)
+    least = median_death(first.history, steps) if len(first.history) else steps // 10
+    crew = workers or (cores() if _portable(make) else 1)
+    plan = rounds(len(candidates), seeds, steps, least + least // 4, budget * crew)
+    scale = _scale(first)
+    begun: list[Trial] = []
+
+    def train(arms: Sequence[OutsideCure], length: int, last: bool) -> pd.DataFrame:
+        jobs = [(name, seed) for name in ("", *(cure.name for cure in arms)) for seed in range(seeds)]
+        jobs += [("", seed + seeds) for seed in range(seeds)] if last else []
+        found = _run(make, length, jobs, crew)
+        begun[:] = found[:seeds]
+        worst = min((t.metric for t in found if math.isfinite(t.metric)), default=0.0)
+        rows = []
+        for (name, seed), trial in zip(jobs, found, strict=True):
+            arm = name or (UNTOUCHED if seed < seeds else AGAIN)
+            metric = trial.metric if math.isfinite(trial.metric) and not trial.diverged else worst
+            row = {"cure": arm, "seed": seed, "metric": metric, "dead": trial.dead}
+            rows.append(row | {"diverged": trial.diverged})
+        return pd.DataFrame(rows)
+
+    tried = search(candidates, plan, train, label, say, scale)
+    learned = paired(pd.Series([t.metric - t.before for t in begun if not t.diverged])).low > 0
+    cure = tried.recommended(learned=learned)
+    text = in_words(cure, label, tried.table, steps)
+    command = tried.cures[cure].code if cure else ""
+    seconds = round(time.monotonic() - began, 1)
+    return Prescription(cure, label, command, text, tried.table, left_out, seconds)
+
+
+def _possible(make: Make, label: str, steps: int) -> tuple[list[OutsideCure], dict[str, str]]:
+    """The cures that can be applied, the likeliest first; of the others, why not, or how by hand."""
+    possible, left_out = [], dict(BY_HAND)
+    for cure in OUTSIDE.values():
+        refused = _trial(make, 0, 0, cure.name).refused
+        if refused:
+            left_out[cure.name] = refused
+        else:
+            possible.append(cure)
+    return sorted(possible, key=lambda cure: label not in cure.labels), left_out
+
+
+def _run(make: Make, steps: int, jobs: Sequence[tuple[str, int]], crew: int) -> list[Trial]:
+    if crew == 1:
+        return [_trial(make, seed, steps, name) for name, seed in jobs]
+    with ProcessPoolExecutor(crew, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        waiting = [pool.submit(_trial, make, seed, steps, name) for name, seed in jobs]
+        return [one.result() for one in waiting]
+
+
+def _trial(make: Make, seed: int, steps: int, cure: str, *, evidence: bool = False) -> Trial:
+    """Train once; torch's own random numbers stay as they were, and only the first one warns."""
+    with torch.random.fork_rng(), torch.enable_grad(), warnings.catch_warnings():
+        if not evidence:
+            warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        parts = _parts(make(seed))
+        batches = _endless(parts.batches)
+        if cure:
+            inputs = _inputs(parts, next(_endless(parts.batches)))
+            try:
+                by_name(cure).apply(Patient(parts.model, parts.optimizer, inputs, steps))
+            except ValueError as error:
+                return NOTHING._replace(refused=str(error))
+        if not steps:
+            return NOTHING
+        return _train(parts, batches, steps, evidence=evidence)
+
+
+def _train(parts: Parts, batches: Iterator[Any], steps: int, *, evidence: bool) -> Trial:
+    model, optimizer = parts.model, parts.optimizer
+    before, losses, diverged = _measured(parts, []), [], False
+    options: dict[str, Any] = {"optimizer": optimizer, "evidence": True} if evidence else {"gradients": False}
+    every = max(1, steps // (40 if evidence else 4))
+    told = None
+    with Recorder(model, census_every=every, **options) as recorder:
+        for step in range(steps):
+            loss = parts.loss(model, next(batches))
+            if loss is not None:
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(float(loss.detach()))
+                diverged = not math.isfinite(losses[-1])
+            else:
+                diverged = step == steps - 1 and not _finite(model)
+            recorder.step(loss=loss if evidence else None)
+            if step == 0 and math.isnan(before) and losses:
+                before = -losses[0]
+            if diverged:
+                break
+        if steps:
+            recorder.census()
+    history = recorder.history()
+    if evidence and len(history):
+        told = recorder.diagnose()
+    last = one_evidence(history) if len(history) else history
+    dead = dead_fraction(last[last["step"].eq(last["step"].max())]) if len(last) else math.nan
+    dead = 1.0 if diverged or not math.isfinite(dead) else dead
+    return Trial(
+        _measured(parts, losses), before, dead, diverged, history if evidence else pd.DataFrame(), told, ""
+    )
+
+
+def _measured(parts: Parts, losses: list[float]) -> float:
+    if parts.metric is None:
+        few = losses[-max(1, len(losses) // 10) :]
+        return -sum(few) / len(few) if few else math.nan
+    training = parts.model.training
+    parts.model.eval()
+    try:
+        with torch.no_grad():
+            return float(parts.metric(parts.model))
+    finally:
+        parts.model.train(training)
+
+
+def _parts(made: Any) -> Parts:
+    if not isinstance(made, tuple) or len(made) not in (4, 5):
+        raise TypeError(
+            "make: expected (model, optimizer, batches, loss) or the same with a metric, "
+            f"but got {type(made).__name__}"
+        )
+    parts = Parts(*made)
+    if not isinstance(parts.model, nn.Module) or not isinstance(parts.optimizer, Optimizer):
+        names = type(parts.model).__name__, type(parts.optimizer).__name__
+        raise TypeError(f"make: expected a module and an optimizer first, but got {names[0]} and {names[1]}")
+    return parts
+
+
+def _endless(batches: Iterable[Any] | Callable[[int], Any]) -> Iterator[Any]:
+    if callable(batches):
+        step = 0
+        while True:
+            yield batches(step)
+            step += 1
+    while True:
+        count = 0
+        for batch in batches:  # type: ignore[union-attr]
+            count += 1
+            yield batch
+        if not count:
+            raise ValueError(
+                "batches: expected at least one in every pass, but there is none (a used-up iterator?)"
+            )
+
+
+class _Seen(Exception):
+    """The model's first call has been seen."""
+
+
+def _inputs(parts: Parts, batch: Any) -> Any:
+    """What the model is called with in a step, without carrying it out."""
+    seen: list[Any] = []
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.append(args or kwargs)
+        raise _Seen
+
+    handle = parts.model.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        with suppress(_Seen), torch.no_grad():
+            parts.loss(parts.model, batch)
+    finally:
+        handle.remove()
+    return seen[0] if seen else batch
+
+
+def _finite(model: nn.Module) -> bool:
+    return all(bool(p.isfinite().all()) for p in model.parameters())
+
+
+def _scale(first: Trial) -> float:
+    """Of the metric: how far the training as it was moved it, at least its size."""
+    found = [abs(v) for v in (first.metric, first.metric - first.before) if math.isfinite(v)]
+    return max([*found, 1e-9])
+
+
+def _portable(make: Make) -> bool:
+    """Whether another process can import it."""
+    try:
+        pickle.dumps(make)
+    except Exception:  # whatever a class of one's own raises
+        return False
+    return getattr(make, "__module__", "__main__") != "__main__"

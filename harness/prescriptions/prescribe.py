@@ -1,0 +1,47 @@
+"""`harness.prescribe`: of a stored run, or of a training of one's own."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, cast
+
+from harness.prescriptions.prescription import Prescription
+from harness.store.runs import Run
+
+if TYPE_CHECKING:
+    from harness.prescriptions.own_code import Make
+
+
+def prescribe(what: Any, **options: Any) -> Prescription:
+    """Try the plausible cures on a training, and recommend the smallest that works.
+
+    Args:
+        what: a run of `open_runs` or its folder (`harness.prescriptions.runs.prescribe_run` has the options:
+            budget, seeds, say); or a function seed → (model, optimizer, batches, loss[, metric]), which takes
+            `steps=` too (`harness.prescriptions.own_code.prescribe_training`).
+        options: budget, seeds, and so on.
+
+    Returns:
+        The cure that is recommended, with what was tried; `print` it.
+
+    Raises:
+        TypeError: it is neither.
+        FileNotFoundError, ValueError: as of those two.
+
+    Example:
+        >>> import tempfile, harness
+        >>> from harness.config import compose
+        >>> from harness.sweeps.job import run_job
+        >>> words = ["train.max_steps=100", "model.width=16", f"output={tempfile.mkdtemp()}"]
+        >>> harness.prescribe(run_job(compose(words)).path).cure
+        ''
+    """
+    if isinstance(what, Run | str | os.PathLike):
+        from harness.prescriptions.runs import prescribe_run
+
+        return prescribe_run(what, **options)
+    if callable(what):
+        from harness.prescriptions.own_code import prescribe_training
+
+        return prescribe_training(cast("Make", what), **options)
+    raise TypeError(f"prescribe: expected a run, its folder or a function, but got {type(what).__name__}")

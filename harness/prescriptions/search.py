@@ -1,0 +1,137 @@
+"""The search for a cure, whatever trains the arms: round by round the better half goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Generic, Protocol, TypeVar
+
+import pandas as pd
+
+from harness.prescriptions.halving import FINALISTS, Round
+from harness.prescriptions.judging import UNTOUCHED, judged, recommended
+
+Say = Callable[[str], None]
+
+
+class Candidate(Protocol):
+    """A cure that can be tried, alone or with another."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def change(self) -> int: ...
+
+    @property
+    def touches(self) -> frozenset[str]: ...
+
+    def __add__(self, other: Any) -> Any: ...
+
+
+C = TypeVar("C", bound=Candidate)
+
+
+@dataclass(frozen=True)
+class Search(Generic[C]):
+    """What was tried.
+
+    Attributes:
+        cures: name → cure, the likeliest first, combinations last.
+        table: as `Prescription.table`.
+        last: steps of the last round.
+        scale: of the metric: what counts as a whole unit of it.
+    """
+
+    cures: dict[str, C]
+    table: pd.DataFrame
+    last: int
+    scale: float
+
+    @property
+    def before(self) -> float:
+        """Mean metric of the training as it was."""
+        return float(self.table.loc[self.table["cure"].eq(UNTOUCHED), "metric"].iloc[0])
+
+    def recommended(self, *, learned: bool) -> str:
+        """The cure to take; "" if none helped (see `judging.recommended`)."""
+        final = self.table[self.table["steps"].eq(self.last)]
+        changes = {name: cure.change for name, cure in self.cures.items()}
+        return recommended(final, changes, list(self.cures), learned=learned, scale=self.scale)
+
+
+def search(
+    candidates: Sequence[C],
+    plan: Sequence[Round],
+    train: Callable[[Sequence[C], int, bool], pd.DataFrame],
+    label: str,
+    say: Say | None = None,
+    scale: float = 1.0,
+    fits: Callable[[C], bool] = lambda _: True,
+) -> Search[C]:
+    """Carry out the rounds.
+
+    Args:
+        candidates: the likeliest first.
+        plan: of `halving.rounds`.
+        train: (arms, steps, whether other seeds of the training as it was belong to it) → trials, as
+            `judging.judged` takes them.
+        label: of the diagnosis. The best of the cures that stand for it is always among the last.
+        say: told of every round.
+        scale: of the metric.
+        fits: whether a combination of two cures can be tried.
+    """
+    arms, known, judgements = list(candidates), {cure.name: cure for cure in candidates}, []
+    for number, one in enumerate(plan):
+        last = number == len(plan) - 1
+        if number:
+            arms = _chosen(judgements[-1][1], arms, one, label, last=last)
+            if last:
+                pairs = (a + b for a, b in combinations(arms, 2) if not a.touches & b.touches)
+                arms += [pair for pair in pairs if fits(pair)][:1]
+            known |= {cure.name: cure for cure in arms}
+        else:
+            arms = arms[: one.arms - 1]
+        if say:
+            say(f"round {number + 1} of {len(plan)}: {len(arms)} cures, {one.steps:,} steps")
+        judgements.append((one.steps, judged(train(arms, one.steps, last), scale)))
+    table = _tabled(judgements, {name: ", ".join(cure.labels) for name, cure in known.items()})
+    return Search(known, table, plan[-1].steps, scale)
+
+
+def _chosen(table: pd.DataFrame, arms: list[C], one: Round, label: str, *, last: bool) -> list[C]:
+    """The best of a round, and the best of those that stand for the cause."""
+    by_name = {cure.name: cure for cure in arms}
+    ranked = [by_name[name] for name in _ranking(table) if name in by_name]
+    best = ranked[: FINALISTS if last else one.arms - 1]
+    own = next((cure for cure in ranked if label in cure.labels), None)
+    if own and own not in best:
+        best[-1] = own
+    return best
+
+
+def _ranking(table: pd.DataFrame) -> list[str]:
+    """By the metric in hundredths of its range, then by the dead share."""
+    spread = max(float(table["metric"].max() - table["metric"].min()), 1e-12)
+    rank = -(table["metric"] / spread).round(2)
+    return [
+        str(name) for name in table.assign(rank=rank).sort_values(["rank", "dead"], kind="stable")["cure"]
+    ]
+
+
+def _tabled(judgements: Sequence[tuple[int, pd.DataFrame]], stands_for: dict[str, str]) -> pd.DataFrame:
+    """Of every arm the judgement of its last round."""
+    seen: set[str] = set()
+    parts = []
+    for steps, table in reversed(judgements):
+        part = table[~table["cure"].isin(seen)]
+        seen |= set(part["cure"])
+        parts.append(part.assign(steps=steps))
+    whole = pd.concat(parts, ignore_index=True)
+    whole.insert(1, "stands_for", whole["cure"].map(stands_for).fillna(""))
+    whole.insert(3, "steps", whole.pop("steps"))
+    return whole

@@ -1,0 +1,110 @@
+"""`harness.prescribe` on one's own training code, cures applied from outside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import harness
+from harness.prescriptions.outside import BY_HAND, OUTSIDE, Patient
+from harness.prescriptions.own_code import _run
+
+DRAW = torch.Generator().manual_seed(0)
+X = torch.randn(256, 8, generator=DRAW)
+Y = (X[:, :4].sum(1) > 0).long() + 2 * (X[:, 4:].abs().sum(1) > 3).long()
+
+
+def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def accuracy(model: nn.Module) -> float:
+    return float((model(X).argmax(1) == Y).float().mean())
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
+
+
+def batches(step: int) -> tuple[Tensor, Tensor]:
+    rows = torch.arange(32) + 32 * (step % 8)
+    return X[rows], Y[rows]
+
+
+def low_biases(seed: int) -> tuple[Any, ...]:
+    model = network()
+    nn.init.constant_(model[0].bias, -9.0)  # type: ignore[arg-type]
+    return model, torch.optim.Adam(model.parameters(), 0.01), batches, loss, accuracy
+
+
+def healthy(seed: int) -> tuple[Any, ...]:
+    model = network()
+    return model, torch.optim.Adam(model.parameters(), 0.005), batches, loss, accuracy
+
+
+def test_the_cure_is_found_and_its_code_told() -> None:
+    before = torch.random.get_rng_state()
+    found = harness.prescribe(low_biases, steps=60, seeds=3, budget=40, workers=1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert found.label == "bias_init"
+    rows = {row["cure"]: row for row in found.table.to_dict("records")}
+    assert rows[found.cure]["verdict"] == "helps"
+    assert rows[found.cure]["metric"] > rows["as it was"]["metric"] + 0.2
+    assert "bias" in found.cure
+    assert found.command == OUTSIDE[found.cure].code
+    assert BY_HAND.items() <= dict(found.left_out).items()
+    assert found.left_out["no weight decay"] == "the optimizer decays nothing"
+
+
+def test_a_healthy_training_has_nothing_to_cure() -> None:
+    found = harness.prescribe(healthy, steps=60, workers=1)
+    assert (found.label, found.cure) == ("none", "")
+    assert found.table.empty
+
+
+def test_the_same_call_finds_the_same() -> None:
+    options: dict[str, Any] = {"steps": 20, "seeds": 2, "budget": 4, "workers": 1}
+    assert harness.prescribe(low_biases, **options).text == harness.prescribe(low_biases, **options).text
+
+
+def test_workers_find_what_this_process_finds() -> None:
+    one, two = (_run(low_biases, 5, [("", 0), ("zero bias", 1)], crew) for crew in (1, 2))
+    assert [trial.metric for trial in one] == [trial.metric for trial in two]
+
+
+def _patient() -> Patient:
+    torch.manual_seed(0)
+    model = network()
+    nn.init.constant_(model[0].bias, -1.0)  # type: ignore[arg-type]
+    optimizer = torch.optim.SGD(model.parameters(), 0.3, weight_decay=0.1)
+    return Patient(model, optimizer, (100 * X + 50,), 20)
+
+
+@pytest.mark.parametrize("name", sorted(OUTSIDE))
+def test_every_cure_changes_the_training_and_lets_it_run(name: str) -> None:
+    weights = {}
+    for cured in (False, True):
+        patient = _patient()
+        if cured:
+            OUTSIDE[name].apply(patient)
+        for step in range(20):
+            patient.optimizer.zero_grad()
+            inputs, labels = batches(step)
+            nn.functional.cross_entropy(patient.model(100 * inputs + 50), labels).backward()
+            patient.optimizer.step()
+        weights[cured] = torch.cat([p.detach().flatten() for p in patient.model.parameters()])
+    assert not torch.equal(weights[False].nan_to_num(), weights[True][: len(weights[False])].nan_to_num())
+
+
+def test_what_is_no_training_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"expected \(model, optimizer, batches, loss\).*but got Sequential"):
+        harness.prescribe(lambda seed: network(), steps=5)
+    with pytest.raises(
+        TypeError, match="expected a module and an optimizer first, but got Sequential and int"
+    ):
+        harness.prescribe(lambda seed: (network(), 3, batches, loss), steps=5)
+    with pytest.raises(ValueError, match="steps of at least 1 and seeds of at least 2"):
+        harness.prescribe(healthy, steps=0)
