@@ -13,7 +13,7 @@ from harness.detector.verdict import HEALTHY
 
 UNTOUCHED, AGAIN = "as it was", "as it was, other seeds"
 HELPS, REVIVES, NO_HELP = "helps", "revives units, does not help", "does not help"
-HARMS, DIVERGES = "harms", "diverges"
+HARMS, DIVERGES, SEED = "harms", "diverges", "no surer than another seed"
 POINTS = 0.05  # of the dead share: a difference that counts
 SLACK = 0.01  # of the metric: what a cure that only revives units may cost
 NOISE = 0.02  # of the best gain: cures this near to the best are as good
@@ -39,7 +39,7 @@ def judged(trials: pd.DataFrame, scale: float = 1.0) -> pd.DataFrame:
     Returns:
         cure, seeds, metric (mean), gain with low and high (paired by seed, Student's t), dead (mean), drop of
         the dead share with drop_low and drop_high, diverged (runs), verdict. A cure helps if its gain is
-        above 0 for sure on the same seeds, and against other seeds too (Welch).
+        above 0 for sure on the same seeds, and its mean above that of the untouched on all seeds (Welch).
     """
     wide = {name: trials.pivot(index="seed", columns="cure", values=name) for name in ("metric", "dead")}
     rows = []
@@ -57,7 +57,7 @@ def judged(trials: pd.DataFrame, scale: float = 1.0) -> pd.DataFrame:
             continue
         gain = paired(wide["metric"][cure] - wide["metric"][UNTOUCHED])
         drop = paired(wide["dead"][UNTOUCHED] - wide["dead"][cure])
-        again = trials.loc[trials["cure"].eq(AGAIN), "metric"]
+        again = trials.loc[trials["cure"].isin((UNTOUCHED, AGAIN)), "metric"]
         verdict = DIVERGES if row["diverged"] else _verdict(gain, drop, group["metric"], again, scale)
         row |= {"gain": gain.mean, "low": gain.low, "high": gain.high, "drop": drop.mean}
         rows.append(row | {"drop_low": drop.low, "drop_high": drop.high, "verdict": verdict})
@@ -106,8 +106,8 @@ def recommended(
 
 
 def _verdict(gain: Interval, drop: Interval, metric: pd.Series, again: pd.Series, scale: float) -> str:
-    if gain.low > 0 and _above(metric, again):
-        return HELPS
+    if gain.low > 0:
+        return HELPS if _above(metric, again) else SEED
     if gain.high < 0:
         return HARMS
     if drop.low > 0 and drop.mean >= POINTS and gain.mean >= -SLACK * scale:

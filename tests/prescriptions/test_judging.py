@@ -37,7 +37,7 @@ def test_a_cure_helps_if_it_wins_on_the_same_seeds_and_on_others() -> None:
     assert table["cure"].iloc[0] == "small"
     lucky = trials(small=([0.9, 0.92, 0.91], [0.1, 0.1, 0.0]))
     lucky.loc[lucky["cure"].eq(AGAIN), "metric"] = [0.9, 0.93, 0.9]  # seeds do as much by themselves
-    assert verdicts(judged(lucky))["small"] == judging.REVIVES
+    assert verdicts(judged(lucky))["small"] == judging.SEED
 
 
 def test_a_gain_on_one_seed_alone_is_no_help() -> None:
