@@ -49,6 +49,13 @@ class _Patient:
     chance: float  # accuracy of naming the most frequent class
     tested: int  # held-out inputs
     steps: int
+    per_epoch: int  # steps
+
+    @property
+    def period(self) -> int:
+        """Steps after which its task changes, 0 if never: shorter trials do not see what that does."""
+        data = self.spec.data
+        return self.per_epoch * max(data.reshuffle_labels_every, data.permute_inputs_every)
 
     def arm(self, cure: Cure | None, seed: int, steps: int) -> RunSpec:
         changes = cure.words if cure else ()
@@ -89,7 +96,8 @@ def prescribe_run(
     began = time.monotonic()
     patient = _admit(found)
     candidates, left_out = _possible(patient, cures(patient.spec, told.label, patient.mean, patient.steps))
-    plan = _plan(patient, len(candidates), seeds, until_median_death(found, patient.steps), budget)
+    least = max(until_median_death(found, patient.steps), 3 * patient.period)
+    plan = _plan(patient, len(candidates), seeds, least, budget)
     tried = search(
         candidates,
         plan,
@@ -125,7 +133,8 @@ def _admit(run: Run) -> _Patient:
     labels = torch.cat([y for _, y in data.test_batches()])
     chance = float(labels.bincount().max()) / len(labels)
     folder = run.path / FOLDER
-    return _Patient(spec, tuple(words), folder, mean, chance, len(labels), total_steps(spec, data))
+    steps = total_steps(spec, data)
+    return _Patient(spec, tuple(words), folder, mean, chance, len(labels), steps, data.steps_per_epoch)
 
 
 def _possible(patient: _Patient, candidates: Sequence[Cure]) -> tuple[list[Cure], dict[str, str]]:
