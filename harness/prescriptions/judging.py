@@ -27,14 +27,13 @@ class Interval(NamedTuple):
     high: float
 
 
-def judged(trials: pd.DataFrame, scale: float = 1.0) -> pd.DataFrame:
+def judged(trials: pd.DataFrame) -> pd.DataFrame:
     """One row per arm, the best metric first.
 
     Args:
         trials: one row per arm and seed: cure, seed, metric (higher is better, 0 of a diverged training),
             dead (share), diverged. The arms `UNTOUCHED` and `AGAIN` are the run as it was, on the seeds of
             the cures and on others.
-        scale: of the metric: what counts as a whole unit of it, 1 for a share.
 
     Returns:
         cure, seeds, metric (mean), gain with low and high (paired by seed, Student's t), dead (mean), drop of
@@ -58,7 +57,7 @@ def judged(trials: pd.DataFrame, scale: float = 1.0) -> pd.DataFrame:
         gain = paired(wide["metric"][cure] - wide["metric"][UNTOUCHED])
         drop = paired(wide["dead"][UNTOUCHED] - wide["dead"][cure])
         again = trials.loc[trials["cure"].isin((UNTOUCHED, AGAIN)), "metric"]
-        verdict = DIVERGES if row["diverged"] else _verdict(gain, drop, group["metric"], again, scale)
+        verdict = DIVERGES if row["diverged"] else _verdict(gain, drop, group["metric"], again)
         row |= {"gain": gain.mean, "low": gain.low, "high": gain.high, "drop": drop.mean}
         rows.append(row | {"drop_low": drop.low, "drop_high": drop.high, "verdict": verdict})
     return pd.DataFrame(rows).sort_values("metric", ascending=False, kind="stable", ignore_index=True)
@@ -90,11 +89,13 @@ def recommended(
         order: of the cures, the likeliest first; it decides between changes of one size.
         learned: whether the run as it was learned anything. Only then is it a cure to revive units at the
             same metric.
-        scale: of the metric.
+        scale: of the metric: what counts as a whole unit of it, 1 for a share.
     """
     winners = table[table["verdict"].eq(HELPS)]
     if winners.empty and learned:
-        winners = table[table["verdict"].eq(REVIVES)]
+        error = (table["high"] - table["low"]) / 4  # about one standard error
+        bearable = table["gain"] >= -np.maximum(error, SLACK * scale)
+        winners = table[table["verdict"].eq(REVIVES) & bearable]
     if winners.empty:
         return ""
     best = winners.iloc[0]
@@ -105,12 +106,12 @@ def recommended(
     return min(near["cure"], key=lambda cure: (changes[cure], list(order).index(cure)))
 
 
-def _verdict(gain: Interval, drop: Interval, metric: pd.Series, again: pd.Series, scale: float) -> str:
+def _verdict(gain: Interval, drop: Interval, metric: pd.Series, again: pd.Series) -> str:
     if gain.low > 0:
         return HELPS if _above(metric, again) else SEED
     if gain.high < 0:
         return HARMS
-    if drop.low > 0 and drop.mean >= POINTS and gain.mean >= -SLACK * scale:
+    if drop.low > 0 and drop.mean >= POINTS:
         return REVIVES
     return NO_HELP
 

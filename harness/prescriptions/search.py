@@ -98,7 +98,7 @@ def search(
             arms = arms[: one.arms - 1]
         if say:
             say(f"round {number + 1} of {len(plan)}: {len(arms)} cures, {one.steps:,} steps")
-        judgements.append((one.steps, judged(train(arms, one.steps, last), scale)))
+        judgements.append((one.steps, judged(train(arms, one.steps, last))))
     table = _tabled(judgements, {name: ", ".join(cure.labels) for name, cure in known.items()})
     return Search(known, table, plan[-1].steps, scale)
 
