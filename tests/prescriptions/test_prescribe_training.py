@@ -108,3 +108,39 @@ def test_what_is_no_training_is_refused() -> None:
         harness.prescribe(lambda seed: (network(), 3, batches, loss), steps=5)
     with pytest.raises(ValueError, match="steps of at least 1 and seeds of at least 2"):
         harness.prescribe(healthy, steps=0)
+
+
+def gan(seed: int) -> tuple[Any, ...]:
+    """A discriminator whose learning rate is too high; its step trains the generator too."""
+    model, generator = network(), nn.Linear(4, 8)
+    optimizer = torch.optim.SGD(model.parameters(), 20.0)
+    other = torch.optim.Adam(generator.parameters(), 0.001)
+
+    def step(model: nn.Module, real: Tensor) -> None:
+        fake = generator(torch.randn(32, 4))
+        optimizer.zero_grad()
+        scores = model(torch.cat([real, fake.detach()])).mean(1)
+        labels = torch.cat([torch.ones(32), torch.zeros(32)])
+        nn.functional.binary_cross_entropy_with_logits(scores, labels).backward()
+        optimizer.step()
+        other.zero_grad()
+        nn.functional.softplus(-model(fake).mean(1)).mean().backward()
+        other.step()
+
+    def metric(model: nn.Module) -> float:
+        draw = torch.Generator().manual_seed(1)
+        real, fake = 2 + torch.randn(128, 8, generator=draw), torch.randn(128, 8, generator=draw)
+        return float(
+            ((model(real).mean(1) > 0).float().mean() + (model(fake).mean(1) < 0).float().mean()) / 2
+        )
+
+    return model, optimizer, lambda step: 2 + torch.randn(32, 8), step, metric
+
+
+def test_a_step_of_ones_own_is_tried_as_well() -> None:
+    found = harness.prescribe(gan, steps=40, seeds=2, budget=6, workers=1)
+    assert found.label == "step_size"
+    assert (
+        "learning rate" in found.table.loc[~found.table["cure"].str.startswith("as it was"), "cure"].iloc[0]
+    )
+    assert set(found.table["steps"]) <= set(range(1, 41))
