@@ -7,9 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.report.plots.base import figure, headline, need, share_axis
-from harness.report.style import OKABE_ITO, current
-
-NAMED = 8  # arms that are named on the figure, the best ones
+from harness.report.style import MARKERS, OKABE_ITO, current
 
 
 @figure(
@@ -28,26 +26,17 @@ def trade_off(table: pd.DataFrame, *, metric: str = "accuracy", title: str = "")
         ValueError: the table is empty, or a column is missing.
     """
     need(table, ("cure", "steps", "metric", "dead"), "trade_off")
-    made = Figure(figsize=(6.4, 4.2), layout="constrained")
+    made = Figure(figsize=(7.6, 3.8), layout="constrained")
     axes = made.subplots()
     last = table[table["steps"].eq(table["steps"].max())]
     front = best_of_both(last)
     axes.step(front["dead"], front["metric"], where="post", color=current().theme.soft, linewidth=1, zorder=1)
-    for part, filled in ((table.drop(last.index), False), (last, True)):
-        face = OKABE_ITO[0] if filled else "none"
-        axes.scatter(part["dead"], part["metric"], s=30, facecolors=face, edgecolors=OKABE_ITO[0], zorder=2)
-    untouched = last[last["cure"].astype(str).str.startswith("as it was")]
-    axes.scatter(untouched["dead"], untouched["metric"], s=70, marker="X", color=OKABE_ITO[1], zorder=3)
-    for _, row in pd.concat([untouched.head(1), last.drop(untouched.index)]).head(NAMED).iterrows():
-        left = float(row["dead"]) > 0.6
-        axes.annotate(
-            str(row["cure"]),
-            (float(row["dead"]), float(row["metric"])),
-            xytext=(-6 if left else 6, 4),
-            textcoords="offset points",
-            fontsize=7,
-            ha="right" if left else "left",
-        )
+    hollow = table.drop(last.index)
+    axes.scatter(hollow["dead"], hollow["metric"], s=30, facecolors="none", edgecolors=current().theme.soft)
+    for k, (cure, dead, value) in enumerate(zip(last["cure"], last["dead"], last["metric"], strict=True)):
+        colour, marker = OKABE_ITO[k % len(OKABE_ITO)], MARKERS[k % len(MARKERS)]
+        axes.scatter(dead, value, s=45, color=colour, marker=marker, label=str(cure), zorder=2)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, fontsize=7.5)
     axes.set_xlabel("dead units")
     axes.set_ylabel(metric)
     axes.set_xlim(-0.03, 1.03)
