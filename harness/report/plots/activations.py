@@ -15,7 +15,7 @@ from harness.report.style import OKABE_ITO, current
 OPEN = OKABE_ITO[2]
 VALUE, SLOPE = OKABE_ITO[0], OKABE_ITO[1]
 READ = (
-    "solid blue = the output f(z), dashed red = its slope f′(z); shaded = the gate is open, so a gradient "
+    "solid blue = the output f(z), dashed orange = its slope f′(z); shaded = the gate is open, so a gradient "
     "passes; hatched = it is closed, and a unit all of whose inputs land there is dead."
 )
 
