@@ -311,22 +311,34 @@ def confirm(
 
 @app.command()
 def prescribe(
-    path: Annotated[Path, typer.Argument(help="The folder of one run.")],
+    path: Annotated[Path, typer.Argument(help="The folder of one run, or of a sweep.")],
     budget: Annotated[str, typer.Option(help="Work, in times of the run's own on every core.")] = "2x",
     seeds: Annotated[int, typer.Option(help="Of every cure.")] = 3,
     json: Json = None,
     csv: Csv = None,
 ) -> None:
-    """Try the plausible cures on a run, and recommend the smallest that works, as a command."""
+    """Try the plausible cures on a run, recommend the smallest that works; of a sweep, say what is safe."""
     from harness.config import ConfigError
+    from harness.prescriptions.region import safe_region
     from harness.prescriptions.runs import prescribe_run
     from harness.report.prescription_table import prescription_view
 
-    run, out = run_in(path), console()
+    runs, out = runs_in(path), console()
     try:
         times = float(budget.removesuffix("x"))
     except ValueError:
         raise typer.BadParameter(f"--budget: expected a number of times, e.g. 2x, but got {budget}") from None
+    if len(runs) > 1:
+        try:
+            region = safe_region(runs, path)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        out.print(region.text, markup=False)
+        if region.command:
+            print(f"\nThe next runs would tell most:\n{region.command}")
+        write_found({"settings": region.table}, json, csv, command=region.command, text=region.text)
+        return
+    run = runs[0]
     try:
         found = prescribe_run(run, times, seeds, lambda line: out.print(line, style="dim", markup=False))
     except (ConfigError, OSError, ValueError) as error:
