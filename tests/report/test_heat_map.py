@@ -10,7 +10,17 @@ import report_frames as frames
 from PIL import Image
 
 from harness.report.style import rates
-from harness.report.tensorboard.heat_map import DEAD, PAPER, RATES, TALL, UNKNOWN, WIDE, heat_map, palette, png
+from harness.report.tensorboard.heat_map import (
+    DEAD,
+    PAPER,
+    RATES,
+    TALL,
+    UNKNOWN,
+    WIDE,
+    heat_map,
+    palette,
+    png,
+)
 
 
 def drawn(history: pd.DataFrame) -> tuple[np.ndarray, str]:
