@@ -13,6 +13,7 @@ from harness.config import RunSpec, run_folder, to_mapping
 from harness.store.files import side_by_side
 from harness.store.folder import COMPLETE, RunFolder
 from harness.store.locks import PATIENCE, lock_of
+from harness.store.reading import named_line
 from harness.sweeps.cohorts import Task
 from harness.sweeps.descriptors import make_room
 from harness.sweeps.job import Outcome, failed, final_metrics, hardware, run_job, stored, versions
@@ -98,17 +99,17 @@ def _train(
     specs: Sequence[RunSpec], known: Mapping[int, Outcome], keep: Path, tick: Callable[[int], None]
 ) -> dict[int, Outcome]:
     """The outcomes of the members that are not known yet."""
-    from harness.training.stacked import kept
+    from harness.training.stacked import checkpoint
 
     left = [place for place in range(len(specs)) if place not in known]
     if not left:
         return {}
     began = time.monotonic()
     # killed while some of the trained were being concluded; otherwise nothing touches those that are known
-    trained = bool(known) and kept.done(keep, specs, [run_folder(spec) for spec in specs])
+    trained = bool(known) and checkpoint.done(keep, specs, [run_folder(spec) for spec in specs])
     places = list(range(len(specs))) if trained else left
     own = [specs[place] for place in places]
-    fresh = kept.load(keep, own, [run_folder(spec) for spec in own]) is None
+    fresh = checkpoint.load(keep, own, [run_folder(spec) for spec in own]) is None
     facts = {"versions": versions(), "hardware": hardware(specs[0]), "cohort": keep.name}
 
     def begin(place: int) -> Outcome | None:
@@ -173,7 +174,7 @@ def _one_by_one(
     """Train members whose stack failed, each by itself."""
     for folder in folders.values():
         folder.clear()
-    why = " ".join(f"{type(error).__name__}: {error}".split())
+    why = named_line(error)
     outcomes = {place: _alone(specs[place], tick, locked=True) for place in folders}
     for place, folder in folders.items():
         with suppress(OSError):  # the outcomes stand, with or without this note

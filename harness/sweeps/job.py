@@ -17,6 +17,7 @@ from harness.config import ConfigError, RunSpec, run_folder, to_mapping
 from harness.store.files import write_text
 from harness.store.folder import COMPLETE, RunFolder, read_status
 from harness.store.locks import lock_of
+from harness.store.reading import named_line
 from harness.sweeps.ahead import collector_at_rest
 from harness.tracking import conclude
 from harness.tracking.conclude import versions
@@ -217,7 +218,7 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
 
 def failed(folder: RunFolder, error: Exception, seconds: float) -> Outcome:
     """The outcome of a training that raised; on a full disk the outcome is all that can be kept."""
-    line = " ".join(f"{type(error).__name__}: {error}".split())
+    line = named_line(error)
     try:
         write_text(folder.path / "error.txt", traceback.format_exc())
         folder.write_status("failed", seconds=seconds, error=line)

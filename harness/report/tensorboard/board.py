@@ -91,8 +91,6 @@ class RunBoard:
         config: Mapping[str, Any],
         history: pd.DataFrame,
         status: Mapping[str, Any],
-        *,
-        maps: bool = True,
     ) -> None:
         """What is shown once a run has ended: its map, verdict, causes and row.
 
@@ -101,11 +99,9 @@ class RunBoard:
             config: dotted or nested, what its row shows.
             history: its censuses.
             status: what `status.json` says, or will say.
-            maps: whether the heat map is drawn.
         """
         step = int(status.get("steps") or 0)
-        if maps:
-            self.maps(history)
+        self.maps(history)
         for tag, key in (("verdict", "verdict"), ("causes", "diagnosis")):
             if status.get(key):
                 self.text(tag, str(status[key]), step)

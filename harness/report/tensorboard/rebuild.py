@@ -21,6 +21,7 @@ from harness.report.tensorboard.events import EventFile
 from harness.report.tensorboard.hparams import experiment, short_config
 from harness.report.tensorboard.layout import layout
 from harness.report.tensorboard_hint import tick_hint
+from harness.store.reading import named_line
 from harness.store.runs import Run, Runs
 
 ALONE = 8  # runs up to which starting processes takes longer than it saves
@@ -101,7 +102,7 @@ def _one(path: Path, maps: bool, alone: bool = False) -> str:
     try:
         rebuild(Run(path), maps=maps, alone=alone)
     except (OSError, ValueError) as error:  # a damaged table: the other runs still have theirs
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        return named_line(error)
     return ""
 
 

@@ -13,25 +13,23 @@ import torch
 
 from harness.config import RunSpec
 from harness.config.identity import run_id
-from harness.config.schema import Dtype
+from harness.config.schema import Device, Dtype
 from harness.store.folder import RunFolder
 from harness.training.interrupts import DeferredInterrupts
 from harness.training.journal import View
 from harness.training.loop import Ending, census_steps_of, total_of
 from harness.training.models import activation_of
-from harness.training.stacked import kept as checkpoint
-from harness.training.stacked.alike import check
+from harness.training.stacked import checkpoint
 from harness.training.stacked.batches import CohortData
-from harness.training.stacked.evaluation import evaluate
 from harness.training.stacked.ledger import Ledger
-from harness.training.stacked.losses import cross_entropy
+from harness.training.stacked.losses import cross_entropy, evaluate
 from harness.training.stacked.members import initial, order, sites
 from harness.training.stacked.network import StackedMLP
 from harness.training.stacked.optimizers import Optimizer, learning_rates
 from harness.training.stacked.parameters import Parameter
 from harness.training.stacked.recording import Recording
 from harness.training.stacked.remedies import PlacedEvent, StackRemedyRunner
-from harness.training.stacked.results import leave_networks
+from harness.training.stacking import stacking_blocker, stacking_key
 from harness.training.stopping import stop_reason
 from harness.training.tasks import new_tasks
 
@@ -52,7 +50,7 @@ def train_cohort(
     Three files of each member stay open: mind the limit of the operating system.
 
     Args:
-        specs: of the members; `harness.training.stacked.alike` tells which may be together.
+        specs: of the members; `harness.training.stacking` tells which may be together.
         folders: of their runs, in the same order.
         keep: folder of the cohort's checkpoint. It stays there at the end: whoever asked removes it, once
             what follows is on disk too; until then another call returns at once.
@@ -67,7 +65,7 @@ def train_cohort(
         ConfigError: the network cannot read the data, or similar.
         KeyboardInterrupt: between two steps, after a checkpoint has been written.
     """
-    check(specs, folders)
+    _check(specs, folders)
     threads = torch.get_num_threads()
     torch.set_num_threads(specs[0].train.threads or 1)
     try:
@@ -102,11 +100,26 @@ def _train(
             cohort.restore(kept)
         with DeferredInterrupts() as interrupts:
             cohort.train(interrupts)
-        leave_networks(*cohort.networks)
+        checkpoint.leave_networks(*cohort.networks)
         ledger.finish()
         return cohort.endings
     finally:
         ledger.close()
+
+
+def _check(specs: Sequence[RunSpec], folders: Sequence[RunFolder]) -> None:
+    """Raise ValueError where runs cannot be trained as one stack."""
+    if not specs:
+        raise ValueError("expected at least one run")
+    if len({folder.path for folder in folders}) != len(specs):
+        raise ValueError("expected each run once, with a folder of its own")
+    if specs[0].device is Device.auto and torch.cuda.is_available():
+        raise ValueError("device=auto finds a GPU here: stacks are trained on the CPU")
+    for spec in specs:
+        if stacking_blocker(spec):
+            raise ValueError(stacking_blocker(spec))
+        if stacking_key(spec) != stacking_key(specs[0]):
+            raise ValueError("expected runs that share network, data, length, optimizer and recording")
 
 
 class _Cohort:
@@ -334,7 +347,7 @@ class _Cohort:
         for place in ending:
             self.ledger.event(place, self.step, "stopped", detail=stops[place])
             self.found[self.members[place]] = Ending(self.step, None, stops[place])
-        leave_networks(*self.networks, ending)
+        checkpoint.leave_networks(*self.networks, ending)
         self._keep([place for place, reason in enumerate(stops) if not reason])
 
     def _keep(self, places: list[int]) -> None:
