@@ -70,14 +70,10 @@ def feature_ranks(model: nn.Module, batches: Batch | Iterable[Batch]) -> pd.Data
 
     taps.counter.on_call = add
     kept: list[Tensor] = []
-    with evaluation(model):
-        taps.attach()
-        try:
-            for _, output in outputs(model, batches):
-                if isinstance(output, Tensor) and output.ndim:
-                    kept.append(output.detach().reshape(len(output), -1))
-        finally:
-            taps.detach()
+    with evaluation(model), taps.attached():
+        for _, output in outputs(model, batches):
+            if isinstance(output, Tensor) and output.ndim:
+                kept.append(output.detach().reshape(len(output), -1))
     rows = []
     for site in windows.sites:
         x = torch.cat(features[site.name]) if site.name in features else torch.empty(0, site.size)

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from harness.attribution.model_inputs import storage_of, tensors_in
+from harness.attribution.model_inputs import storage_of
 from harness.attribution.replay import Replay, unit_rows
 from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.operations import CONVOLUTIONS, LAST_AXIS, NORMS, PRODUCTS, function_name
 from harness.graph.units import UnitLayout, arranged
-from harness.hooks.eager import EagerTaps
+from harness.recording.batches import tensors_in
 from harness.recording.windows import Windows
 
 CLOSE = 1e-3  # relative difference of gradients that are the same
@@ -93,15 +93,11 @@ def own_parameters(
                 own.source = next((products.sources[n] for n in own.weights if n in products.sources), behind)
                 found[site] = own
 
-    taps = EagerTaps(replay.model, Windows("stream"), observe="all", gradients=False, **replay.options)
+    taps = replay.taps(Windows("stream"))
     taps.counter.on_call = ask
-    with replay.observing({}, lambda *_: None), products, torch.enable_grad():
-        taps.attach()
-        try:
-            for _ in replay.outputs(one, trained, leaves):
-                pass
-        finally:
-            taps.detach()
+    with replay.observing(), products, torch.enable_grad(), taps.attached():
+        for _ in replay.outputs(one, trained, leaves):
+            pass
     return found
 
 

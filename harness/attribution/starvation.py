@@ -156,14 +156,10 @@ class _Trial:
         self.called.clear()
         values = self._filled() if fill else self._snapshot.values
         draw = torch.Generator().manual_seed(0)
-        with self._replay.observing({}, lambda *_: None), _Selections(self), torch.enable_grad():
-            taps.attach()
-            try:
-                snapshot = Snapshot(values, self._snapshot.inputs)
-                for _ in self._replay.outputs(snapshot, self._parameters, then=back):
-                    pass
-            finally:
-                taps.detach()
+        with self._replay.observing(), _Selections(self), torch.enable_grad(), taps.attached():
+            snapshot = Snapshot(values, self._snapshot.inputs)
+            for _ in self._replay.outputs(snapshot, self._parameters, then=back):
+                pass
         columns = windows.close(0, [], None)
         sites = {name: columns["site"] == name for name in dict.fromkeys(columns["site"].tolist())}
         gradients = {name: columns["grad_rms"][rows] for name, rows in sites.items()}

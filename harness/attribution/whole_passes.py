@@ -108,12 +108,8 @@ class OwnPasses:
 
         taps = self._replay.taps(Windows("stream"))
         taps.counter.on_call = add
-        with self._replay.observing({}, lambda *_: None):
-            taps.attach()
-            try:
-                self._replay.run(snapshot)
-            finally:
-                taps.detach()
+        with self._replay.observing(), taps.attached():
+            self._replay.run(snapshot)
         return sums
 
 
@@ -132,7 +128,7 @@ def _products(replay: Replay, snapshot: Snapshot) -> _Products:
         leaves: Values = {}
         one = Snapshot(snapshot.values, [inputs])
         products = Products(leaves, one)
-        with replay.observing({}, lambda *_: None), products:
+        with replay.observing(), products:
             for _ in replay.outputs(one, (), leaves):
                 pass
         weights = weights or products.weights

@@ -40,13 +40,9 @@ class Probe:
             steps: completed so far.
             others: the taps that count nothing meanwhile.
         """
-        self.taps.attach()
-        try:
-            with others.paused(), evaluation(self._model):
-                seen = [batch for batch, _ in outputs(self._model, self.batches or [], before=self._mask)]
-            self.batches = seen  # whether a list is one batch is settled
-        finally:
-            self.taps.detach()
+        with self.taps.attached(), others.paused(), evaluation(self._model):
+            seen = [batch for batch, _ in outputs(self._model, self.batches or [], before=self._mask)]
+        self.batches = seen  # whether a list is one batch is settled
         return self.windows.close(steps, self.taps.unobserved(self.taps.called), None)
 
     def _mask(self, batch: Batch) -> None:

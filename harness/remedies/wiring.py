@@ -92,12 +92,8 @@ def trace(
 
     taps = EagerTaps(model, Windows("stream"), observe="all", gradients=False)
     taps.provenance, taps.counter.on_call = start, called
-    taps.attach()
-    try:
-        with torch.no_grad(), preserve_state(model), taps.alone():
-            output = call(model, batch, device_of(model))
-    finally:
-        taps.detach()
+    with taps.attached(), torch.no_grad(), preserve_state(model), taps.alone():
+        output = call(model, batch, device_of(model))
     if errors:
         raise errors[0]
     traced = traces[-1] if traces else start(model)  # a scripted root takes no hooks
