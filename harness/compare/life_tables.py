@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +99,7 @@ def _row_numbers(rows: Any, runs: int) -> np.ndarray:
     return found
 
 
-def lives(runs: Runs, *, also: tuple[str, ...] = (), progress: Callable[[int], None] | None = None) -> Lives:
+def lives(runs: Runs, *, also: tuple[str, ...] = ()) -> Lives:
     """Count the lives of all units of many runs.
 
     Only the columns evidence, step, site, unit and state are read. Censuses of runs that diverged, failed or
@@ -109,7 +108,6 @@ def lives(runs: Runs, *, also: tuple[str, ...] = (), progress: Callable[[int], N
     Args:
         runs: any.
         also: columns of the configuration to keep beside the factors.
-        progress: told after each run how many are done.
 
     Example:
         >>> from harness.store.runs import Runs
@@ -127,8 +125,6 @@ def lives(runs: Runs, *, also: tuple[str, ...] = (), progress: Callable[[int], N
         else:
             if len(table):
                 tables.append(count(census_grid(table.to_pandas())).assign(place=place))
-        if progress is not None:
-            progress(place + 1)
     columns = ["place", "site", "step", *COUNTS]
     counts = (
         pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=pd.Index(columns))

@@ -135,6 +135,11 @@ def one_evidence(history: pd.DataFrame) -> pd.DataFrame:
     return history if used is None else history[used]
 
 
+def telling(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that say whether their unit is dead: those that are unobserved or not finite do not."""
+    return rows[~rows["state"].isin(SILENT)]
+
+
 def _used(history: Columns) -> np.ndarray | None:
     """Which rows `one_evidence` takes; None: all."""
     probe = np.asarray(history["evidence"] == "probe")

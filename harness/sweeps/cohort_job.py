@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from harness.config import RunSpec, run_folder, to_mapping
@@ -16,7 +17,7 @@ from harness.store.locks import PATIENCE, lock_of
 from harness.store.reading import named_line
 from harness.sweeps.cohorts import Task
 from harness.sweeps.descriptors import make_room
-from harness.sweeps.job import Outcome, failed, final_metrics, hardware, run_job, stored, versions
+from harness.sweeps.job import Outcome, conclusion, failed, hardware, run_job, stored, versions
 
 if TYPE_CHECKING:
     from harness.report.tensorboard import RunBoard
@@ -208,21 +209,14 @@ def _judge(
     """Metrics, verdict and view of a member that has been trained: its last status, or that this failed."""
     from harness.store.runs import Run
 
-    facts: dict[str, Any] = {
-        "state": "finished" if ending.diverged_at is None else "diverged",
-        "seconds": seconds,
-        "steps": ending.steps,
-        "diverged_at": ending.diverged_at,
-        **({"stopped": ending.stopped} if ending.stopped else {}),
-    }
     try:
         run = Run(folder.path)
-        facts["final"], facts["verdict"] = final_metrics(spec, run, ending.diverged_at)
+        facts = {"seconds": seconds, **conclusion(spec, run, ending)}
         if board is not None:
             board.conclude(run.name, to_mapping(spec), run.census, facts)
     except Exception as error:
         return failed(folder, error, seconds)
-    return facts | {"error": None}
+    return facts
 
 
 def _end(judged: tuple[RunFolder, dict[str, Any] | Outcome]) -> Outcome:
@@ -242,28 +236,14 @@ def _alone(spec: RunSpec, tick: Callable[[int], None], *, locked: bool = False) 
     from harness.config import ConfigError
 
     try:
-        return run_job(spec, lambda spec, total: _Ticks(tick), locked=locked, alone=False)
+        return run_job(spec, lambda spec, total: _telling(tick), locked=locked, alone=False)
     except ConfigError as error:
         return Outcome(run_folder(spec), "failed", error=str(error))
 
 
-class _Ticks:
+def _telling(tick: Callable[[int], None]) -> AbstractContextManager[Any]:
     """A listener that passes on completed steps alone."""
-
-    def __init__(self, tick: Callable[[int], None]) -> None:
-        self.tick = tick
-
-    def __enter__(self) -> _Ticks:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        return None
-
-    def steps(self, rows: Any) -> None:
-        """Nothing to do."""
-
-    def census(self, rows: Any) -> None:
-        """Nothing to do."""
+    return nullcontext(SimpleNamespace(tick=tick, steps=lambda rows: None, census=lambda rows: None))
 
 
 def _remove(folder: Path) -> None:

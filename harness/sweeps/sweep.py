@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness.config import ConfigError, RunSpec, run_folder, to_mapping
 from harness.config.stored import flatten
+from harness.store.files import cores
 from harness.store.locks import lock_of
 from harness.sweeps.cohort_job import run_task
 from harness.sweeps.cohorts import MOST, Task, divide
@@ -217,8 +218,3 @@ def _written(output: Path) -> Iterator[None]:
     except OSError as error:
         reason = f"{output} cannot be written ({error.strerror or error})"
         raise ConfigError("output", reason, hint="Give another folder with output=…") from None
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,7 +16,6 @@ from torch import Tensor
 from harness.detector.states import Thresholds
 from harness.detector.transitions import Transitions
 from harness.detector.verdict import HEALTHY
-from harness.report.report_command import stored_diagnosis
 from harness.report.tensorboard import RunBoard
 from harness.store.evidence import write_evidence
 from harness.store.folder import MADE, RunFolder, load_status
@@ -26,7 +25,7 @@ from harness.store.runs import Run
 from harness.store.schema import STEPS, TABLES
 from harness.store.tables import read_table
 from harness.store.writer import TableWriter, keep_rows
-from harness.tracking.conclude import final_metrics, versions
+from harness.tracking.conclude import concluded, versions
 from harness.training.journal import tell_before
 
 EVERY = 200  # steps after which their scalars are written, without a census
@@ -193,17 +192,11 @@ class RunWriter:
         self, steps: int, error: BaseException | None, evidence: Mapping[str, pd.DataFrame] | None
     ) -> dict[str, Any]:
         run, diverged = Run(self.path), self._diverged
-        state = "finished" if diverged is None else "diverged"
-        line = None
+        detect = self._thresholds, self._config["detect"]["healthy"]
+        facts = concluded(run, *detect, steps=steps, diverged_at=diverged, diagnose=evidence is not None)
         if error is not None:
             state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            line = named_line(error)
-        final, text = final_metrics(run, self._thresholds, self._config["detect"]["healthy"], diverged)
-        facts = {"state": state, "steps": steps, "diverged_at": diverged, "verdict": text, "error": line}
-        if evidence is not None and len(run.census):
-            told = stored_diagnosis(run)
-            final["cause"], facts["diagnosis"] = told.label, str(told)
-        facts["final"] = final
+            facts |= {"state": state, "error": named_line(error)}
         if self._board is not None:
             self._board.conclude(run.name, self._config, run.census, facts)
         return facts

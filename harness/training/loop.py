@@ -65,6 +65,7 @@ def train(
     listeners: Sequence[Listener] = (),
     *,
     evidence: bool = False,
+    model: nn.Module | None = None,
 ) -> Ending:
     """Train one run, or continue it from its checkpoint, and leave its tables on disk.
 
@@ -74,6 +75,7 @@ def train(
         folder: of the run; a checkpoint in it is continued.
         listeners: views that are told of new rows.
         evidence: whether what causes are told from is kept, and left in the folder.
+        model: as `harness.training.models.build` made it for this spec; None: it is built here.
 
     Raises:
         ConfigError: the model cannot read the data, or similar.
@@ -81,7 +83,7 @@ def train(
     """
     device, _ = place(spec)
     with _reproducible(spec):
-        model = build(spec, data.shape, data.classes)
+        model = model or build(spec, data.shape, data.classes)
         kept = checkpoint.load(folder.path, torch.device("cpu"))
         if kept is None:
             initialise(model, spec, data.batch(0, 0)[0].cpu())

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import betainc
 
-from harness.detector.lifetimes import one_evidence
+from harness.detector.grid import one_evidence, telling
 from harness.detector.states import Thresholds, rate_upper
 from harness.detector.verdict import last_census
 from harness.report.plots.base import need, span
@@ -36,7 +36,7 @@ def known(rows: pd.DataFrame, who: str = "") -> pd.DataFrame:
     Raises:
         ValueError: there are none, and `who` cannot do without.
     """
-    told = rows[~rows["state"].isin(("unobserved", "non_finite"))]
+    told = telling(rows)
     if who and told.empty:
         raise ValueError(f"{who}: no unit was observed with finite values")
     return told

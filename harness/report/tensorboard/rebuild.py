@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
@@ -21,6 +20,7 @@ from harness.report.tensorboard.events import EventFile
 from harness.report.tensorboard.hparams import experiment, short_config
 from harness.report.tensorboard.layout import layout
 from harness.report.tensorboard_hint import tick_hint
+from harness.store.files import cores
 from harness.store.reading import named_line
 from harness.store.runs import Run, Runs
 
@@ -63,7 +63,7 @@ def rebuild_all(runs: Runs, *, maps: bool = True, workers: int | None = None) ->
     Yields:
         A run, and why it could not be rebuilt ("" if it could), in the order of the runs.
     """
-    workers = workers or _cores()
+    workers = workers or cores()
     if len(runs) <= ALONE or workers == 1:
         for run in runs:
             yield run, _one(run.path, maps, len(runs) == 1)
@@ -104,10 +104,6 @@ def _one(path: Path, maps: bool, alone: bool = False) -> str:
     except (OSError, ValueError) as error:  # a damaged table: the other runs still have theirs
         return named_line(error)
     return ""
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _begin() -> None:
