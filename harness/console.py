@@ -65,8 +65,8 @@ def show(spec: RunSpec, outcome: Outcome) -> None:
     if outcome.state == "failed":
         console.print("failed:", style="bold red", end=" ")
         console.print(outcome.error, markup=False)
-        if (told := outcome.path / "error.txt").is_file():  # it is not written to a full disk
-            console.print(f"The traceback is in {told}.", soft_wrap=True, markup=False)
+        if (traceback := outcome.path / "error.txt").is_file():  # it is not written to a full disk
+            console.print(f"The traceback is in {traceback}.", soft_wrap=True, markup=False)
         return
     run = Run(outcome.path)
     console.print(
@@ -211,13 +211,13 @@ def started(spec: RunSpec, total: int) -> str:
     """The run, its device, its length, and what makes it other than the default run."""
     from harness.training.loop import place
 
-    told = [
+    changed = [
         f"{key.removesuffix('.name')}={_short(value)}"
         + ("" if key.endswith(".name") or default in (None, "???") else f" ({_short(default)})")
         for key, (value, default) in changes(to_mapping(spec)).items()
         if key not in WITHOUT_EFFECT and (key, value) != ("init.name", "own")
     ]
-    other = f"changed from the defaults: {', '.join(told)}" if told else "all by default"
+    other = f"changed from the defaults: {', '.join(changed)}" if changed else "all by default"
     return f"{run_folder(spec).name} on {place(spec)[0]}, {total:,} steps; {other}"
 
 

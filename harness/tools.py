@@ -58,11 +58,11 @@ def report(
     asked = {name: value for name, value in given.items() if value is not None}
     runs = runs_in(path)
     try:
-        for told in write_report(runs, path, out, asked):
-            if isinstance(told, Path):
-                console().print(f"report      {told}", soft_wrap=True, markup=False)
+        for shown in write_report(runs, path, out, asked):
+            if isinstance(shown, Path):
+                console().print(f"report      {shown}", soft_wrap=True, markup=False)
             else:
-                console(told).print(told)
+                console(shown).print(shown)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
     write_found({"runs": runs.table}, json, csv)
@@ -243,13 +243,13 @@ def diagnose(path: Folder, json: Json = None, csv: Csv = None) -> None:
     import pandas as pd
 
     from harness.attribution.next_step import next_step
-    from harness.sweeps.diagnose import diagnose as told
+    from harness.sweeps.diagnose import diagnose as diagnosed
 
     out, rows, units = console(), [], []
     for run in runs_in(path):
         out.print(run.name, style="bold", markup=False)
         try:
-            found = told(run)
+            found = diagnosed(run)
             step = next_step(found.label)
             out.print(f"{found}\n", *([f"Next: {step}\n"] if step else []), sep="\n", markup=False)
             rows.append({"run": run.name, "cause": found.label, "text": str(found), "next": step})

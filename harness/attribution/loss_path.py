@@ -142,16 +142,18 @@ class LossPath:
             hidden = hidden_of(self._outputs)
             outputs = [out for out in self._outputs if id(out) not in hidden]
             given = [self._gradients[id(out)] for out in outputs if id(out) in self._gradients]
-            told = [out for out in outputs if id(out) in self._gradients]
-            if loss.grad_fn is not None and len(told) > 1:  # of a step's several backward passes, this loss's
-                behind = behind_loss(loss.grad_fn, told)
-                told, given = behind, [self._gradients[id(out)] for out in behind]
-            if loss.grad_fn is not None and told:
+            reached = [out for out in outputs if id(out) in self._gradients]
+            if (
+                loss.grad_fn is not None and len(reached) > 1
+            ):  # of a step's several backward passes, this loss's
+                behind = behind_loss(loss.grad_fn, reached)
+                reached, given = behind, [self._gradients[id(out)] for out in behind]
+            if loss.grad_fn is not None and reached:
                 self.penalty = bool(self.penalty) or bypassed(loss.grad_fn, outputs, self._model)
             if self.errors[0] != self.errors[0]:
-                self.errors = _errors(loss, told, given, self._forwards)
-            if self._steps == 0 and self._forwards == 1 and self._inputs is not None and told:
-                kept = [out.detach().clone() for out in told]
+                self.errors = _errors(loss, reached, given, self._forwards)
+            if self._steps == 0 and self._forwards == 1 and self._inputs is not None and reached:
+                kept = [out.detach().clone() for out in reached]
                 self._first = First(self._inputs, kept, given, self._parameters)
 
     @property

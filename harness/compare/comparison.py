@@ -130,14 +130,14 @@ def compare_runs(
     if kept is not None and len(kept.counts):
         for name in few:
             for setting, rows in settings(frame, by):
-                told = {"factor": name, **dict(zip(by, setting, strict=True))}
+                labels = {"factor": name, **dict(zip(by, setting, strict=True))}
                 part = kept.of(rows)
                 if part.counts.empty or part.outcomes[name].nunique(dropna=False) < 2:
                     continue
                 last = survival(part, name, confidence=confidence).groupby("setting", sort=False).tail(1)
-                curves.append(last.assign(**told))
+                curves.append(last.assign(**labels))
                 tested = logrank(part, name, baseline=base if name == factor else None, correction=correction)
-                tests.append(tested.assign(**told))
+                tests.append(tested.assign(**labels))
     if frame["seed"].nunique() == 1:
         notes.append("All runs have the same seed: no interval and no test exists.")
     crossed, curve, test = (

@@ -134,25 +134,25 @@ def lives(runs: Runs, *, also: tuple[str, ...] = ()) -> Lives:
 
 def count(grid: Grid) -> pd.DataFrame:
     """The counts of one run: one row per census and site."""
-    told, down, moves = grid.told, grid.down, grid.moves
-    censuses = len(told)
+    observed, dead, moves = grid.observed, grid.dead, grid.moves
+    censuses = len(observed)
     number = np.arange(censuses)[:, None]
-    seen = told.any(axis=0)
-    first = (number == told.argmax(axis=0)) & seen
-    last = (number == censuses - 1 - told[::-1].argmax(axis=0)) & seen
-    born = (first & down).any(axis=0)
+    seen = observed.any(axis=0)
+    first = (number == observed.argmax(axis=0)) & seen
+    last = (number == censuses - 1 - observed[::-1].argmax(axis=0)) & seen
+    born = (first & dead).any(axis=0)
     alive_before = moves.known & ~moves.before
-    deaths = alive_before & down
+    deaths = alive_before & dead
     died = deaths & (number == deaths.argmax(axis=0)) & ~born
     matrices = {
-        "observed": told,
-        "dead": down,
-        "born_dead": first & down,
-        "entered": first & ~down,
+        "observed": observed,
+        "dead": dead,
+        "born_dead": first & dead,
+        "entered": first & ~dead,
         "died": died,
         "ended": last & ~died.any(axis=0) & ~born,
         "deaths": deaths,
-        "revivals": moves.known & moves.before & ~down,
+        "revivals": moves.known & moves.before & ~dead,
         "alive_steps": np.where(alive_before, moves.gap, 0),
         "dead_steps": np.where(moves.before, moves.gap, 0),
     }

@@ -59,10 +59,10 @@ METHOD = (
 
 def ranking_table(rows: pd.DataFrame) -> RenderableType:
     """Terms by their share of the variance."""
-    told = rows.attrs
-    title = f"What the {_outcome(told.get('outcome', 'dead'))} depends on"
-    seeds = "one seed" if told.get("seeds") == 1 else f"{told.get('seeds', 0):,} seeds"
-    used = f"{told['used']:,} of {told['runs']:,} runs, {seeds}" if "used" in told else ""
+    facts = rows.attrs
+    title = f"What the {_outcome(facts.get('outcome', 'dead'))} depends on"
+    seeds = "one seed" if facts.get("seeds") == 1 else f"{facts.get('seeds', 0):,} seeds"
+    used = f"{facts['used']:,} of {facts['runs']:,} runs, {seeds}" if "used" in facts else ""
     table = plain_table(title, used)
     table.add_column("term", overflow="fold")
     for name in ("levels", "share of variance", "interval", "p", "adjusted"):
@@ -78,8 +78,8 @@ def ranking_table(rows: pd.DataFrame) -> RenderableType:
             _p(row["p_adjusted"]),
         )
     for name in ("seed", "rest"):
-        if told.get(name) is not None and not np.isnan(told[name]) and rows["share"].notna().any():
-            table.add_row(f"[dim]{name}[/]", "", f"[dim]{_dashed(told[name])}[/]", "", "", "")
+        if facts.get(name) is not None and not np.isnan(facts[name]) and rows["share"].notna().any():
+            table.add_row(f"[dim]{name}[/]", "", f"[dim]{_dashed(facts[name])}[/]", "", "", "")
     return table
 
 

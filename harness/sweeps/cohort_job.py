@@ -58,7 +58,7 @@ def run_cohort(task: Task, tick: Callable[[int], None] | None = None) -> list[Ou
             with ExitStack() as locks:
                 _hold(keep, locks, until)
                 left = [place for place in range(len(specs)) if place not in known]
-                known |= {place: told for place in left if (told := _taken(specs[place], locks, until))}
+                known |= {place: outcome for place in left if (outcome := _taken(specs[place], locks, until))}
                 outcomes = known | _train(specs, known, keep, tick or (lambda step: None))
         except OSError as error:
             outcomes = {place: known.get(place) or _refused(spec, error) for place, spec in enumerate(specs)}

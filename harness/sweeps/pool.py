@@ -193,7 +193,7 @@ def _serve(pipe: Connection, work: Work, tasks: Sequence[Task]) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # what a run has to say is in its folder
     sys.stdin.close()
-    told = 0.0
+    last_report = 0.0
     try:
         while True:
             while not pipe.poll(1.0):
@@ -204,12 +204,12 @@ def _serve(pipe: Connection, work: Work, tasks: Sequence[Task]) -> None:
                 os._exit(0)
 
             def tick(step: int, task: int = task) -> None:
-                nonlocal told
+                nonlocal last_report
                 now = time.monotonic()
-                if now - told >= LOOK:
+                if now - last_report >= LOOK:
                     if not parent.is_alive():
                         os._exit(1)
-                    told = now
+                    last_report = now
                     pipe.send(Progress(task, step))
 
             pipe.send(Done(task, tuple(work(tasks[task], tick))))

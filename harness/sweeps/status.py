@@ -81,16 +81,16 @@ def _state_of(folder: Path) -> tuple[str, str]:
     """A run's state, and the error of one that failed or is damaged."""
     try:
         load_config(folder)
-        told = load_status(folder)
+        status = load_status(folder)
     except FileNotFoundError as error:
         gone = Path(str(error.args[0])).name == "status.json"
         return ("waiting", "") if gone else ("damaged", f"{error.args[0]} is not there")
     except DamagedFile as damage:
         return "damaged", str(damage)
-    state = str(told["state"])
+    state = str(status["state"])
     if state == "running" and not is_held(folder):  # its process was killed
         state = "interrupted"
-    return state, str(told.get("error") or "")
+    return state, str(status.get("error") or "")
 
 
 def _take_pulse(found: Status, pulse: dict[str, Any]) -> None:

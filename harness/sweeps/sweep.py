@@ -139,7 +139,7 @@ def run_sweep(sweep: Sweep, workers: int | None = None, tell: Teller | None = No
             names = {id(spec): name for name, spec in sweep.specs.items()}
             with _written(sweep.output):
                 write_manifest(sweep.manifest, list(sweep.specs), sweep.tasks, names)
-        began, before, told = time.monotonic(), len(sweep.outcomes), 0.0
+        began, before, last_beat = time.monotonic(), len(sweep.outcomes), 0.0
         for event in run_tasks(sweep.tasks, run_task, workers or cores()):
             task = sweep.tasks[event.task]
             sweep.steps.pop(event.task, None)
@@ -151,8 +151,8 @@ def run_sweep(sweep: Sweep, workers: int | None = None, tell: Teller | None = No
             else:
                 _mourn(sweep, task, event.reason)
             now = time.monotonic()
-            if now - told > 1:
-                told = now
+            if now - last_beat > 1:
+                last_beat = now
                 write_pulse(sweep.output, sweep.running, len(sweep.outcomes) - before, now - began)
             if tell is not None:
                 tell(sweep, event)

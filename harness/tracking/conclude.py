@@ -40,8 +40,8 @@ def concluded(
     if diagnose and len(run.census):
         from harness.report.report_command import stored_diagnosis
 
-        told = stored_diagnosis(run)
-        final["cause"], facts["diagnosis"] = told.label, str(told)
+        diagnosis = stored_diagnosis(run)
+        final["cause"], facts["diagnosis"] = diagnosis.label, str(diagnosis)
     return facts
 
 

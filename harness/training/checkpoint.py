@@ -99,7 +99,7 @@ def restore(
             remedy.load(content["remedy"])
         torch.set_rng_state(content["random"].cpu())
     except Exception as error:
-        told = f"{NAME} does not hold the state of this run ({named_line(error)})"
-        raise ValueError(f"{told}. force=true trains it from the start") from error
+        problem = f"{NAME} does not hold the state of this run ({named_line(error)})"
+        raise ValueError(f"{problem}. force=true trains it from the start") from error
     if content["random_cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([state.cpu() for state in content["random_cuda"]])

@@ -14,7 +14,7 @@ from harness.detector.verdict import HEALTHY, site_table, verdict
 from harness.report import plots
 from harness.report.html.method import definitions
 from harness.report.html.page import Block, Page, Section, Table, Words
-from harness.report.html.parts import Diagnose, causes, diagnosed, drawn, numbers, site_rows, told_events
+from harness.report.html.parts import Diagnose, causes, diagnosed, drawn, events_section, numbers, site_rows
 from harness.report.html.pictures import picture
 from harness.report.html.prescription import prescribed
 from harness.report.html.settings import again, answer, settings
@@ -65,7 +65,7 @@ def run_report(
             *unit_sections(history, site_table(history, thresholds), found.evidence),
             causes(why),
             *prescribed(run),
-            Section("Events", [Words(torn, "note")]) if torn else told_events(events),
+            Section("Events", [Words(torn, "note")]) if torn else events_section(events),
             *last[:1],
             definitions(thresholds),
             *last[1:],

@@ -39,10 +39,10 @@ def rebuild(run: Run, *, maps: bool = True, causes: str | None = None, alone: bo
     Raises:
         OSError, ValueError: a table is damaged; what stands in the others is shown.
     """
-    told = run.status if causes is None else {**run.status, "diagnosis": causes}
+    status = run.status if causes is None else {**run.status, "diagnosis": causes}
     config = short_config(run.config) if alone and not run.is_own_loop else run.config
     with closing(RunBoard(run.path)) as board:
-        board.conclude(run.name, config, pd.DataFrame(), told)
+        board.conclude(run.name, config, pd.DataFrame(), status)
         rows, history = run.steps, run.census
         if len(rows):
             board.steps(rows)
