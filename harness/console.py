@@ -18,7 +18,7 @@ from harness.config.identity import WITHOUT_EFFECT, label
 from harness.formats import per_cent
 from harness.report.console_parts import plain_table, progress_bar
 from harness.report.tensorboard_hint import runs_in, tick_hint
-from harness.sweeps.job import Outcome
+from harness.sweeps.job import JobResult
 from harness.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def about(overrides: Sequence[str] = (), *, version: bool = False) -> str:
     return f"{HEADER}\n\nChoose a group:\n{choices}\n\n{VALUES}\n\n{_indented(values)}\n{FOOTER}"
 
 
-def show(spec: RunSpec, outcome: Outcome) -> None:
+def show(spec: RunSpec, outcome: JobResult) -> None:
     """The view of one run, from its folder."""
     from harness.detector.states import Thresholds
     from harness.report.tables import run_view
@@ -140,7 +140,7 @@ def show_plan(sweep: Sweep) -> None:
         console.print(f"  {count:,} one by one: {reason}", markup=False)
 
 
-def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[Outcome]) -> None:
+def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[JobResult]) -> None:
     """One line per run of a small sweep, how many in each state of a large one, and which failed."""
     from harness.store.runs import Run
 
@@ -222,7 +222,7 @@ def started(spec: RunSpec, total: int) -> str:
 
 
 class Bar:
-    """Step, loss, accuracy, dead share and time left (a Listener of `harness.training.journal`)."""
+    """Step, loss, accuracy, dead share and time left (a Listener of `harness.training.run_logger`)."""
 
     def __init__(self, spec: RunSpec, total: int) -> None:
         text = "loss {task.fields[loss]}  acc {task.fields[accuracy]}  dead {task.fields[dead]}"

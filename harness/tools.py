@@ -346,7 +346,7 @@ def prescribe(
 
 
 @app.command()
-def edge(
+def threshold(
     axis: Annotated[str, typer.Option(help="A number in the configuration, e.g. optim.lr")],
     words: Annotated[
         list[str] | None,
@@ -366,8 +366,8 @@ def edge(
 ) -> None:
     """Find the value of a number at which the dead share crosses a threshold, by bisection."""
     from harness.config import ConfigError
-    from harness.sweeps.edge.command import run
-    from harness.sweeps.edge.show import view
+    from harness.sweeps.threshold_search.command import run
+    from harness.sweeps.threshold_search.show import view
 
     try:
         found = run(words or [], axis, between, share, seeds, resolution, scale, checks, output)
@@ -381,6 +381,9 @@ def edge(
     write_found({"edges": found.table()}, json, csv, **found.as_json())
     if found.errors:
         raise typer.Exit(1)
+
+
+app.command("edge", hidden=True, deprecated=True)(threshold)  # its earlier name
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from harness.hooks.eager import EagerTaps
 from harness.hooks.sites import Caller
 from harness.recording.batches import Batch, evaluation
 from harness.recording.model_calls import outputs
-from harness.recording.windows import Windows
+from harness.recording.windows import WindowAccumulator
 
 MOST = 4096  # rows of features (inputs × positions) that are used per site
 
@@ -58,7 +58,7 @@ def feature_ranks(model: nn.Module, batches: Batch | Iterable[Batch]) -> pd.Data
         >>> found.effective_rank.item(), found.attrs["collapsed"]
         (0.0, True)
     """
-    windows, features = Windows("probe"), dict[str, list[Tensor]]()
+    windows, features = WindowAccumulator("probe"), dict[str, list[Tensor]]()
     taps = EagerTaps(model, windows, observe="eval", gradients=False)
 
     def add(caller: Caller, site: str, z: Tensor, layout: UnitLayout) -> None:

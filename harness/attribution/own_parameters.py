@@ -22,7 +22,7 @@ from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.operations import CONVOLUTIONS, LAST_AXIS, NORMS, PRODUCTS, function_name
 from harness.graph.units import UnitLayout, arranged
 from harness.recording.batches import tensors_in
-from harness.recording.windows import Windows
+from harness.recording.windows import WindowAccumulator
 
 CLOSE = 1e-3  # relative difference of gradients that are the same
 ADDED = 1e-5  # the same of a parameter that is added: one that scales what hardly varies comes near it
@@ -93,7 +93,7 @@ def own_parameters(
                 own.source = next((products.sources[n] for n in own.weights if n in products.sources), behind)
                 found[site] = own
 
-    taps = replay.taps(Windows("stream"))
+    taps = replay.taps(WindowAccumulator("stream"))
     taps.counter.on_call = ask
     with replay.observing(), products, torch.enable_grad(), taps.attached():
         for _ in replay.outputs(one, trained, leaves):

@@ -26,7 +26,7 @@ from harness.graph.layers import CHANNEL_AXIS, layer_axis
 from harness.hooks.eager import EagerTaps
 from harness.kernels.layout import as_units
 from harness.recording.batches import preserve_state
-from harness.recording.windows import Windows
+from harness.recording.windows import WindowAccumulator
 
 NORMS = (*CHANNEL_AXIS, nn.LayerNorm, nn.RMSNorm)
 
@@ -73,7 +73,7 @@ class Replay:
         self._called, self._prefix = (Parts(model), "model.model.") if by_parts else (model, "model.")
         self.modules = dict(model.named_modules())
 
-    def taps(self, windows: Windows, *, gradients: bool = False) -> EagerTaps:
+    def taps(self, windows: WindowAccumulator, *, gradients: bool = False) -> EagerTaps:
         """Observation of the replayed passes, with the sites that the training's observation has."""
         return EagerTaps(self.model, windows, observe="all", gradients=gradients, **self.options)
 
@@ -90,7 +90,7 @@ class Replay:
             layers: those whose calls are looked at on the way, as in `observing`.
             on_layer: as there.
         """
-        windows = Windows("stream")
+        windows = WindowAccumulator("stream")
         taps = self.taps(windows)
         with self.observing(layers, on_layer), taps.attached():
             self.run(snapshot)

@@ -24,7 +24,7 @@ from harness.attribution.model_inputs import input_count
 from harness.attribution.replay import Replay
 from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.units import UnitLayout, arranged
-from harness.recording.windows import Windows
+from harness.recording.windows import WindowAccumulator
 
 INPUTS = 256  # that are passed through
 MOST = 16  # sites with dead units that are opened one by one
@@ -120,7 +120,7 @@ class _Trial:
         Returns:
             Site → rms of the gradient of each unit, and the sites with dead units.
         """
-        windows = Windows("stream")
+        windows = WindowAccumulator("stream")
         taps = self._replay.taps(windows, gradients=True)
 
         def call(caller: Any, site: str, z: Tensor, layout: UnitLayout) -> None:

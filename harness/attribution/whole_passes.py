@@ -18,7 +18,7 @@ from harness.attribution.own_parameters import OwnParameters, Products
 from harness.attribution.replay import Replay, unit_rows
 from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.units import UnitLayout, arranged
-from harness.recording.windows import Windows
+from harness.recording.windows import WindowAccumulator
 
 Own = Mapping[str, OwnParameters]
 
@@ -106,7 +106,7 @@ class OwnPasses:
                 own["n"] += len(rows)
                 own["z"], own["zz"] = own["z"] + rows.sum(0), own["zz"] + rows.square().sum(0)
 
-        taps = self._replay.taps(Windows("stream"))
+        taps = self._replay.taps(WindowAccumulator("stream"))
         taps.counter.on_call = add
         with self._replay.observing(), taps.attached():
             self._replay.run(snapshot)

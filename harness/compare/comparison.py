@@ -10,14 +10,14 @@ import pandas as pd
 
 from harness.compare.correction import adjust
 from harness.compare.design import held, settings
-from harness.compare.dose import critical, numeric_axis
+from harness.compare.dose_curves import critical, numeric_axis
 from harness.compare.effect_sizes import effects
 from harness.compare.frames import OUTCOMES, baseline_of, codes, columns_of, need, outcomes
 from harness.compare.life_tables import Lives, lives
 from harness.compare.log_rank import logrank
 from harness.compare.ranks import ranking
+from harness.compare.summary_text import alias_notes, floor_note, sentences
 from harness.compare.survival_curves import survival
-from harness.compare.words import alias_notes, floor_note, sentences
 
 if TYPE_CHECKING:
     from harness.store.runs import Runs

@@ -17,7 +17,7 @@ from harness.config.overrides import leaf_keys
 from harness.config.schema import OPEN, SCHEMAS, RunSpec
 from harness.config.search_path import folders, groups, joined, places
 from harness.config.tree import Workers, kind_of, our_groups
-from harness.config.words import range_of
+from harness.config.type_text import range_of
 
 LAUNCHER = "hydra.launcher"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.errors import ConfigError, did_you_mean
-from harness.config.words import NAMES, in_words
+from harness.config.type_text import NAMES, in_words
 
 Function = Callable[..., Any]
 EXAMPLE = "package.module:function"

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from harness.detector.states import Thresholds
-from harness.recording.windows import Windows, frame
+from harness.recording.windows import WindowAccumulator, frame
 
 
 class CensusLog:
@@ -50,7 +50,8 @@ class CensusLog:
         """All censuses; without any, a table without rows."""
         if not self._censuses:
             return frame(
-                {c: v[:0] for c, v in Windows("stream").close(0, [], None).items()}, self._thresholds
+                {c: v[:0] for c, v in WindowAccumulator("stream").close(0, [], None).items()},
+                self._thresholds,
             )
         return self._frame(self._censuses)
 

@@ -12,7 +12,7 @@ from harness.hooks.masks import attention_mask
 from harness.kernels.unit_statistic import UnitStatistic
 from harness.recording.batches import Batch, evaluation
 from harness.recording.model_calls import outputs
-from harness.recording.windows import Windows
+from harness.recording.windows import WindowAccumulator
 
 
 class Probe:
@@ -29,7 +29,7 @@ class Probe:
 
     def __init__(self, model: nn.Module, statistics: Sequence[UnitStatistic] = (), **options: Any) -> None:
         self.batches: list[Batch] | None = None
-        self.windows = Windows("probe", statistics=statistics)
+        self.windows = WindowAccumulator("probe", statistics=statistics)
         self.taps = EagerTaps(model, self.windows, observe="eval", gradients=False, **options)
         self._model = model
 

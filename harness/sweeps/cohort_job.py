@@ -17,23 +17,23 @@ from harness.store.locks import PATIENCE, lock_of
 from harness.store.reading import named_line
 from harness.sweeps.cohorts import Task
 from harness.sweeps.descriptors import make_room
-from harness.sweeps.job import Outcome, conclusion, failed, hardware, run_job, stored, versions
+from harness.sweeps.job import JobResult, conclusion, failed, hardware, run_job, stored, versions
 
 if TYPE_CHECKING:
     from harness.report.tensorboard import RunBoard
-    from harness.training.loop import Ending
+    from harness.training.loop import TrainResult
 
 FOLDER = ".cohorts"  # in the folder of results: what a cohort needs to be continued
 
 
-def run_task(task: Task, tick: Callable[[int], None]) -> list[Outcome]:
+def run_task(task: Task, tick: Callable[[int], None]) -> list[JobResult]:
     """Carry out a task: a cohort, or one run; what goes wrong is an outcome."""
     if task.stacked:
         return run_cohort(task, tick)
     return [_alone(spec, tick) for spec in task.specs]
 
 
-def run_cohort(task: Task, tick: Callable[[int], None] | None = None) -> list[Outcome]:
+def run_cohort(task: Task, tick: Callable[[int], None] | None = None) -> list[JobResult]:
     """Train or continue a cohort; members that have a result are left as they are.
 
     Args:
@@ -79,7 +79,7 @@ def _hold(folder: Path, locks: ExitStack, until: float) -> None:
     locks.enter_context(lock_of(folder, max(until - time.monotonic(), 0.0)))
 
 
-def _taken(spec: RunSpec, locks: ExitStack, until: float) -> Outcome | None:
+def _taken(spec: RunSpec, locks: ExitStack, until: float) -> JobResult | None:
     """Hold a member's folder; its outcome, if it cannot be held or has a result by now."""
     try:
         _hold(run_folder(spec), locks, until)
@@ -88,17 +88,17 @@ def _taken(spec: RunSpec, locks: ExitStack, until: float) -> Outcome | None:
     return stored(spec)
 
 
-def _refused(spec: RunSpec, error: OSError) -> Outcome:
+def _refused(spec: RunSpec, error: OSError) -> JobResult:
     from filelock import Timeout
 
     busy = isinstance(error, Timeout)
     why = f"another process is training {Path(error.lock_file).parent} right now" if busy else str(error)
-    return Outcome(run_folder(spec), "failed", error=why)
+    return JobResult(run_folder(spec), "failed", error=why)
 
 
 def _train(
-    specs: Sequence[RunSpec], known: Mapping[int, Outcome], keep: Path, tick: Callable[[int], None]
-) -> dict[int, Outcome]:
+    specs: Sequence[RunSpec], known: Mapping[int, JobResult], keep: Path, tick: Callable[[int], None]
+) -> dict[int, JobResult]:
     """The outcomes of the members that are not known yet."""
     from harness.training.stacked import checkpoint
 
@@ -113,7 +113,7 @@ def _train(
     fresh = checkpoint.load(keep, own, [run_folder(spec) for spec in own]) is None
     facts = {"versions": versions(), "hardware": hardware(specs[0]), "cohort": keep.name}
 
-    def begin(place: int) -> Outcome | None:
+    def begin(place: int) -> JobResult | None:
         try:
             folder = RunFolder(run_folder(specs[place]))
             if fresh:
@@ -141,7 +141,7 @@ def _trained(
     keep: Path,
     tick: Callable[[int], None],
     began: float,
-) -> dict[int, Outcome]:
+) -> dict[int, JobResult]:
     """Train the members in `folders`, and conclude those that are left."""
     from harness.training.stacked import train_cohort
 
@@ -171,7 +171,7 @@ def _one_by_one(
     specs: Sequence[RunSpec],
     tick: Callable[[int], None],
     error: Exception,
-) -> dict[int, Outcome]:
+) -> dict[int, JobResult]:
     """Train members whose stack failed, each by itself."""
     for folder in folders.values():
         folder.clear()
@@ -204,8 +204,8 @@ def _close(board: RunBoard) -> None:
 
 
 def _judge(
-    spec: RunSpec, folder: RunFolder, ending: Ending, seconds: float, board: RunBoard | None
-) -> dict[str, Any] | Outcome:
+    spec: RunSpec, folder: RunFolder, ending: TrainResult, seconds: float, board: RunBoard | None
+) -> dict[str, Any] | JobResult:
     """Metrics, verdict and view of a member that has been trained: its last status, or that this failed."""
     from harness.store.runs import Run
 
@@ -219,26 +219,26 @@ def _judge(
     return facts
 
 
-def _end(judged: tuple[RunFolder, dict[str, Any] | Outcome]) -> Outcome:
+def _end(judged: tuple[RunFolder, dict[str, Any] | JobResult]) -> JobResult:
     """Write the status of a member that was judged."""
     folder, facts = judged
-    if isinstance(facts, Outcome):
+    if isinstance(facts, JobResult):
         return facts
     try:
         folder.write_status(**facts)
     except OSError as error:
         return failed(folder, error, facts["seconds"])
-    return Outcome(folder.path, facts["state"])
+    return JobResult(folder.path, facts["state"])
 
 
-def _alone(spec: RunSpec, tick: Callable[[int], None], *, locked: bool = False) -> Outcome:
+def _alone(spec: RunSpec, tick: Callable[[int], None], *, locked: bool = False) -> JobResult:
     """One run by itself; even a refusal is an outcome here, since the others go on."""
     from harness.config import ConfigError
 
     try:
         return run_job(spec, lambda spec, total: _telling(tick), locked=locked, alone=False)
     except ConfigError as error:
-        return Outcome(run_folder(spec), "failed", error=str(error))
+        return JobResult(run_folder(spec), "failed", error=str(error))
 
 
 def _telling(tick: Callable[[int], None]) -> AbstractContextManager[Any]:

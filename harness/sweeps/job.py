@@ -18,18 +18,18 @@ from harness.store.files import write_text
 from harness.store.folder import COMPLETE, RunFolder, read_status
 from harness.store.locks import lock_of
 from harness.store.reading import named_line
-from harness.sweeps.ahead import collector_at_rest
+from harness.sweeps.preload import collector_at_rest
 from harness.tracking.conclude import concluded, versions
 
 if TYPE_CHECKING:
     from harness.store.runs import Run
-    from harness.training.loop import Ending
+    from harness.training.loop import TrainResult
 
 Progress = Callable[[RunSpec, int], Any]  # (spec, total steps) → a listener that is a context manager
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobResult:
     """What became of a job.
 
     Attributes:
@@ -65,17 +65,17 @@ def check_output(spec: RunSpec) -> None:
         raise ConfigError("output", f"{nearest} is not writable", hint="Give another folder with output=…")
 
 
-def stored(spec: RunSpec) -> Outcome | None:
+def stored(spec: RunSpec) -> JobResult | None:
     """The outcome of a run that has a result already; torch is not needed to know."""
     path = run_folder(spec)
     state = (read_status(path) or {}).get("state")
-    return Outcome(path, state, stored=True) if state in COMPLETE and not spec.force else None
+    return JobResult(path, state, stored=True) if state in COMPLETE and not spec.force else None
 
 
-def missing(spec: RunSpec) -> Outcome:
+def missing(spec: RunSpec) -> JobResult:
     """The outcome of a run without a result."""
     status = read_status(run_folder(spec)) or {}
-    return Outcome(
+    return JobResult(
         run_folder(spec), status.get("state", "failed"), error=status.get("error") or "it did not run"
     )
 
@@ -98,7 +98,7 @@ def check_jobs(specs: Sequence[RunSpec]) -> None:
 
 def run_job(
     spec: RunSpec, progress: Progress | None = None, *, locked: bool = False, alone: bool = True
-) -> Outcome:
+) -> JobResult:
     """Train a run to its end, or continue it, or show that it is finished.
 
     Args:
@@ -164,7 +164,7 @@ def _prepare(spec: RunSpec) -> tuple[Any, Any]:
 
 def _train(
     spec: RunSpec, data: Any, model: Any, folder: RunFolder, progress: Progress | None, *, alone: bool
-) -> Outcome:
+) -> JobResult:
     from harness.store.runs import Run
     from harness.training import checkpoint
     from harness.training.loop import total_steps, train
@@ -207,10 +207,10 @@ def _train(
     finally:
         if board is not None:
             board.close()
-    return Outcome(folder.path, facts["state"])
+    return JobResult(folder.path, facts["state"])
 
 
-def failed(folder: RunFolder, error: Exception, seconds: float) -> Outcome:
+def failed(folder: RunFolder, error: Exception, seconds: float) -> JobResult:
     """The outcome of a training that raised; on a full disk the outcome is all that can be kept."""
     line = named_line(error)
     try:
@@ -218,10 +218,10 @@ def failed(folder: RunFolder, error: Exception, seconds: float) -> Outcome:
         folder.write_status("failed", seconds=seconds, error=line)
     except OSError:
         pass
-    return Outcome(folder.path, "failed", error=line)
+    return JobResult(folder.path, "failed", error=line)
 
 
-def conclusion(spec: RunSpec, run: Run, ending: Ending, *, diagnose: bool = False) -> dict[str, Any]:
+def conclusion(spec: RunSpec, run: Run, ending: TrainResult, *, diagnose: bool = False) -> dict[str, Any]:
     """What the status says of a run that was trained to its end."""
     from harness.detector.states import Thresholds
 

@@ -26,7 +26,7 @@ from harness.store.schema import STEPS, TABLES
 from harness.store.tables import read_table
 from harness.store.writer import TableWriter, keep_rows
 from harness.tracking.conclude import concluded, versions
-from harness.training.journal import tell_before
+from harness.training.run_logger import tell_before
 
 EVERY = 200  # steps after which their scalars are written, without a census
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from harness import compare
 from harness.compare.comparison import Comparison
-from harness.compare.dose import numeric_axis
+from harness.compare.dose_curves import numeric_axis
 from harness.compare.frames import codes, word
 from harness.formats import points
 from harness.report import plots

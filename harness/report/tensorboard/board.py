@@ -28,7 +28,7 @@ BINS = np.linspace(0.0, 1.0, 31)  # of the rate histograms: fixed, so that runs 
 
 
 class RunBoard:
-    """Writes one event file into a run's folder (a Listener of `harness.training.journal`).
+    """Writes one event file into a run's folder (a Listener of `harness.training.run_logger`).
 
     Args:
         folder: of the run; event files of an earlier attempt are removed.

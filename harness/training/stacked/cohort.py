@@ -16,12 +16,12 @@ from harness.config.identity import run_id
 from harness.config.schema import Device, Dtype
 from harness.store.folder import RunFolder
 from harness.training.interrupts import DeferredInterrupts
-from harness.training.journal import View
-from harness.training.loop import Ending, census_steps_of, total_of
+from harness.training.loop import TrainResult, census_steps_of, total_of
 from harness.training.models import activation_of
+from harness.training.run_logger import View
 from harness.training.stacked import checkpoint
+from harness.training.stacked.batch_tables import BatchTableWriter
 from harness.training.stacked.batches import CohortData
-from harness.training.stacked.ledger import Ledger
 from harness.training.stacked.losses import cross_entropy, evaluate
 from harness.training.stacked.members import initial, order, sites
 from harness.training.stacked.network import StackedMLP
@@ -40,7 +40,7 @@ def train_cohort(
     keep: Path,
     tick: Callable[[int], None] | None = None,
     views: Sequence[Sequence[View]] = (),
-) -> list[Ending]:
+) -> list[TrainResult]:
     """Train a cohort, or continue it from its checkpoint, and leave each member's tables on disk.
 
     A continued cohort equals an uninterrupted one bit by bit. A member equals its single run up to rounding;
@@ -81,7 +81,7 @@ def _train(
     keep: Path,
     tick: Callable[[int], None] | None,
     views: Sequence[Sequence[View]],
-) -> list[Ending]:
+) -> list[TrainResult]:
     kept = checkpoint.load(keep, specs, [folder.path for folder in folders])
     dtype = torch.float64 if specs[0].dtype is Dtype.float64 else torch.float32
     data = CohortData([specs[k] for k in order(specs)], dtype)
@@ -91,7 +91,7 @@ def _train(
         for folder in folders:  # what an earlier training left would be read before the new streams
             for table in folder.path.glob("*.parquet"):
                 table.unlink()
-    ledger = Ledger(folders, positions, rates, data.steps_per_epoch, views)
+    ledger = BatchTableWriter(folders, positions, rates, data.steps_per_epoch, views)
     try:
         cohort = _Cohort(specs, folders, data, rates, ledger, keep, tick)
         if kept is None:
@@ -131,7 +131,7 @@ class _Cohort:
         folders: Sequence[RunFolder],
         data: CohortData,
         rates: np.ndarray,
-        ledger: Ledger,
+        ledger: BatchTableWriter,
         keep: Path,
         tick: Callable[[int], None] | None,
     ) -> None:
@@ -144,7 +144,7 @@ class _Cohort:
         self.step = 0
         self.parameters: list[Parameter] = []
         self.buffers: dict[str, torch.Tensor] = {}
-        self.found: list[Ending | None] = [None] * len(specs)
+        self.found: list[TrainResult | None] = [None] * len(specs)
         self.patience = min(spec.train.checkpoint_seconds for spec in specs)
         self.sites = sites(specs[0], data)
         self.recording: Recording | None = None
@@ -156,8 +156,8 @@ class _Cohort:
         return [self.specs[k] for k in self.members]
 
     @property
-    def endings(self) -> list[Ending]:
-        return [Ending(self.step, None) if ending is None else ending for ending in self.found]
+    def endings(self) -> list[TrainResult]:
+        return [TrainResult(self.step, None) if ending is None else ending for ending in self.found]
 
     @property
     def networks(self) -> tuple[list[RunFolder], list[Parameter], dict[str, torch.Tensor]]:
@@ -178,7 +178,7 @@ class _Cohort:
     def restore(self, kept: dict[str, Any]) -> None:
         """The members as they were at a checkpoint."""
         self.step = kept["step"]
-        self.found = [None if e is None else Ending(*e) for e in kept["endings"]]
+        self.found = [None if e is None else TrainResult(*e) for e in kept["endings"]]
         self.data.keep([self.members.index(k) for k in kept["stack"]])
         self.members = self.ledger.members = list(kept["stack"])
         if not self.members:
@@ -321,7 +321,7 @@ class _Cohort:
             completed = (
                 self.step if good[place] else self.step - 1
             )  # the loss stops a step, a parameter ends it
-            self.found[member] = Ending(completed, self.step)
+            self.found[member] = TrainResult(completed, self.step)
             detail = "the loss or a parameter is not finite"
             self.ledger.event(int(place), self.step, "diverged", detail=detail)
         self._keep(places)
@@ -346,7 +346,7 @@ class _Cohort:
             self.ledger.test(self.step, *(np.where(mask, result, np.nan) for result in results))
         for place in ending:
             self.ledger.event(place, self.step, "stopped", detail=stops[place])
-            self.found[self.members[place]] = Ending(self.step, None, stops[place])
+            self.found[self.members[place]] = TrainResult(self.step, None, stops[place])
         checkpoint.leave_networks(*self.networks, ending)
         self._keep([place for place, reason in enumerate(stops) if not reason])
 

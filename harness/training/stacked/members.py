@@ -11,7 +11,7 @@ from harness.config import RunSpec
 from harness.config.schema import Dtype
 from harness.graph.plan import Site
 from harness.hooks.eager import EagerTaps
-from harness.recording.windows import Windows
+from harness.recording.windows import WindowAccumulator
 from harness.training.initialisation import initialise
 from harness.training.models import activation_of, build
 from harness.training.stacked.batches import CohortData
@@ -55,7 +55,7 @@ def sites(spec: RunSpec, data: CohortData) -> tuple[Site, ...]:
     """The sites of a member's network, as an ordinary Recorder finds them."""
     model = build(spec, data.shape, data.classes)
     dtype = torch.float64 if spec.dtype is Dtype.float64 else torch.float32
-    windows = Windows("stream")
+    windows = WindowAccumulator("stream")
     with EagerTaps(model, windows, gradients=False).attached(), torch.no_grad():
         model(torch.zeros(2, *data.shape, dtype=dtype))
     return tuple(windows.sites)

@@ -11,11 +11,11 @@ from rich.markup import escape
 from rich.text import Text
 
 from harness.report.console_parts import plain_table, progress_bar
-from harness.sweeps.edge.arms import in_words
-from harness.sweeps.edge.found import Found
-from harness.sweeps.edge.seeds import ArmEdge
-from harness.sweeps.edge.train import Rounds
 from harness.sweeps.sweep import Sweep
+from harness.sweeps.threshold_search.arms import in_words
+from harness.sweeps.threshold_search.found import SearchResult
+from harness.sweeps.threshold_search.seeds import ArmEdge
+from harness.sweeps.threshold_search.train import Rounds
 
 KINDS = {
     "death": ("dead",),
@@ -25,7 +25,7 @@ KINDS = {
 }
 
 
-def view(found: Found) -> RenderableType:
+def view(found: SearchResult) -> RenderableType:
     """A row per arm, and under the table what the numbers alone would hide."""
     share = f"{100 * found.threshold:g} %"
     source = "searched" if found.grid else "stored runs"
@@ -62,7 +62,7 @@ def progress() -> Iterator[Callable[[Rounds, Sweep], None]]:
         yield tell
 
 
-def _cells(found: Found, arm: ArmEdge) -> list[str]:
+def _cells(found: SearchResult, arm: ArmEdge) -> list[str]:
     edges = [edge for edge in arm.seeds.values() if edge.found]
     sides = ""
     if edges:
@@ -77,7 +77,7 @@ def _cells(found: Found, arm: ArmEdge) -> list[str]:
     return [_number(found, arm.median), interval, seeds, sides or "-", f"{arm.tried:,}"]
 
 
-def _number(found: Found, value: float) -> str:
+def _number(found: SearchResult, value: float) -> str:
     if math.isnan(value):
         return "-"
     if math.isinf(value):
@@ -85,7 +85,7 @@ def _number(found: Found, value: float) -> str:
     return f"{value:.4g}"
 
 
-def _closing(found: Found) -> str:
+def _closing(found: SearchResult) -> str:
     lines = ["Interval: exact, from order statistics over seeds; a seed's neighbours stand for its edge."]
     if found.grid:
         lines.append(
