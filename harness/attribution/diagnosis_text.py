@@ -315,8 +315,8 @@ def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:
 def _unread(born: pd.DataFrame, evidence: Evidence) -> str:
     """Why the births of units tell no cause."""
     if evidence.error:
-        again = "the start could not be run again, so that " if evidence.layers.empty else ""
-        return f"{again}nothing is known of their births ({evidence.error})"
+        not_rerun = "the start could not be run again, so that " if evidence.layers.empty else ""
+        return f"{not_rerun}nothing is known of their births ({evidence.error})"
     sites = born.loc[born["spread"].isna(), "site"].drop_duplicates().tolist()
     if sites:
         shown = ", ".join(sites[:3]) + (f" and {len(sites) - 3:,} more" if len(sites) > 3 else "")

@@ -199,7 +199,7 @@ class LossPath:
                 outputs = outputs_of(output)
                 hidden = hidden_of(outputs)
                 outputs = [out for out in outputs if id(out) not in hidden]
-                if len(outputs) == len(first.outputs) and all(map(_alike, outputs, first.outputs)):
+                if len(outputs) == len(first.outputs) and all(map(_is_close, outputs, first.outputs)):
                     there = [leaves[name] for name in first.parameters]
                     through.extend(torch.autograd.grad(outputs, there, first.gradients, allow_unused=True))
 
@@ -249,5 +249,5 @@ def _errors(
     return (value / factor / used) ** 0.5, float(out.square().mean().sqrt())
 
 
-def _alike(a: Tensor, b: Tensor) -> bool:
+def _is_close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool((a.detach() - b).norm() <= CLOSE * b.norm().clamp_min(1e-12))

@@ -209,9 +209,9 @@ def _own(z: Tensor, layout: UnitLayout, leaves: Values) -> OwnParameters:
     for name in own:
         total = even[name]
         # each input counts alike for what is added to all; for what is added to some, these are counted
-        alike = first is not None and _close(plain[name], float(r.double().mean()) * total, exact)
+        is_added_to_all = first is not None and _close(plain[name], float(r.double().mean()) * total, exact)
         counted = total.numel() < most and _close(total, total.round(), exact) and bool((total >= 0).all())
-        if alike or counted:
+        if is_added_to_all or counted:
             biases.append(name)
     return OwnParameters(own, tuple(biases))
 

@@ -76,8 +76,8 @@ def _of_key(key: str, have: dict[str, Any], where: tuple[str, ...], config: Dict
     if chosen not in have:
         comments = [*(comment for _, comment in found.values()), *(_beside(k, leaf) for k in have.values())]
         return _entry(f"{key} (of {group}={', '.join(have)})", comments, takes, ", ".join(others))
-    alike = [found[choice][1] for choice, kind in have.items() if kind is have[chosen]]
-    comments = [next(filter(None, (found[chosen][1], *alike, _beside(have[chosen], leaf))), "")]
+    same_kind = [found[choice][1] for choice, kind in have.items() if kind is have[chosen]]
+    comments = [next(filter(None, (found[chosen][1], *same_kind, _beside(have[chosen], leaf))), "")]
     default = f"{_shown(OmegaConf.select(config, key))} ({group}={chosen})"
     return _entry(key, comments, takes, "; ".join(filter(None, (default, ", ".join(others)))))
 

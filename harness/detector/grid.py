@@ -172,14 +172,14 @@ def _regular(step: np.ndarray, site: np.ndarray, unit: np.ndarray) -> int | None
     """Units per census, if every census lists the same units in the same order, as a Recorder does."""
     if not len(step):
         return None
-    again = np.flatnonzero((site[1:] == site[0]) & (unit[1:] == unit[0]))
-    units = int(again[0]) + 1 if len(again) else len(step)
+    repeats = np.flatnonzero((site[1:] == site[0]) & (unit[1:] == unit[0]))
+    units = int(repeats[0]) + 1 if len(repeats) else len(step)
     if len(step) % units:
         return None
     steps, sites, numbers = (values.reshape(-1, units) for values in (step, site, unit))
-    alike = (steps == steps[:, :1]).all() and (sites == sites[0]).all() and (numbers == numbers[0]).all()
+    regular = (steps == steps[:, :1]).all() and (sites == sites[0]).all() and (numbers == numbers[0]).all()
     single = len(set(zip(sites[0].tolist(), numbers[0].tolist(), strict=True))) == units
-    return units if alike and single and (np.diff(steps[:, 0]) >= 0).all() else None
+    return units if regular and single and (np.diff(steps[:, 0]) >= 0).all() else None
 
 
 def _dense(
