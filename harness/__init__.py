@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness.lazily import lazily
+from harness.lazy_imports import lazy_imports
 
 if TYPE_CHECKING:
     from harness.activations.declare import declare_activation, undeclare_activation
@@ -79,7 +79,7 @@ __all__ = [
     "watch",
 ]
 
-_name, __dir__ = lazily(__name__, _WHERE)
+_name, __dir__ = lazy_imports(__name__, _WHERE)
 
 
 def __getattr__(name: str) -> Any:

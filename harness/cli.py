@@ -33,9 +33,9 @@ from harness.config import (
     value_of,
 )
 from harness.console import about, progress, show, show_plan, show_sweep, sweep_progress
-from harness.sweeps.elsewhere import run_written, show_plugins, write_tasks
-from harness.sweeps.job import Outcome, check_jobs, missing, run_job, stored
-from harness.sweeps.pool import apart
+from harness.sweeps.job import JobResult, check_jobs, missing, run_job, stored
+from harness.sweeps.pool import run_in_worker
+from harness.sweeps.remote import run_written, show_plugins, write_tasks
 from harness.sweeps.sweep import Sweep, plan_sweep, refuse_idle_axes, run_sweep
 
 SWEEP_WORDS = {"-m", "--multirun", "--dry-run"}
@@ -173,7 +173,7 @@ def _sweep(overrides: list[str], *, dry: bool) -> int:
     show_plan(sweep)
     if dry:
         return 0
-    apart(check_jobs, [spec for task in sweep.tasks for spec in task.specs])
+    run_in_worker(check_jobs, [spec for task in sweep.tasks for spec in task.specs])
     if ours:
         with sweep_progress(sweep) as tell:
             run_sweep(sweep, node.workers, tell)
@@ -193,7 +193,7 @@ def _launch(sweep: Sweep, overrides: list[str], *, far: bool) -> None:
     _hydra(argv)
 
 
-def _found(spec: RunSpec) -> Outcome:
+def _found(spec: RunSpec) -> JobResult:
     return stored(replace(spec, force=False)) or missing(spec)
 
 

@@ -11,17 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from harness.config import RunSpec, changes, groups, places, run_folder, shown, to_mapping
 from harness.config.identity import WITHOUT_EFFECT, label
 from harness.formats import per_cent
+from harness.report.console_parts import plain_table, progress_bar
 from harness.report.tensorboard_hint import runs_in, tick_hint
-from harness.sweeps.job import Outcome
+from harness.sweeps.job import JobResult
 from harness.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -58,7 +55,7 @@ def about(overrides: Sequence[str] = (), *, version: bool = False) -> str:
     return f"{HEADER}\n\nChoose a group:\n{choices}\n\n{VALUES}\n\n{_indented(values)}\n{FOOTER}"
 
 
-def show(spec: RunSpec, outcome: Outcome) -> None:
+def show(spec: RunSpec, outcome: JobResult) -> None:
     """The view of one run, from its folder."""
     from harness.detector.states import Thresholds
     from harness.report.tables import run_view
@@ -68,8 +65,8 @@ def show(spec: RunSpec, outcome: Outcome) -> None:
     if outcome.state == "failed":
         console.print("failed:", style="bold red", end=" ")
         console.print(outcome.error, markup=False)
-        if (told := outcome.path / "error.txt").is_file():  # it is not written to a full disk
-            console.print(f"The traceback is in {told}.", soft_wrap=True, markup=False)
+        if (traceback := outcome.path / "error.txt").is_file():  # it is not written to a full disk
+            console.print(f"The traceback is in {traceback}.", soft_wrap=True, markup=False)
         return
     run = Run(outcome.path)
     console.print(
@@ -143,7 +140,7 @@ def show_plan(sweep: Sweep) -> None:
         console.print(f"  {count:,} one by one: {reason}", markup=False)
 
 
-def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[Outcome]) -> None:
+def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[JobResult]) -> None:
     """One line per run of a small sweep, how many in each state of a large one, and which failed."""
     from harness.store.runs import Run
 
@@ -151,12 +148,8 @@ def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[Outcome]) -> None:
     states = Counter(outcome.state for outcome in outcomes)
     words = ", ".join(f"{count:,} {state}" for state, count in states.most_common())
     if len(specs) <= LINES:
-        table = Table(
-            title=escape(f"{len(specs)} run(s) in {specs[0].output}"),
-            title_justify="left",
-            title_style="bold",
-            box=SIMPLE_HEAD,
-        )
+        heading = f"{len(specs)} run(s) in {specs[0].output}"
+        table = plain_table(heading, padding=(0, 1), pad_edge=True)
         for name in ("run", "status", "dead", "born dead", "died", "accuracy"):
             side = "left" if name in ("run", "status") else "right"
             table.add_column(name, justify=side, no_wrap=name != "run", overflow="fold")
@@ -192,15 +185,7 @@ def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[Outcome]) -> None:
 def sweep_progress(sweep: Sweep) -> Iterator[Callable[[Sweep, Any], None]]:
     """A display of a sweep on stderr, if that is a terminal."""
     left = sum(len(task.specs) for task in sweep.tasks)
-    bar = Progress(
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("runs  {task.fields[words]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
+    bar = progress_bar("runs  {task.fields[words]}")
     began = time.monotonic()
     line = bar.add_task("", total=float(left), words="")
     before = len(sweep.outcomes)
@@ -226,28 +211,22 @@ def started(spec: RunSpec, total: int) -> str:
     """The run, its device, its length, and what makes it other than the default run."""
     from harness.training.loop import place
 
-    told = [
+    changed = [
         f"{key.removesuffix('.name')}={_short(value)}"
         + ("" if key.endswith(".name") or default in (None, "???") else f" ({_short(default)})")
         for key, (value, default) in changes(to_mapping(spec)).items()
         if key not in WITHOUT_EFFECT and (key, value) != ("init.name", "own")
     ]
-    other = f"changed from the defaults: {', '.join(told)}" if told else "all by default"
+    other = f"changed from the defaults: {', '.join(changed)}" if changed else "all by default"
     return f"{run_folder(spec).name} on {place(spec)[0]}, {total:,} steps; {other}"
 
 
 class Bar:
-    """Step, loss, accuracy, dead share and time left (a Listener of `harness.training.journal`)."""
+    """Step, loss, accuracy, dead share and time left (a Listener of `harness.training.run_logger`)."""
 
     def __init__(self, spec: RunSpec, total: int) -> None:
-        self._bar = Progress(
-            BarColumn(bar_width=18),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}  acc {task.fields[accuracy]}  dead {task.fields[dead]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-        )
+        text = "loss {task.fields[loss]}  acc {task.fields[accuracy]}  dead {task.fields[dead]}"
+        self._bar = progress_bar(text, 18)
         self._task = self._bar.add_task("", total=total, loss="-", accuracy="-", dead="-")
 
     def __enter__(self) -> Self:

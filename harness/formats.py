@@ -15,13 +15,13 @@ def per_cent(share: float | None, decimals: int = 1, *, missing: str = "no value
     return missing if share is None or share != share else f"{100 * share:.{decimals}f} %"
 
 
-def points(difference: float, *, missing: str = "-") -> str:
+def points(difference: float) -> str:
     """A difference of shares, in percentage points.
 
     Example:
-        >>> points(0.1234), points(float("nan"), missing="–"), points(float("inf"))
-        ('+12.3', '–', '∞')
+        >>> points(0.1234), points(float("nan")), points(float("inf"))
+        ('+12.3', '-', '∞')
     """
     if difference != difference:
-        return missing
+        return "-"
     return "∞" if math.isinf(difference) else f"{100 * difference:+.1f}"

@@ -6,7 +6,7 @@ import atexit
 import os
 import sys
 
-from harness.sweeps.ahead import prepare
+from harness.sweeps.preload import prepare
 from harness.terminal import run
 
 SWEEP = {"-m", "--multirun"}

@@ -11,7 +11,16 @@ from typing import Annotated, Any
 import typer
 
 from harness.report.terminal_width import console
-from harness.tools_io import called, probe_of, run_in, runs_in, say_written, serve_folder, write_found
+from harness.tools_io import (
+    called,
+    probe_of,
+    refusing,
+    run_in,
+    runs_in,
+    say_written,
+    serve_folder,
+    write_found,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,14 +66,12 @@ def report(
     given = {"rare": rare, "confidence": confidence, "healthy": healthy}
     asked = {name: value for name, value in given.items() if value is not None}
     runs = runs_in(path)
-    try:
-        for told in write_report(runs, path, out, asked):
-            if isinstance(told, Path):
-                console().print(f"report      {told}", soft_wrap=True, markup=False)
+    with refusing(ValueError, OSError):
+        for shown in write_report(runs, path, out, asked):
+            if isinstance(shown, Path):
+                console().print(f"report      {shown}", soft_wrap=True, markup=False)
             else:
-                console(told).print(told)
-    except (ValueError, OSError) as error:
-        raise typer.BadParameter(str(error)) from None
+                console(shown).print(shown)
     write_found({"runs": runs.table}, json, csv)
 
 
@@ -90,11 +97,9 @@ def compare(
     from harness.report.compare_command import run, write
     from harness.report.compare_tables import view
 
-    try:
+    with refusing(ValueError, OSError):
         found = run(paths, factor, by or [], outcome or [], baseline, share, correction, survival)
         written = write(found, json, csv)
-    except (ValueError, OSError) as error:
-        raise typer.BadParameter(str(error)) from None
     shown = view(found, share)
     console(shown).print(shown)
     say_written(written)
@@ -133,10 +138,8 @@ def status(path: Folder, json: Json = None) -> None:
     """Say how far the runs in a folder are: finished, running, waiting, failed and why."""
     from harness.sweeps.status import status_of
 
-    try:
+    with refusing(FileNotFoundError):
         found = status_of(path.expanduser())
-    except FileNotFoundError as error:
-        raise typer.BadParameter(str(error)) from None
     if not found.total:
         raise typer.BadParameter(f"there are no runs in {path}")
     if json is not None:
@@ -225,12 +228,10 @@ def selftest(
     from harness.selftest.show import as_json, sound, view
     from harness.store.files import typed, write_json
 
-    try:
+    with refusing(ValueError, OSError):
         outcomes = list(run(chosen(only), device))
         if json is not None:
             write_json(json, as_json(outcomes, device), typed)
-    except (ValueError, OSError) as error:
-        raise typer.BadParameter(str(error)) from None
     shown = view(outcomes, device, verbose=verbose)
     console(shown).print(shown)
     if not sound(outcomes):
@@ -243,13 +244,13 @@ def diagnose(path: Folder, json: Json = None, csv: Csv = None) -> None:
     import pandas as pd
 
     from harness.attribution.next_step import next_step
-    from harness.sweeps.diagnose import diagnose as told
+    from harness.sweeps.diagnose import diagnose as diagnosed
 
     out, rows, units = console(), [], []
     for run in runs_in(path):
         out.print(run.name, style="bold", markup=False)
         try:
-            found = told(run)
+            found = diagnosed(run)
             step = next_step(found.label)
             out.print(f"{found}\n", *([f"Next: {step}\n"] if step else []), sep="\n", markup=False)
             rows.append({"run": run.name, "cause": found.label, "text": str(found), "next": step})
@@ -300,10 +301,8 @@ def confirm(
     from harness.sweeps.confirm import view
 
     run = run_in(path)
-    try:
+    with refusing(ConfigError, OSError, ValueError):
         found = confirmed(run, seeds)
-    except (ConfigError, OSError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from None
     shown = view(found)
     console(shown).print(shown)
     write_found({"arms": found.arms}, json, csv, cause=found.label, observed=found.observed, text=found.text)
@@ -358,7 +357,7 @@ def prescribe(
 
 
 @app.command()
-def edge(
+def threshold(
     axis: Annotated[str, typer.Option(help="A number in the configuration, e.g. optim.lr")],
     words: Annotated[
         list[str] | None,
@@ -378,8 +377,8 @@ def edge(
 ) -> None:
     """Find the value of a number at which the dead share crosses a threshold, by bisection."""
     from harness.config import ConfigError
-    from harness.sweeps.edge.command import run
-    from harness.sweeps.edge.show import view
+    from harness.sweeps.threshold_search.command import run
+    from harness.sweeps.threshold_search.show import view
 
     try:
         found = run(words or [], axis, between, share, seeds, resolution, scale, checks, output)
@@ -393,6 +392,9 @@ def edge(
     write_found({"edges": found.table()}, json, csv, **found.as_json())
     if found.errors:
         raise typer.Exit(1)
+
+
+app.command("edge", hidden=True, deprecated=True)(threshold)  # its earlier name
 
 
 def main() -> None:

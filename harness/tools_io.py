@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.store.runs import Run, Runs
+
+
+@contextmanager
+def refusing(*errors: type[BaseException]) -> Iterator[None]:
+    """What the user typed cannot be done where one of these errors comes in the block.
+
+    Raises:
+        typer.BadParameter: with the error's own words.
+    """
+    try:
+        yield
+    except errors as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def write_found(tables: dict[str, pd.DataFrame], json: Path | None, csv: Path | None, **facts: Any) -> None:
@@ -39,10 +54,9 @@ def serve_folder(path: Path, port: int | None) -> None:
     from harness.report.tensorboard.serve import serve, wait
 
     try:
-        print(f"TensorBoard is at {serve(path, port)} (Ctrl+C ends it)", flush=True)
-        wait()
-    except OSError as error:
-        raise typer.BadParameter(str(error)) from None
+        with refusing(OSError):
+            print(f"TensorBoard is at {serve(path, port)} (Ctrl+C ends it)", flush=True)
+            wait()
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
 
@@ -86,10 +100,8 @@ def runs_in(path: Path) -> Runs:
     """
     from harness.store.runs import Runs, open_runs
 
-    try:
+    with refusing(FileNotFoundError):
         runs = open_runs(path)
-    except FileNotFoundError as error:
-        raise typer.BadParameter(str(error)) from None
     if not len(runs):
         raise typer.BadParameter(f"there is no run in {path} (a run has config.yaml and status.json)")
     for damage in filter(None, (run.damage for run in runs)):

@@ -40,7 +40,7 @@ def test_it_builds_strictly_and_is_complete(site: Path) -> None:
     assert all((site / "_images" / f"{name}.svg").is_file() for name in CHARTS)
     commands = (site / "reference" / "command_line.html").read_text(encoding="utf-8")
     assert all(
-        f"harness-tools {name}" in commands for name in ("scan", "compare", "report", "edge", "selftest")
+        f"harness-tools {name}" in commands for name in ("scan", "compare", "report", "threshold", "selftest")
     )
 
 

@@ -10,7 +10,7 @@ from experiments.claim import Claim, Sweep
 from experiments.contrasts import contrast
 from experiments.figures import doses
 from experiments.verdicts import Part, Verdict, judge
-from harness.compare.dose import critical
+from harness.compare.dose_curves import critical
 
 SENTENCE = "If the learning rate is set too high, a large part of the network's ReLU units dies."
 #: Optimizer → learning rates; the second is the ordinary one, the one before the last the one that is judged.

@@ -29,7 +29,7 @@ class Budget:
     def __init__(self, replay: Replay, snapshot: Snapshot) -> None:
         batch = Snapshot(snapshot.values, snapshot.inputs[:1])
         count = max(1, sum(map(input_count, batch.inputs)))
-        with replay.observing({}, lambda *_: None):
+        with replay.observing():
             self._plain = _seconds(lambda: replay.run(batch)) / count
         self._watched = _seconds(lambda: replay.watched(batch)) / count
 

@@ -169,7 +169,7 @@ class EvidenceCollector:
             error: why this collector was switched off, if it was.
         """
         self._failed.clear()
-        with self._apart():
+        with self._outside_training():
             steps, obstacle = self._metrics.frame(), self._obstacle()
             units, layers = _unit_table(), _layer_table([])
             self._note_undeclared(sites)
@@ -189,7 +189,7 @@ class EvidenceCollector:
         """Of one site; None where they are not known."""
         if self._obstacle():
             return None
-        with self._apart():
+        with self._outside_training():
             found = self._attempt({}, own_parameters, self._replay(), self._snapshots.last(), [site])
         return found.get(site)
 
@@ -217,7 +217,7 @@ class EvidenceCollector:
         return Replay(self._model, modes, self._options, by_parts=self._snapshots.by_parts)
 
     @contextmanager
-    def _apart(self) -> Iterator[None]:
+    def _outside_training(self) -> Iterator[None]:
         """Passes in the block are no part of the training."""
         guard = self._guard
         self.detach()

@@ -37,10 +37,10 @@ def _brackets(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     """Per unit the last census at which it lived (0 if none), and the first one after it."""
     grid = census_grid(rows)
     index = pd.MultiIndex.from_arrays([grid.site, grid.unit], names=UNIT)
-    alive, nothing = grid.told & ~grid.down, np.zeros(len(index), int)
+    alive, nothing = grid.observed & ~grid.dead, np.zeros(len(index), int)
     censuses = len(grid.step)
     last = np.where(alive.any(axis=0), censuses - 1 - alive[::-1].argmax(axis=0), -1) if censuses else nothing
-    later = grid.down & (np.arange(censuses)[:, None] > last)
+    later = grid.dead & (np.arange(censuses)[:, None] > last)
     at = np.where(later.any(axis=0), grid.step[later.argmax(axis=0)], np.nan) if censuses else nothing
     return pd.Series(np.where(last >= 0, grid.step[last], 0.0), index), pd.Series(at, index, dtype=float)
 

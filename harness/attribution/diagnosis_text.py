@@ -63,7 +63,7 @@ def diagnosis_text(cause: Cause, found: Findings, units: pd.DataFrame, evidence:
     parts += _divergence(found)
     if cause.label == "none":
         return " ".join([*parts, *_births(found, evidence), *_no_cause(found)])
-    parts += [*_deaths(units, found, evidence), *_births(found, evidence), *_untold(found)]
+    parts += [*_deaths(units, found, evidence), *_births(found, evidence), *_too_few_inputs(found)]
     parts.append(cause_text(cause, found, units, evidence))
     doubts = _doubts(cause.label, cause.events, evidence)
     if doubts:
@@ -92,7 +92,7 @@ def _whose(cause: Cause, found: Findings) -> str:
     return f" of the layers that are mostly dead ({', '.join(named)}{more})"
 
 
-def _untold(found: Findings) -> list[str]:
+def _too_few_inputs(found: Findings) -> list[str]:
     """Dead units that were seen on too few inputs to be judged, beside others that were seen on enough."""
     dead = found.units[found.units["dead"]]
     few = dead.drop(informative(dead).index)
@@ -107,9 +107,9 @@ def _untold(found: Findings) -> list[str]:
 
 def _no_cause(found: Findings) -> list[str]:
     dead = found.units[found.units["dead"]]
-    untold = _untold(found)
-    if untold and informative(dead).empty:
-        return untold
+    too_few = _too_few_inputs(found)
+    if too_few and informative(dead).empty:
+        return too_few
     if dead.empty:
         whole = "" if found.starved.empty else " in the run as a whole"
         return [f"Nothing to explain{whole}: no unit is dead."]
@@ -120,7 +120,7 @@ def _no_cause(found: Findings) -> list[str]:
         few = f"what chance does needs no cause of its own, nor do as few as the {later:,} that died later"
     else:
         few = "what chance does need no cause of their own"
-    return [*untold, f"Nothing to explain in the run as a whole: {few}."]
+    return [*too_few, f"Nothing to explain in the run as a whole: {few}."]
 
 
 def _contrast(found: Findings) -> list[str]:
@@ -286,32 +286,37 @@ def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:
         )
     if len(dead) and dead["born"].mean() > 0.5:
         return f": most of them were dead from the start, and {_unread(dead[dead['born']], evidence)}"
-    told = ["units that start closed", "large or off-centre inputs", "large initial weights", "weight decay"]
-    told += ["fast biases", "running statistics", "anything sudden"]
+    excluded = [
+        "units that start closed",
+        "large or off-centre inputs",
+        "large initial weights",
+        "weight decay",
+    ]
+    excluded += ["fast biases", "running statistics", "anything sudden"]
     if longest_step(evidence.steps, found.deaths) < LONG_STEP:
-        told.append(f"long steps ({_moved(found, evidence)})")
+        excluded.append(f"long steps ({_moved(found, evidence)})")
     possible = []
     if longest_step(evidence.steps, found.deaths) >= LONG_STEP:
         possible.append(f"steps that were too long ({_moved(found, evidence)})")
     if evidence.loss.get("penalty"):
         possible.append(f"a penalty in the loss ({_penalty(evidence)})")
     elif "penalty" in evidence.loss:
-        told.append("a penalty beside the outputs")
+        excluded.append("a penalty beside the outputs")
     else:
         possible.append("a penalty in the loss (its graph was not seen: recorder.step(loss=loss))")
     if "target_error" in evidence.loss:
-        told.append("the targets' scale")
+        excluded.append("the targets' scale")
     else:
         possible.append("the loss itself, or the scale of its targets")
-    out = f". As far as the evidence goes, it is none of these: {', '.join(told)}"
+    out = f". As far as the evidence goes, it is none of these: {', '.join(excluded)}"
     return f"{out}. Possible: {'; '.join(possible)}" if possible else out
 
 
 def _unread(born: pd.DataFrame, evidence: Evidence) -> str:
     """Why the births of units tell no cause."""
     if evidence.error:
-        again = "the start could not be run again, so that " if evidence.layers.empty else ""
-        return f"{again}nothing is known of their births ({evidence.error})"
+        not_rerun = "the start could not be run again, so that " if evidence.layers.empty else ""
+        return f"{not_rerun}nothing is known of their births ({evidence.error})"
     sites = born.loc[born["spread"].isna(), "site"].drop_duplicates().tolist()
     if sites:
         shown = ", ".join(sites[:3]) + (f" and {len(sites) - 3:,} more" if len(sites) > 3 else "")

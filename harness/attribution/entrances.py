@@ -18,8 +18,9 @@ from torch.utils import _pytree
 from torch.utils.hooks import RemovableHandle
 
 from harness.attribution.loss_graph import bypassed
-from harness.attribution.model_inputs import map_leaves, map_tensors, storage_of, tensors_in
+from harness.attribution.model_inputs import map_leaves, map_tensors, storage_of
 from harness.hooks._torch import outside_all_transforms, without_transforms
+from harness.recording.batches import tensors_in
 from harness.recording.listener import Guard
 
 OUTPUT = (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.attribution.own_parameters import OwnParameters
-from harness.detector.grid import one_evidence
+from harness.detector.grid import one_evidence, telling
 from harness.graph.plan import Site, plain_name, qualified_names
 from harness.recording.batches import evaluation
 from harness.recording.incoming_gradients import by_unit
@@ -148,8 +148,7 @@ def _silence(last: pd.Series) -> str:
 
 
 def _life(rows: pd.DataFrame, start: int) -> str:
-    rows = one_evidence(rows)
-    rows = rows[~rows["state"].isin(("unobserved", "non_finite"))]
+    rows = telling(one_evidence(rows))
     if rows.empty:
         return "never observed"
     dead, steps = (rows["state"] == "dead").tolist(), rows["step"].tolist()

@@ -14,7 +14,7 @@ from harness.hooks.eager import EagerTaps
 from harness.hooks.sites import Caller
 from harness.recording.batches import Batch, evaluation
 from harness.recording.model_calls import outputs
-from harness.recording.windows import Windows
+from harness.recording.windows import WindowAccumulator
 
 MOST = 4096  # rows of features (inputs × positions) that are used per site
 
@@ -58,7 +58,7 @@ def feature_ranks(model: nn.Module, batches: Batch | Iterable[Batch]) -> pd.Data
         >>> found.effective_rank.item(), found.attrs["collapsed"]
         (0.0, True)
     """
-    windows, features = Windows("probe"), dict[str, list[Tensor]]()
+    windows, features = WindowAccumulator("probe"), dict[str, list[Tensor]]()
     taps = EagerTaps(model, windows, observe="eval", gradients=False)
 
     def add(caller: Caller, site: str, z: Tensor, layout: UnitLayout) -> None:
@@ -70,14 +70,10 @@ def feature_ranks(model: nn.Module, batches: Batch | Iterable[Batch]) -> pd.Data
 
     taps.counter.on_call = add
     kept: list[Tensor] = []
-    with evaluation(model):
-        taps.attach()
-        try:
-            for _, output in outputs(model, batches):
-                if isinstance(output, Tensor) and output.ndim:
-                    kept.append(output.detach().reshape(len(output), -1))
-        finally:
-            taps.detach()
+    with evaluation(model), taps.attached():
+        for _, output in outputs(model, batches):
+            if isinstance(output, Tensor) and output.ndim:
+                kept.append(output.detach().reshape(len(output), -1))
     rows = []
     for site in windows.sites:
         x = torch.cat(features[site.name]) if site.name in features else torch.empty(0, site.size)

@@ -10,6 +10,7 @@ import pandas as pd
 from harness.attribution.dates import UNIT, death_steps
 from harness.attribution.events import Event, events
 from harness.attribution.evidence import FACTORS, Evidence
+from harness.detector.grid import telling
 from harness.detector.lifetimes import lifetimes
 from harness.detector.states import Thresholds, classify
 from harness.detector.verdict import last_census
@@ -171,7 +172,7 @@ def _informative(history: pd.DataFrame) -> tuple[str, pd.DataFrame]:
 
 
 def _dead_share(census: pd.DataFrame) -> float:
-    known = census[~census["state"].isin(("unobserved", "non_finite"))]
+    known = telling(census)
     return float(known["state"].eq("dead").mean()) if len(known) else 0.0
 
 

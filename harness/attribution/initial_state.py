@@ -122,16 +122,30 @@ def births(
     for site, own in sums.items():
         mean = own["z"] / own["n"]
         spread = (own["zz"] / own["n"] - mean.square()).clamp_min(0).sqrt()
-        scale = torch.where(spread > 0, spread, mean.abs().clamp_min(1e-30))
-        none = torch.zeros_like(mean)  # a layer's output has no constant behind it
-        low = (thresholds or {}).get(site, 0.0)
-        parts = {name: (own.get(name, none) / own["n"] / scale).cpu().numpy() for name in PARTS[:-1]}
-        parts["constant"] = parts["constant"] - low / scale.cpu().numpy()
-        parts["rest"] = ((mean - low) / scale).cpu().numpy() - sum(parts.values())
-        columns = {f"birth_{name}": part for name, part in parts.items()}
-        unit = np.arange(len(mean))
-        frames.append(pd.DataFrame({"site": site, "unit": unit, **columns, "spread": spread.cpu().numpy()}))
+        parts = {name: (own[name] / own["n"]).cpu().numpy() for name in PARTS[:-1] if name in own}
+        moments = mean.cpu().numpy(), spread.cpu().numpy()
+        frames.append(birth_rows(site, *moments, parts, (thresholds or {}).get(site, 0.0)))
     return pd.concat(frames, ignore_index=True)
+
+
+def birth_rows(
+    site: str, mean: np.ndarray, spread: np.ndarray, parts: Mapping[str, Any], low: float = 0.0
+) -> pd.DataFrame:
+    """The rows of one site in that table.
+
+    Args:
+        site: its name.
+        mean: of the pre-activations, (units,).
+        spread: their deviation, (units,).
+        parts: what each part but the rest makes of the mean; a layer's own output has no constant behind it.
+        low: as in `births`.
+    """
+    scale = np.where(spread > 0, spread, np.maximum(np.abs(mean), 1e-30))
+    scaled = {name: parts.get(name, 0.0) / scale for name in PARTS[:-1]}
+    scaled["constant"] = scaled["constant"] - low / scale
+    scaled["rest"] = (mean - low) / scale - sum(scaled.values())
+    columns = {f"birth_{name}": part for name, part in scaled.items()}
+    return pd.DataFrame({"site": site, "unit": np.arange(len(mean)), **columns, "spread": spread})
 
 
 def constant_part(mean: np.ndarray, spread: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from harness.activations.gates import Gate
-from harness.attribution.model_inputs import storage_of, tensors_in
+from harness.attribution.model_inputs import storage_of
 from harness.attribution.replay import NORMS, Layer, Replay
 from harness.attribution.snapshots import Snapshot
 from harness.graph.layers import layer_axis
 from harness.graph.operations import NORMS as NORM_FUNCTIONS
 from harness.graph.operations import function_name
 from harness.graph.plan import Site, plain_name
+from harness.recording.batches import tensors_in
 
 #: All that makes a pre-activation: names of modules and parameters, each with the norm that it feeds.
 Chains = tuple[tuple[str, ...], ...]
@@ -94,14 +96,12 @@ def _surroundings(replay: Replay, snapshot: Snapshot) -> tuple[dict[str, str], d
 
     layers = [(n, m) for n, m in replay.modules.items() if layer_axis(m, 4) is not None]
     own = [(n, m) for n, m in replay.modules.items() if any(True for _ in m.parameters(recurse=False))]
-    handles = [m.register_forward_hook(partial(after, n)) for n, m in layers]
-    handles += [m.register_forward_pre_hook(partial(before, n)) for n, m in dict([*layers, *own]).items()]
-    try:
-        with replay.observing({}, lambda *_: None), normed:
-            replay.run(snapshot)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, replay.observing(), normed:
+        for name, module in layers:
+            hooks.enter_context(module.register_forward_hook(partial(after, name)))
+        for name, module in dict([*layers, *own]).items():
+            hooks.enter_context(module.register_forward_pre_hook(partial(before, name)))
+        replay.run(snapshot)
     return feeders, sources
 
 

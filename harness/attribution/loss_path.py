@@ -142,16 +142,18 @@ class LossPath:
             hidden = hidden_of(self._outputs)
             outputs = [out for out in self._outputs if id(out) not in hidden]
             given = [self._gradients[id(out)] for out in outputs if id(out) in self._gradients]
-            told = [out for out in outputs if id(out) in self._gradients]
-            if loss.grad_fn is not None and len(told) > 1:  # of a step's several backward passes, this loss's
-                behind = behind_loss(loss.grad_fn, told)
-                told, given = behind, [self._gradients[id(out)] for out in behind]
-            if loss.grad_fn is not None and told:
+            reached = [out for out in outputs if id(out) in self._gradients]
+            if (
+                loss.grad_fn is not None and len(reached) > 1
+            ):  # of a step's several backward passes, this loss's
+                behind = behind_loss(loss.grad_fn, reached)
+                reached, given = behind, [self._gradients[id(out)] for out in behind]
+            if loss.grad_fn is not None and reached:
                 self.penalty = bool(self.penalty) or bypassed(loss.grad_fn, outputs, self._model)
             if self.errors[0] != self.errors[0]:
-                self.errors = _errors(loss, told, given, self._forwards)
-            if self._steps == 0 and self._forwards == 1 and self._inputs is not None and told:
-                kept = [out.detach().clone() for out in told]
+                self.errors = _errors(loss, reached, given, self._forwards)
+            if self._steps == 0 and self._forwards == 1 and self._inputs is not None and reached:
+                kept = [out.detach().clone() for out in reached]
                 self._first = First(self._inputs, kept, given, self._parameters)
 
     @property
@@ -189,7 +191,7 @@ class LossPath:
         if first is None or not first.parameters:
             return UNTOLD
         snapshot = Snapshot(start, [first.inputs])
-        with replay.observing({}, lambda *_: None), torch.enable_grad():
+        with replay.observing(), torch.enable_grad():
             leaves: Values = {}
             through: list[Tensor | None] = []
 
@@ -197,7 +199,7 @@ class LossPath:
                 outputs = outputs_of(output)
                 hidden = hidden_of(outputs)
                 outputs = [out for out in outputs if id(out) not in hidden]
-                if len(outputs) == len(first.outputs) and all(map(_alike, outputs, first.outputs)):
+                if len(outputs) == len(first.outputs) and all(map(_is_close, outputs, first.outputs)):
                     there = [leaves[name] for name in first.parameters]
                     through.extend(torch.autograd.grad(outputs, there, first.gradients, allow_unused=True))
 
@@ -247,5 +249,5 @@ def _errors(
     return (value / factor / used) ** 0.5, float(out.square().mean().sqrt())
 
 
-def _alike(a: Tensor, b: Tensor) -> bool:
+def _is_close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool((a.detach() - b).norm() <= CLOSE * b.norm().clamp_min(1e-12))

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from harness.attribution.model_inputs import storage_of, tensors_in
+from harness.attribution.model_inputs import storage_of
 from harness.attribution.replay import Replay, unit_rows
 from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.operations import CONVOLUTIONS, LAST_AXIS, NORMS, PRODUCTS, function_name
 from harness.graph.units import UnitLayout, arranged
-from harness.hooks.eager import EagerTaps
-from harness.recording.windows import Windows
+from harness.recording.batches import tensors_in
+from harness.recording.windows import WindowAccumulator
 
 CLOSE = 1e-3  # relative difference of gradients that are the same
 ADDED = 1e-5  # the same of a parameter that is added: one that scales what hardly varies comes near it
@@ -93,15 +93,11 @@ def own_parameters(
                 own.source = next((products.sources[n] for n in own.weights if n in products.sources), behind)
                 found[site] = own
 
-    taps = EagerTaps(replay.model, Windows("stream"), observe="all", gradients=False, **replay.options)
+    taps = replay.taps(WindowAccumulator("stream"))
     taps.counter.on_call = ask
-    with replay.observing({}, lambda *_: None), products, torch.enable_grad():
-        taps.attach()
-        try:
-            for _ in replay.outputs(one, trained, leaves):
-                pass
-        finally:
-            taps.detach()
+    with replay.observing(), products, torch.enable_grad(), taps.attached():
+        for _ in replay.outputs(one, trained, leaves):
+            pass
     return found
 
 
@@ -213,9 +209,9 @@ def _own(z: Tensor, layout: UnitLayout, leaves: Values) -> OwnParameters:
     for name in own:
         total = even[name]
         # each input counts alike for what is added to all; for what is added to some, these are counted
-        alike = first is not None and _close(plain[name], float(r.double().mean()) * total, exact)
+        is_added_to_all = first is not None and _close(plain[name], float(r.double().mean()) * total, exact)
         counted = total.numel() < most and _close(total, total.round(), exact) and bool((total >= 0).all())
-        if alike or counted:
+        if is_added_to_all or counted:
             biases.append(name)
     return OwnParameters(own, tuple(biases))
 

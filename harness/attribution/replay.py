@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from harness.graph.layers import CHANNEL_AXIS, layer_axis
 from harness.hooks.eager import EagerTaps
 from harness.kernels.layout import as_units
 from harness.recording.batches import preserve_state
-from harness.recording.windows import Windows
+from harness.recording.windows import WindowAccumulator
 
 NORMS = (*CHANNEL_AXIS, nn.LayerNorm, nn.RMSNorm)
 
@@ -73,7 +73,7 @@ class Replay:
         self._called, self._prefix = (Parts(model), "model.model.") if by_parts else (model, "model.")
         self.modules = dict(model.named_modules())
 
-    def taps(self, windows: Windows, *, gradients: bool = False) -> EagerTaps:
+    def taps(self, windows: WindowAccumulator, *, gradients: bool = False) -> EagerTaps:
         """Observation of the replayed passes, with the sites that the training's observation has."""
         return EagerTaps(self.model, windows, observe="all", gradients=gradients, **self.options)
 
@@ -90,14 +90,10 @@ class Replay:
             layers: those whose calls are looked at on the way, as in `observing`.
             on_layer: as there.
         """
-        windows = Windows("stream")
+        windows = WindowAccumulator("stream")
         taps = self.taps(windows)
-        with self.observing(layers or {}, on_layer):
-            taps.attach()
-            try:
-                self.run(snapshot)
-            finally:
-                taps.detach()
+        with self.observing(layers, on_layer), taps.attached():
+            self.run(snapshot)
         columns = windows.close(0, [], None)
         rows = {site.name: columns["site"] == site.name for site in windows.sites}
         return {site: {name: c[at] for name, c in columns.items()} for site, at in rows.items()}
@@ -137,13 +133,16 @@ class Replay:
             yield functional_call(model, named, args, kwargs)
 
     @contextmanager
-    def observing(self, layers: Mapping[str, Layer], on_layer: OnLayer) -> Iterator[None]:
+    def observing(
+        self, layers: Mapping[str, Layer] | None = None, on_layer: OnLayer = lambda *_: None
+    ) -> Iterator[None]:
         """Have `on_layer` called after every layer of every pass in the block; it may call the layer itself.
 
         Args:
-            layers: site name → what makes its pre-activation.
+            layers: site name → what makes its pre-activation; None: nothing is called.
             on_layer: called with site, layer and the layer's arguments.
         """
+        layers = layers or {}
         by_last: dict[str, list[str]] = {}
         for site, layer in layers.items():
             by_last.setdefault(layer.names[-1], []).append(site)
@@ -166,23 +165,20 @@ class Replay:
             finally:
                 busy = False
 
-        handles = []
         modes = [(module, module.training) for module in self.modules.values()]
         try:
             for name, module in self.modules.items():
                 module.training = self.modes.get(name, module.training)
                 if isinstance(module, nn.modules.dropout._DropoutNd):
                     module.training = False
-            for name in {layer.names[0] for layer in layers.values()}:
-                handles.append(self.modules[name].register_forward_pre_hook(partial(before, name)))
-            for name in by_last:
-                handles.append(self.modules[name].register_forward_hook(partial(after, name)))
-            with torch.no_grad(), preserve_state(self.model), warnings.catch_warnings():
+            with ExitStack() as hooks, torch.no_grad(), preserve_state(self.model), warnings.catch_warnings():
+                for name in {layer.names[0] for layer in layers.values()}:
+                    hooks.enter_context(self.modules[name].register_forward_pre_hook(partial(before, name)))
+                for name in by_last:
+                    hooks.enter_context(self.modules[name].register_forward_hook(partial(after, name)))
                 warnings.filterwarnings("ignore", "None of the inputs have requires_grad")  # a checkpoint's
                 yield
         finally:
-            for handle in handles:
-                handle.remove()
             for module, mode in modes:
                 module.training = mode
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from harness.detector.grid import one_evidence
+from harness.detector.grid import one_evidence, telling
 
 #: Coefficients of the log-odds of being dead at the end.
 COEFFICIENTS = {
@@ -64,8 +64,7 @@ def risk(history: pd.DataFrame, step: int | None = None) -> pd.DataFrame:
         raise ValueError(
             f"risk: expected a history of censuses, but the columns {', '.join(missing)} are missing"
         )
-    rows = one_evidence(history)
-    rows = rows[~rows["state"].isin(("unobserved", "non_finite"))]
+    rows = telling(one_evidence(history))
     if rows.empty:
         raise ValueError(
             "risk: no unit was observed with finite values in any census, so none can be ordered"

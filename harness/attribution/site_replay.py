@@ -8,6 +8,7 @@ truth whatever lies between, at the price of a pass for each.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from harness.attribution.initial_state import PRODUCT, constant_part, row_averages
+from harness.attribution.initial_state import PRODUCT, birth_rows, constant_part, row_averages
 from harness.attribution.mixing import Mixture
 from harness.attribution.model_inputs import equal
 from harness.attribution.replay import NORMS, Rates, Replay
@@ -83,15 +84,12 @@ class SiteReplay:
         if site not in start:
             return pd.DataFrame(columns=pd.Index(["site", "unit"]))
         mean, spread = start[site]["mean"], start[site]["std"]
-        scale = np.where(spread > 0, spread, np.maximum(np.abs(mean), 1e-30))
-        columns = {}
+        parts = {}
         for part, change in (("bias", _biases), ("weight_mean", _averages), ("norm_mean", _statistics)):
             values = self._changed(makers, change)
-            without = mean if values is None else self._mean(site, values)
-            columns[f"birth_{part}"] = (mean - without) / scale
-        columns["birth_constant"] = self._constant(site, makers) / scale
-        columns["birth_rest"] = mean / scale - sum(columns.values())
-        return pd.DataFrame({"site": site, "unit": np.arange(len(mean)), **columns, "spread": spread})
+            parts[part] = 0.0 if values is None else mean - self._mean(site, values)
+        parts["constant"] = self._constant(site, makers)
+        return birth_rows(site, mean, spread, parts)
 
     # --- inside -------------------------------------------------------------------------------------
 
@@ -114,12 +112,10 @@ class SiteReplay:
         for name in makers:
             if name not in self._replay.modules:  # a parameter that stands by itself
                 values[name] = torch.zeros_like(values[name])
-        handles = [module.register_forward_hook(_nothing) for module in modules]
-        try:
+        with ExitStack() as hooks:
+            for module in modules:
+                hooks.enter_context(module.register_forward_hook(_nothing))
             seen = self._replay.watched(Snapshot(values, self._then.inputs))
-        finally:
-            for handle in handles:
-                handle.remove()
         start = self._unmixed(False, False)[site]["mean"]
         if site not in seen or seen[site]["mean"].shape != start.shape:
             return np.zeros(len(start))

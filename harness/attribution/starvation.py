@@ -24,7 +24,7 @@ from harness.attribution.model_inputs import input_count
 from harness.attribution.replay import Replay
 from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.units import UnitLayout, arranged
-from harness.recording.windows import Windows
+from harness.recording.windows import WindowAccumulator
 
 INPUTS = 256  # that are passed through
 MOST = 16  # sites with dead units that are opened one by one
@@ -120,7 +120,7 @@ class _Trial:
         Returns:
             Site → rms of the gradient of each unit, and the sites with dead units.
         """
-        windows = Windows("stream")
+        windows = WindowAccumulator("stream")
         taps = self._replay.taps(windows, gradients=True)
 
         def call(caller: Any, site: str, z: Tensor, layout: UnitLayout) -> None:
@@ -156,14 +156,10 @@ class _Trial:
         self.called.clear()
         values = self._filled() if fill else self._snapshot.values
         draw = torch.Generator().manual_seed(0)
-        with self._replay.observing({}, lambda *_: None), _Selections(self), torch.enable_grad():
-            taps.attach()
-            try:
-                snapshot = Snapshot(values, self._snapshot.inputs)
-                for _ in self._replay.outputs(snapshot, self._parameters, then=back):
-                    pass
-            finally:
-                taps.detach()
+        with self._replay.observing(), _Selections(self), torch.enable_grad(), taps.attached():
+            snapshot = Snapshot(values, self._snapshot.inputs)
+            for _ in self._replay.outputs(snapshot, self._parameters, then=back):
+                pass
         columns = windows.close(0, [], None)
         sites = {name: columns["site"] == name for name in dict.fromkeys(columns["site"].tolist())}
         gradients = {name: columns["grad_rms"][rows] for name, rows in sites.items()}

@@ -18,8 +18,8 @@ from torch.utils.hooks import RemovableHandle
 
 from harness.attribution.distances import ReferenceCopy, norm
 from harness.attribution.input_moments import InputMoments, observed
-from harness.attribution.model_inputs import tensors_in
 from harness.hooks._torch import outside_transforms, without_transforms
+from harness.recording.batches import tensors_in
 from harness.recording.listener import Guard
 
 #: input_mean, input_rms: of the model's first tensor input (see `InputMoments`); written_norm: of what others

@@ -18,7 +18,7 @@ from harness.attribution.own_parameters import OwnParameters, Products
 from harness.attribution.replay import Replay, unit_rows
 from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.units import UnitLayout, arranged
-from harness.recording.windows import Windows
+from harness.recording.windows import WindowAccumulator
 
 Own = Mapping[str, OwnParameters]
 
@@ -106,14 +106,10 @@ class OwnPasses:
                 own["n"] += len(rows)
                 own["z"], own["zz"] = own["z"] + rows.sum(0), own["zz"] + rows.square().sum(0)
 
-        taps = self._replay.taps(Windows("stream"))
+        taps = self._replay.taps(WindowAccumulator("stream"))
         taps.counter.on_call = add
-        with self._replay.observing({}, lambda *_: None):
-            taps.attach()
-            try:
-                self._replay.run(snapshot)
-            finally:
-                taps.detach()
+        with self._replay.observing(), taps.attached():
+            self._replay.run(snapshot)
         return sums
 
 
@@ -132,7 +128,7 @@ def _products(replay: Replay, snapshot: Snapshot) -> _Products:
         leaves: Values = {}
         one = Snapshot(snapshot.values, [inputs])
         products = Products(leaves, one)
-        with replay.observing({}, lambda *_: None), products:
+        with replay.observing(), products:
             for _ in replay.outputs(one, (), leaves):
                 pass
         weights = weights or products.weights

@@ -8,28 +8,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.lazily import lazily
+from harness.lazy_imports import lazy_imports
 
 if TYPE_CHECKING:
     from harness.compare.comparison import Comparison, compare_runs
-    from harness.compare.dose import critical, dose_response
+    from harness.compare.dose_curves import critical, dose_response
     from harness.compare.effect_sizes import effects
     from harness.compare.frames import aliases, factors, outcomes
     from harness.compare.life_tables import Lives, lives
     from harness.compare.log_rank import logrank
     from harness.compare.phase_diagram import phase
     from harness.compare.ranks import ranking
+    from harness.compare.summary_text import sentences
     from harness.compare.survival_curves import dead_over_time, survival, two_state_rates
-    from harness.compare.words import sentences
 
 _WHERE = {
     "Comparison": "harness.compare.comparison",
     "Lives": "harness.compare.life_tables",
     "aliases": "harness.compare.frames",
     "compare_runs": "harness.compare.comparison",
-    "critical": "harness.compare.dose",
+    "critical": "harness.compare.dose_curves",
     "dead_over_time": "harness.compare.survival_curves",
-    "dose_response": "harness.compare.dose",
+    "dose_response": "harness.compare.dose_curves",
     "effects": "harness.compare.effect_sizes",
     "factors": "harness.compare.frames",
     "lives": "harness.compare.life_tables",
@@ -37,7 +37,7 @@ _WHERE = {
     "outcomes": "harness.compare.frames",
     "phase": "harness.compare.phase_diagram",
     "ranking": "harness.compare.ranks",
-    "sentences": "harness.compare.words",
+    "sentences": "harness.compare.summary_text",
     "survival": "harness.compare.survival_curves",
     "two_state_rates": "harness.compare.survival_curves",
 }
@@ -62,4 +62,4 @@ __all__ = [
     "two_state_rates",
 ]
 
-__getattr__, __dir__ = lazily(__name__, _WHERE)
+__getattr__, __dir__ = lazy_imports(__name__, _WHERE)

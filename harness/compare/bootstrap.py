@@ -49,13 +49,13 @@ def mean_interval(
     if n < 2:
         return np.nan, np.nan
     mean = values.mean()
-    apart = values - mean
-    error = apart.std(ddof=1) / np.sqrt(n)
+    centred = values - mean
+    error = centred.std(ddof=1) / np.sqrt(n)
     if error <= 1e-12 * max(1.0, abs(mean)):  # all equal
         return float(mean), float(mean)
     drawn = resamples(n)
-    shift = drawn @ apart / n
-    spread = np.sqrt(np.maximum(drawn @ apart**2 / n - shift**2, 0) / (n - 1))
+    shift = drawn @ centred / n
+    spread = np.sqrt(np.maximum(drawn @ centred**2 / n - shift**2, 0) / (n - 1))
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(spread > 1e-9 * error, shift / spread, np.copysign(np.inf, shift))
     tail = (1 - confidence) / 2

@@ -10,14 +10,14 @@ import pandas as pd
 
 from harness.compare.correction import adjust
 from harness.compare.design import held, settings
-from harness.compare.dose import critical, numeric_axis
+from harness.compare.dose_curves import critical, numeric_axis
 from harness.compare.effect_sizes import effects
 from harness.compare.frames import OUTCOMES, baseline_of, codes, columns_of, need, outcomes
 from harness.compare.life_tables import Lives, lives
 from harness.compare.log_rank import logrank
 from harness.compare.ranks import ranking
+from harness.compare.summary_text import alias_notes, floor_note, sentences
 from harness.compare.survival_curves import survival
-from harness.compare.words import alias_notes, floor_note, sentences
 
 if TYPE_CHECKING:
     from harness.store.runs import Runs
@@ -130,14 +130,14 @@ def compare_runs(
     if kept is not None and len(kept.counts):
         for name in few:
             for setting, rows in settings(frame, by):
-                told = {"factor": name, **dict(zip(by, setting, strict=True))}
+                labels = {"factor": name, **dict(zip(by, setting, strict=True))}
                 part = kept.of(rows)
                 if part.counts.empty or part.outcomes[name].nunique(dropna=False) < 2:
                     continue
                 last = survival(part, name, confidence=confidence).groupby("setting", sort=False).tail(1)
-                curves.append(last.assign(**told))
+                curves.append(last.assign(**labels))
                 tested = logrank(part, name, baseline=base if name == factor else None, correction=correction)
-                tests.append(tested.assign(**told))
+                tests.append(tested.assign(**labels))
     if frame["seed"].nunique() == 1:
         notes.append("All runs have the same seed: no interval and no test exists.")
     crossed, curve, test = (

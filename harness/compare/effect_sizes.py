@@ -109,10 +109,10 @@ def effects(
     rows = []
     pair = keys["cell"] * seeds + keys["seed"]
     for setting, where in settings(frame, by):
-        told = {level: tally(status[where[index[where] == level]]) for level in range(len(levels))}
+        counts = {level: tally(status[where[index[where] == level]]) for level in range(len(levels))}
         for name in names:
             table = seed_means({key: found[where] for key, found in keys.items()}, measured[name][where])
-            for level, there in told.items():
+            for level, there in counts.items():
                 if level == base or not there["runs"]:
                     continue
                 possible = len(np.unique(pair[where[np.isin(index[where], (level, base))]]))
@@ -125,7 +125,7 @@ def effects(
                         "baseline": levels[base],
                         "outcome": name,
                         **there,
-                        **{f"baseline_{key}": count for key, count in told[base].items()},
+                        **{f"baseline_{key}": count for key, count in counts[base].items()},
                         **found,
                     }
                 )

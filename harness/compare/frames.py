@@ -254,8 +254,8 @@ def _factors(table: pd.DataFrame) -> tuple[list[str], dict[str, list[str]]]:
         for earlier in chosen:
             if not _follows(place[configs], levels, *(index[earlier][0][configs], index[earlier][1])):
                 continue
-            told = {key for key in map(_key, levels) if key[0]}
-            if len(told) > 1 or name.partition(".")[0] != earlier.partition(".")[0]:
+            known = {key for key in map(_key, levels) if key[0]}
+            if len(known) > 1 or name.partition(".")[0] != earlier.partition(".")[0]:
                 together.setdefault(earlier, []).append(name)
             break
         else:

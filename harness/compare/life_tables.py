@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +99,7 @@ def _row_numbers(rows: Any, runs: int) -> np.ndarray:
     return found
 
 
-def lives(runs: Runs, *, also: tuple[str, ...] = (), progress: Callable[[int], None] | None = None) -> Lives:
+def lives(runs: Runs, *, also: tuple[str, ...] = ()) -> Lives:
     """Count the lives of all units of many runs.
 
     Only the columns evidence, step, site, unit and state are read. Censuses of runs that diverged, failed or
@@ -109,7 +108,6 @@ def lives(runs: Runs, *, also: tuple[str, ...] = (), progress: Callable[[int], N
     Args:
         runs: any.
         also: columns of the configuration to keep beside the factors.
-        progress: told after each run how many are done.
 
     Example:
         >>> from harness.store.runs import Runs
@@ -127,8 +125,6 @@ def lives(runs: Runs, *, also: tuple[str, ...] = (), progress: Callable[[int], N
         else:
             if len(table):
                 tables.append(count(census_grid(table.to_pandas())).assign(place=place))
-        if progress is not None:
-            progress(place + 1)
     columns = ["place", "site", "step", *COUNTS]
     counts = (
         pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=pd.Index(columns))
@@ -138,25 +134,25 @@ def lives(runs: Runs, *, also: tuple[str, ...] = (), progress: Callable[[int], N
 
 def count(grid: Grid) -> pd.DataFrame:
     """The counts of one run: one row per census and site."""
-    told, down, moves = grid.told, grid.down, grid.moves
-    censuses = len(told)
+    observed, dead, moves = grid.observed, grid.dead, grid.moves
+    censuses = len(observed)
     number = np.arange(censuses)[:, None]
-    seen = told.any(axis=0)
-    first = (number == told.argmax(axis=0)) & seen
-    last = (number == censuses - 1 - told[::-1].argmax(axis=0)) & seen
-    born = (first & down).any(axis=0)
+    seen = observed.any(axis=0)
+    first = (number == observed.argmax(axis=0)) & seen
+    last = (number == censuses - 1 - observed[::-1].argmax(axis=0)) & seen
+    born = (first & dead).any(axis=0)
     alive_before = moves.known & ~moves.before
-    deaths = alive_before & down
+    deaths = alive_before & dead
     died = deaths & (number == deaths.argmax(axis=0)) & ~born
     matrices = {
-        "observed": told,
-        "dead": down,
-        "born_dead": first & down,
-        "entered": first & ~down,
+        "observed": observed,
+        "dead": dead,
+        "born_dead": first & dead,
+        "entered": first & ~dead,
         "died": died,
         "ended": last & ~died.any(axis=0) & ~born,
         "deaths": deaths,
-        "revivals": moves.known & moves.before & ~down,
+        "revivals": moves.known & moves.before & ~dead,
         "alive_steps": np.where(alive_before, moves.gap, 0),
         "dead_steps": np.where(moves.before, moves.gap, 0),
     }

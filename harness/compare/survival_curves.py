@@ -61,9 +61,9 @@ def survival(runs: Runs | Lives, by: Sequence[str] = (), *, confidence: float = 
         table["runs"], table["seeds"] = inside, clusters
         table["units"] = int(census["entered"].sum() + census["born_dead"].sum())
         table["born_dead"] = int(census["born_dead"].sum())
-        told = tally(kept.outcomes["status"].to_numpy(object)[rows])
-        del told["runs"]
-        tables.append(_told(table.assign(**told), by, setting))
+        counts = tally(kept.outcomes["status"].to_numpy(object)[rows])
+        del counts["runs"]
+        tables.append(_labelled(table.assign(**counts), by, setting))
     return _joined(tables, [*by, "setting", "step", "survival", "low", "high", "at_risk", "runs"])
 
 
@@ -116,7 +116,7 @@ def dead_over_time(
             found["low"], found["high"] = zip(*ends, strict=True)
             found["runs"] = np.bincount(column, minlength=len(step))
             found["seeds"] = (~np.isnan(table)).sum(axis=0)
-            tables.append(_told(found, by, setting, site if sites else None))
+            tables.append(_labelled(found, by, setting, site if sites else None))
     front = [*by, "setting", *(["site"] if sites else [])]
     return _joined(tables, [*front, "step", "dead", "low", "high", "runs", "seeds"])
 
@@ -257,7 +257,7 @@ def _jackknife(
     return low, high
 
 
-def _told(table: pd.DataFrame, by: Sequence[str], setting: tuple, site: object = None) -> pd.DataFrame:
+def _labelled(table: pd.DataFrame, by: Sequence[str], setting: tuple, site: object = None) -> pd.DataFrame:
     """The table with the columns of its setting (and site) in front."""
     front = {name: [level] * len(table) for name, level in zip(by, setting, strict=True)}
     front["setting"] = [setting_words(by, setting)] * len(table)

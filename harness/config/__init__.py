@@ -11,7 +11,7 @@ from harness.config.errors import ConfigError, did_you_mean
 from harness.config.identity import run_folder, run_id
 from harness.config.schema import RunSpec
 from harness.config.stored import flatten, to_mapping
-from harness.lazily import lazily
+from harness.lazy_imports import lazy_imports
 
 if TYPE_CHECKING:
     from harness.config.command import changes, command_of, overrides_of
@@ -53,7 +53,7 @@ __all__ = [
     "value_of",
 ]
 
-__getattr__, __dir__ = lazily(
+__getattr__, __dir__ = lazy_imports(
     __name__,
     {
         **dict.fromkeys(("checked", "compose", "plan", "shown"), "harness.config.composition"),

@@ -17,7 +17,7 @@ from harness.config.overrides import leaf_keys
 from harness.config.schema import OPEN, SCHEMAS, RunSpec
 from harness.config.search_path import folders, groups, joined, places
 from harness.config.tree import Workers, kind_of, our_groups
-from harness.config.words import range_of
+from harness.config.type_text import range_of
 
 LAUNCHER = "hydra.launcher"
 
@@ -49,10 +49,10 @@ def explain(key: str, words: Sequence[str] = ()) -> str:
     group, _, leaf = key.rpartition(".")
     if group == LAUNCHER and leaf in Workers.__dataclass_fields__:
         default = Workers.__dataclass_fields__[leaf].default
-        return _told(key, [_beside(Workers, leaf)], range_of(Workers, leaf), _shown(default))
+        return _entry(key, [_beside(Workers, leaf)], range_of(Workers, leaf), _shown(default))
     if not group and leaf in RunSpec.__dataclass_fields__:
         comments = [_in_yaml(leaf, where, "config")[1], _beside(RunSpec, leaf)]
-        return _told(key, comments, range_of(RunSpec, leaf), _shown(OmegaConf.select(config, key)))
+        return _entry(key, comments, range_of(RunSpec, leaf), _shown(OmegaConf.select(config, key)))
     kinds = {choice: _kind(group, choice, where) for choice in groups(where).get(group, ())}
     have = {
         choice: kind for choice, kind in kinds.items() if leaf in getattr(kind, "__dataclass_fields__", {})
@@ -75,11 +75,11 @@ def _of_key(key: str, have: dict[str, Any], where: tuple[str, ...], config: Dict
     takes = range_of(have.get(chosen) or next(iter(have.values())), leaf)
     if chosen not in have:
         comments = [*(comment for _, comment in found.values()), *(_beside(k, leaf) for k in have.values())]
-        return _told(f"{key} (of {group}={', '.join(have)})", comments, takes, ", ".join(others))
-    alike = [found[choice][1] for choice, kind in have.items() if kind is have[chosen]]
-    comments = [next(filter(None, (found[chosen][1], *alike, _beside(have[chosen], leaf))), "")]
+        return _entry(f"{key} (of {group}={', '.join(have)})", comments, takes, ", ".join(others))
+    same_kind = [found[choice][1] for choice, kind in have.items() if kind is have[chosen]]
+    comments = [next(filter(None, (found[chosen][1], *same_kind, _beside(have[chosen], leaf))), "")]
     default = f"{_shown(OmegaConf.select(config, key))} ({group}={chosen})"
-    return _told(key, comments, takes, "; ".join(filter(None, (default, ", ".join(others)))))
+    return _entry(key, comments, takes, "; ".join(filter(None, (default, ", ".join(others)))))
 
 
 def _of_group(group: str, where: tuple[str, ...], config: DictConfig, chosen: str) -> str:
@@ -101,7 +101,7 @@ def _of_group(group: str, where: tuple[str, ...], config: DictConfig, chosen: st
     return "\n".join(lines)
 
 
-def _told(key: str, comments: Iterable[str], takes: str, default: str) -> str:
+def _entry(key: str, comments: Iterable[str], takes: str, default: str) -> str:
     said = "; ".join(dict.fromkeys(filter(None, comments)))
     return f"{key}: {said}".rstrip(": ") + f"\n  takes    {takes}\n  default  {default}"
 

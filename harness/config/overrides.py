@@ -16,7 +16,7 @@ from harness.config.errors import ConfigError, did_you_mean
 from harness.config.schema import OPEN
 from harness.config.search_path import is_option
 from harness.config.tree import our_groups
-from harness.config.words import expectation
+from harness.config.type_text import expectation
 
 
 def parse(words: Iterable[str]) -> list[Override]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.errors import ConfigError, did_you_mean
-from harness.config.words import NAMES, in_words
+from harness.config.type_text import NAMES, in_words
 
 Function = Callable[..., Any]
 EXAMPLE = "package.module:function"
@@ -51,13 +51,13 @@ def imported(place: str, key: str) -> Function:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise ConfigError(key, f"importing {module} raised {told(error)}") from error
+            raise ConfigError(key, f"importing {module} raised {error_text(error)}") from error
         hint = f"It is looked for in {here}, in PYTHONPATH and among what is installed."
         raise ConfigError(key, f"there is no module {error.name}", hint=hint) from None
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise ConfigError(key, f"importing {module} raised {told(error)}") from error
+        raise ConfigError(key, f"importing {module} raised {error_text(error)}") from error
     try:
         function = functools.reduce(getattr, name.split("."), found)
     except AttributeError:
@@ -126,10 +126,10 @@ def call(place: str, function: Function, keywords: Mapping[str, Any], key: str) 
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise ConfigError(key, f"{place} raised {told(error)}") from error
+        raise ConfigError(key, f"{place} raised {error_text(error)}") from error
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """What somebody else's code raised, in one line, and where (HARNESS_DEBUG=1 shows the traceback)."""
     frames = traceback.extract_tb(error.__traceback__)
     foreign = [frame for frame in frames if not frame.filename.startswith(NOT_THEIRS)]

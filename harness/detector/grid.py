@@ -28,15 +28,15 @@ class Grid:
         step: (T,) of the censuses, ascending; two censuses may bear the same step.
         site: (U,) names; the units of one site lie together.
         unit: (U,) numbers, ascending within a site.
-        told: (T, U) whether the census says anything about the unit.
-        down: (T, U) whether it was dead (or in another state that was asked for); False where not told.
+        observed: (T, U) whether the census says anything about the unit.
+        dead: (T, U) whether it was dead (or in another state that was asked for); False where not observed.
     """
 
     step: np.ndarray
     site: np.ndarray
     unit: np.ndarray
-    told: np.ndarray
-    down: np.ndarray
+    observed: np.ndarray
+    dead: np.ndarray
 
     @cached_property
     def starts(self) -> np.ndarray:
@@ -58,17 +58,17 @@ class Grid:
     @cached_property
     def moves(self) -> Moves:
         """What happened between each unit's consecutive censuses."""
-        told, down, step = self.told, self.down, self.step
-        known, before = np.zeros_like(told), np.zeros_like(down)
-        gap = np.zeros(told.shape, np.int64)
-        if told.all():
-            known[1:], before[1:] = True, down[:-1]
+        observed, dead, step = self.observed, self.dead, self.step
+        known, before = np.zeros_like(observed), np.zeros_like(dead)
+        gap = np.zeros(observed.shape, np.int64)
+        if observed.all():
+            known[1:], before[1:] = True, dead[:-1]
             gap[1:] = np.diff(step)[:, None]
             return Moves(known, before, gap)
-        latest = np.where(told, np.arange(len(step))[:, None], -1)
+        latest = np.where(observed, np.arange(len(step))[:, None], -1)
         latest = np.maximum.accumulate(latest, axis=0)[:-1]  # (T-1, U): the last telling census so far
-        known[1:] = told[1:] & (latest >= 0)
-        before[1:] = np.take_along_axis(down, np.maximum(latest, 0), axis=0) & known[1:]
+        known[1:] = observed[1:] & (latest >= 0)
+        before[1:] = np.take_along_axis(dead, np.maximum(latest, 0), axis=0) & known[1:]
         gap[1:] = np.where(known[1:], step[1:, None] - step[latest], 0)
         return Moves(known, before, gap)
 
@@ -101,7 +101,7 @@ def census_grid(history: Columns, down: Sequence[str] = ("dead",)) -> Grid:
     Example:
         >>> h = pd.DataFrame({"step": [0, 10, 20], "state": ["active", "dead", "unobserved"]})
         >>> found = census_grid(h.assign(evidence="stream", site="a", unit=0))
-        >>> found.down.ravel().tolist(), found.told.ravel().tolist()
+        >>> found.dead.ravel().tolist(), found.observed.ravel().tolist()
         ([False, True, False], [True, True, False])
     """
     missing = [c for c in COLUMNS if c not in history]
@@ -112,27 +112,32 @@ def census_grid(history: Columns, down: Sequence[str] = ("dead",)) -> Grid:
     codes, words = pd.factorize(rows["state"])  # a missing state has code -1: the last, silent flag
     telling = np.array([word not in SILENT for word in words] + [False])
     counted = np.array([word in down for word in words] + [False])
-    told = telling[codes]
-    dead = counted[codes] & told
+    observed = telling[codes]
+    dead = counted[codes] & observed
     site, names = pd.factorize(rows["site"])
     step, unit = np.asarray(rows["step"]), np.asarray(rows["unit"])
     names = np.asarray(names, dtype=object)
     regular = _regular(step, site, unit)
     if regular is None:
-        step, site, unit, (told, dead) = _dense(step, site, unit, (told, dead))
+        step, site, unit, (observed, dead) = _dense(step, site, unit, (observed, dead))
     else:
         step, site, unit = step[::regular], site[:regular], unit[:regular]
-        told, dead = told.reshape(len(step), -1), dead.reshape(len(step), -1)
+        observed, dead = observed.reshape(len(step), -1), dead.reshape(len(step), -1)
     order = np.lexsort((unit, site))
     if not np.array_equal(order, np.arange(len(order))):
-        site, unit, told, dead = site[order], unit[order], told[:, order], dead[:, order]
-    return Grid(step, names[site], unit, told, dead)
+        site, unit, observed, dead = site[order], unit[order], observed[:, order], dead[:, order]
+    return Grid(step, names[site], unit, observed, dead)
 
 
 def one_evidence(history: pd.DataFrame) -> pd.DataFrame:
     """The probe's censuses if there are any, else the stream's."""
     used = _used(history)
     return history if used is None else history[used]
+
+
+def telling(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that say whether their unit is dead: those that are unobserved or not finite do not."""
+    return rows[~rows["state"].isin(SILENT)]
 
 
 def _used(history: Columns) -> np.ndarray | None:
@@ -167,14 +172,14 @@ def _regular(step: np.ndarray, site: np.ndarray, unit: np.ndarray) -> int | None
     """Units per census, if every census lists the same units in the same order, as a Recorder does."""
     if not len(step):
         return None
-    again = np.flatnonzero((site[1:] == site[0]) & (unit[1:] == unit[0]))
-    units = int(again[0]) + 1 if len(again) else len(step)
+    repeats = np.flatnonzero((site[1:] == site[0]) & (unit[1:] == unit[0]))
+    units = int(repeats[0]) + 1 if len(repeats) else len(step)
     if len(step) % units:
         return None
     steps, sites, numbers = (values.reshape(-1, units) for values in (step, site, unit))
-    alike = (steps == steps[:, :1]).all() and (sites == sites[0]).all() and (numbers == numbers[0]).all()
+    regular = (steps == steps[:, :1]).all() and (sites == sites[0]).all() and (numbers == numbers[0]).all()
     single = len(set(zip(sites[0].tolist(), numbers[0].tolist(), strict=True))) == units
-    return units if alike and single and (np.diff(steps[:, 0]) >= 0).all() else None
+    return units if regular and single and (np.diff(steps[:, 0]) >= 0).all() else None
 
 
 def _dense(

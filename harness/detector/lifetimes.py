@@ -74,15 +74,16 @@ def lifetimes_of(grid: Grid, *, persistent: int = PERSISTENT) -> pd.DataFrame:
     """`lifetimes` of a history that is a matrix already."""
     if persistent < 1:
         raise ValueError(f"persistent: expected a number of censuses of at least 1, but got {persistent}")
-    told, down, found = grid.told, grid.down, lives_of(grid)
-    censuses, units = told.shape
+    observed, dead, found = grid.observed, grid.dead, lives_of(grid)
+    censuses, units = observed.shape
     nothing = np.zeros(units, int)
-    last = censuses - 1 - told[::-1].argmax(axis=0) if censuses else nothing
-    alive = told & ~down
+    last = censuses - 1 - observed[::-1].argmax(axis=0) if censuses else nothing
+    alive = observed & ~dead
     until = (
         np.where(alive.any(axis=0), censuses - 1 - alive[::-1].argmax(axis=0), -1) if censuses else nothing
     )
-    since = (told & (np.arange(censuses)[:, None] > until)).sum(axis=0)  # dead ones after the last alive one
+    # how often it was dead after it was last alive
+    since = (observed & (np.arange(censuses)[:, None] > until)).sum(axis=0)
     table = pd.DataFrame(
         {
             "site": grid.site.astype(object),
@@ -91,9 +92,9 @@ def lifetimes_of(grid: Grid, *, persistent: int = PERSISTENT) -> pd.DataFrame:
             "died_at": _steps(found.died_at),
             "revived_at": _steps(found.revived_at),
             "deaths": found.deaths,
-            "dead_now": down[last, np.arange(units)] if censuses else found.seen,
+            "dead_now": dead[last, np.arange(units)] if censuses else found.seen,
             "persistently_dead": since >= persistent,
-            "censuses": told.sum(axis=0),
+            "censuses": observed.sum(axis=0),
             "first": found.first,
         }
     )
@@ -102,17 +103,17 @@ def lifetimes_of(grid: Grid, *, persistent: int = PERSISTENT) -> pd.DataFrame:
 
 def lives_of(grid: Grid) -> Lives:
     """Births and deaths alone, as arrays: what a verdict counts."""
-    told, down, moves = grid.told, grid.down, grid.moves
-    seen = np.asarray(told.any(axis=0))
-    censuses, units = told.shape
-    first = told.argmax(axis=0) if censuses else np.zeros(units, int)
-    died = moves.known & down & ~moves.before
+    observed, dead, moves = grid.observed, grid.dead, grid.moves
+    seen = np.asarray(observed.any(axis=0))
+    censuses, units = observed.shape
+    first = observed.argmax(axis=0) if censuses else np.zeros(units, int)
+    died = moves.known & dead & ~moves.before
     return Lives(
         seen=seen,
         first=grid.step[first] if censuses else first,
-        born_dead=down[first, np.arange(units)] if censuses else seen,
+        born_dead=dead[first, np.arange(units)] if censuses else seen,
         died_at=_first_step(died, grid.step),
-        revived_at=_first_step(moves.known & told & ~down & moves.before, grid.step),
+        revived_at=_first_step(moves.known & observed & ~dead & moves.before, grid.step),
         deaths=died.sum(axis=0),
     )
 

@@ -42,12 +42,12 @@ def overlap(
     if against not in AGAINST:
         raise ValueError(f"against: expected one of {', '.join(AGAINST)}, but got {against!r}")
     grid = census_grid(history, down)
-    told, dead, step = grid.told, grid.down, grid.step
+    observed, dead, step = grid.observed, grid.dead, grid.step
     if against == "previous":
         here, there = slice(1, None), slice(None, -1)
     else:
         here, there = slice(None), (slice(0, 1) if against == "first" else slice(len(step) - 1, None))
-    common = told[here] & told[there]
+    common = observed[here] & observed[there]
     counts = [
         grid.per_site(values)
         for values in (

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from harness.detector.grid import SILENT, one_evidence
+from harness.detector.grid import one_evidence, telling
 
 UNIT = ["site", "unit"]
 
@@ -37,7 +37,7 @@ class Transitions:
 
     def resume(self, history: pd.DataFrame) -> None:
         """Continue after these censuses, whose transitions are known."""
-        seen = history[~history["state"].isin(SILENT)]
+        seen = telling(history)
         for evidence, rows in seen.groupby("evidence"):
             last = rows.drop_duplicates(UNIT, keep="last")
             self._dead[str(evidence)] = _dead(last)
@@ -48,7 +48,7 @@ class Transitions:
         rows = one_evidence(census)
         if rows.empty:
             return found
-        seen = rows[~rows["state"].isin(SILENT)]
+        seen = telling(rows)
         now = _dead(seen)
         evidence = str(rows["evidence"].iloc[0])
         then = self._dead.get(evidence, now.iloc[:0])

@@ -55,18 +55,18 @@ def two_state(
 
 def totals(grid: Grid) -> dict[str, np.ndarray]:
     """The counts of a two-state table: column → (S,)."""
-    told, down, moves = grid.told, grid.down, grid.moves
-    seen = told.any(axis=0)
-    every, censuses = np.arange(told.shape[1]), len(grid.step)
-    born = down[told.argmax(axis=0), every] if censuses else seen
-    now = down[censuses - 1 - told[::-1].argmax(axis=0), every] if censuses else seen
+    observed, dead, moves = grid.observed, grid.dead, grid.moves
+    seen = observed.any(axis=0)
+    every, censuses = np.arange(observed.shape[1]), len(grid.step)
+    born = dead[observed.argmax(axis=0), every] if censuses else seen
+    now = dead[censuses - 1 - observed[::-1].argmax(axis=0), every] if censuses else seen
     alive_before = moves.known & ~moves.before
     counts = {
         "units": seen,
         "born_dead": born,
         "dead": now,
-        "deaths": (alive_before & down).sum(axis=0),
-        "revivals": (moves.known & moves.before & ~down).sum(axis=0),
+        "deaths": (alive_before & dead).sum(axis=0),
+        "revivals": (moves.known & moves.before & ~dead).sum(axis=0),
         "alive_steps": np.where(alive_before, moves.gap, 0).sum(axis=0),
         "dead_steps": np.where(moves.before, moves.gap, 0).sum(axis=0),
     }

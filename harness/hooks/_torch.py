@@ -35,9 +35,9 @@ except ImportError:  # pragma: no cover
     _compiler = None
 
 try:
-    from torch._compile import _disable_dynamo as _apart
+    from torch._compile import _disable_dynamo as _disable
 except ImportError:  # pragma: no cover
-    _apart = torch.compiler.disable
+    _disable = torch.compiler.disable
 
 try:
     from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor
@@ -91,13 +91,13 @@ def can_trace_hooks() -> bool:
     return _compiler is not None and VERSION >= (2, 13)
 
 
-def apart_from_compiler(function: Callable[..., Any]) -> Any:
+def never_traced(function: Callable[..., Any]) -> Any:
     """The function, never compiled; unlike `torch.compiler.disable` it does not import the compiler."""
 
-    def apart(*args: Any) -> Any:  # torch keeps a note on what it is given, which a method does not take
+    def eager(*args: Any) -> Any:  # torch keeps a note on what it is given, which a method does not take
         return function(*args)
 
-    return _apart(apart)
+    return _disable(eager)
 
 
 def never_compiled(function: Function) -> Function:

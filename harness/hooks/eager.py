@@ -183,6 +183,15 @@ class EagerTaps:
         self._handles.append(module.register_forward_pre_hook(tap, with_kwargs=True))
 
     @contextmanager
+    def attached(self) -> Iterator[None]:
+        """The hooks are there in the block alone."""
+        self.attach()
+        try:
+            yield
+        finally:
+            self.detach()
+
+    @contextmanager
     def paused(self) -> Iterator[None]:
         """Forwards in the block are not ours."""
         before, self.counter.paused = self.counter.paused, True

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.compiler import is_dynamo_compiling, is_exporting
 
-from harness.hooks._torch import apart_from_compiler, in_compiled_call, never_compiled
+from harness.hooks._torch import in_compiled_call, never_compiled, never_traced
 
 # What a hook is given that is to take keywords, too, where a forward of another thread calls it just before
 # torch has noted that it does.
@@ -40,7 +40,7 @@ class Hook:
         return Inert, ()
 
 
-class Apart(Hook):
+class EagerHook(Hook):
     """A hook of an optimizer: it calls `run`, in Python even where the step is compiled.
 
     Args:
@@ -48,16 +48,16 @@ class Apart(Hook):
         failed: takes its errors, which do not reach the training.
     """
 
-    __slots__ = ("_apart", "_run")
+    __slots__ = ("_eager", "_run")
 
     def __init__(self, run: Callable[..., None], failed: Callable[[Exception], None]) -> None:
         self._run = Call(run, failed)
-        self._apart = apart_from_compiler(self._run)
+        self._eager = never_traced(self._run)
 
     @never_compiled
     def __call__(self, *args: Any) -> None:
         if is_dynamo_compiling() or in_compiled_call():
-            self._apart(*args)
+            self._eager(*args)
         else:
             self._run(*args)
 

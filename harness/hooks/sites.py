@@ -209,10 +209,10 @@ class SiteBook:
         """
         if anew is None:
             return None
-        again = frozenset(made.producers) & frozenset(anew)
+        reused = frozenset(made.producers) & frozenset(anew)
         for (key, first, _, rows, number, size), opened in self._sites.items():
-            alike = (key, rows, number, size) == (caller.key, made.layout.rows, call, made.layout.size)
-            if alike and (first <= again if first else opened.constant):
+            same_units = (key, rows, number, size) == (caller.key, made.layout.rows, call, made.layout.size)
+            if same_units and (first <= reused if first else opened.constant):
                 names = (*opened.site.producers, *(p.name for p in made.producers))
                 opened.site = replace(
                     opened.site,

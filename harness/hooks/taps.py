@@ -11,11 +11,11 @@ from torch.compiler import is_dynamo_compiling, is_exporting
 
 from harness.activations.declared import pre_activation
 from harness.hooks._torch import (
-    apart_from_compiler,
     graph_task,
     in_compiled_call,
     is_recompute,
     never_compiled,
+    never_traced,
 )
 from harness.hooks.compiled.traceable import TracedCalls
 from harness.hooks.counting import CallCounter
@@ -40,9 +40,9 @@ class ModuleTap(Hook):
     """
 
     __slots__ = (
-        "_apart",
         "_called",
         "_counter",
+        "_eager",
         "_pass_by",
         "_states",
         "caller",
@@ -62,7 +62,7 @@ class ModuleTap(Hook):
     ) -> None:
         self.caller, self.known, self.traced, self.in_place = caller, KnownCalls(), traced, False
         self._states, self._counter, self._called, self._pass_by = states, counter, called, pass_by
-        self._apart = apart_from_compiler(self._trace)
+        self._eager = never_traced(self._trace)
 
     @never_compiled
     def __call__(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any] = NO_KEYWORDS) -> Any:
@@ -70,7 +70,7 @@ class ModuleTap(Hook):
             return None if is_exporting() else self._trace(args, kwargs)
         try:
             if in_compiled_call():  # between two graphs
-                return self._apart(args, kwargs)
+                return self._eager(args, kwargs)
             state, known = self._states.own, self.known
             if state.fast and len(args) == 1 and not kwargs and graph_task() == -1:  # no recomputation
                 call = known.only or known

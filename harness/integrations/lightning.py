@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from harness.detector.states import Thresholds
 from harness.detector.verdict import HEALTHY
 from harness.hooks.hook import Call
 from harness.integrations import stop
 from harness.integrations.watch import Watch, Watching
-from harness.recording.batches import Batch
+from harness.recording.batches import Batch, tensors_in
 from harness.recording.distributed import is_distributed
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ class _TrainingStep(nn.Module):
         """In place of the strategy's `training_step`."""
         self._running = partial(self._step, *args, **kwargs)
         try:
-            return self(*_tensors([*args, *kwargs.values()]))  # so that the inputs are known as such
+            return self(*tensors_in([*args, *kwargs.values()]))  # so that the inputs are known as such
         finally:
             self._running = None
 
@@ -271,17 +271,6 @@ class _TrainingStep(nn.Module):
         for wrapper in self._wrappers:
             yield "module", wrapper
         yield from self.module.named_modules(memo, prefix, remove_duplicate)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in a batch, however it is nested."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _tensors(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _tensors(part)
 
 
 def _submodule(pl_module: nn.Module, name: str) -> nn.Module:

@@ -82,7 +82,7 @@ class PreparedCall:
     def backward(self, gradient: Tensor) -> None:
         """Add the squares of ∂L/∂z; what is not alike goes to `slow_backward`."""
         try:
-            alike = (
+            fits = (
                 type(gradient) is Tensor
                 and gradient.dtype is self._dtype
                 and gradient.shape == self._shape
@@ -90,7 +90,7 @@ class PreparedCall:
                 and gradient.is_cpu
                 and not gradient.is_neg()
             )
-            address = gradient.data_ptr() if alike else 0
+            address = gradient.data_ptr() if fits else 0
         except RuntimeError:
             address = 0
         if not address:

@@ -88,6 +88,18 @@ def _first_tensor(item: Any) -> Tensor | None:
     return item if isinstance(item, Tensor) and item.ndim else None
 
 
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor in nested tuples, lists and mappings."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from tensors_in(inner)
+    elif isinstance(value, tuple | list):
+        for inner in value:
+            yield from tensors_in(inner)
+
+
 def device_of(model: nn.Module) -> torch.device | None:
     """Where the model's first parameter or buffer lies."""
     for tensor in (*model.parameters(), *model.buffers()):

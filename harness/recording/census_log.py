@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from harness.detector.states import Thresholds
-from harness.recording.windows import Windows, frame
+from harness.recording.windows import WindowAccumulator, frame
 
 
 class CensusLog:
@@ -49,7 +49,10 @@ class CensusLog:
     def history(self) -> pd.DataFrame:
         """All censuses; without any, a table without rows."""
         if not self._censuses:
-            return frame({c: v[:0] for c, v in _unobserved().items()}, self._thresholds)
+            return frame(
+                {c: v[:0] for c, v in WindowAccumulator("stream").close(0, [], None).items()},
+                self._thresholds,
+            )
         return self._frame(self._censuses)
 
     def drain(self) -> pd.DataFrame:
@@ -59,7 +62,3 @@ class CensusLog:
 
     def _frame(self, parts: list[dict[str, Any]]) -> pd.DataFrame:
         return pd.concat([frame(columns, self._thresholds) for columns in parts], ignore_index=True)
-
-
-def _unobserved() -> dict[str, Any]:
-    return Windows("stream").close(0, [], None)

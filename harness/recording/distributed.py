@@ -25,7 +25,7 @@ def is_distributed(model: nn.Module) -> bool:
     return wrapped or any(isinstance(p, DTensor) for p in model.parameters())
 
 
-def together(
+def all_reduce(
     sites: Sequence[Site], statistics: Sequence[UnitStatistics], *, extended: bool = False
 ) -> tuple[list[Site], list[UnitStatistics]]:
     """The statistics of all ranks together; a collective call that returns the same everywhere.

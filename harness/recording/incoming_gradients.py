@@ -20,7 +20,7 @@ from harness.activations.stored import stored
 from harness.graph.layers import LAYERS
 from harness.hooks._torch import outside_all_transforms
 from harness.hooks.captured import is_capturing
-from harness.hooks.hook import Apart
+from harness.hooks.hook import EagerHook
 from harness.kernels import dispatch as kernels
 
 FIRST = 16  # optimizer steps in which a loop shows what it does
@@ -100,7 +100,7 @@ class IncomingGradients:
     def attach(self) -> None:
         """Hook the optimizers."""
         for optimizer in self._optimizers:
-            self._handles.append(optimizer.register_step_pre_hook(Apart(self.stepping, self._stop)))
+            self._handles.append(optimizer.register_step_pre_hook(EagerHook(self.stepping, self._stop)))
 
     def detach(self) -> None:
         """Leave no hook behind, and keep no gradient."""
@@ -144,7 +144,7 @@ class IncomingGradients:
             if id(optimizer) not in self._with_closure:
                 self._with_closure.add(id(optimizer))
                 self._always = True
-                self._handles.append(optimizer.register_step_post_hook(Apart(self._stepped, self._stop)))
+                self._handles.append(optimizer.register_step_post_hook(EagerHook(self._stepped, self._stop)))
             return
         if self._forwards > 1 or self.calls > 1:
             self._always = True

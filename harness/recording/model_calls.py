@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from harness.recording.batches import Batch, as_batches, device_of, in_doubt
+from harness.recording.batches import Batch, as_batches, device_of, in_doubt, tensors_in
 
 SEVERAL = (
     "batches: tensors of one length, type and number of axes are taken as one (input, target) batch, whose "
@@ -152,7 +152,8 @@ def _inputs(arguments: Arguments, batch: Any) -> tuple[tuple[Any, ...], dict[str
 def _is_pair(items: Any, output: Any) -> bool:
     """Whether tensors that are alike are an input and its target: a target is like the output."""
     first, second = items[:2]
-    like = any(out.numel() == second.numel() and len(out) == len(second) for out in _tensors(output))
+    outs = (out for out in tensors_in(output) if out.ndim)
+    like = any(out.numel() == second.numel() and len(out) == len(second) for out in outs)
     if first.shape != second.shape:
         sized = (
             first.ndim > 2 or not first.is_floating_point()
@@ -167,17 +168,6 @@ def _is_pair(items: Any, output: Any) -> bool:
     if not torch.equal(first, second.to(first.device)):
         warnings.warn(SEVERAL, stacklevel=4)
     return True
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        if value.ndim:
-            yield value
-    elif isinstance(value, Mapping):
-        yield from _tensors(list(value.values()))
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from _tensors(part)
 
 
 def _refused(arguments: Arguments, batch: Any, passed: tuple[Any, dict[str, Any]], error: Exception) -> str:

@@ -12,7 +12,7 @@ from harness.hooks.masks import attention_mask
 from harness.kernels.unit_statistic import UnitStatistic
 from harness.recording.batches import Batch, evaluation
 from harness.recording.model_calls import outputs
-from harness.recording.windows import Windows
+from harness.recording.windows import WindowAccumulator
 
 
 class Probe:
@@ -29,7 +29,7 @@ class Probe:
 
     def __init__(self, model: nn.Module, statistics: Sequence[UnitStatistic] = (), **options: Any) -> None:
         self.batches: list[Batch] | None = None
-        self.windows = Windows("probe", statistics=statistics)
+        self.windows = WindowAccumulator("probe", statistics=statistics)
         self.taps = EagerTaps(model, self.windows, observe="eval", gradients=False, **options)
         self._model = model
 
@@ -40,13 +40,9 @@ class Probe:
             steps: completed so far.
             others: the taps that count nothing meanwhile.
         """
-        self.taps.attach()
-        try:
-            with others.paused(), evaluation(self._model):
-                seen = [batch for batch, _ in outputs(self._model, self.batches or [], before=self._mask)]
-            self.batches = seen  # whether a list is one batch is settled
-        finally:
-            self.taps.detach()
+        with self.taps.attached(), others.paused(), evaluation(self._model):
+            seen = [batch for batch, _ in outputs(self._model, self.batches or [], before=self._mask)]
+        self.batches = seen  # whether a list is one batch is settled
         return self.windows.close(steps, self.taps.unobserved(self.taps.called), None)
 
     def _mask(self, batch: Batch) -> None:

@@ -31,7 +31,7 @@ from harness.recording.loss_scale import LossScale, Scaler, as_scaler
 from harness.recording.model_calls import arguments_of
 from harness.recording.probe import Probe
 from harness.recording.schedule import due
-from harness.recording.windows import Windows
+from harness.recording.windows import WindowAccumulator
 
 NO_STEP = (
     "step() was never called: all forwards are one window, labelled step 0. Call recorder.step() after each"
@@ -75,7 +75,7 @@ class ActivationRecorder:
         self._optimizers = as_optimizers(optimizer)
         self._every = census_every
         self._thresholds = thresholds or Thresholds()
-        self._stream = Windows("stream", self._incoming_site if gradients else None, statistics)
+        self._stream = WindowAccumulator("stream", self._incoming_site if gradients else None, statistics)
         options: dict[str, Any] = {"gate_eps": gate_eps, "per_call": per_call, "axis": axis}
         own: dict[str, Any] = {"observe": observe, "gradients": gradients, "root_only": root_only}
         self._taps = EagerTaps(model, self._stream, **own, **options)

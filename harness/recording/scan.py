@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -164,18 +165,16 @@ def _scalar(value: Any) -> Tensor:
     return value
 
 
-class _kept_gradients:
-    """Restores every parameter's `.grad` on exit."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._kept = [(p, p.grad) for p in model.parameters()]
-
-    def __enter__(self) -> None:
-        for parameter, _ in self._kept:
-            parameter.grad = None
-
-    def __exit__(self, *_: object) -> None:
-        for parameter, gradient in self._kept:
+@contextmanager
+def _kept_gradients(model: nn.Module) -> Iterator[None]:
+    """Every parameter's `.grad` is empty in the block, and back behind it."""
+    kept = [(p, p.grad) for p in model.parameters()]
+    for parameter, _ in kept:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in kept:
             parameter.grad = gradient
 
 

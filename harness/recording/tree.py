@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -194,12 +194,10 @@ def _output_shapes(root: nn.Module, found: dict[nn.Module, str]) -> Iterator[Non
         if module not in found:
             found[module] = _shape(output)
 
-    handles = [module.register_forward_hook(note) for module in root.modules()]
-    try:
+    with ExitStack() as hooks:
+        for module in root.modules():
+            hooks.enter_context(module.register_forward_hook(note))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _shape(value: Any) -> str:

@@ -23,12 +23,12 @@ from harness.kernels.statistics import (
     to_state,
 )
 from harness.kernels.unit_statistic import UnitStatistic, column_names, for_site
-from harness.recording.distributed import together
+from harness.recording.distributed import all_reduce
 
 NO_SITE = Site("", "", -1, None, ())
 
 
-class Windows:
+class WindowAccumulator:
     """The sink of the taps: one UnitStatistics per site.
 
     Args:
@@ -122,7 +122,7 @@ class Windows:
         sites, statistics = list(self.sites), list(self._statistics)
         order = {site.name: index for index, site in enumerate(sites)}
         if across_ranks:
-            sites, statistics = together(sites, statistics, extended=bool(self._prototypes))
+            sites, statistics = all_reduce(sites, statistics, extended=bool(self._prototypes))
         parts = []
         for site, running in zip(sites, statistics, strict=True):
             index = order.get(site.name)

@@ -17,7 +17,7 @@ from harness.hooks.eager import EagerTaps
 from harness.hooks.sites import Caller
 from harness.recording.batches import Batch, device_of, preserve_state
 from harness.recording.model_calls import call
-from harness.recording.windows import Windows
+from harness.recording.windows import WindowAccumulator
 
 OnInput = Callable[[str, Tensor, UnitLayout], None]  # site, pre-activation, layout of its units
 
@@ -90,14 +90,10 @@ def trace(
             except Exception as error:  # the taps would take it for one of their own
                 errors.append(error)
 
-    taps = EagerTaps(model, Windows("stream"), observe="all", gradients=False)
+    taps = EagerTaps(model, WindowAccumulator("stream"), observe="all", gradients=False)
     taps.provenance, taps.counter.on_call = start, called
-    taps.attach()
-    try:
-        with torch.no_grad(), preserve_state(model), taps.alone():
-            output = call(model, batch, device_of(model))
-    finally:
-        taps.detach()
+    with taps.attached(), torch.no_grad(), preserve_state(model), taps.alone():
+        output = call(model, batch, device_of(model))
     if errors:
         raise errors[0]
     traced = traces[-1] if traces else start(model)  # a scripted root takes no hooks

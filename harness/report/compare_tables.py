@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from harness.compare.comparison import Comparison
 from harness.compare.frames import ALL_RUNS, missing, setting_words, word
 from harness.formats import per_cent, points
+from harness.report.console_parts import plain_table
 
 LOST = ("diverged", "failed", "unfinished")
 ROWS = 40  # of a table
@@ -60,11 +59,11 @@ METHOD = (
 
 def ranking_table(rows: pd.DataFrame) -> RenderableType:
     """Terms by their share of the variance."""
-    told = rows.attrs
-    title = f"What the {_outcome(told.get('outcome', 'dead'))} depends on"
-    seeds = "one seed" if told.get("seeds") == 1 else f"{told.get('seeds', 0):,} seeds"
-    used = f"{told['used']:,} of {told['runs']:,} runs, {seeds}" if "used" in told else ""
-    table = _table(title, used)
+    facts = rows.attrs
+    title = f"What the {_outcome(facts.get('outcome', 'dead'))} depends on"
+    seeds = "one seed" if facts.get("seeds") == 1 else f"{facts.get('seeds', 0):,} seeds"
+    used = f"{facts['used']:,} of {facts['runs']:,} runs, {seeds}" if "used" in facts else ""
+    table = plain_table(title, used)
     table.add_column("term", overflow="fold")
     for name in ("levels", "share of variance", "interval", "p", "adjusted"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -79,8 +78,8 @@ def ranking_table(rows: pd.DataFrame) -> RenderableType:
             _p(row["p_adjusted"]),
         )
     for name in ("seed", "rest"):
-        if told.get(name) is not None and not np.isnan(told[name]) and rows["share"].notna().any():
-            table.add_row(f"[dim]{name}[/]", "", f"[dim]{_dashed(told[name])}[/]", "", "", "")
+        if facts.get(name) is not None and not np.isnan(facts[name]) and rows["share"].notna().any():
+            table.add_row(f"[dim]{name}[/]", "", f"[dim]{_dashed(facts[name])}[/]", "", "", "")
     return table
 
 
@@ -99,7 +98,7 @@ def effects_table(rows: pd.DataFrame, factor: str, within: str = "") -> Renderab
     """Each level against the baseline."""
     base = word(rows["baseline"].iloc[0])
     title = f"{factor}: effects against {base}" + (f", with {within}" if within else "")
-    table = _table(title, "differences in percentage points")
+    table = plain_table(title, "differences in percentage points")
     lost = [name for name in LOST if rows[name].any() or rows[f"baseline_{name}"].any()]
     table.add_column("level", overflow="fold")
     table.add_column("outcome", no_wrap=True)
@@ -135,7 +134,7 @@ def survival_table(rows: pd.DataFrame, tests: pd.DataFrame, factor: str, within:
     under = "share of the units alive at first that had not died by the last step; p: log-rank test"
     if len(overall) and not np.isnan(overall["p"].iloc[0]):
         under += f", of all settings {_p(overall['p'].iloc[0])}"
-    table = _table(title, under)
+    table = plain_table(title, under)
     lost = [name for name in LOST if rows[name].any()]
     table.add_column("setting", overflow="fold")
     for name in ("units", "born dead", *lost, "last step", "not died", "interval", "p", "adjusted"):
@@ -166,7 +165,9 @@ def critical_table(rows: pd.DataFrame, axis: str, share: float) -> RenderableTyp
             f"{axis}: in none of {len(rows):,} settings of the other factors does the mean cross {outcome} "
             f"along it (means from {lowest} to {highest})."
         )
-    table = _table(f"{axis} at which the mean crosses {outcome}", "interval: of the values that were run")
+    table = plain_table(
+        f"{axis} at which the mean crosses {outcome}", "interval: of the values that were run"
+    )
     table.add_column("setting", overflow="fold")
     for name in ("critical", "seen between", "interval", "runs", "diverged"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -183,18 +184,6 @@ def critical_table(rows: pd.DataFrame, axis: str, share: float) -> RenderableTyp
             escape(row["note"]),
         )
     return Group(table, *_more(rows))
-
-
-def _table(title: str, under: str = "") -> Table:
-    text = f"{escape(title)}\n[not bold dim]{escape(under)}[/]" if under else escape(title)
-    return Table(
-        title=text,
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 0, 0, 1),
-        pad_edge=False,
-    )
 
 
 def _where(table: pd.DataFrame, names: Sequence[str], wanted: Sequence[Any]) -> pd.DataFrame:

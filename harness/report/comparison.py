@@ -7,7 +7,7 @@ import pandas as pd
 from harness.compare.comparison import RUNS, Comparison, compare_runs
 from harness.compare.frames import codes, columns_of, outcomes, word
 from harness.compare.life_tables import lives
-from harness.compare.words import sentences
+from harness.compare.summary_text import sentences
 from harness.report.plots.settings import key
 from harness.store.runs import Runs
 

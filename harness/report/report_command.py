@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -17,6 +16,7 @@ from rich.text import Text
 from harness.detector.states import Thresholds
 from harness.detector.verdict import HEALTHY
 from harness.formats import per_cent
+from harness.report.console_parts import plain_table
 from harness.report.html.parts import Diagnose
 from harness.report.tables import run_view
 from harness.store.runs import Run, Runs
@@ -153,7 +153,7 @@ def settings_table(table: pd.DataFrame, factors: int) -> Table:
     """
     idle = [name for name in ("diverged", "failed") if not table[name].any()]
     shown = table.drop(columns=["finished", "lowest_dead", "highest_dead", *idle])
-    view = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    view = plain_table()
     for k, name in enumerate(shown.columns):
         side = "left" if k < factors else "right"
         view.add_column(escape(str(name)).replace("_", " "), justify=side, overflow="fold")

@@ -31,12 +31,12 @@ def risk_view(history: pd.DataFrame, step: int | None = None, most: int = 20) ->
         chance, rate, dead, mean = (f"{100 * share:.1f} %" for share in values[:4])
         margin = f"{values[4]:+.2f}"
         table.add_row(str(row.site), str(row.unit), chance, str(row.state), rate, margin, dead, mean)
-    told = ", ".join(f"{value:.2f} ({name})" for name, value in AUC.items())
+    areas = ", ".join(f"{value:.2f} ({name})" for name, value in AUC.items())
     base = ", ".join(f"{100 * share:.1f} % ({name})" for name, share in BASE_RATE.items())
     total = len(found) + found.attrs["dead"]
     text = (
         f"{len(found):,} of {total:,} units are alive. Risk: probability of being dead at the end; base rate "
         f"of the living at a tenth of the steps: {base}. Trust the order more than the probability. Area "
-        f"under the ROC curve at a tenth of the steps, on settings that were not fitted on: {told}."
+        f"under the ROC curve at a tenth of the steps, on settings that were not fitted on: {areas}."
     )
     return Group(table, Text(text))

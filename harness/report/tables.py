@@ -7,7 +7,6 @@ from textwrap import fill
 from typing import Any
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
 from rich.measure import Measurement
@@ -17,6 +16,7 @@ from rich.text import Text
 from harness.detector.counts import INPUTS, head
 from harness.detector.states import Thresholds
 from harness.detector.verdict import HEALTHY, Verdict, site_table, verdict
+from harness.report.console_parts import plain_table
 
 EXPENDABLE = ("dead", "always_on", "gradient", "median_rate", "rare", "starved", "revived")
 COUNTS = ("dead", "born_dead", "died", "revived", "rare", "starved", "non_finite", "always_on")
@@ -71,15 +71,8 @@ class SiteTable:
 
     def _view(self, hidden: Sequence[str]) -> Table:
         table, found = self._table, self._found
-        view = Table(
-            title=f"{escape(self._title)}\n[not bold dim]step {found.step:,}, {INPUTS[found.evidence]}[/]",
-            title_justify="left",
-            title_style="bold",
-            box=SIMPLE_HEAD,
-            show_footer=len(table) > 1,
-            padding=(0, 0, 0, 1),
-            pad_edge=False,
-        )
+        under = f"step {found.step:,}, {INPUTS[found.evidence]}"
+        view = plain_table(self._title, under, show_footer=len(table) > 1)
         cells = self._cells()
         for name, (footer, _) in cells.items():
             if name not in hidden:

@@ -25,26 +25,29 @@ class OneUnit(nn.Module):
         return F.relu(self.drop(keep(":relu", self.fc(x))))
 
 
-class Viewed(nn.Module):
+class Hidden(nn.Module):
+    """One layer of eight units and its ReLU; some units are dead."""
+
+    def __init__(self, *dead: int) -> None:
+        super().__init__()
+        self.fc, self.act, self.head = nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)
+        kill(self.fc, *dead)
+
+
+class Viewed(Hidden):
     """A layer's output in another shape at the activation, and back again."""
 
     def __init__(self, view: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.fc, self.act, self.head, self.view = nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2), view
-        kill(self.fc, 1, 6)
+        super().__init__(1, 6)
+        self.view = view
 
     def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
         z = keep("act", self.fc(x))
         return self.head(self.act(self.view(z)).reshape(z.shape))
 
 
-class Transposed(nn.Module):
+class Transposed(Hidden):
     """(batch, positions, units) at the layer, (batch, units, positions) at the activation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.act, self.head = nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)
-        kill(self.fc, 1, 6)
 
     def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
         z = self.act(keep("act", self.fc(x)).transpose(1, 2))
@@ -102,13 +105,8 @@ class TwoWeights(nn.Module):
         return self.head(F.relu(keep(":relu#1", x @ self.w2 + self.b2)))
 
 
-class Hinge(nn.Module):
+class Hinge(Hidden):
     """A term of the loss inside of the forward: distances are no units."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.act, self.head = nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)
-        kill(self.fc, 3)
 
     def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
         embedded = self.head(self.act(keep("act", self.fc(x))))
@@ -117,13 +115,8 @@ class Hinge(nn.Module):
         return embedded.mean() + (near - far + 0.2).clamp(min=0).mean()
 
 
-class Widths(nn.Module):
+class Widths(Hidden):
     """One layer, used at two widths in turn: the narrow calls are a site of their own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.act, self.head = nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)
-        kill(self.fc, 1, 6)
 
     def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
         wide = self.head(self.act(keep("act", self.fc(x))))
@@ -131,13 +124,8 @@ class Widths(nn.Module):
         return wide + F.linear(narrow, self.head.weight[:, :4])
 
 
-class Tries(nn.Module):
+class Tries(Hidden):
     """A call that raises is none."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.act, self.head = nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)
-        kill(self.fc, 1)
 
     def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
         z = keep("act", self.fc(x))
@@ -187,7 +175,7 @@ CASES: dict[str, Case] = {
     "heads in front": viewed(lambda z: z.unflatten(-1, (4, 2)), 16, 6),
     "positions flattened": viewed(lambda z: z.flatten(0, 1), 3, 5, 6),
     "positions last": Case(
-        Transposed, normal(3, 5, 6), (TrueSite("act", producer="fc", size=8, dead=dead(1, 6)),)
+        partial(Transposed, 1, 6), normal(3, 5, 6), (TrueSite("act", producer="fc", size=8, dead=dead(1, 6)),)
     ),
     "weight @ x": product(lambda weight, x: weight @ x),
     "einsum": product(lambda weight, x: torch.einsum("oc,bcl->bol", weight, x)),
@@ -205,9 +193,11 @@ CASES: dict[str, Case] = {
             TrueSite(":relu#1", producer="w2", size=7, dead=dead(5)),
         ),
     ),
-    "term of a loss": Case(Hinge, normal(16, 6), (TrueSite("act", producer="fc", size=8, dead=dead(3)),)),
+    "term of a loss": Case(
+        partial(Hinge, 3), normal(16, 6), (TrueSite("act", producer="fc", size=8, dead=dead(3)),)
+    ),
     "other widths": Case(
-        Widths,
+        partial(Widths, 1, 6),
         normal(16, 6),
         (
             TrueSite("act", producer="fc", size=8, dead=dead(1, 6)),
@@ -215,7 +205,9 @@ CASES: dict[str, Case] = {
         ),
         train=False,
     ),
-    "a call that raises": Case(Tries, normal(16, 6), (TrueSite("act", producer="fc", size=8, dead=dead(1)),)),
+    "a call that raises": Case(
+        partial(Tries, 1), normal(16, 6), (TrueSite("act", producer="fc", size=8, dead=dead(1)),)
+    ),
     "called by a method": Case(
         Agent,
         normal(16, 6),

@@ -188,6 +188,6 @@ def _weights(model: nn.Module, twin: nn.Module, *, exact: bool) -> list[Differen
     for (name, a), b in zip(model.state_dict().items(), twin.state_dict().values(), strict=True):
         rtol, atol = (0.0, 0.0) if exact else (1e-5, 1e-6)
         if not torch.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True):
-            apart = f"differs by up to {float((a - b).abs().max()):.3g}"
-            found.append(Difference(f"{name} after training", "as without a Recorder", apart))
+            distance = f"differs by up to {float((a - b).abs().max()):.3g}"
+            found.append(Difference(f"{name} after training", "as without a Recorder", distance))
     return found

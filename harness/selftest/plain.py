@@ -33,7 +33,7 @@ def starved_mlp() -> nn.Sequential:
 
 
 def with_gaps() -> list[Tensor]:
-    """NaN and infinities that reach some units only (see `apart`)."""
+    """NaN and infinities that reach some units only (see `channelwise`)."""
     batches = normal(8, 6, 2)()
     batches[1][0, 0, 0] = float("nan")
     batches[1][1, 1, 1] = float("inf")
@@ -42,7 +42,7 @@ def with_gaps() -> list[Tensor]:
     return batches
 
 
-def apart() -> nn.Sequential:
+def channelwise() -> nn.Sequential:
     """Channel i reaches unit i only, so one bad input spoils one unit; unit 4 is never positive."""
     model = nn.Sequential(nn.Conv1d(6, 6, 1, groups=6), nn.ReLU(), nn.Conv1d(6, 2, 1))
     kill(model[0], 4)
@@ -64,7 +64,7 @@ CASES: dict[str, Case] = {
     "sequence": Case(mlp, normal(3, 5, 6), MLP_SITES, MLP_REFERENCE),
     "one sample": Case(mlp, normal(6), MLP_SITES, MLP_REFERENCE),
     "non-finite": Case(
-        apart,
+        channelwise,
         with_gaps,
         (TrueSite("1", axis=1, producer="0", size=6, dead=dead(4)),),
         sequential({1: "1"}),

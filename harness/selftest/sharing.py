@@ -158,12 +158,12 @@ class Mixed(nn.Module):
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.fc, self.again, self.act = nn.Linear(6, 6), nn.Linear(6, 6), nn.ReLU()
+            self.fc, self.second, self.act = nn.Linear(6, 6), nn.Linear(6, 6), nn.ReLU()
             kill(self.fc, 1)
 
         def forward(self, x: Tensor, keep: Keep = through, prefix: str = "") -> Tensor:
             x = F.relu(keep(f"{prefix}:relu", self.fc(x)))
-            return self.act(keep(f"{prefix}.act", self.again(x)))
+            return self.act(keep(f"{prefix}.act", self.second(x)))
 
     def __init__(self) -> None:
         super().__init__()
@@ -238,10 +238,10 @@ CASES: dict[str, Case] = {
         normal(16, 6),
         (
             TrueSite("a:relu", producer="a.fc", size=6, dead=dead(1)),
-            TrueSite("a.act", producer="a.again", size=6),
+            TrueSite("a.act", producer="a.second", size=6),
             TrueSite(":relu", producer="fc", size=6, dead=dead(0)),
             TrueSite("b:relu", producer="b.fc", size=6, dead=dead(1)),
-            TrueSite("b.act", producer="b.again", size=6),
+            TrueSite("b.act", producer="b.second", size=6),
             TrueSite("act", producer="fc", size=6, dead=dead(0)),
         ),
     ),

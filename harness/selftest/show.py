@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.report.console_parts import plain_table
 from harness.selftest.run import FAILED, PASSED, UNAVAILABLE, Outcome
 
 SHOWN = 3  # differences per case; one fault has many
@@ -78,7 +78,7 @@ def as_json(outcomes: Sequence[Outcome], device: str) -> dict[str, Any]:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    table = plain_table()
     for name in columns:
         table.add_column(name, justify="right" if name in ("passed", "seconds") else "left", overflow="fold")
     return table

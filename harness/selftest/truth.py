@@ -107,7 +107,6 @@ class Truth:
     """Observes forwards and backwards of one model and tells the censuses."""
 
     sites: tuple[TrueSite, ...]
-    gate_eps: float = 1e-6
     values: dict[str, list[np.ndarray]] = field(default_factory=dict)
     gradients: dict[str, list[np.ndarray]] = field(default_factory=dict)
     silent: dict[str, list[int]] = field(default_factory=dict)
@@ -136,7 +135,7 @@ class Truth:
         for name, z in kept:
             rows = by_unit(known[name], z)
             self.values.setdefault(name, []).append(rows)
-            gates = open_gates(known[name], rows, self.gate_eps)
+            gates = open_gates(known[name], rows)
             opened[name] = gates.any(0) | opened.get(name, np.zeros(rows.shape[1], dtype=bool))
             seen[name] = seen.get(name, 0) + len(rows)
         for name, any_open in opened.items():
@@ -170,7 +169,7 @@ class Truth:
                 rows += [self._unobserved(evidence, site.name, unit) for unit in units]
                 continue
             z = np.concatenate(self.values[site.name])
-            gates = open_gates(site, z, self.gate_eps)
+            gates = open_gates(site, z)
             gradients = self.gradients.get(site.name)
             g = np.concatenate(gradients) if gradients else None
             for unit in range(z.shape[1]):
@@ -269,10 +268,9 @@ def true_training(
     *,
     census_every: int | None = None,
     accumulate: int = 1,
-    gate_eps: float = 1e-6,
 ) -> pd.DataFrame:
     """Train and take the true censuses: every `census_every` steps, and at the end of a non-empty window."""
-    truth = Truth(sites, gate_eps)
+    truth = Truth(sites)
     for i, x in enumerate(batches):
         output, kept = truth.forward(lambda keep, x=x: reference(model, x, keep))
         if optimizer is not None:
@@ -297,10 +295,9 @@ def true_scan(
     sites: tuple[TrueSite, ...],
     batches: Iterable[Any],
     loss: Callable[[Tensor], Tensor] | None = None,
-    gate_eps: float = 1e-6,
 ) -> pd.DataFrame:
     """One pass in evaluation mode (the model is left in it)."""
-    truth = Truth(sites, gate_eps)
+    truth = Truth(sites)
     model.eval()
     for x in batches:
         output, kept = truth.forward(lambda keep, x=x: reference(model, x, keep))

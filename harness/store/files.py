@@ -44,6 +44,11 @@ def typed(path: Path) -> Iterator[Path]:
         yield part
 
 
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def side_by_side(write: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """Carry out writes on a few threads, since most of each is waiting for the disk; results in order."""
     with ThreadPoolExecutor(WRITERS) as pool:

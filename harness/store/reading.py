@@ -169,6 +169,11 @@ def _shown(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
+def named_line(error: BaseException) -> str:
+    """The kind of an error and what it says, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def one_line(error: BaseException) -> str:
     """What a library says, in one short line."""
     return " ".join(str(error).split())[:LONGEST]

@@ -254,16 +254,16 @@ def _joined(tables: Sequence[pa.Table], name: str) -> pa.Table:
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
-        told = f"columns beyond those of {name} left out: they differ between the runs ({one_line(error)})"
-        warnings.warn(told, stacklevel=4)
+        message = f"columns beyond those of {name} left out: they differ between the runs ({one_line(error)})"
+        warnings.warn(message, stacklevel=4)
         return pa.concat_tables([table.select(["run", *TABLES[name].names]) for table in tables])
 
 
 def _tell_of_lost(reasons: Sequence[str]) -> None:
     if reasons:
         more = f" ({len(reasons) - SHOWN} more)" if len(reasons) > SHOWN else ""
-        told = "; ".join(reasons[:SHOWN])
-        warnings.warn(f"{len(reasons)} run(s) left out: {told}{more}", stacklevel=4)
+        named = "; ".join(reasons[:SHOWN])
+        warnings.warn(f"{len(reasons)} run(s) left out: {named}{more}", stacklevel=4)
 
 
 def _printable(value: Any) -> Any:

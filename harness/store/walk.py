@@ -23,8 +23,8 @@ def folders_of(root: Path, needed: Callable[[Collection[str]], bool] = MARKS.iss
     """
 
     def tell(error: OSError) -> None:
-        told = f"{str(error.filename)[:SHOWN]} left out: it cannot be read ({error.strerror or error})"
-        warnings.warn(told, stacklevel=3)
+        message = f"{str(error.filename)[:SHOWN]} left out: it cannot be read ({error.strerror or error})"
+        warnings.warn(message, stacklevel=3)
 
     left = [str(root)]
     while left:  # no recursion: folders can be deep

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from harness.config import RunSpec, run_folder, to_mapping
 from harness.store.files import side_by_side
 from harness.store.folder import COMPLETE, RunFolder
 from harness.store.locks import PATIENCE, lock_of
+from harness.store.reading import named_line
 from harness.sweeps.cohorts import Task
 from harness.sweeps.descriptors import make_room
-from harness.sweeps.job import Outcome, failed, final_metrics, hardware, run_job, stored, versions
+from harness.sweeps.job import JobResult, conclusion, failed, hardware, run_job, stored, versions
 
 if TYPE_CHECKING:
     from harness.report.tensorboard import RunBoard
-    from harness.training.loop import Ending
+    from harness.training.loop import TrainResult
 
 FOLDER = ".cohorts"  # in the folder of results: what a cohort needs to be continued
 
 
-def run_task(task: Task, tick: Callable[[int], None]) -> list[Outcome]:
+def run_task(task: Task, tick: Callable[[int], None]) -> list[JobResult]:
     """Carry out a task: a cohort, or one run; what goes wrong is an outcome."""
     if task.stacked:
         return run_cohort(task, tick)
     return [_alone(spec, tick) for spec in task.specs]
 
 
-def run_cohort(task: Task, tick: Callable[[int], None] | None = None) -> list[Outcome]:
+def run_cohort(task: Task, tick: Callable[[int], None] | None = None) -> list[JobResult]:
     """Train or continue a cohort; members that have a result are left as they are.
 
     Args:
@@ -56,7 +58,7 @@ def run_cohort(task: Task, tick: Callable[[int], None] | None = None) -> list[Ou
             with ExitStack() as locks:
                 _hold(keep, locks, until)
                 left = [place for place in range(len(specs)) if place not in known]
-                known |= {place: told for place in left if (told := _taken(specs[place], locks, until))}
+                known |= {place: outcome for place in left if (outcome := _taken(specs[place], locks, until))}
                 outcomes = known | _train(specs, known, keep, tick or (lambda step: None))
         except OSError as error:
             outcomes = {place: known.get(place) or _refused(spec, error) for place, spec in enumerate(specs)}
@@ -77,7 +79,7 @@ def _hold(folder: Path, locks: ExitStack, until: float) -> None:
     locks.enter_context(lock_of(folder, max(until - time.monotonic(), 0.0)))
 
 
-def _taken(spec: RunSpec, locks: ExitStack, until: float) -> Outcome | None:
+def _taken(spec: RunSpec, locks: ExitStack, until: float) -> JobResult | None:
     """Hold a member's folder; its outcome, if it cannot be held or has a result by now."""
     try:
         _hold(run_folder(spec), locks, until)
@@ -86,32 +88,32 @@ def _taken(spec: RunSpec, locks: ExitStack, until: float) -> Outcome | None:
     return stored(spec)
 
 
-def _refused(spec: RunSpec, error: OSError) -> Outcome:
+def _refused(spec: RunSpec, error: OSError) -> JobResult:
     from filelock import Timeout
 
     busy = isinstance(error, Timeout)
     why = f"another process is training {Path(error.lock_file).parent} right now" if busy else str(error)
-    return Outcome(run_folder(spec), "failed", error=why)
+    return JobResult(run_folder(spec), "failed", error=why)
 
 
 def _train(
-    specs: Sequence[RunSpec], known: Mapping[int, Outcome], keep: Path, tick: Callable[[int], None]
-) -> dict[int, Outcome]:
+    specs: Sequence[RunSpec], known: Mapping[int, JobResult], keep: Path, tick: Callable[[int], None]
+) -> dict[int, JobResult]:
     """The outcomes of the members that are not known yet."""
-    from harness.training.stacked import kept
+    from harness.training.stacked import checkpoint
 
     left = [place for place in range(len(specs)) if place not in known]
     if not left:
         return {}
     began = time.monotonic()
     # killed while some of the trained were being concluded; otherwise nothing touches those that are known
-    trained = bool(known) and kept.done(keep, specs, [run_folder(spec) for spec in specs])
+    trained = bool(known) and checkpoint.done(keep, specs, [run_folder(spec) for spec in specs])
     places = list(range(len(specs))) if trained else left
     own = [specs[place] for place in places]
-    fresh = kept.load(keep, own, [run_folder(spec) for spec in own]) is None
+    fresh = checkpoint.load(keep, own, [run_folder(spec) for spec in own]) is None
     facts = {"versions": versions(), "hardware": hardware(specs[0]), "cohort": keep.name}
 
-    def begin(place: int) -> Outcome | None:
+    def begin(place: int) -> JobResult | None:
         try:
             folder = RunFolder(run_folder(specs[place]))
             if fresh:
@@ -139,7 +141,7 @@ def _trained(
     keep: Path,
     tick: Callable[[int], None],
     began: float,
-) -> dict[int, Outcome]:
+) -> dict[int, JobResult]:
     """Train the members in `folders`, and conclude those that are left."""
     from harness.training.stacked import train_cohort
 
@@ -169,11 +171,11 @@ def _one_by_one(
     specs: Sequence[RunSpec],
     tick: Callable[[int], None],
     error: Exception,
-) -> dict[int, Outcome]:
+) -> dict[int, JobResult]:
     """Train members whose stack failed, each by itself."""
     for folder in folders.values():
         folder.clear()
-    why = " ".join(f"{type(error).__name__}: {error}".split())
+    why = named_line(error)
     outcomes = {place: _alone(specs[place], tick, locked=True) for place in folders}
     for place, folder in folders.items():
         with suppress(OSError):  # the outcomes stand, with or without this note
@@ -202,67 +204,46 @@ def _close(board: RunBoard) -> None:
 
 
 def _judge(
-    spec: RunSpec, folder: RunFolder, ending: Ending, seconds: float, board: RunBoard | None
-) -> dict[str, Any] | Outcome:
+    spec: RunSpec, folder: RunFolder, ending: TrainResult, seconds: float, board: RunBoard | None
+) -> dict[str, Any] | JobResult:
     """Metrics, verdict and view of a member that has been trained: its last status, or that this failed."""
     from harness.store.runs import Run
 
-    facts: dict[str, Any] = {
-        "state": "finished" if ending.diverged_at is None else "diverged",
-        "seconds": seconds,
-        "steps": ending.steps,
-        "diverged_at": ending.diverged_at,
-        **({"stopped": ending.stopped} if ending.stopped else {}),
-    }
     try:
         run = Run(folder.path)
-        facts["final"], facts["verdict"] = final_metrics(spec, run, ending.diverged_at)
+        facts = {"seconds": seconds, **conclusion(spec, run, ending)}
         if board is not None:
             board.conclude(run.name, to_mapping(spec), run.census, facts)
     except Exception as error:
         return failed(folder, error, seconds)
-    return facts | {"error": None}
+    return facts
 
 
-def _end(judged: tuple[RunFolder, dict[str, Any] | Outcome]) -> Outcome:
+def _end(judged: tuple[RunFolder, dict[str, Any] | JobResult]) -> JobResult:
     """Write the status of a member that was judged."""
     folder, facts = judged
-    if isinstance(facts, Outcome):
+    if isinstance(facts, JobResult):
         return facts
     try:
         folder.write_status(**facts)
     except OSError as error:
         return failed(folder, error, facts["seconds"])
-    return Outcome(folder.path, facts["state"])
+    return JobResult(folder.path, facts["state"])
 
 
-def _alone(spec: RunSpec, tick: Callable[[int], None], *, locked: bool = False) -> Outcome:
+def _alone(spec: RunSpec, tick: Callable[[int], None], *, locked: bool = False) -> JobResult:
     """One run by itself; even a refusal is an outcome here, since the others go on."""
     from harness.config import ConfigError
 
     try:
-        return run_job(spec, lambda spec, total: _Ticks(tick), locked=locked, alone=False)
+        return run_job(spec, lambda spec, total: _telling(tick), locked=locked, alone=False)
     except ConfigError as error:
-        return Outcome(run_folder(spec), "failed", error=str(error))
+        return JobResult(run_folder(spec), "failed", error=str(error))
 
 
-class _Ticks:
+def _telling(tick: Callable[[int], None]) -> AbstractContextManager[Any]:
     """A listener that passes on completed steps alone."""
-
-    def __init__(self, tick: Callable[[int], None]) -> None:
-        self.tick = tick
-
-    def __enter__(self) -> _Ticks:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        return None
-
-    def steps(self, rows: Any) -> None:
-        """Nothing to do."""
-
-    def census(self, rows: Any) -> None:
-        """Nothing to do."""
+    return nullcontext(SimpleNamespace(tick=tick, steps=lambda rows: None, census=lambda rows: None))
 
 
 def _remove(folder: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from harness.config import RunSpec, run_folder
 from harness.config.schema import Mlp
 from harness.sweeps.descriptors import most_members
-from harness.training.alike import alike, refusal
+from harness.training.stacking import stacking_blocker, stacking_key
 
 MOST = 32  # members of a cohort: more gain little, and leave other workers idle
 HEAVY = 2**18  # weights from which a matrix product keeps a core busy by itself
@@ -53,9 +53,9 @@ def why_not(spec: RunSpec) -> str:
         ('', '925,696 weights: its matrix products keep a core busy alone')
     """
     weights = _weights(spec)
-    if not refusal(spec) and weights > HEAVY:
+    if not stacking_blocker(spec) and weights > HEAVY:
         return f"{weights:,} weights: its matrix products keep a core busy alone"
-    return refusal(spec)
+    return stacking_blocker(spec)
 
 
 def divide(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST) -> list[Task]:
@@ -77,7 +77,7 @@ def divide(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST) ->
         if reason:
             single.append(Task((spec,), reason))
         else:
-            groups.setdefault(alike(spec), []).append(spec)
+            groups.setdefault(stacking_key(spec), []).append(spec)
     cohorts = []
     for members in groups.values():
         parts = -(-len(members) // most)

@@ -109,10 +109,10 @@ def confirm(run: Run, seeds: int = 3, tell: Callable[[Any], Teller | None] | Non
     """
     if seeds < 2:
         raise ValueError(f"seeds: expected at least 2, since an interval needs them, but got {seeds}")
-    told = diagnose(run)
+    diagnosis = diagnose(run)
     spec = restore(run.config)
-    if told.label == "none":
-        raise ValueError(f"{run.path}: there is nothing to confirm. {told}")
+    if diagnosis.label == "none":
+        raise ValueError(f"{run.path}: there is nothing to confirm. {diagnosis}")
     steps = until_median_death(run, int(run.status.get("steps") or LEAST_STEPS))
     short = _shortened(spec, steps, run.path / FOLDER)
     arms = {ORIGINAL: short, **factors(short, _mean_of(spec))}
@@ -126,7 +126,7 @@ def confirm(run: Run, seeds: int = 3, tell: Callable[[Any], Teller | None] | Non
     shares = {key: _bad(arm) for key, arm in named.items()}
     table = pd.DataFrame([_row(name, shares, range(spec.seed, spec.seed + seeds)) for name in arms])
     table = table.sort_values("removed", ascending=False, kind="stable").reset_index(drop=True)
-    return _concluded(told.label, steps, table, seeds)
+    return _concluded(diagnosis.label, steps, table, seeds)
 
 
 def _concluded(observed: str, steps: int, arms: pd.DataFrame, seeds: int) -> Confirmation:
@@ -159,14 +159,14 @@ def _concluded(observed: str, steps: int, arms: pd.DataFrame, seeds: int) -> Con
 def _row(name: str, shares: dict[tuple[str, int], tuple[float, bool]], seeds: range) -> dict[str, Any]:
     bad = np.array([shares[name, seed][0] for seed in seeds])
     before = np.array([shares[ORIGINAL, seed][0] for seed in seeds])
-    told = before >= LEAST_DEAD / 2
-    removed = 1 - bad[told] / before[told]
-    mean = float(removed.mean()) if told.any() else float("nan")
+    clear = before >= LEAST_DEAD / 2
+    removed = 1 - bad[clear] / before[clear]
+    mean = float(removed.mean()) if clear.any() else float("nan")
     low = high = mean
-    if told.sum() < 2:
+    if clear.sum() < 2:
         low = high = float("nan")
     elif removed.std() > 0:
-        low, high = (float(v) for v in stats.t.interval(0.95, told.sum() - 1, mean, stats.sem(removed)))
+        low, high = (float(v) for v in stats.t.interval(0.95, clear.sum() - 1, mean, stats.sem(removed)))
     return {
         "factor": name,
         "label": STANDS_FOR.get(name, ""),
@@ -243,13 +243,13 @@ def view(found: Confirmation) -> Group:
         table.add_column(name, justify="left" if name in ("made normal", "stands for") else "right")
     for _, arm in found.arms.iterrows():
         original = arm["factor"] == ORIGINAL
-        told = f"{100 * arm['low']:.0f} to {100 * arm['high']:.0f} %"
+        interval = f"{100 * arm['low']:.0f} to {100 * arm['high']:.0f} %"
         table.add_row(
             str(arm["factor"]),
             str(arm["label"]),
             f"{100 * arm['dead']:.1f}",
             f"{arm['diverged']} of {arm['seeds']}",
             "" if original else f"{100 * arm['removed']:.0f} %",
-            "" if original or np.isnan(arm["low"]) else told,
+            "" if original or np.isnan(arm["low"]) else interval,
         )
     return Group(Text(found.text), table)

@@ -17,18 +17,19 @@ from harness.config import ConfigError, RunSpec, run_folder, to_mapping
 from harness.store.files import write_text
 from harness.store.folder import COMPLETE, RunFolder, read_status
 from harness.store.locks import lock_of
-from harness.sweeps.ahead import collector_at_rest
-from harness.tracking import conclude
-from harness.tracking.conclude import versions
+from harness.store.reading import named_line
+from harness.sweeps.preload import collector_at_rest
+from harness.tracking.conclude import concluded, versions
 
 if TYPE_CHECKING:
     from harness.store.runs import Run
+    from harness.training.loop import TrainResult
 
 Progress = Callable[[RunSpec, int], Any]  # (spec, total steps) → a listener that is a context manager
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobResult:
     """What became of a job.
 
     Attributes:
@@ -64,17 +65,17 @@ def check_output(spec: RunSpec) -> None:
         raise ConfigError("output", f"{nearest} is not writable", hint="Give another folder with output=…")
 
 
-def stored(spec: RunSpec) -> Outcome | None:
+def stored(spec: RunSpec) -> JobResult | None:
     """The outcome of a run that has a result already; torch is not needed to know."""
     path = run_folder(spec)
     state = (read_status(path) or {}).get("state")
-    return Outcome(path, state, stored=True) if state in COMPLETE and not spec.force else None
+    return JobResult(path, state, stored=True) if state in COMPLETE and not spec.force else None
 
 
-def missing(spec: RunSpec) -> Outcome:
+def missing(spec: RunSpec) -> JobResult:
     """The outcome of a run without a result."""
     status = read_status(run_folder(spec)) or {}
-    return Outcome(
+    return JobResult(
         run_folder(spec), status.get("state", "failed"), error=status.get("error") or "it did not run"
     )
 
@@ -97,7 +98,7 @@ def check_jobs(specs: Sequence[RunSpec]) -> None:
 
 def run_job(
     spec: RunSpec, progress: Progress | None = None, *, locked: bool = False, alone: bool = True
-) -> Outcome:
+) -> JobResult:
     """Train a run to its end, or continue it, or show that it is finished.
 
     Args:
@@ -120,14 +121,14 @@ def run_job(
     if found is not None:
         return found
     check_output(spec)
-    data = _prepare(spec)
+    data, model = _prepare(spec)
     try:
         folder = RunFolder(run_folder(spec))
     except OSError as error:
         raise ConfigError("output", f"cannot make {run_folder(spec)} ({error.strerror})") from None
     try:
         with nullcontext() if locked else lock_of(folder.path):
-            return _train(spec, data, folder, progress, alone=alone)
+            return _train(spec, data, model, folder, progress, alone=alone)
     except Timeout:
         raise ConfigError(
             "output",
@@ -136,8 +137,8 @@ def run_job(
         ) from None
 
 
-def _prepare(spec: RunSpec) -> Any:
-    """Everything that can be wrong with data, device and model, before anything is written."""
+def _prepare(spec: RunSpec) -> tuple[Any, Any]:
+    """Data and network; what can be wrong with them, or the device, shows before anything is written."""
     with collector_at_rest():
         from torch.nn.modules.batchnorm import _NormBase
 
@@ -158,11 +159,12 @@ def _prepare(spec: RunSpec) -> Any:
             "train.batch_size", "batch normalisation needs at least 2 inputs in a batch, but there is 1"
         )
     reach(spec, model, data.shape)
-    return data
+    return data, model
 
 
-def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | None, *, alone: bool) -> Outcome:
-    from harness.report.report_command import stored_diagnosis
+def _train(
+    spec: RunSpec, data: Any, model: Any, folder: RunFolder, progress: Progress | None, *, alone: bool
+) -> JobResult:
     from harness.store.runs import Run
     from harness.training import checkpoint
     from harness.training.loop import total_steps, train
@@ -183,16 +185,9 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
         with display as bar:
             views = [view for view in (board, bar) if view is not None]
             keeps = alone and spec.record.evidence and spec.record.enabled
-            ending = train(spec, data, folder, views, evidence=keeps)
-        state = "finished" if ending.diverged_at is None else "diverged"
+            ending = train(spec, data, folder, views, evidence=keeps, model=model)
         result = Run(folder.path)
-        final, text = final_metrics(spec, result, ending.diverged_at)
-        told = stored_diagnosis(result) if keeps and result.evidence and len(result.census) else None
-        if told is not None:
-            final["cause"] = told.label
-        facts: dict[str, Any] = {"steps": ending.steps, "diverged_at": ending.diverged_at, "final": final}
-        facts |= {"verdict": text, "error": None, **({} if told is None else {"diagnosis": str(told)})}
-        facts |= {"stopped": ending.stopped} if ending.stopped else {}
+        facts = conclusion(spec, result, ending, diagnose=bool(keeps and result.evidence))
         if alone and spec.record.enabled and not earlier:  # of a continued run it is not known
             facts["census_seconds"] = round(ending.census_seconds, 3)
         if board is not None:
@@ -200,8 +195,8 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
 
             config = to_mapping(spec)
             shown = short_config(config) if alone else config
-            board.conclude(folder.path.name, shown, result.census, {"state": state, **facts})
-        folder.write_status(state, seconds=seconds(), **facts)
+            board.conclude(folder.path.name, shown, result.census, facts)
+        folder.write_status(**facts, seconds=seconds())
     except KeyboardInterrupt:
         folder.write_status("interrupted", seconds=seconds())
         raise
@@ -212,26 +207,27 @@ def _train(spec: RunSpec, data: Any, folder: RunFolder, progress: Progress | Non
     finally:
         if board is not None:
             board.close()
-    return Outcome(folder.path, state)
+    return JobResult(folder.path, facts["state"])
 
 
-def failed(folder: RunFolder, error: Exception, seconds: float) -> Outcome:
+def failed(folder: RunFolder, error: Exception, seconds: float) -> JobResult:
     """The outcome of a training that raised; on a full disk the outcome is all that can be kept."""
-    line = " ".join(f"{type(error).__name__}: {error}".split())
+    line = named_line(error)
     try:
         write_text(folder.path / "error.txt", traceback.format_exc())
         folder.write_status("failed", seconds=seconds, error=line)
     except OSError:
         pass
-    return Outcome(folder.path, "failed", error=line)
+    return JobResult(folder.path, "failed", error=line)
 
 
-def final_metrics(spec: RunSpec, run: Run, diverged_at: int | None) -> tuple[dict[str, Any], str]:
-    """Final metrics, and the verdict in words."""
+def conclusion(spec: RunSpec, run: Run, ending: TrainResult, *, diagnose: bool = False) -> dict[str, Any]:
+    """What the status says of a run that was trained to its end."""
     from harness.detector.states import Thresholds
 
-    thresholds = Thresholds.of(spec.detect)
-    return conclude.final_metrics(run, thresholds, spec.detect.healthy, diverged_at)
+    detect = Thresholds.of(spec.detect), spec.detect.healthy
+    facts = concluded(run, *detect, steps=ending.steps, diverged_at=ending.diverged_at, diagnose=diagnose)
+    return facts | ({"stopped": ending.stopped} if ending.stopped else {})
 
 
 def _board(spec: RunSpec, path: Path) -> Any:

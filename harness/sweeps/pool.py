@@ -19,15 +19,15 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from harness.sweeps.ahead import context, without_main
 from harness.sweeps.cohorts import Task
-from harness.sweeps.job import Outcome
+from harness.sweeps.job import JobResult
+from harness.sweeps.preload import context, without_main
 from harness.training.interrupts import DeferredInterrupts
 
 LOOK = 0.2  # seconds between two reports of a worker
 PATIENCE = 60.0  # seconds that interrupted workers have to keep their state
 
-Work = Callable[[Task, Callable[[int], None]], list[Outcome]]
+Work = Callable[[Task, Callable[[int], None]], list[JobResult]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Done:
     """A task is over."""
 
     task: int
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[JobResult, ...]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class _Worker:
             self.process.join()
 
 
-def apart(work: Callable[..., None], *arguments: Any) -> None:
+def run_in_worker(work: Callable[..., None], *arguments: Any) -> None:
     """Carry out a call where what it takes is imported: in a worker of the fork server, if there is one.
 
     Raises:
@@ -117,15 +117,15 @@ def run_tasks(tasks: Sequence[Task], work: Work, workers: int) -> Iterator[Event
     waiting = list(range(len(tasks)))[::-1]
     start = context()
     if start.get_start_method() == "fork":
-        import harness.sweeps.loaded  # noqa: F401 (once, and not in every worker)
-    crew = [_Worker(start, work, tasks) for _ in range(min(workers, len(tasks)))]
+        import harness.sweeps.preload_imports  # noqa: F401 (once, and not in every worker)
+    pool = [_Worker(start, work, tasks) for _ in range(min(workers, len(tasks)))]
     try:
-        for worker in crew:
+        for worker in pool:
             worker.give(waiting.pop())
-        while any(worker.task is not None for worker in crew):
-            busy = [worker for worker in crew if worker.task is not None]
+        while any(worker.task is not None for worker in pool):
+            busy = [worker for worker in pool if worker.task is not None]
             ready = wait([worker.pipe for worker in busy], timeout=LOOK)
-            for place, worker in enumerate(crew):
+            for place, worker in enumerate(pool):
                 if worker.pipe not in ready or worker.task is None:
                     continue
                 task = worker.task
@@ -134,7 +134,7 @@ def run_tasks(tasks: Sequence[Task], work: Work, workers: int) -> Iterator[Event
                 except (EOFError, OSError):
                     worker.process.join()
                     yield Died(task, _death(worker.process.exitcode))
-                    worker = crew[place] = _Worker(start, work, tasks)
+                    worker = pool[place] = _Worker(start, work, tasks)
                     event = None
                 if event is not None:
                     yield event
@@ -143,11 +143,11 @@ def run_tasks(tasks: Sequence[Task], work: Work, workers: int) -> Iterator[Event
                     if waiting:
                         worker.give(waiting.pop())
     except KeyboardInterrupt:
-        for worker in crew:
+        for worker in pool:
             worker.process.terminate()  # they hear no SIGINT, which a terminal sends to the whole group
         raise
     finally:
-        for worker in crew:
+        for worker in pool:
             worker.stop()
 
 
@@ -193,7 +193,7 @@ def _serve(pipe: Connection, work: Work, tasks: Sequence[Task]) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # what a run has to say is in its folder
     sys.stdin.close()
-    told = 0.0
+    last_report = 0.0
     try:
         while True:
             while not pipe.poll(1.0):
@@ -204,12 +204,12 @@ def _serve(pipe: Connection, work: Work, tasks: Sequence[Task]) -> None:
                 os._exit(0)
 
             def tick(step: int, task: int = task) -> None:
-                nonlocal told
+                nonlocal last_report
                 now = time.monotonic()
-                if now - told >= LOOK:
+                if now - last_report >= LOOK:
                     if not parent.is_alive():
                         os._exit(1)
-                    told = now
+                    last_report = now
                     pipe.send(Progress(task, step))
 
             pipe.send(Done(task, tuple(work(tasks[task], tick))))

@@ -17,13 +17,15 @@ from harness.store.walk import MARKS, folders_of
 from harness.sweeps.manifest import FOLDER, manifests
 
 STALE = 15.0  # seconds without a sign of life after which a sweep is not running any more
-PULSE = "pulse.json"
+HEARTBEAT = "pulse.json"
 NUMBERS: Types = dict.fromkeys(("seconds", "at", "done"), (int, float))  # in the file
 
 
-def write_pulse(output: Path, tasks: list[dict[str, Any]], done: int, seconds: float) -> None:
+def write_heartbeat(output: Path, tasks: list[dict[str, Any]], done: int, seconds: float) -> None:
     """Leave a sign of life: what the workers of the sweep in `output` do, and for how long."""
-    write_json(output / FOLDER / PULSE, {"seconds": seconds, "at": time.time(), "done": done, "tasks": tasks})
+    write_json(
+        output / FOLDER / HEARTBEAT, {"seconds": seconds, "at": time.time(), "done": done, "tasks": tasks}
+    )
 
 
 @dataclass
@@ -73,7 +75,7 @@ def status_of(root: Path) -> Status:
     found.states["waiting"] += len(planned - seen)
     found.states += Counter()  # without zeros
     with contextlib.suppress(OSError, DamagedFile, KeyError, TypeError):  # a damaged sign of life is none
-        _take_pulse(found, read_object(root / FOLDER / PULSE, NUMBERS))
+        _take_heartbeat(found, read_object(root / FOLDER / HEARTBEAT, NUMBERS))
     return found
 
 
@@ -81,27 +83,27 @@ def _state_of(folder: Path) -> tuple[str, str]:
     """A run's state, and the error of one that failed or is damaged."""
     try:
         load_config(folder)
-        told = load_status(folder)
+        status = load_status(folder)
     except FileNotFoundError as error:
         gone = Path(str(error.args[0])).name == "status.json"
         return ("waiting", "") if gone else ("damaged", f"{error.args[0]} is not there")
     except DamagedFile as damage:
         return "damaged", str(damage)
-    state = str(told["state"])
+    state = str(status["state"])
     if state == "running" and not is_held(folder):  # its process was killed
         state = "interrupted"
-    return state, str(told.get("error") or "")
+    return state, str(status.get("error") or "")
 
 
-def _take_pulse(found: Status, pulse: dict[str, Any]) -> None:
+def _take_heartbeat(found: Status, heartbeat: dict[str, Any]) -> None:
     """What the workers do now, and how fast it goes, if a sweep is alive."""
-    if time.time() - pulse["at"] >= STALE:
+    if time.time() - heartbeat["at"] >= STALE:
         return
-    tasks, passed = pulse["tasks"], pulse["seconds"]
+    tasks, passed = heartbeat["tasks"], heartbeat["seconds"]
     if not all(isinstance(task[key], int) for task in tasks for key in ("runs", "step", "total")):
         return
     running = sum(t["runs"] * t["step"] / t["total"] for t in tasks if t["total"])
-    finished = pulse["done"] + running
+    finished = heartbeat["done"] + running
     found.tasks = tasks
     if finished and passed > 0:
         found.rate = 60 * finished / passed

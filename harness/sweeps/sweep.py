@@ -11,13 +11,14 @@ from pathlib import Path
 
 from harness.config import ConfigError, RunSpec, run_folder, to_mapping
 from harness.config.stored import flatten
+from harness.store.files import cores
 from harness.store.locks import lock_of
 from harness.sweeps.cohort_job import run_task
 from harness.sweeps.cohorts import MOST, Task, divide
-from harness.sweeps.job import Outcome, check_output, stored
+from harness.sweeps.job import JobResult, check_output, stored
 from harness.sweeps.manifest import FOLDER, manifest_path, read_tasks, write_manifest
-from harness.sweeps.pool import Died, Done, Progress, apart, run_tasks
-from harness.sweeps.status import PULSE, write_pulse
+from harness.sweeps.pool import Died, Done, Progress, run_in_worker, run_tasks
+from harness.sweeps.status import HEARTBEAT, write_heartbeat
 
 #: Training inputs of the data sets.
 SIZES = {
@@ -46,7 +47,7 @@ class Sweep:
 
     specs: dict[str, RunSpec]
     tasks: list[Task]
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, JobResult] = field(default_factory=dict)
     steps: dict[int, int] = field(default_factory=dict)
     manifest: Path = Path()
     anew: bool = True
@@ -138,7 +139,7 @@ def run_sweep(sweep: Sweep, workers: int | None = None, tell: Teller | None = No
             names = {id(spec): name for name, spec in sweep.specs.items()}
             with _written(sweep.output):
                 write_manifest(sweep.manifest, list(sweep.specs), sweep.tasks, names)
-        began, before, told = time.monotonic(), len(sweep.outcomes), 0.0
+        began, before, last_beat = time.monotonic(), len(sweep.outcomes), 0.0
         for event in run_tasks(sweep.tasks, run_task, workers or cores()):
             task = sweep.tasks[event.task]
             sweep.steps.pop(event.task, None)
@@ -148,16 +149,16 @@ def run_sweep(sweep: Sweep, workers: int | None = None, tell: Teller | None = No
                 for spec, outcome in zip(task.specs, event.outcomes, strict=True):
                     sweep.outcomes[run_folder(spec).name] = outcome
             else:
-                _mourn(sweep, task, event.reason)
+                _mark_failed(sweep, task, event.reason)
             now = time.monotonic()
-            if now - told > 1:
-                told = now
-                write_pulse(sweep.output, sweep.running, len(sweep.outcomes) - before, now - began)
+            if now - last_beat > 1:
+                last_beat = now
+                write_heartbeat(sweep.output, sweep.running, len(sweep.outcomes) - before, now - began)
             if tell is not None:
                 tell(sweep, event)
-        (sweep.output / FOLDER / PULSE).unlink(missing_ok=True)
+        (sweep.output / FOLDER / HEARTBEAT).unlink(missing_ok=True)
         if any(spec.record.tensorboard for spec in sweep.specs.values()):
-            apart(_finish, sweep.output)
+            run_in_worker(_finish, sweep.output)
 
 
 def _finish(output: Path) -> None:
@@ -166,7 +167,7 @@ def _finish(output: Path) -> None:
     finish_sweep(output)
 
 
-def _mourn(sweep: Sweep, task: Task, reason: str) -> None:
+def _mark_failed(sweep: Sweep, task: Task, reason: str) -> None:
     """A worker died with the task: its runs have failed, unless they were done before."""
     from harness.store.folder import RunFolder
 
@@ -176,7 +177,7 @@ def _mourn(sweep: Sweep, task: Task, reason: str) -> None:
             folder = RunFolder(run_folder(spec))
             folder.write_config(to_mapping(spec))
             folder.write_status("failed", error=reason)
-            outcome = Outcome(run_folder(spec), "failed", error=reason)
+            outcome = JobResult(run_folder(spec), "failed", error=reason)
         sweep.outcomes[run_folder(spec).name] = outcome
 
 
@@ -217,8 +218,3 @@ def _written(output: Path) -> Iterator[None]:
     except OSError as error:
         reason = f"{output} cannot be written ({error.strerror or error})"
         raise ConfigError("output", reason, hint="Give another folder with output=…") from None
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

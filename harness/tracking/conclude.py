@@ -15,6 +15,36 @@ if TYPE_CHECKING:
 PACKAGES = ("dying-relu-harness", "torch", "torchvision", "hydra-core", "numpy", "pandas", "pyarrow", "numba")
 
 
+def concluded(
+    run: Run,
+    thresholds: Thresholds,
+    healthy: float,
+    *,
+    steps: int,
+    diverged_at: int | None,
+    diagnose: bool = False,
+) -> dict[str, Any]:
+    """What a run's status says of its end.
+
+    Args:
+        run: whose tables are complete.
+        thresholds: of the states.
+        healthy: dead share below which it is called healthy.
+        steps: that were completed.
+        diverged_at: step of the first loss that was not finite, if any.
+        diagnose: whether its evidence is asked why units died.
+    """
+    final, text = final_metrics(run, thresholds, healthy, diverged_at)
+    facts = {"state": "finished" if diverged_at is None else "diverged", "steps": steps, "final": final}
+    facts |= {"diverged_at": diverged_at, "verdict": text, "error": None}
+    if diagnose and len(run.census):
+        from harness.report.report_command import stored_diagnosis
+
+        diagnosis = stored_diagnosis(run)
+        final["cause"], facts["diagnosis"] = diagnosis.label, str(diagnosis)
+    return facts
+
+
 def final_metrics(
     run: Run, thresholds: Thresholds, healthy: float, diverged_at: int | None
 ) -> tuple[dict[str, Any], str]:

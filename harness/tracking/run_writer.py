@@ -16,17 +16,17 @@ from torch import Tensor
 from harness.detector.states import Thresholds
 from harness.detector.transitions import Transitions
 from harness.detector.verdict import HEALTHY
-from harness.report.report_command import stored_diagnosis
 from harness.report.tensorboard import RunBoard
 from harness.store.evidence import write_evidence
 from harness.store.folder import MADE, RunFolder, load_status
 from harness.store.locks import lock_of
-from harness.store.reading import read_json
+from harness.store.reading import named_line, read_json
 from harness.store.runs import Run
 from harness.store.schema import STEPS, TABLES
 from harness.store.tables import read_table
 from harness.store.writer import TableWriter, keep_rows
-from harness.tracking.conclude import final_metrics, versions
+from harness.tracking.conclude import concluded, versions
+from harness.training.run_logger import tell_before
 
 EVERY = 200  # steps after which their scalars are written, without a census
 
@@ -92,9 +92,8 @@ class RunWriter:
             folder.write_status("running", **{MADE: True})
         kept = {name: keep_rows(self.path, name, steps) if steps else 0 for name in TABLES}
         self._writers = {name: TableWriter(self.path, name, kept[name]) for name in TABLES}
-        before = read_table(self.path, "census").to_pandas() if steps else pd.DataFrame()
         if steps:
-            self._transitions.resume(before)
+            self._transitions.resume(read_table(self.path, "census").to_pandas())
         folder.write_config(self._config)
         seed = self._config.get("seed")
         facts = {MADE: True} if seed is None else {MADE: True, "seed": seed}
@@ -102,16 +101,7 @@ class RunWriter:
         if self._tensorboard:
             self._board = RunBoard(self.path)
             if steps:
-                self._tell_board(before)
-
-    def _tell_board(self, history: pd.DataFrame) -> None:
-        """An event file begins anew: it is told what came before."""
-        assert self._board is not None
-        rows = read_table(self.path, "steps").to_pandas()
-        if len(rows):
-            self._board.steps(rows)
-        for _, census in history.groupby("step", sort=True):
-            self._board.census(census)
+                tell_before(self.path, [self._board])
 
     # --- while it trains ----------------------------------------------------------------------------
 
@@ -183,7 +173,7 @@ class RunWriter:
                 writer.finish()
             RunFolder(self.path).write_status(**self._facts(steps, error, evidence))
         except Exception as failure:  # what was written stays, and is no running run's
-            RunFolder(self.path).write_status("failed", steps=steps, error=_line(failure))
+            RunFolder(self.path).write_status("failed", steps=steps, error=named_line(failure))
             raise
         finally:
             self.close()
@@ -202,24 +192,14 @@ class RunWriter:
         self, steps: int, error: BaseException | None, evidence: Mapping[str, pd.DataFrame] | None
     ) -> dict[str, Any]:
         run, diverged = Run(self.path), self._diverged
-        state = "finished" if diverged is None else "diverged"
-        line = None
+        detect = self._thresholds, self._config["detect"]["healthy"]
+        facts = concluded(run, *detect, steps=steps, diverged_at=diverged, diagnose=evidence is not None)
         if error is not None:
             state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            line = _line(error)
-        final, text = final_metrics(run, self._thresholds, self._config["detect"]["healthy"], diverged)
-        facts = {"state": state, "steps": steps, "diverged_at": diverged, "verdict": text, "error": line}
-        if evidence is not None and len(run.census):
-            told = stored_diagnosis(run)
-            final["cause"], facts["diagnosis"] = told.label, str(told)
-        facts["final"] = final
+            facts |= {"state": state, "error": named_line(error)}
         if self._board is not None:
             self._board.conclude(run.name, self._config, run.census, facts)
         return facts
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _number(value: Any) -> float:

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from harness.hooks.arguments import check_numbers
 from harness.hooks.captured import REPLAYS, is_capturing
-from harness.hooks.hook import Apart
+from harness.hooks.hook import EagerHook
 from harness.tracking.recorder import Recorder
 
 
@@ -83,7 +83,7 @@ class WatchingRecorder(Recorder):
         super().attach()
         if self._listeners:
             self._before, self._taps.on_forward = self._taps.on_forward, self._next_forward
-        count = Apart(self._stepped, self._failed)
+        count = EagerHook(self._stepped, self._failed)
         if self._optimizers:
             self._handle = self._optimizers[0].register_step_post_hook(count)
         else:

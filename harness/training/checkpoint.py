@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from harness.attribution.recorder import Recorder
 from harness.store.files import whole
-from harness.store.reading import is_there
+from harness.store.reading import is_there, named_line
 from harness.store.schema import TABLES
 from harness.training.remedy_runner import RemedyRunner
 
@@ -56,13 +56,17 @@ def save(
 
 def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
     """The checkpoint's content, or None if there is none that can be read and continued."""
+    content = read(folder / NAME, device)
+    return content if set(content) >= KEYS else None
+
+
+def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What `torch.save` has written of plain values by names; empty if nothing can be read."""
     try:
-        if not is_there(folder / NAME):
-            return None
-        content = torch.load(folder / NAME, map_location=device, weights_only=True)
+        content = torch.load(path, map_location=device, weights_only=True) if is_there(path) else {}
     except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError):
-        return None
-    return content if isinstance(content, dict) and set(content) >= KEYS else None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def continues(folder: Path, total: int) -> bool:
@@ -95,8 +99,7 @@ def restore(
             remedy.load(content["remedy"])
         torch.set_rng_state(content["random"].cpu())
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        told = f"{NAME} does not hold the state of this run ({reason}). force=true trains it from the start"
-        raise ValueError(told) from error
+        problem = f"{NAME} does not hold the state of this run ({named_line(error)})"
+        raise ValueError(f"{problem}. force=true trains it from the start") from error
     if content["random_cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([state.cpu() for state in content["random_cuda"]])

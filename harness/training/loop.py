@@ -29,11 +29,11 @@ from harness.training import checkpoint
 from harness.training.data import Dataset
 from harness.training.initialisation import initialise
 from harness.training.interrupts import DeferredInterrupts
-from harness.training.journal import Journal, Listener
 from harness.training.models import build
 from harness.training.optimisation import factor, make_optimizer, set_learning_rate
 from harness.training.randomness import stream
 from harness.training.remedy_runner import RemedyRunner
+from harness.training.run_logger import Listener, RunLogger
 from harness.training.stopping import stop_reason
 from harness.training.tasks import new_tasks, task
 
@@ -42,7 +42,7 @@ DEVICE_LOOK = 25  # steps between two looks at the losses on a GPU
 
 
 @dataclass(frozen=True)
-class Ending:
+class TrainResult:
     """How a training ended.
 
     Attributes:
@@ -65,7 +65,8 @@ def train(
     listeners: Sequence[Listener] = (),
     *,
     evidence: bool = False,
-) -> Ending:
+    model: nn.Module | None = None,
+) -> TrainResult:
     """Train one run, or continue it from its checkpoint, and leave its tables on disk.
 
     Args:
@@ -74,6 +75,7 @@ def train(
         folder: of the run; a checkpoint in it is continued.
         listeners: views that are told of new rows.
         evidence: whether what causes are told from is kept, and left in the folder.
+        model: as `harness.training.models.build` made it for this spec; None: it is built here.
 
     Raises:
         ConfigError: the model cannot read the data, or similar.
@@ -81,7 +83,7 @@ def train(
     """
     device, _ = place(spec)
     with _reproducible(spec):
-        model = build(spec, data.shape, data.classes)
+        model = model or build(spec, data.shape, data.classes)
         kept = checkpoint.load(folder.path, torch.device("cpu"))
         if kept is None:
             initialise(model, spec, data.batch(0, 0)[0].cpu())
@@ -95,7 +97,7 @@ def train(
             remedy = RemedyRunner(spec, model, optimizer, data.shape, data.classes)
         if kept is not None:
             checkpoint.restore(kept, model, optimizer, recorder, remedy)
-        journal = Journal(folder, {} if kept is None else kept["positions"], listeners)
+        journal = RunLogger(folder, {} if kept is None else kept["positions"], listeners)
         run = _Run(spec, data, model, optimizer, recorder, remedy, journal, folder)
         run.step = 0 if kept is None else kept["step"]
         try:
@@ -160,7 +162,7 @@ class _Run:
         optimizer: torch.optim.Optimizer,
         recorder: Recorder | None,
         remedy: RemedyRunner | None,
-        journal: Journal,
+        journal: RunLogger,
         folder: RunFolder,
     ) -> None:
         self.spec, self.data, self.model, self.optimizer = spec, data, model, optimizer
@@ -175,7 +177,7 @@ class _Run:
         self.autocast = torch.autocast(device, torch.bfloat16, enabled=spec.dtype is Dtype.bfloat16)
         self.look_every = 1 if device == "cpu" else DEVICE_LOOK
 
-    def train(self) -> Ending:
+    def train(self) -> TrainResult:
         """Every step that is left."""
         if self.recorder is not None:
             with self._census_time():
@@ -196,13 +198,13 @@ class _Run:
             if self.recorder is not None:
                 self.recorder.detach()
 
-    def _steps(self, interrupts: DeferredInterrupts) -> Ending:
+    def _steps(self, interrupts: DeferredInterrupts) -> TrainResult:
         saved = time.monotonic()
         while self.step < self.total and not self.stopped:
             if not self._one_step():
                 diverged = self.journal.flush() or self.step
                 self.journal.event(diverged, "diverged", detail="the loss or a parameter is not finite")
-                return Ending(self.step, diverged, census_seconds=self.census_seconds)
+                return TrainResult(self.step, diverged, census_seconds=self.census_seconds)
             if interrupts.requested:
                 self.save()
                 raise KeyboardInterrupt
@@ -210,7 +212,7 @@ class _Run:
                 self.save()
                 saved = time.monotonic()
         self.save()
-        return Ending(self.step, None, self.stopped, self.census_seconds)
+        return TrainResult(self.step, None, self.stopped, self.census_seconds)
 
     @contextmanager
     def _census_time(self) -> Iterator[None]:

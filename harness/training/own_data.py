@@ -17,7 +17,7 @@ from torch.utils.data import IterableDataset, TensorDataset
 
 from harness.config.errors import ConfigError
 from harness.config.schema import CustomData
-from harness.config.targets import arguments, call, imported, told
+from harness.config.targets import arguments, call, error_text, imported
 
 MOST_CLASSES = 100_000  # a stray label would build a network of its size
 NAMES = ("x_train", "y_train", "x_test", "y_test")
@@ -92,7 +92,7 @@ def _made(target: str, args: str, root: str) -> RawData:
         except KeyboardInterrupt:
             raise
         except Exception as error:
-            raise fault(f"reading what it returned raised {told(error)}") from error
+            raise fault(f"reading what it returned raised {error_text(error)}") from error
     if found is None:
         came = type(returned).__name__
         if isinstance(returned, tuple | list) and 0 < len(returned) < 9:

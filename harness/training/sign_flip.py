@@ -73,11 +73,8 @@ def sign_flip(model: nn.Module, sample: Tensor) -> None:
 def _turn(model: nn.Module, layer: nn.Module, sample: Tensor) -> None:
     for attempt in range(ROUNDS):
         tally = _Tally()
-        handle = layer.register_forward_hook(tally)
-        try:
+        with layer.register_forward_hook(tally):
             model(sample)
-        finally:
-            handle.remove()
         positive = torch.as_tensor(tally.positive)
         turned = 2 * positive < tally.alive if attempt == 0 else positive == 0
         sign = 1 - 2 * turned.to(sample.dtype)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from harness.compare import effects, ranking
-from harness.compare.words import sentences
+from harness.compare.summary_text import sentences
 
 
 def runs(seeds: int, lost: int, status: str = "diverged") -> pd.DataFrame:

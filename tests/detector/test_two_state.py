@@ -191,13 +191,13 @@ def test_the_matrix_of_a_regular_history_is_that_of_its_rows_in_any_order() -> N
     straight = census_grid(history(rows))
     for table in (history(rows).astype({"site": "category", "state": "category", "evidence": "category"}),):
         again = census_grid(table)
-        assert (again.down == straight.down).all()
+        assert (again.dead == straight.dead).all()
         assert again.site.tolist() == straight.site.tolist()
     order = rng.permutation(len(rows))
     stable = sorted(order, key=lambda k: (k // 6, rng.random()))  # censuses stay in order, units do not
     mixed = census_grid(history([rows[k] for k in stable]))
     keys = list(zip(mixed.site, mixed.unit, strict=True))
     place = [keys.index(key) for key in zip(straight.site, straight.unit, strict=True)]
-    assert (mixed.down[:, place] == straight.down).all()
-    assert (mixed.told[:, place] == straight.told).all()
+    assert (mixed.dead[:, place] == straight.dead).all()
+    assert (mixed.observed[:, place] == straight.observed).all()
     assert mixed.step.tolist() == straight.step.tolist() == [0, 5, 5, 9]

@@ -10,8 +10,17 @@ import report_frames as frames
 from PIL import Image
 
 from harness.report.style import rates
-from harness.report.tensorboard.heat_map import DEAD, PAPER, RATES, TALL, UNKNOWN, WIDE, heat_map, palette
-from harness.report.tensorboard.png import png
+from harness.report.tensorboard.heat_map import (
+    DEAD,
+    PAPER,
+    RATES,
+    TALL,
+    UNKNOWN,
+    WIDE,
+    heat_map,
+    palette,
+    png,
+)
 
 
 def drawn(history: pd.DataFrame) -> tuple[np.ndarray, str]:
@@ -28,7 +37,7 @@ def test_the_colours_are_those_of_the_figures() -> None:
 
 def test_a_png_is_what_other_readers_read() -> None:
     places = np.random.default_rng(0).integers(0, 256, (31, 47), np.uint8)
-    read = np.asarray(Image.open(io.BytesIO(png(places, palette()))).convert("RGB"))
+    read = np.asarray(Image.open(io.BytesIO(png(places))).convert("RGB"))
     np.testing.assert_array_equal(read, palette()[places])
 
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.sweeps.edge.arms import arms_of, in_words
-from harness.sweeps.edge.bisect import SLACK, Point, Range, SeedEdge, bisect, conclude, gap
-from harness.sweeps.edge.seeds import interval_rank, notes, over_seeds
+from harness.sweeps.threshold_search.arms import arms_of, in_words
+from harness.sweeps.threshold_search.bisect import SLACK, Point, Range, SeedEdge, bisect, conclude, gap
+from harness.sweeps.threshold_search.seeds import interval_rank, notes, over_seeds
 
 Curve = Callable[[float], Point]
 

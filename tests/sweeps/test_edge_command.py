@@ -1,4 +1,4 @@
-"""`harness-tools edge` on tiny networks, from the command line to the files."""
+"""`harness-tools threshold` on tiny networks, from the command line to the files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from harness.config import run_folder
 from harness.store.folder import RunFolder
 from harness.store.runs import open_runs
-from harness.sweeps.edge import train
-from harness.sweeps.edge.train import Ask, search
-from harness.sweeps.job import Outcome
+from harness.sweeps.job import JobResult
 from harness.sweeps.sweep import Sweep, plan_sweep
+from harness.sweeps.threshold_search import train
+from harness.sweeps.threshold_search.train import SearchRequest, search
 from harness.tools import app
 
 TINY = ["model.width=8", "train.max_steps=20", "record.tensorboard=false"]
@@ -23,7 +23,7 @@ ASKED = ["--axis", "optim.lr", "--between", "0.01", "10", "--seeds", "2", "--res
 
 
 def edge(*words: str) -> tuple[int, str]:
-    done = CliRunner().invoke(app, ["edge", *words])
+    done = CliRunner().invoke(app, ["threshold", *words])
     return done.exit_code, " ".join(done.output.replace("│", " ").split())
 
 
@@ -74,7 +74,7 @@ def test_it_trains_writes_reuses_and_agrees_with_the_stored_runs(
 
 
 def test_a_share_that_falls_along_the_axis_has_an_edge_too(tmp_path: Path) -> None:
-    ask = Ask("bias.offset", -3, 0, TINY, tmp_path, seeds=2, resolution=1, checks=0)
+    ask = SearchRequest("bias.offset", -3, 0, TINY, tmp_path, seeds=2, resolution=1, checks=0)
     (arm,) = search(ask).arms
     found = arm.seeds[0]
     assert arm.rising is False
@@ -84,7 +84,7 @@ def test_a_share_that_falls_along_the_axis_has_an_edge_too(tmp_path: Path) -> No
 
 
 def test_whole_numbers_and_no_crossing(tmp_path: Path) -> None:
-    ask = Ask("model.depth", 1, 3, TINY, tmp_path, share=0.99, seeds=2)
+    ask = SearchRequest("model.depth", 1, 3, TINY, tmp_path, share=0.99, seeds=2)
     found = search(ask)
     assert {run.config["model"]["depth"] for run in open_runs(tmp_path)} == {1, 2, 3}
     assert found.arms[0].count("below") == 2
@@ -129,7 +129,7 @@ def test_runs_that_fail_are_a_state_and_an_exit_code_of_their_own(
 ) -> None:
     def broken(sweep: Sweep, workers: int | None, tell: object) -> None:
         for name, spec in sweep.specs.items():
-            sweep.outcomes[name] = Outcome(run_folder(spec), "failed", error="the disk is on fire")
+            sweep.outcomes[name] = JobResult(run_folder(spec), "failed", error="the disk is on fire")
 
     monkeypatch.setattr(train, "run_sweep", broken)
     code, text = edge(*ASKED, "--output", str(tmp_path), *TINY)
@@ -183,3 +183,9 @@ def test_what_cannot_be_searched_is_refused_and_nothing_written(
     assert says in text
     assert "Traceback" not in text
     assert not list(tmp_path.iterdir())
+
+
+def test_the_earlier_name_still_works_and_says_so() -> None:
+    done = CliRunner().invoke(app, ["edge", "--help"])
+    assert done.exit_code == 0
+    assert "deprecated" in done.output

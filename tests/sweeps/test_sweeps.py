@@ -26,9 +26,9 @@ from harness import open_runs
 from harness.config import plan
 from harness.sweeps import cohort_job, pool
 from harness.sweeps.cohorts import Task, divide, why_not
-from harness.sweeps.job import Outcome
+from harness.sweeps.job import JobResult
 from harness.sweeps.manifest import manifests
-from harness.sweeps.status import status_of, write_pulse
+from harness.sweeps.status import status_of, write_heartbeat
 from harness.sweeps.sweep import plan_sweep, run_sweep
 
 
@@ -224,7 +224,7 @@ def test_a_worker_that_dies_fails_its_runs_alone(
 ) -> None:
     honest = cohort_job.run_cohort
 
-    def murdered(task: Task, tick: Callable[[int], None] | None = None) -> list[Outcome]:
+    def murdered(task: Task, tick: Callable[[int], None] | None = None) -> list[JobResult]:
         if task.specs[0].seed == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         return honest(task, tick)
@@ -321,7 +321,7 @@ def test_status(tmp_path: Path) -> None:
     kept = manifests(tmp_path)[0]
     kept["runs"] += ["one-more-00000000"]
     next((tmp_path / ".sweeps").glob("*.json")).write_text(json.dumps(kept))
-    write_pulse(tmp_path, [{"runs": 2, "step": 5, "total": 10}], 1, 60.0)
+    write_heartbeat(tmp_path, [{"runs": 2, "step": 5, "total": 10}], 1, 60.0)
     found = status_of(tmp_path)
     assert found.states == {"finished": 6, "waiting": 1}
     assert found.rate is not None

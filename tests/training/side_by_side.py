@@ -13,7 +13,7 @@ from harness.config import RunSpec, compose, run_folder
 from harness.store.folder import RunFolder
 from harness.store.tables import read_table
 from harness.training.data import load
-from harness.training.loop import Ending, place, train
+from harness.training.loop import TrainResult, place, train
 from harness.training.stacked import train_cohort
 
 SMALL = [
@@ -31,11 +31,11 @@ def made(out: Path, members: Sequence[Sequence[str]], shared: Sequence[str] = ()
     return [compose([f"output={out}", *SMALL, *shared, *own]) for own in members]
 
 
-def one_by_one(specs: Sequence[RunSpec]) -> list[Ending]:
+def one_by_one(specs: Sequence[RunSpec]) -> list[TrainResult]:
     return [train(spec, load(spec, *place(spec)), RunFolder(run_folder(spec))) for spec in specs]
 
 
-def together(specs: Sequence[RunSpec], keep: Path) -> list[Ending]:
+def together(specs: Sequence[RunSpec], keep: Path) -> list[TrainResult]:
     return train_cohort(specs, [RunFolder(run_folder(spec)) for spec in specs], keep)
 
 

@@ -145,7 +145,9 @@ def test_arguments_are_swept_and_are_columns(capsys: pytest.CaptureFixture[str])
 
 def test_an_edge_is_found_along_an_argument() -> None:
     words = ["--axis", "model.args.width", "--between", "2", "9", "--seeds", "2", "--checks", "0"]
-    done = CliRunner().invoke(app, ["edge", *words, "--output", "edge", *PLAIN, "bias.offset=-0.5", *TINY])
+    done = CliRunner().invoke(
+        app, ["threshold", *words, "--output", "edge", *PLAIN, "bias.offset=-0.5", *TINY]
+    )
     assert done.exit_code == 0, done.output
     assert {type(run.config["model"]["args"]["width"]) for run in open_runs("edge")} == {int}
 

@@ -8,8 +8,8 @@ import pytest
 from side_by_side import assert_alike, made, one_by_one, tables, together
 
 from harness.config import compose
-from harness.training.alike import alike, refusal
 from harness.training.stacked import train_cohort
+from harness.training.stacking import stacking_blocker, stacking_key
 
 ACTIVATIONS = ("relu", "leaky_relu", "prelu", "elu", "celu", "selu", "silu", "gelu", "mish", "relu6")
 ACTIVATIONS += ("hardswish", "sigmoid", "tanh", "softplus")
@@ -151,10 +151,10 @@ def test_units_die_and_the_events_tell(tmp_path: Path) -> None:
 
 def test_what_cannot_be_stacked_is_refused(tmp_path: Path) -> None:
     refused = ["model=cnn", "dtype=bfloat16", "data.augment=true"]
-    assert all(refusal(compose([o])) for o in refused)
+    assert all(stacking_blocker(compose([o])) for o in refused)
     a = compose([f"output={tmp_path}"])
     for other in ("model.width=7", "optim=adam", "train.epochs=3", "activation=crelu", "record.early=false"):
-        assert alike(a) != alike(compose([other]))
+        assert stacking_key(a) != stacking_key(compose([other]))
     with pytest.raises(ValueError, match="share"):
         together([a, compose(["model.width=7", f"output={tmp_path}"])], tmp_path)
     with pytest.raises(ValueError, match="once"):

@@ -17,7 +17,7 @@ from harness.sweeps.cohorts import divide
 from harness.sweeps.job import run_job
 from harness.tools import app
 from harness.training import loop
-from harness.training.loop import Ending
+from harness.training.loop import TrainResult
 
 STOP = ["train.stop_when_dead=0.9"]
 DYING = ["bias.offset=-9", "seed=1"]
@@ -41,7 +41,12 @@ def test_a_member_stops_where_it_would_alone_and_the_others_go_on(record: str, t
     alone, stacked = made(tmp_path / "alone", members, shared), made(tmp_path / "stacked", members, shared)
     endings = one_by_one(alone)
     assert endings == together(stacked, tmp_path / "keep")
-    assert endings == [Ending(5, None, REASON), Ending(12, None), Ending(12, None), Ending(5, None, REASON)]
+    assert endings == [
+        TrainResult(5, None, REASON),
+        TrainResult(12, None),
+        TrainResult(12, None),
+        TrainResult(5, None, REASON),
+    ]
     for one, two in zip(alone, stacked, strict=True):
         assert_alike(one, two, 1e-8)
         for name, value in parameters(one).items():

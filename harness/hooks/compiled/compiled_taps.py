@@ -203,9 +203,9 @@ class CompiledTaps:
             calls.append(None if call is None else self._call(call, id(call.opened) in before))
             before.add(0 if call is None else id(call.opened))
         first = seen[0]
-        alike = first is not None and all(call is not None and call.like(first) for call in seen)
-        again = self._call(first, True) if first is not None and alike else None
-        caller = TracedCalls(self._model, self._training, calls, again)
+        is_one_site = first is not None and all(call is not None and call.like(first) for call in seen)
+        further = self._call(first, True) if first is not None and is_one_site else None
+        caller = TracedCalls(self._model, self._training, calls, further)
         self._callers.append(caller)
         return caller
 

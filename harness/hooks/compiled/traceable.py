@@ -101,7 +101,7 @@ class TracedCalls:
         root: the model.
         training: the mode in which its forwards count; None: both.
         calls: None for calls that are not counted.
-        again: every further call, where all are of one site.
+        further: every further call, where all are of one site.
 
     Attributes:
         turn: calls so far.
@@ -114,9 +114,9 @@ class TracedCalls:
         root: nn.Module,
         training: bool | None,
         calls: Sequence[TracedCall | None] = (),
-        again: TracedCall | None = None,
+        further: TracedCall | None = None,
     ) -> None:
-        self._root, self._training, self._calls, self._again = root, training, calls, again
+        self._root, self._training, self._calls, self._further = root, training, calls, further
         self.turn = 0
         self.missed = False
         self.written: Tensor | None = None
@@ -128,7 +128,7 @@ class TracedCalls:
         turn = self.turn
         self.turn = turn + 1
         known = turn < len(self._calls)
-        call = self._calls[turn] if known else self._again
+        call = self._calls[turn] if known else self._further
         if call is None:
             self.missed = self.missed or not known
             return None

@@ -161,7 +161,7 @@ def causes(found: Diagnosis | str) -> Section:
     return Section(title, blocks)
 
 
-def told_events(events: pd.DataFrame) -> Section:
+def events_section(events: pd.DataFrame) -> Section:
     """What the journal of a run noted, in short: each unit that died is a death, each that came back too."""
     if events.empty:
         return Section("Events", [])

@@ -14,10 +14,10 @@ from harness.detector.verdict import HEALTHY, site_table, verdict
 from harness.report import plots
 from harness.report.html.method import definitions
 from harness.report.html.page import Block, Page, Section, Table, Words
-from harness.report.html.parts import Diagnose, causes, diagnosed, drawn, numbers, site_rows, told_events
+from harness.report.html.parts import Diagnose, causes, diagnosed, drawn, events_section, numbers, site_rows
 from harness.report.html.pictures import picture
 from harness.report.html.prescription import prescribed
-from harness.report.html.settings import again, answer, settings
+from harness.report.html.settings import answer, rerun_sections, settings
 from harness.report.plots.training import training_words
 from harness.store.locks import is_held
 from harness.store.runs import Run
@@ -43,7 +43,7 @@ def run_report(
     thresholds = thresholds or Thresholds()
     title, subtitle = run.name, f"status: {state_words(run)} · {run.path}"
     history, lost = _table(run, "census")
-    trained, last = _training(run), [*settings(run), *(again(run) if stays else [])]
+    trained, last = _training(run), [*settings(run), *(rerun_sections(run) if stays else [])]
     if history.empty:
         text = (
             lost or "No census is stored (record=off, or its table is gone): no statement about dead units."
@@ -65,7 +65,7 @@ def run_report(
             *unit_sections(history, site_table(history, thresholds), found.evidence),
             causes(why),
             *prescribed(run),
-            Section("Events", [Words(torn, "note")]) if torn else told_events(events),
+            Section("Events", [Words(torn, "note")]) if torn else events_section(events),
             *last[:1],
             definitions(thresholds),
             *last[1:],

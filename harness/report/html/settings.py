@@ -58,7 +58,7 @@ def settings(run: Run) -> list[Section]:
     return [Section("Settings", [first, _listed(rest, f"The other {len(rest)} settings")])]
 
 
-def again(run: Run) -> list[Section]:
+def rerun_sections(run: Run) -> list[Section]:
     """The commands that train the run again and show it again."""
     folder = shlex.quote(str(run.path))
     lines = [f"harness-tools report {folder}", f"harness-tools dashboard {folder}"]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from harness import compare
 from harness.compare.comparison import Comparison
-from harness.compare.dose import numeric_axis
+from harness.compare.dose_curves import numeric_axis
 from harness.compare.frames import codes, word
 from harness.formats import points
 from harness.report import plots
@@ -36,16 +36,16 @@ def _changes(found: Comparison, ranked: list[str]) -> list[Block]:
     """A forest plot for each of the strongest factors, and all effects in numbers."""
     if found.effects is None:
         return [Words("No factor has few enough values to compare each with a baseline.", "note")]
-    told = found.effects[found.effects["outcome"].isin(OUTCOMES)]
-    shown = [name for name in ranked if name in set(told["factor"])]
+    measured = found.effects[found.effects["outcome"].isin(OUTCOMES)]
+    shown = [name for name in ranked if name in set(measured["factor"])]
     shown = [name for name in shown if len(codes(found.outcomes[name])[1]) <= 2 * LEVELS][:4]
 
     def forest(name: str) -> Callable[[], Figure]:
-        part = told[told["factor"] == name]
+        part = measured[measured["factor"] == name]
         some = part["difference"].notna().groupby(part["outcome"]).transform("any")
         return lambda: plots.effects(part[some], factor=name)
 
-    numbers = told.assign(factor=told["factor"].map(key))
+    numbers = measured.assign(factor=measured["factor"].map(key))
     numbers = numbers.assign(**{name: numbers[name].map(word) for name in ("level", "baseline")})
     columns = ["factor", "level", "baseline", "outcome", "pairs", "diverged", "failed"]
     columns += ["mean", "baseline_mean", "difference", "low", "high", "p", "p_adjusted"]

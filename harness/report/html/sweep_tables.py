@@ -23,9 +23,9 @@ SETTINGS = 300  # rows of the table of settings
 
 def ends(frame: pd.DataFrame, ranked: list[str], by_name: dict[str, Run], home: Path | None) -> list[Block]:
     """The runs with fewest and most dead units, and those without a result."""
-    told = frame[frame["dead"].notna()]
-    best = told.sort_values(["dead", "accuracy"], ascending=[True, False], kind="stable").head(LISTED)
-    worst = told.sort_values(["dead", "accuracy"], ascending=[False, True], kind="stable")
+    measured = frame[frame["dead"].notna()]
+    best = measured.sort_values(["dead", "accuracy"], ascending=[True, False], kind="stable").head(LISTED)
+    worst = measured.sort_values(["dead", "accuracy"], ascending=[False, True], kind="stable")
     worst = worst[~worst["run"].isin(best["run"])].head(LISTED)
     head = ["run", *(key(name) for name in ranked), "seed", "status", "dead", "born dead", "died", "accuracy"]
     left = frozenset({*range(len(ranked) + 1), len(ranked) + 2})

@@ -135,9 +135,9 @@ def share_axis(axis: Any, *, top: float = 1.0) -> None:
 def step_axis(axes: Axes, steps: np.ndarray) -> None:
     """An axis of steps: logarithmic where censuses crowd at the beginning, since deaths do too."""
     last = float(steps.max())
-    crowded = np.mean(np.unique(steps) <= 0.1 * last) > 0.25
+    early = np.mean(np.unique(steps) <= 0.1 * last) > 0.25
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    if last > 20 and crowded:
+    if last > 20 and early:
         axes.set_xscale("symlog", linthresh=1, linscale=0.5)
         powers = [0.0, *10.0 ** np.arange(0, np.log10(last) - 0.25), last]
         axes.xaxis.set_major_locator(FixedLocator(powers))

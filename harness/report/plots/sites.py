@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import betainc
 
-from harness.detector.lifetimes import one_evidence
+from harness.detector.grid import one_evidence, telling
 from harness.detector.states import Thresholds, rate_upper
 from harness.detector.verdict import last_census
 from harness.report.plots.base import need, span
@@ -36,10 +36,10 @@ def known(rows: pd.DataFrame, who: str = "") -> pd.DataFrame:
     Raises:
         ValueError: there are none, and `who` cannot do without.
     """
-    told = rows[~rows["state"].isin(("unobserved", "non_finite"))]
-    if who and told.empty:
+    known_rows = telling(rows)
+    if who and known_rows.empty:
         raise ValueError(f"{who}: no unit was observed with finite values")
-    return told
+    return known_rows
 
 
 def share_dead(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.Series:
@@ -87,10 +87,10 @@ def _confidence(rows: pd.DataFrame) -> float:
     """That of the bounds in a census, so that a figure says the same as the verdict above it."""
     if not {"active", "n", "rate_upper"} <= set(rows):
         return Thresholds().confidence
-    told = rows[rows["active"] < rows["n"]]
-    if told.empty:
+    bounded = rows[rows["active"] < rows["n"]]
+    if bounded.empty:
         return Thresholds().confidence
-    active, n, upper = (float(told[name].iloc[0]) for name in ("active", "n", "rate_upper"))
+    active, n, upper = (float(bounded[name].iloc[0]) for name in ("active", "n", "rate_upper"))
     return round(float(betainc(active + 1, n - active, upper)), 9)  # the inverse of `rate_upper`
 
 

@@ -112,10 +112,10 @@ def dose_response(
     logs = logarithmic(table[axis].to_numpy(dtype=float))
     for k, (setting, look) in enumerate(style.items()):
         part = table[table["setting"] == setting].sort_values(axis)
-        told = part[part["mean"].notna()]
-        x = told[axis].to_numpy(dtype=float)
-        mean = told["mean"].to_numpy(dtype=float)
-        reach = np.clip(np.abs(told[["low", "high"]].to_numpy(dtype=float).T - mean), 0, None)
+        measured = part[part["mean"].notna()]
+        x = measured[axis].to_numpy(dtype=float)
+        mean = measured["mean"].to_numpy(dtype=float)
+        reach = np.clip(np.abs(measured[["low", "high"]].to_numpy(dtype=float).T - mean), 0, None)
         board.errorbar(x, mean, yerr=reach, label=setting, capsize=2.5, elinewidth=0.9, **look._asdict())
         if len(style) <= 4:
             _lost(board, part, axis, k, look.color)

@@ -71,10 +71,10 @@ def lifelines(history: pd.DataFrame, *, title: str = "", most: int = 8) -> Figur
         ValueError: nothing was observed, or a column is missing.
     """
     rows = observed(history, "lifelines", "n")
-    told = known(rows, "lifelines")
-    lives, alive = lifetimes(rows), 1 - share_dead(told, ["step", "site"]).unstack()
-    names, note = choose(told, most)
-    steps = np.unique(told["step"].to_numpy())
+    known_rows = known(rows, "lifelines")
+    lives, alive = lifetimes(rows), 1 - share_dead(known_rows, ["step", "site"]).unstack()
+    names, note = choose(known_rows, most)
+    steps = np.unique(known_rows["step"].to_numpy())
     made, axes = panels(len(names), sharey=True)
     for axis, name in zip(axes, names, strict=True):
         mine = lives[lives["site"] == name]

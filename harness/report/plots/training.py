@@ -47,7 +47,7 @@ def training(steps: pd.DataFrame, *, title: str = "", most: int = 6) -> Figure:
             step, value = points(steps, column)
             drawn_step, drawn = _stretches(step, value)
             marker = MARKERS[k] if len(drawn) <= FEW else None
-            label = f"{words}, {_told(name, value[-1])}" if words else _told(name, value[-1])
+            label = f"{words}, {_value_text(name, value[-1])}" if words else _value_text(name, value[-1])
             style = {"color": OKABE_ITO[k], "linestyle": LINES[k], "linewidth": 1.3}
             axis.plot(drawn_step, drawn, marker=marker, markersize=2.5, label=label, **style)
         values = np.concatenate([line.get_ydata() for line in axis.get_lines()])
@@ -76,15 +76,15 @@ def training_words(steps: pd.DataFrame) -> str:
         >>> training_words(pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0], "test_accuracy": [0.2, 0.5]}))
         'Over 2 steps: loss (training batches) from 2 to 1; accuracy (test set) from 20.0 % to 50.0 %.'
     """
-    told = []
+    parts = []
     for name, lines in _panels(steps).items():
         for column, words in lines.items():
             _, value = points(steps, column)
             of = f" ({words})" if words else ""
-            told.append(f"{name}{of} from {_told(name, value[0])} to {_told(name, value[-1])}")
-    if not told:
+            parts.append(f"{name}{of} from {_value_text(name, value[0])} to {_value_text(name, value[-1])}")
+    if not parts:
         raise ValueError("training: neither a loss nor another metric was given")
-    return f"Over {int(steps['step'].max()):,} steps: {'; '.join(told)}."
+    return f"Over {int(steps['step'].max()):,} steps: {'; '.join(parts)}."
 
 
 def points(steps: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
@@ -120,5 +120,5 @@ def _stretches(step: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndar
     return step[cuts[1:] - 1], means
 
 
-def _told(name: str, value: float) -> str:
+def _value_text(name: str, value: float) -> str:
     return per_cent(value) if name == "accuracy" else f"{value:.4g}"

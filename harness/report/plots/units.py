@@ -11,6 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from harness.detector.grid import SILENT
 from harness.detector.verdict import last_census
 from harness.formats import per_cent
 from harness.report.plots.base import figure, headline, legend_above, panels, share_axis, short
@@ -235,7 +236,7 @@ def _frame(count: int, above: float) -> tuple[Figure, list[Axes], Axes]:
 
 def known_mask(rows: pd.DataFrame) -> np.ndarray:
     """Which rows say something about their unit."""
-    return ~rows["state"].isin(("unobserved", "non_finite")).to_numpy()
+    return ~rows["state"].isin(SILENT).to_numpy()
 
 
 def _spread(census: pd.DataFrame) -> tuple[np.ndarray, float]:

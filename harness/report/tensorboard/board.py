@@ -19,17 +19,16 @@ from harness.config.stored import flatten
 from harness.detector.grid import Columns
 from harness.detector.states import dead_share
 from harness.report.tensorboard.events import EventFile, histogram
-from harness.report.tensorboard.heat_map import heat_map, palette
+from harness.report.tensorboard.heat_map import heat_map, png
 from harness.report.tensorboard.hparams import METRICS, session_end, session_start
 from harness.report.tensorboard.layout import layout
-from harness.report.tensorboard.png import png
 
 STEP_TAGS = ("loss/train", "accuracy/train", "lr", "loss/test", "accuracy/test")
 BINS = np.linspace(0.0, 1.0, 31)  # of the rate histograms: fixed, so that runs can be compared
 
 
 class RunBoard:
-    """Writes one event file into a run's folder (a Listener of `harness.training.journal`).
+    """Writes one event file into a run's folder (a Listener of `harness.training.run_logger`).
 
     Args:
         folder: of the run; event files of an earlier attempt are removed.
@@ -80,8 +79,7 @@ class RunBoard:
         found = heat_map(history) if len(history) else None
         if found is not None:
             places, words = found
-            picture, (height, width) = png(places, palette()), places.shape
-            self._file.image("heat map", picture, (width, height), int(history["step"].max()), words)
+            self._file.image("heat map", png(places), places.shape[::-1], int(history["step"].max()), words)
 
     def text(self, tag: str, markdown: str, step: int) -> None:
         """A text that the Text tab shows."""
@@ -93,8 +91,6 @@ class RunBoard:
         config: Mapping[str, Any],
         history: pd.DataFrame,
         status: Mapping[str, Any],
-        *,
-        maps: bool = True,
     ) -> None:
         """What is shown once a run has ended: its map, verdict, causes and row.
 
@@ -103,11 +99,9 @@ class RunBoard:
             config: dotted or nested, what its row shows.
             history: its censuses.
             status: what `status.json` says, or will say.
-            maps: whether the heat map is drawn.
         """
         step = int(status.get("steps") or 0)
-        if maps:
-            self.maps(history)
+        self.maps(history)
         for tag, key in (("verdict", "verdict"), ("causes", "diagnosis")):
             if status.get(key):
                 self.text(tag, str(status[key]), step)

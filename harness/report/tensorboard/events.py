@@ -1,21 +1,22 @@
 """TensorBoard's event files: one per folder, written anew, in the words of its protocol.
 
-Its own writer computes the checksums byte by byte in Python, which took a third of the time.
+The records are framed by TensorBoard's own `RecordWriter`. Its `EventFileWriter` would hold a file open and a
+thread running for every member of a cohort.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import socket
-import struct
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 # generated modules, whose names no type checker sees
 Event: Any = vars(event_pb2)["Event"]
@@ -42,7 +43,7 @@ class EventFile:
         for stale in folder.glob(PATTERN):
             stale.unlink(missing_ok=True)
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
-        self._path, self._waiting = folder / name, bytearray()
+        self._path, self._waiting = folder / name, io.BytesIO()
         self._record(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -65,36 +66,22 @@ class EventFile:
     def write(self, step: int, values: Sequence[Any]) -> None:
         """An event with these values."""
         self._record(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
-        if len(self._waiting) > ENOUGH:
+        if self._waiting.tell() > ENOUGH:
             self.flush()
 
     def flush(self) -> None:
         """Whoever looks sees it now."""
-        if self._waiting:
+        if self._waiting.tell():
             with self._path.open("ab") as file:
-                file.write(self._waiting)
-            self._waiting.clear()
+                file.write(self._waiting.getvalue())
+            self._waiting = io.BytesIO()
 
     def close(self) -> None:
         """Nothing more will come."""
         self.flush()
 
     def _record(self, event: Any) -> None:
-        """A TFRecord: length, its checksum, data, their checksum."""
-        data = event.SerializeToString()
-        length = struct.pack("<Q", len(data))
-        self._waiting += length + checksum(length) + data + checksum(data)
-
-
-def checksum(data: bytes) -> bytes:
-    """Masked CRC-32C, little-endian, as TFRecords have it.
-
-    Example:
-        >>> checksum(b"123456789").hex()
-        'e5b08ac7'
-    """
-    crc = google_crc32c.value(data)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+        RecordWriter(self._waiting).write(event.SerializeToString())
 
 
 def histogram(tag: str, values: np.ndarray, edges: np.ndarray) -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from harness.detector.grid import SILENT, one_evidence
 from harness.report.rate_grid import READ, RateGrid, rate_grid
@@ -66,6 +68,14 @@ def palette() -> np.ndarray:
     at, places = np.linspace(0, RATES - 1, len(anchors)), np.arange(RATES)
     channels = [np.interp(places, at, anchors[:, k]) for k in range(3)]
     return np.concatenate([np.stack(channels, 1).round(), NONE]).astype(np.uint8)
+
+
+def png(places: np.ndarray) -> bytes:
+    """The map as the bytes of a PNG file; it is compressed little, since flat areas gain nothing by more."""
+    picture, file = Image.fromarray(places), io.BytesIO()
+    picture.putpalette(palette().tobytes())
+    picture.save(file, "png", compress_level=1)
+    return file.getvalue()
 
 
 def _most_dead(grids: dict[str, RateGrid]) -> list[str]:

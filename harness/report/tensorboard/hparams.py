@@ -58,7 +58,7 @@ def experiment(table: pd.DataFrame, swept: Sequence[str]) -> list[Any]:
             for tag, (_, name) in METRICS.items()
         ],
     )
-    return _told("experiment", content)
+    return _summary("experiment", content)
 
 
 def short_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,20 +87,20 @@ def session_start(name: str, config: Mapping[str, Any], state: str) -> list[Any]
         config: dotted keys.
         state: the run's status.
     """
-    told = {STATE: state, **{key: _plain(value) for key, value in config.items() if value is not None}}
+    settings = {STATE: state, **{key: _plain(value) for key, value in config.items() if value is not None}}
     content = Message["SessionStartInfo"](group_name=name, start_time_secs=time.time())
-    for key in sorted(told):
-        setattr(content.hparams[key], f"{_kind(told[key])}_value", told[key])
-    return _told("session_start_info", content)
+    for key in sorted(settings):
+        setattr(content.hparams[key], f"{_kind(settings[key])}_value", settings[key])
+    return _summary("session_start_info", content)
 
 
 def session_end(state: str) -> list[Any]:
     """What ends a session: success if it finished, failure if it diverged or failed."""
     status = Status.Value(STATES.get(state, "STATUS_FAILURE"))
-    return _told("session_end_info", Message["SessionEndInfo"](status=status))
+    return _summary("session_end_info", Message["SessionEndInfo"](status=status))
 
 
-def _told(name: str, content: Any) -> list[Any]:
+def _summary(name: str, content: Any) -> list[Any]:
     """A message as the plugin looks for it: beside an empty tensor, under a tag of its own."""
     data = Message["HParamsPluginData"](**{name: content}).SerializeToString()
     plugin = SummaryMetadata.PluginData(plugin_name="hparams", content=data)

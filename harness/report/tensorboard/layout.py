@@ -44,7 +44,7 @@ def layout(banner: str = "") -> list[Any]:
         )
         for category, charts in CHARTS.items()
     ]
-    told = Layout(category=categories).SerializeToString()
-    tensor = TensorProto(dtype=DT_STRING, string_val=[told])
+    content = Layout(category=categories).SerializeToString()
+    tensor = TensorProto(dtype=DT_STRING, string_val=[content])
     tag = metadata.CONFIG_SUMMARY_TAG
     return [Summary.Value(tag=tag, metadata=metadata.create_summary_metadata(), tensor=tensor)]

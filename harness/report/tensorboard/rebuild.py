@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
@@ -21,6 +20,8 @@ from harness.report.tensorboard.events import EventFile
 from harness.report.tensorboard.hparams import experiment, short_config
 from harness.report.tensorboard.layout import layout
 from harness.report.tensorboard_hint import tick_hint
+from harness.store.files import cores
+from harness.store.reading import named_line
 from harness.store.runs import Run, Runs
 
 ALONE = 8  # runs up to which starting processes takes longer than it saves
@@ -38,10 +39,10 @@ def rebuild(run: Run, *, maps: bool = True, causes: str | None = None, alone: bo
     Raises:
         OSError, ValueError: a table is damaged; what stands in the others is shown.
     """
-    told = run.status if causes is None else {**run.status, "diagnosis": causes}
+    status = run.status if causes is None else {**run.status, "diagnosis": causes}
     config = short_config(run.config) if alone and not run.is_own_loop else run.config
     with closing(RunBoard(run.path)) as board:
-        board.conclude(run.name, config, pd.DataFrame(), told)
+        board.conclude(run.name, config, pd.DataFrame(), status)
         rows, history = run.steps, run.census
         if len(rows):
             board.steps(rows)
@@ -62,7 +63,7 @@ def rebuild_all(runs: Runs, *, maps: bool = True, workers: int | None = None) ->
     Yields:
         A run, and why it could not be rebuilt ("" if it could), in the order of the runs.
     """
-    workers = workers or _cores()
+    workers = workers or cores()
     if len(runs) <= ALONE or workers == 1:
         for run in runs:
             yield run, _one(run.path, maps, len(runs) == 1)
@@ -101,12 +102,8 @@ def _one(path: Path, maps: bool, alone: bool = False) -> str:
     try:
         rebuild(Run(path), maps=maps, alone=alone)
     except (OSError, ValueError) as error:  # a damaged table: the other runs still have theirs
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        return named_line(error)
     return ""
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _begin() -> None:

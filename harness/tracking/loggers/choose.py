@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.tracking.loggers.function import FunctionLogger
+from harness.tracking.loggers.function import FunctionLogger, MetricsLogger
 from harness.tracking.loggers.logger import Logger
 from harness.tracking.loggers.mlflow import MlflowLogger
 from harness.tracking.loggers.summary_writer import SummaryWriterLogger
-from harness.tracking.loggers.trainers import AccelerateLogger, LightningLogger
 from harness.tracking.loggers.wandb import WandbLogger
 
 KINDS = (
@@ -52,9 +51,9 @@ def _adapter(given: Any) -> Logger:
     if "wandb" in packages and hasattr(given, "define_metric"):
         return WandbLogger(given)
     if hasattr(given, "log_metrics"):
-        return LightningLogger(given)
+        return MetricsLogger(given.log_metrics)
     if "accelerate" in packages and hasattr(given, "log"):
-        return AccelerateLogger(given)
+        return MetricsLogger(given.log)
     if callable(given) and not isinstance(given, type):
         return FunctionLogger(given)
     raise TypeError(f"log_to: expected {KINDS}, but got {type(given).__name__}")

@@ -1,4 +1,4 @@
-"""A function (name, value, step) as a logger."""
+"""Loggers that take numbers alone: a function, Lightning's, Accelerate's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.tracking.loggers.logger import Logger
 
 
 class FunctionLogger(Logger):
-    """Calls it for every number.
+    """Calls a function for every number.
 
     Args:
         log: takes name, value and step.
@@ -21,3 +21,17 @@ class FunctionLogger(Logger):
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():
             self._log(name, value, step)
+
+
+class MetricsLogger(Logger):
+    """Calls a function once for all numbers of a census.
+
+    Args:
+        log: `log_metrics` of one of Lightning's loggers, `log` of a tracker of Accelerate or an Accelerator.
+    """
+
+    def __init__(self, log: Callable[..., Any]) -> None:
+        self._log = log
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        self._log(dict(values), step=step)

@@ -13,7 +13,7 @@ from harness.config.enums import BiasBase
 from harness.config.errors import ConfigError
 from harness.config.schema import CustomModel, LeakySwap, RunSpec
 from harness.config.schema import Sugar as SugarRemedy
-from harness.config.targets import arguments, call, imported, told
+from harness.config.targets import arguments, call, error_text, imported
 from harness.recording.batches import preserve_state
 from harness.remedies.leaky import all_partly_leaky
 from harness.remedies.surrogate import Sugar, sugar
@@ -86,7 +86,9 @@ def _check_output(place: str, model: nn.Module, sample: Tensor, classes: int) ->
     except KeyboardInterrupt:
         raise
     except Exception as error:
-        problem = f"the network of {place} cannot read a batch of shape {tuple(sample.shape)}: {told(error)}"
+        problem = (
+            f"the network of {place} cannot read a batch of shape {tuple(sample.shape)}: {error_text(error)}"
+        )
         raise ConfigError("model.target", problem) from error
     wanted = (INPUTS, classes)
     if not isinstance(output, Tensor) or tuple(output.shape) != wanted or not output.is_floating_point():

@@ -13,25 +13,23 @@ import torch
 
 from harness.config import RunSpec
 from harness.config.identity import run_id
-from harness.config.schema import Dtype
+from harness.config.schema import Device, Dtype
 from harness.store.folder import RunFolder
 from harness.training.interrupts import DeferredInterrupts
-from harness.training.journal import View
-from harness.training.loop import Ending, census_steps_of, total_of
+from harness.training.loop import TrainResult, census_steps_of, total_of
 from harness.training.models import activation_of
-from harness.training.stacked import kept as checkpoint
-from harness.training.stacked.alike import check
+from harness.training.run_logger import View
+from harness.training.stacked import checkpoint
+from harness.training.stacked.batch_tables import BatchTableWriter
 from harness.training.stacked.batches import CohortData
-from harness.training.stacked.evaluation import evaluate
-from harness.training.stacked.ledger import Ledger
-from harness.training.stacked.losses import cross_entropy
+from harness.training.stacked.losses import cross_entropy, evaluate
 from harness.training.stacked.members import initial, order, sites
 from harness.training.stacked.network import StackedMLP
 from harness.training.stacked.optimizers import Optimizer, learning_rates
 from harness.training.stacked.parameters import Parameter
 from harness.training.stacked.recording import Recording
 from harness.training.stacked.remedies import PlacedEvent, StackRemedyRunner
-from harness.training.stacked.results import leave_networks
+from harness.training.stacking import stacking_blocker, stacking_key
 from harness.training.stopping import stop_reason
 from harness.training.tasks import new_tasks
 
@@ -42,7 +40,7 @@ def train_cohort(
     keep: Path,
     tick: Callable[[int], None] | None = None,
     views: Sequence[Sequence[View]] = (),
-) -> list[Ending]:
+) -> list[TrainResult]:
     """Train a cohort, or continue it from its checkpoint, and leave each member's tables on disk.
 
     A continued cohort equals an uninterrupted one bit by bit. A member equals its single run up to rounding;
@@ -52,7 +50,7 @@ def train_cohort(
     Three files of each member stay open: mind the limit of the operating system.
 
     Args:
-        specs: of the members; `harness.training.stacked.alike` tells which may be together.
+        specs: of the members; `harness.training.stacking` tells which may be together.
         folders: of their runs, in the same order.
         keep: folder of the cohort's checkpoint. It stays there at the end: whoever asked removes it, once
             what follows is on disk too; until then another call returns at once.
@@ -67,7 +65,7 @@ def train_cohort(
         ConfigError: the network cannot read the data, or similar.
         KeyboardInterrupt: between two steps, after a checkpoint has been written.
     """
-    check(specs, folders)
+    _check(specs, folders)
     threads = torch.get_num_threads()
     torch.set_num_threads(specs[0].train.threads or 1)
     try:
@@ -83,7 +81,7 @@ def _train(
     keep: Path,
     tick: Callable[[int], None] | None,
     views: Sequence[Sequence[View]],
-) -> list[Ending]:
+) -> list[TrainResult]:
     kept = checkpoint.load(keep, specs, [folder.path for folder in folders])
     dtype = torch.float64 if specs[0].dtype is Dtype.float64 else torch.float32
     data = CohortData([specs[k] for k in order(specs)], dtype)
@@ -93,7 +91,7 @@ def _train(
         for folder in folders:  # what an earlier training left would be read before the new streams
             for table in folder.path.glob("*.parquet"):
                 table.unlink()
-    ledger = Ledger(folders, positions, rates, data.steps_per_epoch, views)
+    ledger = BatchTableWriter(folders, positions, rates, data.steps_per_epoch, views)
     try:
         cohort = _Cohort(specs, folders, data, rates, ledger, keep, tick)
         if kept is None:
@@ -102,11 +100,26 @@ def _train(
             cohort.restore(kept)
         with DeferredInterrupts() as interrupts:
             cohort.train(interrupts)
-        leave_networks(*cohort.networks)
+        checkpoint.leave_networks(*cohort.networks)
         ledger.finish()
         return cohort.endings
     finally:
         ledger.close()
+
+
+def _check(specs: Sequence[RunSpec], folders: Sequence[RunFolder]) -> None:
+    """Raise ValueError where runs cannot be trained as one stack."""
+    if not specs:
+        raise ValueError("expected at least one run")
+    if len({folder.path for folder in folders}) != len(specs):
+        raise ValueError("expected each run once, with a folder of its own")
+    if specs[0].device is Device.auto and torch.cuda.is_available():
+        raise ValueError("device=auto finds a GPU here: stacks are trained on the CPU")
+    for spec in specs:
+        if stacking_blocker(spec):
+            raise ValueError(stacking_blocker(spec))
+        if stacking_key(spec) != stacking_key(specs[0]):
+            raise ValueError("expected runs that share network, data, length, optimizer and recording")
 
 
 class _Cohort:
@@ -118,7 +131,7 @@ class _Cohort:
         folders: Sequence[RunFolder],
         data: CohortData,
         rates: np.ndarray,
-        ledger: Ledger,
+        ledger: BatchTableWriter,
         keep: Path,
         tick: Callable[[int], None] | None,
     ) -> None:
@@ -131,7 +144,7 @@ class _Cohort:
         self.step = 0
         self.parameters: list[Parameter] = []
         self.buffers: dict[str, torch.Tensor] = {}
-        self.found: list[Ending | None] = [None] * len(specs)
+        self.found: list[TrainResult | None] = [None] * len(specs)
         self.patience = min(spec.train.checkpoint_seconds for spec in specs)
         self.sites = sites(specs[0], data)
         self.recording: Recording | None = None
@@ -143,8 +156,8 @@ class _Cohort:
         return [self.specs[k] for k in self.members]
 
     @property
-    def endings(self) -> list[Ending]:
-        return [Ending(self.step, None) if ending is None else ending for ending in self.found]
+    def endings(self) -> list[TrainResult]:
+        return [TrainResult(self.step, None) if ending is None else ending for ending in self.found]
 
     @property
     def networks(self) -> tuple[list[RunFolder], list[Parameter], dict[str, torch.Tensor]]:
@@ -165,7 +178,7 @@ class _Cohort:
     def restore(self, kept: dict[str, Any]) -> None:
         """The members as they were at a checkpoint."""
         self.step = kept["step"]
-        self.found = [None if e is None else Ending(*e) for e in kept["endings"]]
+        self.found = [None if e is None else TrainResult(*e) for e in kept["endings"]]
         self.data.keep([self.members.index(k) for k in kept["stack"]])
         self.members = self.ledger.members = list(kept["stack"])
         if not self.members:
@@ -308,7 +321,7 @@ class _Cohort:
             completed = (
                 self.step if good[place] else self.step - 1
             )  # the loss stops a step, a parameter ends it
-            self.found[member] = Ending(completed, self.step)
+            self.found[member] = TrainResult(completed, self.step)
             detail = "the loss or a parameter is not finite"
             self.ledger.event(int(place), self.step, "diverged", detail=detail)
         self._keep(places)
@@ -333,8 +346,8 @@ class _Cohort:
             self.ledger.test(self.step, *(np.where(mask, result, np.nan) for result in results))
         for place in ending:
             self.ledger.event(place, self.step, "stopped", detail=stops[place])
-            self.found[self.members[place]] = Ending(self.step, None, stops[place])
-        leave_networks(*self.networks, ending)
+            self.found[self.members[place]] = TrainResult(self.step, None, stops[place])
+        checkpoint.leave_networks(*self.networks, ending)
         self._keep([place for place, reason in enumerate(stops) if not reason])
 
     def _keep(self, places: list[int]) -> None:

@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.training.stacked.batches import CohortData
+from harness.training.stacked.network import StackedMLP
+
 compiled: Any = nb.njit(nogil=True, cache=True, error_model="numpy")
 
 
@@ -45,6 +48,16 @@ def losses_and_hits(logits: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray, 
     _tally(logits.numpy(), log_p.numpy(), y.numpy(), losses, hits)
     with np.errstate(over="ignore"):
         return losses.astype(logits.numpy().dtype), hits, log_p
+
+
+def evaluate(network: StackedMLP, data: CohortData) -> tuple[np.ndarray, np.ndarray]:
+    """Mean loss and accuracy (K,) on the test set, in evaluation mode."""
+    losses, hits, inputs = np.zeros(data.members), np.zeros(data.members), 0
+    for x, y in data.test_batches():
+        logits = network.forward(x, training=False)
+        loss, hit, _ = losses_and_hits(logits, y.expand(len(logits), -1))
+        losses, hits, inputs = losses + loss, hits + hit, inputs + len(y)
+    return losses / inputs, hits / inputs
 
 
 @compiled

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from harness.attribution.recorder import Recorder
 from harness.config import RunSpec
 from harness.config.schema import Dtype
 from harness.graph.plan import Site
+from harness.hooks.eager import EagerTaps
+from harness.recording.windows import WindowAccumulator
 from harness.training.initialisation import initialise
 from harness.training.models import activation_of, build
 from harness.training.stacked.batches import CohortData
@@ -54,11 +55,7 @@ def sites(spec: RunSpec, data: CohortData) -> tuple[Site, ...]:
     """The sites of a member's network, as an ordinary Recorder finds them."""
     model = build(spec, data.shape, data.classes)
     dtype = torch.float64 if spec.dtype is Dtype.float64 else torch.float32
-    recorder = Recorder(model, gradients=False)
-    recorder.attach()
-    try:
-        with torch.no_grad():
-            model(torch.zeros(2, *data.shape, dtype=dtype))
-    finally:
-        recorder.detach()
-    return recorder.sites
+    windows = WindowAccumulator("stream")
+    with EagerTaps(model, windows, gradients=False).attached(), torch.no_grad():
+        model(torch.zeros(2, *data.shape, dtype=dtype))
+    return tuple(windows.sites)

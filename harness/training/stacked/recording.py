@@ -15,9 +15,9 @@ from harness.graph.plan import Site
 from harness.kernels.dispatch import unit_squares
 from harness.training.stacked.batches import CohortData
 from harness.training.stacked.census import DEAD, UNKNOWN, Change, Layout, Verdicts, last_known
+from harness.training.stacked.member_windows import StackWindows
 from harness.training.stacked.network import Seen, StackedMLP
 from harness.training.stacked.parameters import Parameter
-from harness.training.stacked.windows import StackWindows
 
 
 class Recording:

@@ -1,13 +1,13 @@
-"""`harness-tools edge`: from what was typed to what was found and written."""
+"""`harness-tools threshold`: from what was typed to what was found and written."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.sweeps.edge.found import Found, write
-from harness.sweeps.edge.stored import estimate
-from harness.sweeps.edge.train import Ask, search
+from harness.sweeps.threshold_search.found import SearchResult, write
+from harness.sweeps.threshold_search.stored import estimate
+from harness.sweeps.threshold_search.train import SearchRequest, search
 
 SCALES = {"auto": None, "log": True, "linear": False}
 
@@ -22,7 +22,7 @@ def run(
     scale: str,
     checks: int,
     output: Path | None,
-) -> Found:
+) -> SearchResult:
     """Search with new runs where `between` is given, else in the stored ones, and write the result.
 
     Raises:
@@ -30,7 +30,7 @@ def run(
         KeyboardInterrupt: after the runs have kept their state.
     """
     from harness.store.runs import open_runs
-    from harness.sweeps.edge.show import progress
+    from harness.sweeps.threshold_search.show import progress
 
     if scale not in SCALES:
         raise ValueError(f"scale: expected one of {', '.join(SCALES)}, but got {scale}")
@@ -50,7 +50,7 @@ def run(
     if folders:
         raise ValueError(f"{folders[0]}: with --between, expected overrides (key=value) only")
     target = (output or Path("runs/edge")).expanduser()
-    ask = Ask(axis, *between, words, target, share, seeds, resolution, SCALES[scale], checks)
+    ask = SearchRequest(axis, *between, words, target, share, seeds, resolution, SCALES[scale], checks)
     with progress() as tell:
         found = search(ask, tell)
     write(found, target)

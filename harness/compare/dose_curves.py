@@ -120,7 +120,7 @@ def critical(
     for setting, where in settings(frame, by):
         dose, table, index = _table(frame, axis, measured, where)
         found = _critical(dose, table, share, log, confidence)
-        told = tally(status[where])
+        counts = tally(status[where])
         lost = [dose[k] for k in range(len(dose)) if np.isnan(table[:, k]).all()]
         there = status[where][np.isin(index, np.flatnonzero(np.isin(dose, lost)))]
         partly = sorted({float(dose[k]) for k in index[status[where] == "diverged"]} - set(lost))
@@ -141,7 +141,7 @@ def critical(
                 "setting": setting_words(by, setting),
                 **found,
                 "seeds": len(table),
-                **told,
+                **counts,
                 "note": "; ".join(note for note in notes if note),
             }
         )
@@ -176,14 +176,18 @@ def _table(
     dose = np.unique(at[given])
     index = np.where(given, np.searchsorted(dose, np.where(given, at, 0.0)), -1)
     seeds, seed = np.unique(seed_codes(frame)[0][where], return_inverse=True)
-    told = given & ~np.isnan(measured[where])
-    return dose, matrix(seed[told], index[told], measured[where][told], (len(seeds), len(dose))), index
+    known = given & ~np.isnan(measured[where])
+    return (
+        dose,
+        matrix(seed[known], index[known], measured[where][known], (len(seeds), len(dose))),
+        index,
+    )
 
 
 def _averaged(cell: np.ndarray, index: np.ndarray, measured: np.ndarray, doses: int) -> np.ndarray:
     """Settings of the other factors with an outcome at each value: (V,)."""
-    told = (index >= 0) & ~np.isnan(measured)
-    pairs = np.unique(np.stack([index[told], cell[told]]), axis=1)
+    known = (index >= 0) & ~np.isnan(measured)
+    pairs = np.unique(np.stack([index[known], cell[known]]), axis=1)
     return np.bincount(pairs[0], minlength=doses)
 
 

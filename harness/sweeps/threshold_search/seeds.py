@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.sweeps.edge.bisect import SeedEdge
+from harness.sweeps.threshold_search.bisect import SeedEdge
 
 CONFIDENCE = 0.95
 

@@ -16,7 +16,7 @@ from multiprocessing import forkserver, resource_tracker
 from types import ModuleType
 from typing import Any
 
-LOADED = "harness.sweeps.loaded"
+LOADED = "harness.sweeps.preload_imports"
 _prepared: list[bool] = []
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.sweeps.ahead import collector_at_rest
+from harness.sweeps.preload import collector_at_rest
 
 with collector_at_rest():
     import torch

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
-from harness.sweeps.edge.arms import in_words
-from harness.sweeps.edge.found import Found
-from harness.sweeps.edge.seeds import ArmEdge
-from harness.sweeps.edge.train import Rounds
+from harness.report.console_parts import plain_table, progress_bar
 from harness.sweeps.sweep import Sweep
+from harness.sweeps.threshold_search.arms import in_words
+from harness.sweeps.threshold_search.found import SearchResult
+from harness.sweeps.threshold_search.seeds import ArmEdge
+from harness.sweeps.threshold_search.train import Rounds
 
 KINDS = {
     "death": ("dead",),
@@ -28,19 +25,14 @@ KINDS = {
 }
 
 
-def view(found: Found) -> RenderableType:
+def view(found: SearchResult) -> RenderableType:
     """A row per arm, and under the table what the numbers alone would hide."""
     share = f"{100 * found.threshold:g} %"
+    source = "searched" if found.grid else "stored runs"
     scale = "logarithmic" if found.log else "linear"
-    table = Table(
-        title=f"{escape(found.axis)} at which {share} of the units are dead or training diverges\n"
-        f"[not bold dim]{'searched' if found.grid else 'stored runs'} between {found.low:g} and "
-        f"{found.high:g}, {scale} scale[/]",
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 0, 0, 1),
-        pad_edge=False,
+    table = plain_table(
+        f"{found.axis} at which {share} of the units are dead or training diverges",
+        f"{source} between {found.low:g} and {found.high:g}, {scale} scale",
     )
     table.add_column("arm", overflow="fold")
     for name in ("edge\n(median)", "interval\n(coverage)", "seeds", "dead at\nits sides"):
@@ -58,15 +50,7 @@ def view(found: Found) -> RenderableType:
 @contextmanager
 def progress() -> Iterator[Callable[[Rounds, Sweep], None]]:
     """A display on stderr, if that is a terminal."""
-    bar = Progress(
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("values tried  {task.fields[words]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
+    bar = progress_bar("values tried  {task.fields[words]}")
     line = bar.add_task("", total=None, words="")
 
     def tell(rounds: Rounds, sweep: Sweep) -> None:
@@ -78,7 +62,7 @@ def progress() -> Iterator[Callable[[Rounds, Sweep], None]]:
         yield tell
 
 
-def _cells(found: Found, arm: ArmEdge) -> list[str]:
+def _cells(found: SearchResult, arm: ArmEdge) -> list[str]:
     edges = [edge for edge in arm.seeds.values() if edge.found]
     sides = ""
     if edges:
@@ -93,7 +77,7 @@ def _cells(found: Found, arm: ArmEdge) -> list[str]:
     return [_number(found, arm.median), interval, seeds, sides or "-", f"{arm.tried:,}"]
 
 
-def _number(found: Found, value: float) -> str:
+def _number(found: SearchResult, value: float) -> str:
     if math.isnan(value):
         return "-"
     if math.isinf(value):
@@ -101,7 +85,7 @@ def _number(found: Found, value: float) -> str:
     return f"{value:.4g}"
 
 
-def _closing(found: Found) -> str:
+def _closing(found: SearchResult) -> str:
     lines = ["Interval: exact, from order statistics over seeds; a seed's neighbours stand for its edge."]
     if found.grid:
         lines.append(

@@ -10,20 +10,20 @@ from pathlib import Path
 from harness.config import OURS, ConfigError, RunSpec, compose, flatten, launcher, run_folder, to_mapping
 from harness.config.stored import with_value
 from harness.store.folder import read_status
-from harness.sweeps.edge.arms import arms_of
-from harness.sweeps.edge.axis import check_axis, jobs_along, number
-from harness.sweeps.edge.bisect import Point, Range, SeedEdge, bisect
-from harness.sweeps.edge.found import Found
-from harness.sweeps.edge.seeds import over_seeds
-from harness.sweeps.job import Outcome, check_jobs
+from harness.sweeps.job import JobResult, check_jobs
 from harness.sweeps.sweep import Sweep, plan_sweep, run_sweep
+from harness.sweeps.threshold_search.arms import arms_of
+from harness.sweeps.threshold_search.axis import check_axis, jobs_along, number
+from harness.sweeps.threshold_search.bisect import Point, Range, SeedEdge, bisect
+from harness.sweeps.threshold_search.found import SearchResult
+from harness.sweeps.threshold_search.seeds import over_seeds
 
 RATIO, PARTS = 1.1, 64  # default resolution: a ratio on a log scale, a part of the range on a linear one
 Teller = Callable[["Rounds", Sweep], None]
 
 
 @dataclass(frozen=True)
-class Ask:
+class SearchRequest:
     """A search as it was asked for.
 
     Attributes:
@@ -73,7 +73,7 @@ Search = Generator[tuple[float, ...], Sequence[Point], SeedEdge]
 Key = tuple[int, int]  # arm, seed
 
 
-def search(ask: Ask, tell: Teller | None = None) -> Found:
+def search(ask: SearchRequest, tell: Teller | None = None) -> SearchResult:
     """Find the edges; runs that have a result in the folder are not trained again.
 
     Every round is a sweep like any other: an interrupted search is continued by the same one.
@@ -117,7 +117,7 @@ def search(ask: Ask, tell: Teller | None = None) -> Found:
         over_seeds(name, {seed: edges[arm, seed] for seed in range(ask.seeds)}, log=where.log)
         for arm, name in enumerate(names)
     ]
-    return Found(
+    return SearchResult(
         ask.axis,
         ask.low,
         ask.high,
@@ -130,7 +130,7 @@ def search(ask: Ask, tell: Teller | None = None) -> Found:
     )
 
 
-def check(ask: Ask) -> tuple[Range, list[list[str]]]:
+def check(ask: SearchRequest) -> tuple[Range, list[list[str]]]:
     """The range and the command line of every arm.
 
     Raises:
@@ -154,11 +154,11 @@ def check(ask: Ask) -> tuple[Range, list[list[str]]]:
     return replace(where, whole=whole), jobs
 
 
-def _spec(ask: Ask, job: Sequence[str], seed: int) -> RunSpec:
+def _spec(ask: SearchRequest, job: Sequence[str], seed: int) -> RunSpec:
     return replace(compose([*job, f"seed={seed}"]), output=str(ask.output))
 
 
-def _at(ask: Ask, spec: RunSpec, value: float, *, whole: bool) -> RunSpec:
+def _at(ask: SearchRequest, spec: RunSpec, value: float, *, whole: bool) -> RunSpec:
     """The run with one value of the axis; checked at both ends of the range before."""
     value = number(value, whole=whole)
     return with_value(spec, ask.axis, value if whole else float(value))
@@ -178,7 +178,7 @@ def _run(runs: Sequence[RunSpec], rounds: Rounds, node: object, tell: Teller | N
     return {name: _point(outcome) for name, outcome in sweep.outcomes.items()}
 
 
-def _point(outcome: Outcome) -> Point:
+def _point(outcome: JobResult) -> Point:
     if outcome.state not in ("finished", "diverged"):
         return Point(math.nan)
     share = ((read_status(outcome.path) or {}).get("final") or {}).get("dead_fraction")

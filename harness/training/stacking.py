@@ -36,12 +36,12 @@ FREE = {
 LEARNED = ("prelu",)  # activations whose parameters a stack can train
 
 
-def refusal(spec: RunSpec) -> str:
+def stacking_blocker(spec: RunSpec) -> str:
     """Why a run cannot be part of a stack; "" if it can.
 
     Example:
         >>> from harness.config import compose
-        >>> refusal(compose([])), refusal(compose(["model=cnn"]))
+        >>> stacking_blocker(compose([])), stacking_blocker(compose(["model=cnn"]))
         ('', 'model=cnn: only MLPs are stacked, convolutions gain nothing from it on a CPU')
     """
     if isinstance(spec.model, s.CustomModel):
@@ -59,13 +59,13 @@ def refusal(spec: RunSpec) -> str:
     return ""
 
 
-def alike(spec: RunSpec) -> str:
+def stacking_key(spec: RunSpec) -> str:
     """What runs of one stack have in common: equal texts may share one.
 
     Example:
         >>> from harness.config import compose
         >>> a, b, c = (compose([o]) for o in ("optim.lr=0.1", "activation=elu", "model.width=8"))
-        >>> alike(a) == alike(b), alike(a) == alike(c)
+        >>> stacking_key(a) == stacking_key(b), stacking_key(a) == stacking_key(c)
         (True, False)
     """
     shared = {

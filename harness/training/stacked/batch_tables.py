@@ -10,10 +10,10 @@ import pyarrow as pa
 from harness.store.files import side_by_side
 from harness.store.folder import RunFolder
 from harness.store.schema import STEPS
-from harness.training.journal import Journal, View, tell_before
+from harness.training.run_logger import RunLogger, View, tell_before
 
 
-class Ledger:
+class BatchTableWriter:
     """One Journal for each member, and the scalars of every step until they are written.
 
     Args:
@@ -32,11 +32,11 @@ class Ledger:
         steps_per_epoch: int,
         views: Sequence[Sequence[View]] = (),
     ) -> None:
-        self._journals: list[Journal] = []
+        self._journals: list[RunLogger] = []
         self._views = views or [()] * len(folders)
         try:
             for folder, position in zip(folders, positions, strict=True):
-                self._journals.append(Journal(folder, position, ()))
+                self._journals.append(RunLogger(folder, position, ()))
             for folder, position, told in zip(folders, positions, self._views, strict=True):
                 if position:
                     tell_before(folder.path, told)
@@ -92,7 +92,7 @@ class Ledger:
 
     def finish(self) -> None:
         """Turn the streams into Parquet files."""
-        side_by_side(Journal.finish, self._journals)
+        side_by_side(RunLogger.finish, self._journals)
 
     def close(self) -> None:
         """Leave the streams, to be continued."""

@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from harness.config import ConfigError, did_you_mean, flatten
 from harness.store.folder import COMPLETE
 from harness.store.runs import Run
-from harness.sweeps.edge.arms import arms_of, in_words
-from harness.sweeps.edge.axis import NOT_SEED, value_of
-from harness.sweeps.edge.bisect import Point, conclude
-from harness.sweeps.edge.found import Found
-from harness.sweeps.edge.seeds import over_seeds
+from harness.sweeps.threshold_search.arms import arms_of, in_words
+from harness.sweeps.threshold_search.axis import NOT_SEED, value_of
+from harness.sweeps.threshold_search.bisect import Point, conclude
+from harness.sweeps.threshold_search.found import SearchResult
+from harness.sweeps.threshold_search.seeds import over_seeds
 
 
-def estimate(runs: Iterable[Run], axis: str, share: float = 0.5, *, log: bool | None = None) -> Found:
+def estimate(runs: Iterable[Run], axis: str, share: float = 0.5, *, log: bool | None = None) -> SearchResult:
     """The edges that stored runs show; what varies besides the axis and the seed makes the arms.
 
     Args:
@@ -73,4 +73,4 @@ def estimate(runs: Iterable[Run], axis: str, share: float = 0.5, *, log: bool | 
         )
         for name, seeds in points.items()
     ]
-    return Found(axis, low, high, log, share, arms, left_out=dict(left_out))
+    return SearchResult(axis, low, high, log, share, arms, left_out=dict(left_out))

@@ -11,7 +11,7 @@ from harness.store.files import write_json
 from harness.store.reading import read_json
 from harness.sweeps.cohort_job import run_task
 from harness.sweeps.cohorts import Task
-from harness.sweeps.job import Outcome
+from harness.sweeps.job import JobResult
 from harness.sweeps.sweep import Sweep
 
 PLUGINS = Path(__file__).parent / "plugin"
@@ -40,7 +40,7 @@ def write_tasks(sweep: Sweep) -> Path:
     return path.absolute()
 
 
-def run_written(place: str) -> list[Outcome]:
+def run_written(place: str) -> list[JobResult]:
     """Carry out the task `file:number`."""
     path, _, number = place.rpartition(":")
     kept = read_json(Path(path))

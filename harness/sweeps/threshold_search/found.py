@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.store.files import whole, write_json
-from harness.sweeps.edge.seeds import CONFIDENCE, ArmEdge, notes
+from harness.sweeps.threshold_search.seeds import CONFIDENCE, ArmEdge, notes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +18,7 @@ NAME = "edge"
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The edges of all arms.
 
     Attributes:
@@ -93,7 +93,7 @@ class Found:
         return _plain(facts)
 
 
-def write(found: Found, folder: Path) -> list[Path]:
+def write(found: SearchResult, folder: Path) -> list[Path]:
     """Write `edge.parquet` and `edge.json`, each whole or not at all.
 
     Raises:

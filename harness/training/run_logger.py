@@ -54,7 +54,7 @@ def tell_before(folder: Path, listeners: Sequence[Listener | View]) -> None:
             listener.census(census)
 
 
-class Journal:
+class RunLogger:
     """Buffers the scalars of every step on the device and writes them in blocks.
 
     Args:

@@ -46,14 +46,14 @@ def sentences(
         >>> print(*sentences(frame))
         4 runs, optim.lr (2 values) and 2 seeds: 3 finished, 1 diverged. Mean dead share of ... 40 %.
     """
-    told = [overview(frame, outcome)]
+    lines = [overview(frame, outcome)]
     if ranking is not None:
-        told.append(importance(ranking))
+        lines.append(importance(ranking))
     if effects is not None:
-        told += largest_effect(effects, outcome)
+        lines += largest_effect(effects, outcome)
     if critical is not None:
-        told += crossing(critical, share, outcome)
-    return [sentence for sentence in told if sentence]
+        lines += crossing(critical, share, outcome)
+    return [sentence for sentence in lines if sentence]
 
 
 def overview(frame: pd.DataFrame, outcome: str = "dead") -> str:
@@ -123,12 +123,12 @@ def largest_effect(effects: pd.DataFrame, outcome: str = "dead") -> list[str]:
         why_no_headline(row, *(f"{_short(row['factor'])}={word(row[k])}" for k in ("level", "baseline")))
         for row in rows.to_dict("records")
     ]
-    told = np.array([not gap for gap in gaps])
-    if not told.any():
+    comparable = np.array([not gap for gap in gaps])
+    if not comparable.any():
         return [f"No difference in {NAMES[outcome]} is told: {gaps[_largest(rows)]}."]
-    few = int((~told).sum())
+    few = int((~comparable).sum())
     hidden = f" {_plural(few, 'difference')} with too few runs left: not told." if few else ""
-    rows = rows[told]
+    rows = rows[comparable]
     sure = rows[(rows["low"] > 0) | (rows["high"] < 0)]
     pool = sure if len(sure) else rows
     row = pool.iloc[_largest(pool)]

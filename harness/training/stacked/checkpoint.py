@@ -1,19 +1,21 @@
-"""The checkpoint of a cohort: whole or not at all, tensors and plain values only."""
+"""The checkpoint of a cohort, and the last one of each member, as its own run would have left it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from harness.config import RunSpec
 from harness.config.identity import run_id
-from harness.store.files import whole
-from harness.store.reading import is_there
+from harness.store.files import side_by_side, whole
+from harness.store.folder import RunFolder
 from harness.store.schema import TABLES
+from harness.training import checkpoint
+from harness.training.stacked.parameters import Parameter
 
 NAME = "cohort.pt"
 
@@ -46,13 +48,8 @@ def load(keep: Path, specs: Sequence[RunSpec], paths: Sequence[Path]) -> dict[st
         specs: of the members.
         paths: their folders.
     """
-    try:
-        if not is_there(keep / NAME):
-            return None
-        content = torch.load(keep / NAME, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError):
-        return None
-    if not isinstance(content, dict) or content.get("members") != [run_id(spec) for spec in specs]:
+    content = checkpoint.read(keep / NAME)
+    if content.get("members") != [run_id(spec) for spec in specs]:
         return None
     there = zip(paths, content["positions"], strict=True)
     return content if all(_has_tables(path, p, done=content["done"]) for path, p in there) else None
@@ -66,3 +63,32 @@ def _has_tables(path: Path, positions: dict[str, int], *, done: bool) -> bool:
         if not (done and (path / f"{name}.parquet").is_file()):  # killed while tables were being finished
             return False
     return True
+
+
+def leave_networks(
+    folders: Sequence[RunFolder],
+    parameters: Sequence[Parameter],
+    buffers: dict[str, Tensor],
+    places: Sequence[int] | None = None,
+) -> None:
+    """Write the trained networks of members.
+
+    Only the entry `model` of an ordinary run's checkpoint is there: these runs have ended, and a cohort is
+    continued as a whole.
+
+    Args:
+        folders: of the members, in the order of the stack.
+        parameters: of the stack.
+        buffers: of the stack.
+        places: of the members in the stack; None: all of them.
+    """
+
+    def leave(place: int) -> None:
+        model: dict[str, Any] = {
+            p.name: p.value[place - p.members.start].clone() for p in parameters if place in p.members
+        }
+        model |= {name: buffer[place].clone() for name, buffer in buffers.items()}
+        with whole(folders[place].path / checkpoint.NAME) as part:
+            torch.save({"model": model}, part)
+
+    side_by_side(leave, range(len(folders)) if places is None else places)
