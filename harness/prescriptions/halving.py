@@ -43,7 +43,7 @@ def rounds(cures: int, seeds: int, total: int, least: int, budget: float) -> lis
         >>> rounds(19, seeds=3, total=900, least=50, budget=32.0)
         [Round(arms=20, steps=96), Round(arms=11, steps=174), Round(arms=6, steps=900)]
     """
-    if budget < 1:
+    if not budget >= 1:  # nor what is no number
         raise ValueError(f"budget: expected at least one run's own time, but got {budget:g} of it")
     work = budget * total  # steps
     least = min(max(least, total // 20, 1), total)

@@ -85,8 +85,13 @@ def prescribe_run(
     found = run if isinstance(run, Run) else Run(Path(run))
     if seeds < 2:
         raise ValueError(f"seeds: expected at least 2, since an interval needs them, but got {seeds}")
-    if budget < 1:
+    if not budget >= 1:
         raise ValueError(f"budget: expected at least one run's own time, but got {budget:g} of it")
+    if found.is_own_loop:
+        raise ValueError(
+            f"{found.path}: the loop that trained it is not stored. Give harness.prescribe a function that "
+            "makes the training: harness.prescribe(make, steps=…)."
+        )
     told = diagnose(found)
     if told.label == "none" and found.state != "diverged":
         text = f"Nothing to cure. {told.cause or told}".strip()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import harness
@@ -115,11 +116,19 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path: Path) -> None:
     run = trained(tmp_path, "bias.offset=-3")
     with pytest.raises(ValueError, match=r"budget: expected at least one run's own time, but got 0\.5"):
         harness.prescribe(run, budget=0.5)
+    with pytest.raises(ValueError, match=r"budget: .* but got nan"):
+        harness.prescribe(run, budget=float("nan"))
     with pytest.raises(ValueError, match="seeds: expected at least 2"):
         harness.prescribe(run, seeds=1)
     off = trained(tmp_path / "off", "record=off")
     with pytest.raises(ValueError, match="nothing was recorded"):
         harness.prescribe(off)
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+    with harness.Recorder(model, output=tmp_path / "own", name="mine") as recorder:
+        model(torch.ones(3, 2)).sum().backward()
+        recorder.step()
+    with pytest.raises(ValueError, match="a function that makes the training"):
+        harness.prescribe(tmp_path / "own" / "mine")
     told = CliRunner().invoke(app, ["prescribe", str(run.path), "--budget", "much"])
     assert told.exit_code == 2
     assert "expected a number of times" in told.output
