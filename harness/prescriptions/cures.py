@@ -55,17 +55,19 @@ def cures(spec: RunSpec, label: str, mean: float, steps: int) -> list[Cure]:
     Example:
         >>> from harness.config import compose
         >>> [cure.name for cure in cures(compose(["bias.offset=-2"]), "bias_init", 0.3, 880)][:2]
-        ['zero bias', 'learning rate / 3']
+        ['zero bias', 'learning rate / 10']
     """
-    found = [
-        *_rates(spec, label, steps),
-        *_starts(spec),
-        *_inputs(spec, mean),
-        *_activations(spec),
-        *_network(spec),
-        *_remedies(spec, steps),
-    ]
-    return sorted(found, key=lambda cure: label not in cure.labels)
+    families = (
+        _rates(spec, label, steps),
+        _starts(spec),
+        _inputs(spec, mean),
+        _activations(spec),
+        _network(spec),
+        _remedies(spec, steps),
+    )
+    placed = [(place, cure) for family in families for place, cure in enumerate(family)]
+    # A small budget tries the first of every family rather than all of one.
+    return [cure for _, cure in sorted(placed, key=lambda one: (label not in one[1].labels, one[0]))]
 
 
 def merged(words: Sequence[str], changes: Sequence[str]) -> list[str]:
@@ -83,7 +85,7 @@ def merged(words: Sequence[str], changes: Sequence[str]) -> list[str]:
 
 def _rates(spec: RunSpec, label: str, steps: int) -> Iterator[Cure]:
     lr, schedule, warm = spec.optim.lr, spec.schedule, max(1, steps // 10)
-    fractions = (3, 10, 30, 100) if label == "step_size" else (3, 10)
+    fractions = (3, 10, 30, 100) if label == "step_size" else (10, 3)
     fast = ("step_size", "bias_lr", "target_scale", "labels", "bad_batch")
     for part in fractions:
         yield Cure(f"learning rate / {part}", fast, (f"optim.lr={lr / part:.6g}",), NUMBER)
