@@ -17,7 +17,6 @@ from harness.tools_io import (
     refusing,
     run_in,
     runs_in,
-    say_written,
     serve_folder,
     write_found,
 )
@@ -94,15 +93,15 @@ def compare(
     csv: Csv = None,
 ) -> None:
     """Say what the swept factors do: effects, ranking, survival, critical values, with seeds as blocks."""
-    from harness.report.compare_command import run, write
+    from harness.report.compare_command import run, tables_of
     from harness.report.compare_tables import view
 
     with refusing(ValueError, OSError):
         found = run(paths, factor, by or [], outcome or [], baseline, share, correction, survival)
-        written = write(found, json, csv)
     shown = view(found, share)
     console(shown).print(shown)
-    say_written(written)
+    tables, facts = tables_of(found)
+    write_found(tables, json, csv, **facts)
 
 
 @app.command()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from harness.compare.comparison import Comparison, compare_runs
 from harness.compare.frames import OUTCOMES
-from harness.report.written import write_tables
 
 if TYPE_CHECKING:
     from harness.store.runs import Runs
@@ -67,15 +66,11 @@ def gathered(paths: Sequence[Path]) -> Runs:
     return Runs(list(found.values()))
 
 
-def write(found: Comparison, json: Path | None, csv: Path | None) -> list[Path]:
-    """Write all tables: as one JSON file, as CSV files in a folder, or both.
-
-    Raises:
-        OSError: a place that cannot be written to.
-    """
+def tables_of(found: Comparison) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """The tables of a comparison by name, and what stands beside them in a file."""
     tables = {name: table for name in TABLES if (table := getattr(found, name)) is not None}
     ranked = {} if found.ranking is None else {"ranking_of": found.ranking.attrs}
-    return write_tables(tables, json, csv, sentences=found.sentences, notes=found.notes, **ranked)
+    return tables, {"sentences": found.sentences, "notes": found.notes, **ranked}
 
 
 def _column(name: str, table: pd.DataFrame, option: str) -> str:

@@ -164,22 +164,6 @@ def ordered(count: int) -> list[tuple[float, float, float, float]]:
     return [tuple(colour) for colour in mpl.colormaps["viridis"](np.linspace(0.08, 0.85, count))]
 
 
-def contrast(one: Any, other: Any) -> float:
-    """Contrast of two colours, from 1 to 21 (WCAG 2.2).
-
-    Example:
-        >>> round(contrast("#000000", "#ffffff"), 1)
-        21.0
-    """
-    low, high = sorted(_luminance(colour) for colour in (one, other))
-    return (high + 0.05) / (low + 0.05)
-
-
-def _luminance(colour: Any) -> float:
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
 def text_on(colour: Any) -> str:
     """The colour of text that reads well on a colour.
 

@@ -19,15 +19,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from harness.sweeps.cohorts import Task
-from harness.sweeps.job import JobResult
 from harness.sweeps.preload import context, without_main
 from harness.training.interrupts import DeferredInterrupts
 
 LOOK = 0.2  # seconds between two reports of a worker
 PATIENCE = 60.0  # seconds that interrupted workers have to keep their state
 
-Work = Callable[[Task, Callable[[int], None]], list[JobResult]]
+Work = Callable[[Any, Callable[[int], None]], list[Any]]  # a task, what is told of completed steps → results
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Done:
     """A task is over."""
 
     task: int
-    outcomes: tuple[JobResult, ...]
+    outcomes: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,8 @@ Event = Progress | Done | Died
 
 
 class _Worker:
-    def __init__(self, start: Any, work: Work, tasks: Sequence[Task]) -> None:
-        self.process, self.pipe = _started(start, _serve, work, tasks)
+    def __init__(self, start: Any, work: Work, tasks: Sequence[Any]) -> None:
+        self.process, self.pipe = _started(start, work, tasks)
         self.task: int | None = None
 
     def give(self, task: int) -> None:
@@ -82,30 +80,35 @@ def run_in_worker(work: Callable[..., None], *arguments: Any) -> None:
         Exception: what the call raises.
         RuntimeError: its process died.
     """
-    start = context()
-    if start.get_start_method() != "forkserver":
+    if context().get_start_method() != "forkserver":
         work(*arguments)
         return
-    process, pipe = _started(start, _once, work, arguments)
-    try:
-        error = pipe.recv()
-    except EOFError:
-        process.join()
-        raise RuntimeError(_death(process.exitcode)) from None
-    finally:
-        process.kill()
-        process.join()
-        pipe.close()
+    error: Exception | None = None
+    for event in run_tasks([(work, *arguments)], _carry_out, 1):
+        if isinstance(event, Died):
+            error = RuntimeError(event.reason)
+        elif isinstance(event, Done):
+            error = event.outcomes[0]
     if error is not None:
         raise error
 
 
-def run_tasks(tasks: Sequence[Task], work: Work, workers: int) -> Iterator[Event]:
+def _carry_out(call: tuple[Any, ...], tick: Callable[[int], None]) -> list[Exception | None]:
+    """A call as the work of a worker: what it raises, if it does."""
+    work, *arguments = call
+    try:
+        work(*arguments)
+    except Exception as error:
+        return [error]
+    return [None]
+
+
+def run_tasks(tasks: Sequence[Any], work: Work, workers: int) -> Iterator[Event]:
     """Carry out the tasks, the first ones first, and tell what happens.
 
     Args:
         tasks: what is to be done.
-        work: (task, told of completed steps) → outcomes; runs in a worker.
+        work: runs in a worker.
         workers: how many processes at most.
 
     Yields:
@@ -151,13 +154,13 @@ def run_tasks(tasks: Sequence[Task], work: Work, workers: int) -> Iterator[Event
             worker.stop()
 
 
-def _started(start: Any, life: Callable[..., None], *arguments: Any) -> tuple[Any, Connection]:
+def _started(start: Any, work: Work, tasks: Sequence[Any]) -> tuple[Any, Connection]:
     """A process that has begun its life, and this end of its pipe.
 
     An interrupt waits until the process has all that it is sent: half of it would end in a traceback.
     """
     near, far = start.Pipe()
-    process = start.Process(target=life, args=(far, *arguments), daemon=True)
+    process = start.Process(target=_serve, args=(far, work, tasks), daemon=True)
     with warnings.catch_warnings(), without_main(), DeferredInterrupts() as interrupts:
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: none computes
         process.start()
@@ -168,19 +171,7 @@ def _started(start: Any, life: Callable[..., None], *arguments: Any) -> tuple[An
     return process, near
 
 
-def _once(pipe: Connection, work: Callable[..., None], arguments: Sequence[Any]) -> None:
-    """The life of a process that carries out one call."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends this
-    came: Exception | None = None
-    try:
-        work(*arguments)
-    except Exception as error:
-        came = error
-    with contextlib.suppress(BrokenPipeError):  # the parent was interrupted while this began
-        pipe.send(came)
-
-
-def _serve(pipe: Connection, work: Work, tasks: Sequence[Task]) -> None:
+def _serve(pipe: Connection, work: Work, tasks: Sequence[Any]) -> None:
     """A worker's life."""
     import torch
 

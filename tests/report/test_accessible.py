@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
+from matplotlib.colors import to_rgb
 from stored_runs import full_history, write_run, write_sweep
 
 from harness.report.html import run_report, scan_report, sweep_report
-from harness.report.style import OKABE_ITO, STATES, THEMES, contrast, text_on
+from harness.report.style import OKABE_ITO, STATES, THEMES, text_on
 from harness.store.runs import open_runs
+
+
+def contrast(one: Any, other: Any) -> float:
+    """Contrast of two colours, from 1 to 21 (WCAG 2.2)."""
+    low, high = sorted(_luminance(colour) for colour in (one, other))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: Any) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +107,7 @@ def test_the_pages_own_colours_can_be_read(pages: dict[str, str]) -> None:
             assert contrast(text, paper) >= 4.5
         for text in (ink, soft):
             assert contrast(text, wash) >= 4.5
+
+
+def test_black_on_white_has_the_largest_contrast() -> None:
+    assert round(contrast("#000000", "#ffffff"), 1) == 21.0
