@@ -18,7 +18,7 @@ def lazy_imports(
         where: name → the module that it is in.
 
     Example:
-        >>> get, names = lazily("harness", {"Site": "harness.graph.plan"})
+        >>> get, names = lazy_imports("harness", {"Site": "harness.graph.plan"})
         >>> get("Site").__module__, "Site" in names()
         ('harness.graph.plan', True)
     """
