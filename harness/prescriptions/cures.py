@@ -42,9 +42,10 @@ class Cure:
 
 
 def cures(spec: RunSpec, label: str, mean: float, steps: int) -> list[Cure]:
-    """What is worth trying, the likeliest first: what stands for the cause, then the rest.
+    """What is worth trying, the likeliest first; what the run has already is left out.
 
-    What the run has already is left out.
+    Families of cures take turns, those that stand for the cause a turn ahead: a small budget tries the first
+    of every family rather than all of one, since a diagnosis can be wrong.
 
     Args:
         spec: the run.
@@ -58,6 +59,7 @@ def cures(spec: RunSpec, label: str, mean: float, steps: int) -> list[Cure]:
         ['zero bias', 'learning rate / 10']
     """
     families = (
+        _added(spec),
         _rates(spec, label, steps),
         _starts(spec),
         _inputs(spec, mean),
@@ -65,9 +67,12 @@ def cures(spec: RunSpec, label: str, mean: float, steps: int) -> list[Cure]:
         _network(spec),
         _remedies(spec, steps),
     )
-    placed = [(place, cure) for family in families for place, cure in enumerate(family)]
-    # A small budget tries the first of every family rather than all of one.
-    return [cure for _, cure in sorted(placed, key=lambda one: (label not in one[1].labels, one[0]))]
+    placed = [
+        (place + (label not in cure.labels), label not in cure.labels, cure)
+        for family in families
+        for place, cure in enumerate(family)
+    ]
+    return [cure for *_, cure in sorted(placed, key=lambda one: one[:2])]
 
 
 def merged(words: Sequence[str], changes: Sequence[str]) -> list[str]:
@@ -83,6 +88,19 @@ def merged(words: Sequence[str], changes: Sequence[str]) -> list[str]:
     return [*stays, *changes]
 
 
+def _added(spec: RunSpec) -> Iterator[Cure]:
+    """What the run does besides training on its data."""
+    data = spec.data
+    if spec.optim.weight_decay:
+        yield Cure("no weight decay", ("decay",), ("optim.weight_decay=0.0",), NUMBER)
+    if data.label_noise or data.reshuffle_labels_every:
+        words = ("data.label_noise=0.0", "data.reshuffle_labels_every=0")
+        yield Cure("true labels", ("labels",), words, SHAPING)
+    if data.permute_inputs_every:
+        words = ("data.permute_inputs_every=0",)
+        yield Cure("one order of the inputs", ("input_shift",), words, SHAPING)
+
+
 def _rates(spec: RunSpec, label: str, steps: int) -> Iterator[Cure]:
     lr, schedule, warm = spec.optim.lr, spec.schedule, max(1, steps // 10)
     fractions = (3, 10, 30, 100) if label == "step_size" else (10, 3)
@@ -96,8 +114,6 @@ def _rates(spec: RunSpec, label: str, steps: int) -> Iterator[Cure]:
     if spec.train.clip_grad is None or spec.train.clip_grad > 1:
         labels = ("step_size", "bad_batch", "target_scale")
         yield Cure("gradient clipping", labels, ("train.clip_grad=1.0",), SHAPING)
-    if spec.optim.weight_decay:
-        yield Cure("no weight decay", ("decay",), ("optim.weight_decay=0.0",), NUMBER)
 
 
 def _starts(spec: RunSpec) -> Iterator[Cure]:
@@ -122,12 +138,6 @@ def _inputs(spec: RunSpec, mean: float) -> Iterator[Cure]:
         yield Cure("centred inputs", off, (f"data.shift={data.shift - mean:.6g}",), SHAPING)
     if not data.standardise or data.shift:
         yield Cure("standardised inputs", off, ("data.standardise=true", "data.shift=0.0"), SHAPING)
-    if data.label_noise or data.reshuffle_labels_every:
-        words = ("data.label_noise=0.0", "data.reshuffle_labels_every=0")
-        yield Cure("true labels", ("labels",), words, SHAPING)
-    if data.permute_inputs_every:
-        words = ("data.permute_inputs_every=0",)
-        yield Cure("one order of the inputs", ("input_shift",), words, SHAPING)
 
 
 def _activations(spec: RunSpec) -> Iterator[Cure]:

@@ -95,15 +95,17 @@ def prescribe_training(
     Example:
         >>> import torch, harness
         >>> from torch import nn
+        >>> x = torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
+        >>> def loss(model, batch):
+        ...     return (model(batch)[:, 0] - batch.abs().sum(1)).square().mean()
         >>> def make(seed):
-        ...     model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 1))
+        ...     model = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 1))
         ...     nn.init.constant_(model[0].bias, -20.0)
-        ...     x = torch.randn(256, 4)
-        ...     loss = lambda model, batch: (model(batch)[:, 0] - batch[:, 0].abs()).square().mean()
-        ...     return model, torch.optim.Adam(model.parameters(), 0.01), x.split(32), loss
-        >>> found = harness.prescribe(make, steps=40, workers=1)
-        >>> found.label, found.cure
-        ('bias_init', 'zero bias')
+        ...     optimizer = torch.optim.Adam(model.parameters(), 0.03)
+        ...     return model, optimizer, x.split(64), loss, lambda model: -float(loss(model, x))
+        >>> found = harness.prescribe(make, steps=20, seeds=2, workers=1)
+        >>> found.label, "zero bias" in found.cure
+        ('bias_init', True)
     """
     if steps < 1 or seeds < 2:
         raise ValueError(f"expected steps of at least 1 and seeds of at least 2, but got {steps} and {seeds}")
