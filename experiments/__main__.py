@@ -20,17 +20,25 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder of runs, results and pictures.")] = OUTPUT,
     all_: Annotated[bool, typer.Option("--all", help="Every claim; writes RESULTS.md.")] = False,
     judge: Annotated[bool, typer.Option("--judge", help="Judge stored results anew; train nothing.")] = False,
+    papers: Annotated[
+        bool, typer.Option("--papers", help="Papers' numbers beside ours: writes PAPERS.md.")
+    ] = False,
     page: Annotated[
-        Path, typer.Option(help="With --all: folder of RESULTS.md, pictures and results.")
+        Path, typer.Option(help="With --all or --papers: folder of the page, pictures and results.")
     ] = HOME,
     workers: Annotated[int | None, typer.Option(help="Processes; one per core if not given.")] = None,
 ) -> None:
     """Decide by data what is said about ReLU: one claim, one file in experiments/claims."""
-    from experiments import command
+    from experiments import command, papers_page
     from experiments.running import FailedRunsError
     from harness.config import ConfigError
 
     try:
+        if papers:
+            if all_ or judge:
+                raise ValueError("--papers: goes with neither --all nor --judge")
+            papers_page.make(names or [], page / command.RESULTS, page)
+            return
         if all_ and names:
             raise ValueError("--all: runs every claim; give either names or --all")
         if not names and not all_:

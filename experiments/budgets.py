@@ -22,6 +22,7 @@ COMMON = (
     "schedule=constant",
     "record=light",
     "record.gradients=true",
+    "data.probe_size=10000",  # n is a part of "dead"; smaller test sets are taken whole
     "record.tensorboard=false",
     "device=cpu",
 )
@@ -76,11 +77,16 @@ def data(budget: str) -> list[str]:
 
     They are looked for in the folder `HARNESS_DATA` and in the default `data.root`.
     """
-    root = Path(os.environ.get(DATA, "~/.cache/dying-relu-harness")).expanduser()
+    root = data_folder()
     if budget in ("toy", "small") or not (root / "MNIST" / "raw").is_dir():
         return ["data=digits"]
     size = {"standard": 10_000, "full": 0}[budget]
     return ["data=mnist", f"data.root={root}", f"data.subset={size}"]
+
+
+def data_folder() -> Path:
+    """Folder of downloaded data sets: `HARNESS_DATA`, or the default `data.root`."""
+    return Path(os.environ.get(DATA, "~/.cache/dying-relu-harness")).expanduser()
 
 
 def _foreign(key: str, last: dict[str, str], sweep: Sweep) -> bool:

@@ -20,7 +20,13 @@ from harness.console import sweep_progress
 from harness.report.images import save
 
 RESULTS = "results"  # below the output, and committed beside the claims
-STYLES = {"supported": "green", "refuted": "red", "conditional": "yellow", "undecided": "dim"}
+STYLES = {
+    "supported": "green",
+    "refuted": "red",
+    "mixed": "yellow",
+    "partly open": "cyan",
+    "undecided": "dim",
+}
 
 
 def listing(output: Path, home: Path) -> None:

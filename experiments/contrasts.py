@@ -94,7 +94,23 @@ def contrast(
         paired = np.log(paired[0]), np.log(paired[1])
     whole = ~np.isnan(paired[0] - paired[1])
     means = [float(side[whole].mean()) if whole.any() else np.nan for side in paired]
-    return Part(label, paired[0] - paired[1], margin, equivalence, unit, *means)
+    composite = _dead_or_diverged(table, outcome, arm, baseline)
+    return Part(label, paired[0] - paired[1], margin, equivalence, unit, means[0], means[1], composite)
+
+
+def _dead_or_diverged(table: pd.DataFrame, outcome: str, arm: Arm, baseline: Arm) -> np.ndarray | None:
+    """Differences that count a diverged run as wholly dead; None where the outcome is not death, or none did.
+
+    Pairs that are lost to divergence are not missing at random.
+    """
+    if outcome != "dead" or "diverged" not in table:
+        return None
+    sides = [rows_of(table, side) for side in (arm, baseline)]
+    if not any((side["diverged"] == 1).any() for side in sides):
+        return None
+    counted = table.assign(dead=table["dead"].where(table["diverged"] != 1, 1.0))
+    difference = per_seed(counted, "dead", arm) - per_seed(counted, "dead", baseline)
+    return difference.dropna().to_numpy(float)
 
 
 def level(

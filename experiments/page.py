@@ -14,11 +14,12 @@ from experiments.shelf import Result
 from experiments.verdicts import ALPHA, Finding, Verdict, Word
 from harness.compare.correction import adjust
 
-OPEN_AS_A_WHOLE = "The data do not decide the sentence as a whole."
+OPEN_AS_A_WHOLE = "Taken with all claims, the data do not decide."
 LEADS: dict[Word, str] = {
     "supported": "The data support the sentence.",
     "refuted": "The data contradict the sentence.",
-    "conditional": "The sentence holds under conditions.",
+    "mixed": "The data contradict a part of the sentence.",
+    "partly open": "The data support a part of the sentence, and leave the rest open.",
     "undecided": "The data do not decide.",
 }
 
@@ -85,8 +86,8 @@ def page(entries: Sequence[Entry], missing: Sequence[Claim] = ()) -> str:
         f"{len(entries)} claim{'s' * (len(entries) != 1)}: {tally}.",
         *_made_with(entries),
         "",
-        "| claim | verdict | effect (interval) | p, Holm | seeds | runs | time |",
-        "|---|---|---|---|---|---|---|",
+        "| claim | verdict | effect (interval) | p, Holm | n | seeds | runs | time |",
+        "|---|---|---|---|---|---|---|---|",
         *(_row(entry) for entry in entries),
         "",
         *_how_to_read(),
@@ -132,6 +133,18 @@ def section(entry: Entry) -> list[str]:
     return lines
 
 
+def inputs(result: Result) -> str:
+    """On how many inputs a unit was looked at; a dash where the table does not say.
+
+    Example:
+        >>> import pandas as pd
+        >>> inputs(Result("x", "small", pd.DataFrame({"n": [360, 360]})))
+        '360'
+    """
+    counts = result.table["n"].dropna() if "n" in result.table else ()
+    return " to ".join(f"{int(n):,}" for n in sorted({min(counts), max(counts)})) if len(counts) else "–"
+
+
 def _made_with(entries: Sequence[Entry]) -> list[str]:
     """Hardware, versions, budget and seeds, once for all."""
     if not entries:
@@ -157,6 +170,7 @@ def _row(entry: Entry) -> str:
         f"**{entry.word}**",
         effect,
         _p(entry.p),
+        inputs(entry.result),
         str(entry.verdict.seeds),
         str(entry.verdict.runs),
         f"{float(entry.result.facts.get('seconds', 0)):.0f} s",
@@ -167,8 +181,8 @@ def _row(entry: Entry) -> str:
 def _table(verdict: Verdict) -> list[str]:
     """What decided, and what was looked at beside it."""
     lines = [
-        "| contrast | asked | effect (interval) | p | pairs | shows |",
-        "|---|---|---|---|---|---|",
+        "| contrast | asked | effect (interval) | would find | p | pairs | shows |",
+        "|---|---|---|---|---|---|---|",
     ]
     lines += [_finding(finding, finding.word) for finding in verdict.findings]
     lines += [_finding(finding, f"({finding.word})") for finding in verdict.also]
@@ -177,7 +191,9 @@ def _table(verdict: Verdict) -> list[str]:
 
 def _finding(finding: Finding, word: str) -> str:
     lost = f" ({finding.lost} lost)" if finding.lost else ""
-    cells = (finding.label, finding.question, finding.words, _p(finding.p), f"{finding.seeds}{lost}", word)
+    words = "; ".join(filter(None, (finding.words, finding.composite_words)))
+    pairs = f"{finding.seeds}{lost}"
+    cells = (finding.label, finding.question, words, finding.finds, _p(finding.p), pairs, word)
     return f"| {' | '.join(cells)} |"
 
 
@@ -189,11 +205,20 @@ def _how_to_read() -> list[str]:
         "(same initial weights, same batches); the seed is the unit of analysis. The interval is a "
         "bootstrap-t over seeds, at 95 % or more where several contrasts decide together. *Supported*: the "
         "whole interval lies beyond the smallest effect of interest, and an exact sign-flip test against "
-        "that effect agrees; *refuted*: it lies short of it; *conditional*: some contrasts one way, some "
-        "not, and the text says which; *undecided*: neither. For a claim of no effect the question is "
+        "that effect agrees; *refuted*: it lies short of it; *undecided*: neither. Of a sentence "
+        "with several "
+        "contrasts, *mixed*: some are refuted; *partly open*: none is, and some are undecided; the text says "
+        "which. *Would find*: the smallest effect that these seeds would call supported four times "
+        "in five, by "
+        "the spread that they have; “none” where they are too few for any. Most rules were fixed "
+        "after a rehearsal on the "
+        "same digits, so that a verdict on digits confirms nothing on new data. n: on so many inputs "
+        "is a unit "
+        "looked at; the share of dead units falls as n grows. For a claim of no effect the question is "
         "equivalence (two one-sided tests, 90 % interval). p is of the test against the smallest effect of "
         "interest, not against 0, and corrected over all claims (Holm). Rows in parentheses were looked at "
-        "and decide nothing. A pair with a diverged run is lost, never 0 %.",
+        "and decide nothing. A pair with a diverged run is lost, never 0 %; “dead or diverged” counts its "
+        "diverged runs as wholly dead.",
     ]
 
 

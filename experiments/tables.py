@@ -34,7 +34,8 @@ def tidy(runs: Sequence[tuple[str, Run]], read: Read | None = None) -> pd.DataFr
         sweep, seed, status; every configuration column that varies; the outcomes dead, born_dead, died,
         revived (shares of the observed units), accuracy, test_loss, loss: NaN unless the run finished
         (born_dead, known before the first step, of a diverged run too);
-        diverged (1, 0; NaN where it failed); seconds; and what `read` adds.
+        diverged (1, 0; NaN where it failed); n, the inputs (with an image's positions) that every unit of the
+        probe was looked at on; seconds; and what `read` adds.
     """
     raw = pd.DataFrame([run.row() for _, run in runs])
     finished = (raw["status"] == "finished").to_numpy()
@@ -55,12 +56,19 @@ def tidy(runs: Sequence[tuple[str, Run]], read: Read | None = None) -> pd.DataFr
         revived = _numbers(raw, "final.revived") / _numbers(raw, "final.units")
     columns["revived"] = np.where(finished, revived, np.nan)
     columns["diverged"] = raw["status"].map({"diverged": 1.0, "finished": 0.0}).astype(float)
+    columns["n"] = [_inputs(run) if ok else np.nan for (_, run), ok in zip(runs, finished, strict=True)]
     columns["seconds"] = [float(run.status.get("seconds") or np.nan) for _, run in runs]
     table = pd.DataFrame(columns)
     if read is None:
         return table
     more = [dict(read(run)) if ok else {} for (_, run), ok in zip(runs, finished, strict=True)]
     return pd.concat([table, pd.DataFrame(more, index=table.index)], axis=1)
+
+
+def _inputs(run: Run) -> float:
+    """The least n of the probe's census; NaN without one."""
+    census = run.read("census", ["evidence", "n"]).to_pandas()
+    return float(census.loc[(census["evidence"] == "probe").to_numpy() & (census["n"] > 0), "n"].min())
 
 
 def _varies(raw: pd.DataFrame, name: str) -> bool:

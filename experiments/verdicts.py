@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.stats import t as student
 
 from experiments.units import POINTS, Unit
 from harness.compare.bootstrap import mean_interval
 from harness.compare.permutation import sign_flip
 
-ALPHA = 0.05
-Word = Literal["supported", "refuted", "conditional", "undecided"]
+ALPHA, POWER = 0.05, 0.8
+Word = Literal["supported", "refuted", "mixed", "partly open", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Part:
         within: whether the question is instead if the effect lies within ±margin (equivalence).
         unit: of the effect.
         arm, baseline: means over the seeds, for the words; NaN where there are none.
+        composite: differences of "dead or diverged", where a diverged run counts as wholly dead; None where
+            the outcome is another one, or no run diverged.
     """
 
     label: str
@@ -41,6 +44,7 @@ class Part:
     unit: Unit = POINTS
     arm: float = float("nan")
     baseline: float = float("nan")
+    composite: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Finding:
         p: of the test that belongs to the word.
         confidence: of the interval.
         seeds: pairs that have a difference; lost: pairs that have none.
+        power: how far beyond the margin an effect has to lie for these seeds to find it four times in five.
+        composite: mean, low and high of "dead or diverged"; empty where the part has none.
     """
 
     label: str
@@ -70,6 +76,8 @@ class Finding:
     lost: int
     arm: float = float("nan")
     baseline: float = float("nan")
+    power: float = float("nan")
+    composite: tuple[float, ...] = ()
 
     @property
     def words(self) -> str:
@@ -80,8 +88,29 @@ class Finding:
         lost = f"; {self.lost} of {self.seeds + self.lost} pairs lost" if self.lost else ""
         if np.isnan(self.low):
             return f"{change} (one seed: no interval{lost})"
-        low, high = self.unit.change(self.low, bare=True), self.unit.change(self.high, bare=True)
-        return f"{change} ({low} … {high}{lost})"
+        return f"{change} ({self._between(self.low, self.high)}{lost})"
+
+    @property
+    def composite_words(self) -> str:
+        """“Dead or diverged”, as it is printed; empty where it is the same as the effect."""
+        if not self.composite:
+            return ""
+        mean, low, high = self.composite
+        return f"dead or diverged: {self.unit.change(mean)} ({self._between(low, high)})"
+
+    @property
+    def finds(self) -> str:
+        """The smallest effect that these seeds would find, as it is printed."""
+        if np.isnan(self.power):
+            return "none"
+        sign = -1 if self.margin < 0 and not self.within else 1
+        least = abs(self.margin) - self.power if self.within else self.margin + sign * self.power
+        if self.within:
+            return f"within ±{self.unit.size(least)}" if least > 0 else "none"
+        return self.unit.change(least)
+
+    def _between(self, low: float, high: float) -> str:
+        return f"{self.unit.change(low, bare=True)} … {self.unit.change(high, bare=True)}"
 
     @property
     def question(self) -> str:
@@ -97,7 +126,8 @@ class Verdict:
     """What the data say about a claim.
 
     Attributes:
-        word: supported, refuted, conditional, undecided.
+        word: supported or refuted (all parts), mixed (some parts are refuted), partly open (none is refuted,
+            some are undecided), undecided (all are).
         text: the verdict with its condition, in words.
         findings: of the parts that decide; the first is the effect that is shown.
         also: of parts that are told but do not decide.
@@ -158,14 +188,40 @@ def find(part: Part, alpha: float = ALPHA) -> Finding:
         lost,
         part.arm,
         part.baseline,
+        smallest(d, alpha),
+        _mean_of(part.composite, confidence, bounds),
     )
+
+
+def smallest(differences: np.ndarray, alpha: float) -> float:
+    """How far beyond its margin an effect has to lie to be found with probability `POWER`.
+
+    From the t distribution and the deviation of the differences as they are (a plan made beforehand would
+    have to guess it). NaN if no effect can be found: a sign-flip test of n seeds has no p below 2 / 2^n.
+
+    Args:
+        differences: one per seed, finite.
+        alpha: level of the test.
+
+    Example:
+        >>> seeds = np.array([0.30, 0.32, 0.28, 0.31, 0.29, 0.33, 0.30, 0.27])
+        >>> round(smallest(seeds, 0.05), 3), smallest(seeds[:5], 0.05)
+        (0.023, nan)
+    """
+    n = len(differences)
+    if n < 2 or 2 / 2.0**n > alpha:
+        return float("nan")
+    quantiles = student.ppf(1 - alpha / 2, n - 1) + student.ppf(POWER, n - 1)
+    return float(quantiles * differences.std(ddof=1) / n**0.5)
 
 
 def judge(*parts: Part, also: Sequence[Part] = (), alpha: float = ALPHA) -> Verdict:
     """What the parts of a claim come to.
 
-    All supported: supported. All refuted: refuted. Some supported, but not all: conditional, and the words
-    say on what. Else undecided. With k parts each is judged at the level alpha / k (Bonferroni). The claim's
+    All supported: supported. All refuted: refuted. Some refuted: mixed. None refuted, and some undecided
+    beside supported ones: partly open. All undecided: undecided.
+
+    With k parts each is judged at the level alpha / k (Bonferroni). The claim's
     p is the largest of the parts' where they agree (intersection–union), else k times the largest of
     the parts that were decided.
 
@@ -180,7 +236,7 @@ def judge(*parts: Part, also: Sequence[Part] = (), alpha: float = ALPHA) -> Verd
     Example:
         >>> seeds = np.array([0.30, 0.32, 0.28, 0.31, 0.29, 0.33, 0.30, 0.27])
         >>> judge(Part("SGD", seeds, 0.1), Part("Adam", seeds - 0.3, 0.1)).word
-        'conditional'
+        'mixed'
     """
     if not parts:
         raise ValueError("judge: expected at least one part that decides, but got none")
@@ -188,8 +244,8 @@ def judge(*parts: Part, also: Sequence[Part] = (), alpha: float = ALPHA) -> Verd
     found = tuple(find(part, alpha / k) for part in parts)
     beside = tuple(find(part, alpha) for part in also)
     words = {finding.word for finding in found}
-    mixed: Word = "conditional" if "supported" in words else "undecided"
-    word = found[0].word if len(words) == 1 else mixed
+    several: Word = "mixed" if "refuted" in words else "partly open"
+    word = found[0].word if len(words) == 1 else several
     decided = [finding.p for finding in found if finding.word != "undecided"]
     if not decided:
         p = max(finding.p for finding in found)
@@ -198,6 +254,13 @@ def judge(*parts: Part, also: Sequence[Part] = (), alpha: float = ALPHA) -> Verd
     else:
         p = min(1.0, k * max(decided))
     return Verdict(word, _text(found), found, beside, p)
+
+
+def _mean_of(values: np.ndarray | None, confidence: float, bounds: tuple[float, float]) -> tuple[float, ...]:
+    """Mean and interval; nothing of nothing."""
+    if values is None or not len(values):
+        return ()
+    return (float(values.mean()), *mean_interval(values, confidence, bounds))
 
 
 def _beyond(part: Part, d: np.ndarray, low: float, high: float) -> tuple[Word, float]:

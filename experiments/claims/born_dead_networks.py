@@ -38,8 +38,8 @@ def measure(budget: str) -> pd.DataFrame:
                 if depth in HIDDEN:
                     dead = float((x.amax((1, 2)) == 0).float().mean())
                     expected = float(closed_form(width, depth))
-                    rows.append((seed, width, depth, dead, expected, dead - expected, len(x)))
-    columns = ["seed", "width", "hidden", "dead_share", "expected", "off", "networks"]
+                    rows.append((seed, width, depth, dead, expected, dead - expected, len(x), 1))
+    columns = ["seed", "width", "hidden", "dead_share", "expected", "off", "networks", "n"]
     return pd.DataFrame(rows, columns=pd.Index(columns))
 
 

@@ -87,6 +87,7 @@ def _trained(name: str, budget: str) -> pd.DataFrame:
             "collapsed_share": collapsed.numpy(),
             "loss": loss.numpy(),
             "networks": each,
+            "n": POINTS_OF_X,
         }
     )
 

@@ -58,9 +58,11 @@ def measure(budget: str) -> pd.DataFrame:
             dead = float((z <= 0).all(0).float().mean())
             on = float((z > 0).all(0).float().mean())
             rate = float((z > 0).float().mean())
-            rows.append((seed, layer, dead, on, rate, dead - expected[layer - 1]))
+            rows.append((seed, layer, n, dead, on, rate, dead - expected[layer - 1]))
             x = torch.relu(z)
-    return pd.DataFrame(rows, columns=pd.Index(["seed", "layer", "dead_share", "always_on", "rate", "off"]))
+    return pd.DataFrame(
+        rows, columns=pd.Index(["seed", "layer", "n", "dead_share", "always_on", "rate", "off"])
+    )
 
 
 def decide(table: pd.DataFrame) -> Verdict:

@@ -53,7 +53,7 @@ CLAIM = Claim(
         for names, init in (("sigmoid,tanh", "xavier_normal"), ("relu", "kaiming_normal"))
     ),
     comments={
-        "conditional": "With Glorot's initialisation tanh loses so little per layer that sixteen layers are "
+        "mixed": "With Glorot's initialisation tanh loses so little per layer that sixteen layers are "
         "no obstacle; the sentence was coined when weights were drawn otherwise.",
     },
     read=first_to_last_gradient,

@@ -40,7 +40,8 @@ BETWEEN = (0.33, 0.7, 1.1, 1.2, 1.5, 3)
 COLOURS = {
     "supported": OKABE_ITO[2],
     "refuted": OKABE_ITO[1],
-    "conditional": OKABE_ITO[4],
+    "mixed": OKABE_ITO[4],
+    "partly open": OKABE_ITO[0],
     "undecided": "#7a828c",
 }
 MARKS = {"supported": "o", "refuted": "X", "undecided": "D"}

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.contrasts import contrast, level, trend
 from experiments.units import POINTS, RATIO, Unit
-from experiments.verdicts import Part, find, judge
+from experiments.verdicts import Part, find, judge, smallest
 
 SEEDS = 12
 NOISE = np.random.default_rng(0).normal(0, 0.01, SEEDS)
@@ -77,9 +77,11 @@ def test_the_words_of_a_claim() -> None:
     )
     assert judge(yes, yes).word == "supported"
     assert judge(no, no).word == "refuted"
-    assert judge(yes, no).word == "conditional"
-    assert judge(yes, open_).word == "conditional"
-    assert judge(no, open_).word == "undecided"
+    assert judge(yes, no).word == "mixed"
+    assert judge(yes, open_).word == "partly open"
+    assert judge(no, open_).word == "mixed"
+    assert judge(yes, no, open_).word == "mixed"
+    assert judge(open_, open_).word == "undecided"
     assert judge(open_).word == "undecided"
     text = judge(yes, no, open_).text
     assert "Holds for yes" in text
@@ -106,6 +108,38 @@ def test_p_is_of_the_margin_and_unanimity_needs_no_correction() -> None:
     assert judge(part(0.3)).p == pytest.approx(2 / 2**SEEDS)
     assert judge(part(0.3), part(0.3)).p == pytest.approx(2 / 2**SEEDS)
     assert judge(part(0.3), part(0.0)).p == pytest.approx(2 * 2 / 2**SEEDS)
+
+
+def test_the_effect_that_would_be_found_is_found_four_times_in_five() -> None:
+    rng = np.random.default_rng(2)
+    spread, seeds = 0.05, 12
+    distance = float(np.mean([smallest(rng.normal(0, spread, seeds), 0.05) for _ in range(200)]))
+    drawn = [rng.normal(0.1 + distance, spread, seeds) for _ in range(300)]
+    assert 0.7 < np.mean([find(Part("x", d, 0.1)).word == "supported" for d in drawn]) < 0.9
+
+
+def test_the_effect_that_would_be_found_in_words() -> None:
+    assert find(Part("x", 0.3 + NOISE, 0.1)).finds.startswith("+1")
+    assert find(Part("x", -0.3 + NOISE, -0.1)).finds.startswith("-1")
+    assert find(Part("x", NOISE, 0.1, within=True)).finds.startswith("within ±")
+    assert find(Part("x", 30 * NOISE, 0.1, within=True)).finds == "none"  # too wide for this margin
+    assert find(Part("x", np.full(5, 0.5), 0.1)).finds == "none"  # too few seeds for any
+
+
+def test_dead_or_diverged_counts_a_diverged_run_as_wholly_dead() -> None:
+    arms = ({"lr": 1.0}, {"lr": 0.1})
+    cells = [(seed, lr, 0.1 + lr / 10, 0.0) for seed in range(8) for lr in (0.1, 1.0)]
+    table = pd.DataFrame(cells, columns=pd.Index(["seed", "lr", "dead", "diverged"]))
+    assert contrast(table, "dead", *arms, label="x", at_least=0.1).composite is None
+    lost = (table["seed"] < 3) & (table["lr"] == 1)
+    table.loc[lost, ["dead", "diverged"]] = np.nan, 1.0
+    found = find(contrast(table, "dead", *arms, label="x", at_least=0.1))
+    assert (found.seeds, found.lost) == (5, 3)
+    assert found.composite[0] == pytest.approx((3 * (1 - 0.11) + 5 * 0.09) / 8)
+    assert "dead or diverged: +39.0 points" in found.composite_words
+    assert (
+        find(contrast(table.assign(accuracy=0.5), "accuracy", *arms, label="x", at_most=-0.1)).composite == ()
+    )
 
 
 def test_false_verdicts_are_rare_at_the_margin() -> None:
