@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from harness.detector.states import Thresholds, classify
     from harness.graph.plan import Site
     from harness.integrations.stop import StopOnDeadUnits
-    from harness.prescriptions.prescribe import prescribe
-    from harness.prescriptions.prescription import Prescription
     from harness.recording.scan import DeadUnitsError, Report, scan
     from harness.recording.tree import ModelTree, tree
     from harness.store.runs import open_runs
     from harness.sweeps.diagnose import diagnose
     from harness.tracking.recorder import Recorder
     from harness.tracking.watch import watch
+    from harness.trials.prescribe import prescribe
+    from harness.trials.prescription import Prescription
 
     __version__: str
 
@@ -33,7 +33,7 @@ _WHERE = {
     "DeadUnitsError": "harness.recording.scan",
     "Diagnosis": "harness.attribution.diagnosis",
     "ModelTree": "harness.recording.tree",
-    "Prescription": "harness.prescriptions.prescription",
+    "Prescription": "harness.trials.prescription",
     "Recorder": "harness.tracking.recorder",
     "Report": "harness.recording.scan",
     "Site": "harness.graph.plan",
@@ -46,7 +46,7 @@ _WHERE = {
     "feature_ranks": "harness.attribution.features",
     "lifetimes": "harness.detector.lifetimes",
     "open_runs": "harness.store.runs",
-    "prescribe": "harness.prescriptions.prescribe",
+    "prescribe": "harness.trials.prescribe",
     "risk": "harness.attribution.risk",
     "scan": "harness.recording.scan",
     "tree": "harness.recording.tree",

@@ -18,6 +18,7 @@ from harness.tools_io import (
     run_in,
     runs_in,
     serve_folder,
+    times_of,
     write_found,
 )
 
@@ -296,8 +297,8 @@ def confirm(
 ) -> None:
     """Train a run's beginning again with one thing made normal at a time: which removes the deaths?"""
     from harness.config import ConfigError
-    from harness.sweeps.confirm import confirm as confirmed
-    from harness.sweeps.confirm import view
+    from harness.trials.confirm import confirm as confirmed
+    from harness.trials.confirm import view
 
     run = run_in(path)
     with refusing(ConfigError, OSError, ValueError):
@@ -317,30 +318,25 @@ def prescribe(
 ) -> None:
     """Try the plausible cures on a run, recommend the smallest that works; of a sweep, say what is safe."""
     from harness.config import ConfigError
-    from harness.prescriptions.region import safe_region
-    from harness.prescriptions.runs import prescribe_run
     from harness.report.prescription_table import prescription_view
+    from harness.trials.safe_region import safe_region
+    from harness.trials.stored_run import prescribe_run
 
     runs, out = runs_in(path), console()
-    try:
-        times = float(budget.removesuffix("x"))
-    except ValueError:
-        raise typer.BadParameter(f"--budget: expected a number of times, e.g. 2x, but got {budget}") from None
     if len(runs) > 1:
-        try:
+        with refusing(ValueError):
             region = safe_region(runs, path)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
         out.print(region.text, markup=False)
         if region.command:
             print(f"\nThe next runs would tell most:\n{region.command}")
         write_found({"settings": region.table}, json, csv, command=region.command, text=region.text)
         return
-    run = runs[0]
     try:
-        found = prescribe_run(run, times, seeds, lambda line: out.print(line, style="dim", markup=False))
-    except (ConfigError, OSError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from None
+        with refusing(ConfigError, OSError, ValueError):
+            times = times_of(budget)
+            found = prescribe_run(
+                runs[0], times, seeds, lambda line: out.print(line, style="dim", markup=False)
+            )
     except KeyboardInterrupt:
         print("harness-tools: interrupted; the same command continues.", file=sys.stderr)
         raise typer.Exit(130) from None

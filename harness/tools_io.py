@@ -109,3 +109,19 @@ def runs_in(path: Path) -> Runs:
     if all(run.damage for run in runs):
         raise typer.Exit(1)
     return Runs([run for run in runs if not run.damage])
+
+
+def times_of(budget: str) -> float:
+    """A budget in times of something.
+
+    Raises:
+        ValueError: it is none.
+
+    Example:
+        >>> times_of("2x"), times_of("1.5")
+        (2.0, 1.5)
+    """
+    try:
+        return float(budget.removesuffix("x"))
+    except ValueError:
+        raise ValueError(f"--budget: expected a number of times, e.g. 2x, but got {budget}") from None

@@ -15,7 +15,7 @@ from harness import compare
 from harness.cli import run
 from harness.config import compose
 from harness.detector.overlap import overlap
-from harness.prescriptions.prescribe import prescribe
+from harness.trials.prescribe import prescribe
 from harness.report import plots
 from harness.report.images import save
 from harness.store.runs import Run, open_runs

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from harness import open_runs
 from harness.config import compose
-from harness.sweeps.confirm import confirm
 from harness.sweeps.job import run_job
+from harness.trials.confirm import confirm
 
 NETWORKS = {"3x128": (), "2x48": ("model.depth=2", "model.width=48", "train.batch_size=64")}
 CENTRED = ("centred inputs", "standardised inputs")

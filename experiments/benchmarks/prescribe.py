@@ -20,7 +20,7 @@ from scipy.stats import binomtest
 
 import harness
 from harness.config import compose
-from harness.prescriptions.cures import merged
+from harness.config.command import merged
 from harness.sweeps.job import run_job
 
 NETWORKS = {"3x128": (), "2x48": ("model.depth=2", "model.width=48", "train.batch_size=64")}

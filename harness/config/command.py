@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from harness.config.composition import compose, shown
@@ -87,6 +88,19 @@ def place(output: str) -> str:
         ('output=runs', "output='my runs'")
     """
     return f"output={output if PLAIN.fullmatch(output) else grammar_word(output)}"
+
+
+def merged(words: Sequence[str], changes: Sequence[str]) -> list[str]:
+    """Overrides with others on top; choosing a group anew forgets the values of its earlier choice.
+
+    Example:
+        >>> merged(["activation=prelu", "activation.slope=0.1", "seed=1"], ["activation=gelu"])
+        ['seed=1', 'activation=gelu']
+    """
+    keys = [word.partition("=")[0] for word in changes]
+    groups = [f"{key}." for key in keys if "." not in key]
+    stays = [w for w in words if w.partition("=")[0] not in keys and not w.startswith(tuple(groups))]
+    return [*stays, *changes]
 
 
 def grammar_word(value: Any) -> str:

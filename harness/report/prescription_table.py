@@ -5,26 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
 from harness.formats import per_cent, points
+from harness.report.console_parts import plain_table
 
-HEADS = ("cure", "stands for", "steps", "metric", "gain", "95 % interval", "dead", "diverged", "verdict")
+HEADS = ("cure", "stands for", "steps", "accuracy", "gain", "95 % interval", "dead", "diverged", "verdict")
 LEFT = frozenset({"cure", "stands for", "verdict"})
 
 
-def prescription_view(table: pd.DataFrame, metric: str = "accuracy") -> Table:
-    """The arms of a prescription, those of the last round first.
+def prescription_view(table: pd.DataFrame) -> Table:
+    """The arms of a prescription of a run, those of the last round first.
 
     Args:
         table: of a `Prescription`.
-        metric: what was judged by.
     """
-    view = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    view = plain_table()
     for head in HEADS:
-        view.add_column(metric if head == "metric" else head, justify="left" if head in LEFT else "right")
+        view.add_column(head, justify="left" if head in LEFT else "right")
     for cells in prescription_rows(table):
         view.add_row(*(escape(cell) for cell in cells))
     return view
@@ -36,14 +35,14 @@ def prescription_rows(table: pd.DataFrame) -> list[list[str]]:
 
 
 def _cells(row: dict[Any, Any]) -> list[str]:
-    sure = pd.notna(row["gain"])
+    tried = pd.notna(row["gain"])
     return [
         str(row["cure"]),
         str(row["stands_for"]).partition(",")[0],
         f"{row['steps']:,}",
         per_cent(row["metric"]),
-        points(row["gain"]) if sure else "",
-        f"{points(row['low'])} to {points(row['high'])}" if sure else "",
+        points(row["gain"]) if tried else "",
+        f"{points(row['low'])} to {points(row['high'])}" if tried else "",
         per_cent(row["dead"]),
         f"{row['diverged']} of {row['seeds']}" if row["diverged"] else "",
         str(row["verdict"]),

@@ -10,8 +10,8 @@ import pytest
 import harness
 from harness.config import compose, restore, to_mapping
 from harness.store.evidence import read_evidence
-from harness.sweeps.confirm import ORIGINAL, confirm, factors
 from harness.sweeps.job import run_job
+from harness.trials.confirm import ORIGINAL, confirm, factors
 from tests.test_cli import run
 
 SMALL = ["model.width=32", "model.depth=2", "record.tensorboard=false"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.prescriptions.halving import CONTROLS, FEWEST, rounds
+from harness.trials.halving import CONTROLS, FEWEST, rounds
 
 
 @given(

@@ -13,38 +13,37 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
 from harness.attribution.findings import LEAST_DEAD
 from harness.config import RunSpec, restore, run_folder
 from harness.config import schema as s
-from harness.detector.lifetimes import one_evidence
-from harness.detector.states import dead_fraction
+from harness.report.console_parts import plain_table
 from harness.store.folder import read_status
 from harness.store.runs import Run
 from harness.sweeps.diagnose import diagnose
 from harness.sweeps.sweep import Teller, plan_sweep, run_sweep
+from harness.trials.cures import Cure, cures
+from harness.trials.median_death import LEAST_STEPS, median_death
 
 FOLDER = "confirm"
-LEAST_STEPS = 10
 ORIGINAL = "as it was"
+WARM_UP = 100  # steps
 
-#: Factor → the label that it stands for.
-STANDS_FOR = {
-    "learning rate / 10": "step_size",
-    "warm-up": "step_size",
-    "centred inputs": "input_offset",
-    "standardised inputs": "input_offset",
-    "He weights": "weight_init",
-    "zero bias": "bias_init",
-    "no decay": "decay",
-    "true labels": "labels",
-    "one order of the inputs": "input_shift",
-}
+#: The cures that make one thing normal.
+NORMAL = (
+    "learning rate / 10",
+    "warm-up",
+    "centred inputs",
+    "standardised inputs",
+    "He weights",
+    "zero bias",
+    "no decay",
+    "true labels",
+    "one order of the inputs",
+)
 
 
 @dataclass(frozen=True)
@@ -71,29 +70,19 @@ class Confirmation:
         return self.text
 
 
-def factors(spec: RunSpec, mean: float) -> dict[str, RunSpec]:
-    """Factor → the run with that one thing made normal; what is normal already is left out.
+def normal(spec: RunSpec, mean: float) -> list[Cure]:
+    """The things that can be made normal, one at a time; what is normal already is left out.
 
     Args:
         spec: the run.
         mean: of its inputs, as the network sees them.
     """
-    data, zero = spec.data, s.BiasBase.zero
-    he = replace(spec.init, name="kaiming_normal", gain=1.0, mean=0.0)
-    changed = {
-        "learning rate / 10": replace(spec, optim=replace(spec.optim, lr=spec.optim.lr / 10)),
-        "warm-up": replace(spec, schedule=s.Warmup(name="warmup", steps=100)),
-        "centred inputs": replace(spec, data=replace(data, shift=data.shift - mean)),
-        "standardised inputs": replace(spec, data=replace(data, standardise=True, shift=0.0)),
-        "He weights": replace(spec, init=he),
-        "zero bias": replace(spec, bias=replace(spec.bias, base=zero, offset=0.0)),
-        "no decay": replace(spec, optim=replace(spec.optim, weight_decay=0.0)),
-        "true labels": replace(spec, data=replace(data, label_noise=0.0, reshuffle_labels_every=0)),
-        "one order of the inputs": replace(spec, data=replace(data, permute_inputs_every=0)),
-    }
-    if spec.schedule.name == "warmup":
-        del changed["warm-up"]
-    return {name: other for name, other in changed.items() if other != spec}
+    return [cure for cure in cures(spec, "", mean, 10 * WARM_UP) if cure.name in NORMAL]
+
+
+def factors(spec: RunSpec, mean: float) -> dict[str, RunSpec]:
+    """Factor → the run with that one thing made normal (see `normal`)."""
+    return {cure.name: cure.apply(spec) for cure in normal(spec, mean)}
 
 
 def confirm(run: Run, seeds: int = 3, tell: Callable[[Any], Teller | None] | None = None) -> Confirmation:
@@ -113,9 +102,11 @@ def confirm(run: Run, seeds: int = 3, tell: Callable[[Any], Teller | None] | Non
     spec = restore(run.config)
     if diagnosis.label == "none":
         raise ValueError(f"{run.path}: there is nothing to confirm. {diagnosis}")
-    steps = until_median_death(run, int(run.status.get("steps") or LEAST_STEPS))
-    short = _shortened(spec, steps, run.path / FOLDER)
-    arms = {ORIGINAL: short, **factors(short, _mean_of(spec))}
+    whole = int(run.status.get("steps") or LEAST_STEPS)
+    steps = median_death(run.census, whole, run.status.get("diverged_at"))
+    short, mean = _shortened(spec, steps, run.path / FOLDER), input_mean(spec)
+    arms = {ORIGINAL: short, **factors(short, mean)}
+    labels = {cure.name: cure.labels[0] for cure in normal(short, mean)}
     named = {
         (name, seed): replace(arm, seed=seed)
         for name, arm in arms.items()
@@ -124,7 +115,9 @@ def confirm(run: Run, seeds: int = 3, tell: Callable[[Any], Teller | None] | Non
     sweep = plan_sweep(list(named.values()))
     run_sweep(sweep, tell=None if tell is None else tell(sweep))
     shares = {key: _bad(arm) for key, arm in named.items()}
-    table = pd.DataFrame([_row(name, shares, range(spec.seed, spec.seed + seeds)) for name in arms])
+    table = pd.DataFrame(
+        [_row(name, labels.get(name, ""), shares, range(spec.seed, spec.seed + seeds)) for name in arms]
+    )
     table = table.sort_values("removed", ascending=False, kind="stable").reset_index(drop=True)
     return _concluded(diagnosis.label, steps, table, seeds)
 
@@ -156,7 +149,9 @@ def _concluded(observed: str, steps: int, arms: pd.DataFrame, seeds: int) -> Con
     return Confirmation(observed, label, steps, arms, text)
 
 
-def _row(name: str, shares: dict[tuple[str, int], tuple[float, bool]], seeds: range) -> dict[str, Any]:
+def _row(
+    name: str, label: str, shares: dict[tuple[str, int], tuple[float, bool]], seeds: range
+) -> dict[str, Any]:
     bad = np.array([shares[name, seed][0] for seed in seeds])
     before = np.array([shares[ORIGINAL, seed][0] for seed in seeds])
     clear = before >= LEAST_DEAD / 2
@@ -169,7 +164,7 @@ def _row(name: str, shares: dict[tuple[str, int], tuple[float, bool]], seeds: ra
         low, high = (float(v) for v in stats.t.interval(0.95, clear.sum() - 1, mean, stats.sem(removed)))
     return {
         "factor": name,
-        "label": STANDS_FOR.get(name, ""),
+        "label": label,
         "seeds": len(bad),
         "dead": float(bad.mean()),
         "diverged": int(sum(shares[name, seed][1] for seed in seeds)),
@@ -179,41 +174,23 @@ def _row(name: str, shares: dict[tuple[str, int], tuple[float, bool]], seeds: ra
     }
 
 
-def until_median_death(run: Run, total: int) -> int:
-    """`median_death` of a stored run."""
-    return median_death(run.census, total, run.status.get("diverged_at"))
-
-
-def median_death(history: pd.DataFrame, total: int, diverged_at: int | None = None) -> int:
-    """When half of the units that are dead at the end were dead: the first census from which on they are.
-
-    Args:
-        history: every census of a training.
-        total: its steps.
-        diverged_at: the step at which it did.
-    """
-    found = {int(str(step)): dead_fraction(rows) for step, rows in one_evidence(history).groupby("step")}
-    shares = {step: share for step, share in sorted(found.items()) if np.isfinite(share)}
-    if diverged_at is not None:
-        shares[int(diverged_at)] = 1.0
-    steps, dead = np.array(list(shares)), np.array(list(shares.values()))
-    below = np.flatnonzero(dead < dead[-1] / 2)
-    first = steps[below[-1] + 1] if len(below) else steps[0]
-    return max(LEAST_STEPS, min(int(first), max(total, LEAST_STEPS)))
-
-
 def _shortened(spec: RunSpec, steps: int, folder: Path) -> RunSpec:
     """The run's first steps. A cosine's course over the whole run is near its peak there."""
     schedule = spec.schedule
     if isinstance(schedule, s.Cosine):
         warm = schedule.warmup_steps
         schedule = s.Warmup(name="warmup", steps=warm) if warm else s.Schedule(name="constant")
+    return replace(of_trial(spec, steps, folder), schedule=schedule)
+
+
+def of_trial(spec: RunSpec, steps: int, folder: Path) -> RunSpec:
+    """The run's first steps, with a census of the probe at their end."""
     train = replace(spec.train, max_steps=steps, stop_when_dead=None)
     record = replace(spec.record, evidence=False, tensorboard=False, probe=True, enabled=True)
-    return replace(spec, train=train, schedule=schedule, record=record, output=str(folder), force=False)
+    return replace(spec, train=train, record=record, output=str(folder), force=False)
 
 
-def _mean_of(spec: RunSpec, batches: int = 20) -> float:
+def input_mean(spec: RunSpec, batches: int = 20) -> float:
     """Mean of the training inputs, as the network sees them."""
     import torch
 
@@ -238,7 +215,7 @@ def _bad(spec: RunSpec) -> tuple[float, bool]:
 
 def view(found: Confirmation) -> Group:
     """The sentences, then the table."""
-    table = Table(box=box.SIMPLE_HEAD, title_justify="left")
+    table = plain_table()
     for name in ("made normal", "stands for", "dead %", "diverged", "deaths removed", "95 % interval"):
         table.add_column(name, justify="left" if name in ("made normal", "stands for") else "right")
     for _, arm in found.arms.iterrows():

@@ -9,8 +9,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import pandas as pd
 
-from harness.prescriptions.halving import FINALISTS, Round
-from harness.prescriptions.judging import UNTOUCHED, judged, recommended
+from harness.trials.halving import FINALISTS, Round
+from harness.trials.judging import UNTOUCHED, judged, recommended
 
 Say = Callable[[str], None]
 
@@ -28,7 +28,7 @@ class Candidate(Protocol):
     def change(self) -> int: ...
 
     @property
-    def touches(self) -> frozenset[str]: ...
+    def groups(self) -> frozenset[str]: ...
 
     def __add__(self, other: Any) -> Any: ...
 
@@ -91,7 +91,7 @@ def search(
         if number:
             arms = _chosen(judgements[-1][1], arms, one, label, last=last)
             if last:
-                pairs = (a + b for a, b in combinations(arms, 2) if not a.touches & b.touches)
+                pairs = (a + b for a, b in combinations(arms, 2) if not a.groups & b.groups)
                 arms += [pair for pair in pairs if fits(pair)][:1]
             known |= {cure.name: cure for cure in arms}
         else:

@@ -16,10 +16,9 @@ import pandas as pd
 
 from harness.compare.frames import factors, outcomes
 from harness.config import ConfigError
-from harness.config.command import overrides_of, place
+from harness.config.command import merged, overrides_of, place
 from harness.detector.verdict import HEALTHY
 from harness.formats import per_cent
-from harness.prescriptions.cures import merged
 from harness.store.runs import Runs
 
 FEWEST = 4  # settings from which a surface is fitted
@@ -82,11 +81,11 @@ def safe_region(runs: Runs, folder: Path, dead: float = HEALTHY, within: float =
     numbers = [n for n in names if pd.api.types.is_numeric_dtype(table[n]) and table[n].nunique() > 1]
     words = [n for n in names if n not in numbers]
     return Region(
-        table, _next(runs, table, numbers, words, folder), _told(table, numbers, words, best, dead, within)
+        table, _next(runs, table, numbers, words, folder), _summary(table, numbers, words, best, dead, within)
     )
 
 
-def _told(
+def _summary(
     table: pd.DataFrame, numbers: list[str], words: list[str], best: float, dead: float, within: float
 ) -> str:
     safe = table[table["safe"]]

@@ -13,11 +13,12 @@ import torch
 from typer.testing import CliRunner
 
 import harness
-from harness.config import compose
-from harness.prescriptions.cures import cures, merged
+from harness.config import compose, to_mapping
+from harness.config.command import overrides_of
 from harness.store.runs import Run
 from harness.sweeps.job import run_job
 from harness.tools import app
+from harness.trials.cures import cures
 
 SHORT = ("train.epochs=8", "model.width=32", "model.depth=2", "record.tensorboard=false")
 
@@ -31,8 +32,9 @@ def test_every_cure_is_a_command_line_of_its_own() -> None:
     words += ["optim.weight_decay=0.1", "data.permute_inputs_every=2", "activation=relu"]
     spec = compose(words)
     found = cures(spec, "decay", 3.3, 500)
-    assert found[0].name == "no weight decay"
-    changed = {cure.name: compose(merged(words, cure.words)) for cure in found}
+    assert found[0].name == "no decay"
+    changed = {cure.name: cure.apply(spec) for cure in found}
+    assert all(compose(overrides_of(to_mapping(other))) == other for other in changed.values())
     assert all(other != spec for other in changed.values())
     assert len({repr(other) for other in changed.values()}) == len(found) >= 20
     assert changed["centred inputs"].data.shift == pytest.approx(-0.3)
@@ -41,7 +43,7 @@ def test_every_cure_is_a_command_line_of_its_own() -> None:
         changed["He weights and zero bias"].bias.offset == changed["He weights and zero bias"].init.mean == 0
     )
     healthy = {cure.name for cure in cures(compose([]), "none", 0.0, 500)}
-    assert not healthy & {"zero bias", "He weights", "no weight decay", "true labels", "centred inputs"}
+    assert not healthy & {"zero bias", "He weights", "no decay", "true labels", "centred inputs"}
 
 
 def test_the_cure_of_a_fault_is_found_tried_and_written_down(tmp_path: Path) -> None:

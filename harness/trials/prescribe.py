@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, cast
 
-from harness.prescriptions.prescription import Prescription
 from harness.store.runs import Run
+from harness.trials.prescription import Prescription
 
 if TYPE_CHECKING:
-    from harness.prescriptions.own_code import Make
+    from harness.trials.own_training import Make
 
 
 def prescribe(what: Any, **options: Any) -> Prescription:
     """Try the plausible cures on a training, and recommend the smallest that works.
 
     Args:
-        what: a run of `open_runs` or its folder (`harness.prescriptions.runs.prescribe_run` has the options:
+        what: a run of `open_runs` or its folder (`harness.trials.stored_run.prescribe_run` has the options:
             budget, seeds, say); or a function seed → (model, optimizer, batches, loss[, metric]), which takes
-            `steps=` too (`harness.prescriptions.own_code.prescribe_training`).
+            `steps=` too (`harness.trials.own_training.prescribe_training`).
         options: budget, seeds, and so on.
 
     Returns:
@@ -37,11 +37,11 @@ def prescribe(what: Any, **options: Any) -> Prescription:
         ''
     """
     if isinstance(what, Run | str | os.PathLike):
-        from harness.prescriptions.runs import prescribe_run
+        from harness.trials.stored_run import prescribe_run
 
         return prescribe_run(what, **options)
     if callable(what):
-        from harness.prescriptions.own_code import prescribe_training
+        from harness.trials.own_training import prescribe_training
 
         return prescribe_training(cast("Make", what), **options)
     raise TypeError(f"prescribe: expected a run, its folder or a function, but got {type(what).__name__}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from harness.prescriptions import judging
-from harness.prescriptions.judging import AGAIN, UNTOUCHED, judged, recommended
+from harness.trials import judging
+from harness.trials.judging import AGAIN, UNTOUCHED, judged, recommended
 
 Arm = tuple[list[float], list[float]]  # metric and dead share by seed
 

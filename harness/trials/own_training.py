@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from itertools import chain
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
@@ -21,13 +22,15 @@ from harness.attribution.diagnosis import Diagnosis
 from harness.attribution.recorder import Recorder
 from harness.detector.lifetimes import one_evidence
 from harness.detector.states import dead_fraction
-from harness.prescriptions.halving import rounds
-from harness.prescriptions.judging import AGAIN, UNTOUCHED, paired
-from harness.prescriptions.outside import BY_HAND, OUTSIDE, OutsideCure, Patient, by_name
-from harness.prescriptions.prescription import Prescription, in_words
-from harness.prescriptions.search import Say, search
-from harness.sweeps.confirm import median_death
+from harness.store.reading import named_line
 from harness.sweeps.sweep import cores
+from harness.trials.code_cures import BY_HAND, CODE_CURES, CodeCure, FreshTraining, by_name
+from harness.trials.cures import in_turns
+from harness.trials.halving import rounds
+from harness.trials.judging import AGAIN, UNTOUCHED, paired
+from harness.trials.median_death import median_death
+from harness.trials.prescription import Prescription, in_words
+from harness.trials.search import Say, search
 
 
 class Parts(NamedTuple):
@@ -63,6 +66,7 @@ class Trial(NamedTuple):
     refused: str
 
 
+AFTER_CURE = 2**31  # away from the seeds of the making
 NOTHING = Trial(math.nan, math.nan, math.nan, False, pd.DataFrame(), None, "")
 
 
@@ -81,7 +85,7 @@ def prescribe_training(
 
     Args:
         make: seed → a fresh training (see `Parts`); a tuple of four or five will do. It is called for every
-            trial, with torch's seed set before.
+            trial, with torch's seed set before, and again afterwards: all arms draw the same.
         steps: of the whole training.
         seeds: of every arm, from 0 on.
         budget: work, in times of one whole training on every worker.
@@ -111,56 +115,58 @@ def prescribe_training(
         raise ValueError(f"expected steps of at least 1 and seeds of at least 2, but got {steps} and {seeds}")
     began = time.monotonic()
     first = _trial(make, 0, steps, "", evidence=True)
-    told = first.diagnosis
-    label = "unknown" if told is None else told.label
-    if label == "none" and not first.diverged:
-        return Prescription("", "none", "", f"Nothing to cure. {told and (told.cause or told)}")
-    candidates, left_out = _possible(make, label, steps)
+    diagnosis = first.diagnosis
+    label = "unknown" if diagnosis is None else diagnosis.label
+    if diagnosis is not None and label == "none" and not first.diverged:
+        return Prescription("", "none", "", f"Nothing to cure. {diagnosis.cause or diagnosis}")
+    candidates, left_out = _possible(make, label)
     least = median_death(first.history, steps) if len(first.history) else steps // 10
-    crew = workers or (cores() if _portable(make) else 1)
-    plan = rounds(len(candidates), seeds, steps, least + least // 4, budget * crew)
+    workers = workers or (cores() if _portable(make) else 1)
+    plan = rounds(len(candidates), seeds, steps, least + least // 4, budget * workers)
     scale = _scale(first)
-    begun: list[Trial] = []
+    as_it_was: list[Trial] = []  # of the last round
 
-    def train(arms: Sequence[OutsideCure], length: int, last: bool) -> pd.DataFrame:
+    def train(arms: Sequence[CodeCure], length: int, last: bool) -> pd.DataFrame:
         jobs = [(name, seed) for name in ("", *(cure.name for cure in arms)) for seed in range(seeds)]
         jobs += [("", seed + seeds) for seed in range(seeds)] if last else []
-        found = _run(make, length, jobs, crew)
-        begun[:] = found[:seeds]
+        found = _run(make, length, jobs, workers)
+        as_it_was[:] = found[:seeds]
         worst = min((t.metric for t in found if math.isfinite(t.metric)), default=0.0)
+        left_out.update({name: t.refused for (name, _), t in zip(jobs, found, strict=True) if t.refused})
         rows = []
         for (name, seed), trial in zip(jobs, found, strict=True):
             arm = name or (UNTOUCHED if seed < seeds else AGAIN)
             metric = trial.metric if math.isfinite(trial.metric) and not trial.diverged else worst
             row = {"cure": arm, "seed": seed, "metric": metric, "dead": trial.dead}
-            rows.append(row | {"diverged": trial.diverged})
+            rows += [] if name in left_out else [row | {"diverged": trial.diverged}]
         return pd.DataFrame(rows)
 
     tried = search(candidates, plan, train, label, say, scale)
-    learned = paired(pd.Series([t.metric - t.before for t in begun if not t.diverged])).low > 0
+    learned = paired(pd.Series([t.metric - t.before for t in as_it_was if not t.diverged])).low > 0
     cure = tried.recommended(learned=learned)
     text = in_words(cure, label, tried.table, steps)
-    command = tried.cures[cure].code if cure else ""
+    command = _code(make, tried.cures[cure], steps) if cure else ""
     seconds = round(time.monotonic() - began, 1)
     return Prescription(cure, label, command, text, tried.table, left_out, seconds)
 
 
-def _possible(make: Make, label: str, steps: int) -> tuple[list[OutsideCure], dict[str, str]]:
+def _possible(make: Make, label: str) -> tuple[list[CodeCure], dict[str, str]]:
     """The cures that can be applied, the likeliest first; of the others, why not, or how by hand."""
-    possible, left_out = [], dict(BY_HAND)
-    for cure in OUTSIDE.values():
+    families: dict[str, list[CodeCure]] = {}
+    left_out = dict(BY_HAND)
+    for cure in CODE_CURES.values():
         refused = _trial(make, 0, 0, cure.name).refused
         if refused:
             left_out[cure.name] = refused
         else:
-            possible.append(cure)
-    return sorted(possible, key=lambda cure: label not in cure.labels), left_out
+            families.setdefault(min(cure.groups), []).append(cure)
+    return in_turns(families.values(), label), left_out
 
 
-def _run(make: Make, steps: int, jobs: Sequence[tuple[str, int]], crew: int) -> list[Trial]:
-    if crew == 1:
+def _run(make: Make, steps: int, jobs: Sequence[tuple[str, int]], workers: int) -> list[Trial]:
+    if workers == 1:
         return [_trial(make, seed, steps, name) for name, seed in jobs]
-    with ProcessPoolExecutor(crew, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         waiting = [pool.submit(_trial, make, seed, steps, name) for name, seed in jobs]
         return [one.result() for one in waiting]
 
@@ -173,15 +179,33 @@ def _trial(make: Make, seed: int, steps: int, cure: str, *, evidence: bool = Fal
         torch.manual_seed(seed)
         parts = _parts(make(seed))
         batches = _endless(parts.batches)
+        first = next(batches)
         if cure:
-            inputs = _inputs(parts, next(_endless(parts.batches)))
             try:
-                by_name(cure).apply(Patient(parts.model, parts.optimizer, inputs, steps))
+                by_name(cure).apply(_fresh(parts, first, steps))
             except ValueError as error:
                 return NOTHING._replace(refused=str(error))
         if not steps:
             return NOTHING
-        return _train(parts, batches, steps, evidence=evidence)
+        torch.manual_seed(seed + AFTER_CURE)  # whatever a cure has drawn, all arms see the same from here on
+        try:
+            return _train(parts, chain([first], batches), steps, evidence=evidence)
+        except Exception as error:
+            if not cure:
+                raise
+            return NOTHING._replace(refused=f"it failed in training ({named_line(error)})")
+
+
+def _fresh(parts: Parts, batch: Any, steps: int) -> FreshTraining:
+    return FreshTraining(parts.model, parts.optimizer, _inputs(parts, batch), steps)
+
+
+def _code(make: Make, cure: CodeCure, steps: int) -> str:
+    """What applies a cure to this training."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        parts = _parts(make(0))
+        return _fresh(parts, next(_endless(parts.batches)), steps).written_out(cure.code)
 
 
 def _train(parts: Parts, batches: Iterator[Any], steps: int, *, evidence: bool) -> Trial:
@@ -189,7 +213,7 @@ def _train(parts: Parts, batches: Iterator[Any], steps: int, *, evidence: bool) 
     before, losses, diverged = _measured(parts, []), [], False
     options: dict[str, Any] = {"optimizer": optimizer, "evidence": True} if evidence else {"gradients": False}
     every = max(1, steps // (40 if evidence else 4))
-    told = None
+    diagnosis = None
     with Recorder(model, census_every=every, **options) as recorder:
         for step in range(steps):
             loss = parts.loss(model, next(batches))
@@ -210,12 +234,18 @@ def _train(parts: Parts, batches: Iterator[Any], steps: int, *, evidence: bool) 
             recorder.census()
     history = recorder.history()
     if evidence and len(history):
-        told = recorder.diagnose()
+        diagnosis = recorder.diagnose()
     last = one_evidence(history) if len(history) else history
     dead = dead_fraction(last[last["step"].eq(last["step"].max())]) if len(last) else math.nan
     dead = 1.0 if diverged or not math.isfinite(dead) else dead
     return Trial(
-        _measured(parts, losses), before, dead, diverged, history if evidence else pd.DataFrame(), told, ""
+        _measured(parts, losses),
+        before,
+        dead,
+        diverged,
+        history if evidence else pd.DataFrame(),
+        diagnosis,
+        "",
     )
 
 

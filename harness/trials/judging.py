@@ -31,7 +31,8 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
     """One row per arm, the best metric first.
 
     Args:
-        trials: one row per arm and seed: cure, seed, metric (higher is better, 0 of a diverged training),
+        trials: one row per arm and seed: cure, seed, metric (higher is better, that of a diverged training
+            the lowest),
             dead (share), diverged. The arms `UNTOUCHED` and `AGAIN` are the run as it was, on the seeds of
             the cures and on others.
 

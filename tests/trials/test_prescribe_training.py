@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import harness
-from harness.prescriptions.outside import BY_HAND, OUTSIDE, Patient
-from harness.prescriptions.own_code import _run
+from harness.trials.code_cures import BY_HAND, CODE_CURES, FreshTraining
+from harness.trials.own_training import _run, _trial
 
 DRAW = torch.Generator().manual_seed(0)
 X = torch.randn(256, 8, generator=DRAW)
@@ -54,9 +54,10 @@ def test_the_cure_is_found_and_its_code_told() -> None:
     assert rows[found.cure]["verdict"] == "helps"
     assert rows[found.cure]["metric"] > rows["as it was"]["metric"] + 0.2
     assert "bias" in found.cure
-    assert found.command == OUTSIDE[found.cure].code
+    assert "nn.init.zeros_(model.get_submodule(name).bias)" in found.command
+    assert "['0', '2']" in found.command
     assert BY_HAND.items() <= dict(found.left_out).items()
-    assert found.left_out["no weight decay"] == "the optimizer decays nothing"
+    assert found.left_out["no decay"] == "the optimizer decays nothing"
 
 
 def test_a_healthy_training_has_nothing_to_cure() -> None:
@@ -75,27 +76,27 @@ def test_workers_find_what_this_process_finds() -> None:
     assert [trial.metric for trial in one] == [trial.metric for trial in two]
 
 
-def _patient() -> Patient:
+def _fresh() -> FreshTraining:
     torch.manual_seed(0)
     model = network()
     nn.init.constant_(model[0].bias, -1.0)  # type: ignore[arg-type]
     optimizer = torch.optim.SGD(model.parameters(), 0.3, weight_decay=0.1)
-    return Patient(model, optimizer, (100 * X + 50,), 20)
+    return FreshTraining(model, optimizer, (100 * X + 50,), 20)
 
 
-@pytest.mark.parametrize("name", sorted(OUTSIDE))
+@pytest.mark.parametrize("name", sorted(CODE_CURES))
 def test_every_cure_changes_the_training_and_lets_it_run(name: str) -> None:
     weights = {}
     for cured in (False, True):
-        patient = _patient()
+        training = _fresh()
         if cured:
-            OUTSIDE[name].apply(patient)
+            CODE_CURES[name].apply(training)
         for step in range(20):
-            patient.optimizer.zero_grad()
+            training.optimizer.zero_grad()
             inputs, labels = batches(step)
-            nn.functional.cross_entropy(patient.model(100 * inputs + 50), labels).backward()
-            patient.optimizer.step()
-        weights[cured] = torch.cat([p.detach().flatten() for p in patient.model.parameters()])
+            nn.functional.cross_entropy(training.model(100 * inputs + 50), labels).backward()
+            training.optimizer.step()
+        weights[cured] = torch.cat([p.detach().flatten() for p in training.model.parameters()])
     assert not torch.equal(weights[False].nan_to_num(), weights[True][: len(weights[False])].nan_to_num())
 
 
@@ -144,3 +145,48 @@ def test_a_step_of_ones_own_is_tried_as_well() -> None:
         "learning rate" in found.table.loc[~found.table["cure"].str.startswith("as it was"), "cure"].iloc[0]
     )
     assert set(found.table["steps"]) <= set(range(1, 41))
+
+
+def residual(seed: int) -> tuple[Any, ...]:
+    """A model on which ReDo cannot act, with low biases and random batches."""
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.last = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+            nn.init.constant_(self.first.bias, -9.0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(x + self.first(x))
+            return self.last(torch.relu(x + self.second(x)))
+
+    model = Residual()
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, weight_decay=1e-30)
+    return model, optimizer, lambda step: (torch.randn(16, 8), torch.randint(4, (16,))), loss
+
+
+def test_a_remedy_that_can_act_nowhere_is_left_out() -> None:
+    assert "no site" in _trial(residual, 0, 5, "redo").refused
+    assert _trial(residual, 0, 5, "").refused == ""
+
+
+def test_all_arms_of_a_seed_see_the_same_batches() -> None:
+    before, same = _trial(residual, 3, 10, ""), _trial(residual, 3, 10, "no decay")
+    assert before.metric == same.metric
+    assert _trial(residual, 4, 10, "").metric != before.metric
+
+
+def test_a_cure_that_fails_in_training_is_left_out_and_the_others_go_on() -> None:
+    def fragile(seed: int) -> tuple[Any, ...]:
+        model, optimizer, data, loss_of, metric = low_biases(seed)
+
+        def strict(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+            if any(isinstance(part, nn.GELU) for part in model.modules()):
+                raise RuntimeError("only ReLU here")
+            return loss_of(model, batch)
+
+        return model, optimizer, data, strict, metric
+
+    found = harness.prescribe(fragile, steps=12, seeds=2, budget=60, workers=1)
+    assert "only ReLU here" in found.left_out["gelu"]
+    assert "gelu" not in set(found.table["cure"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,9 @@ from typing import Any
 import pandas as pd
 
 from harness.formats import per_cent, points
-from harness.prescriptions.judging import AGAIN, HELPS, REVIVES, UNTOUCHED
-from harness.store.files import typed, write_json
+from harness.store.prescription import write_prescription
+from harness.trials.judging import AGAIN, HELPS, REVIVES, UNTOUCHED
 
-FILE = "prescription.json"
 Show = Callable[[float], str]
 
 
@@ -40,19 +39,16 @@ class Prescription:
     command: str
     text: str
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
     def __str__(self) -> str:
         return "\n".join(filter(None, (self.text, self.command)))
 
     def write(self, folder: str | os.PathLike[str]) -> Path:
-        """Write `prescription.json` into a folder, whole or not at all."""
-        path = Path(folder) / FILE
-        facts: dict[str, Any] = {name: getattr(self, name) for name in ("cure", "label", "command", "text")}
-        facts |= {"seconds": self.seconds, "left_out": dict(self.left_out)}
-        write_json(path, facts | {"table": _plain(self.table)}, typed)
-        return path
+        """Write `prescription.json` into a folder."""
+        names = ("cure", "label", "command", "text", "seconds", "left_out")
+        return write_prescription(Path(folder), self.table, {name: getattr(self, name) for name in names})
 
 
 def in_words(cure: str, label: str, table: pd.DataFrame, total: int, metric: str = "") -> str:
@@ -102,8 +98,3 @@ def _found(cure: str, rows: dict[str, dict[Any, Any]], metric: str, shown: Show)
         f"Recommended: {cure}. No cure improves the {metric} for sure; this one leaves it at {reached} "
         f"({interval}), and {dead} of the units are dead.{beside}"
     )
-
-
-def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON has them: what is missing is null."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")  # type: ignore[return-value]

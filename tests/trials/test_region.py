@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from harness import open_runs
 from harness.cli import run
 from harness.config import plan
-from harness.prescriptions.region import safe_region
 from harness.tools import app
+from harness.trials.safe_region import safe_region
 
 SWEEP = ("-m", "optim.lr=0.03,0.3,3", "bias.offset=0,-1.5", "seed=0,1", "model.width=16", "train.epochs=3")
 

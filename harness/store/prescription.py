@@ -1,0 +1,55 @@
+"""`prescription.json` in a run's folder: which cures were tried on it, and what came of that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.store.files import typed, write_json
+from harness.store.reading import DamagedFile, read_object
+
+FILE = "prescription.json"
+WORDS = ("cure", "stands_for", "verdict")
+NUMBERS = ("seeds", "steps", "metric", "dead", "diverged")
+MAYBE = ("gain", "low", "high")  # null of the run as it was
+
+
+def write_prescription(folder: Path, table: pd.DataFrame, facts: Mapping[str, Any]) -> Path:
+    """Write the file, whole or not at all; what is missing in the table is null."""
+    path, plain = folder / FILE, table.astype(object)
+    rows = plain.where(table.notna(), None).to_dict("records")  # type: ignore[call-overload]
+    write_json(path, {**facts, "table": rows}, typed)
+    return path
+
+
+def read_prescription(folder: Path) -> dict[str, Any] | None:
+    """What the file holds, `table` as a frame; None if there is none.
+
+    Raises:
+        DamagedFile: it is not what `write_prescription` writes.
+    """
+    path = folder / FILE
+    try:
+        found = read_object(path, {"text": (str,), "command": (str,), "table": (list,)})
+    except FileNotFoundError:
+        return None
+    rows = found.get("table") or []
+    if not isinstance(found.get("text"), str) or not all(map(_is_row, rows)):
+        raise DamagedFile(path, "holds no table of cures")
+    return found | {"table": pd.DataFrame(rows)}
+
+
+def _is_row(row: Any) -> bool:
+    return (
+        isinstance(row, dict)
+        and all(isinstance(row.get(name), str) for name in WORDS)
+        and all(_is_number(row.get(name)) for name in NUMBERS)
+        and all(row.get(name) is None or _is_number(row[name]) for name in MAYBE)
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

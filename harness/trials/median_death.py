@@ -1,0 +1,29 @@
+"""When half of the units that are dead at the end were dead: from then on a trial shows what kills."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from harness.detector.lifetimes import one_evidence
+from harness.detector.states import dead_fraction
+
+LEAST_STEPS = 10
+
+
+def median_death(history: pd.DataFrame, total: int, diverged_at: int | None = None) -> int:
+    """The first census from which on at least half of those that are dead at the end are.
+
+    Args:
+        history: every census of a training, at least one.
+        total: its steps.
+        diverged_at: the step at which it did.
+    """
+    found = {int(str(step)): dead_fraction(rows) for step, rows in one_evidence(history).groupby("step")}
+    shares = {step: share for step, share in sorted(found.items()) if np.isfinite(share)}
+    if diverged_at is not None:
+        shares[int(diverged_at)] = 1.0
+    steps, dead = np.array(list(shares)), np.array(list(shares.values()))
+    below = np.flatnonzero(dead < dead[-1] / 2)
+    first = steps[below[-1] + 1] if len(below) else steps[0]
+    return max(LEAST_STEPS, min(int(first), max(total, LEAST_STEPS)))

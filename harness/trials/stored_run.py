@@ -1,0 +1,186 @@
+"""`prescribe` for runs of ours: the cures are trained as short sweeps in the run's own folder."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.config import ConfigError, RunSpec, restore, run_folder, to_mapping
+from harness.config.command import overrides_of, place
+from harness.config.ranges import check_together
+from harness.store.folder import read_status
+from harness.store.runs import Run
+from harness.sweeps.cohorts import why_not
+from harness.sweeps.diagnose import diagnose
+from harness.sweeps.job import check_jobs
+from harness.sweeps.sweep import cores, plan_sweep, run_sweep
+from harness.trials.confirm import input_mean, of_trial
+from harness.trials.cures import Cure, cures
+from harness.trials.halving import Round, rounds
+from harness.trials.judging import AGAIN, UNTOUCHED
+from harness.trials.median_death import median_death
+from harness.trials.prescription import Prescription, in_words
+from harness.trials.search import Say, search
+
+FOLDER = "prescribe"
+STACKED = 8  # members of a stack that train in the time of one run (see docs/benchmarks.md)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A run, as far as the trials need it."""
+
+    spec: RunSpec
+    folder: Path  # of the trials
+    seeds: int  # of every arm
+    chance: float  # accuracy of naming the most frequent class
+    tested: int  # held-out inputs
+    steps: int
+    per_epoch: int  # steps
+
+    @property
+    def period(self) -> int:
+        """Steps after which its task changes, 0 if never: shorter trials do not see what that does."""
+        data = self.spec.data
+        return self.per_epoch * max(data.reshuffle_labels_every, data.permute_inputs_every)
+
+    def has_learned(self, accuracy: float) -> bool:
+        """Whether an accuracy is above chance by four standard errors."""
+        error = (self.chance * (1 - self.chance) / self.tested) ** 0.5
+        return accuracy > self.chance + 4 * error
+
+    def arm(self, cure: Cure | None, seed: int, steps: int) -> RunSpec:
+        """The specification of a trial."""
+        spec = of_trial(cure.apply(self.spec) if cure else self.spec, steps, self.folder)
+        record = replace(spec.record, early=False, gradients=False, census_every=max(1, steps // 4))
+        return replace(spec, record=record, seed=seed)
+
+
+def prescribe_run(
+    run: Run | str | os.PathLike[str], budget: float = 2.0, seeds: int = 3, say: Say | None = None
+) -> Prescription:
+    """Try the plausible cures of a stored run, and recommend the smallest that works.
+
+    The trials are runs like any other; an interrupted prescription is continued by the same call. What is
+    found is written to `prescription.json` in the run's folder.
+
+    Args:
+        run: of `open_runs`, or its folder.
+        budget: work, in times of the run's own on every core; what trains as a stack counts an eighth.
+        seeds: of every arm: the run's own and those that follow.
+        say: told of every round.
+
+    Raises:
+        FileNotFoundError: there is no run in that folder.
+        ValueError: it recorded nothing, cannot be trained again, or the budget is too small.
+    """
+    found = run if isinstance(run, Run) else Run(Path(run))
+    if seeds < 2:
+        raise ValueError(f"seeds: expected at least 2, since an interval needs them, but got {seeds}")
+    if not budget >= 1:
+        raise ValueError(f"budget: expected at least one run's own time, but got {budget:g} of it")
+    if found.is_own_loop:
+        raise ValueError(
+            f"{found.path}: the loop that trained it is not stored. Give harness.prescribe a function that "
+            "makes the training: harness.prescribe(make, steps=…)."
+        )
+    diagnosis = diagnose(found)
+    if diagnosis.label == "none" and found.state != "diverged":
+        text = f"Nothing to cure. {diagnosis.cause or diagnosis}".strip()
+        nothing = Prescription("", "none", "", text)
+        nothing.write(found.path)
+        return nothing
+    began = time.monotonic()
+    subject = _subject(found, seeds)
+    mean = input_mean(subject.spec)
+    candidates, left_out = _possible(subject, cures(subject.spec, diagnosis.label, mean, subject.steps))
+    died = median_death(found.census, subject.steps, found.status.get("diverged_at"))
+    plan = _plan(subject, len(candidates), max(died, 3 * subject.period), budget)
+    tried = search(
+        candidates,
+        plan,
+        lambda arms, steps, last: _train(subject, arms, steps, controls=last),
+        diagnosis.label,
+        say,
+        fits=lambda pair: not _possible(subject, [pair])[1],
+    )
+    cure = tried.recommended(learned=subject.has_learned(tried.before))
+    text = in_words(cure, diagnosis.label, tried.table, subject.steps, "accuracy")
+    command = _command(tried.cures[cure].apply(subject.spec), found) if cure else ""
+    seconds = round(time.monotonic() - began, 1)
+    result = Prescription(cure, diagnosis.label, command, text, tried.table, left_out, seconds)
+    result.write(found.path)
+    return result
+
+
+def _subject(run: Run, seeds: int) -> _Subject:
+    import torch
+
+    from harness.training.data import load
+    from harness.training.loop import total_steps
+
+    try:
+        spec = restore(run.config)
+        overrides_of(run.config)  # the cure has to be a command line
+        data = load(spec, torch.device("cpu"), torch.float32)
+    except ConfigError as error:
+        raise ValueError(f"{run.path}: it cannot be trained again ({error})") from None
+    labels = torch.cat([y for _, y in data.test_batches()])
+    chance = float(labels.bincount().max()) / len(labels)
+    steps = total_steps(spec, data)
+    return _Subject(spec, run.path / FOLDER, seeds, chance, len(labels), steps, data.steps_per_epoch)
+
+
+def _possible(subject: _Subject, candidates: Sequence[Cure]) -> tuple[list[Cure], dict[str, str]]:
+    """The cures that can be trained; of the others, why not."""
+    possible, left_out = [], {}
+    for cure in candidates:
+        try:
+            spec = subject.arm(cure, subject.spec.seed, 1)
+            check_together(spec)
+            check_jobs([spec])
+            possible.append(cure)
+        except ConfigError as error:
+            left_out[cure.name] = str(error)
+    return possible, left_out
+
+
+def _plan(subject: _Subject, count: int, least: int, budget: float) -> list[Round]:
+    work = budget * cores() * (1 if why_not(subject.spec) else STACKED)
+    return rounds(count, subject.seeds, subject.steps, least + least // 4, work)
+
+
+def _train(subject: _Subject, arms: Sequence[Cure], steps: int, *, controls: bool) -> pd.DataFrame:
+    """One row per arm and seed, as `judging.judged` takes them."""
+    own = range(subject.spec.seed, subject.spec.seed + subject.seeds)
+    named = {(cure.name, seed): subject.arm(cure, seed, steps) for cure in arms for seed in own}
+    named |= {(UNTOUCHED, seed): subject.arm(None, seed, steps) for seed in own}
+    if controls:
+        others = (seed + subject.seeds for seed in own)
+        named |= {(AGAIN, seed): subject.arm(None, seed, steps) for seed in others}
+    run_sweep(plan_sweep(list(named.values())))
+    rows = [{"cure": name, "seed": seed, **_scores(spec)} for (name, seed), spec in named.items()]
+    return pd.DataFrame(rows).astype({"metric": float, "dead": float})
+
+
+def _scores(spec: RunSpec) -> dict[str, Any]:
+    """Metric, dead share, and whether it diverged, of a trial."""
+    status = read_status(run_folder(spec)) or {}
+    final, state = status.get("final") or {}, status.get("state")
+    if state == "diverged":
+        return {"metric": 0.0, "dead": 1.0, "diverged": True}
+    if state != "finished" or final.get("accuracy") is None:
+        raise ValueError(f"prescribe: {run_folder(spec)} cannot be used ({status.get('error') or state})")
+    return {"metric": final["accuracy"], "dead": final["dead_fraction"], "diverged": False}
+
+
+def _command(cured: RunSpec, run: Run) -> str:
+    """The shell's line that trains the cured run."""
+    return shlex.join(["harness", *overrides_of(to_mapping(cured)), place(str(run.path.parent))])
