@@ -79,7 +79,10 @@ CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
         always(accuracy=0.9),
     ),
     "dead_units_cost": (when(lambda row: "killed" in row["arm"], "accuracy", 0.5, 0.9), always(accuracy=0.9)),
-    "networks_of_every_kind": (when(lambda row: row["optim.lr"] > 0.01, "dead", 0.5), always(dead=0.05)),
+    "networks_of_every_kind": (
+        when(lambda row: row["optim.lr"] > 0.01 or row["optim.weight_decay"] > 0, "dead", 0.5),
+        always(dead=0.05),
+    ),
     "converges_faster": (
         when(lambda row: row["activation.name"] == "relu", "epochs_needed", 2, 6),
         always(epochs_needed=4),
