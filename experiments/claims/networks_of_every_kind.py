@@ -53,7 +53,8 @@ CLAIM = Claim(
     "transformer's MLP, units of a cell), with test accuracy.",
     interest="10 points of dead share.",
     design=f"Adam at {HIGH:g}, which kills in MLPs (claim high_learning_rate), against {LOW:g}: small "
-    "networks of five kinds on digits, 150 steps (ResNet-20: 60). The ResNet has BatchNorm before each ReLU, the "
+    "networks of five kinds on digits, 150 steps (ResNet-20: 60). The ResNet has BatchNorm before "
+    "each ReLU, the "
     "transformer LayerNorm in front of its branches; what they do for it is part of the kind. Where batch "
     "normalisation meets Adam and L2, the literature (Mehta et al. 2019, 1811.12495) sees mass death late in "
     f"a training at the ordinary rate: a 3 × 128 MLP with batch norm, 500 digits, 10,500 steps, L2 {L2:g} "
@@ -96,7 +97,8 @@ CLAIM = Claim(
         ),
     ),
     comments={
-        "mixed": "Sixty steps of a ResNet say little: with batch norm units die late in a training, under Adam "
+        "mixed": "Sixty steps of a ResNet say little: with batch norm units die late in a training, "
+        "under Adam "
         "and L2, and cost no accuracy on these data.",
     },
     decide=decide,
