@@ -79,7 +79,9 @@ def measured(claim: Claim, budget: str) -> Result:
     assert claim.measure is not None
     began = time.monotonic()
     table = claim.measure(budget)
-    return Result(claim.name, budget, table, facts(time.monotonic() - began) | {"code": code_of(claim)})
+    made = facts(time.monotonic() - began) | {"code": code_of(claim)}
+    told = {"data": ", ".join(sorted(set(table["data"])))} if "data" in table else {}
+    return Result(claim.name, budget, table, made | told)
 
 
 def fresh(claim: Claim, result: Result | None) -> bool:

@@ -15,11 +15,11 @@ from harness import compare
 from harness.cli import run
 from harness.config import compose
 from harness.detector.overlap import overlap
-from harness.trials.prescribe import prescribe
 from harness.report import plots
 from harness.report.images import save
 from harness.store.runs import Run, open_runs
 from harness.sweeps.job import run_job
+from harness.trials.prescribe import prescribe
 
 SINGLE = ("optim.lr=1", "train.epochs=6", "record=full", "record.tensorboard=false", "record.evidence=false")
 SHORT = ("train.epochs=4", "model.width=32", "record.tensorboard=false")

@@ -1,5 +1,6 @@
 """Mehta et al. 2019: filters that die under batch normalisation, Adam and L2, and not under SGD."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def vgg(channels: tuple[int, ...]) -> nn.Sequential:
 def measure(
     root: Path,
     channels: tuple[int, ...] = SMALL,
-    seeds: int = SEEDS,
+    seeds: Sequence[int] = range(SEEDS),
     epochs: int = EPOCHS,
     train: int = TRAIN,
     shrink: int = SHRINK,
@@ -57,7 +58,7 @@ def measure(
     y, y_test = data.y.to(device), data.y_test.to(device)
     found = []
     with one_thread():
-        for seed in range(seeds):
+        for seed in seeds:
             for arm, (kind, options) in ARMS.items():
                 torch.manual_seed(seed)
                 model = vgg(channels).to(device)
@@ -75,16 +76,12 @@ def measure(
 
 
 def decide(table: pd.DataFrame) -> str:
-    """Adam with L2 against each of the others."""
-    sides = {"arm": "Adam + L2"}
-    return word_of(
-        judge(
-            *(
-                contrast(table, "dead_share", sides, {"arm": arm}, label=arm, at_least=0.05)
-                for arm in ("SGD + L2", "Adam")
-            )
-        )
-    )
+    """Adam with L2 against the worse of the others: it has to kill more than either."""
+    others = table[table["arm"] != "Adam + L2"].groupby("seed")["dead_share"].max()
+    worse = pd.DataFrame({"seed": others.index, "arm": "others", "dead_share": others.to_numpy()})
+    sides = ({"arm": "Adam + L2"}, {"arm": "others"})
+    both = pd.concat([table, worse])
+    return word_of(judge(contrast(both, "dead_share", *sides, label="Adam + L2", at_least=0.05)))
 
 
 def tell(table: pd.DataFrame) -> str:
@@ -126,7 +123,7 @@ ROWS = (
         theirs=THEIRS,
         setting=f"{SETTING} VGG16's thirteen convolutions, all 50,000 images, 200 epochs. The logs' learning "
         "rates and augmentation are not known here.",
-        measure=partial(measure, channels=VGG16, seeds=6, epochs=200, train=0, shrink=1),
+        measure=partial(measure, channels=VGG16, epochs=200, train=0, shrink=1),
         tell=tell,
         decide=decide,
         heavy="hours on a GPU",

@@ -30,7 +30,7 @@ def measure(root: Path) -> pd.DataFrame:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        found = []
+        found: list[tuple[int, float, str, float, float]] = []
         for seed in range(SEEDS):
             for gamma in GAMMAS:
                 gaussian = offset(torch.randn(INPUTS, FEATURES, generator=draw(seed, 0)), gamma, seed)
@@ -38,7 +38,8 @@ def measure(root: Path) -> pd.DataFrame:
                 found.append((seed, gamma, "random", dead(gaussian @ encoder), closed_form(gamma, INPUTS)))
                 x = offset(sparse(seed), gamma, seed)
                 found.append((seed, gamma, "trained", trained(x, seed), np.nan))
-            found.append((seed, GAMMAS[-1], "centred", trained(x - x.mean(0), seed), np.nan))  # type: ignore
+            x = offset(sparse(seed), GAMMAS[-1], seed)
+            found.append((seed, GAMMAS[-1], "centred", trained(x - x.mean(0), seed), np.nan))
     finally:
         torch.set_num_threads(threads)
     return pd.DataFrame(found, columns=pd.Index(["seed", "gamma", "latents", "dead_share", "law"]))

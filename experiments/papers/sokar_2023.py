@@ -1,6 +1,7 @@
 """Sokar et al. 2023: dormant units with fixed labels, and with labels that change."""
 
 import itertools
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def network(channels: int, width: int) -> nn.Sequential:
 
 def measure(
     root: Path,
-    seeds: int = SEEDS,
+    seeds: Sequence[int] = range(SEEDS),
     epochs: int = EPOCHS,
     train: int = TRAIN,
     channels: int = 16,
@@ -44,7 +45,7 @@ def measure(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     x, x_test, found = x.to(device), x_test.to(device), []
     with one_thread():
-        for seed in range(seeds):
+        for seed in seeds:
             for arm in (FIXED, CHANGED):
                 torch.manual_seed(seed)
                 model = network(channels, width).to(device)
@@ -124,7 +125,7 @@ ROWS = (
         setting=f"{SETTING} 32, 64, 64 channels and 512 units; all images. The paper's network, rate "
         "and τ are "
         "not known here.",
-        measure=partial(measure, seeds=6, train=0, channels=32, width=512),
+        measure=partial(measure, train=0, channels=32, width=512),
         tell=tell,
         decide=decide,
         heavy="hours on a GPU",

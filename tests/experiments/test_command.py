@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -13,9 +15,10 @@ from typer.testing import CliRunner
 
 from experiments import command, registry, running
 from experiments.__main__ import HOME, main
-from experiments.page import corrected, page
+from experiments.figures.parts import COLOURS
+from experiments.page import LEADS, corrected, page
 from experiments.shelf import Result, Shelf, with_verdict
-from experiments.verdicts import Part, judge
+from experiments.verdicts import Part, Word, judge
 
 app = typer.Typer(add_completion=False)
 app.command()(main)
@@ -79,6 +82,16 @@ def test_what_is_refused(words: tuple[str, ...], told: str, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
+def test_a_verdict_of_earlier_rules_is_none(tmp_path: Path) -> None:
+    shelf, path = Shelf(tmp_path), tmp_path / "small" / "negative_bias.json"
+    shelf.put(result("negative_bias"))
+    said = json.loads(path.read_text())
+    for finding in said["verdict"]["findings"]:
+        del finding["power"]
+    path.write_text(json.dumps(said))
+    assert shelf.verdict("negative_bias", "small") is None
+
+
 def test_judging_anew_needs_the_table_alone_and_follows_the_rule(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "results")
     kept = result("negative_bias")
@@ -135,6 +148,12 @@ def test_the_page_has_the_sentence_the_verdict_the_numbers_and_the_picture() -> 
     assert "a machine" in text
     assert "seeds 0 to 11" in text
     assert "Without a result: depth." in text
+
+
+def test_every_word_has_a_sentence_a_style_and_a_colour() -> None:
+    words = set(get_args(Word))
+    assert words == {"supported", "refuted", "mixed", "partly open", "undecided"}
+    assert set(LEADS) == set(command.STYLES) == set(COLOURS) == words
 
 
 def test_a_verdict_survives_its_file(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 import pytest
+import torch
 from filled_tables import Outcomes, Row, always, filled, several, skeleton, torn, when
 
 from experiments import registry
+from experiments.claims.dead_units_cost import ARMS, hidden, kill
 from experiments.claims.high_learning_rate import GRIDS
 from experiments.timing import NAMES
 
@@ -40,7 +42,12 @@ CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
         several(when(lambda row: row["init.mean"] < -0.2, "dead", 0.5), always(born_dead_1=0.1)),
         always(dead=0.1, born_dead_1=0.1),
     ),
-    "init_scale": (when(is_not("init.gain", 1.0), "born_dead", 0.3), always(born_dead=0.05)),
+    "init_scale": (
+        several(
+            when(is_not("init.gain", 1.0), "born_dead", 0.3), when(is_not("init.gain", 1.0), "dead", 0.3)
+        ),
+        always(born_dead=0.05, dead=0.05),
+    ),
     "unbalanced_data": (when(lambda row: row["sweep"] == "unbalanced", "dead", 0.3), always(dead=0.05)),
     "wrong_labels": (when(is_not("sweep", "right"), "dead", 0.3), always(dead=0.05)),
     "negative_inputs": (when(lambda row: row["data.negate"], "dead", 0.5), always(dead=0.05)),
@@ -71,16 +78,11 @@ CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
         when(lambda row: row["activation.name"] == "relu" and row["optim.lr"] > 4, "accuracy", 0.1, 0.9),
         always(accuracy=0.9),
     ),
-    "dead_units_cost": (
-        when(
-            lambda row: row["model.width"] < 64 or row["bias.offset"] < 0,
-            "accuracy",
-            0.5,
-            0.9,
-        ),
-        always(accuracy=0.9),
+    "dead_units_cost": (when(lambda row: "killed" in row["arm"], "accuracy", 0.5, 0.9), always(accuracy=0.9)),
+    "networks_of_every_kind": (
+        when(lambda row: row["optim.lr"] > 0.01 or row["optim.weight_decay"] > 0, "dead", 0.5),
+        always(dead=0.05),
     ),
-    "networks_of_every_kind": (when(lambda row: row["optim.lr"] > 0.01, "dead", 0.5), always(dead=0.05)),
     "converges_faster": (
         when(lambda row: row["activation.name"] == "relu", "epochs_needed", 2, 6),
         always(epochs_needed=4),
@@ -94,6 +96,10 @@ def rows_of(name: str) -> pd.DataFrame:
     claim = registry.claim(name)
     if claim.measure is None:
         return skeleton(claim)
+    if name == "dead_units_cost":
+        return pd.DataFrame(
+            [(seed, arm) for seed in range(12) for arm in ARMS], columns=pd.Index(["seed", "arm"])
+        )
     cells = [(seed, what, act) for seed in range(12) for what in ("op", "step") for act in NAMES]
     return pd.DataFrame(cells, columns=pd.Index(["seed", "what", "activation"])).assign(device="cpu")
 
@@ -143,6 +149,20 @@ def test_runs_that_diverged_are_no_evidence(name: str) -> None:
     verdict = registry.claim(name).decide(lost)
     assert verdict.word == "undecided"
     assert "no pair of runs" in verdict.text
+
+
+def test_a_killed_unit_is_closed_for_ever_and_moves_nothing() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    (layer,) = hidden(model)
+    kill([layer], 0.5, torch.Generator().manual_seed(1))
+    dead = layer.bias == -1
+    assert int(dead.sum()) == 4
+    model(torch.randn(50, 3)).square().sum().backward()
+    for gradient in (layer.weight.grad, layer.bias.grad):
+        assert gradient is not None
+        assert not gradient[dead].any()
+        assert gradient[~dead].any()
 
 
 def _outcomes(name: str) -> set[str]:

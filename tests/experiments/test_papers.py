@@ -187,12 +187,12 @@ def _made_up_images(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_made_up_images")
 def test_what_needs_data_runs_on_made_up_images() -> None:
     root = Path("none")
-    small = {"channels": (4, 0, 4), "epochs": 1, "seeds": 1}
+    small = {"channels": (4, 0, 4), "epochs": 1, "seeds": [0]}
     tables = {
         "uva_tutorial_3": uva_tutorial_3.measure(root),
         "dohare_2024": dohare_2024.measure(root, tasks=2, width=8, seeds=1),
         "mehta_2019": mehta_2019.measure(root, **small),  # type: ignore[arg-type]
-        "sokar_2023": sokar_2023.measure(root, seeds=1, epochs=sokar_2023.PERIOD, channels=2, width=4),
+        "sokar_2023": sokar_2023.measure(root, seeds=[0], epochs=sokar_2023.PERIOD, channels=2, width=4),
     }
     for name, table in tables.items():
         row = paper.row(name)
