@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
@@ -45,9 +46,8 @@ def register_schema() -> None:
             if f"{group}.args" in OPEN and "args" in node:
                 node.args._set_flag("struct", False)  # Hydra too takes any key there, without a +
             store.store(name=name, node=node, group=f"schema/{group}")
-    for name, options in OPTIONS.items():
-        values = {"name": name, **{option: default for option, (_, default) in options.items()}}
-        store.store(name=name, node=kind_of("activation", name)(**values), group="activation")
+    for name in OPTIONS:
+        store.store(name=name, node=choice("activation", name), group="activation")
 
 
 def kind_of(group: str, name: str) -> type:
@@ -62,6 +62,27 @@ def kind_of(group: str, name: str) -> type:
         keys = {"name", *OPTIONS[name]}
         return next(kind for kind in kinds.values() if {f.name for f in fields(kind)} == keys)
     return kinds.get(LIKE.get(name, name)) or next(iter(kinds.values()))
+
+
+@lru_cache(maxsize=256)
+def choice(group: str, name: str) -> Any:
+    """One of our choices with its defaults, as Hydra composes it, a hundred times as fast.
+
+    Args:
+        group: one whose files include no others but the schema: activation, init, bias, schedule, remedy.
+        name: of the choice.
+
+    Example:
+        >>> choice("schedule", "warmup").steps
+        100
+    """
+    kind = OmegaConf.structured(kind_of(group, name))
+    if group == "activation":
+        values: Any = {"name": name} | {option: default for option, (_, default) in OPTIONS[name].items()}
+    else:
+        values = OmegaConf.load(config_dir() / group / f"{name}.yaml")
+        del values["defaults"]
+    return OmegaConf.to_object(OmegaConf.merge(kind, values))
 
 
 @lru_cache(maxsize=1)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from harness.activations.registry import RECORDS
-from harness.config import RunSpec, compose
+from harness.config import RunSpec
 from harness.config import schema as s
+from harness.config.tree import choice
 
 NUMBER, SHAPING, ACTIVATION, NETWORK = 1, 2, 3, 4  # how much a cure changes
 Change = Callable[[RunSpec], RunSpec]
@@ -118,11 +119,10 @@ def _set(group: str, **values: Any) -> tuple[str, Change]:
     return group, lambda spec: replace(spec, **{group: replace(getattr(spec, group), **values)})
 
 
-def _choose(group: str, choice: str, **values: Any) -> tuple[str, Change]:
+def _choose(group: str, name: str, **values: Any) -> tuple[str, Change]:
     """Another choice of a group, with its defaults but for these values."""
-    return group, lambda spec: replace(
-        spec, **{group: replace(getattr(compose([f"{group}={choice}"]), group), **values)}
-    )
+    chosen = replace(choice(group, name), **values)
+    return group, lambda spec: replace(spec, **{group: chosen})
 
 
 def _added() -> Iterator[Cure]:
