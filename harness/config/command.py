@@ -13,6 +13,8 @@ from harness.config.restored import restore
 from harness.config.stored import flatten, to_mapping
 
 PLACE = ("output", "force")  # where a run lies and how it was asked for, not what it is
+WORD = re.compile(r"[A-Za-z_]\w*")
+OTHERS = ("null", "true", "false", "inf", "nan")  # words that are other values in Hydra's grammar
 PLAIN = re.compile(r"[\w./~-]+")  # what Hydra's grammar and a shell take as it is
 
 
@@ -55,7 +57,7 @@ def overrides_of(mapping: dict[str, Any]) -> list[str]:
     """
     found = changes(mapping)
     named = {key: pair for key, pair in found.items() if _is_choice(key)}
-    values = [f"{key}={grammar_word(value)}" for key, (value, _) in found.items() if key not in named]
+    values = [f"{key}={value_word(value)}" for key, (value, _) in found.items() if key not in named]
     overrides = [*_choices(named), *values]
     mine, theirs = (flatten(to_mapping(spec)) for spec in (restore(mapping), compose(overrides)))
     if any(mine[key] != theirs.get(key) for key in mine if key not in PLACE):
@@ -101,6 +103,17 @@ def merged(words: Sequence[str], changes: Sequence[str]) -> list[str]:
     groups = [f"{key}." for key in keys if "." not in key]
     stays = [w for w in words if w.partition("=")[0] not in keys and not w.startswith(tuple(groups))]
     return [*stays, *changes]
+
+
+def value_word(value: Any) -> str:
+    """A plain value behind a key; a word is left without quotes where Hydra takes it for no other value.
+
+    Example:
+        >>> value_word("batch"), value_word("null"), value_word("two words"), value_word(0.1)
+        ('batch', "'null'", "'two words'", '0.1')
+    """
+    is_word = isinstance(value, str) and WORD.fullmatch(value) and value.lower() not in OTHERS
+    return value if is_word else grammar_word(value)
 
 
 def grammar_word(value: Any) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.config import ConfigError, RunSpec, restore, run_folder, to_mapping
-from harness.config.command import overrides_of, place
+from harness.config import ConfigError, RunSpec, flatten, restore, run_folder, to_mapping
+from harness.config.command import overrides_of, place, value_word
 from harness.config.ranges import check_together
 from harness.store.folder import read_status
 from harness.store.runs import Run
@@ -113,7 +113,7 @@ def prescribe_run(
     )
     cure = tried.recommended(learned=subject.has_learned(tried.before))
     text = in_words(cure, diagnosis.label, tried.table, subject.steps, "accuracy")
-    command = _command(tried.cures[cure].apply(subject.spec), found) if cure else ""
+    command = _command(subject.spec, tried.cures[cure].apply(subject.spec), found) if cure else ""
     seconds = round(time.monotonic() - began, 1)
     result = Prescription(cure, diagnosis.label, command, text, tried.table, left_out, seconds)
     result.write(found.path)
@@ -181,6 +181,13 @@ def _scores(spec: RunSpec) -> dict[str, Any]:
     return {"metric": final["accuracy"], "dead": final["dead_fraction"], "diverged": False}
 
 
-def _command(cured: RunSpec, run: Run) -> str:
-    """The shell's line that trains the cured run."""
-    return shlex.join(["harness", *overrides_of(to_mapping(cured)), place(str(run.path.parent))])
+def _command(spec: RunSpec, cured: RunSpec, run: Run) -> str:
+    """The shell's line that trains the cured run; what the cure sets stands in it, even at its default."""
+    words = overrides_of(to_mapping(cured))
+    said = {word.partition("=")[0] for word in words}
+    before, after = flatten(to_mapping(spec)), flatten(to_mapping(cured))
+    for key, value in after.items():
+        key = key.removesuffix(".name")
+        if before.get(key, before.get(f"{key}.name")) != value and key not in said:
+            words.append(f"{key}={value_word(value)}")
+    return shlex.join(["harness", *words, place(str(run.path.parent))])

@@ -57,7 +57,9 @@ def test_the_cure_of_a_fault_is_found_tried_and_written_down(tmp_path: Path) -> 
     assert rows[found.cure]["low"] > 0
     assert len(said) == 3
     assert f"Recommended: {found.cure}." in found.text
-    applied = compose(shlex.split(found.command)[1:])
+    words = shlex.split(found.command)
+    applied = compose(words[1:])
+    assert any(word.startswith(("bias", "activation", "init", "remedy", "model.norm")) for word in words)
     assert found.command.startswith("harness ")
     assert applied.train.epochs == 8
     assert applied != compose([*SHORT, "bias.offset=-3", f"output={tmp_path}"])
