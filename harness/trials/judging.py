@@ -12,7 +12,7 @@ from scipy import stats
 from harness.detector.verdict import HEALTHY
 
 UNTOUCHED, AGAIN = "as it was", "as it was, other seeds"
-HELPS, REVIVES, NO_HELP = "helps", "revives units, does not help", "does not help"
+HELPS, REVIVES, NO_HELP = "helps", "revives, does not help", "does not help"
 HARMS, DIVERGES, SEED = "harms", "diverges", "no surer than another seed"
 POINTS = 0.05  # of the dead share: a difference that counts
 SLACK = 0.01  # of the metric: what a cure that only revives units may cost

@@ -95,7 +95,8 @@ def _summary(
     )
     if safe.empty:
         return f"None of the {len(table)} settings is safe ({rule})."
-    lines = [f"{len(safe)} of {len(table)} settings are safe ({rule})."]
+    verb = "is" if len(safe) == 1 else "are"
+    lines = [f"{len(safe)} of {len(table)} settings {verb} safe ({rule})."]
     for level, group in safe.groupby(words, sort=True) if words else [((), safe)]:
         named = dict(zip(words, level, strict=True)) if words else {}
         where = ", ".join(f"{k.removesuffix('.name')}={v}" for k, v in named.items())
