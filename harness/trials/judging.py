@@ -92,17 +92,16 @@ def recommended(
             same metric.
         scale: of the metric: what counts as a whole unit of it, 1 for a share.
     """
-    winners = table[table["verdict"].eq(HELPS)]
-    if winners.empty and learned:
-        error = (table["high"] - table["low"]) / 4  # about one standard error
-        bearable = table["gain"] >= -np.maximum(error, SLACK * scale)
-        winners = table[table["verdict"].eq(REVIVES) & bearable]
-    if winners.empty:
+    error = (table["high"] - table["low"]) / 4  # about one standard error of a gain
+    near = table[table["verdict"].eq(HELPS)]
+    if len(near):
+        best = near.iloc[0]
+        room = max(NOISE * best["gain"], min(error[near.index[0]], SLACK * scale), SLACK * scale / 2)
+        near = near[near["metric"] >= best["metric"] - room]
+    elif learned:  # then the metric tells them not apart
+        near = table[table["verdict"].eq(REVIVES) & table["gain"].ge(-np.maximum(error, SLACK * scale))]
+    if near.empty:
         return ""
-    best = winners.iloc[0]
-    error = (best["high"] - best["low"]) / 4  # about one standard error of the best one's gain
-    room = max(NOISE * best["gain"], min(error, SLACK * scale), SLACK * scale / 2)
-    near = winners[winners["metric"] >= best["metric"] - room]
     near = near[near["dead"] <= max(near["dead"].min() + POINTS, HEALTHY)]
     return min(near["cure"], key=lambda cure: (changes[cure], list(order).index(cure)))
 

@@ -80,3 +80,10 @@ def test_of_equal_changes_the_likelier_is_recommended() -> None:
     good = ([0.95, 0.96, 0.95], [0.0, 0.0, 0.0])
     table = judged(trials(small=good, other=good))
     assert recommended(table, {"small": 1, "other": 1}, ["other", "small"], learned=True) == "other"
+
+
+def test_where_nothing_helps_for_sure_the_smallest_change_that_revives_is_taken() -> None:
+    revives = {"large": ([0.13, 0.11, 0.12], [0.0] * 3), "small": ([0.11, 0.12, 0.10], [0.04] * 3)}
+    table = judged(trials(**revives))
+    assert set(verdicts(table).values()) == {judging.REVIVES, ""}
+    assert recommended(table, CHANGES, ["large", "small"], learned=True) == "small"
