@@ -149,7 +149,7 @@ def status(path: Folder, json: Json = None) -> None:
         )
     out = console()
     words = ", ".join(f"{count:,} {state}" for state, count in found.states.most_common())
-    out.print(f"{found.total:,} runs in {path}: {words}", markup=False)
+    out.print(f"{found.total:,} runs in {path}: {words}", soft_wrap=True, markup=False)
     for damage in found.damaged[:20]:
         out.print(damage, style="red", soft_wrap=True, markup=False)
     for task in found.tasks:
@@ -256,7 +256,7 @@ def diagnose(path: Folder, json: Json = None, csv: Csv = None) -> None:
             rows.append({"run": run.name, "cause": found.label, "text": str(found), "next": step})
             units.append(found.units.assign(run=run.name))
         except (OSError, ValueError) as error:
-            out.print(f"cannot be diagnosed: {error}\n", markup=False)
+            out.print(f"cannot be diagnosed: {error}\n", soft_wrap=True, markup=False)
     if not rows:
         raise typer.Exit(1)
     write_found({"causes": pd.DataFrame(rows), "units": pd.concat(units, ignore_index=True)}, json, csv)

@@ -11,7 +11,18 @@ from rich.table import Table
 from harness.formats import per_cent, points
 from harness.report.console_parts import plain_table
 
-HEADS = ("cure", "stands for", "steps", "accuracy", "gain", "95 % interval", "dead", "diverged", "verdict")
+HEADS = (
+    "cure",
+    "stands for",
+    "steps",
+    "seeds",
+    "accuracy",
+    "gain",
+    "95 % interval",
+    "dead",
+    "diverged",
+    "verdict",
+)
 LEFT = frozenset({"cure", "stands for", "verdict"})
 
 
@@ -40,9 +51,10 @@ def _cells(row: dict[Any, Any]) -> list[str]:
         str(row["cure"]),
         str(row["stands_for"]).partition(",")[0],
         f"{row['steps']:,}",
+        str(row["seeds"]),
         per_cent(row["metric"]),
         points(row["gain"]) if tried else "",
-        f"{points(row['low'])} to {points(row['high'])}" if tried else "",
+        f"{points(row['low'])} to {points(row['high'])}" if pd.notna(row["low"]) else "",
         per_cent(row["dead"]),
         f"{row['diverged']} of {row['seeds']}" if row["diverged"] else "",
         str(row["verdict"]),

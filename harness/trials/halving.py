@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SHARES = (0.2, 0.2, 0.6)  # of the budget, round by round
+SHARES = (0.2, 0.3, 0.5)  # of the budget, round by round
 FEWEST = 5  # arms of the first round at least, the untouched run among them
 FINALISTS = 3  # cures of the last round, beside a combination of the best two
 CONTROLS = 2  # arms of the last round that change nothing: the run as it was, and on other seeds
@@ -17,21 +17,24 @@ class Round:
     Attributes:
         arms: that take part at most, those that change nothing among them.
         steps: of each training.
+        seeds: of every arm: one where the worse half is only to be left behind.
     """
 
     arms: int
     steps: int
+    seeds: int
 
 
-def rounds(cures: int, seeds: int, total: int, least: int, budget: float) -> list[Round]:
+def rounds(cures: int, seeds: int, total: int, least: int, budget: float, fixed: int = 0) -> list[Round]:
     """Successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943) in at most three rounds.
 
     Args:
         cures: that could be tried.
-        seeds: of every arm.
+        seeds: of every arm, from the second round on.
         total: steps of the whole run.
         least: steps after which something can be seen at all.
         budget: how many whole runs' steps may be trained.
+        fixed: what a training costs besides its steps, in steps.
 
     Returns:
         The rounds; one alone if the budget pays for the whole of every training.
@@ -40,31 +43,38 @@ def rounds(cures: int, seeds: int, total: int, least: int, budget: float) -> lis
         ValueError: the budget is below one run.
 
     Example:
-        >>> rounds(19, seeds=3, total=900, least=50, budget=32.0)
-        [Round(arms=20, steps=96), Round(arms=11, steps=174), Round(arms=6, steps=900)]
+        >>> for one in rounds(19, seeds=3, total=900, least=50, budget=24.0):
+        ...     print(one)
+        Round(arms=20, steps=196, seeds=1)
+        Round(arms=11, steps=200, seeds=3)
+        Round(arms=6, steps=615, seeds=3)
     """
     if not budget >= 1:  # nor what is no number
         raise ValueError(f"budget: expected at least one run's own time, but got {budget:g} of it")
     work = budget * total  # steps
     least = min(max(least, total // 20, 1), total)
-    if (cures + CONTROLS) * seeds * total <= work:
-        return [Round(cures + CONTROLS, total)]
-    first = int(SHARES[0] * work / (seeds * least))
+
+    def longest(trials: int, share: float, least: int) -> int:
+        return max(least, min(total, int(share * work / trials - fixed)))
+
+    if (cures + CONTROLS) * seeds * (total + fixed) <= work:
+        return [Round(cures + CONTROLS, total, seeds)]
+    trials = work / (least + fixed)  # of the shortest
+    first = int(min(SHARES[0] * trials, 2 * SHARES[1] * trials / seeds))  # so that half of them can go on
     first = min(cures + 1, max(first, FEWEST))
-    begun = _between(least, SHARES[0] * work / (first * seeds), total)
-    work -= first * seeds * begun
     second = first // 2 + 1
-    longer = _between(begun, SHARES[1] / (1 - SHARES[0]) * work / (second * seeds), total)
     last = min(second - 1, FINALISTS) + 1 + CONTROLS
-    if second <= FEWEST:  # a round for a handful tells nothing that the last one does not
-        return [Round(first, begun), Round(last, _between(begun, work / (last * seeds), total))]
-    work -= second * seeds * longer
+    handful = second <= FEWEST  # for which a round tells nothing that the last one does not
+    later = [longest(last * seeds, SHARES[2], least)]  # no later round is shorter than the first
+    later += [] if handful else [longest(second * seeds, SHARES[1], least)]
+    begun = min(longest(first, SHARES[0], least), *later)
+    work -= first * (begun + fixed)
+    if handful:
+        return [Round(first, begun, 1), Round(last, longest(last * seeds, 1, begun), seeds)]
+    longer = longest(second * seeds, SHARES[1] / (1 - SHARES[0]), begun)
+    work -= second * seeds * (longer + fixed)
     return [
-        Round(first, begun),
-        Round(second, longer),
-        Round(last, _between(longer, work / (last * seeds), total)),
+        Round(first, begun, 1),
+        Round(second, longer, seeds),
+        Round(last, longest(last * seeds, 1, longer), seeds),
     ]
-
-
-def _between(least: int, steps: float, total: int) -> int:
-    return max(least, min(total, int(steps)))

@@ -14,6 +14,7 @@ from harness.detector.verdict import HEALTHY
 UNTOUCHED, AGAIN = "as it was", "as it was, other seeds"
 HELPS, REVIVES, NO_HELP = "helps", "revives, does not help", "does not help"
 HARMS, DIVERGES, SEED = "harms", "diverges", "no surer than another seed"
+BEHIND = "fell behind"  # in the round of one seed, which proves nothing
 POINTS = 0.05  # of the dead share: a difference that counts
 SLACK = 0.01  # of the metric: what a cure that only revives units may cost
 NOISE = 0.02  # of the best gain: cures this near to the best are as good
@@ -40,6 +41,7 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
         cure, seeds, metric (mean), gain with low and high (paired by seed, Student's t), dead (mean), drop of
         the dead share with drop_low and drop_high, diverged (runs), verdict. A cure helps if its gain is
         above 0 for sure on the same seeds, and its mean above that of the untouched on all seeds (Welch).
+        One seed has no interval, and proves nothing.
     """
     wide = {name: trials.pivot(index="seed", columns="cure", values=name) for name in ("metric", "dead")}
     rows = []
@@ -58,17 +60,22 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
         gain = paired(wide["metric"][cure] - wide["metric"][UNTOUCHED])
         drop = paired(wide["dead"][UNTOUCHED] - wide["dead"][cure])
         again = trials.loc[trials["cure"].isin((UNTOUCHED, AGAIN)), "metric"]
-        verdict = DIVERGES if row["diverged"] else _verdict(gain, drop, group["metric"], again)
+        if row["diverged"]:
+            verdict = DIVERGES
+        else:
+            verdict = _verdict(gain, drop, group["metric"], again) if len(group) > 1 else BEHIND
         row |= {"gain": gain.mean, "low": gain.low, "high": gain.high, "drop": drop.mean}
         rows.append(row | {"drop_low": drop.low, "drop_high": drop.high, "verdict": verdict})
     return pd.DataFrame(rows).sort_values("metric", ascending=False, kind="stable", ignore_index=True)
 
 
 def paired(differences: pd.Series) -> Interval:
-    """The mean of differences of the same seeds; without spread or with one seed it is its own bounds."""
+    """The mean of differences of the same seeds; without spread it is its own bounds, one seed has none."""
     values = differences.dropna().to_numpy(float)
     mean = float(values.mean()) if len(values) else float("nan")
-    if len(values) < 2 or np.ptp(values) < 1e-9:
+    if len(values) < 2:
+        return Interval(mean, float("nan"), float("nan"))
+    if np.ptp(values) < 1e-9:
         return Interval(mean, mean, mean)
     low, high = stats.t.interval(0.95, len(values) - 1, mean, stats.sem(values))
     return Interval(mean, float(low), float(high))
@@ -117,9 +124,7 @@ def _verdict(gain: Interval, drop: Interval, metric: pd.Series, again: pd.Series
 
 
 def _above(metric: pd.Series, others: pd.Series) -> bool:
-    """Whether a mean is above that of other seeds for sure (Welch); with one seed there is nothing to say."""
-    if len(others) < 2 or len(metric) < 2:
-        return True
+    """Whether a mean is above that of other seeds for sure (Welch)."""
     parts = np.array([metric.var() / len(metric), others.var() / len(others)])
     gain = metric.mean() - others.mean()
     if parts.sum() < 1e-12:

@@ -26,7 +26,7 @@ from harness.store.reading import named_line
 from harness.sweeps.sweep import cores
 from harness.trials.code_cures import BY_HAND, CODE_CURES, CodeCure, FreshTraining, by_name
 from harness.trials.cures import in_turns
-from harness.trials.halving import rounds
+from harness.trials.halving import Round, rounds
 from harness.trials.judging import AGAIN, UNTOUCHED, paired
 from harness.trials.median_death import median_death
 from harness.trials.prescription import Prescription, in_words
@@ -126,10 +126,10 @@ def prescribe_training(
     scale = _scale(first)
     as_it_was: list[Trial] = []  # of the last round
 
-    def train(arms: Sequence[CodeCure], length: int, last: bool) -> pd.DataFrame:
-        jobs = [(name, seed) for name in ("", *(cure.name for cure in arms)) for seed in range(seeds)]
+    def train(arms: Sequence[CodeCure], one: Round, last: bool) -> pd.DataFrame:
+        jobs = [(name, seed) for name in ("", *(cure.name for cure in arms)) for seed in range(one.seeds)]
         jobs += [("", seed + seeds) for seed in range(seeds)] if last else []
-        found = _run(make, length, jobs, workers)
+        found = _run(make, one.steps, jobs, workers)
         as_it_was[:] = found[:seeds]
         worst = min((t.metric for t in found if math.isfinite(t.metric)), default=0.0)
         left_out.update({name: t.refused for (name, _), t in zip(jobs, found, strict=True) if t.refused})

@@ -43,13 +43,13 @@ class Search(Generic[C]):
     Attributes:
         cures: name → cure, the likeliest first, combinations last.
         table: as `Prescription.table`.
-        last: steps of the last round.
+        final: the judgement of the last round.
         scale: of the metric: what counts as a whole unit of it.
     """
 
     cures: dict[str, C]
     table: pd.DataFrame
-    last: int
+    final: pd.DataFrame
     scale: float
 
     @property
@@ -59,15 +59,14 @@ class Search(Generic[C]):
 
     def recommended(self, *, learned: bool) -> str:
         """The cure to take; "" if none helped (see `judging.recommended`)."""
-        final = self.table[self.table["steps"].eq(self.last)]
         changes = {name: cure.change for name, cure in self.cures.items()}
-        return recommended(final, changes, list(self.cures), learned=learned, scale=self.scale)
+        return recommended(self.final, changes, list(self.cures), learned=learned, scale=self.scale)
 
 
 def search(
     candidates: Sequence[C],
     plan: Sequence[Round],
-    train: Callable[[Sequence[C], int, bool], pd.DataFrame],
+    train: Callable[[Sequence[C], Round, bool], pd.DataFrame],
     label: str,
     say: Say | None = None,
     scale: float = 1.0,
@@ -78,7 +77,7 @@ def search(
     Args:
         candidates: the likeliest first.
         plan: of `halving.rounds`.
-        train: (arms, steps, whether other seeds of the training as it was belong to it) → trials, as
+        train: (arms, round, whether other seeds of the training as it was belong to it) → trials, as
             `judging.judged` takes them.
         label: of the diagnosis. The best of the cures that stand for it is always among the last.
         say: told of every round.
@@ -97,10 +96,12 @@ def search(
         else:
             arms = arms[: one.arms - 1]
         if say:
-            say(f"round {number + 1} of {len(plan)}: {len(arms)} cures, {one.steps:,} steps")
-        judgements.append((one.steps, judged(train(arms, one.steps, last))))
+            say(
+                f"round {number + 1} of {len(plan)}: {len(arms)} cures, {one.steps:,} steps, seeds: {one.seeds}"
+            )
+        judgements.append((one.steps, judged(train(arms, one, last))))
     table = _tabled(judgements, {name: ", ".join(cure.labels) for name, cure in known.items()})
-    return Search(known, table, plan[-1].steps, scale)
+    return Search(known, table, judgements[-1][1], scale)
 
 
 def _chosen(table: pd.DataFrame, arms: list[C], one: Round, label: str, *, last: bool) -> list[C]:

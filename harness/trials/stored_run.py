@@ -30,7 +30,8 @@ from harness.trials.prescription import Prescription, in_words
 from harness.trials.search import Say, search
 
 FOLDER = "prescribe"
-STACKED = 8  # members of a stack that train in the time of one run (see docs/benchmarks.md)
+STACKED = 6  # members of a stack that train in the time of one run, of a small network
+FIXED = 60  # steps of a stack's member that its files, censuses and verdict take as long as
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def prescribe_run(
 
     Args:
         run: of `open_runs`, or its folder.
-        budget: work, in times of the run's own on every core; what trains as a stack counts an eighth.
+        budget: work, in times of the run's own on every core; what trains as a stack counts a sixth.
         seeds: of every arm: the run's own and those that follow.
         say: told of every round.
 
@@ -106,7 +107,7 @@ def prescribe_run(
     tried = search(
         candidates,
         plan,
-        lambda arms, steps, last: _train(subject, arms, steps, controls=last),
+        lambda arms, one, last: _train(subject, arms, one, controls=last),
         diagnosis.label,
         say,
         fits=lambda pair: not _possible(subject, [pair])[1],
@@ -153,18 +154,19 @@ def _possible(subject: _Subject, candidates: Sequence[Cure]) -> tuple[list[Cure]
 
 
 def _plan(subject: _Subject, count: int, least: int, budget: float) -> list[Round]:
-    work = budget * cores() * (1 if why_not(subject.spec) else STACKED)
-    return rounds(count, subject.seeds, subject.steps, least + least // 4, work)
+    stacked = not why_not(subject.spec)
+    work = budget * cores() * (STACKED if stacked else 1)
+    return rounds(count, subject.seeds, subject.steps, least + least // 4, work, FIXED if stacked else 0)
 
 
-def _train(subject: _Subject, arms: Sequence[Cure], steps: int, *, controls: bool) -> pd.DataFrame:
+def _train(subject: _Subject, arms: Sequence[Cure], one: Round, *, controls: bool) -> pd.DataFrame:
     """One row per arm and seed, as `judging.judged` takes them."""
-    own = range(subject.spec.seed, subject.spec.seed + subject.seeds)
-    named = {(cure.name, seed): subject.arm(cure, seed, steps) for cure in arms for seed in own}
-    named |= {(UNTOUCHED, seed): subject.arm(None, seed, steps) for seed in own}
+    own = range(subject.spec.seed, subject.spec.seed + one.seeds)
+    named = {(cure.name, seed): subject.arm(cure, seed, one.steps) for cure in arms for seed in own}
+    named |= {(UNTOUCHED, seed): subject.arm(None, seed, one.steps) for seed in own}
     if controls:
         others = (seed + subject.seeds for seed in own)
-        named |= {(AGAIN, seed): subject.arm(None, seed, steps) for seed in others}
+        named |= {(AGAIN, seed): subject.arm(None, seed, one.steps) for seed in others}
     run_sweep(plan_sweep(list(named.values())))
     rows = [{"cure": name, "seed": seed, **_scores(spec)} for (name, seed), spec in named.items()]
     return pd.DataFrame(rows).astype({"metric": float, "dead": float})

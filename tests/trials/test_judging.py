@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import pytest
 
@@ -43,6 +45,12 @@ def test_a_cure_helps_if_it_wins_on_the_same_seeds_and_on_others() -> None:
 def test_a_gain_on_one_seed_alone_is_no_help() -> None:
     table = judged(trials(small=([0.9, 0.12, 0.11], [0.9, 0.9, 0.8])))
     assert verdicts(table)["small"] == judging.NO_HELP
+
+
+def test_one_seed_proves_nothing() -> None:
+    row = judged(trials(cure=([0.99], [0.0])).query("seed == 0")).set_index("cure").loc["cure"]
+    assert (row["seeds"], row["verdict"]) == (1, judging.BEHIND)
+    assert math.isnan(row["low"])
 
 
 def test_units_that_live_without_a_better_metric_are_named_as_such() -> None:
