@@ -12,16 +12,8 @@ from harness.formats import per_cent, points
 from harness.report.console_parts import plain_table
 
 HEADS = (
-    "cure",
-    "stands for",
-    "steps",
-    "seeds",
-    "accuracy",
-    "gain",
-    "95 % interval",
-    "dead",
-    "diverged",
-    "verdict",
+    *("cure", "stands for", "steps", "seeds", "time", "accuracy", "gain", "95 % interval"),
+    *("dead", "diverged", "verdict"),
 )
 LEFT = frozenset({"cure", "stands for", "verdict"})
 
@@ -52,6 +44,7 @@ def _cells(row: dict[Any, Any]) -> list[str]:
         str(row["stands_for"]).partition(",")[0],
         f"{row['steps']:,}",
         str(row["seeds"]),
+        f"{row['seconds']:.2g} s",
         per_cent(row["metric"]),
         points(row["gain"]) if tried else "",
         f"{points(row['low'])} to {points(row['high'])}" if pd.notna(row["low"]) else "",

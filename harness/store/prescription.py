@@ -13,8 +13,8 @@ from harness.store.reading import DamagedFile, read_object
 
 FILE = "prescription.json"
 WORDS = ("cure", "stands_for", "verdict")
-NUMBERS = ("seeds", "steps", "metric", "dead", "diverged")
-MAYBE = ("gain", "low", "high")  # null of the run as it was
+NUMBERS = ("seeds", "steps", "metric", "dead", "diverged", "seconds")
+MAYBE = ("gain", "low", "high")  # null of the run as it was, the interval also of one seed
 
 
 def write_prescription(folder: Path, table: pd.DataFrame, facts: Mapping[str, Any]) -> Path:

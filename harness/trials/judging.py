@@ -33,15 +33,14 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         trials: one row per arm and seed: cure, seed, metric (higher is better, that of a diverged training
-            the lowest),
-            dead (share), diverged. The arms `UNTOUCHED` and `AGAIN` are the run as it was, on the seeds of
-            the cures and on others.
+            the lowest), dead (share), diverged, seconds. The arms `UNTOUCHED` and `AGAIN` are the run as it
+            was, on the seeds of the cures and on others.
 
     Returns:
         cure, seeds, metric (mean), gain with low and high (paired by seed, Student's t), dead (mean), drop of
-        the dead share with drop_low and drop_high, diverged (runs), verdict. A cure helps if its gain is
-        above 0 for sure on the same seeds, and its mean above that of the untouched on all seeds (Welch).
-        One seed has no interval, and proves nothing.
+        the dead share with drop_low and drop_high, diverged (runs), seconds (of one run), verdict. A cure
+        helps if its gain is above 0 for sure on the same seeds, and its mean above that of the untouched on
+        all seeds (Welch). One seed has no interval, and proves nothing.
     """
     wide = {name: trials.pivot(index="seed", columns="cure", values=name) for name in ("metric", "dead")}
     rows = []
@@ -52,6 +51,7 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
             "metric": group["metric"].mean(),
             "dead": group["dead"].mean(),
             "diverged": int(group["diverged"].sum()),
+            "seconds": group["seconds"].mean(),
         }
         if cure in (UNTOUCHED, AGAIN):
             nothing = dict.fromkeys(("gain", "low", "high", "drop", "drop_low", "drop_high"), float("nan"))

@@ -64,6 +64,7 @@ class Trial(NamedTuple):
     history: pd.DataFrame
     diagnosis: Diagnosis | None
     refused: str
+    seconds: float = 0.0
 
 
 AFTER_CURE = 2**31  # away from the seeds of the making
@@ -138,7 +139,8 @@ def prescribe_training(
             arm = name or (UNTOUCHED if seed < seeds else AGAIN)
             metric = trial.metric if math.isfinite(trial.metric) and not trial.diverged else worst
             row = {"cure": arm, "seed": seed, "metric": metric, "dead": trial.dead}
-            rows += [] if name in left_out else [row | {"diverged": trial.diverged}]
+            row |= {"diverged": trial.diverged, "seconds": trial.seconds}
+            rows += [] if name in left_out else [row]
         return pd.DataFrame(rows)
 
     tried = search(candidates, plan, train, label, say, scale)
@@ -188,12 +190,14 @@ def _trial(make: Make, seed: int, steps: int, cure: str, *, evidence: bool = Fal
         if not steps:
             return NOTHING
         torch.manual_seed(seed + AFTER_CURE)  # whatever a cure has drawn, all arms see the same from here on
+        began = time.monotonic()
         try:
-            return _train(parts, chain([first], batches), steps, evidence=evidence)
+            trained = _train(parts, chain([first], batches), steps, evidence=evidence)
         except Exception as error:
             if not cure:
                 raise
             return NOTHING._replace(refused=f"it failed in training ({named_line(error)})")
+        return trained._replace(seconds=time.monotonic() - began)
 
 
 def _fresh(parts: Parts, batch: Any, steps: int) -> FreshTraining:

@@ -29,7 +29,7 @@ class Prescription:
         table: one row per arm, those of the last round first: cure, stands_for, seeds, steps (of its last
             round), metric (mean, of held-out data), gain with low and high (95 % interval against the run as
             it was, same seeds), dead (mean share), drop of it with drop_low and drop_high, diverged (runs),
-            verdict.
+            seconds (of one training; of a stack its share), verdict. An arm of one seed has no interval.
         left_out: cure → why it could not be tried.
         seconds: that the trials took.
     """

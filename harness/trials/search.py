@@ -96,9 +96,8 @@ def search(
         else:
             arms = arms[: one.arms - 1]
         if say:
-            say(
-                f"round {number + 1} of {len(plan)}: {len(arms)} cures, {one.steps:,} steps, seeds: {one.seeds}"
-            )
+            seeds = f"{one.seeds} seed" + "s" * (one.seeds > 1)
+            say(f"round {number + 1} of {len(plan)}: {len(arms)} cures, {one.steps:,} steps, {seeds}")
         judgements.append((one.steps, judged(train(arms, one, last))))
     table = _tabled(judgements, {name: ", ".join(cure.labels) for name, cure in known.items()})
     return Search(known, table, judgements[-1][1], scale)

@@ -173,14 +173,20 @@ def _train(subject: _Subject, arms: Sequence[Cure], one: Round, *, controls: boo
 
 
 def _scores(spec: RunSpec) -> dict[str, Any]:
-    """Metric, dead share, and whether it diverged, of a trial."""
+    """Metric, dead share, whether it diverged, and seconds (its share of a stack's) of a trial."""
     status = read_status(run_folder(spec)) or {}
     final, state = status.get("final") or {}, status.get("state")
+    seconds = float(status.get("seconds") or 0)
     if state == "diverged":
-        return {"metric": 0.0, "dead": 1.0, "diverged": True}
+        return {"metric": 0.0, "dead": 1.0, "diverged": True, "seconds": seconds}
     if state != "finished" or final.get("accuracy") is None:
         raise ValueError(f"prescribe: {run_folder(spec)} cannot be used ({status.get('error') or state})")
-    return {"metric": final["accuracy"], "dead": final["dead_fraction"], "diverged": False}
+    return {
+        "metric": final["accuracy"],
+        "dead": final["dead_fraction"],
+        "diverged": False,
+        "seconds": seconds,
+    }
 
 
 def _command(spec: RunSpec, cured: RunSpec, run: Run) -> str:

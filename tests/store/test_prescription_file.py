@@ -18,7 +18,7 @@ from harness.store.runs import Run
 from harness.sweeps.job import run_job
 
 ROW = {"cure": "zero bias", "stands_for": "bias_init", "verdict": "helps", "seeds": 3, "steps": 90}
-ROW |= {"metric": 0.9, "dead": 0.1, "diverged": 0, "gain": 0.8, "low": 0.7, "high": 0.9}
+ROW |= {"metric": 0.9, "dead": 0.1, "diverged": 0, "seconds": 1.5, "gain": 0.8, "low": 0.7, "high": 0.9}
 TABLE = pd.DataFrame([ROW, ROW | {"cure": "as it was", "gain": np.nan, "low": np.nan, "high": np.nan}])
 FACTS = {"text": "Recommended: zero bias.", "command": "harness bias=zero"}
 
