@@ -74,6 +74,11 @@ PREMISES = {
         assert worst.config["bias"] == -1 and diagnosis.label == "bias_init"
         assert (table["status"] == "finished").all()
     """,
+    "06_prescribe": """
+        assert summary["diagnosis"].tolist() == ["step_size", "bias_init", "decay", "bias_init"]
+        assert (summary["after"] > summary["metric before"]).all()
+        assert (summary["dead after"] < summary["dead before"])[["transformer", "gan", "resnet"]].all()
+    """,
 }
 
 

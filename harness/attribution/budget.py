@@ -78,7 +78,7 @@ def first_of(inputs: Sequence[Inputs], share: float) -> list[Inputs]:
 
 
 class Progress:
-    """Says on stderr how far a long computation is; nothing in the first seconds.
+    """Says on stderr, if that is a terminal, how far a long computation is; nothing in the first seconds.
 
     Args:
         what: is computed.
@@ -94,14 +94,11 @@ class Progress:
         """A part is done."""
         self._done += 1
         now = time.monotonic()
-        if now - self._said < QUIET:
+        if now - self._said < QUIET or not sys.stderr.isatty():
             return
-        self._said = now
+        self._said, self._line = now, True
         shown = f"{self._what}: {self._done} of {self._total} passes, {now - self._begin:.0f} s"
-        self._line = sys.stderr.isatty()
-        print(
-            f"\r{shown}" if self._line else shown, end="" if self._line else "\n", file=sys.stderr, flush=True
-        )
+        print(f"\r{shown}", end="", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """All is done."""

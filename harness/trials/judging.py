@@ -12,7 +12,7 @@ from scipy import stats
 from harness.detector.verdict import HEALTHY
 
 UNTOUCHED, AGAIN = "as it was", "as it was, other seeds"
-HELPS, REVIVES, NO_HELP = "helps", "revives, does not help", "does not help"
+HELPS, REVIVES, NO_HELP = "helps", "revives, no sure gain", "no sure gain"
 HARMS, DIVERGES, SEED = "harms", "diverges", "no surer than another seed"
 BEHIND = "fell behind"  # in the round of one seed, which proves nothing
 POINTS = 0.05  # of the dead share: a difference that counts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -85,11 +86,14 @@ def test_births_are_told_of_sites_for_whose_shares_no_time_is_left(monkeypatch: 
     assert "30 by their bias" in found.text
 
 
-def test_progress_is_said_where_it_takes_long(monkeypatch: Any, capsys: Any) -> None:
+def test_progress_is_said_on_a_terminal_where_it_takes_long(monkeypatch: Any, capsys: Any) -> None:
     torch.manual_seed(0)
     recorder = trained(mlp())
     recorder.diagnose()
     assert not capsys.readouterr().err
     monkeypatch.setattr(budget, "QUIET", 0.0)
+    recorder.diagnose()
+    assert not capsys.readouterr().err  # a file or a notebook
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     recorder.diagnose()
     assert "diagnose: 1 of 9 passes" in capsys.readouterr().err
