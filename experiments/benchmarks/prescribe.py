@@ -1,7 +1,8 @@
 """`python -m experiments.benchmarks.prescribe`: does the cure that was tried and recommended work?
 
 Runs of ours with a fault that their configuration expresses, each beside its healthy twin. The recommended
-command is trained as it is printed, and so are four cures that are always the same.
+command is trained as it is printed, and so are four cures that are always the same. With `--root`, six of the
+faults on images: a CNN on MNIST, and a ResNet-20 on CIFAR-10 or what part of it lies in that folder.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import shlex
 import statistics
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,15 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 import harness
+from experiments.images import PART
 from harness.config import compose
 from harness.config.command import merged
 from harness.sweeps.job import run_job
 
-NETWORKS = {"3x128": (), "2x48": ("model.depth=2", "model.width=48", "train.batch_size=64")}
+NETWORKS = {
+    "3x128": ("train.epochs=12",),
+    "2x48": ("model.depth=2", "model.width=48", "train.batch_size=64", "train.epochs=12"),
+}
 OPTIMIZERS = {"momentum": ("optim=momentum", "optim.lr=0.02"), "adam": ("optim=adam", "optim.lr=0.0015")}
 RATES = {"momentum": 0.02, "adam": 0.0015}
 #: Fault → overrides of the faulty run for an optimizer; the twin has none of them.
@@ -51,6 +57,7 @@ ALWAYS: dict[str, Any] = {
     "batch norm": lambda spec: ("model.norm=batch",),
     "ReDo": lambda spec: ("remedy=redo", "remedy.every=20"),
 }
+ON_IMAGES = ("bias -3", "weights' mean -3", "gain 10", "inputs +8", "lr x 60", "labels wrong")
 EFFECT = 0.1  # of the dead share beyond the twin's, from which a fault had an effect
 
 
@@ -69,9 +76,23 @@ def cured(after: tuple[float, float, bool], ill: tuple[float, float, bool], twin
     return after[0] >= ill[0] + 0.95 * gain - 0.01 * (gain == 0) and after[1] <= twin[1] + 0.05
 
 
-def one(fault: str, network: str, optimizer: str, seed: int, folder: Path) -> dict[str, Any]:
+def image_networks(root: Path) -> dict[str, tuple[str, ...]]:
+    """A CNN on MNIST and a ResNet-20 on CIFAR-10, small enough for a CPU."""
+    shortly = ("train.batch_size=50", "data.probe_size=200")
+    part = f"data.path={root / PART}"
+    cifar = ("data=arrays", part) if (root / PART).is_file() else ("data=cifar10", f"data.root={root}")
+    mnist = ("data=mnist", f"data.root={root}", "data.subset=4000", "train.epochs=2", *shortly)
+    return {
+        "CNN": ("model=cnn", "model.channels=8", "model.width=64", *mnist),
+        "ResNet-20": ("model=resnet", *cifar, "data.subset=1000", "train.epochs=3", *shortly),
+    }
+
+
+def one(
+    fault: str, network: str, base: tuple[str, ...], optimizer: str, seed: int, budget: float, folder: Path
+) -> dict[str, Any]:
     """A faulty run, its twin, its prescription and the cures that are always the same."""
-    base = [*NETWORKS[network], *OPTIMIZERS[optimizer], "train.epochs=12", f"seed={seed}"]
+    base = (*base, *OPTIMIZERS[optimizer], f"seed={seed}")
     words = merged(base, FAULTS[fault](optimizer))
     ill, twin = score(words, folder), score(base, folder)
     row: dict[str, Any] = {"fault": fault, "network": network, "optimizer": optimizer, "seed": seed}
@@ -81,27 +102,28 @@ def one(fault: str, network: str, optimizer: str, seed: int, folder: Path) -> di
         return row
     spec = compose(merged(words, ("record.tensorboard=false", f"output={folder}")))
     run = harness.open_runs(run_job(spec).path)[0]
-    found = harness.prescribe(run)
+    found = harness.prescribe(run, budget=budget)
     row |= {"label": found.label, "cure": found.cure, "time": found.seconds / run.status["seconds"]}
     if fault == "healthy":
         return row
     after = score(shlex.split(found.command)[1:], folder) if found.command else ill
     row |= {"after": after[0], "after_dead": after[1], "cured": cured(after, ill, twin)}
-    for name, always in ALWAYS.items():
+    for name, always in ALWAYS.items() if network in NETWORKS else ():
         row[name] = cured(score(merged(words, always(spec)), folder), ill, twin)
     return row
 
 
-def main(seeds: int, faults: str, out: str) -> None:
+def main(seeds: int, faults: str, out: str, root: str, budget: float) -> None:
     """Print the table."""
+    networks = image_networks(Path(root).absolute()) if root else NETWORKS
+    optimizers = ("momentum",) if root else tuple(OPTIMIZERS)
     rows = []
-    for fault in FAULTS:
-        for network in NETWORKS if faults in fault else ():
-            for optimizer in OPTIMIZERS:
-                for seed in range(seeds):
-                    with tempfile.TemporaryDirectory() as folder:
-                        rows.append(one(fault, network, optimizer, 10 * seed, Path(folder)))
-                        print(rows[-1], flush=True)
+    for fault, network, optimizer, seed in product(FAULTS, networks, optimizers, range(seeds)):
+        if faults in fault and (not root or fault in ON_IMAGES):
+            with tempfile.TemporaryDirectory() as folder:
+                what = fault, network, networks[network], optimizer, 10 * seed, budget, Path(folder)
+                rows.append(one(*what))
+                print(rows[-1], flush=True)
     results = pd.DataFrame(rows)
     if out:
         results.to_csv(out, index=False)
@@ -111,13 +133,18 @@ def main(seeds: int, faults: str, out: str) -> None:
     )
     for name in ("fault", "runs", "effective", "cured", *ALWAYS, "recommended"):
         table.add_column(name, justify="left" if name in ("fault", "recommended") else "right")
-    for fault, group in results.groupby("fault", sort=False):
-        hit = group[group["effect"]]
+    for fault, group in results.groupby(["network", "fault"] if root else "fault", sort=False):
+        hit, named = (
+            group[group["effect"]],
+            ", ".join(map(str, fault)) if isinstance(fault, tuple) else str(fault),
+        )
         names = ", ".join(
             f"{k or 'none'} {v}" for k, v in hit.get("cure", pd.Series()).value_counts().items()
         )
-        counts = [f"{int(hit[name].sum())}" if len(hit) else "" for name in ("cured", *ALWAYS)]
-        table.add_row(str(fault), str(len(group)), str(len(hit)), *counts, names)
+        counts = [
+            f"{int(hit[name].sum())}" if len(hit) and name in hit else "" for name in ("cured", *ALWAYS)
+        ]
+        table.add_row(named, str(len(group)), str(len(hit)), *counts, names)
     console.print(table)
     hit = results[results["effect"] & results["fault"].ne("healthy")]
     healthy = results[results["fault"].eq("healthy")]
@@ -126,7 +153,7 @@ def main(seeds: int, faults: str, out: str) -> None:
     console.print(
         f"cured: {int(hit['cured'].sum())} of {len(hit)} ({100 * right.statistic:.1f} %, 95 % interval "
         f"{100 * interval.low:.1f} to {100 * interval.high:.1f}); "
-        + "; ".join(f"always {name}: {int(hit[name].sum())}" for name in ALWAYS)
+        + "; ".join(f"always {name}: {int(hit[name].sum())}" for name in ALWAYS if name in hit)
         + f"; healthy runs with nothing to cure: {int(healthy['label'].eq('none').sum())} of {len(healthy)}; "
         f"time: median {statistics.median(hit['time']):.1f} times the run's own"
     )
@@ -137,5 +164,7 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--faults", default="", help="only those whose name holds this")
     parser.add_argument("--out", default="", help="write the single results to this file")
+    parser.add_argument("--root", default="", help="folder of data sets: six faults on images instead")
+    parser.add_argument("--budget", type=float, default=2.0, help="in times of a run's own on every core")
     given = parser.parse_args()
-    main(given.seeds, given.faults, given.out)
+    main(given.seeds, given.faults, given.out, given.root, given.budget)

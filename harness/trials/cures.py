@@ -157,6 +157,8 @@ def _starts(spec: RunSpec) -> Iterator[Cure]:
     yield _cure("He weights and zero bias", ("bias_init", "weight_init"), 2 * NUMBER, he, zero)
     if not isinstance(spec.model, s.CustomModel):
         yield _cure("asymmetric weights (RAI)", ("weight_init",), NUMBER, _choose("init", "rai"))
+        flipped = _choose("init", "sign_flip")
+        yield _cure("sign-flipped weights", ("weight_init", "input_offset"), NUMBER, flipped)
 
 
 def _inputs(spec: RunSpec, mean: float) -> Iterator[Cure]:
