@@ -313,6 +313,9 @@ def prescribe(
     path: Annotated[Path, typer.Argument(help="The folder of one run, or of a sweep.")],
     budget: Annotated[str, typer.Option(help="Work, in times of the run's own on every core.")] = "2x",
     seeds: Annotated[int, typer.Option(help="Of every cure.")] = 3,
+    begin: Annotated[
+        str, typer.Option("--from", help="start, or healthy: the last healthy census.")
+    ] = "start",
     json: Json = None,
     csv: Csv = None,
 ) -> None:
@@ -335,7 +338,7 @@ def prescribe(
         with refusing(ConfigError, OSError, ValueError):
             times = times_of(budget)
             found = prescribe_run(
-                runs[0], times, seeds, lambda line: out.print(line, style="dim", markup=False)
+                runs[0], times, seeds, lambda line: out.print(line, style="dim", markup=False), begin
             )
     except KeyboardInterrupt:
         print("harness-tools: interrupted; the same command continues.", file=sys.stderr)

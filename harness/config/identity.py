@@ -23,6 +23,7 @@ WITHOUT_EFFECT = (
     "force",
     "data.root",
     "data.path",
+    "init.path",
     "record.evidence",
     "record.tensorboard",
     "train.checkpoint_seconds",
@@ -41,7 +42,7 @@ def run_id(spec: RunSpec) -> str:
     """`<readable>-<hash8>`: equal for equal results-to-be, whatever the folder they lie in.
 
     Raises:
-        ConfigError: `data.path` names no file (its content is part of the hash).
+        ConfigError: `data.path` or `init.path` names no file (its content is part of the hash).
 
     Example:
         >>> from harness.config import compose
@@ -56,9 +57,10 @@ def run_id(spec: RunSpec) -> str:
     for key, off in LATER.items():
         if decisive[key] == off:
             del decisive[key]
-    path = getattr(spec.data, "path", None)
-    if path is not None:
-        decisive["data.content"] = _digest(Path(path).expanduser())
+    for group, kind in (("data", ".npz file"), ("init", "file of weights")):
+        path = getattr(getattr(spec, group), "path", None)
+        if path is not None:
+            decisive[f"{group}.content"] = _digest(f"{group}.path", kind, Path(path).expanduser())
     text = json.dumps({"format": FORMAT, **decisive}, sort_keys=True)
     return f"{readable(spec)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
@@ -99,9 +101,9 @@ def run_folder(spec: RunSpec) -> Path:
     return Path(spec.output).expanduser() / run_id(spec)
 
 
-def _digest(path: Path) -> str:
+def _digest(key: str, kind: str, path: Path) -> str:
     if not path.is_file():
-        raise ConfigError("data.path", expected="an existing .npz file", came=_what_is(path))
+        raise ConfigError(key, expected=f"an existing {kind}", came=_what_is(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -112,6 +112,9 @@ def check_together(spec: Any) -> None:
             raise ConfigError(group, "own is for model=custom", hint="It keeps what that model's code made.")
     if custom and spec.init.name == "sign_flip":
         raise ConfigError("init", "sign_flip is made for our own networks, not for model=custom")
+    if spec.init.name == "stored" and (spec.init.gain, spec.init.mean, spec.bias.offset) != (1, 0, 0):
+        problem = "stored keeps weights and biases as they are"
+        raise ConfigError("init", problem, hint="Leave init.gain, init.mean and bias.offset at 1, 0 and 0.")
     remedy, activation = spec.remedy.name, spec.activation.name
     works = WORKS_WITH.get(remedy, (activation,))
     if activation not in works:

@@ -178,6 +178,13 @@ class Init:
 
 
 @dataclass
+class StoredInit(Init):
+    """Weights and biases of a stored training, as they are: gain is 1, mean 0, and bias has no effect."""
+
+    path: str = MISSING  # checkpoint.pt of a run, or a state_dict
+
+
+@dataclass
 class Bias:
     """Initial biases of the layers that feed an activation: base + offset."""
 
@@ -316,7 +323,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "custom": CustomModel,
     },
     "activation": {"plain": Activation, "sloped": Sloped, "scaled": Scaled, "softplus": Softplus},
-    "init": {"init": Init},
+    "init": {"init": Init, "stored": StoredInit},
     "bias": {"bias": Bias},
     "optim": {"sgd": Optim, "momentum": Momentum, "adam": Adam},
     "schedule": {"constant": Schedule, "warmup": Warmup, "cosine": Cosine, "step": Step},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -12,9 +11,10 @@ from torch.optim import Optimizer
 
 from harness.attribution.recorder import Recorder
 from harness.store.files import whole
-from harness.store.reading import is_there, named_line
+from harness.store.reading import named_line
 from harness.store.schema import TABLES
 from harness.training.remedy_runner import RemedyRunner
+from harness.training.state_files import read
 
 NAME = "checkpoint.pt"
 KEYS = {"step", "model", "optimizer", "recorder", "positions", "random", "random_cuda"}
@@ -58,15 +58,6 @@ def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
     """The checkpoint's content, or None if there is none that can be read and continued."""
     content = read(folder / NAME, device)
     return content if set(content) >= KEYS else None
-
-
-def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What `torch.save` has written of plain values by names; empty if nothing can be read."""
-    try:
-        content = torch.load(path, map_location=device, weights_only=True) if is_there(path) else {}
-    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def continues(folder: Path, total: int) -> bool:

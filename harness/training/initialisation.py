@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from harness.config.schema import BiasBase, RunSpec
+from harness.config.schema import BiasBase, RunSpec, StoredInit
 from harness.training.models.linear_maps import LinearMap, layers
 from harness.training.models.wiring import feeds, zeroed
 from harness.training.randomness import stream
 from harness.training.sign_flip import sign_flip
+from harness.training.state_files import load_weights
 
 #: Scheme -> what fills a weight (units, ...) in place, with fan_in = entries per unit. The gain of
 #: kaiming_* is √2 whatever the activation, so that arms with different activations start equal.
@@ -32,7 +33,8 @@ SCHEMES: dict[str, Callable[[Tensor, torch.Generator], object]] = {
     "torch_default": lambda w, g: nn.init.kaiming_uniform_(w, a=math.sqrt(5), generator=g),
 }
 SCHEMES["sign_flip"] = SCHEMES["kaiming_normal"]
-SCHEMES["own"] = SCHEMES["torch_default"]  # for units that a remedy draws anew
+SCHEMES["own"] = SCHEMES["stored"] = SCHEMES["torch_default"]  # for units that a remedy draws anew
+BEGINNING = ("init",)
 OWN = "own"  # the scheme of a network whose code has drawn its weights
 
 TOGETHER = ("orthogonal", "xavier_normal", "xavier_uniform")  # laws of a whole layer, not of each unit
@@ -44,7 +46,7 @@ def initialise(
     spec: RunSpec,
     sample: Tensor | None = None,
     *,
-    draw: tuple[str, *tuple[int, ...]] = ("init",),
+    draw: tuple[str, *tuple[int, ...]] = BEGINNING,
 ) -> None:
     """Draw every weight and bias of a network anew, in place.
 
@@ -69,6 +71,7 @@ def initialise(
         draw: name and counters of the streams; another draw from the same law has another name.
 
     Raises:
+        ConfigError: stored weights that do not fit.
         ValueError: sign_flip without a sample, or an offset or sign_flip for a model that does not say
             which layers feed its activations.
 
@@ -81,6 +84,9 @@ def initialise(
         >>> model.layers[0].linear.bias.tolist(), model.head.bias.count_nonzero().item()
         ([-0.5, -0.5, -0.5, -0.5], 0)
     """
+    if isinstance(spec.init, StoredInit) and draw == BEGINNING:
+        load_weights(model, spec.init.path)
+        return
     flips = spec.init.name == "sign_flip"
     if flips and sample is None:
         raise ValueError("init=sign_flip decides on inputs: give a sample")

@@ -33,7 +33,7 @@ def rounds(cures: int, seeds: int, total: int, least: int, budget: float, fixed:
         seeds: of every arm, from the second round on.
         total: steps of the whole run.
         least: steps after which something can be seen at all.
-        budget: how many whole runs' steps may be trained.
+        budget: how many whole runs' work may be done.
         fixed: what a training costs besides its steps, in steps.
 
     Returns:
@@ -51,7 +51,7 @@ def rounds(cures: int, seeds: int, total: int, least: int, budget: float, fixed:
     """
     if not budget >= 1:  # nor what is no number
         raise ValueError(f"budget: expected at least one run's own time, but got {budget:g} of it")
-    work = budget * total  # steps
+    work = budget * (total + fixed)  # steps
     least = min(max(least, total // 20, 1), total)
 
     def longest(trials: int, share: float, least: int) -> int:

@@ -75,7 +75,9 @@ def in_words(cure: str, label: str, table: pd.DataFrame, total: int, metric: str
     idle = [name for name in tried if rows[name]["verdict"] == REVIVES and name != cure]
     if idle:
         names = ", ".join(idle)
-        lines.append(f"Revive units, but bring no sure gain in {metric}, as far as they were trained: {names}.")
+        lines.append(
+            f"Revive units, but bring no sure gain in {metric}, as far as they were trained: {names}."
+        )
     if AGAIN in rows:
         lines.append(f"On other seeds the run as it was has {metric} {shown(rows[AGAIN]['metric'])}.")
     return " ".join(lines)

@@ -24,6 +24,7 @@ from harness.sweeps.sweep import cores, plan_sweep, run_sweep
 from harness.trials.confirm import input_mean, of_trial
 from harness.trials.cures import Cure, cures
 from harness.trials.halving import Round, rounds
+from harness.trials.healthy_start import healthy_start
 from harness.trials.judging import AGAIN, UNTOUCHED
 from harness.trials.median_death import median_death
 from harness.trials.prescription import Prescription, in_words
@@ -31,7 +32,8 @@ from harness.trials.search import Say, search
 
 FOLDER = "prescribe"
 STACKED = 6  # members of a stack that train in the time of one run, of a small network
-FIXED = 60  # steps of a stack's member that its files, censuses and verdict take as long as
+FILES = 40  # steps of a stack's member that its files and verdict take as long as
+CENSUSES = 4  # of a trial, beside that before its first step
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,13 @@ class _Subject:
     per_epoch: int  # steps
 
     @property
+    def fixed(self) -> int:
+        """What a trial costs besides its steps, in steps: passes forwards over held-out inputs, and files."""
+        probes = (CENSUSES + 1) * min(self.spec.data.probe_size, self.tested)
+        passes = (self.tested + probes) // (3 * self.spec.train.batch_size)
+        return passes + (0 if why_not(self.spec) else FILES)
+
+    @property
     def period(self) -> int:
         """Steps after which its task changes, 0 if never: shorter trials do not see what that does."""
         data = self.spec.data
@@ -60,12 +69,16 @@ class _Subject:
     def arm(self, cure: Cure | None, seed: int, steps: int) -> RunSpec:
         """The specification of a trial."""
         spec = of_trial(cure.apply(self.spec) if cure else self.spec, steps, self.folder)
-        record = replace(spec.record, early=False, gradients=False, census_every=max(1, steps // 4))
+        record = replace(spec.record, early=False, gradients=False, census_every=max(1, steps // CENSUSES))
         return replace(spec, record=record, seed=seed)
 
 
 def prescribe_run(
-    run: Run | str | os.PathLike[str], budget: float = 2.0, seeds: int = 3, say: Say | None = None
+    run: Run | str | os.PathLike[str],
+    budget: float = 2.0,
+    seeds: int = 3,
+    say: Say | None = None,
+    begin: str = "start",
 ) -> Prescription:
     """Try the plausible cures of a stored run, and recommend the smallest that works.
 
@@ -77,16 +90,20 @@ def prescribe_run(
         budget: work, in times of the run's own on every core; what trains as a stack counts a sixth.
         seeds: of every arm: the run's own and those that follow.
         say: told of every round.
+        begin: "start", or "healthy": with the weights that it had at the last census with at most a tenth of
+            the units dead, which are made again. Cures of the start and of the network are then left out.
 
     Raises:
         FileNotFoundError: there is no run in that folder.
-        ValueError: it recorded nothing, cannot be trained again, or the budget is too small.
+        ValueError: it recorded nothing, cannot be trained again or was never healthy; the budget is small.
     """
     found = run if isinstance(run, Run) else Run(Path(run))
     if seeds < 2:
         raise ValueError(f"seeds: expected at least 2, since an interval needs them, but got {seeds}")
     if not budget >= 1:
         raise ValueError(f"budget: expected at least one run's own time, but got {budget:g} of it")
+    if begin not in ("start", "healthy"):
+        raise ValueError(f"begin: expected start or healthy, but got {begin}")
     if found.is_own_loop:
         raise ValueError(
             f"{found.path}: the loop that trained it is not stored. Give harness.prescribe a function that "
@@ -100,9 +117,16 @@ def prescribe_run(
         return nothing
     began = time.monotonic()
     subject = _subject(found, seeds)
+    gone = 0
+    if begin == "healthy":
+        spec, gone = healthy_start(subject.spec, found.census, subject.steps, subject.folder)
+        subject = replace(subject, spec=spec, steps=subject.steps - gone)
     mean = input_mean(subject.spec)
-    candidates, left_out = _possible(subject, cures(subject.spec, diagnosis.label, mean, subject.steps))
-    died = median_death(found.census, subject.steps, found.status.get("diverged_at"))
+    named = cures(subject.spec, diagnosis.label, mean, subject.steps)
+    if gone:
+        named = [cure for cure in named if not cure.groups & {"init", "bias", "model"}]
+    candidates, left_out = _possible(subject, named)
+    died = median_death(found.census, gone + subject.steps, found.status.get("diverged_at")) - gone
     plan = _plan(subject, len(candidates), max(died, 3 * subject.period), budget)
     tried = search(
         candidates,
@@ -154,9 +178,8 @@ def _possible(subject: _Subject, candidates: Sequence[Cure]) -> tuple[list[Cure]
 
 
 def _plan(subject: _Subject, count: int, least: int, budget: float) -> list[Round]:
-    stacked = not why_not(subject.spec)
-    work = budget * cores() * (STACKED if stacked else 1)
-    return rounds(count, subject.seeds, subject.steps, least + least // 4, work, FIXED if stacked else 0)
+    work = budget * cores() * (1 if why_not(subject.spec) else STACKED)
+    return rounds(count, subject.seeds, subject.steps, least + least // 4, work, subject.fixed)
 
 
 def _train(subject: _Subject, arms: Sequence[Cure], one: Round, *, controls: bool) -> pd.DataFrame:

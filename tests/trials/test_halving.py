@@ -30,7 +30,7 @@ def test_rounds_grow_longer_and_have_fewer_arms(
     work = sum(one.arms * (one.steps + fixed) * one.seeds for one in plan)
     shortest = min(max(least, total // 20, 1), total)
     few = 3 * (FEWEST + CONTROLS + 1) * seeds * (shortest + fixed)  # what it takes to see anything
-    assert work <= max(budget * total, few) * 1.01
+    assert work <= max(budget * (total + fixed), few) * 1.01
 
 
 def test_a_large_budget_trains_every_cure_to_the_end() -> None:

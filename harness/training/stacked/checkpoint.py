@@ -14,8 +14,9 @@ from harness.config.identity import run_id
 from harness.store.files import side_by_side, whole
 from harness.store.folder import RunFolder
 from harness.store.schema import TABLES
-from harness.training import checkpoint
+from harness.training.checkpoint import NAME as OF_A_RUN
 from harness.training.stacked.parameters import Parameter
+from harness.training.state_files import read
 
 NAME = "cohort.pt"
 
@@ -48,7 +49,7 @@ def load(keep: Path, specs: Sequence[RunSpec], paths: Sequence[Path]) -> dict[st
         specs: of the members.
         paths: their folders.
     """
-    content = checkpoint.read(keep / NAME)
+    content = read(keep / NAME)
     if content.get("members") != [run_id(spec) for spec in specs]:
         return None
     there = zip(paths, content["positions"], strict=True)
@@ -88,7 +89,7 @@ def leave_networks(
             p.name: p.value[place - p.members.start].clone() for p in parameters if place in p.members
         }
         model |= {name: buffer[place].clone() for name, buffer in buffers.items()}
-        with whole(folders[place].path / checkpoint.NAME) as part:
+        with whole(folders[place].path / OF_A_RUN) as part:
             torch.save({"model": model}, part)
 
     side_by_side(leave, range(len(folders)) if places is None else places)

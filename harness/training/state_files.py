@@ -1,0 +1,43 @@
+"""Files of tensors by name: what `torch.save` has written of plain values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.config.errors import ConfigError
+from harness.store.reading import is_there
+
+
+def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What the file holds; empty if nothing can be read."""
+    try:
+        content = torch.load(path, map_location=device, weights_only=True) if is_there(path) else {}
+    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def load_weights(model: nn.Module, path: str) -> None:
+    """Give a model the weights of a stored one: of a run's checkpoint, or of a `state_dict`.
+
+    Raises:
+        ConfigError: the file holds none, or those of another network.
+    """
+    content, own = read(Path(path).expanduser()), model.state_dict()
+    stored = content.get("model", content)
+    for name in own | stored:
+        needed, came = (_shape(state.get(name)) for state in (own, stored))
+        if needed != came:
+            raise ConfigError(
+                "init.path", expected=f"weights of this network, {name} {needed}", came=f"{came} in {path}"
+            )
+    model.load_state_dict(stored)
+
+
+def _shape(value: Any) -> str:
+    return f"of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else "absent"

@@ -1,0 +1,52 @@
+"""Trials that do not train again what went well: they begin with the weights of the last healthy census."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from harness.config import RunSpec
+from harness.config.tree import choice
+from harness.detector.lifetimes import one_evidence
+from harness.detector.states import dead_fraction
+from harness.detector.verdict import HEALTHY
+from harness.store.files import whole
+from harness.sweeps.job import run_job
+from harness.trials.confirm import of_trial
+
+
+def healthy_start(spec: RunSpec, census: pd.DataFrame, steps: int, folder: Path) -> tuple[RunSpec, int]:
+    """The run from its last healthy census on, and the step of that census.
+
+    The weights that it had then are made again, once, by training as far; seeds of the trials then differ
+    in their batches alone. Optimizer and schedule begin anew.
+
+    Args:
+        spec: the run.
+        census: all of its censuses.
+        steps: of the whole run.
+        folder: of the trials, where the weights are kept.
+
+    Raises:
+        ValueError: no census after the first step had at most a tenth of the units dead, or the last had.
+    """
+    parts = one_evidence(census).groupby("step")
+    healthy = [int(step) for step, part in parts if dead_fraction(part) <= HEALTHY]  # type: ignore[arg-type]
+    last = max(healthy, default=0)
+    if not 0 < last < steps:
+        when = "to its end" if last else "only before its first step" if healthy else "at no census"
+        raise ValueError(f"begin=healthy: the run was healthy {when}. Begin at its start (--from start).")
+    path = folder / f"healthy-{last}.pt"
+    if not path.is_file():
+        import torch
+
+        from harness.training.checkpoint import NAME
+        from harness.training.state_files import read
+
+        state = read(run_job(of_trial(spec, last, folder)).path / NAME)["model"]
+        with whole(path) as part:
+            torch.save(state, part)
+    stored = replace(choice("init", "stored"), path=str(path))
+    return replace(spec, init=stored, bias=choice("bias", "zero")), last
