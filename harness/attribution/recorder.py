@@ -39,6 +39,11 @@ class Recorder(ActivationRecorder):
             self._collector = EvidenceCollector(model, self._optimizers, self._taps, seen)
             self.add_listener("evidence", self._collector)
 
+    @property
+    def gathers_evidence(self) -> bool:
+        """Whether it gathers what `diagnose()` needs."""
+        return self._collector is not None
+
     def explain(self, site: str, unit: int) -> str:
         """One unit in words: pre-activations, bias, incoming weights, gradient, when and why it died.
 

@@ -20,12 +20,13 @@ from torch.optim import Optimizer
 from harness.detector.states import dead_fraction
 from harness.detector.verdict import last_census
 from harness.recording.batches import Batch
-from harness.remedies.chooser import BIAS_LIFT, LOWER_RATE, NO_DECAY, REDO, Chooser, Table
+from harness.remedies.chooser import BIAS_LIFT, LOWER_RATE, NO_DECAY, REDO, REDRAW, Chooser, Table
 from harness.remedies.events import RemedyEvent
 from harness.remedies.initializers import Initializer, make_draw
 from harness.remedies.lifting import lift, liftable
 from harness.remedies.optimizer_state import TorchOptimizerState
 from harness.remedies.recycle import recycle
+from harness.remedies.redrawing import redraw_layers
 from harness.remedies.wiring import wire
 
 KIND = "auto"
@@ -39,6 +40,9 @@ class Diagnosed(Protocol):
 
     @property
     def steps(self) -> int: ...
+
+    @property
+    def gathers_evidence(self) -> bool: ...
 
     @property
     def latest(self) -> pd.DataFrame | None: ...
@@ -108,6 +112,11 @@ class Auto:
     ) -> None:
         if not 0 < share <= 1:
             raise ValueError(f"share: expected a number above 0 and at most 1, but got {share!r}")
+        if not recorder.gathers_evidence:
+            raise ValueError(
+                "recorder: expected harness.Recorder(model, optimizer=…, evidence=True), since the diagnosis"
+                " chooses, but it gathers no evidence"
+            )
         self._chooser = Chooser(above, every, table)
         self._model, self._recorder, self._share = model, recorder, share
         self._optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
@@ -128,9 +137,6 @@ class Auto:
 
         Returns:
             What was done, the choice first; nothing at most steps.
-
-        Raises:
-            RuntimeError: the recorder gathers no evidence.
         """
         census = self._recorder.latest
         if census is None or int(census["step"].max()) <= self._seen:
@@ -162,9 +168,14 @@ class Auto:
             wiring = wire(self._model, batch)
             return recycle(wiring.connections, wiring.magnitudes, self._state, 0.0, self._draw)
 
+        def redrawn() -> list[RemedyEvent]:
+            wiring = wire(self._model, batch)
+            return redraw_layers(wiring.connections, wiring.magnitudes, self._state, self._draw)
+
         return {
             BIAS_LIFT: lifted,
             REDO: recycled,
+            REDRAW: redrawn,
             LOWER_RATE: self._lower_rate,
             NO_DECAY: partial(switch_decay_off, self._optimizers),
         }

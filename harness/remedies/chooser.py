@@ -9,13 +9,31 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-BIAS_LIFT, REDO, LOWER_RATE, NO_DECAY = "bias_lift", "redo", "lower_rate", "no_decay"
+BIAS_LIFT, REDO, REDRAW = "bias_lift", "redo", "redraw"
+LOWER_RATE, NO_DECAY = "lower_rate", "no_decay"
 Acts = tuple[str, ...]  # done together, in this order
 Table = Mapping[str, tuple[Acts, ...]]  # cause → what is tried against it, the best first
 
 #: As measured by training on with each of them.
-TABLE: Table = {"none": (), "unknown": (("bias_lift",), ("redo",))}
-ACTS = (BIAS_LIFT, REDO, LOWER_RATE, NO_DECAY)
+TABLE: Table = {
+    "none": (),
+    "bias_init": ((BIAS_LIFT,), (REDRAW,)),
+    "weight_init": ((REDRAW,), (LOWER_RATE, REDRAW)),
+    "input_offset": ((LOWER_RATE, BIAS_LIFT),),
+    "input_shift": ((REDO,), (BIAS_LIFT,)),
+    "bad_batch": ((BIAS_LIFT,), (REDO,)),
+    "step_size": ((LOWER_RATE, BIAS_LIFT),),
+    "labels": ((BIAS_LIFT,), (REDO,)),
+    "decay": ((NO_DECAY, REDRAW),),
+    "bias_lr": ((LOWER_RATE, BIAS_LIFT),),
+    "norm_stats": (),
+    "constant": ((BIAS_LIFT,),),
+    "surgery": ((REDRAW,), (BIAS_LIFT,)),
+    "loss_penalty": (),
+    "target_scale": ((LOWER_RATE, BIAS_LIFT),),
+    "unknown": ((BIAS_LIFT,), (REDO,)),
+}
+ACTS = (BIAS_LIFT, REDO, REDRAW, LOWER_RATE, NO_DECAY)
 SLOWEST = 3  # times that the learning rate is lowered at most
 LESS = 0.9  # share of the dead share that has to be left at most, for an act to have had an effect
 
@@ -26,6 +44,7 @@ class _Memory:
     share: float = 1.0  # dead share that they met
     acts: list[str] = field(default_factory=list)
     failed: list[list[str]] = field(default_factory=list)  # in this episode
+    tried: bool = False  # whether anything was, in this episode
     left_at: float = 2.0  # dead share at which nothing was left to do; above 1: not yet
     lowered: int = 0  # times that the learning rate was
 
@@ -80,7 +99,7 @@ class Chooser:
         """
         memory = self._memory
         if not share > self._above:
-            memory.acts, memory.failed, memory.left_at = [], [], 2.0
+            memory.acts, memory.failed, memory.tried, memory.left_at = [], [], False, 2.0
             return False
         if memory.left_at <= 1 and share <= memory.left_at:  # nothing has been left to do since
             return False
@@ -112,12 +131,14 @@ class Chooser:
         """
         memory = self._memory
         memory.acted_at, memory.share, memory.acts, memory.left_at = step, share, list(acts), 2.0
+        memory.tried = True
         memory.lowered += LOWER_RATE in acts
 
     def fail(self, acts: Acts) -> None:
         """Acts had no effect, or found nothing to act on."""
         memory = self._memory
-        memory.failed.append(list(acts))
+        if LOWER_RATE not in acts:  # a still lower rate is another act
+            memory.failed.append(list(acts))
         memory.acts = []
 
     def give_up(self, share: float) -> bool:
@@ -127,7 +148,7 @@ class Chooser:
             Whether something was tried in this episode.
         """
         self._memory.left_at = share
-        return bool(self._memory.failed)
+        return self._memory.tried
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
