@@ -49,9 +49,10 @@ CLAIM = Claim(
     source="this project",
     metric="Test accuracy after training, over all faults; dead share on the held-out probe beside it.",
     interest="5 points of test accuracy.",
-    design="Six faults that kill units, each by another cause; each without a remedy, with one of three fixed ones "
-    "every 100 steps, and with the one that the diagnosis chooses (`remedy=auto`). The same initial weights "
-    "and batches within a seed. Its table of acts was made on other seeds of some of these faults.",
+    design="Faults that kill units, each by another cause; each without a remedy, with one of three fixed "
+    "ones every 100 steps, and with what the diagnosis chooses (`remedy=auto`). The same initial weights and "
+    "batches within a seed. The table from causes to acts was made on faults of these kinds, with one seed "
+    "that is not among those here: this is its confirmation on other draws, not on other faults.",
     sweeps=tuple(
         Sweep((f"remedy=none,{','.join(FIXED)},{CHOSEN}", *words), fault) for fault, words in FAULTS.items()
     ),

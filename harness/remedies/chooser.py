@@ -19,7 +19,7 @@ TABLE: Table = {
     "none": (),
     "bias_init": ((BIAS_LIFT,), (REDRAW,)),
     "weight_init": ((REDRAW,), (LOWER_RATE, REDRAW)),
-    "input_offset": ((LOWER_RATE, BIAS_LIFT),),
+    "input_offset": ((LOWER_RATE, BIAS_LIFT), (LOWER_RATE, REDRAW, BIAS_LIFT)),
     "input_shift": ((REDO,), (BIAS_LIFT,)),
     "bad_batch": ((BIAS_LIFT,), (REDO,)),
     "step_size": ((LOWER_RATE, BIAS_LIFT),),
@@ -115,11 +115,12 @@ class Chooser:
         memory = self._memory
         if memory.acts and share > LESS * memory.share:
             self.fail(tuple(memory.acts))
-        for acts in self._table.get(cause, self._table.get("unknown", ())):
-            spent = LOWER_RATE in acts and memory.lowered >= SLOWEST
-            if list(acts) not in memory.failed and not spent:
-                return acts
-        return ()
+        rows = self._table.get(cause, self._table.get("unknown", ()))
+        if memory.lowered >= SLOWEST:
+            rows = tuple(acts for acts in rows if LOWER_RATE not in acts)
+        fresh = [acts for acts in rows if list(acts) not in memory.failed]
+        slower = [acts for acts in rows if LOWER_RATE in acts]  # a still lower rate is another act
+        return next(iter([*fresh, *slower]), ())
 
     def done(self, step: int, share: float, acts: Acts) -> None:
         """Acts were done.
@@ -137,7 +138,7 @@ class Chooser:
     def fail(self, acts: Acts) -> None:
         """Acts had no effect, or found nothing to act on."""
         memory = self._memory
-        if LOWER_RATE not in acts:  # a still lower rate is another act
+        if list(acts) not in memory.failed:
             memory.failed.append(list(acts))
         memory.acts = []
 
