@@ -104,7 +104,7 @@ class Auto:
         recorder: Diagnosed,
         *,
         above: float = 0.1,
-        every: int = 100,
+        every: int = 10,
         share: float = LIFTED,
         generator: torch.Generator | None = None,
         init: Initializer | None = None,

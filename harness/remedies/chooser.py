@@ -14,27 +14,30 @@ LOWER_RATE, NO_DECAY = "lower_rate", "no_decay"
 Acts = tuple[str, ...]  # done together, in this order
 Table = Mapping[str, tuple[Acts, ...]]  # cause → what is tried against it, the best first
 
-#: As measured by training on with each of them.
+#: By what did best in short trainings on with each of them, accuracy before dead share (`experiments/claims/
+#: chosen_remedies.py` holds it against fixed remedies). Not measured but like it: bias_lr and target_scale like
+#: step_size; surgery and constant like bias_init; unknown like labels. Of norm_stats and loss_penalty the cause
+#: stays whatever is done to the units.
 TABLE: Table = {
     "none": (),
     "bias_init": ((BIAS_LIFT,), (REDRAW,)),
     "weight_init": ((REDRAW,), (LOWER_RATE, REDRAW)),
-    "input_offset": ((LOWER_RATE, BIAS_LIFT), (LOWER_RATE, REDRAW, BIAS_LIFT)),
+    "input_offset": ((LOWER_RATE, REDRAW, BIAS_LIFT), (LOWER_RATE, BIAS_LIFT)),
     "input_shift": ((REDO,), (BIAS_LIFT,)),
     "bad_batch": ((BIAS_LIFT,), (REDO,)),
     "step_size": ((LOWER_RATE, BIAS_LIFT),),
-    "labels": ((BIAS_LIFT,), (REDO,)),
+    "labels": ((REDO,), (BIAS_LIFT,)),
     "decay": ((NO_DECAY, REDRAW),),
     "bias_lr": ((LOWER_RATE, BIAS_LIFT),),
     "norm_stats": (),
-    "constant": ((BIAS_LIFT,),),
-    "surgery": ((REDRAW,), (BIAS_LIFT,)),
+    "constant": ((BIAS_LIFT,), (REDRAW,)),
+    "surgery": ((BIAS_LIFT,), (REDRAW,)),
     "loss_penalty": (),
     "target_scale": ((LOWER_RATE, BIAS_LIFT),),
-    "unknown": ((BIAS_LIFT,), (REDO,)),
+    "unknown": ((REDO,), (BIAS_LIFT,)),
 }
 ACTS = (BIAS_LIFT, REDO, REDRAW, LOWER_RATE, NO_DECAY)
-SLOWEST = 3  # times that the learning rate is lowered at most
+SLOWEST = 4  # times that the learning rate is lowered at most
 LESS = 0.9  # share of the dead share that has to be left at most, for an act to have had an effect
 
 
@@ -74,7 +77,7 @@ class Chooser:
         (False, True, ('redo',))
     """
 
-    def __init__(self, above: float = 0.1, every: int = 100, table: Table | None = None) -> None:
+    def __init__(self, above: float = 0.1, every: int = 10, table: Table | None = None) -> None:
         if not 0 <= above < 1:
             raise ValueError(f"above: expected a number at least 0 and below 1, but got {above!r}")
         if every < 1:
