@@ -14,10 +14,10 @@ LOWER_RATE, NO_DECAY = "lower_rate", "no_decay"
 Acts = tuple[str, ...]  # done together, in this order
 Table = Mapping[str, tuple[Acts, ...]]  # cause → what is tried against it, the best first
 
-#: By what did best in short trainings on with each of them, accuracy before dead share (`experiments/claims/
-#: chosen_remedies.py` holds it against fixed remedies). Not measured but like it: bias_lr and target_scale like
-#: step_size; surgery and constant like bias_init; unknown like labels. Of norm_stats and loss_penalty the cause
-#: stays whatever is done to the units.
+#: What did best when it was tried in short trainings, accuracy before dead share; `chosen_remedies` in
+#: experiments/claims holds it against fixed remedies. Not tried but put where it is alike: bias_lr and
+#: target_scale beside step_size, surgery and constant beside bias_init, unknown beside labels. Of norm_stats
+#: and loss_penalty the cause stays, whatever is done to the units.
 TABLE: Table = {
     "none": (),
     "bias_init": ((BIAS_LIFT,), (REDRAW,)),

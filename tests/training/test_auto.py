@@ -85,9 +85,9 @@ def test_a_lowered_rate_multiplies_the_schedules(tmp_path: Path) -> None:
     at = told.loc[told["kind"] == "lower_rate", "step"]
     assert len(at)
     total = steps["step"].max()
-    for row in steps.itertuples():
-        planned = 4 * (1 + math.cos(math.pi * (row.step - 1) / (total - 1))) / 2
-        assert row.lr == pytest.approx(planned / 3 ** int((at < row.step).sum()), abs=1e-9)
+    for step, lr in zip(steps["step"].tolist(), steps["lr"].tolist(), strict=True):
+        planned = 4 * (1 + math.cos(math.pi * (step - 1) / (total - 1))) / 2
+        assert lr == pytest.approx(planned / 3 ** int((at < step).sum()), abs=1e-9)
 
 
 def test_decay_goes_and_does_not_come_back(tmp_path: Path) -> None:
