@@ -45,6 +45,9 @@ class Diagnosed(Protocol):
     def gathers_evidence(self) -> bool: ...
 
     @property
+    def census_step(self) -> int: ...
+
+    @property
     def latest(self) -> pd.DataFrame | None: ...
 
     def diagnose(self) -> Any: ...
@@ -138,10 +141,9 @@ class Auto:
         Returns:
             What was done, the choice first; nothing at most steps.
         """
-        census = self._recorder.latest
-        if census is None or int(census["step"].max()) <= self._seen:
+        if self._recorder.census_step <= self._seen or (census := self._recorder.latest) is None:
             return []
-        self._seen = int(census["step"].max())
+        self._seen = self._recorder.census_step
         return choose(
             self._chooser,
             self._recorder.steps,
@@ -230,7 +232,11 @@ def dead_share(census: pd.DataFrame) -> float:
 
 def lowered(chooser: Chooser) -> list[RemedyEvent]:
     """The event of a learning rate that is about to be counted as lowered."""
-    return [RemedyEvent(LOWER_RATE, "", 0, f"/ {LOWER:g}, in all / {LOWER ** (chooser.lowered + 1):g}")]
+    return [
+        RemedyEvent(
+            LOWER_RATE, "", 0, f"its learning rate / {LOWER:g}, in all / {LOWER ** (chooser.lowered + 1):g}"
+        )
+    ]
 
 
 def switch_decay_off(optimizers: Sequence[Optimizer]) -> list[RemedyEvent]:
