@@ -169,7 +169,7 @@ class EvidenceCollector:
             error: why this collector was switched off, if it was.
         """
         self._failed.clear()
-        with self._outside_training():
+        with self.outside_training():
             steps, obstacle = self._metrics.frame(), self._obstacle()
             units, layers = _unit_table(), _layer_table([])
             self._note_undeclared(sites)
@@ -189,9 +189,21 @@ class EvidenceCollector:
         """Of one site; None where they are not known."""
         if self._obstacle():
             return None
-        with self._outside_training():
+        with self.outside_training():
             found = self._attempt({}, own_parameters, self._replay(), self._snapshots.last(), [site])
         return found.get(site)
+
+    @contextmanager
+    def outside_training(self) -> Iterator[None]:
+        """Passes and writes in the block are no part of what the evidence is about."""
+        guard = self._guard
+        self.detach()
+        try:
+            with self._taps.paused():
+                yield
+        finally:
+            if guard is not None and not guard.error:
+                self.attach(guard)
 
     # --- inside -------------------------------------------------------------------------------------
 
@@ -215,18 +227,6 @@ class EvidenceCollector:
     def _replay(self, modes: Mapping[str, bool] | None = None) -> Replay:
         modes = self._modes() if modes is None else modes
         return Replay(self._model, modes, self._options, by_parts=self._snapshots.by_parts)
-
-    @contextmanager
-    def _outside_training(self) -> Iterator[None]:
-        """Passes in the block are no part of the training."""
-        guard = self._guard
-        self.detach()
-        try:
-            with self._taps.paused():
-                yield
-        finally:
-            if guard is not None and not guard.error:
-                self.attach(guard)
 
     def _replayed(
         self, replay: Replay, sites: Sequence[Site], census: pd.DataFrame | None

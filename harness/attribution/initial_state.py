@@ -234,6 +234,11 @@ def weight_statistics(name: str, module: nn.Module, start: Values, latest: Value
     return weight_summary(start[key], fan_in, latest.get(key))
 
 
+def _infinite(mean: float) -> float:
+    """How many deviations a mean without spread lies from 0; NaN at 0."""
+    return float(np.sign(mean)) * np.inf if mean else float("nan")
+
+
 def weight_summary(start: Tensor, fan_in: int, latest: Tensor | None) -> dict[str, float]:
     """What `weight_statistics` returns, of a layer's weights at the start and now."""
     weight = start.double()
@@ -241,7 +246,7 @@ def weight_summary(start: Tensor, fan_in: int, latest: Tensor | None) -> dict[st
     mean, size = float(weight.mean()), float(weight.norm())
     size_now = float("nan") if latest is None else float(latest.double().norm())
     return {
-        "weight_z": mean / (spread / weight.numel() ** 0.5) if spread > 0 else np.sign(mean) * np.inf,
+        "weight_z": mean / (spread / weight.numel() ** 0.5) if spread > 0 else _infinite(mean),
         "gain": spread / (2 / fan_in) ** 0.5,
         "growth": size_now / size if size > 0 else np.nan,
     }

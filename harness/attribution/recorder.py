@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -36,6 +38,11 @@ class Recorder(ActivationRecorder):
             seen = {name: options[name] for name in ("gate_eps", "per_call", "axis") if name in options}
             self._collector = EvidenceCollector(model, self._optimizers, self._taps, seen)
             self.add_listener("evidence", self._collector)
+
+    @property
+    def gathers_evidence(self) -> bool:
+        """Whether it gathers what `diagnose()` needs."""
+        return self._collector is not None
 
     def explain(self, site: str, unit: int) -> str:
         """One unit in words: pre-activations, bias, incoming weights, gradient, when and why it died.
@@ -81,6 +88,18 @@ class Recorder(ActivationRecorder):
         diagnosis = diagnose(history, evidence, self._thresholds)
         self._diagnosed = len(history), diagnosis
         return diagnosis
+
+    @contextmanager
+    def own_writes(self) -> Iterator[None]:
+        """What is written into the parameters in the block is the training's own: no evidence of surgery.
+
+        Forward passes in it are not counted either. Between two steps.
+        """
+        if self._collector is None:
+            yield
+            return
+        with self._collector.outside_training():
+            yield
 
     def _cause_of_death(self, site: str, unit: int) -> str:
         """In words, from the latest diagnosis; one is made if there is none of this census."""

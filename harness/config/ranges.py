@@ -106,6 +106,10 @@ def check_together(spec: Any) -> None:
         raise ConfigError("optim.nesterov", "needs a momentum above 0", hint="Set optim.momentum too.")
     if spec.train.stop_when_dead is not None and not spec.record.enabled:
         raise ConfigError("train.stop_when_dead", "needs censuses", hint="Choose another record than off.")
+    if spec.remedy.name == "auto" and not spec.record.enabled:
+        raise ConfigError(
+            "remedy", "auto needs censuses to diagnose from", hint="Choose another record than off."
+        )
     custom = spec.model.name == "custom"
     for group, own in (("init", spec.init.name == "own"), ("bias", spec.bias.base.name == "own")):
         if own and not custom:

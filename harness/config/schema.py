@@ -258,6 +258,14 @@ class Sugar(Remedy):
 
 
 @dataclass
+class Auto(Remedy):
+    """What the diagnosis asks for, at a census with too many dead units."""
+
+    above: float = limits(at_least=0, below=1)
+    every: int = limits(at_least=1)
+
+
+@dataclass
 class Record:
     """What is kept of the observation. Counting itself happens at every step."""
 
@@ -335,6 +343,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "bias_lift": BiasLift,
         "leaky_swap": LeakySwap,
         "sugar": Sugar,
+        "auto": Auto,
     },
     "train": {"train": Train},
     "record": {"record": Record},

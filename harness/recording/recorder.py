@@ -322,6 +322,11 @@ class ActivationRecorder:
         self._probe.batches = None if batches is None else list(as_batches(batches, required))
 
     @property
+    def census_step(self) -> int:
+        """Completed steps at the last census that closed a window; -1 before the first."""
+        return self._closed
+
+    @property
     def latest(self) -> pd.DataFrame | None:
         """The last census, as `census()` returned it; None before the first."""
         return self._log.latest

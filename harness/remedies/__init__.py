@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from harness.graph.unit_connections import Consumer, UnitConnections
+from harness.remedies.auto import Auto
 from harness.remedies.continual import ContinualBackprop
 from harness.remedies.events import RemedyEvent
 from harness.remedies.leaky import PartlyLeaky, leaky_swap
@@ -18,6 +19,7 @@ from harness.remedies.surrogate import Sugar, sugar
 from harness.remedies.wiring import Wiring, wire
 
 __all__ = [
+    "Auto",
     "Consumer",
     "ContinualBackprop",
     "OptimizerStateView",

@@ -14,14 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from harness.attribution.diagnosis import diagnose
 from harness.attribution.recorder import Recorder
 from harness.config import ConfigError, RunSpec
-from harness.config.schema import CustomModel, Device, Dtype
+from harness.config.schema import Auto, CustomModel, Device, Dtype
 from harness.detector.states import Thresholds
 from harness.detector.transitions import Transitions
 from harness.detector.verdict import last_census
 from harness.recording.schedule import census_steps
 from harness.remedies import RemedyEvent
+from harness.remedies.auto import dead_share
 from harness.store.evidence import write_evidence
 from harness.store.folder import RunFolder
 from harness.store.tables import read_table
@@ -32,7 +34,7 @@ from harness.training.interrupts import DeferredInterrupts
 from harness.training.models import build
 from harness.training.optimisation import factor, make_optimizer, set_learning_rate
 from harness.training.randomness import stream
-from harness.training.remedy_runner import RemedyRunner
+from harness.training.remedy_runner import RemedyRunner, Seen
 from harness.training.run_logger import Listener, RunLogger
 from harness.training.stopping import stop_reason
 from harness.training.tasks import new_tasks, task
@@ -91,10 +93,11 @@ def train(
         optimizer = make_optimizer(spec, model)
         recorder = None
         if spec.record.enabled:
-            recorder = make_recorder(spec, model, optimizer, data, evidence=evidence)
+            chosen = isinstance(spec.remedy, Auto)  # by what the evidence says
+            recorder = make_recorder(spec, model, optimizer, data, evidence=evidence or chosen)
         remedy = None
         if spec.remedy.name != "none":
-            remedy = RemedyRunner(spec, model, optimizer, data.shape, data.classes)
+            remedy = RemedyRunner(spec, model, optimizer, data.shape, data.classes, recorder)
         if kept is not None:
             checkpoint.restore(kept, model, optimizer, recorder, remedy)
         journal = RunLogger(folder, {} if kept is None else kept["positions"], listeners)
@@ -233,6 +236,7 @@ class _Run:
         last = self.step + 1 == self.total
         census = self.step + 1 in self.due
         lr = self.spec.optim.lr * factor(self.spec.schedule, self.step, self.total)
+        lr *= 1.0 if self.remedy is None else self.remedy.rate
         set_learning_rate(self.optimizer, lr)
         x, y = self.data.batch(epoch, within)
         if isinstance(self.spec.model, CustomModel):  # dropout, say: as if nothing had interrupted it
@@ -277,7 +281,7 @@ class _Run:
             self.journal.flush()
         if self.remedy is not None and not last and not self.stopped:
             with self.autocast:
-                self._tell(self.remedy.act(self.step, x))
+                self._tell(self.remedy.act(self.step, x, self._seen() if census else None))
         return True
 
     def _stop_reason(self) -> str:
@@ -287,6 +291,18 @@ class _Run:
         state = last_census(self.latest)["state"]
         dead, units = int((state == "dead").sum()), int((state != "unobserved").sum())
         return stop_reason(self.spec, self.step, dead, units)
+
+    def _seen(self) -> Seen | None:
+        """What the latest census, if it is of this step, shows to a remedy."""
+        if self.latest is None or self.latest["step"].max() != self.step:
+            return None
+        return Seen(dead_share(self.latest), self._cause)
+
+    def _cause(self) -> str:
+        """The label of the diagnosis, from the tables: after a continuation they alone have all censuses."""
+        assert self.recorder is not None
+        history = read_table(self.folder.path, "census").to_pandas()
+        return diagnose(history, self.recorder.evidence(), Thresholds.of(self.spec.detect)).label
 
     def _enter(self, number: int) -> None:
         """A task with its own order of the pixels has its own probe."""

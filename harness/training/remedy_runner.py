@@ -12,25 +12,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from harness.attribution.recorder import Recorder
 from harness.config import ConfigError, RunSpec
 from harness.config import schema as s
+from harness.config.tree import choice
 from harness.remedies import (
     RemedyEvent,
     TorchOptimizerState,
     UnitConnections,
+    Wiring,
     shrink_perturb,
     wire,
 )
+from harness.remedies.auto import LIFTED, LOWER, Doing, choose, lowered, switch_decay_off
+from harness.remedies.chooser import BIAS_LIFT, LOWER_RATE, NO_DECAY, REDO, REDRAW, Chooser
 from harness.remedies.continual import Replacement
 from harness.remedies.initializers import DrawRows
 from harness.remedies.leaky import swap_silent
 from harness.remedies.lifting import lift, liftable
 from harness.remedies.recycle import recycle
+from harness.remedies.redrawing import redraw_layers
 from harness.remedies.surrogate import describe
 from harness.training.initialisation import LinearMap, initialise, layers, redraw
 from harness.training.models import build
@@ -71,17 +78,12 @@ def reach(spec: RunSpec, model: nn.Module, shape: tuple[int, ...]) -> Reach:
     first = next(model.parameters())
     sample = torch.zeros(2, *shape, dtype=first.dtype, device=first.device)
     if isinstance(spec.remedy, s.Redo | s.ContinualBackprop):
-        wiring = wire(model, sample)
-        drawn = {name for name, _ in layers(model)}
-        able = tuple(one for one in wiring.connections if one.name in drawn)
-        others = {
-            one.site: f"{type(one.layer).__name__} {one.name} cannot be drawn anew"
-            for one in wiring.connections
-            if one.name not in drawn
-        }
-        found = Reach(able, {**wiring.refused, **others})
+        found = renewable(model, wire(model, sample))
     elif isinstance(spec.remedy, s.BiasLift):
         found = Reach(*liftable(model, sample))
+    elif isinstance(spec.remedy, s.Auto):
+        found, other = Reach(*liftable(model, sample)), renewable(model, wire(model, sample))
+        found = Reach((*found.connections, *other.connections), _neither(found.refused, other.refused))
     else:
         return Reach()
     if not found.connections:
@@ -94,6 +96,39 @@ def reach(spec: RunSpec, model: nn.Module, shape: tuple[int, ...]) -> Reach:
     return found
 
 
+def renewable(model: nn.Module, wiring: Wiring) -> Reach:
+    """Where units can be made anew: surgery knows their wiring, and a law their weights."""
+    drawn = {name for name, _ in layers(model)}
+    able = tuple(one for one in wiring.connections if one.name in drawn)
+    others = {
+        one.site: f"{type(one.layer).__name__} {one.name} cannot be drawn anew"
+        for one in wiring.connections
+        if one.name not in drawn
+    }
+    return Reach(able, {**wiring.refused, **others})
+
+
+def _neither(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
+    """The sites that two remedies leave alone, with both reasons."""
+    return {
+        site: reason if reason == other[site] else f"{reason}; {other[site]}"
+        for site, reason in one.items()
+        if site in other
+    }
+
+
+class Seen(NamedTuple):
+    """What the census of this step shows.
+
+    Attributes:
+        share: of the observed units that are dead.
+        cause: diagnoses why, which takes a while.
+    """
+
+    share: float
+    cause: Callable[[], str]
+
+
 class RemedyRunner:
     """The remedy of one run.
 
@@ -103,6 +138,7 @@ class RemedyRunner:
         optimizer: its optimizer.
         shape: of one input.
         classes: outputs.
+        recorder: that gathers evidence, for `remedy=auto`.
 
     Raises:
         ConfigError: the remedy can act nowhere in this network.
@@ -115,11 +151,16 @@ class RemedyRunner:
         optimizer: torch.optim.Optimizer,
         shape: tuple[int, ...],
         classes: int,
+        recorder: Recorder | None = None,
     ) -> None:
         self._spec, self._model, self._running = spec, model, TorchOptimizerState(optimizer)
+        self._optimizer, self._recorder = optimizer, recorder
         self._reach = reach(spec, model, shape)
-        self._draw = drawing(spec, model)
         remedy = spec.remedy
+        self._chooser = Chooser(remedy.above, remedy.every) if isinstance(remedy, s.Auto) else None
+        # what a law of one's own did wrong, it would do again
+        law = spec if self._chooser is None else replace(spec, init=choice("init", "kaiming_normal"))
+        self._draw = drawing(law, model)
         self._replacement: Replacement | None = None
         if isinstance(remedy, s.ContinualBackprop):
             numbers = remedy.rate, remedy.maturity, remedy.decay
@@ -127,18 +168,26 @@ class RemedyRunner:
         self._fresh = build(spec, shape, classes) if isinstance(remedy, s.ShrinkPerturb) else None
         self._shape, self._classes = shape, classes
 
+    @property
+    def rate(self) -> float:
+        """By what the learning rate of the schedule is multiplied."""
+        return 1.0 if self._chooser is None else LOWER**-self._chooser.lowered
+
     def begin(self) -> list[RemedyEvent]:
         """What is told before the first step."""
         return beginning(self._spec, self._reach)
 
-    def act(self, step: int, x: Tensor) -> list[RemedyEvent]:
+    def act(self, step: int, x: Tensor, seen: Seen | None = None) -> list[RemedyEvent]:
         """What is done after a step.
 
         Args:
             step: completed steps.
             x: the batch of that step.
+            seen: what its census shows; None: there was none.
         """
         remedy, model = self._spec.remedy, self._model
+        if self._chooser is not None:
+            return [] if seen is None else self._choose(self._chooser, step, x, seen)
         if self._replacement is not None:
             return self._replacement.replace_due(self._draw(step))
         if not due(remedy, step):
@@ -165,12 +214,40 @@ class RemedyRunner:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint has to remember: tensors and plain values."""
+        if self._chooser is not None:
+            return self._chooser.state_dict()
         return {} if self._replacement is None else self._replacement.state_dict()
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue what `state` returned."""
+        if self._chooser is not None:
+            self._chooser.load_state_dict(state)
         if self._replacement is not None:
             self._replacement.load_state_dict(state)
+
+    def _choose(self, chooser: Chooser, step: int, x: Tensor, seen: Seen) -> list[RemedyEvent]:
+        """What the diagnosis asks for."""
+        assert self._recorder is not None
+        model, running = self._model, self._running
+
+        def recycled() -> list[RemedyEvent]:
+            wiring = wire(model, x)
+            units = renewable(model, wiring).connections
+            return recycle(units, wiring.magnitudes, running, 0.0, self._draw(step))
+
+        def redrawn() -> list[RemedyEvent]:
+            wiring = wire(model, x)
+            units = renewable(model, wiring).connections
+            return redraw_layers(units, wiring.magnitudes, running, self._draw(step))
+
+        acts: dict[str, Doing] = {
+            REDRAW: redrawn,
+            BIAS_LIFT: lambda: lift(model, x, LIFTED, running, liftable(model, x)[0]),
+            REDO: recycled,
+            LOWER_RATE: partial(lowered, chooser),  # `rate` is what lowers it
+            NO_DECAY: partial(switch_decay_off, [self._optimizer]),
+        }
+        return choose(chooser, step, seen.share, seen.cause, acts, self._recorder.own_writes)
 
 
 def beginning(spec: RunSpec, where: Reach) -> list[RemedyEvent]:

@@ -48,6 +48,8 @@ def stacking_blocker(spec: RunSpec) -> str:
         return "model=custom: only our own MLPs are stacked"
     if not isinstance(spec.model, s.Mlp):
         return f"model={spec.model.name}: only MLPs are stacked, convolutions gain nothing from it on a CPU"
+    if isinstance(spec.remedy, s.Auto):
+        return "remedy=auto: its diagnosis needs evidence of one run alone, which is not stacked"
     if spec.dtype is s.Dtype.bfloat16:
         return "dtype=bfloat16: autocast is not stacked"
     if spec.data.augment:

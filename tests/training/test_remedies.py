@@ -141,7 +141,7 @@ REFUSED = [
     (["remedy=bias_lift", "remedy.share=0"], r"remedy\.share: expected a number above 0"),
     (["remedy=leaky_swap", "remedy.units=some"], r"remedy\.units: expected one of dead, all"),
     (["remedy=redo", "remedy.rate=1"], r"remedy\.rate: there is no such key"),
-    (["remedy=cure"], "remedy: expected one of bias_lift"),
+    (["remedy=cure"], "remedy: expected one of auto, bias_lift"),
     (["remedy=sugar", "activation=elu"], "sugar is made for activation=relu"),
     (["remedy=leaky_swap", "activation=gelu"], "leaky_swap is made for activation=relu"),
     (["remedy=bias_lift", "activation=leaky_relu"], "bias_lift is made for activation=relu or relu6"),

@@ -1,0 +1,251 @@
+"""Auto: at a census with too many dead units the diagnosis chooses what is done, or that nothing is.
+
+Ours. The label is that of the diagnosis of everything gathered so far, the one that a report would give. A
+table (`harness.remedies.chooser`) says what is done about it; what had no effect by the next look is not
+repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, Protocol
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from harness.detector.states import dead_fraction
+from harness.detector.verdict import last_census
+from harness.recording.batches import Batch
+from harness.remedies.chooser import BIAS_LIFT, LOWER_RATE, NO_DECAY, REDO, REDRAW, Chooser, Table
+from harness.remedies.events import RemedyEvent
+from harness.remedies.initializers import Initializer, make_draw
+from harness.remedies.lifting import lift, liftable
+from harness.remedies.optimizer_state import TorchOptimizerState
+from harness.remedies.recycle import recycle
+from harness.remedies.redrawing import redraw_layers
+from harness.remedies.wiring import wire
+
+KIND = "auto"
+LOWER = 3.0  # divisor of the learning rate
+LIFTED = 0.1  # share of the inputs on which a lifted unit opens
+Doing = Callable[[], list[RemedyEvent]]  # one act
+
+
+class Diagnosed(Protocol):
+    """A `harness.Recorder` that gathers evidence."""
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def gathers_evidence(self) -> bool: ...
+
+    @property
+    def census_step(self) -> int: ...
+
+    @property
+    def latest(self) -> pd.DataFrame | None: ...
+
+    def diagnose(self) -> Any: ...
+
+    def own_writes(self) -> AbstractContextManager[None]: ...
+
+
+class Auto:
+    """Has the diagnosis choose what is done about dead units: call `step` after each `recorder.step()`.
+
+    It looks at every new census. Where more units are dead than `above`, the recorder's diagnosis names the
+    cause, and its acts are done: the biases of silent units are raised, units are made anew, the learning
+    rate is lowered, weight decay is switched off. The next look is taken `every` steps later at the soonest;
+    what had no effect until then is not repeated, and where nothing is left, that is said once.
+
+    A schedule that computes rates from a base of its own (`LambdaLR`) would undo a lowered rate: multiply its
+    rate by `rate` there.
+
+    Args:
+        model: any model; layers before and behind each site are found from a forward pass.
+        optimizer: what steps its parameters.
+        recorder: a `harness.Recorder(model, optimizer=optimizer, evidence=True)` in whose block the training
+            runs.
+        above: dead share above which something is done.
+        every: steps between two acts, at least.
+        share: of the inputs on which a lifted unit is to open.
+        generator: for new weights, on the CPU; None: torch's own.
+        init: fills a whole weight in place, (weight, generator); None: PyTorch's default law.
+        table: cause → acts in the order in which they are tried; None: `harness.remedies.chooser.TABLE`.
+
+    Raises:
+        ValueError: a number out of range, an unknown act, or a recorder without evidence.
+
+    Example:
+        >>> import harness
+        >>> model = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 1))
+        >>> _ = nn.init.constant_(model[0].bias, -20.0)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        >>> x = torch.randn(64, 4)
+        >>> with harness.Recorder(model, optimizer=optimizer, census_every=5, evidence=True) as recorder:
+        ...     remedy = harness.remedies.Auto(model, optimizer, recorder)
+        ...     for _ in range(6):
+        ...         model(x).square().mean().backward()
+        ...         optimizer.step()
+        ...         optimizer.zero_grad()
+        ...         recorder.step()
+        ...         for event in remedy.step(x):
+        ...             print(event.describe())
+        auto: the whole network (100 % of the units dead, cause bias_init: bias_lift)
+        bias_lift: 32 units of 1 (opened on 0.11 of the inputs)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | Sequence[Optimizer],
+        recorder: Diagnosed,
+        *,
+        above: float = 0.1,
+        every: int = 10,
+        share: float = LIFTED,
+        generator: torch.Generator | None = None,
+        init: Initializer | None = None,
+        table: Table | None = None,
+    ) -> None:
+        if not 0 < share <= 1:
+            raise ValueError(f"share: expected a number above 0 and at most 1, but got {share!r}")
+        if not recorder.gathers_evidence:
+            raise ValueError(
+                "recorder: expected harness.Recorder(model, optimizer=…, evidence=True), since the diagnosis"
+                " chooses, but it gathers no evidence"
+            )
+        self._chooser = Chooser(above, every, table)
+        self._model, self._recorder, self._share = model, recorder, share
+        self._optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+        self._state = TorchOptimizerState(self._optimizers)
+        self._draw = make_draw(init, generator)
+        self._seen = -1  # step of the last census that was looked at
+
+    @property
+    def rate(self) -> float:
+        """By what the learning rate has been multiplied so far."""
+        return LOWER**-self._chooser.lowered
+
+    def step(self, batch: Batch) -> list[RemedyEvent]:
+        """Look at the recorder's latest census, if it is a new one, and do what its diagnosis asks for.
+
+        Args:
+            batch: inputs of the training; units that are silent on them are acted on.
+
+        Returns:
+            What was done, the choice first; nothing at most steps.
+        """
+        if self._recorder.census_step <= self._seen or (census := self._recorder.latest) is None:
+            return []
+        self._seen = self._recorder.census_step
+        return choose(
+            self._chooser,
+            self._recorder.steps,
+            dead_share(census),
+            lambda: str(self._recorder.diagnose().label),
+            self._acts(batch),
+            self._recorder.own_writes,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers of its acts: plain values."""
+        return {"seen": self._seen, "chooser": self._chooser.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self._seen = state["seen"]
+        self._chooser.load_state_dict(state["chooser"])
+
+    def _acts(self, batch: Batch) -> dict[str, Doing]:
+        def lifted() -> list[RemedyEvent]:
+            return lift(self._model, batch, self._share, self._state, liftable(self._model, batch)[0])
+
+        def recycled() -> list[RemedyEvent]:
+            wiring = wire(self._model, batch)
+            return recycle(wiring.connections, wiring.magnitudes, self._state, 0.0, self._draw)
+
+        def redrawn() -> list[RemedyEvent]:
+            wiring = wire(self._model, batch)
+            return redraw_layers(wiring.connections, wiring.magnitudes, self._state, self._draw)
+
+        return {
+            BIAS_LIFT: lifted,
+            REDO: recycled,
+            REDRAW: redrawn,
+            LOWER_RATE: self._lower_rate,
+            NO_DECAY: partial(switch_decay_off, self._optimizers),
+        }
+
+    def _lower_rate(self) -> list[RemedyEvent]:
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                for name in ("lr", "initial_lr"):
+                    if name in group:
+                        group[name] /= LOWER
+        return lowered(self._chooser)
+
+
+def choose(
+    chooser: Chooser,
+    step: int,
+    share: float,
+    cause: Callable[[], str],
+    acts: Mapping[str, Doing],
+    own_writes: Callable[[], AbstractContextManager[None]],
+) -> list[RemedyEvent]:
+    """What is done at a census: the choice as an event, then what its acts did.
+
+    Args:
+        chooser: of the training.
+        step: completed steps.
+        share: of the observed units that are dead.
+        cause: diagnoses; called only where something is to be decided.
+        acts: name → what does it.
+        own_writes: block in which what is written is the training's own.
+    """
+    if not chooser.is_due(step, share):
+        return []
+    label = cause()
+    dead = f"{100 * share:.3g} % of the units dead, cause {label}"
+    while chosen := chooser.next(label, share):
+        with own_writes():
+            events = [event for name in chosen for event in acts[name]()]
+        if events:
+            chooser.done(step, share, chosen)
+            return [RemedyEvent(KIND, "", 0, f"{dead}: {' and '.join(chosen)}"), *events]
+        chooser.fail(chosen)
+    tried = chooser.give_up(share)
+    why = "nothing that is left to try" if tried else "there is no act for it"
+    return [RemedyEvent(KIND, "", 0, f"{dead}: {why}, so nothing is done")]
+
+
+def dead_share(census: pd.DataFrame) -> float:
+    """Share of the observed units that a census finds dead, on the probe where there is one; NaN without."""
+    return float(dead_fraction(last_census(census)))
+
+
+def lowered(chooser: Chooser) -> list[RemedyEvent]:
+    """The event of a learning rate that is about to be counted as lowered."""
+    return [
+        RemedyEvent(
+            LOWER_RATE, "", 0, f"its learning rate / {LOWER:g}, in all / {LOWER ** (chooser.lowered + 1):g}"
+        )
+    ]
+
+
+def switch_decay_off(optimizers: Sequence[Optimizer]) -> list[RemedyEvent]:
+    """Set the weight decay of every group to 0; no event where it is 0 already."""
+    before = [float(group.get("weight_decay", 0.0)) for one in optimizers for group in one.param_groups]
+    if not any(before):
+        return []
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if "weight_decay" in group:
+                group["weight_decay"] = 0.0
+    return [RemedyEvent(NO_DECAY, "", 0, f"weight decay {max(before):g} switched off")]
