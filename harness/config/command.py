@@ -13,7 +13,7 @@ from harness.config.restored import restore
 from harness.config.stored import flatten, to_mapping
 
 PLACE = ("output", "force")  # where a run lies and how it was asked for, not what it is
-WORD = re.compile(r"[A-Za-z_]\w*")
+WORD = re.compile(r"[A-Za-z_]\w*|[A-Za-z_.]*/[\w./-]+")  # or a path
 OTHERS = ("null", "true", "false", "inf", "nan")  # words that are other values in Hydra's grammar
 PLAIN = re.compile(r"[\w./~-]+")  # what Hydra's grammar and a shell take as it is
 
@@ -109,8 +109,8 @@ def value_word(value: Any) -> str:
     """A plain value behind a key; a word is left without quotes where Hydra takes it for no other value.
 
     Example:
-        >>> value_word("batch"), value_word("null"), value_word("two words"), value_word(0.1)
-        ('batch', "'null'", "'two words'", '0.1')
+        >>> value_word("batch"), value_word("null"), value_word("two words"), value_word("runs/a-1.pt")
+        ('batch', "'null'", "'two words'", 'runs/a-1.pt')
     """
     is_word = isinstance(value, str) and WORD.fullmatch(value) and value.lower() not in OTHERS
     return value if is_word else grammar_word(value)

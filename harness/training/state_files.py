@@ -25,18 +25,20 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 def load_weights(model: nn.Module, path: str) -> None:
     """Give a model the weights of a stored one: of a run's checkpoint, or of a `state_dict`.
 
+    Buffers that the file has none of, such as the slopes of an activation, stay as they are.
+
     Raises:
         ConfigError: the file holds none, or those of another network.
     """
     content, own = read(Path(path).expanduser()), model.state_dict()
     stored = content.get("model", content)
-    for name in own | stored:
+    for name in [*dict(model.named_parameters()), *stored]:
         needed, came = (_shape(state.get(name)) for state in (own, stored))
         if needed != came:
             raise ConfigError(
                 "init.path", expected=f"weights of this network, {name} {needed}", came=f"{came} in {path}"
             )
-    model.load_state_dict(stored)
+    model.load_state_dict(own | stored)
 
 
 def _shape(value: Any) -> str:

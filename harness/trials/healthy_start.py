@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.config import RunSpec
+from harness.config.schema import StoredInit
 from harness.config.tree import choice
 from harness.detector.lifetimes import one_evidence
 from harness.detector.states import dead_fraction
@@ -48,5 +49,5 @@ def healthy_start(spec: RunSpec, census: pd.DataFrame, steps: int, folder: Path)
         state = read(run_job(of_trial(spec, last, folder)).path / NAME)["model"]
         with whole(path) as part:
             torch.save(state, part)
-    stored = replace(choice("init", "stored"), path=str(path))
+    stored = StoredInit(name="stored", gain=1.0, mean=0.0, path=str(path))
     return replace(spec, init=stored, bias=choice("bias", "zero")), last

@@ -131,7 +131,7 @@ def prescribe_run(
     tried = search(
         candidates,
         plan,
-        lambda arms, one, last: _train(subject, arms, one, controls=last),
+        lambda arms, one, last: _train(subject, arms, one, left_out, controls=last),
         diagnosis.label,
         say,
         fits=lambda pair: not _possible(subject, [pair])[1],
@@ -182,8 +182,10 @@ def _plan(subject: _Subject, count: int, least: int, budget: float) -> list[Roun
     return rounds(count, subject.seeds, subject.steps, least + least // 4, work, subject.fixed)
 
 
-def _train(subject: _Subject, arms: Sequence[Cure], one: Round, *, controls: bool) -> pd.DataFrame:
-    """One row per arm and seed, as `judging.judged` takes them."""
+def _train(
+    subject: _Subject, arms: Sequence[Cure], one: Round, left_out: dict[str, str], *, controls: bool
+) -> pd.DataFrame:
+    """One row per arm and seed, as `judging.judged` takes them; what fails is left out."""
     own = range(subject.spec.seed, subject.spec.seed + one.seeds)
     named = {(cure.name, seed): subject.arm(cure, seed, one.steps) for cure in arms for seed in own}
     named |= {(UNTOUCHED, seed): subject.arm(None, seed, one.steps) for seed in own}
@@ -191,8 +193,16 @@ def _train(subject: _Subject, arms: Sequence[Cure], one: Round, *, controls: boo
         others = (seed + subject.seeds for seed in own)
         named |= {(AGAIN, seed): subject.arm(None, seed, one.steps) for seed in others}
     run_sweep(plan_sweep(list(named.values())))
-    rows = [{"cure": name, "seed": seed, **_scores(spec)} for (name, seed), spec in named.items()]
-    return pd.DataFrame(rows).astype({"metric": float, "dead": float})
+    rows = []
+    for (name, seed), spec in named.items():
+        try:
+            rows.append({"cure": name, "seed": seed, **_scores(spec)})
+        except ValueError as error:
+            if name in (UNTOUCHED, AGAIN):
+                raise
+            left_out[name] = str(error)
+    table = pd.DataFrame(rows).astype({"metric": float, "dead": float})
+    return table[~table["cure"].isin(left_out)]
 
 
 def _scores(spec: RunSpec) -> dict[str, Any]:
@@ -203,7 +213,7 @@ def _scores(spec: RunSpec) -> dict[str, Any]:
     if state == "diverged":
         return {"metric": 0.0, "dead": 1.0, "diverged": True, "seconds": seconds}
     if state != "finished" or final.get("accuracy") is None:
-        raise ValueError(f"prescribe: {run_folder(spec)} cannot be used ({status.get('error') or state})")
+        raise ValueError(f"its run cannot be used ({status.get('error') or state}): {run_folder(spec)}")
     return {
         "metric": final["accuracy"],
         "dead": final["dead_fraction"],

@@ -11,7 +11,7 @@ SIMPLE = [
     (group, name)
     for group in ("activation", "init", "bias", "schedule", "remedy")
     for name in our_groups()[group]
-    if name != "own"  # of model=custom alone
+    if name not in ("own", "stored")  # of model=custom alone; needs a path
 ]
 
 

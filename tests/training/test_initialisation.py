@@ -30,7 +30,9 @@ MODELS = {
     "rnn": ["model=rnn", "model.width=8", "model.layers=2"],
     "transformer": ["model=transformer", "model.width=8", "model.heads=2"],
 }
-SCHEMES = [name for name in groups()["init"] if name != "own"]  # own is for model=custom
+SCHEMES = [
+    name for name in groups()["init"] if name not in ("own", "stored")
+]  # these have made their weights
 
 
 def made(*overrides: str, shape: tuple[int, ...] = DIGITS, sample: Tensor | None = None) -> nn.Module:

@@ -145,3 +145,26 @@ def test_the_command_prints_the_cure_alone_on_a_line(tmp_path: Path) -> None:
     lines = [line for line in told.output.splitlines() if line.startswith("harness ")]
     found = json.loads((tmp_path / "found.json").read_text())
     assert lines == [found["command"]]
+
+
+DECAY = ("optim=momentum", "optim.lr=0.02", "optim.weight_decay=0.1", "train.epochs=4", "model.width=64")
+
+
+def test_trials_begin_at_the_last_healthy_census(tmp_path: Path) -> None:
+    run = trained(tmp_path, *DECAY)
+    found = harness.prescribe(run, seeds=2, begin="healthy")
+    assert found.cure
+    assert "no decay" in set(found.table["cure"])
+    assert not found.table["cure"].str.contains("norm|bias$|weights").any()
+    words = shlex.split(found.command)[1:]
+    spec = compose(words)
+    assert (spec.init.name, spec.bias.offset) == ("stored", 0)
+    assert run_job(spec).state == "finished"
+
+
+def test_where_no_census_was_healthy_it_says_so(tmp_path: Path) -> None:
+    run = trained(tmp_path, "bias.offset=-3")
+    with pytest.raises(ValueError, match=r"begin=healthy: the run was healthy at no census\. Begin at"):
+        harness.prescribe(run, begin="healthy")
+    with pytest.raises(ValueError, match="begin: expected start or healthy, but got now"):
+        harness.prescribe(run, begin="now")
