@@ -95,12 +95,12 @@ def test_progress_is_said_where_it_takes_long(monkeypatch: Any, capsys: Any) -> 
     assert "diagnose: 1 of 9 passes" in capsys.readouterr().err
 
 
-def healthy() -> harness.Recorder:
+def healthy(every: int = 10) -> harness.Recorder:
     """No unit dies, and all of them learn."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 5))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    with harness.Recorder(model, optimizer=optimizer, census_every=10, evidence=True) as recorder:
+    with harness.Recorder(model, optimizer=optimizer, census_every=every, evidence=True) as recorder:
         for _ in range(20):
             loss = nn.functional.cross_entropy(model(torch.randn(128, 20)), torch.randint(0, 5, (128,)))
             optimizer.zero_grad()
@@ -116,6 +116,12 @@ def test_where_every_unit_lives_the_network_is_not_run_again(monkeypatch: Any, c
     assert found.text.endswith("Nothing to explain: no unit is dead.")
     assert found.label == "none"
     assert "diagnose:" not in capsys.readouterr().err
+
+
+def test_what_a_single_census_cannot_show_is_said() -> None:
+    said = "There is one census, over all steps up to 20: a unit that opened early and died on the way counts"
+    assert said in healthy(every=100).diagnose().text
+    assert said not in healthy().diagnose().text
 
 
 def test_a_report_keeps_the_evidence_of_the_diagnosis(monkeypatch: Any, capsys: Any, tmp_path: Any) -> None:
