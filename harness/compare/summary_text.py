@@ -184,7 +184,7 @@ def crossing(critical: pd.DataFrame, share: float = 0.5, outcome: str = "dead") 
     passed, settings = int(rows["critical"].notna().sum()), len(rows)
     if passed < settings or settings > len(parts):
         text += f"; in {passed} of {settings} settings of the other factors"
-    if unsure := int((critical["axis"].eq(axis) & seen & ~sound).sum()):
+    if unsure := int((critical["axis"].eq(str(axis)) & seen & ~sound).sum()):
         text += f" ({unsure} not told: too few runs or values)"
     return [f"{text}."]
 

@@ -224,12 +224,14 @@ def test_the_model_in_a_scan_may_be_recorded_too() -> None:
 
 def test_running_statistics_are_named_where_they_decide() -> None:
     """The running mean is far above that of the batches: in evaluation mode alone all units are dead."""
-    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU())
-    model[1].running_mean.fill_(1000.0)
+    norm, layer = nn.BatchNorm1d(8), nn.Linear(4, 8)
+    model = nn.Sequential(layer, norm, nn.ReLU())
+    mean = norm.running_mean
+    assert mean is not None
+    mean.fill_(1000.0)
     said = "Norms used their running statistics"
     assert said in str(harness.scan(model, torch.randn(50, 4)))
-    model[1].running_mean.zero_()
+    mean.zero_()
     assert said not in str(harness.scan(model, torch.randn(50, 4)))
-    bare = nn.Sequential(nn.Linear(4, 8), nn.ReLU())
-    nn.init.constant_(bare[0].bias, -99.0)
-    assert said not in str(harness.scan(bare, torch.randn(50, 4)))
+    nn.init.constant_(layer.bias, -99.0)
+    assert said not in str(harness.scan(nn.Sequential(layer, nn.ReLU()), torch.randn(50, 4)))
