@@ -24,6 +24,7 @@ from harness.sweeps.sweep import Sweep
 if TYPE_CHECKING:
     import pandas as pd
 
+FEWER = "; record.census_share=0.1 takes fewer"
 DEAR, LONG = 0.1, 10.0  # share of a run's time that censuses should not exceed; seconds of a run worth a word
 LINES = 100  # runs that are listed one by one
 HEADER = """\
@@ -98,10 +99,28 @@ def _census_cost(spec: RunSpec, status: dict[str, Any]) -> str:
     spent, total = status.get("census_seconds"), status.get("seconds")
     if spent is None or not total:
         return ""
-    share = min(1.0, spent / total)
-    much = share > DEAR and total > LONG and spec.record.census_share is None
-    fewer = "; record.census_share=0.1 takes fewer" if much else ""
-    return f"censuses    {spent:.1f} s of {total:.1f} s ({100 * share:.0f} %){fewer}\n"
+    fewer = FEWER if _dear(spent, total) and spec.record.census_share is None else ""
+    return f"{_census_share(spent, total)}{fewer}\n"
+
+
+def _sweep_cost(specs: Sequence[RunSpec], outcomes: Sequence[JobResult]) -> str:
+    """Likewise of all runs of a sweep that were trained now, and only where it is much."""
+    from harness.store.runs import Run
+
+    if all(spec.record.census_share is not None for spec in specs):
+        return ""
+    known = [Run(outcome.path).status for outcome in outcomes if not outcome.stored]
+    known = [status for status in known if status.get("census_seconds") is not None]
+    spent, total = (sum(status.get(key) or 0.0 for status in known) for key in ("census_seconds", "seconds"))
+    return f"{_census_share(spent, total)}{FEWER}\n" if _dear(spent, total) else ""
+
+
+def _dear(spent: float, total: float) -> bool:
+    return total > LONG and spent > DEAR * total
+
+
+def _census_share(spent: float, total: float) -> str:
+    return f"censuses    {spent:.1f} s of {total:.1f} s ({100 * min(1.0, spent / total):.0f} %)"
 
 
 def dashboard_lines(output: str) -> str:
@@ -174,6 +193,8 @@ def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[JobResult]) -> None:
         console.print(f"{count:,} run(s) trained alone, since their stack failed: {why}", markup=False)
     if any(outcome.state in ("finished", "diverged") for outcome in outcomes):
         console.print(
+            f"{_sweep_cost(specs, outcomes)}"
+            f"compare     harness-tools compare {specs[0].output}\n"
             f"tables      harness.open_runs({str(specs[0].output)!r}).table\n"
             f"{dashboard_lines(specs[0].output)}",
             soft_wrap=True,

@@ -43,7 +43,9 @@ def edge(table: pd.DataFrame) -> str:
     for optimizer, grid in GRIDS.items():
         (row,) = critical(table[table["sweep"] == optimizer], "optim.lr").to_dict("records")
         where = f"{row['critical']:.2g}, between {row['below']:g} and {row['above']:g}"
-        if np.isnan(row["critical"]):
+        if row["missing"]:
+            where = f"is not told: {row['missing']}"
+        elif np.isnan(row["critical"]):
             where = f"nowhere from {grid[0]:g} to {grid[-1]:g}: {row['note']}"
         elif not np.isnan(row["low"]):
             where += f" (over the seeds {row['low']:g} to {row['high']:g})"

@@ -83,10 +83,11 @@ class Progress:
     Args:
         what: is computed.
         total: parts of it.
+        parts: what they are called.
     """
 
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._total, self._done = what, total, 0
+    def __init__(self, what: str, total: int, parts: str = "passes") -> None:
+        self._what, self._total, self._done, self._parts = what, total, 0, parts
         self._begin = self._said = time.monotonic()
         self._line = False
 
@@ -97,7 +98,7 @@ class Progress:
         if now - self._said < QUIET or not sys.stderr.isatty():
             return
         self._said, self._line = now, True
-        shown = f"{self._what}: {self._done} of {self._total} passes, {now - self._begin:.0f} s"
+        shown = f"{self._what}: {self._done} of {self._total} {self._parts}, {now - self._begin:.0f} s"
         print(f"\r{shown}", end="", file=sys.stderr, flush=True)
 
     def close(self) -> None:

@@ -159,7 +159,9 @@ class EvidenceCollector:
         if "loss" in state:  # not in states of earlier versions
             self._loss.load_state_dict(state["loss"])
 
-    def evidence(self, sites: Sequence[Site], census: pd.DataFrame | None, error: str = "") -> Evidence:
+    def evidence(
+        self, sites: Sequence[Site], census: pd.DataFrame | None, error: str = "", *, replay: bool = True
+    ) -> Evidence:
         """Evaluate what was gathered, in passes that are no part of the training.
 
         Args:
@@ -167,17 +169,18 @@ class EvidenceCollector:
             census: the last one that saw an input; of its sites with dead units the shares are computed, the
                 costly part, and of all if values were not finite.
             error: why this collector was switched off, if it was.
+            replay: whether the network is run again; without, there are the tables of the steps alone.
         """
         self._failed.clear()
         with self.outside_training():
             steps, obstacle = self._metrics.frame(), self._obstacle()
             units, layers = _unit_table(), _layer_table([])
             self._note_undeclared(sites)
-            if not obstacle:
-                replay = self._replay()
-                units, layers, count = self._replayed(replay, sites, census)
+            if replay and not obstacle:
+                again = self._replay()
+                units, layers, count = self._replayed(again, sites, census)
                 steps.attrs["replayed"] = count
-                facts = self._attempt({}, self._loss.facts, replay, self._snapshots.start, self._biases)
+                facts = self._attempt({}, self._loss.facts, again, self._snapshots.start, self._biases)
                 steps.attrs["loss"] = facts
             obstacle = "; ".join(filter(None, [obstacle, *self._failed]))
         if error:

@@ -112,7 +112,7 @@ def _no_cause(found: Findings) -> list[str]:
         return too_few
     if dead.empty:
         whole = "" if found.starved.empty else " in the run as a whole"
-        return [f"Nothing to explain{whole}: no unit is dead."]
+        return [f"Nothing to explain{whole}: no unit is dead.", *_one_census(found)]
     later = int((~dead["born"]).sum())
     if found.dead / max(1, found.total) < LEAST_DEAD:
         few = "so few dead units need no cause of their own"
@@ -121,6 +121,16 @@ def _no_cause(found: Findings) -> list[str]:
     else:
         few = "what chance does need no cause of their own"
     return [*too_few, f"Nothing to explain in the run as a whole: {few}."]
+
+
+def _one_census(found: Findings) -> list[str]:
+    """What a single census over a whole training cannot show; nothing where there are more."""
+    if found.evidence != "stream" or found.rows["step"].nunique() > 1 or found.at < 2:
+        return []
+    return [
+        f"There is one census, over all steps up to {found.at:,}: a unit that opened early and died on the "
+        "way counts as alive; a smaller census_every, or probe=, shows it."
+    ]
 
 
 def _contrast(found: Findings) -> list[str]:

@@ -15,6 +15,8 @@ from harness.attribution.explain import explain
 from harness.attribution.unit_causes import unit_cause_words
 from harness.recording.recorder import ActivationRecorder
 
+TO_EXPLAIN = ("dead", "starved", "non_finite")  # states of units whose cause takes passes of the network
+
 
 class Recorder(ActivationRecorder):
     """An ActivationRecorder that also gathers why units die; `harness.Recorder` adds runs on disk to it.
@@ -32,6 +34,7 @@ class Recorder(ActivationRecorder):
         super().__init__(model, **options)
         self._collector: EvidenceCollector | None = None
         self._diagnosed: tuple[int, Diagnosis] | None = None  # after how many rows of history
+        self._known: tuple[tuple[int, int], Evidence] | None = None  # after how many steps and rows
         if evidence:
             if not self._optimizers:
                 raise ValueError("evidence: the causes need learning rates and updates; give optimizer= too")
@@ -71,10 +74,7 @@ class Recorder(ActivationRecorder):
         Raises:
             RuntimeError: the recorder was made without evidence.
         """
-        if self._collector is None:
-            raise RuntimeError("there is no evidence: expected Recorder(..., optimizer=…, evidence=True)")
-        sites = [site for site in self.sites if site.size >= 0]
-        return self._collector.evidence(sites, self._log.latest_observed, self._listeners.error("evidence"))
+        return self._gathered(replay=True)
 
     def diagnose(self) -> Diagnosis:
         """Why units are dead: label, units, events, and the sentences (`print` it).
@@ -82,7 +82,7 @@ class Recorder(ActivationRecorder):
         Raises:
             RuntimeError: the recorder was made without evidence, or there is no census yet.
         """
-        evidence, history = self.evidence(), self.history()
+        history, evidence = self.history(), self._gathered_anew()
         if history.empty:
             raise RuntimeError("diagnose() needs a census: call census() or step() first")
         diagnosis = diagnose(history, evidence, self._thresholds)
@@ -100,6 +100,28 @@ class Recorder(ActivationRecorder):
             return
         with self._collector.outside_training():
             yield
+
+    def _latest_evidence(self) -> Evidence:
+        """That of the latest diagnosis, where nothing has happened since; else it is gathered anew."""
+        if self._known is not None and self._known[0] == (self.steps, len(self.history())):
+            return self._known[1]
+        return self._gathered_anew()
+
+    def _gathered_anew(self) -> Evidence:
+        """As of now, without passes of the network where every unit lives and gets a gradient."""
+        history = self.history()
+        healthy = not history.empty and not history["state"].isin(TO_EXPLAIN).any()
+        learning = healthy and bool(history.loc[history["evidence"] == "stream", "grad_rms"].gt(0).all())
+        evidence = self._gathered(replay=not learning)
+        self._known = (self.steps, len(history)), evidence
+        return evidence
+
+    def _gathered(self, *, replay: bool) -> Evidence:
+        if self._collector is None:
+            raise RuntimeError("there is no evidence: expected Recorder(..., optimizer=…, evidence=True)")
+        sites = [site for site in self.sites if site.size >= 0]
+        error = self._listeners.error("evidence")
+        return self._collector.evidence(sites, self._log.latest_observed, error, replay=replay)
 
     def _cause_of_death(self, site: str, unit: int) -> str:
         """In words, from the latest diagnosis; one is made if there is none of this census."""

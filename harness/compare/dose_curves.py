@@ -12,6 +12,7 @@ from scipy.optimize import isotonic_regression
 from harness.compare.bootstrap import mean_interval, resamples
 from harness.compare.design import held, matrix, seed_codes, settings
 from harness.compare.frames import cells, codes, missing, need, setting_words, tally, values, word
+from harness.compare.survivors import joined, why_no_crossing, why_not_nowhere
 from harness.formats import per_cent
 
 DECADE = 10.0  # ratio of the largest to the smallest value from which on the axis is logarithmic
@@ -94,7 +95,9 @@ def critical(
         One row per setting: the columns of `by`, axis, setting, critical (NaN: not reached), below and above
         (the neighbours on the axis: the mean crosses between them), low, high (±inf: in some resamples it is
         not reached at that end; NaN with one seed or without a crossing), rising, values (with an outcome),
-        lowest and highest (mean), seeds, runs, diverged, failed, unfinished, note.
+        lowest and highest (mean), seeds, runs, diverged, failed, unfinished, missing, note. `missing` says
+        what a sentence about this critical value lacks ("": nothing): three values, and three seeds and half
+        of the runs on each side of the crossing.
 
     Raises:
         ValueError: no such factor, an axis that does not vary or is no number, a share outside (0, 1), or a
@@ -124,7 +127,14 @@ def critical(
         lost = [dose[k] for k in range(len(dose)) if np.isnan(table[:, k]).all()]
         there = status[where][np.isin(index, np.flatnonzero(np.isin(dose, lost)))]
         partly = sorted({float(dose[k]) for k in index[status[where] == "diverged"]} - set(lost))
-        notes = [found.pop("note")]
+        sides = [_side(k, dose, table, index, measured[where], status[where]) for k in range(len(dose))]
+        crossed = not np.isnan(found["critical"])
+        if crossed:
+            near = [side for k, side in enumerate(sides) if dose[k] in (found["below"], found["above"])]
+            missing = why_no_crossing(found["values"], near)
+        else:
+            missing = why_not_nowhere(sides)
+        notes = [f"not told: {missing}" if crossed and missing else "", found.pop("note")]
         if lost:
             gone = int((there == "diverged").sum())
             notes.append(f"no outcome at {', '.join(map(word, lost))} ({gone} of {len(there)} diverged)")
@@ -142,7 +152,8 @@ def critical(
                 **found,
                 "seeds": len(table),
                 **counts,
-                "note": "; ".join(note for note in notes if note),
+                "missing": missing,
+                "note": joined(notes),
             }
         )
     return pd.DataFrame(rows)
@@ -182,6 +193,21 @@ def _table(
         matrix(seed[known], index[known], measured[where][known], (len(seeds), len(dose))),
         index,
     )
+
+
+def _side(
+    k: int, dose: np.ndarray, table: np.ndarray, index: np.ndarray, measured: np.ndarray, status: np.ndarray
+) -> dict[str, Any]:
+    """How many seeds and runs stand for the mean at one value."""
+    here = index == k
+    known = ~np.isnan(measured)
+    return {
+        **tally(status[here & ~known]),
+        "name": word(dose[k]),
+        "seeds": int((~np.isnan(table[:, k])).sum()),
+        "kept": int((here & known).sum()),
+        "runs": int(here.sum()),
+    }
 
 
 def _averaged(cell: np.ndarray, index: np.ndarray, measured: np.ndarray, doses: int) -> np.ndarray:
@@ -233,7 +259,7 @@ def _critical(
     else:
         found["low"], found["high"], note = _interval(dose, filled, counts, share, rising, confidence)
         notes.append(note)
-    return {**found, "note": "; ".join(note for note in notes if note)}
+    return {**found, "note": joined(notes)}
 
 
 def _interval(

@@ -12,8 +12,9 @@ from scipy import sparse, stats
 
 from harness.compare.correction import adjust
 from harness.compare.design import matrix, seed_codes
-from harness.compare.frames import codes, columns_of, need, tally, values
+from harness.compare.frames import codes, columns_of, need, tally, values, word
 from harness.compare.permutation import flip_tables, free_labels, within_rows, within_tables
+from harness.compare.survivors import enough
 from harness.compare.variance import Groups, explained, residuals
 
 MOST = 12  # levels of a number; with more of them it is divided into bins
@@ -48,7 +49,8 @@ def ranking(
     Returns:
         One row per term: term ("a" or "a × b"), levels (of a number with more than 12 values: of its 8 bins),
         share, low, high, p, p_adjusted. p permutes levels within seeds; NaN with a single seed. The `attrs`
-        have outcome, runs, used, diverged, failed, unfinished, seeds, seed and rest (shares).
+        have outcome, runs, used, diverged, failed, unfinished, seeds, seed and rest (shares), and
+        thin: the levels at which fewer than half of the runs have the outcome.
 
     Raises:
         ValueError: no factor varies, an unknown one, or no such outcome or correction.
@@ -93,8 +95,21 @@ def ranking(
     by_seed = table.seed_share()
     result.attrs |= {"outcome": outcome, **tally(frame["status"].to_numpy(object))}
     result.attrs |= {"used": int(used.sum()), "seeds": len(np.unique(seed[used])), "seed": by_seed}
+    result.attrs["thin"] = _thin(frame, names, used)
     result.attrs["rest"] = max(0.0, 1 - float(np.sum(share)) - by_seed)
     return result
+
+
+def _thin(frame: pd.DataFrame, names: Sequence[str], used: np.ndarray) -> list[str]:
+    """The levels, as factor=level, at which fewer than half of the runs have the outcome."""
+    found = []
+    for name in names:
+        index, levels = codes(frame[name])
+        for k, level in enumerate(levels):
+            here = index == k
+            if not enough(int((here & used).sum()), int(here.sum())):
+                found.append(f"{name.removesuffix('.name')}={word(level)}")
+    return found
 
 
 class _Table:

@@ -19,6 +19,7 @@ NAMES = {
     "diverged": "share of diverged runs",
 }
 SURE = 0.05
+FEW = 3  # levels that a sentence lists
 
 
 def sentences(
@@ -93,6 +94,8 @@ def importance(ranking: pd.DataFrame) -> str:
     used, runs = (ranking.attrs.get(key, 1) for key in ("used", "runs"))
     if not enough(used, runs):
         return f"What the {name} depends on is not told: {used:,} of {_plural(runs, 'run')} have one."
+    thin = ranking.attrs.get("thin", [])
+    few = f" Too few runs have a result at {_listed(thin[:FEW])}: not much is known there." if thin else ""
     if ranking["share"].isna().all():
         return f"The {name} is the same in all runs: there is nothing to explain."
     tested = ranking["p"].notna().any()
@@ -104,14 +107,14 @@ def importance(ranking: pd.DataFrame) -> str:
         most = f"{_short(first['term'])} goes with most of the variance of the {name} ({part})"
         over = f" over {_plural(seeds, 'seed')}" if seeds else ""
         least = _p(ranking["p_adjusted"].min())
-        return f"{most}, but no test{over} tells any factor from chance (smallest adjusted p = {least})."
+        return f"{most}, but no test{over} tells any factor from chance (smallest adjusted p = {least}).{few}"
     terms = [
         f"{_short(row['term'])} ({_percent(row['share'])}{'' if k else ' of its variance'})"
         for k, row in enumerate(sure.to_dict("records"))
     ]
     then = f", then {_listed(terms[1:])}" if len(terms) > 1 else ""
     caveat = "" if tested else " With one seed there is no test of that."
-    return f"The {name} depends most on {terms[0]}{then}.{caveat}"
+    return f"The {name} depends most on {terms[0]}{then}.{caveat}{few}"
 
 
 def largest_effect(effects: pd.DataFrame, outcome: str = "dead") -> list[str]:
@@ -127,7 +130,11 @@ def largest_effect(effects: pd.DataFrame, outcome: str = "dead") -> list[str]:
     if not comparable.any():
         return [f"No difference in {NAMES[outcome]} is told: {gaps[_largest(rows)]}."]
     few = int((~comparable).sum())
-    hidden = f" {_plural(few, 'difference')} with too few runs left: not told." if few else ""
+    if few:
+        first = gaps[np.flatnonzero(~comparable)[_largest(rows[~comparable])]]
+        hidden = f" {_plural(few, 'difference')} with too few runs left: not told ({first})."
+    else:
+        hidden = ""
     rows = rows[comparable]
     sure = rows[(rows["low"] > 0) | (rows["high"] < 0)]
     pool = sure if len(sure) else rows
@@ -159,23 +166,40 @@ def crossing(critical: pd.DataFrame, share: float = 0.5, outcome: str = "dead") 
     critical = critical[critical["values"] > 1]
     if critical.empty:
         return []
-    reached = critical["critical"].notna().groupby(critical["axis"], sort=False).mean()
     what = f"A {NAMES[outcome]} of {100 * share:g} %"
+    seen, sound = critical["critical"].notna(), critical["missing"].eq("")
+    reached = (seen & sound).groupby(critical["axis"], sort=False).mean()
     if not reached.any():
-        return [f"{what} is crossed nowhere along {_listed([str(a) for a in reached.index])}."]
+        return [_no_crossing(critical, what, f"{NAMES[outcome]} passes {100 * share:g} %")]
     axis = reached.idxmax()
     rows = critical[critical["axis"] == axis]
+    rows = rows.assign(critical=rows["critical"].where(rows["missing"].eq("")))
     parts = []
     for row in rows[rows["critical"].notna()].head(2).to_dict("records"):
         side = "above" if row["rising"] else "below"
-        seen = f"seen between {row['below']:.3g} and {row['above']:.3g}"
+        between = f"seen between {row['below']:.3g} and {row['above']:.3g}"
         setting = "" if row["setting"] == "all runs" else f", with {row['setting']}"
-        parts.append(f"{side} {axis} ≈ {row['critical']:.3g} ({seen}{setting})")
+        parts.append(f"{side} {axis} ≈ {row['critical']:.3g} ({between}{setting})")
     text = f"{what} is reached {' and '.join(parts)}"
     passed, settings = int(rows["critical"].notna().sum()), len(rows)
     if passed < settings or settings > len(parts):
         text += f"; in {passed} of {settings} settings of the other factors"
+    if unsure := int((critical["axis"].eq(str(axis)) & seen & ~sound).sum()):
+        text += f" ({unsure} not told: too few runs or values)"
     return [f"{text}."]
+
+
+def _no_crossing(critical: pd.DataFrame, what: str, passes: str) -> str:
+    """That no crossing was seen, or that what was seen is not to be told."""
+    seen, sound = critical["critical"].notna(), critical["missing"].eq("")
+    unsure = (critical[seen] if seen.any() else critical[~sound].nlargest(1, "highest")).to_dict("records")
+    row = unsure[0] if unsure else {"missing": "", "setting": "all runs"}
+    where = "" if row["setting"] == "all runs" else f" (with {row['setting']})"
+    if seen.any():
+        return f"From which {row['axis']} on the {passes}{where} is not told: {row['missing']}."
+    axes = _listed([str(axis) for axis in critical["axis"].unique()])
+    left = f", as far as runs are left{where}: {row['missing']}" if unsure else ""
+    return f"{what} is crossed nowhere along {axes}{left}."
 
 
 def alias_notes(aliases: Mapping[str, Sequence[str]]) -> list[str]:

@@ -1,17 +1,42 @@
-"""Whether enough runs survive for a headline, and what is missing where they do not."""
+"""Whether enough runs survive to speak of them, and what is missing where they do not.
+
+One rule for all that is said in a sentence: of a difference, a critical value and an edge. Tables keep every
+number; what the rule does not let pass is left out of sentences and figures, and the reason is given.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-LEAST_PAIRS = 3  # that a headline rests on
+LEAST_PAIRS = 3  # seeds, or pairs of them, on either side
 LEAST_SHARE = 0.5  # of the runs that have a result
+LEAST_VALUES = 3  # along a number: of two, any line through them crosses somewhere
+GONE = ("diverged", "failed", "unfinished")
 
 
 def enough(kept: int, runs: int) -> bool:
     """Whether a mean over the runs that are left speaks for all of them."""
     return runs > 0 and kept >= LEAST_SHARE * runs
+
+
+def few_left(name: str, kept: int, runs: int, gone: Mapping[str, int]) -> str:
+    """That fewer than half of some runs have a result; "" if that many have one.
+
+    Args:
+        name: of their level, in words.
+        kept: runs with a result.
+        runs: all of them.
+        gone: why the others have none: word → how many.
+
+    Example:
+        >>> few_left("lr=1", 1, 9, {"diverged": 8, "failed": 0})
+        '1 of 9 runs at lr=1 have a result (8 diverged)'
+    """
+    if enough(kept, runs):
+        return ""
+    why = ", ".join(f"{count:,} {word}" for word, count in gone.items() if count)
+    return f"{kept:,} of {runs:,} runs at {name} have a result" + (f" ({why})" if why else "")
 
 
 def why_no_headline(row: Mapping[Any, Any], level: str, baseline: str) -> str:
@@ -32,16 +57,90 @@ def why_no_headline(row: Mapping[Any, Any], level: str, baseline: str) -> str:
     reasons, least = [], int(row["runs"])
     for side, name in (("", level), ("baseline_", baseline)):
         runs = int(row[f"{side}runs"])
-        gone = {why: int(row[f"{side}{why}"]) for why in ("diverged", "failed", "unfinished")}
+        gone = {why: int(row[f"{side}{why}"]) for why in GONE}
         if row["outcome"] == "diverged":  # a result, then
             del gone["diverged"]
         kept = runs - sum(gone.values())
         least = min(least, kept)
-        if not enough(kept, runs):
-            why = ", ".join(f"{count:,} {word}" for word, count in gone.items() if count)
-            reasons.append(f"{kept:,} of {runs:,} runs at {name} have a result ({why})")
+        reasons.append(few_left(name, kept, runs, gone))
     pairs = int(row["pairs"])
     if (pairs or least) < LEAST_PAIRS:
-        what = "pairs of seeds" if pairs else "runs of a level"
-        reasons.append(f"{pairs or least:,} {what} are left, {LEAST_PAIRS} are needed")
-    return "; ".join(reasons)
+        left, (one, more) = pairs or least, ("pair", "pairs") if pairs else ("run", "runs")
+        of = "of seeds" if pairs else "of a level"
+        verb = f"{one} {of} is" if left == 1 else f"{more} {of} are"
+        reasons.append(f"{left:,} {verb} left, {LEAST_PAIRS} are needed")
+    return joined(reasons)
+
+
+def why_no_crossing(values: int, sides: Sequence[Mapping[str, Any]]) -> str:
+    """Why a critical value is not told; "" if it is.
+
+    Args:
+        values: along the number, that have an outcome.
+        sides: the neighbours of the crossing: name (in words), seeds, kept, runs, and how many are gone by
+            reason (diverged, failed, unfinished).
+
+    Example:
+        >>> side = {"name": "1", "seeds": 2, "kept": 2, "runs": 8, "diverged": 6}
+        >>> why_no_crossing(4, [side])
+        '2 of 8 runs at 1 have a result (6 diverged); 2 seeds at 1, 3 are needed'
+    """
+    reasons = []
+    if values < LEAST_VALUES:
+        reasons.append(f"{values:,} values with an outcome, {LEAST_VALUES} are needed")
+    for side in sides:
+        gone = {why: int(side.get(why, 0)) for why in GONE}
+        reasons.append(few_left(side["name"], side["kept"], side["runs"], gone))
+    few = [f"{seeds_of(side['seeds'])} at {side['name']}" for side in sides if side["seeds"] < LEAST_PAIRS]
+    if few:
+        reasons.append(f"{' and '.join(few)}, {LEAST_PAIRS} are needed")
+    return joined(reasons)
+
+
+def why_not_nowhere(sides: Sequence[Mapping[str, Any]]) -> str:
+    """Why it cannot be said that a share is crossed nowhere; "" if it can.
+
+    Args:
+        sides: all values along the number, as of `why_no_crossing`.
+
+    Example:
+        >>> why_not_nowhere([{"name": "1", "kept": 1, "runs": 3}, {"name": "3", "kept": 0, "runs": 3}])
+        'too few runs have a result at 1, 3 (1 of 6)'
+    """
+    thin = [side for side in sides if not enough(side["kept"], side["runs"])]
+    if not thin:
+        return ""
+    kept, runs = (sum(side[key] for side in thin) for key in ("kept", "runs"))
+    return f"too few runs have a result at {', '.join(side['name'] for side in thin)} ({kept:,} of {runs:,})"
+
+
+def why_no_edge(observed: int, seeds: int, tried: int) -> str:
+    """Why the median edge of an arm is not told; "" if it is.
+
+    Args:
+        observed: seeds with a result, be it that there is no crossing.
+        seeds: all of them.
+        tried: values that were tried with the seed that has the fewest.
+
+    Example:
+        >>> why_no_edge(2, 2, 9)
+        '2 seeds have a result, 3 are needed'
+    """
+    reasons = []
+    if tried < LEAST_VALUES:
+        reasons.append(f"{tried:,} values were tried, {LEAST_VALUES} are needed")
+    if not enough(observed, seeds):
+        reasons.append(f"{observed:,} of {seeds_of(seeds)} have a result")
+    if observed < LEAST_PAIRS:
+        reasons.append(
+            f"{seeds_of(observed)} {'has' if observed == 1 else 'have'} a result, {LEAST_PAIRS} are needed"
+        )
+    return joined(reasons)
+
+
+def seeds_of(count: int) -> str:
+    return f"{count:,} seed{'' if count == 1 else 's'}"
+
+
+def joined(reasons: Sequence[str]) -> str:
+    return "; ".join(reason for reason in reasons if reason)

@@ -23,6 +23,11 @@ from harness.recording.census_html import census_html
 from harness.recording.model_calls import outputs
 from harness.recording.recorder import ActivationRecorder
 
+RUNNING = (
+    "Norms used their running statistics, as evaluation does: in training mode, as a Recorder sees it, other "
+    "units may be dead."
+)
+
 
 class DeadUnitsError(RuntimeError):
     """More units are dead than `Report.raise_if` allows, or none was observed.
@@ -40,6 +45,7 @@ class Report:
     Attributes:
         units: the census, one row per site × unit.
         plan: what was observed, and how it was found; `print` it.
+        running: whether norms used their running statistics, so that training mode may show other dead units.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 4), nn.ReLU())
@@ -51,6 +57,7 @@ class Report:
 
     units: pd.DataFrame
     plan: Plan = field(default_factory=Plan, repr=False)
+    running: bool = field(default=False, repr=False)
 
     @cached_property
     def summary(self) -> pd.DataFrame:
@@ -78,7 +85,8 @@ class Report:
 
     def __str__(self) -> str:
         """The table of sites and the verdict in one sentence."""
-        return f"{_table(self.summary)}\n{sentence(self.units)}"
+        told = f"{_table(self.summary)}\n{sentence(self.units)}"
+        return f"{told} {RUNNING}" if self.running and self.dead_fraction > 0 else told
 
 
 def scan(
@@ -151,7 +159,8 @@ def scan(
         if isinstance(mask, Sequence) and len(mask) > came:
             raise ValueError(f"mask: expected one for each batch, but got {len(mask)} for {came}")
         units = recorder.census()
-    return Report(units, recorder.plan)
+    running = any(getattr(part, "running_mean", None) is not None for part in model.modules())
+    return Report(units, recorder.plan, running)
 
 
 def _scalar(value: Any) -> Tensor:

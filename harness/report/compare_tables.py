@@ -173,12 +173,12 @@ def critical_table(rows: pd.DataFrame, axis: str, share: float) -> RenderableTyp
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("note", overflow="fold")
     for row in rows.head(ROWS).to_dict("records"):
-        none = np.isnan(row["critical"])
+        none = np.isnan(row["critical"]) or bool(row["missing"])
         table.add_row(
             escape(row["setting"]),
             "-" if none else f"{row['critical']:.3g}",
             "-" if none else f"{_end(row['below'])} … {_end(row['above'])}",
-            _span(row["low"], row["high"], _end),
+            "-" if none else _span(row["low"], row["high"], _end),
             f"{row['runs']:,}",
             f"{row['diverged']:,}",
             escape(row["note"]),

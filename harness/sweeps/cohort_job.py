@@ -161,6 +161,8 @@ def _trained(
             _close(board)
         return _one_by_one({place: folders[place] for place in left}, specs, tick, error)
     seconds = round((time.monotonic() - began) / len(left), 3)
+    # of what the stack took, each member's part
+    endings = {k: replace(one, census_seconds=one.census_seconds / len(left)) for k, one in endings.items()}
     judged = [_judge(specs[k], folders[k], endings[k], seconds, boards.get(k)) for k in left]
     ended = side_by_side(_end, zip([folders[place] for place in left], judged, strict=True))
     return dict(zip(left, ended, strict=True))
@@ -212,6 +214,8 @@ def _judge(
     try:
         run = Run(folder.path)
         facts = {"seconds": seconds, **conclusion(spec, run, ending)}
+        if spec.record.enabled:
+            facts["census_seconds"] = round(ending.census_seconds, 3)
         if board is not None:
             board.conclude(run.name, to_mapping(spec), run.census, facts)
     except Exception as error:

@@ -188,7 +188,7 @@ def _train(
             ending = train(spec, data, folder, views, evidence=keeps, model=model)
         result = Run(folder.path)
         facts = conclusion(spec, result, ending, diagnose=bool(keeps and result.evidence))
-        if alone and spec.record.enabled and not earlier:  # of a continued run it is not known
+        if spec.record.enabled and not earlier:  # of a continued run it is not known
             facts["census_seconds"] = round(ending.census_seconds, 3)
         if board is not None:
             from harness.report.tensorboard import short_config

@@ -318,7 +318,7 @@ class Recorder(Observer):
         if self._collector is None or self.latest is None or self._error is not None:
             return None
         try:
-            return self.evidence()._asdict()
+            return self._latest_evidence()._asdict()
         except Exception as error:
             self._run.switch_off(error)
             return None

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from harness.attribution.budget import Progress
 from harness.attribution.diagnosis import Diagnosis
 from harness.attribution.recorder import Recorder
 from harness.detector.lifetimes import one_evidence
@@ -166,11 +167,20 @@ def _possible(make: Make, label: str) -> tuple[list[CodeCure], dict[str, str]]:
 
 
 def _run(make: Make, steps: int, jobs: Sequence[tuple[str, int]], workers: int) -> list[Trial]:
+    """Train every job, and say how far it is where that takes long."""
+    progress, found = Progress(f"prescribe, {steps:,} steps each", len(jobs), "trainings"), []
     if workers == 1:
-        return [_trial(make, seed, steps, name) for name, seed in jobs]
-    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        waiting = [pool.submit(_trial, make, seed, steps, name) for name, seed in jobs]
-        return [one.result() for one in waiting]
+        for name, seed in jobs:
+            found.append(_trial(make, seed, steps, name))
+            progress.step()
+    else:
+        with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+            waiting = [pool.submit(_trial, make, seed, steps, name) for name, seed in jobs]
+            for one in waiting:
+                found.append(one.result())
+                progress.step()
+    progress.close()
+    return found
 
 
 def _trial(make: Make, seed: int, steps: int, cure: str, *, evidence: bool = False) -> Trial:

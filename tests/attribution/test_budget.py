@@ -97,3 +97,45 @@ def test_progress_is_said_on_a_terminal_where_it_takes_long(monkeypatch: Any, ca
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     recorder.diagnose()
     assert "diagnose: 1 of 9 passes" in capsys.readouterr().err
+
+
+def healthy(every: int = 10) -> harness.Recorder:
+    """No unit dies, and all of them learn."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with harness.Recorder(model, optimizer=optimizer, census_every=every, evidence=True) as recorder:
+        for _ in range(20):
+            loss = nn.functional.cross_entropy(model(torch.randn(128, 20)), torch.randint(0, 5, (128,)))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            recorder.step(loss=loss)
+    return recorder
+
+
+def test_where_every_unit_lives_the_network_is_not_run_again(monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(budget, "QUIET", 0.0)
+    found = healthy().diagnose()
+    assert found.text.endswith("Nothing to explain: no unit is dead.")
+    assert found.label == "none"
+    assert "diagnose:" not in capsys.readouterr().err
+
+
+def test_what_a_single_census_cannot_show_is_said() -> None:
+    said = "There is one census, over all steps up to 20: a unit that opened early and died on the way counts"
+    assert said in healthy(every=100).diagnose().text
+    assert said not in healthy().diagnose().text
+
+
+def test_a_report_keeps_the_evidence_of_the_diagnosis(monkeypatch: Any, capsys: Any, tmp_path: Any) -> None:
+    torch.manual_seed(0)
+    recorder = trained(mlp())
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(budget, "QUIET", 0.0)
+    recorder.diagnose()
+    assert "diagnose:" in capsys.readouterr().err
+    page = recorder.report(tmp_path / "dead.html")
+    assert "bias_init" in page.read_text(encoding="utf-8")
+    assert "diagnose:" not in capsys.readouterr().err

@@ -117,7 +117,8 @@ def test_one_seed() -> None:
     row = one(critical(curve(0.1, 0.2, 0.8, 0.9, seeds=1), "optim.lr"))
     assert row["critical"] == pytest.approx(10**-0.5)
     assert np.isnan(row["low"])
-    assert row["note"] == "one seed: no interval"
+    few = "1 seed at 0.1 and 1 seed at 1, 3 are needed"
+    assert row["note"] == f"not told: {few}; one seed: no interval"
 
 
 def test_a_seed_without_an_outcome_is_none() -> None:

@@ -220,3 +220,18 @@ def test_the_model_in_a_scan_may_be_recorded_too() -> None:
         assert set(harness.scan(model, x(9)).units.n) == {9}
         model(x(2))
         assert set(recorder.census().n) == {6}
+
+
+def test_running_statistics_are_named_where_they_decide() -> None:
+    """The running mean is far above that of the batches: in evaluation mode alone all units are dead."""
+    norm, layer = nn.BatchNorm1d(8), nn.Linear(4, 8)
+    model = nn.Sequential(layer, norm, nn.ReLU())
+    mean = norm.running_mean
+    assert mean is not None
+    mean.fill_(1000.0)
+    said = "Norms used their running statistics"
+    assert said in str(harness.scan(model, torch.randn(50, 4)))
+    mean.zero_()
+    assert said not in str(harness.scan(model, torch.randn(50, 4)))
+    nn.init.constant_(layer.bias, -99.0)
+    assert said not in str(harness.scan(nn.Sequential(layer, nn.ReLU()), torch.randn(50, 4)))

@@ -121,7 +121,10 @@ def test_a_hole_on_the_living_side_is_seen_by_a_check_and_said() -> None:
     assert seen.last_below < 0.04 < seen.first_above < 0.08
     assert not seen.monotone
     text = notes(over_seeds({}, {0: seen}, log=True), 0.5, 0.01, 10)
-    assert text == ["not monotone in the one seed: below 50 % again beyond the edge"]
+    assert text == [
+        f"no edge is told: 1 seed has a result, 3 are needed (found per seed: {seen.value:.4g})",
+        "not monotone in the one seed: below 50 % again beyond the edge",
+    ]
 
 
 @pytest.mark.parametrize("rising", [True, False])
@@ -205,6 +208,18 @@ def test_seeds_without_a_crossing_stay_in_the_median() -> None:
     assert (spread.low, spread.high) == (-inf, inf)
     assert math.isnan(spread.median), "between 1 and what lies beyond the range"
     assert any("no median" in line for line in notes(spread, 0.5, 0.1, 10))
+
+
+def test_a_median_of_few_seeds_or_values_is_not_told() -> None:
+    def missing(*seeds: SeedEdge) -> str:
+        return over_seeds({}, dict(enumerate(seeds)), log=True).missing
+
+    lost, coarse = SeedEdge("unobserved", 3), SeedEdge("dead", 2, True, 1, 0.5, 2, 0.1, 0.9)
+    assert missing(dead(1), dead(2), dead(4)) == ""
+    assert missing(dead(1), dead(2)) == "2 seeds have a result, 3 are needed"
+    assert missing(*[dead(1)] * 3, *[lost] * 4) == "3 of 7 seeds have a result"
+    assert missing(*[coarse] * 4) == "2 values were tried, 3 are needed"
+    assert missing(lost) == "", "there is no median to tell"
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=12))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from harness import console
 from harness.cli import run
 from harness.config import compose
 from harness.config.identity import run_id
@@ -74,3 +75,29 @@ def test_what_censuses_cost_is_said_at_the_end(tmp_path: Path, capsys: pytest.Ca
     spent, total = one.status["census_seconds"], one.status["seconds"]
     assert 0 < spent < total
     assert f"censuses    {spent:.1f} s of {total:.1f} s (" in capsys.readouterr().out
+
+
+def test_a_sweep_says_what_censuses_cost_where_it_is_much(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (
+        "-m",
+        "record.tensorboard=false",
+        "seed=0,1",
+        "model.width=8",
+        "model.depth=1",
+        "train.max_steps=40",
+    )
+
+    def said(*more: str) -> str:
+        assert run([*words, *more, f"output={tmp_path}"]) == 0
+        return capsys.readouterr().out
+
+    first = said()
+    assert "censuses " not in first, "a few seconds are not worth a word"
+    assert f"compare     harness-tools compare {tmp_path}" in first
+    monkeypatch.setattr(console, "LONG", 0.0)
+    monkeypatch.setattr(console, "DEAR", 0.0)
+    assert "censuses " not in said(), "nothing was trained"
+    assert "; record.census_share=0.1 takes fewer" in said("force=true")
+    assert "censuses " not in said("record.census_share=0.1")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import harness
+from harness.attribution import budget
 from harness.trials.code_cures import BY_HAND, CODE_CURES, FreshTraining
 from harness.trials.own_training import _run, _trial
 
@@ -69,6 +70,14 @@ def test_a_healthy_training_has_nothing_to_cure() -> None:
 def test_the_same_call_finds_the_same() -> None:
     options: dict[str, Any] = {"steps": 20, "seeds": 2, "budget": 4, "workers": 1}
     assert harness.prescribe(low_biases, **options).text == harness.prescribe(low_biases, **options).text
+
+
+def test_how_far_it_is_is_said_where_it_takes_long(monkeypatch: Any, capsys: Any) -> None:
+    _run(low_biases, 2, [("", 0), ("", 1)], 1)
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(budget, "QUIET", 0.0)
+    _run(low_biases, 2, [("", 0), ("", 1)], 1)
+    assert "prescribe, 2 steps each: 2 of 2 trainings" in capsys.readouterr().err
 
 
 def test_workers_find_what_this_process_finds() -> None:

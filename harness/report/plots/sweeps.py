@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
 from harness.compare.frames import codes, word
+from harness.compare.survivors import enough
 from harness.formats import per_cent
 from harness.report.plots.base import figure, headline, legend_above, need, share_axis, step_axis
 from harness.report.plots.comparison import NAMES
@@ -23,7 +24,8 @@ from harness.report.style import current, shares, text_on
 
 @figure(
     "one cell per combination of the two settings, the number is the mean over its runs; hatched = every run "
-    "diverged or failed, so there is no number; a small ×2 = two of its runs did; empty = not run."
+    "diverged or failed, so there is no number; a small ×2 = two of its runs did; in brackets: fewer than "
+    "half of its runs have a result; empty = not run."
 )
 def phase(table: pd.DataFrame, *, outcome: str = "dead", title: str = "") -> Figure:
     """Phase diagram: the outcome over two settings; what did not end is hatched, never 0 %.
@@ -62,7 +64,9 @@ def phase(table: pd.DataFrame, *, outcome: str = "dead", title: str = "") -> Fig
         )
         ink = text_on(colour)
         if numbers:
-            axis.text(i, j, f"{100 * row['mean']:.0f}", ha="center", va="center", color=ink)
+            number = f"{100 * row['mean']:.0f}"
+            told = number if enough(int(row["runs"]) - lost, int(row["runs"])) else f"({number})"
+            axis.text(i, j, told, ha="center", va="center", color=ink)
         if lost:
             axis.text(i + 0.46, j + 0.42, f"×{lost}", ha="right", va="top", fontsize=7, color=ink)
     axis.set_xlim(-0.5, len(across) - 0.5)
@@ -95,7 +99,8 @@ def dose_response(
 
     Args:
         table: of `compare.dose.dose_response`: setting, the axis, mean, low, high, runs, diverged.
-        critical: of `compare.dose.critical`: setting, critical, low, high, note.
+        critical: of `compare.dose.critical`: setting, critical, low, high; those with something `missing` are
+            not drawn.
         axis: name of the numeric column; else the one in front of `mean`.
         outcome: its name.
         title: above the figure.
@@ -130,7 +135,10 @@ def dose_response(
         board.set_xticks(doses, [word(dose) for dose in doses])
         board.xaxis.set_minor_locator(NullLocator())
     found = critical if critical is not None else pd.DataFrame(columns=["setting", "critical", "low", "high"])
-    for row in found[found["critical"].notna()].to_dict("records"):
+    told = found["critical"].notna()
+    if "missing" in found:
+        told &= found["missing"].eq("")  # a line that too few runs stand for is not drawn
+    for row in found[told].to_dict("records"):
         colour = style[row["setting"]].color if row["setting"] in style else current().theme.soft
         board.axvline(row["critical"], color=colour, linestyle="--", linewidth=0.9)
         if np.isfinite([row["low"], row["high"]]).all():

@@ -72,6 +72,7 @@ class SearchResult:
                 "low": arm.low,
                 "high": arm.high,
                 "coverage": arm.coverage,
+                "missing": arm.missing,
                 "rising": arm.rising,
                 "tried": arm.tried,
                 "notes": self.notes(arm),

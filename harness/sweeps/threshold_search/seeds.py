@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.compare.survivors import why_no_edge
 from harness.sweeps.threshold_search.bisect import SeedEdge
 
 CONFIDENCE = 0.95
@@ -40,6 +41,13 @@ class ArmEdge:
 
     def count(self, state: str) -> int:
         return sum(edge.state == state for edge in self.seeds.values())
+
+    @property
+    def missing(self) -> str:
+        """What it takes to speak of the median, and is not there; "" if all is."""
+        observed = sum(edge.state != "unobserved" for edge in self.seeds.values())
+        tried = min((edge.tried for edge in self.seeds.values() if edge.found), default=0)
+        return "" if math.isnan(self.median) else why_no_edge(observed, len(self.seeds), tried)
 
     @property
     def tried(self) -> int:
@@ -110,6 +118,9 @@ def notes(found: ArmEdge, threshold: float, low: float, high: float) -> list[str
     crooked = sum(not edge.monotone for edge in found.seeds.values())
     share, ends = f"{100 * threshold:g} %", f"{low:g} and {high:g}"
     lines = []
+    if found.missing:
+        each = ", ".join(f"{edge.value:.4g}" for _, edge in sorted(found.seeds.items()) if edge.found)
+        lines.append(f"no edge is told: {found.missing} (found per seed: {each})")
     if states["diverged"]:
         of = _of(states["diverged"], n)
         lines.append(f"an edge of divergence in {of}: training diverges before {share} are dead")

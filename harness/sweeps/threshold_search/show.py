@@ -69,12 +69,13 @@ def _cells(found: SearchResult, arm: ArmEdge) -> list[str]:
         below = sorted(edge.share_below for edge in edges)[len(edges) // 2]
         above = sorted(edge.share_above for edge in edges)[len(edges) // 2]
         sides = f"{100 * below:.0f} | {'-' if math.isnan(above) else f'{100 * above:.0f}'} %"
-    none = math.isnan(arm.low)
+    none = math.isnan(arm.low) or bool(arm.missing)
     ends = f"{_number(found, arm.low)} … {_number(found, arm.high)}"
     interval = "-" if none else f"{ends}\n({100 * arm.coverage:.1f} %)"
     kinds = {word: sum(arm.count(state) for state in states) for word, states in KINDS.items()}
     seeds = "\n".join(f"{count} {word}" for word, count in kinds.items() if count)
-    return [_number(found, arm.median), interval, seeds, sides or "-", f"{arm.tried:,}"]
+    edge = "-" if arm.missing else _number(found, arm.median)
+    return [edge, interval, seeds, sides or "-", f"{arm.tried:,}"]
 
 
 def _number(found: SearchResult, value: float) -> str:

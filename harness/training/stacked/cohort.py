@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,7 @@ class _Cohort:
         self.parameters: list[Parameter] = []
         self.buffers: dict[str, torch.Tensor] = {}
         self.found: list[TrainResult | None] = [None] * len(specs)
+        self.census_seconds = 0.0  # of all members together, in this process
         self.patience = min(spec.train.checkpoint_seconds for spec in specs)
         self.sites = sites(specs[0], data)
         self.recording: Recording | None = None
@@ -157,7 +159,8 @@ class _Cohort:
 
     @property
     def endings(self) -> list[TrainResult]:
-        return [TrainResult(self.step, None) if ending is None else ending for ending in self.found]
+        endings = [TrainResult(self.step, None) if ending is None else ending for ending in self.found]
+        return [replace(ending, census_seconds=self.census_seconds) for ending in endings]
 
     @property
     def networks(self) -> tuple[list[RunFolder], list[Parameter], dict[str, torch.Tensor]]:
@@ -285,8 +288,10 @@ class _Cohort:
                     self.ledger.event(place, self.step, kind, detail=f"epoch {epoch}")
         if census:
             if recording is not None:
+                began = time.monotonic()
                 table, changes = recording.census(self.step, self.data)
                 self.ledger.census(table)
+                self.census_seconds += time.monotonic() - began
                 for place, kind, site, units in changes:
                     self.ledger.event(place, self.step, kind, site=site, units=units)
                 if not last:
