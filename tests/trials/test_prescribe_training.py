@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -76,6 +77,7 @@ def test_how_far_it_is_is_said_where_it_takes_long(monkeypatch: Any, capsys: Any
     _run(low_biases, 2, [("", 0), ("", 1)], 1)
     assert not capsys.readouterr().err
     monkeypatch.setattr(budget, "QUIET", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     _run(low_biases, 2, [("", 0), ("", 1)], 1)
     assert "prescribe, 2 steps each: 2 of 2 trainings" in capsys.readouterr().err
 
