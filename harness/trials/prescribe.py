@@ -17,8 +17,8 @@ def prescribe(what: Any, **options: Any) -> Prescription:
 
     Args:
         what: a run of `open_runs` or its folder (`harness.trials.stored_run.prescribe_run` has the options:
-            budget, seeds, say, begin); or a function seed → (model, optimizer, batches, loss[, metric]), which takes
-            `steps=` too (`harness.trials.own_training.prescribe_training`).
+            budget, seeds, say, begin); or a function seed → (model, optimizer, batches, loss[, metric]), with
+            `steps=` (`harness.trials.own_training.prescribe_training`).
         options: budget, seeds, and so on.
 
     Returns:
