@@ -212,7 +212,8 @@ def test_edited_evidence_is_damage(runs: Path, part: str, name: str) -> None:
     assert harness.diagnose(second).label
     done = runner.invoke(app, ["diagnose", str(runs)])
     assert done.exit_code == 0
-    assert f"{path.name} cannot be read" in " ".join(done.output.split())
+    # a long folder's path is folded, at any letter
+    assert f"{path.name} cannot be read".replace(" ", "") in "".join(done.output.split())
     alone = runner.invoke(app, ["diagnose", str(first.path)])
     assert alone.exit_code == 1
 
