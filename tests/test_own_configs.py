@@ -213,7 +213,7 @@ EXPLAINED = {
     "record.early": ("and after steps 1, 2, 4, 8, ...", "true or false", "default  true (record=standard)"),
     "optim.lr": ("learning rate", "a number above 0 and at most 1e+36", "0.1 (optim=sgd); adam 0.001"),
     "model.norm": ("none | batch | layer", "one of none, batch, layer", "none (model=mlp); vgg batch"),
-    "remedy.every": ("of remedy=bias_lift, leaky_swap, redo", "a whole number at least 1", "redo 100"),
+    "remedy.every": ("of remedy=auto, bias_lift, leaky_swap, redo", "a whole number at least 1", "redo 100"),
     "activation.slope": ("of activation=leaky_relu, prelu", "a number", "leaky_relu 0.01, prelu 0.25"),
     "train.max_steps": ("ends earlier", "a whole number at least 1, or null", "null"),
     "seed": ("of weights", "a whole number at least 0", "0"),
