@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,13 @@ app = typer.Typer(
 Folder = Annotated[Path, typer.Argument(help="A run's folder, or any folder above.")]
 Json = Annotated[Path | None, typer.Option(help="Write all tables to this file.")]
 Csv = Annotated[Path | None, typer.Option(help="Write each table to a file in this folder.")]
+
+
+class Begin(StrEnum):
+    """Where trials begin: at the run's first step, or at its last healthy census."""
+
+    start = "start"
+    healthy = "healthy"
 
 
 def _version(asked: bool) -> None:
@@ -314,8 +322,8 @@ def prescribe(
     budget: Annotated[str, typer.Option(help="Work, in times of the run's own on every core.")] = "2x",
     seeds: Annotated[int, typer.Option(help="Of every cure.")] = 3,
     begin: Annotated[
-        str, typer.Option("--from", help="start, or healthy: the last healthy census.")
-    ] = "start",
+        Begin, typer.Option("--from", help="Its first step, or its last healthy census.")
+    ] = Begin.start,
     json: Json = None,
     csv: Csv = None,
 ) -> None:
@@ -338,7 +346,7 @@ def prescribe(
         with refusing(ConfigError, OSError, ValueError):
             times = times_of(budget)
             found = prescribe_run(
-                runs[0], times, seeds, lambda line: out.print(line, style="dim", markup=False), begin
+                runs[0], times, seeds, lambda line: out.print(line, style="dim", markup=False), begin.value
             )
     except KeyboardInterrupt:
         print("harness-tools: interrupted; the same command continues.", file=sys.stderr)

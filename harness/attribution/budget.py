@@ -1,8 +1,7 @@
-"""Budget: how many inputs are replayed, so that an answer comes in time, and how far it is."""
+"""Budget: how many inputs are replayed, so that an answer comes in time."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -15,7 +14,6 @@ from harness.attribution.snapshots import Snapshot
 SECONDS = 15.0  # that all replays together are to take, about
 FEWEST = 32  # inputs of a batch that is cut
 SOME = 128  # inputs on which the shares of sites that are asked one by one rest: rather fewer sites
-QUIET = 3.0  # seconds after which, and between which, something is said
 
 
 class Budget:
@@ -75,33 +73,3 @@ def first_of(inputs: Sequence[Inputs], share: float) -> list[Inputs]:
         kept.append((args, kwargs) if part is None else part)
         count -= input_count(kept[-1])
     return kept
-
-
-class Progress:
-    """Says on stderr, if that is a terminal, how far a long computation is; nothing in the first seconds.
-
-    Args:
-        what: is computed.
-        total: parts of it.
-        parts: what they are called.
-    """
-
-    def __init__(self, what: str, total: int, parts: str = "passes") -> None:
-        self._what, self._total, self._done, self._parts = what, total, 0, parts
-        self._begin = self._said = time.monotonic()
-        self._line = False
-
-    def step(self) -> None:
-        """A part is done."""
-        self._done += 1
-        now = time.monotonic()
-        if now - self._said < QUIET or not sys.stderr.isatty():
-            return
-        self._said, self._line = now, True
-        shown = f"{self._what}: {self._done} of {self._total} {self._parts}, {now - self._begin:.0f} s"
-        print(f"\r{shown}", end="", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        """All is done."""
-        if self._line:
-            print(file=sys.stderr)

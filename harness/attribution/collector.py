@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from harness.activations.declared import declared_names
 from harness.activations.stored import stored
-from harness.attribution.budget import FEWEST, SOME, Budget, Progress, first_of
+from harness.attribution.budget import FEWEST, SOME, Budget, first_of
 from harness.attribution.counterfactual import CoalitionEvaluator, site_rates
 from harness.attribution.entrances import Entrances
 from harness.attribution.evidence import FACTORS, Evidence
@@ -46,6 +46,7 @@ from harness.attribution.step_metrics import StepMetrics
 from harness.attribution.whole_passes import OwnPasses
 from harness.graph.plan import Site, plain_name
 from harness.hooks.eager import EagerTaps
+from harness.progress import Progress
 from harness.recording.listener import Guard
 
 UNIT_COLUMNS = (
@@ -236,7 +237,7 @@ class EvidenceCollector:
     ) -> tuple[pd.DataFrame, pd.DataFrame, int]:
         """The tables of units and layers, and on how many inputs they rest where these were cut; else 0."""
         with_deaths = _sites_with_deaths(census)
-        progress = Progress("diagnose", 9)
+        progress = Progress("diagnose", 9, "passes")
         first, last = self._snapshots.first(), self._snapshots.last()
         layers, makers = layers_of(replay, sites, self._taps.book.gates, first)
         handed = InitialState(replay, Snapshot(first.values, first.inputs[:1]), layers)

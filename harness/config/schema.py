@@ -179,7 +179,7 @@ class Init:
 
 @dataclass
 class StoredInit(Init):
-    """Weights and biases of a stored training, as they are: gain is 1, mean 0, and bias has no effect."""
+    """Weights and biases of a stored training, as they are: gain is 1, mean 0, bias.offset 0."""
 
     path: str = MISSING  # checkpoint.pt of a run, or a state_dict
 

@@ -85,8 +85,8 @@ class Report:
 
     def __str__(self) -> str:
         """The table of sites and the verdict in one sentence."""
-        told = f"{_table(self.summary)}\n{sentence(self.units)}"
-        return f"{told} {RUNNING}" if self.running and self.dead_fraction > 0 else told
+        text = f"{_table(self.summary)}\n{sentence(self.units)}"
+        return f"{text} {RUNNING}" if self.running and self.dead_fraction > 0 else text
 
 
 def scan(

@@ -19,15 +19,16 @@ from torch.optim import Optimizer
 
 from harness.detector.states import dead_fraction
 from harness.detector.verdict import last_census
+from harness.graph.unit_connections import UnitConnections
 from harness.recording.batches import Batch
 from harness.remedies.chooser import BIAS_LIFT, LOWER_RATE, NO_DECAY, REDO, REDRAW, Chooser, Table
 from harness.remedies.events import RemedyEvent
-from harness.remedies.initializers import Initializer, make_draw
+from harness.remedies.initializers import DrawRows, Initializer, make_draw
 from harness.remedies.lifting import lift, liftable
-from harness.remedies.optimizer_state import TorchOptimizerState
+from harness.remedies.optimizer_state import OptimizerStateView, TorchOptimizerState
 from harness.remedies.recycle import recycle
 from harness.remedies.redrawing import redraw_layers
-from harness.remedies.wiring import wire
+from harness.remedies.wiring import Wiring, wire
 
 KIND = "auto"
 LOWER = 3.0  # divisor of the learning rate
@@ -163,21 +164,8 @@ class Auto:
         self._chooser.load_state_dict(state["chooser"])
 
     def _acts(self, batch: Batch) -> dict[str, Doing]:
-        def lifted() -> list[RemedyEvent]:
-            return lift(self._model, batch, self._share, self._state, liftable(self._model, batch)[0])
-
-        def recycled() -> list[RemedyEvent]:
-            wiring = wire(self._model, batch)
-            return recycle(wiring.connections, wiring.magnitudes, self._state, 0.0, self._draw)
-
-        def redrawn() -> list[RemedyEvent]:
-            wiring = wire(self._model, batch)
-            return redraw_layers(wiring.connections, wiring.magnitudes, self._state, self._draw)
-
         return {
-            BIAS_LIFT: lifted,
-            REDO: recycled,
-            REDRAW: redrawn,
+            **unit_acts(self._model, batch, self._state, self._draw, self._share),
             LOWER_RATE: self._lower_rate,
             NO_DECAY: partial(switch_decay_off, self._optimizers),
         }
@@ -189,6 +177,36 @@ class Auto:
                     if name in group:
                         group[name] /= LOWER
         return lowered(self._chooser)
+
+
+def unit_acts(
+    model: nn.Module,
+    batch: Batch,
+    state: OptimizerStateView,
+    draw: DrawRows,
+    share: float = LIFTED,
+    renewable: Callable[[Wiring], Sequence[UnitConnections]] = lambda wiring: wiring.connections,
+) -> dict[str, Doing]:
+    """The acts on units: name → what does it.
+
+    Args:
+        model: any model.
+        batch: inputs of the training; units that are silent on them are acted on.
+        state: the optimizer's.
+        draw: the law of new weights.
+        share: of the inputs on which a lifted unit is to open.
+        renewable: the sites whose units can be made anew, of all that are wired.
+    """
+
+    def renewed(act: Callable[[Sequence[UnitConnections], Wiring], list[RemedyEvent]]) -> list[RemedyEvent]:
+        wiring = wire(model, batch)
+        return act(renewable(wiring), wiring)
+
+    return {
+        BIAS_LIFT: lambda: lift(model, batch, share, state, liftable(model, batch)[0]),
+        REDO: lambda: renewed(lambda units, wired: recycle(units, wired.magnitudes, state, 0.0, draw)),
+        REDRAW: lambda: renewed(lambda units, wired: redraw_layers(units, wired.magnitudes, state, draw)),
+    }
 
 
 def choose(

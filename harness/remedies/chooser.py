@@ -1,6 +1,6 @@
 """The chooser: which acts stand for which cause, and what has been tried of them without effect.
 
-No model and no torch: it is told of censuses and answers with names of acts.
+No model and no torch: it gets censuses and answers with names of acts.
 """
 
 from __future__ import annotations

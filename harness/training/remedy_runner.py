@@ -30,14 +30,13 @@ from harness.remedies import (
     shrink_perturb,
     wire,
 )
-from harness.remedies.auto import LIFTED, LOWER, Doing, choose, lowered, switch_decay_off
-from harness.remedies.chooser import BIAS_LIFT, LOWER_RATE, NO_DECAY, REDO, REDRAW, Chooser
+from harness.remedies.auto import LOWER, Doing, choose, lowered, switch_decay_off, unit_acts
+from harness.remedies.chooser import LOWER_RATE, NO_DECAY, Chooser
 from harness.remedies.continual import Replacement
 from harness.remedies.initializers import DrawRows
 from harness.remedies.leaky import swap_silent
 from harness.remedies.lifting import lift, liftable
 from harness.remedies.recycle import recycle
-from harness.remedies.redrawing import redraw_layers
 from harness.remedies.surrogate import describe
 from harness.training.initialisation import LinearMap, initialise, layers, redraw
 from harness.training.models import build
@@ -228,22 +227,15 @@ class RemedyRunner:
     def _choose(self, chooser: Chooser, step: int, x: Tensor, seen: Seen) -> list[RemedyEvent]:
         """What the diagnosis asks for."""
         assert self._recorder is not None
-        model, running = self._model, self._running
-
-        def recycled() -> list[RemedyEvent]:
-            wiring = wire(model, x)
-            units = renewable(model, wiring).connections
-            return recycle(units, wiring.magnitudes, running, 0.0, self._draw(step))
-
-        def redrawn() -> list[RemedyEvent]:
-            wiring = wire(model, x)
-            units = renewable(model, wiring).connections
-            return redraw_layers(units, wiring.magnitudes, running, self._draw(step))
-
+        model = self._model
         acts: dict[str, Doing] = {
-            REDRAW: redrawn,
-            BIAS_LIFT: lambda: lift(model, x, LIFTED, running, liftable(model, x)[0]),
-            REDO: recycled,
+            **unit_acts(
+                model,
+                x,
+                self._running,
+                self._draw(step),
+                renewable=lambda wiring: renewable(model, wiring).connections,
+            ),
             LOWER_RATE: partial(lowered, chooser),  # `rate` is what lowers it
             NO_DECAY: partial(switch_decay_off, [self._optimizer]),
         }

@@ -19,7 +19,7 @@ from harness.trials.confirm import of_trial
 
 
 def healthy_start(spec: RunSpec, census: pd.DataFrame, steps: int, folder: Path) -> tuple[RunSpec, int]:
-    """The run from its last healthy census on, and the step of that census.
+    """The rest of the run, from its last healthy census on, and the step of that census.
 
     The weights that it had then are made again, once, by training as far; seeds of the trials then differ
     in their batches alone. Optimizer and schedule begin anew.
@@ -50,4 +50,5 @@ def healthy_start(spec: RunSpec, census: pd.DataFrame, steps: int, folder: Path)
         with whole(path) as part:
             torch.save(state, part)
     stored = StoredInit(name="stored", gain=1.0, mean=0.0, path=str(path))
-    return replace(spec, init=stored, bias=choice("bias", "zero")), last
+    train = replace(spec.train, max_steps=steps - last)
+    return replace(spec, init=stored, bias=choice("bias", "zero"), train=train), last

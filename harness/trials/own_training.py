@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from harness.attribution.budget import Progress
 from harness.attribution.diagnosis import Diagnosis
 from harness.attribution.recorder import Recorder
 from harness.detector.lifetimes import one_evidence
 from harness.detector.states import dead_fraction
+from harness.progress import Progress
 from harness.store.reading import named_line
 from harness.sweeps.sweep import cores
 from harness.trials.code_cures import BY_HAND, CODE_CURES, CodeCure, FreshTraining, by_name

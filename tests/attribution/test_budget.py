@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import harness
+from harness import progress
 from harness.attribution import budget, collector
 from harness.attribution.evidence import FACTORS
 
@@ -91,7 +92,7 @@ def test_progress_is_said_on_a_terminal_where_it_takes_long(monkeypatch: Any, ca
     recorder = trained(mlp())
     recorder.diagnose()
     assert not capsys.readouterr().err
-    monkeypatch.setattr(budget, "QUIET", 0.0)
+    monkeypatch.setattr(progress, "QUIET", 0.0)
     recorder.diagnose()
     assert not capsys.readouterr().err  # a file or a notebook
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
@@ -116,7 +117,7 @@ def healthy(every: int = 10) -> harness.Recorder:
 
 def test_where_every_unit_lives_the_network_is_not_run_again(monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(budget, "QUIET", 0.0)
+    monkeypatch.setattr(progress, "QUIET", 0.0)
     found = healthy().diagnose()
     assert found.text.endswith("Nothing to explain: no unit is dead.")
     assert found.label == "none"
@@ -133,7 +134,7 @@ def test_a_report_keeps_the_evidence_of_the_diagnosis(monkeypatch: Any, capsys: 
     torch.manual_seed(0)
     recorder = trained(mlp())
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(budget, "QUIET", 0.0)
+    monkeypatch.setattr(progress, "QUIET", 0.0)
     recorder.diagnose()
     assert "diagnose:" in capsys.readouterr().err
     page = recorder.report(tmp_path / "dead.html")

@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from interrupted import assert_continues
 
 from harness.config import ConfigError, RunSpec, compose, run_folder
 from harness.store.runs import Run
 from harness.sweeps.cohorts import why_not
 from harness.sweeps.job import check_jobs, run_job
-from harness.training import loop
 
 SMALL = ["data.subset=200", "train.epochs=3", "train.checkpoint_seconds=0", "record.tensorboard=false"]
 OWN = ["remedy=auto", "remedy.every=3", "record.census_every=3", "model.width=12", "model.depth=2"]
@@ -41,24 +41,7 @@ def test_an_interrupted_run_continues_as_if_nothing_had_been(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, torn = (spec(tmp_path / name, *FAULTS[fault]) for name in ("whole", "torn"))
-    run_job(whole)
-    honest = loop._Run._one_step
-    for stop in (1, 4, 6, 11):
-
-        def dying(self: loop._Run, stop: int = stop) -> bool:
-            if self.step >= stop:
-                raise OSError
-            return honest(self)
-
-        monkeypatch.setattr(loop._Run, "_one_step", dying)
-        assert run_job(torn).state == "failed"
-    monkeypatch.setattr(loop._Run, "_one_step", honest)
-    assert run_job(torn).state == "finished"
-    one, two = Run(run_folder(whole)), Run(run_folder(torn))
-    for name in ("steps", "census", "events"):
-        pd.testing.assert_frame_equal(getattr(one, name), getattr(two, name), check_exact=True)
-    p, q = (torch.load(run_folder(of) / "checkpoint.pt", weights_only=True)["model"] for of in (whole, torn))
-    assert all(torch.equal(p[name], q[name]) for name in p)
+    one = assert_continues(whole, torn, (1, 4, 6, 11), monkeypatch)
     assert "auto" in set(one.events["kind"])
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
+from interrupted import assert_continues, weights
 from side_by_side import assert_same as assert_same_tables
 from side_by_side import made, one_by_one, tables, together
 
 from harness.config import ConfigError, RunSpec, compose, run_folder, run_id
 from harness.store.runs import Run
 from harness.sweeps.job import check_jobs, run_job
-from harness.training import loop
 from harness.training.stacked import cohort
 
 REMEDIES = {
@@ -35,34 +34,13 @@ def spec(out: Path, *overrides: str) -> RunSpec:
     return compose([f"output={out}", *SMALL, *overrides])
 
 
-def weights(made: RunSpec) -> dict[str, torch.Tensor]:
-    return torch.load(run_folder(made) / "checkpoint.pt", weights_only=True)["model"]
-
-
 @pytest.mark.parametrize("network", NETWORKS, ids=["mlp", "cnn"])
 @pytest.mark.parametrize("remedy", REMEDIES)
 def test_an_interrupted_run_continues_as_if_nothing_had_been(
     remedy: str, network: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, torn = (spec(tmp_path / name, *network, *REMEDIES[remedy]) for name in ("whole", "torn"))
-    run_job(whole)
-    honest = loop._Run._one_step
-    for stop in (4, 11):
-
-        def dying(self: loop._Run, stop: int = stop) -> bool:
-            if self.step >= stop:
-                raise OSError
-            return honest(self)
-
-        monkeypatch.setattr(loop._Run, "_one_step", dying)
-        assert run_job(torn).state == "failed"
-    monkeypatch.setattr(loop._Run, "_one_step", honest)
-    assert run_job(torn).state == "finished"
-    one, two = Run(run_folder(whole)), Run(run_folder(torn))
-    for name in ("steps", "census", "events"):
-        pd.testing.assert_frame_equal(getattr(one, name), getattr(two, name), check_exact=True)
-    p, q = weights(whole), weights(torn)
-    assert all(torch.equal(p[name], q[name]) for name in p)
+    one = assert_continues(whole, torn, (4, 11), monkeypatch)
     assert remedy in set(one.events["kind"])
 
 

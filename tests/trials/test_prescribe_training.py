@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import harness
-from harness.attribution import budget
+from harness import progress
 from harness.trials.code_cures import BY_HAND, CODE_CURES, FreshTraining
 from harness.trials.own_training import _run, _trial
 
@@ -76,7 +76,7 @@ def test_the_same_call_finds_the_same() -> None:
 def test_how_far_it_is_is_said_where_it_takes_long(monkeypatch: Any, capsys: Any) -> None:
     _run(low_biases, 2, [("", 0), ("", 1)], 1)
     assert not capsys.readouterr().err
-    monkeypatch.setattr(budget, "QUIET", 0.0)
+    monkeypatch.setattr(progress, "QUIET", 0.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     _run(low_biases, 2, [("", 0), ("", 1)], 1)
     assert "prescribe, 2 steps each: 2 of 2 trainings" in capsys.readouterr().err

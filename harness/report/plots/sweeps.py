@@ -65,8 +65,8 @@ def phase(table: pd.DataFrame, *, outcome: str = "dead", title: str = "") -> Fig
         ink = text_on(colour)
         if numbers:
             number = f"{100 * row['mean']:.0f}"
-            told = number if enough(int(row["runs"]) - lost, int(row["runs"])) else f"({number})"
-            axis.text(i, j, told, ha="center", va="center", color=ink)
+            sound = enough(int(row["runs"]) - lost, int(row["runs"]))
+            axis.text(i, j, number if sound else f"({number})", ha="center", va="center", color=ink)
         if lost:
             axis.text(i + 0.46, j + 0.42, f"×{lost}", ha="right", va="top", fontsize=7, color=ink)
     axis.set_xlim(-0.5, len(across) - 0.5)
@@ -135,10 +135,10 @@ def dose_response(
         board.set_xticks(doses, [word(dose) for dose in doses])
         board.xaxis.set_minor_locator(NullLocator())
     found = critical if critical is not None else pd.DataFrame(columns=["setting", "critical", "low", "high"])
-    told = found["critical"].notna()
+    drawn = found["critical"].notna()
     if "missing" in found:
-        told &= found["missing"].eq("")  # a line that too few runs stand for is not drawn
-    for row in found[told].to_dict("records"):
+        drawn &= found["missing"].eq("")  # a line that too few runs stand for is not drawn
+    for row in found[drawn].to_dict("records"):
         colour = style[row["setting"]].color if row["setting"] in style else current().theme.soft
         board.axvline(row["critical"], color=colour, linestyle="--", linewidth=0.9)
         if np.isfinite([row["low"], row["high"]]).all():
