@@ -99,7 +99,7 @@ def _census_cost(spec: RunSpec, status: dict[str, Any]) -> str:
     spent, total = status.get("census_seconds"), status.get("seconds")
     if spent is None or not total:
         return ""
-    fewer = FEWER if _dear(spent, total) and spec.record.census_share is None else ""
+    fewer = FEWER if _dear(spent, total) and _unlimited(spec) else ""
     return f"{_census_share(spent, total)}{fewer}\n"
 
 
@@ -107,12 +107,17 @@ def _sweep_cost(specs: Sequence[RunSpec], outcomes: Sequence[JobResult]) -> str:
     """Likewise of all runs of a sweep that were trained now, and only where it is much."""
     from harness.store.runs import Run
 
-    if all(spec.record.census_share is not None for spec in specs):
+    if not any(_unlimited(spec) for spec in specs):
         return ""
     known = [Run(outcome.path).status for outcome in outcomes if not outcome.stored]
     known = [status for status in known if status.get("census_seconds") is not None]
     spent, total = (sum(status.get(key) or 0.0 for status in known) for key in ("census_seconds", "seconds"))
     return f"{_census_share(spent, total)}{FEWER}\n" if _dear(spent, total) else ""
+
+
+def _unlimited(spec: RunSpec) -> bool:
+    """Whether no share of the training limits its censuses."""
+    return spec.record.census_every is not None and spec.record.census_share is None
 
 
 def _dear(spent: float, total: float) -> bool:

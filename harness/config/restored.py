@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from harness.config.choices import own
 from harness.config.composition import checked
 from harness.config.overrides import assign
@@ -26,7 +28,8 @@ def restore(mapping: dict[str, Any]) -> RunSpec:
         >>> restore(to_mapping(compose(["optim=adam", "seed=3"]))).seed
         3
     """
-    config = copy.deepcopy(own(tuple(f"{g}={v['name']}" for g, v in mapping.items() if _named(v))))
+    named = {group: values["name"] for group, values in mapping.items() if _named(values)}
+    config = copy.deepcopy(_base(named))
     for key in OPEN:
         group, _, leaf = key.partition(".")
         values = mapping.get(group)
@@ -37,6 +40,23 @@ def restore(mapping: dict[str, Any]) -> RunSpec:
         if not key.endswith(".name"):
             assign(config, key, value)
     return checked(config)
+
+
+def _base(choices: dict[str, str]) -> DictConfig:
+    """The composition of these choices; of those alone that are no defaults, where that is the same.
+
+    A command line names the latter, and what is composed for it is kept.
+    """
+    named = [(group, f"{group}={name}") for group, name in choices.items()]
+    default = own(())
+    fewest = own(tuple(word for group, word in named if _chosen(default, group) != choices[group]))
+    if all(_chosen(fewest, group) == name for group, name in choices.items()):
+        return fewest
+    return own(tuple(word for _, word in named))
+
+
+def _chosen(config: DictConfig, group: str) -> Any:
+    return OmegaConf.select(config, f"{group}.name")
 
 
 def _named(values: Any) -> bool:

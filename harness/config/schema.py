@@ -270,7 +270,7 @@ class Record:
     """What is kept of the observation. Counting itself happens at every step."""
 
     enabled: bool = MISSING  # false: no hooks, no verdict
-    census_every: int = limits(at_least=1)  # steps between two censuses
+    census_every: int | None = limits(at_least=1)  # steps between two censuses; null: 50, if the share pays
     early: bool = MISSING  # also after steps 1, 2, 4, 8, ...
     census_share: float | None = limits(above=0, at_most=1)  # of the training that the probe may cost at most
     probe: bool = MISSING  # a census on held-out inputs too, from step 0 on

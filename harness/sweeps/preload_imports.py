@@ -12,5 +12,8 @@ with collector_at_rest():
     import harness.report.tensorboard
     import harness.sweeps.cohort_job
     import harness.training.stacked  # noqa: F401
+    from harness.training.stacked.losses import losses_and_hits
 
 torch.set_num_threads(1)  # a process that computed on several threads must not be forked
+# numba's first call of all takes half a second
+losses_and_hits(torch.zeros(1, 1, 1), torch.zeros(1, 1, dtype=torch.long))

@@ -140,7 +140,7 @@ def make_recorder(
     return Recorder(
         model,
         optimizer=optimizer,
-        census_every=spec.record.census_every if spec.record.census_share is None else None,
+        census_every=None,  # `census_steps_of` tells when
         probe=probe_of(data) if spec.record.probe else None,
         gate_eps=spec.record.gate_eps,
         gradients=spec.record.gradients,
@@ -268,9 +268,7 @@ class _Run:
             with self._census_time() if census else nullcontext():
                 self.recorder.step(loss=loss)
                 if census:
-                    record = self.spec.record
-                    if record.census_share is not None or self.step % record.census_every:
-                        self.recorder.census()
+                    self.recorder.census()
                     self._write_censuses()
         if census:
             self.stopped = "" if last else self._stop_reason()

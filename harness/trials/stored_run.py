@@ -32,6 +32,7 @@ from harness.trials.search import Say, search
 
 FOLDER = "prescribe"
 STACKED = 6  # members of a stack that train in the time of one run, of a small network
+START = 300  # steps of one run that reading it and beginning the rounds' workers take as long as
 FILES = 40  # steps of a stack's member that its files and verdict take as long as
 CENSUSES = 4  # of a trial, beside that before its first step
 
@@ -178,8 +179,9 @@ def _possible(subject: _Subject, candidates: Sequence[Cure]) -> tuple[list[Cure]
 
 
 def _plan(subject: _Subject, count: int, least: int, budget: float) -> list[Round]:
-    work = budget * cores() * (1 if why_not(subject.spec) else STACKED)
-    return rounds(count, subject.seeds, subject.steps, least + least // 4, work, subject.fixed)
+    if not why_not(subject.spec):
+        budget = STACKED * max(1.0, budget - START / subject.steps)
+    return rounds(count, subject.seeds, subject.steps, least + least // 4, cores() * budget, subject.fixed)
 
 
 def _train(
@@ -192,7 +194,7 @@ def _train(
     if controls:
         others = (seed + subject.seeds for seed in own)
         named |= {(AGAIN, seed): subject.arm(None, seed, one.steps) for seed in others}
-    run_sweep(plan_sweep(list(named.values())))
+    run_sweep(plan_sweep(list(named.values()), most=-(-len(named) // cores())))
     rows = []
     for (name, seed), spec in named.items():
         try:

@@ -44,6 +44,24 @@ def test_the_limit_is_kept_and_the_last_census_is_taken(
     assert len(steps) == len(whole) or forwards + probe > share * total * 3 * batch
 
 
+@pytest.mark.parametrize("total", [1, 60, 469, 5000])
+@pytest.mark.parametrize(("probe", "batch"), [(2000, 128), (2000, 32), (360, 32)])
+def test_by_default_the_probe_costs_a_tenth_or_is_small(total: int, probe: int, batch: int) -> None:
+    steps = census_steps(total, None, early=True, probe=probe, batch=batch)
+    assert steps <= census_steps(total, 50, early=True)
+    assert total in steps
+    assert len(steps) == 1 or len(steps) * probe <= max(0.1 * total * 3 * batch, 3600)
+    assert census_steps(total, None, early=True) == census_steps(total, 50, early=True), "no probe, no cost"
+
+
+def test_the_default_is_this_limit_and_a_given_number_is_none() -> None:
+    assert compose([]).record.census_every is None
+    for words in (["record.census_every=50"], ["record=full"], ["record=light"]):
+        record = compose(words).record
+        assert record.census_every is not None
+        assert record.census_share is None
+
+
 def test_a_limit_is_part_of_a_runs_identity_and_none_is_what_runs_were_before() -> None:
     plain = compose([])
     assert plain.record.census_share is None
@@ -83,6 +101,7 @@ def test_a_sweep_says_what_censuses_cost_where_it_is_much(
     words = (
         "-m",
         "record.tensorboard=false",
+        "record.census_every=50",
         "seed=0,1",
         "model.width=8",
         "model.depth=1",
@@ -101,3 +120,4 @@ def test_a_sweep_says_what_censuses_cost_where_it_is_much(
     assert "censuses " not in said(), "nothing was trained"
     assert "; record.census_share=0.1 takes fewer" in said("force=true")
     assert "censuses " not in said("record.census_share=0.1")
+    assert "censuses " not in said("record.census_every=null", "force=true")

@@ -53,7 +53,7 @@ def test_the_cure_of_a_fault_is_found_tried_and_written_down(tmp_path: Path) -> 
     assert found.label == "bias_init"
     assert found.table["verdict"].eq("helps").any()
     rows = {row["cure"]: row for row in found.table.to_dict("records")}
-    assert rows[found.cure]["metric"] > 0.8 > 0.3 > rows["as it was"]["metric"]
+    assert rows[found.cure]["metric"] > 0.6 > 0.3 > rows["as it was"]["metric"]
     assert rows[found.cure]["low"] > 0
     assert len(said) == 3
     assert f"Recommended: {found.cure}." in found.text
