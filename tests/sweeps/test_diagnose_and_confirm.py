@@ -25,6 +25,8 @@ SMALL = ["model.width=32", "model.depth=2", "record.tensorboard=false"]
         ["model=transformer", "activation=leaky_relu", "bias=torch_default", "schedule=warmup"],
         ["optim=momentum", "schedule=cosine", "dtype=float64", "record=off"],
         ["data=synthetic", "init=rai", r"output='it\'s a \ folder'", "schedule=step"],
+        ["model=custom", "model.target=torch.nn:Linear"],
+        ["model=custom", "model.target=torch.nn:Linear", "init=kaiming_normal", "bias=zero"],  # the defaults
     ],
 )
 def test_a_stored_configuration_is_the_same_specification_again(overrides: list[str]) -> None:
