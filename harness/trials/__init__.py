@@ -1,1 +1,1 @@
-"""A training tried again with something changed: what was its cause, and which cure works?"""
+"""Repeat a training with one thing changed, to find what kills its units and which cure works."""

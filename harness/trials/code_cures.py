@@ -1,4 +1,4 @@
-"""Cures that are applied from outside, to anybody's model and optimizer, before the first step."""
+"""Cures applied from outside, to any model and optimizer, before the first step."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class FreshTraining:
     """A training that has not begun.
 
     Attributes:
-        model: its model.
-        optimizer: that steps it.
-        inputs: a batch as the model takes it: what its forward was first called with.
-        steps: of the training.
+        model: the model to train.
+        optimizer: the optimizer of its parameters.
+        inputs: the arguments of the first call of the model's forward.
+        steps: length of the training.
     """
 
     model: nn.Module
@@ -37,17 +37,17 @@ class FreshTraining:
 
     @property
     def every(self) -> int:
-        """Steps between two acts of a remedy."""
+        """Number of steps between two applications of a remedy."""
         return max(1, self.steps // 20)
 
     def hidden(self) -> dict[str, Any]:
-        """The layers that make the units of its activations, by name."""
+        """The layers that compute the pre-activations, by name."""
         names = {name for site in scan(self.model, [self.inputs]).plan.sites for name in site.producers}
         modules = self.model.named_modules()
         return {n: m for n, m in modules if n in names and isinstance(getattr(m, "weight", None), Tensor)}
 
     def written_out(self, code: str) -> str:
-        """A cure's code with the names and numbers of this training."""
+        """Fill a cure's code with the names and numbers of this training."""
         named = {
             "LAYERS": lambda: [name for name, layer in self.hidden().items() if isinstance(layer, WEIGHTED)],
             "BIASES": lambda: [name for name, layer in self.hidden().items() if _has_bias(layer)],
@@ -60,7 +60,7 @@ class FreshTraining:
         return code
 
     def after_each(self, act: Callable[[int], None]) -> None:
-        """Call after each step of the optimizer but the last, with the number of completed steps."""
+        """Call `act` with the number of completed steps after every optimizer step except the last."""
         done = 0
 
         def after(*_: Any) -> None:
@@ -73,21 +73,21 @@ class FreshTraining:
 
 
 Apply = Callable[[FreshTraining], Any]
-Act = Callable[[FreshTraining, list[str]], None]  # at these sites
+Act = Callable[[FreshTraining, list[str]], None]  # (training, names of the sites to act on)
 Able = Callable[[FreshTraining], list[str]]
 
 
 @dataclass(frozen=True)
 class CodeCure:
-    """One thing that is made otherwise in somebody's training.
+    """One change to a user's own training.
 
     Attributes:
-        name: in words.
-        labels: the causes that it stands for.
-        change: how much it changes, as of `cures.Cure`.
-        code: what applies it, as Python; `FreshTraining.written_out` fills in its names.
-        apply: does it; raises ValueError where it cannot be done.
-        groups: what it changes; cures of one place do not go together.
+        name: readable name.
+        labels: the causes that it addresses.
+        change: how much it changes (see `cures.Cure`).
+        code: Python code that applies it; `FreshTraining.written_out` fills in the names.
+        apply: applies the cure; raises ValueError if that is impossible.
+        groups: what it changes; cures that share a group are not combined.
     """
 
     name: str
@@ -98,7 +98,7 @@ class CodeCure:
     groups: frozenset[str]
 
     def __add__(self, other: CodeCure) -> CodeCure:
-        """Both at once."""
+        """Combine two cures."""
 
         def both(training: FreshTraining) -> None:
             self.apply(training)
@@ -115,7 +115,7 @@ class CodeCure:
 
 
 def by_name(name: str) -> CodeCure:
-    """The cure of a name, or of several names joined by " + "."""
+    """Return the cure with this name; names joined by " + " give their combination."""
     first, *others = (CODE_CURES[part] for part in name.split(" + "))
     for other in others:
         first = first + other
@@ -226,7 +226,7 @@ def _first(batch: Batch) -> Tensor:
 
 
 def _every(act: Act, able: Able) -> Apply:
-    """A remedy at 20 steps of the training, on what the model was last called with, at the able sites."""
+    """Apply a remedy about 20 times in the training, on the model's latest inputs, at the sites of `able`."""
 
     def apply(training: FreshTraining) -> None:
         sites, last = able(training), [training.inputs]
@@ -317,7 +317,7 @@ def _cures() -> Iterator[CodeCure]:
 
 
 CODE_CURES = {cure.name: cure for cure in _cures()}
-#: What cannot be done from outside → how it is written.
+#: Changes that cannot be made from outside → how to write them by hand.
 BY_HAND = {
     "batch norm": "nn.BatchNorm1d(width) (2d after convolutions) between a layer and its activation",
     "layer norm": "nn.LayerNorm(width) between a layer and its activation",

@@ -1,7 +1,7 @@
-"""Confirmation: a run's beginning is trained again with one thing made normal at a time.
+"""Confirm a diagnosis: repeat the beginning of a run with one setting made normal at a time.
 
-What one run shows cannot always tell causes apart; an experiment can. The arms are runs like any other, as
-one short sweep of seeds × factors in the run's own folder, so that an interrupted confirmation continues.
+One run cannot always tell causes apart; an experiment can. The arms are ordinary runs: one short sweep of
+seeds × factors in the run's own folder, so an interrupted confirmation can be continued.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FOLDER = "confirm"
 ORIGINAL = "as it was"
 WARM_UP = 100  # steps
 
-#: The cures that make one thing normal.
+#: The cures that make one setting normal.
 NORMAL = (
     "learning rate / 10",
     "warm-up",
@@ -48,16 +48,16 @@ NORMAL = (
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What the experiment says, beside what the run itself said.
+    """Result of the experiment, next to the run's own diagnosis.
 
     Attributes:
-        observed: the label that the run's own evidence gave.
-        label: of the factor that removes most, "none" if none removes anything for sure.
-        steps: how long the arms were trained.
+        observed: label of the run's own diagnosis.
+        label: cause of the factor that removes the most deaths; "none" if no interval lies above 0.
+        steps: length of the arms.
         arms: one row per factor: factor, label, seeds, dead (mean share; a diverged run counts as 1),
-            diverged (runs), removed (mean share of the deaths of the same seed as it was), low, high (95 %,
-            Student's t over the seeds).
-        text: in words.
+            diverged (number of runs), removed (mean share of the original arm's deaths that it prevents,
+            paired by seed), low and high (95 % interval, Student's t over the seeds).
+        text: summary in words.
     """
 
     observed: str
@@ -71,27 +71,27 @@ class Confirmation:
 
 
 def normal(spec: RunSpec, mean: float) -> list[Cure]:
-    """The things that can be made normal, one at a time; what is normal already is left out.
+    """List the settings that can be made normal, without those that already are.
 
     Args:
         spec: the run.
-        mean: of its inputs, as the network sees them.
+        mean: mean of the inputs, as the network sees them.
     """
     return [cure for cure in cures(spec, "", mean, 10 * WARM_UP) if cure.name in NORMAL]
 
 
 def factors(spec: RunSpec, mean: float) -> dict[str, RunSpec]:
-    """Factor → the run with that one thing made normal (see `normal`)."""
+    """Map each factor to the run with that one setting made normal (see `normal`)."""
     return {cure.name: cure.apply(spec) for cure in normal(spec, mean)}
 
 
 def confirm(run: Run, seeds: int = 3, tell: Callable[[Any], Teller | None] | None = None) -> Confirmation:
-    """Train a run's beginning again, up to its median death, with one thing made normal per arm.
+    """Repeat a run up to its median death, with one setting made normal per arm.
 
     Args:
-        run: of `open_runs`.
-        seeds: per arm: the run's own and the following ones.
-        tell: sweep → what is told of its progress.
+        run: a run from `open_runs`.
+        seeds: number of seeds per arm: the run's own and the following ones.
+        tell: function from the sweep to a callback that reports its progress.
 
     Raises:
         ValueError: nothing was recorded, too few units are dead, or an arm failed.
@@ -175,7 +175,7 @@ def _row(
 
 
 def _shortened(spec: RunSpec, steps: int, folder: Path) -> RunSpec:
-    """The run's first steps. A cosine's course over the whole run is near its peak there."""
+    """Cut a run down to its first steps, where a cosine schedule is still near its peak."""
     schedule = spec.schedule
     if isinstance(schedule, s.Cosine):
         warm = schedule.warmup_steps
@@ -184,14 +184,14 @@ def _shortened(spec: RunSpec, steps: int, folder: Path) -> RunSpec:
 
 
 def of_trial(spec: RunSpec, steps: int, folder: Path) -> RunSpec:
-    """The run's first steps, with a census of the probe at their end."""
+    """Cut a run down to its first steps, with a census of the probe at the end."""
     train = replace(spec.train, max_steps=steps, stop_when_dead=None)
     record = replace(spec.record, evidence=False, tensorboard=False, probe=True, enabled=True)
     return replace(spec, train=train, record=record, output=str(folder), force=False)
 
 
 def input_mean(spec: RunSpec, batches: int = 20) -> float:
-    """Mean of the training inputs, as the network sees them."""
+    """Mean of the training inputs over the first batches, as the network sees them."""
     import torch
 
     from harness.training.data import load
@@ -202,7 +202,7 @@ def input_mean(spec: RunSpec, batches: int = 20) -> float:
 
 
 def _bad(spec: RunSpec) -> tuple[float, bool]:
-    """Dead share at the end of an arm (1 if it diverged), and whether it diverged."""
+    """Return the dead share at the end of an arm (1 if it diverged), and whether it diverged."""
     status = read_status(run_folder(spec)) or {}
     if status.get("state") == "diverged":
         return 1.0, True
@@ -214,7 +214,7 @@ def _bad(spec: RunSpec) -> tuple[float, bool]:
 
 
 def view(found: Confirmation) -> Group:
-    """The sentences, then the table."""
+    """Render the summary and the table."""
     table = plain_table()
     for name in ("made normal", "stands for", "dead %", "diverged", "deaths removed", "95 % interval"):
         table.add_column(name, justify="left" if name in ("made normal", "stands for") else "right")

@@ -1,4 +1,4 @@
-"""The cures of a run of ours: each makes one thing of its configuration otherwise."""
+"""Cures for configured runs: each changes one part of the configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Change = Callable[[RunSpec], RunSpec]
 
 
 class Labelled(Protocol):
-    """A cure that stands for causes."""
+    """A cure that addresses certain causes."""
 
     @property
     def labels(self) -> tuple[str, ...]: ...
@@ -27,15 +27,15 @@ L = TypeVar("L", bound=Labelled)
 
 @dataclass(frozen=True)
 class Cure:
-    """One thing that is made otherwise.
+    """One change to a run.
 
     Attributes:
-        name: in words.
-        labels: the causes that it stands for (`harness.attribution.causes.LABELS`), the first one mainly.
-        change: how much of the training it changes: a number that is there (1), the inputs or the course of
-            the training (2), the activation or its gradient (3), the network or what acts on it (4).
-        groups: of the configuration that it sets something in.
-        apply: specification → the cured one.
+        name: readable name.
+        labels: the causes that it addresses (`harness.attribution.causes.LABELS`), the main one first.
+        change: how much of the training it changes: an existing number (1), the inputs or the course of the
+            training (2), the activation or its gradient (3), the network or what acts on it (4).
+        groups: the configuration groups that it changes.
+        apply: maps a specification to the cured one.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Cure:
     apply: Change
 
     def __add__(self, other: Cure) -> Cure:
-        """Both at once."""
+        """Combine two cures."""
         return Cure(
             f"{self.name} + {other.name}",
             tuple(dict.fromkeys((*self.labels, *other.labels))),
@@ -56,13 +56,13 @@ class Cure:
 
 
 def cures(spec: RunSpec, label: str, mean: float, steps: int) -> list[Cure]:
-    """What is worth trying, the likeliest first; what the run has already is left out.
+    """List the cures worth trying, most likely first, without those that would change nothing.
 
     Args:
         spec: the run.
-        label: of its diagnosis.
-        mean: of its inputs, as the network sees them.
-        steps: of the whole run.
+        label: label of its diagnosis.
+        mean: mean of its inputs, as the network sees them.
+        steps: length of the whole run.
 
     Example:
         >>> from harness.config import compose
@@ -82,20 +82,21 @@ def cures(spec: RunSpec, label: str, mean: float, steps: int) -> list[Cure]:
     for family in families:
         for cure in list(family):
             cured = cure.apply(spec)
-            if cured in seen:  # the run is so already, or as another cure makes it
+            if cured in seen:  # it changes nothing, or does the same as another cure
                 family.remove(cure)
             seen.append(cured)
     return in_turns(families, label)
 
 
 def in_turns(families: Iterable[Iterable[L]], label: str) -> list[L]:
-    """Cures of all families in turns, those that stand for the cause a turn ahead.
+    """Interleave the cures of all families; cures that address the diagnosed cause move one turn ahead.
 
-    A small budget so tries the first of every family rather than all of one: a diagnosis can be wrong.
+    Because a diagnosis can be wrong, a small budget should try the best cure of every family rather than all
+    cures of one.
 
     Args:
-        families: each the likeliest first.
-        label: of the diagnosis.
+        families: the families, each sorted with the most likely cure first.
+        label: label of the diagnosis.
     """
     placed = [
         (place + (label not in cure.labels), label not in cure.labels, cure)
@@ -115,18 +116,18 @@ def _cure(name: str, labels: tuple[str, ...], change: int, *changes: tuple[str, 
 
 
 def _set(group: str, **values: Any) -> tuple[str, Change]:
-    """Values of a group."""
+    """Set values of a group."""
     return group, lambda spec: replace(spec, **{group: replace(getattr(spec, group), **values)})
 
 
 def _choose(group: str, name: str, **values: Any) -> tuple[str, Change]:
-    """Another choice of a group, with its defaults but for these values."""
+    """Select another choice of a group, with its defaults except for these values."""
     chosen = replace(choice(group, name), **values)
     return group, lambda spec: replace(spec, **{group: chosen})
 
 
 def _added() -> Iterator[Cure]:
-    """Without what a run does besides training on its data."""
+    """Cures that remove weight decay, label noise, and changes of the labels or inputs during training."""
     true = _set("data", label_noise=0.0, reshuffle_labels_every=0)
     yield _cure("no decay", ("decay",), NUMBER, _set("optim", weight_decay=0.0))
     yield _cure("true labels", ("labels",), SHAPING, true)

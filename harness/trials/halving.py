@@ -1,13 +1,13 @@
-"""How a budget is spent: short trainings of all cures, longer ones of the better half, the whole of a few."""
+"""Spend a budget: train all cures briefly, the better half longer, and a few to the end."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-SHARES = (0.2, 0.3, 0.5)  # of the budget, round by round
-FEWEST = 5  # arms of the first round at least, the untouched run among them
-FINALISTS = 3  # cures of the last round, beside a combination of the best two
-CONTROLS = 2  # arms of the last round that change nothing: the run as it was, and on other seeds
+SHARES = (0.2, 0.3, 0.5)  # shares of the budget, round by round
+FEWEST = 5  # least number of arms in the first round, including the unchanged run
+FINALISTS = 3  # cures in the last round, besides one combination of two of them
+CONTROLS = 2  # arms of the last round that change nothing: the run on its own seeds and on other seeds
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,9 @@ class Round:
     """One round of trainings.
 
     Attributes:
-        arms: that take part at most, those that change nothing among them.
-        steps: of each training.
-        seeds: of every arm: one where the worse half is only to be left behind.
+        arms: largest number of arms, including those that change nothing.
+        steps: length of each training.
+        seeds: seeds per arm; one seed is enough to drop the worse half.
     """
 
     arms: int
@@ -26,18 +26,18 @@ class Round:
 
 
 def rounds(cures: int, seeds: int, total: int, least: int, budget: float, fixed: int = 0) -> list[Round]:
-    """Successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943) in at most three rounds.
+    """Plan successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943) in at most three rounds.
 
     Args:
-        cures: that could be tried.
-        seeds: of every arm, from the second round on.
+        cures: number of cures that could be tried.
+        seeds: seeds per arm, from the second round on.
         total: steps of the whole run.
-        least: steps after which something can be seen at all.
-        budget: how many whole runs' work may be done.
-        fixed: what a training costs besides its steps, in steps.
+        least: least number of steps after which the problem is visible.
+        budget: total work, in whole runs.
+        fixed: cost of a training besides its steps, in steps.
 
     Returns:
-        The rounds; one alone if the budget pays for the whole of every training.
+        The rounds; only one if the budget covers every training in full.
 
     Raises:
         ValueError: the budget is below one run.
@@ -49,7 +49,7 @@ def rounds(cures: int, seeds: int, total: int, least: int, budget: float, fixed:
         Round(arms=11, steps=200, seeds=3)
         Round(arms=6, steps=615, seeds=3)
     """
-    if not budget >= 1:  # nor what is no number
+    if not budget >= 1:  # also rejects NaN
         raise ValueError(f"budget: expected at least one run's own time, but got {budget:g} of it")
     work = budget * (total + fixed)  # steps
     least = min(max(least, total // 20, 1), total)
@@ -59,12 +59,12 @@ def rounds(cures: int, seeds: int, total: int, least: int, budget: float, fixed:
 
     if (cures + CONTROLS) * seeds * (total + fixed) <= work:
         return [Round(cures + CONTROLS, total, seeds)]
-    trials = work / (least + fixed)  # of the shortest
-    first = int(min(SHARES[0] * trials, 2 * SHARES[1] * trials / seeds))  # so that half of them can go on
+    trials = work / (least + fixed)  # how many of the shortest trainings the budget covers
+    first = int(min(SHARES[0] * trials, 2 * SHARES[1] * trials / seeds))  # half must be affordable later
     first = min(cures + 1, max(first, FEWEST))
     second = first // 2 + 1
     last = min(second - 1, FINALISTS) + 1 + CONTROLS
-    handful = second <= FEWEST  # for which a round tells nothing that the last one does not
+    handful = second <= FEWEST  # a second round would show nothing that the last one does not
     later = [longest(last * seeds, SHARES[2], least)]  # no later round is shorter than the first
     later += [] if handful else [longest(second * seeds, SHARES[1], least)]
     begun = min(longest(first, SHARES[0], least), *later)

@@ -1,4 +1,4 @@
-"""Trials that do not train again what went well: they begin with the weights of the last healthy census."""
+"""Start trials from the weights of the last healthy census instead of repeating the healthy part."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from harness.trials.confirm import of_trial
 
 
 def healthy_start(spec: RunSpec, census: pd.DataFrame, steps: int, folder: Path) -> tuple[RunSpec, int]:
-    """The rest of the run, from its last healthy census on, and the step of that census.
+    """Return the rest of the run after its last healthy census, and the step of that census.
 
-    The weights that it had then are made again, once, by training as far; seeds of the trials then differ
-    in their batches alone. Optimizer and schedule begin anew.
+    The weights at that step are reproduced once, by training up to it. The seeds of the trials then differ
+    only in their batches. Optimizer and schedule start afresh.
 
     Args:
         spec: the run.
         census: all of its censuses.
-        steps: of the whole run.
-        folder: of the trials, where the weights are kept.
+        steps: length of the whole run.
+        folder: folder of the trials; the weights are saved there.
 
     Raises:
-        ValueError: no census after the first step had at most a tenth of the units dead, or the last had.
+        ValueError: no census after step 0 had at most a tenth of the units dead, or the last census had.
     """
     parts = one_evidence(census).groupby("step")
     healthy = [int(step) for step, part in parts if dead_fraction(part) <= HEALTHY]  # type: ignore[arg-type]

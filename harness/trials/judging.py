@@ -1,4 +1,4 @@
-"""What the trials say: which cure wins against the run as it was, by how much, and which to take."""
+"""Evaluate trials: which cures beat the unchanged run, by how much, and which one to recommend."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from harness.detector.verdict import HEALTHY
 UNTOUCHED, AGAIN = "as it was", "as it was, other seeds"
 HELPS, REVIVES, NO_HELP = "helps", "revives, no sure gain", "no sure gain"
 HARMS, DIVERGES, SEED = "harms", "diverges", "no surer than another seed"
-BEHIND = "fell behind"  # in the round of one seed, which proves nothing
-POINTS = 0.05  # of the dead share: a difference that counts
-SLACK = 0.01  # of the metric: what a cure that only revives units may cost
-NOISE = 0.02  # of the best gain: cures this near to the best are as good
+BEHIND = "fell behind"  # dropped after a round with one seed, which proves nothing
+POINTS = 0.05  # smallest difference in the dead share that counts
+SLACK = 0.01  # loss in the metric that is accepted from a cure that only revives units
+NOISE = 0.02  # share of the best gain: cures this close to the best count as equally good
 
 
 class Interval(NamedTuple):
@@ -29,18 +29,18 @@ class Interval(NamedTuple):
 
 
 def judged(trials: pd.DataFrame) -> pd.DataFrame:
-    """One row per arm, the best metric first.
+    """Summarise the trials in one row per arm, best metric first.
 
     Args:
-        trials: one row per arm and seed: cure, seed, metric (higher is better, that of a diverged training
-            the lowest), dead (share), diverged, seconds. The arms `UNTOUCHED` and `AGAIN` are the run as it
-            was, on the seeds of the cures and on others.
+        trials: one row per arm and seed: cure, seed, metric (higher is better; a diverged training has the
+            lowest), dead (share), diverged, seconds. The arms `UNTOUCHED` and `AGAIN` are the unchanged run
+            on the seeds of the cures and on other seeds.
 
     Returns:
         cure, seeds, metric (mean), gain with low and high (paired by seed, Student's t), dead (mean), drop of
-        the dead share with drop_low and drop_high, diverged (runs), seconds (of one run), verdict. A cure
-        helps if its gain is above 0 for sure on the same seeds, and its mean above that of the untouched on
-        all seeds (Welch). One seed has no interval, and proves nothing.
+        the dead share with drop_low and drop_high, diverged (runs), seconds (per run), verdict. A cure helps
+        if the interval of its paired gain lies above 0 and its mean is significantly above that of the
+        unchanged run on all seeds (Welch's t-test). One seed has no interval and proves nothing.
     """
     wide = {name: trials.pivot(index="seed", columns="cure", values=name) for name in ("metric", "dead")}
     rows = []
@@ -70,7 +70,7 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def paired(differences: pd.Series) -> Interval:
-    """The mean of differences of the same seeds; without spread it is its own bounds, one seed has none."""
+    """Mean of paired differences and its interval: NaN bounds for one seed, zero width without spread."""
     values = differences.dropna().to_numpy(float)
     mean = float(values.mean()) if len(values) else float("nan")
     if len(values) < 2:
@@ -89,15 +89,15 @@ def recommended(
     learned: bool,
     scale: float = 1.0,
 ) -> str:
-    """The smallest change within the noise of the best cure; "" if none helped.
+    """Return the smallest change within the noise of the best cure; "" if none helped.
 
     Args:
-        table: of `judged`.
+        table: result of `judged`.
         changes: cure → how much it changes.
-        order: of the cures, the likeliest first; it decides between changes of one size.
-        learned: whether the run as it was learned anything. Only then is it a cure to revive units at the
-            same metric.
-        scale: of the metric: what counts as a whole unit of it, 1 for a share.
+        order: the cures, most likely first; breaks ties between changes of the same size.
+        learned: whether the unchanged run learned anything. Only then does reviving units at the same metric
+            count as a cure.
+        scale: scale of the metric: what counts as one whole unit; 1 for a share.
     """
     error = (table["high"] - table["low"]) / 4  # about one standard error of a gain
     near = table[table["verdict"].eq(HELPS)]
@@ -105,7 +105,7 @@ def recommended(
         best = near.iloc[0]
         room = max(NOISE * best["gain"], min(error[near.index[0]], SLACK * scale), SLACK * scale / 2)
         near = near[near["metric"] >= best["metric"] - room]
-    elif learned:  # then the metric tells them not apart
+    elif learned:  # no gain in the metric is certain, so cures that revive units compete
         near = table[table["verdict"].eq(REVIVES) & table["gain"].ge(-np.maximum(error, SLACK * scale))]
     if near.empty:
         return ""
@@ -124,7 +124,7 @@ def _verdict(gain: Interval, drop: Interval, metric: pd.Series, again: pd.Series
 
 
 def _above(metric: pd.Series, others: pd.Series) -> bool:
-    """Whether a mean is above that of other seeds for sure (Welch)."""
+    """Whether the mean is significantly above that of the other trials (Welch's t-test, 97.5 % quantile)."""
     parts = np.array([metric.var() / len(metric), others.var() / len(others)])
     gain = metric.mean() - others.mean()
     if parts.sum() < 1e-12:

@@ -1,4 +1,4 @@
-"""When half of the units that are dead at the end were dead: from then on a trial shows what kills."""
+"""The step by which half of the final deaths have happened: a trial of that length shows the cause."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ LEAST_STEPS = 10
 
 
 def median_death(history: pd.DataFrame, total: int, diverged_at: int | None = None) -> int:
-    """The first census from which on at least half of those that are dead at the end are.
+    """Return the step of the first census from which on the dead share stays at half its final value or more.
 
     Args:
         history: every census of a training, at least one.
-        total: its steps.
-        diverged_at: the step at which it did.
+        total: length of the training, in steps.
+        diverged_at: the step at which the training diverged, if it did.
     """
     found = {int(str(step)): dead_fraction(rows) for step, rows in one_evidence(history).groupby("step")}
     shares = {step: share for step, share in sorted(found.items()) if np.isfinite(share)}

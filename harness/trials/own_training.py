@@ -1,4 +1,4 @@
-"""`prescribe` for one's own code: made anew for every cure, which is applied from outside."""
+"""`prescribe` for a user's own code: each trial builds a fresh training and applies a cure from outside."""
 
 from __future__ import annotations
 
@@ -38,11 +38,12 @@ class Parts(NamedTuple):
     """What `make(seed)` returns.
 
     Attributes:
-        model: fresh.
-        optimizer: that steps it.
-        batches: an iterable of batches, begun again when it ends, or a function step → batch.
-        loss: (model, batch) → the loss; or None, if the function has done the whole step itself.
-        metric: model → a number of held-out data, higher is better; None: minus the loss of the last steps.
+        model: a newly built model.
+        optimizer: the optimizer of its parameters.
+        batches: an iterable of batches, restarted when it ends, or a function step → batch.
+        loss: (model, batch) → the loss, or None if the function performs the whole step itself.
+        metric: model → a score on held-out data, higher is better; None: minus the mean loss of the last
+            tenth of the steps.
     """
 
     model: nn.Module
@@ -56,7 +57,7 @@ Make = Callable[[int], Parts | tuple[Any, ...]]
 
 
 class Trial(NamedTuple):
-    """One training: its metric before and after, dead share, whether it diverged, history and causes."""
+    """Result of one training; `refused` says why the cure could not be applied ("" if it could)."""
 
     metric: float
     before: float
@@ -68,7 +69,7 @@ class Trial(NamedTuple):
     seconds: float = 0.0
 
 
-AFTER_CURE = 2**31  # away from the seeds of the making
+AFTER_CURE = 2**31  # offset, so that the seeds after a cure differ from those given to `make`
 NOTHING = Trial(math.nan, math.nan, math.nan, False, pd.DataFrame(), None, "")
 
 
@@ -80,23 +81,24 @@ def prescribe_training(
     workers: int | None = None,
     say: Say | None = None,
 ) -> Prescription:
-    """Try the plausible cures on a training of one's own, and recommend the smallest that works.
+    """Try the plausible cures on a training of your own, and recommend the smallest that works.
 
-    Cures are applied from outside, before the first step: rates, warm-up, clipping, biases, weights, inputs,
-    activations, remedies. What cannot be, such as norms and skips, is named in `left_out`, with code.
+    Cures are applied from outside, before the first step: learning rates, warm-up, clipping, biases, weights,
+    inputs, activations, remedies. `left_out` lists other changes, such as norms and skips, with code.
 
     Args:
-        make: seed → a fresh training (see `Parts`); a tuple of four or five will do. It is called for every
-            trial, with torch's seed set before, and again afterwards: all arms draw the same.
-        steps: of the whole training.
-        seeds: of every arm, from 0 on.
-        budget: work, in times of one whole training on every worker.
-        workers: processes; None: one per core where `make` can be imported by them, else this one.
-        say: told of every round.
+        make: seed → a fresh training (see `Parts`); a tuple of four or five items also works. It is called
+            for every trial. Torch's seed is set before the call and again after it, so all arms draw the
+            same random numbers.
+        steps: length of the whole training.
+        seeds: number of seeds per arm, counted from 0.
+        budget: total work, in whole trainings per worker.
+        workers: number of processes; None: one per core if they can import `make`, otherwise this process.
+        say: called with a line of text at the start of every round.
 
     Raises:
-        TypeError: what `make` returns is no such tuple.
-        ValueError: a number out of range.
+        TypeError: `make` does not return such a tuple.
+        ValueError: a number is out of range.
 
     Example:
         >>> import torch, harness
@@ -126,7 +128,7 @@ def prescribe_training(
     workers = workers or (cores() if _portable(make) else 1)
     plan = rounds(len(candidates), seeds, steps, least + least // 4, budget * workers)
     scale = _scale(first)
-    as_it_was: list[Trial] = []  # of the last round
+    as_it_was: list[Trial] = []  # trials of the unchanged training, from the latest round
 
     def train(arms: Sequence[CodeCure], one: Round, last: bool) -> pd.DataFrame:
         jobs = [(name, seed) for name in ("", *(cure.name for cure in arms)) for seed in range(one.seeds)]
@@ -154,7 +156,7 @@ def prescribe_training(
 
 
 def _possible(make: Make, label: str) -> tuple[list[CodeCure], dict[str, str]]:
-    """The cures that can be applied, the likeliest first; of the others, why not, or how by hand."""
+    """Return the applicable cures, most likely first, and for each other one the reason or the code."""
     families: dict[str, list[CodeCure]] = {}
     left_out = dict(BY_HAND)
     for cure in CODE_CURES.values():
@@ -167,7 +169,7 @@ def _possible(make: Make, label: str) -> tuple[list[CodeCure], dict[str, str]]:
 
 
 def _run(make: Make, steps: int, jobs: Sequence[tuple[str, int]], workers: int) -> list[Trial]:
-    """Train every job, and say how far it is where that takes long."""
+    """Train every job, with a progress display if that takes long."""
     progress, found = Progress(f"prescribe, {steps:,} steps each", len(jobs), "trainings"), []
     if workers == 1:
         for name, seed in jobs:
@@ -184,7 +186,7 @@ def _run(make: Make, steps: int, jobs: Sequence[tuple[str, int]], workers: int) 
 
 
 def _trial(make: Make, seed: int, steps: int, cure: str, *, evidence: bool = False) -> Trial:
-    """Train once; torch's own random numbers stay as they were, and only the first one warns."""
+    """Train once, without changing torch's random state; only the trial with evidence may warn."""
     with torch.random.fork_rng(), torch.enable_grad(), warnings.catch_warnings():
         if not evidence:
             warnings.simplefilter("ignore")
@@ -199,7 +201,7 @@ def _trial(make: Make, seed: int, steps: int, cure: str, *, evidence: bool = Fal
                 return NOTHING._replace(refused=str(error))
         if not steps:
             return NOTHING
-        torch.manual_seed(seed + AFTER_CURE)  # whatever a cure has drawn, all arms see the same from here on
+        torch.manual_seed(seed + AFTER_CURE)  # a cure may have drawn; from here on all arms draw the same
         began = time.monotonic()
         try:
             trained = _train(parts, chain([first], batches), steps, evidence=evidence)
@@ -215,7 +217,7 @@ def _fresh(parts: Parts, batch: Any, steps: int) -> FreshTraining:
 
 
 def _code(make: Make, cure: CodeCure, steps: int) -> str:
-    """What applies a cure to this training."""
+    """Return the code that applies a cure to this training."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         parts = _parts(make(0))
@@ -307,11 +309,11 @@ def _endless(batches: Iterable[Any] | Callable[[int], Any]) -> Iterator[Any]:
 
 
 class _Seen(Exception):
-    """The model's first call has been seen."""
+    """Raised to stop at the model's first call."""
 
 
 def _inputs(parts: Parts, batch: Any) -> Any:
-    """What the model is called with in a step, without carrying it out."""
+    """Return the arguments with which a step calls the model, without running its forward."""
     seen: list[Any] = []
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -332,15 +334,15 @@ def _finite(model: nn.Module) -> bool:
 
 
 def _scale(first: Trial) -> float:
-    """Of the metric: how far the training as it was moved it, at least its size."""
+    """Scale of the metric: its size after the unchanged training or its change, whichever is larger."""
     found = [abs(v) for v in (first.metric, first.metric - first.before) if math.isfinite(v)]
     return max([*found, 1e-9])
 
 
 def _portable(make: Make) -> bool:
-    """Whether another process can import it."""
+    """Whether another process can import `make`."""
     try:
         pickle.dumps(make)
-    except Exception:  # whatever a class of one's own raises
+    except Exception:  # a user's class can raise anything
         return False
     return getattr(make, "__module__", "__main__") != "__main__"

@@ -1,4 +1,4 @@
-"""`harness.prescribe`: of a stored run, or of a training of one's own."""
+"""`harness.prescribe`, for a stored run or a training of your own."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def prescribe(what: Any, **options: Any) -> Prescription:
     """Try the plausible cures on a training, and recommend the smallest that works.
 
     Args:
-        what: a run of `open_runs` or its folder (`harness.trials.stored_run.prescribe_run` has the options:
-            budget, seeds, say, begin); or a function seed → (model, optimizer, batches, loss[, metric]), with
-            `steps=` (`harness.trials.own_training.prescribe_training`).
-        options: budget, seeds, and so on.
+        what: a run from `open_runs` or its folder (options: budget, seeds, say, begin; see
+            `harness.trials.stored_run.prescribe_run`); or a function seed → (model, optimizer, batches,
+            loss[, metric]), with `steps=` (see `harness.trials.own_training.prescribe_training`).
+        options: passed on to that function.
 
     Returns:
-        The cure that is recommended, with what was tried; `print` it.
+        The recommended cure and everything that was tried; `print` it.
 
     Raises:
-        TypeError: it is neither.
-        FileNotFoundError, ValueError: as of those two.
+        TypeError: `what` is neither.
+        FileNotFoundError, ValueError: raised by those two functions.
 
     Example:
         >>> import tempfile, harness

@@ -1,4 +1,4 @@
-"""What is prescribed: the cure that was tried and won, its price, and all that was tried beside it."""
+"""The result of `prescribe`: the recommended cure, its effect, and all other cures that were tried."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ Show = Callable[[float], str]
 
 @dataclass(frozen=True)
 class Prescription:
-    """Which of the cures that were tried is recommended, and on what grounds.
+    """The recommended cure and the evidence for it.
 
     Attributes:
-        cure: its name; "" if none helped or there is nothing to cure.
+        cure: name of the cure; "" if none helped or there is nothing to cure.
         label: the cause that the run's diagnosis names; "none" if there is nothing to cure.
-        command: what applies it: a command line, or for one's own code what to change; "" without a cure.
-        text: in words.
+        command: how to apply the cure: a command line, or code to change in your own training; "" without a
+            cure.
+        text: summary in words.
         table: one row per arm, those of the last round first: cure, stands_for, seeds, steps (of its last
-            round), metric (mean, of held-out data), gain with low and high (95 % interval against the run as
-            it was, same seeds), dead (mean share), drop of it with drop_low and drop_high, diverged (runs),
-            seconds (of one training; of a stack its share), verdict. An arm of one seed has no interval.
+            round), metric (mean, on held-out data), gain with low and high (95 % interval against the
+            unchanged run on the same seeds), dead (mean share), drop of the dead share with drop_low and
+            drop_high, diverged (runs), seconds (per training; for a stack, the member's share), verdict. An
+            arm with one seed has no interval.
         left_out: cure → why it could not be tried.
-        seconds: that the trials took.
+        seconds: duration of the trials.
     """
 
     cure: str
@@ -52,14 +54,14 @@ class Prescription:
 
 
 def in_words(cure: str, label: str, table: pd.DataFrame, total: int, metric: str = "") -> str:
-    """The sentences of a prescription.
+    """Describe a prescription in sentences.
 
     Args:
-        cure: that is recommended, or "".
-        label: of the diagnosis.
+        cure: the recommended cure, or "".
+        label: label of the diagnosis.
         table: as `Prescription.table`.
         total: steps of the whole training.
-        metric: its name, of one that is a share; "" for any other.
+        metric: name of the metric if it is a share; "" otherwise.
     """
     shown: Show = per_cent if metric else "{:.4g}".format
     metric = metric or "metric"

@@ -1,4 +1,4 @@
-"""`prescribe` for a sweep: which settings are safe, and which runs would tell most about the rest."""
+"""`prescribe` for a sweep: which settings are safe, and which new runs would be most informative."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from harness.detector.verdict import HEALTHY
 from harness.formats import per_cent
 from harness.store.runs import Runs
 
-FEWEST = 4  # settings from which a surface is fitted
-MOST = 4  # numbers of a surface
-FINER = 9  # values of a factor between its ends that could be proposed
+FEWEST = 4  # least number of settings to fit a surface
+MOST = 4  # largest number of numeric factors of a surface
+FINER = 9  # candidate values per factor, including both ends of its range
 
 
 @dataclass(frozen=True)
 class Region:
-    """The settings of a sweep that are safe.
+    """The safe settings of a sweep.
 
     Attributes:
         table: one row per setting: the factors, runs, dead (mean share; a diverged run counts as 1), metric
-            (mean accuracy; 0 of a diverged run), diverged, safe.
-        command: trains the (up to 16) runs that would tell most; "" if too few settings were varied, or no
-            number.
-        text: in words.
+            (mean accuracy; a diverged run counts as 0), diverged, safe.
+        command: trains the (up to 16) most informative new runs; "" if too few settings were tried, if no
+            numeric factor varied or more than four did, or if the runs cannot be written as a command.
+        text: summary in words.
     """
 
     table: pd.DataFrame
@@ -47,17 +47,17 @@ class Region:
 
 
 def safe_region(runs: Runs, folder: Path, dead: float = HEALTHY, within: float = 0.02) -> Region:
-    """Which settings of a sweep are safe, from what is stored.
+    """Find the safe settings of a sweep from its stored results.
 
-    A setting is safe if on average over its seeds at most a share of the units is dead, the accuracy is near
-    the best setting's, and no run diverged. Where to look next is read from a Gaussian process over the
-    numbers that were varied: the grid of runs at which it knows the dead share least.
+    A setting is safe if its mean dead share over the seeds is at most `dead`, its accuracy is near the best
+    setting's, and no run diverged. A Gaussian process over the numeric factors proposes the next runs: the
+    grid at which its estimate of the dead share is least certain.
 
     Args:
-        runs: of one sweep.
-        folder: that they lie in, for the command.
-        dead: largest share of dead units.
-        within: how far below the best accuracy.
+        runs: the runs of one sweep.
+        folder: folder of the sweep, used in the command.
+        dead: largest safe share of dead units.
+        within: largest safe distance below the best accuracy.
 
     Raises:
         ValueError: nothing was varied but the seed, or no run has a result.
@@ -124,7 +124,7 @@ def _of(table: pd.DataFrame, named: dict[str, Any]) -> pd.DataFrame:
 
 
 def _next(runs: Runs, table: pd.DataFrame, numbers: list[str], words: list[str], folder: Path) -> str:
-    """The command of the grid of runs at which the fitted surface is least sure."""
+    """Return the command that trains the grid of runs at which the fitted surface is least certain."""
     groups = [((), table)] if not words else list(table.groupby(words, sort=True))
     fitted = [
         (level, *found)
@@ -138,7 +138,7 @@ def _next(runs: Runs, table: pd.DataFrame, numbers: list[str], words: list[str],
     first = next(run for run in runs if run.config)
     try:
         base = overrides_of(first.config)
-    except ConfigError:  # a group of the user's own, or a loop that is not ours
+    except ConfigError:  # a user-defined group, or a user's own training loop
         return ""
     changes = [f"{name.removesuffix('.name')}={value}" for name, value in named.items()]
     changes += [f"{name}={','.join(f'{v:.4g}' for v in values)}" for name, values in grid.items()]
@@ -146,7 +146,7 @@ def _next(runs: Runs, table: pd.DataFrame, numbers: list[str], words: list[str],
 
 
 def _least_known(group: pd.DataFrame, numbers: list[str]) -> tuple[dict[str, list[float]], float] | None:
-    """Values of each number, where a Gaussian process is least sure of the dead share, and how unsure."""
+    """Return the values where a Gaussian process is least certain of the dead share, and how uncertain."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
@@ -165,7 +165,7 @@ def _least_known(group: pd.DataFrame, numbers: list[str]) -> tuple[dict[str, lis
     steps = np.linspace(0, 1, FINER)
     points = np.array(list(product(steps, repeat=len(varied))))
     mean, deviation = (np.asarray(part) for part in process.predict(points, return_std=True)[:2])
-    near = np.sqrt(np.clip(mean * (1 - mean), 0.01, None))  # of the edge, where it matters
+    near = np.sqrt(np.clip(mean * (1 - mean), 0.01, None))  # weights the edge between dead and alive
     unsure = (deviation * near).reshape([FINER] * len(varied))
     grid = {}
     for axis, (name, count) in enumerate(zip(varied, _counts(len(varied)), strict=True)):
@@ -176,7 +176,7 @@ def _least_known(group: pd.DataFrame, numbers: list[str]) -> tuple[dict[str, lis
 
 
 def _counts(numbers: int) -> Sequence[int]:
-    """How many values of each number: 16 runs in all, but of a single number those that are to be had.
+    """How many values of each factor to try: 16 runs in total, but all nine values of a single factor.
 
     Example:
         >>> [_counts(n) for n in (1, 2, 3, 4)]
@@ -187,7 +187,7 @@ def _counts(numbers: int) -> Sequence[int]:
 
 @dataclass(frozen=True)
 class _Scale:
-    """A number's range as 0 to 1, by factors where all are above 0 and span a decade."""
+    """Maps a factor's range to [0, 1], on a log scale if all values are positive and span a decade."""
 
     low: float
     high: float

@@ -1,4 +1,4 @@
-"""The search for a cure, whatever trains the arms: round by round the better half goes on."""
+"""Search for a cure by successive halving, independent of how the arms are trained."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Say = Callable[[str], None]
 
 
 class Candidate(Protocol):
-    """A cure that can be tried, alone or with another."""
+    """A cure that can be tried alone or combined with another."""
 
     @property
     def name(self) -> str: ...
@@ -38,13 +38,13 @@ C = TypeVar("C", bound=Candidate)
 
 @dataclass(frozen=True)
 class Search(Generic[C]):
-    """What was tried.
+    """Result of a search.
 
     Attributes:
-        cures: name → cure, the likeliest first, combinations last.
+        cures: name → cure, most likely first, combinations last.
         table: as `Prescription.table`.
-        final: the judgement of the last round.
-        scale: of the metric: what counts as a whole unit of it.
+        final: `judged` table of the last round.
+        scale: scale of the metric: what counts as one whole unit.
     """
 
     cures: dict[str, C]
@@ -54,11 +54,11 @@ class Search(Generic[C]):
 
     @property
     def before(self) -> float:
-        """Mean metric of the training as it was."""
+        """Mean metric of the unchanged training."""
         return float(self.table.loc[self.table["cure"].eq(UNTOUCHED), "metric"].iloc[0])
 
     def recommended(self, *, learned: bool) -> str:
-        """The cure to take; "" if none helped (see `judging.recommended`)."""
+        """Name of the recommended cure; "" if none helped (see `judging.recommended`)."""
         changes = {name: cure.change for name, cure in self.cures.items()}
         return recommended(self.final, changes, list(self.cures), learned=learned, scale=self.scale)
 
@@ -75,13 +75,13 @@ def search(
     """Carry out the rounds.
 
     Args:
-        candidates: the likeliest first.
-        plan: of `halving.rounds`.
-        train: (arms, round, whether other seeds of the training as it was belong to it) → trials, as
-            `judging.judged` takes them.
-        label: of the diagnosis. The best of the cures that stand for it is always among the last.
-        say: told of every round.
-        scale: of the metric.
+        candidates: the cures, most likely first.
+        plan: result of `halving.rounds`.
+        train: (arms, round, whether it is the last one, which also trains the unchanged run on other seeds)
+            → trials, as `judging.judged` takes them.
+        label: label of the diagnosis. The best cure that addresses it always stays in.
+        say: called with a line of text at the start of every round.
+        scale: scale of the metric.
         fits: whether a combination of two cures can be tried.
     """
     arms, known, judgements = list(candidates), {cure.name: cure for cure in candidates}, []
@@ -104,7 +104,7 @@ def search(
 
 
 def _chosen(table: pd.DataFrame, arms: list[C], one: Round, label: str, *, last: bool) -> list[C]:
-    """The best of a round, and the best of those that stand for the cause."""
+    """Return the best cures of a round; the best one that addresses the cause always stays in."""
     by_name = {cure.name: cure for cure in arms}
     ranked = [by_name[name] for name in _ranking(table) if name in by_name]
     best = ranked[: FINALISTS if last else one.arms - 1]
@@ -115,7 +115,7 @@ def _chosen(table: pd.DataFrame, arms: list[C], one: Round, label: str, *, last:
 
 
 def _ranking(table: pd.DataFrame) -> list[str]:
-    """By the metric in hundredths of its range, then by the dead share."""
+    """Rank arms by the metric, rounded to hundredths of its range, then by the dead share."""
     spread = max(float(table["metric"].max() - table["metric"].min()), 1e-12)
     rank = -(table["metric"] / spread).round(2)
     return [
@@ -124,7 +124,7 @@ def _ranking(table: pd.DataFrame) -> list[str]:
 
 
 def _tabled(judgements: Sequence[tuple[int, pd.DataFrame]], stands_for: dict[str, str]) -> pd.DataFrame:
-    """Of every arm the judgement of its last round."""
+    """Combine the rounds: every arm keeps the row of its last round."""
     seen: set[str] = set()
     parts = []
     for steps, table in reversed(judgements):

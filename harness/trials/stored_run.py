@@ -1,4 +1,4 @@
-"""`prescribe` for runs of ours: the cures are trained as short sweeps in the run's own folder."""
+"""`prescribe` for stored runs: the cures are trained as short sweeps in the run's own folder."""
 
 from __future__ import annotations
 
@@ -31,39 +31,39 @@ from harness.trials.prescription import Prescription, in_words
 from harness.trials.search import Say, search
 
 FOLDER = "prescribe"
-STACKED = 6  # members of a stack that train in the time of one run, of a small network
-START = 300  # steps of one run that reading it and beginning the rounds' workers take as long as
-FILES = 40  # steps of a stack's member that its files and verdict take as long as
-CENSUSES = 4  # of a trial, beside that before its first step
+STACKED = 6  # members of a stack that train in the time of one run (small networks)
+START = 300  # cost of reading the run and starting the workers, in steps of one run
+FILES = 40  # cost of writing a member's files and verdict, in steps of a stack's member
+CENSUSES = 4  # censuses of a trial, besides the one before its first step
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """A run, as far as the trials need it."""
+    """What the trials need to know about a run."""
 
     spec: RunSpec
-    folder: Path  # of the trials
-    seeds: int  # of every arm
-    chance: float  # accuracy of naming the most frequent class
-    tested: int  # held-out inputs
+    folder: Path  # folder of the trials
+    seeds: int  # seeds per arm
+    chance: float  # accuracy of always predicting the most frequent class
+    tested: int  # number of held-out inputs
     steps: int
-    per_epoch: int  # steps
+    per_epoch: int  # steps per epoch
 
     @property
     def fixed(self) -> int:
-        """What a trial costs besides its steps, in steps: passes forwards over held-out inputs, and files."""
+        """Cost of a trial besides its steps, in steps: forward passes over held-out inputs, and files."""
         probes = (CENSUSES + 1) * min(self.spec.data.probe_size, self.tested)
         passes = (self.tested + probes) // (3 * self.spec.train.batch_size)
         return passes + (0 if why_not(self.spec) else FILES)
 
     @property
     def period(self) -> int:
-        """Steps after which its task changes, 0 if never: shorter trials do not see what that does."""
+        """Steps between two changes of the task; 0 if it never changes. Shorter trials miss the change."""
         data = self.spec.data
         return self.per_epoch * max(data.reshuffle_labels_every, data.permute_inputs_every)
 
     def has_learned(self, accuracy: float) -> bool:
-        """Whether an accuracy is above chance by four standard errors."""
+        """Whether an accuracy is more than four standard errors above chance."""
         error = (self.chance * (1 - self.chance) / self.tested) ** 0.5
         return accuracy > self.chance + 4 * error
 
@@ -81,22 +81,24 @@ def prescribe_run(
     say: Say | None = None,
     begin: str = "start",
 ) -> Prescription:
-    """Try the plausible cures of a stored run, and recommend the smallest that works.
+    """Try the plausible cures on a stored run, and recommend the smallest that works.
 
-    The trials are runs like any other; an interrupted prescription is continued by the same call. What is
-    found is written to `prescription.json` in the run's folder.
+    The trials are ordinary runs; the same call continues an interrupted prescription. The result is written
+    to `prescription.json` in the run's folder.
 
     Args:
-        run: of `open_runs`, or its folder.
-        budget: work, in times of the run's own on every core; what trains as a stack counts a sixth.
-        seeds: of every arm: the run's own and those that follow.
-        say: told of every round.
-        begin: "start", or "healthy": with the weights that it had at the last census with at most a tenth of
-            the units dead, which are made again. Cures of the start and of the network are then left out.
+        run: a run from `open_runs`, or its folder.
+        budget: total work, in runs per core; a run that trains in a stack counts as a sixth.
+        seeds: number of seeds per arm: the run's own and the following ones.
+        say: called with a line of text at the start of every round.
+        begin: "start", or "healthy" to start from the weights of the last census with at most a tenth of the
+            units dead, which are reproduced by training. "healthy" leaves out cures of the initialization and
+            of the network.
 
     Raises:
         FileNotFoundError: there is no run in that folder.
-        ValueError: it recorded nothing, cannot be trained again or was never healthy; the budget is small.
+        ValueError: the run recorded nothing, cannot be trained again or was never healthy, or a number is out
+            of range.
     """
     found = run if isinstance(run, Run) else Run(Path(run))
     if seeds < 2:
@@ -165,7 +167,7 @@ def _subject(run: Run, seeds: int) -> _Subject:
 
 
 def _possible(subject: _Subject, candidates: Sequence[Cure]) -> tuple[list[Cure], dict[str, str]]:
-    """The cures that can be trained; of the others, why not."""
+    """Return the cures that can be trained, and why each other one cannot."""
     possible, left_out = [], {}
     for cure in candidates:
         try:
@@ -187,7 +189,7 @@ def _plan(subject: _Subject, count: int, least: int, budget: float) -> list[Roun
 def _train(
     subject: _Subject, arms: Sequence[Cure], one: Round, left_out: dict[str, str], *, controls: bool
 ) -> pd.DataFrame:
-    """One row per arm and seed, as `judging.judged` takes them; what fails is left out."""
+    """Train one row per arm and seed, as `judging.judged` takes them; cures that fail are left out."""
     own = range(subject.spec.seed, subject.spec.seed + one.seeds)
     named = {(cure.name, seed): subject.arm(cure, seed, one.steps) for cure in arms for seed in own}
     named |= {(UNTOUCHED, seed): subject.arm(None, seed, one.steps) for seed in own}
@@ -208,7 +210,7 @@ def _train(
 
 
 def _scores(spec: RunSpec) -> dict[str, Any]:
-    """Metric, dead share, whether it diverged, and seconds (its share of a stack's) of a trial."""
+    """Return the metric, dead share, divergence and seconds of a trial (for a stack, the member's share)."""
     status = read_status(run_folder(spec)) or {}
     final, state = status.get("final") or {}, status.get("state")
     seconds = float(status.get("seconds") or 0)
@@ -225,7 +227,7 @@ def _scores(spec: RunSpec) -> dict[str, Any]:
 
 
 def _command(spec: RunSpec, cured: RunSpec, run: Run) -> str:
-    """The shell's line that trains the cured run; what the cure sets stands in it, even at its default."""
+    """Return the command line that trains the cured run; it names what the cure sets, even at its default."""
     words = overrides_of(to_mapping(cured))
     said = {word.partition("=")[0] for word in words}
     before, after = flatten(to_mapping(spec)), flatten(to_mapping(cured))
