@@ -1,4 +1,4 @@
-"""Remedies: surgery on units that do not work, for anybody's PyTorch model."""
+"""Remedies: repair units that do not work, in any PyTorch model."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _RENAMED = {
 
 
 def __getattr__(name: str) -> Any:
-    """The names of earlier versions."""
+    """Resolve the names of earlier versions."""
     if name not in _RENAMED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     new = _RENAMED[name]

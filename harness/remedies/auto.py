@@ -1,8 +1,7 @@
-"""Auto: at a census with too many dead units the diagnosis chooses what is done, or that nothing is.
+"""Auto: when a census finds too many dead units, the diagnosis chooses what to do, if anything.
 
-Ours. The label is that of the diagnosis of everything gathered so far, the one that a report would give. A
-table (`harness.remedies.chooser`) says what is done about it; what had no effect by the next look is not
-repeated.
+Our own method. The label is that of a diagnosis of all evidence gathered so far, as in a report. A table
+(`harness.remedies.chooser`) maps it to acts; an act without effect by the next check is not repeated.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from harness.remedies.wiring import Wiring, wire
 KIND = "auto"
 LOWER = 3.0  # divisor of the learning rate
 LIFTED = 0.1  # share of the inputs on which a lifted unit opens
-Doing = Callable[[], list[RemedyEvent]]  # one act
+Doing = Callable[[], list[RemedyEvent]]  # performs one act
 
 
 class Diagnosed(Protocol):
@@ -57,30 +56,30 @@ class Diagnosed(Protocol):
 
 
 class Auto:
-    """Has the diagnosis choose what is done about dead units: call `step` after each `recorder.step()`.
+    """Lets the diagnosis choose what to do about dead units: call `step` after each `recorder.step()`.
 
-    It looks at every new census. Where more units are dead than `above`, the recorder's diagnosis names the
-    cause, and its acts are done: the biases of silent units are raised, units are made anew, the learning
-    rate is lowered, weight decay is switched off. The next look is taken `every` steps later at the soonest;
-    what had no effect until then is not repeated, and where nothing is left, that is said once.
+    It checks every new census. If the dead share exceeds `above`, the recorder's diagnosis names the cause,
+    and the acts for that cause are performed: raise the biases of silent units, reinitialize units, lower the
+    learning rate, or switch weight decay off. The next check comes at least `every` steps later. Acts without
+    effect by then are not repeated; if none is left, one event says so.
 
-    A schedule that computes rates from a base of its own (`LambdaLR`) would undo a lowered rate: multiply its
-    rate by `rate` there.
+    A schedule that computes the rate from its own base rate (`LambdaLR`) would undo a lowered rate: multiply
+    its rate by `rate`.
 
     Args:
-        model: any model; layers before and behind each site are found from a forward pass.
-        optimizer: what steps its parameters.
+        model: any model; a forward pass finds the layers before and after each site.
+        optimizer: the optimizer of its parameters, or several.
         recorder: a `harness.Recorder(model, optimizer=optimizer, evidence=True)` in whose block the training
             runs.
-        above: dead share above which something is done.
-        every: steps between two acts, at least.
-        share: of the inputs on which a lifted unit is to open.
-        generator: for new weights, on the CPU; None: torch's own.
-        init: fills a whole weight in place, (weight, generator); None: PyTorch's default law.
+        above: dead share above which to act.
+        every: least number of steps between two acts.
+        share: share of the inputs on which a lifted unit should open.
+        generator: CPU generator for new weights; None: torch's global one.
+        init: fills a whole weight in place, (weight, generator); None: PyTorch's default initialization.
         table: cause → acts in the order in which they are tried; None: `harness.remedies.chooser.TABLE`.
 
     Raises:
-        ValueError: a number out of range, an unknown act, or a recorder without evidence.
+        ValueError: a number is out of range, an act is unknown, or the recorder gathers no evidence.
 
     Example:
         >>> import harness
@@ -126,21 +125,21 @@ class Auto:
         self._optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
         self._state = TorchOptimizerState(self._optimizers)
         self._draw = make_draw(init, generator)
-        self._seen = -1  # step of the last census that was looked at
+        self._seen = -1  # step of the last census that was checked
 
     @property
     def rate(self) -> float:
-        """By what the learning rate has been multiplied so far."""
+        """Factor by which the learning rate has been multiplied so far."""
         return LOWER**-self._chooser.lowered
 
     def step(self, batch: Batch) -> list[RemedyEvent]:
-        """Look at the recorder's latest census, if it is a new one, and do what its diagnosis asks for.
+        """Check the recorder's latest census, if it is new, and do what its diagnosis asks for.
 
         Args:
-            batch: inputs of the training; units that are silent on them are acted on.
+            batch: training inputs; the acts change units that are silent on them.
 
         Returns:
-            What was done, the choice first; nothing at most steps.
+            The events, starting with the choice; empty at most steps.
         """
         if self._recorder.census_step <= self._seen or (census := self._recorder.latest) is None:
             return []
@@ -155,11 +154,11 @@ class Auto:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What it remembers of its acts: plain values."""
+        """Memory of past acts, as plain values."""
         return {"seen": self._seen, "chooser": self._chooser.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self._seen = state["seen"]
         self._chooser.load_state_dict(state["chooser"])
 
@@ -187,15 +186,15 @@ def unit_acts(
     share: float = LIFTED,
     renewable: Callable[[Wiring], Sequence[UnitConnections]] = lambda wiring: wiring.connections,
 ) -> dict[str, Doing]:
-    """The acts on units: name → what does it.
+    """Return the acts on units: name → function that performs it.
 
     Args:
         model: any model.
-        batch: inputs of the training; units that are silent on them are acted on.
-        state: the optimizer's.
-        draw: the law of new weights.
-        share: of the inputs on which a lifted unit is to open.
-        renewable: the sites whose units can be made anew, of all that are wired.
+        batch: training inputs; the acts change units that are silent on them.
+        state: the optimizer's state.
+        draw: draws new weights.
+        share: share of the inputs on which a lifted unit should open.
+        renewable: selects the sites whose units may be reinitialized.
     """
 
     def renewed(act: Callable[[Sequence[UnitConnections], Wiring], list[RemedyEvent]]) -> list[RemedyEvent]:
@@ -217,15 +216,15 @@ def choose(
     acts: Mapping[str, Doing],
     own_writes: Callable[[], AbstractContextManager[None]],
 ) -> list[RemedyEvent]:
-    """What is done at a census: the choice as an event, then what its acts did.
+    """Act at a census: choose acts, perform them, and return the choice and what they did as events.
 
     Args:
-        chooser: of the training.
+        chooser: the chooser of the training.
         step: completed steps.
-        share: of the observed units that are dead.
-        cause: diagnoses; called only where something is to be decided.
-        acts: name → what does it.
-        own_writes: block in which what is written is the training's own.
+        share: share of the observed units that are dead.
+        cause: runs the diagnosis; called only if a decision is due.
+        acts: name → function that performs it.
+        own_writes: context in which writes to parameters count as the training's own.
     """
     if not chooser.is_due(step, share):
         return []
@@ -244,12 +243,12 @@ def choose(
 
 
 def dead_share(census: pd.DataFrame) -> float:
-    """Share of the observed units that a census finds dead, on the probe where there is one; NaN without."""
+    """Share of the observed units that a census finds dead, on the probe if there is one; NaN if unknown."""
     return float(dead_fraction(last_census(census)))
 
 
 def lowered(chooser: Chooser) -> list[RemedyEvent]:
-    """The event of a learning rate that is about to be counted as lowered."""
+    """Return the event for a lowered learning rate, before the chooser counts it."""
     return [
         RemedyEvent(
             LOWER_RATE, "", 0, f"its learning rate / {LOWER:g}, in all / {LOWER ** (chooser.lowered + 1):g}"
@@ -258,7 +257,7 @@ def lowered(chooser: Chooser) -> list[RemedyEvent]:
 
 
 def switch_decay_off(optimizers: Sequence[Optimizer]) -> list[RemedyEvent]:
-    """Set the weight decay of every group to 0; no event where it is 0 already."""
+    """Set the weight decay of every group to 0; no event if it already is."""
     before = [float(group.get("weight_decay", 0.0)) for one in optimizers for group in one.param_groups]
     if not any(before):
         return []

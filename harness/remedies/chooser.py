@@ -1,6 +1,6 @@
-"""The chooser: which acts stand for which cause, and what has been tried of them without effect.
+"""The chooser: which acts to try for which cause, and which of them have had no effect.
 
-No model and no torch: it gets censuses and answers with names of acts.
+It needs neither a model nor torch: it takes dead shares and causes and returns names of acts.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any
 
 BIAS_LIFT, REDO, REDRAW = "bias_lift", "redo", "redraw"
 LOWER_RATE, NO_DECAY = "lower_rate", "no_decay"
-Acts = tuple[str, ...]  # done together, in this order
-Table = Mapping[str, tuple[Acts, ...]]  # cause → what is tried against it, the best first
+Acts = tuple[str, ...]  # performed together, in this order
+Table = Mapping[str, tuple[Acts, ...]]  # cause → acts to try, best first
 
-#: What did best when it was tried in short trainings, accuracy before dead share; `chosen_remedies` in
-#: experiments/claims holds it against fixed remedies. Not tried but put where it is alike: bias_lr and
-#: target_scale beside step_size, surgery and constant beside bias_init, unknown beside labels. Of norm_stats
-#: and loss_penalty the cause stays, whatever is done to the units.
+#: The acts that did best in short trainings, by accuracy first and dead share second; `chosen_remedies` in
+#: experiments/claims compares the table with fixed remedies. Some rows are untested and copied from similar
+#: causes: bias_lr and target_scale from step_size, surgery and constant from bias_init, unknown from labels.
+#: norm_stats and loss_penalty have no acts, because changing units does not remove their cause.
 TABLE: Table = {
     "none": (),
     "bias_init": ((BIAS_LIFT,), (REDRAW,)),
@@ -37,34 +37,34 @@ TABLE: Table = {
     "unknown": ((REDO,), (BIAS_LIFT,)),
 }
 ACTS = (BIAS_LIFT, REDO, REDRAW, LOWER_RATE, NO_DECAY)
-SLOWEST = 4  # times that the learning rate is lowered at most
-LESS = 0.9  # share of the dead share that has to be left at most, for an act to have had an effect
+SLOWEST = 4  # how often the learning rate is lowered at most
+LESS = 0.9  # acts had an effect if the dead share is at most this fraction of the former one
 
 
 @dataclass
 class _Memory:
     acted_at: int = -1  # step of the last acts; -1: none yet
-    share: float = 1.0  # dead share that they met
+    share: float = 1.0  # dead share before them
     acts: list[str] = field(default_factory=list)
     failed: list[list[str]] = field(default_factory=list)  # in this episode
-    tried: bool = False  # whether anything was, in this episode
-    left_at: float = 2.0  # dead share at which nothing was left to do; above 1: not yet
-    lowered: int = 0  # times that the learning rate was
+    tried: bool = False  # whether anything was tried in this episode
+    left_at: float = 2.0  # dead share at which nothing was left to try; above 1: not yet
+    lowered: int = 0  # how often the learning rate was lowered
 
 
 class Chooser:
     """Chooses acts at the censuses of one training.
 
-    An episode begins where the dead share crosses a level, and ends where it is no longer above it. Acts that
-    had no effect are not repeated in their episode.
+    An episode lasts as long as the dead share stays above a threshold. Acts without effect are not repeated
+    in the same episode.
 
     Args:
-        above: dead share above which something is done, at least 0 and below 1.
-        every: steps that an act is given to show its effect, at least 1.
-        table: cause → acts; what it lacks is treated as "unknown".
+        above: dead share above which to act, at least 0 and below 1.
+        every: steps to wait for the effect of an act, at least 1.
+        table: cause → acts; causes that it lacks are treated as "unknown".
 
     Raises:
-        ValueError: a number out of range, or an act that is not known.
+        ValueError: a number is out of range, or an act is unknown.
 
     Example:
         >>> chooser = Chooser(above=0.1, every=50, table={"unknown": (("bias_lift",), ("redo",))})
@@ -94,26 +94,26 @@ class Chooser:
         return self._memory.lowered
 
     def is_due(self, step: int, share: float) -> bool:
-        """Whether something is to be decided at a census.
+        """Whether a decision is due at a census.
 
         Args:
             step: completed steps.
-            share: of the observed units that are dead; NaN if none were observed.
+            share: share of the observed units that are dead; NaN if none were observed.
         """
         memory = self._memory
         if not share > self._above:
             memory.acts, memory.failed, memory.tried, memory.left_at = [], [], False, 2.0
             return False
-        if memory.left_at <= 1 and share <= memory.left_at:  # nothing has been left to do since
+        if memory.left_at <= 1 and share <= memory.left_at:  # nothing left to try, and no more deaths since
             return False
         return memory.acted_at < 0 or step - memory.acted_at >= self._every
 
     def next(self, cause: str, share: float) -> Acts:
-        """The acts that are to be tried; () if none is left.
+        """Return the acts to try; () if none is left.
 
         Args:
             cause: one of `harness.attribution.causes.LABELS`.
-            share: of the observed units that are dead.
+            share: share of the observed units that are dead.
         """
         memory = self._memory
         if memory.acts and share > LESS * memory.share:
@@ -122,16 +122,16 @@ class Chooser:
         if memory.lowered >= SLOWEST:
             rows = tuple(acts for acts in rows if LOWER_RATE not in acts)
         fresh = [acts for acts in rows if list(acts) not in memory.failed]
-        slower = [acts for acts in rows if LOWER_RATE in acts]  # a still lower rate is another act
+        slower = [acts for acts in rows if LOWER_RATE in acts]  # repeatable: a still lower rate is a new act
         return next(iter([*fresh, *slower]), ())
 
     def done(self, step: int, share: float, acts: Acts) -> None:
-        """Acts were done.
+        """Note that acts were performed.
 
         Args:
             step: completed steps.
-            share: of the observed units that were dead before.
-            acts: of `next`.
+            share: share of the observed units that were dead before them.
+            acts: result of `next`.
         """
         memory = self._memory
         memory.acted_at, memory.share, memory.acts, memory.left_at = step, share, list(acts), 2.0
@@ -139,14 +139,14 @@ class Chooser:
         memory.lowered += LOWER_RATE in acts
 
     def fail(self, acts: Acts) -> None:
-        """Acts had no effect, or found nothing to act on."""
+        """Note that acts had no effect, or found nothing to act on."""
         memory = self._memory
         if list(acts) not in memory.failed:
             memory.failed.append(list(acts))
         memory.acts = []
 
     def give_up(self, share: float) -> bool:
-        """Nothing is left to do, unless more units die.
+        """Note that nothing is left to try unless more units die.
 
         Returns:
             Whether something was tried in this episode.
@@ -155,9 +155,9 @@ class Chooser:
         return self._memory.tried
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """State as plain values."""
         return asdict(self._memory)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self._memory = _Memory(**state)

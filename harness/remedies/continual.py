@@ -1,12 +1,12 @@
-"""Continual backprop: at every step, a few units of little use are made anew (Dohare et al. 2024).
+"""Continual backprop: reinitialize a few units of low utility at every step (Dohare et al. 2024).
 
-Source: Nature 632:768 and arXiv 2306.13812. Utility u ← ηu + (1-η) |h| Σ|w_out|, corrected for its beginning;
-a unit older than the maturity may be replaced; ρ times the number of such units is owed at each step, and
-whole ones are paid with the least useful. A new unit has incoming weights of the initial law, bias 0 and
-outgoing weights 0; the bias of each layer that reads it takes over what it gave on average (a layer without
-bias does not). Moments of these weights become 0. The authors' Adam counts steps for every weight by itself;
-torch's counts them for a whole parameter, so its count is left alone: at each replacement all would start
-again.
+Source: Nature 632:768 and arXiv 2306.13812. The utility u ← ηu + (1-η) |h| Σ|w_out| is bias-corrected. Units
+older than the maturity are eligible; each step adds ρ times their number to a replacement count, and its
+whole part is paid off by replacing the least useful ones. A new unit gets incoming weights from the initial
+distribution, bias 0 and outgoing weights 0; the bias of each layer that reads it (if it has one) absorbs the
+old unit's mean contribution. The optimizer's moments of these weights become 0. The authors' Adam counts
+steps per weight. Torch's counts them per parameter, so the count stays: resetting it at each replacement
+would restart the bias correction of all weights.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KIND = "continual_backprop"
 
 
 class Replacement:
-    """Continual backprop of one model whose wiring is known."""
+    """Continual backprop for one model with known connections."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Replacement:
 
     @torch.no_grad()
     def replace_due(self, draw: DrawRows) -> list[RemedyEvent]:
-        """Count the last training forward, and replace what is due."""
+        """Update the utilities from the last forward pass in training mode, and replace the units due."""
         if len(self._inputs) < len(self._handles):
             raise RuntimeError("step() came without a forward pass in training mode: call it once after each")
         rate, maturity, decay = self._numbers
@@ -79,17 +79,17 @@ class Replacement:
         ]
 
     def close(self) -> None:
-        """Take the hooks off the model."""
+        """Remove the hooks from the model."""
         for handle in self._handles:
             handle.remove()
 
     def state_dict(self) -> dict[str, Any]:
-        """Utilities, ages and what is owed, by site."""
+        """Utilities, ages and outstanding replacements, by site."""
         sites = [one.site for one in self._connections]
         return {site: utilities.state() for site, utilities in zip(sites, self._utilities, strict=True)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         for one, utilities in zip(self._connections, self._utilities, strict=True):
             utilities.load(state[one.site])
 
@@ -99,21 +99,21 @@ class Replacement:
 
 
 class ContinualBackprop(Replacement):
-    """Replaces units of a model while it is trained: call `step` after each step of the optimizer.
+    """Replaces units of a model during training: call `step` after each optimizer step.
 
     Args:
-        model: any model; layers before and behind each site are found from a forward pass.
-        optimizer: what steps its parameters.
-        batch: for that forward pass.
+        model: any model; a forward pass finds the layers before and after each site.
+        optimizer: the optimizer of its parameters, several, or None.
+        batch: inputs for that forward pass.
         rate: ρ, share of the mature units replaced per step.
         maturity: steps before a unit may be replaced.
         decay: η of the running means.
-        generator: for the new weights, on the CPU; None: torch's own.
-        init: fills a whole weight in place, (weight, generator); None: PyTorch's default law.
-        sites: names of the sites to act on; None: all, each of which must then be possible.
+        generator: CPU generator for the new weights; None: torch's global one.
+        init: fills a whole weight in place, (weight, generator); None: PyTorch's default initialization.
+        sites: names of the sites to act on; None: all, each of which must then be treatable.
 
     Raises:
-        ValueError: a number out of range, or a site that cannot be treated (see `redo`).
+        ValueError: a number is out of range, or a site cannot be treated (see `redo`).
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
@@ -152,16 +152,16 @@ class ContinualBackprop(Replacement):
         self._draw = make_draw(init, generator)
 
     def step(self) -> list[RemedyEvent]:
-        """Count the last training forward, and replace what is due.
+        """Update the utilities from the last forward pass in training mode, and replace the units due.
 
         Raises:
-            RuntimeError: there was no forward in training mode since the last call.
+            RuntimeError: there was no forward pass in training mode since the last call.
         """
         return self.replace_due(self._draw)
 
 
 def given_to(consumer: Consumer, x: Tensor, units: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What a layer is given by each unit (F,): mean |h|, mean h, and Σ|w| over the weights that read it."""
+    """What a layer reads from each unit (F,): mean |h|, mean h, and Σ|w| over the weights that read it."""
     weight = parameter(consumer.layer, "weight")
     values = x.double().movedim(-1 if weight.ndim == 2 else 1 - weight.ndim, -1).flatten(0, -2)
     read = weight.abs().double().movedim(1, -1).flatten(0, -2).sum(0)
@@ -181,7 +181,7 @@ def replace(
     draw: DrawRows,
     decay: float,
 ) -> RemedyEvent:
-    """Make some units of one network's site anew."""
+    """Reinitialize some units of a site in one network."""
     weight = parameter(connections.layer, "weight")
     there = units.to(weight.device)
     means = [mean.to(weight.device) for mean in utilities.mean_of(network, units, decay)]

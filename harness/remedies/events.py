@@ -1,4 +1,4 @@
-"""RemedyEvent: what a remedy did, as it stands in a run's table of events."""
+"""RemedyEvent: what a remedy did, as stored in a run's table of events."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class RemedyEvent(NamedTuple):
 
     Attributes:
         kind: name of the remedy.
-        site: where; "" for the whole network.
-        units: how many units it changed; 0 for the whole network.
-        detail: by which rule.
+        site: name of the site; "" for the whole network.
+        units: number of units that it changed; 0 for the whole network.
+        detail: the rule, or what was done.
 
     Example:
         >>> RemedyEvent("redo", "layers.0.act", 3, "score at most 0").describe()
@@ -25,6 +25,6 @@ class RemedyEvent(NamedTuple):
     detail: str = ""
 
     def describe(self) -> str:
-        """The event in a line."""
+        """The event in one line."""
         where = f"{self.units} units of {self.site}" if self.site else "the whole network"
         return f"{self.kind}: {where}" + (f" ({self.detail})" if self.detail else "")

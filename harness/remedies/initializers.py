@@ -1,4 +1,4 @@
-"""The laws that new weights are drawn from."""
+"""The distributions that new weights are drawn from."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ DrawRows = Callable[[str, Tensor, Tensor], Tensor]
 
 
 def torch_default(weight: Tensor, generator: torch.Generator | None) -> Tensor:
-    """What `nn.Linear` and the convolutions do when they are made: uniform within 1/√fan_in."""
+    """PyTorch's default for `nn.Linear` and convolutions: uniform in ±1/√fan_in."""
     return nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
 
 
 def make_draw(law: Initializer | None, generator: torch.Generator | None) -> DrawRows:
-    """Rows of a weight that is drawn whole, on the CPU, so that every law finds its shape.
+    """Return a function that draws a whole weight on the CPU and selects the rows of the given units.
+
+    The whole weight is drawn because a distribution may depend on its shape.
 
     Example:
         >>> draw = make_draw(None, torch.Generator().manual_seed(0))

@@ -1,7 +1,7 @@
-"""Leaky swap: units that are silent get a leaky ReLU in place of the ReLU, and keep it.
+"""Leaky swap: silent units get a leaky ReLU in place of the ReLU, permanently.
 
-Ours. Unit by unit, so that the others go on as they were; `units="all"` swaps the whole network's at once. A
-swapped unit's gate is open everywhere: it is never dead again, whatever it is worth.
+Our own method. It acts on single units, so that the others stay as they are; `units="all"` swaps all units
+of the network. A swapped unit's gate is open everywhere: it never counts as dead again, useful or not.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Peaks = Mapping[str, tuple[Tensor, int]]  # site → largest pre-activation of e
 
 
 class PartlyLeaky(nn.PReLU):
-    """A ReLU some of whose units are leaky: z where z > 0, else slope · z; nothing here is learned.
+    """A ReLU with some leaky units: z where z > 0, else slope · z; nothing is learned.
 
-    To the hooks it is a PReLU whose slopes may change: a unit of slope 0 is a ReLU, gate included.
+    Hooks treat it as a PReLU whose slopes may change: a unit with slope 0 is a ReLU, including its gate.
 
     Args:
-        units: how many there are.
-        axis: where they lie in the input: 1 (channels) or -1.
+        units: number of units.
+        axis: their axis in the input: 1 (channels) or -1.
 
     Attributes:
-        slope: (units,) buffer, 0 at first.
+        slope: (units,) buffer, initially 0.
 
     Example:
         >>> act = PartlyLeaky(2)
@@ -50,7 +50,7 @@ class PartlyLeaky(nn.PReLU):
 
     @property
     def weight(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The slopes, where the hooks look for a PReLU's."""
+        """The slopes, under the name where hooks look for those of a PReLU."""
         return self.slope
 
     def forward(self, input: Tensor) -> Tensor:
@@ -63,26 +63,26 @@ class PartlyLeaky(nn.PReLU):
 def leaky_swap(
     model: nn.Module, batch: Batch, *, slope: float = 0.01, above: float = 0.0, units: str = "dead"
 ) -> list[RemedyEvent]:
-    """Swap the activation of units that are silent on a batch for a leaky ReLU; in place.
+    """Replace the activation of units that are silent on a batch with a leaky ReLU, in place.
 
-    What a swapped unit hands on, -slope · |z|, moves the units behind it, some of which may fall silent: the
-    last event says how many did on this batch. Calling it again swaps these too.
+    A swapped unit now outputs -slope · |z|, which shifts the units of later layers. Some of these may fall
+    silent: the last event says how many did on this batch. A second call swaps these too.
 
-    Modules `nn.ReLU` of exactly that class are replaced by `PartlyLeaky`, which a second call changes
-    further. A module that is called at several sites counts a unit as silent if it is at all of them.
+    Modules of exactly the class `nn.ReLU` are replaced by `PartlyLeaky`, which later calls update. If a
+    module is called at several sites, a unit counts as silent if it is silent at all of them.
 
     Args:
-        model: with its ReLUs as modules.
+        model: a model with its ReLUs as modules.
         batch: a tensor, a tuple whose first item is the input, or a dict of keyword arguments.
-        slope: of the leaky ReLU, not 0.
-        above: nothing happens unless the share of silent units among all is above this.
+        slope: slope of the leaky ReLU, not 0.
+        above: act only if the share of silent units among all units is above this.
         units: "dead" or "all".
 
     Returns:
         One event for each module with swapped units.
 
     Raises:
-        ValueError: an argument out of range, or a model without such modules.
+        ValueError: an argument is out of range, or the model has no such modules.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1))
@@ -111,7 +111,7 @@ def swap_silent(
     units: str = "dead",
     peaks: Peaks | None = None,
 ) -> list[RemedyEvent]:
-    """`leaky_swap` without a look at what comes of it."""
+    """Like `leaky_swap`, but without counting the units that fall silent as a result."""
     _check(slope, above, units)
     peaks = _peaks(model, batch) if peaks is None else peaks
     if not peaks:
@@ -135,12 +135,12 @@ def swap_silent(
 
 
 def all_partly_leaky(model: nn.Module, batch: Batch) -> None:
-    """Put a `PartlyLeaky` without slopes, which computes a ReLU, in the place of every `nn.ReLU` module.
+    """Replace every `nn.ReLU` module with a `PartlyLeaky` of slope 0, which computes the same.
 
-    So the network keeps its modules, whatever is swapped later.
+    Later swaps then change no modules.
 
     Raises:
-        ValueError: there is no such module that a forward pass calls.
+        ValueError: a forward pass calls no such module.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1))
@@ -158,18 +158,18 @@ def all_partly_leaky(model: nn.Module, batch: Batch) -> None:
 
 
 def exceeds(peaks: list[Tensor], slopes: list[Tensor], above: float) -> bool:
-    """Whether the share of silent units is above a level."""
+    """Whether the share of silent ReLU units is above a threshold."""
     silent = sum(int(((peak <= 0) & (slope == 0)).sum()) for peak, slope in zip(peaks, slopes, strict=True))
     return silent > above * sum(len(peak) for peak in peaks)
 
 
 def to_swap(peak: Tensor, slope: Tensor, *, all_of_them: bool) -> Tensor:
-    """Which units (F,) to swap: of those that are not yet, the silent ones or all.
+    """Return a mask (F,) of the units to swap: those not yet swapped that are silent, or all of those.
 
     Args:
         peak: (F,) largest pre-activation.
-        slope: (F,) slopes now.
-        all_of_them: whether the active ones too.
+        slope: (F,) current slopes.
+        all_of_them: whether to include active units.
     """
     return (slope == 0) & (all_of_them | (peak <= 0))
 
@@ -190,7 +190,7 @@ def _check(slope: float, above: float, units: str) -> None:
 
 
 def _fallen(model: nn.Module, batch: Batch, before: Peaks) -> str:
-    """Where units that a swap did not concern have fallen silent."""
+    """List, by site, how many units that were not swapped have fallen silent."""
     more = []
     for name, (peak, _) in _peaks(model, batch).items():
         slopes = _slopes(modules_by_name(model)[name], len(peak))
@@ -201,7 +201,7 @@ def _fallen(model: nn.Module, batch: Batch, before: Peaks) -> str:
 
 
 def _peaks(model: nn.Module, batch: Batch) -> Peaks:
-    """Name of each ReLU module → largest pre-activation of its units over the batch, and their axis."""
+    """Map each ReLU module to the largest pre-activation of its units over the batch, and their axis."""
     ours = {n for n, m in modules_by_name(model).items() if type(m) is nn.ReLU or isinstance(m, PartlyLeaky)}
     found: dict[str, tuple[Tensor, int]] = {}
 
@@ -226,7 +226,7 @@ def _slopes(module: nn.Module, units: int) -> Tensor:
 
 
 def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put a module in the place of another, under all of its names."""
+    """Replace a module with another one under all of its names."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if child is old:

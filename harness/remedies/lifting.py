@@ -1,9 +1,9 @@
-"""Bias lift: units that are silent on a batch get a larger bias, so that they open on a share of it.
+"""Bias lift: raise the bias of units that are silent on a batch, so that they open on a share of it.
 
-Ours. A silent unit's bias grows by as much as its pre-activation lacks for the gate to open on the given
-share of the inputs (positions), at least one; its incoming weights stay. Sites are lifted in the order of the
-forward pass, each seeing the inputs that the lifted layers before it give. Moments of the bias and of the
-incoming weights become 0, since what drove the unit out would go on driving it.
+Our own method. A silent unit's bias grows just enough to open the gate on the given share of the inputs
+(positions), at least on one; its incoming weights stay. Sites are lifted in the order of the forward pass, so
+each sees the outputs of the lifted layers before it. The optimizer's moments of the bias and of the incoming
+weights become 0; otherwise the momentum that silenced the unit would silence it again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from harness.remedies.optimizer_state import OptimizerStateView, TorchOptimizerS
 from harness.remedies.wiring import select, trace
 
 KIND = "bias_lift"
-MARGIN = 0.01  # above the gate, where a unit's pre-activation is the same on all inputs
+MARGIN = 0.01  # how far a pre-activation is lifted above 0 if the next input has the same one
 OPENS_AT_ZERO = ("relu", "relu6", "clamp", "maximum")
 
 
@@ -37,22 +37,24 @@ def bias_lift(
     share: float = 0.1,
     sites: Collection[str] | None = None,
 ) -> list[RemedyEvent]:
-    """Lift the biases of the units that are silent on a batch; in place.
+    """Lift the biases of the units that are silent on a batch, in place.
 
     Args:
-        model: any model; the layer that makes each site's units is found from a forward pass.
-        optimizer: what steps its parameters.
+        model: any model; a forward pass finds the layer that computes each site's pre-activations.
+        optimizer: the optimizer of its parameters, several, or None.
         batch: a tensor, a tuple whose first item is the input, or a dict of keyword arguments.
-        share: of the inputs on which a lifted unit is to open, above 0 and at most 1; it opens on more where
-            its pre-activation is the same on several (on all, behind units that `redo` has just cut off).
-        sites: names of the sites to act on; None: all, each of which must then be possible.
+        share: share of the inputs on which a lifted unit should open, above 0 and at most 1. It opens on more
+            if several inputs give the same pre-activation (all do, if `redo` has just cut off the units
+            before it).
+        sites: names of the sites to act on; None: all, each of which must then be treatable.
 
     Returns:
         One event for each site with silent units.
 
     Raises:
-        ValueError: share is out of range, or a site cannot be lifted: no single layer makes its
-            pre-activation, that layer has no bias or is called again, or its activation does not open at 0.
+        ValueError: share is out of range, or a site cannot be lifted: no single layer computes its
+            pre-activation, that layer has no stored bias or is called more than once, or the activation does
+            not open at 0.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1))
@@ -68,7 +70,7 @@ def bias_lift(
 
 
 def liftable(model: nn.Module, batch: Batch) -> tuple[tuple[UnitConnections, ...], dict[str, str]]:
-    """The sites whose units can be lifted, and of the others why not."""
+    """Return the sites whose units can be lifted, and for each other site the reason why not."""
     traced = trace(model, batch)
     able, refused = list[UnitConnections](), dict(traced.refused)
     for one in traced.found:
@@ -94,7 +96,7 @@ def lift(
     state: OptimizerStateView,
     connections: Sequence[UnitConnections],
 ) -> list[RemedyEvent]:
-    """Lift the silent units of some sites, which are known to be liftable."""
+    """Lift the silent units of sites that are known to be liftable."""
     events: list[RemedyEvent] = []
     waiting = {one.site: one for one in connections}
 
@@ -110,7 +112,7 @@ def lift(
         rates = rates_after(rows, lifts)
         units = list(range(-len(layout.axes), 0))
         value.movedim(layout.axes, units).add_(lifts.view([value.shape[axis] for axis in layout.axes]))
-        of_layer = lifts.new_zeros(one.size)  # the site may have some of its units, in another order
+        of_layer = lifts.new_zeros(one.size)  # the site may have only some units of the layer, reordered
         of_layer[slice(layout.size) if layout.rows is None else list(layout.rows)] = lifts
         events.append(raise_biases(one, of_layer, rates, state))
 
@@ -119,13 +121,14 @@ def lift(
 
 
 def lifts_for(z: Tensor, share: float) -> Tensor:
-    """By how much each unit's bias has to grow; 0 for those that open somewhere.
+    """Return the increase of each unit's bias; 0 for units that open somewhere.
 
-    Halfway between the last input that is to open it and the next, so that rounding does not matter.
+    The new gate lies halfway between the last input that should open it and the next one, so that rounding
+    does not matter.
 
     Args:
         z: (A, F) pre-activations.
-        share: of the A inputs.
+        share: share of the A inputs on which a lifted unit should open.
 
     Example:
         >>> lifts_for(torch.tensor([[-1.0, 5.0], [-2.0, -5.0], [-4.0, 0.0]]), 0.5)
@@ -141,11 +144,11 @@ def lifts_for(z: Tensor, share: float) -> Tensor:
 
 
 def rates_after(z: Tensor, lifts: Tensor) -> Tensor:
-    """On what share of the inputs each lifted unit opens; more than was asked for where they are alike.
+    """Return the share of the inputs on which each lifted unit opens; ties can make it larger than requested.
 
     Args:
-        z: (A, F) pre-activations before.
-        lifts: (F,) of `lifts_for`.
+        z: (A, F) pre-activations before the lift.
+        lifts: (F,) result of `lifts_for`.
 
     Example:
         >>> rates_after(torch.tensor([[-1.0, 5.0], [-1.0, 5.0]]), torch.tensor([1.01, 0.0]))
@@ -159,12 +162,12 @@ def rates_after(z: Tensor, lifts: Tensor) -> Tensor:
 def raise_biases(
     connections: UnitConnections, lifts: Tensor, rates: Tensor, state: OptimizerStateView
 ) -> RemedyEvent:
-    """Add the lifts to a site's bias, and let the optimizer forget what it knows of these units.
+    """Add the lifts to a site's bias, and zero the optimizer's moments of these units.
 
     Args:
-        connections: around the units.
-        lifts: (units of the layer,) 0 for those that stay.
-        rates: of the lifted units, of `rates_after`.
+        connections: connections of the units.
+        lifts: (units of the layer,) 0 for units that stay.
+        rates: result of `rates_after`.
         state: the optimizer's state.
     """
     units, layer, norm = lifts.nonzero().squeeze(1), connections.layer, connections.norm

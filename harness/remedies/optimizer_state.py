@@ -1,4 +1,4 @@
-"""What an optimizer keeps of a parameter: running tensors of its shape, and perhaps a count of steps."""
+"""Access to an optimizer's state per parameter: running tensors of its shape, and a step count if any."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch.optim import Optimizer
 
 
 class OptimizerStateView(Protocol):
-    """The state of whatever steps the parameters."""
+    """State of the optimizer of some parameters."""
 
     def tensors(self, parameter: Tensor) -> list[Tensor]:
-        """Running tensors with the parameter's shape (momentum, Adam's moments), to be written to."""
+        """Running tensors with the parameter's shape (momentum, Adam's moments), writable in place."""
         ...
 
     def restart(self, parameter: Tensor) -> None:
-        """Count the steps of this parameter from 0 again, where they are counted (Adam's bias correction)."""
+        """Reset the step count of this parameter, if there is one (Adam's bias correction)."""
         ...
 
 
@@ -26,10 +26,10 @@ class TorchOptimizerState:
     """The state of torch optimizers.
 
     Args:
-        optimizers: one, several, or None.
+        optimizers: one optimizer, several, or None.
 
     Raises:
-        TypeError: something else.
+        TypeError: an item is not a torch optimizer.
 
     Example:
         >>> weight = torch.ones(2, requires_grad=True)

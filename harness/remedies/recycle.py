@@ -1,9 +1,9 @@
-"""ReDo: recycling dormant units (Sokar et al. 2023, arXiv 2302.12902).
+"""ReDo: recycle dormant units (Sokar et al. 2023, arXiv 2302.12902).
 
 The score of a unit is its mean |activation| over that of its layer. Units with a score of at most τ get new
-incoming weights, bias 0 and outgoing weights 0; the optimizer's moments of both become 0, and Adam counts its
-steps from 0 again for the parameters touched (as the PyTorch port does, which calls it crucial: without it
-the first steps of the new weights would be several times the learning rate).
+incoming weights, bias 0 and outgoing weights 0. The optimizer's moments of these weights become 0, and Adam's
+step count restarts for the parameters touched. The PyTorch port does so too and calls it crucial: otherwise
+the first steps of the new weights would be several times the learning rate.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ def redo(
     init: Initializer | None = None,
     sites: Collection[str] | None = None,
 ) -> list[RemedyEvent]:
-    """Recycle the units of a model that are dormant on a batch; in place.
+    """Recycle the units of a model that are dormant on a batch, in place.
 
-    With τ = 0 the output on that batch stays the same to the last bit: such units gave 0 to every layer that
-    reads them, and give 0 afterwards. The pass that measures runs in the model's present mode.
+    With τ = 0 the output on that batch stays the same to the last bit: such units contributed 0 to every
+    layer that reads them, and still do. The measuring pass runs in the model's current mode.
 
     Args:
-        model: any model; layers before and behind each site are found from a forward pass.
-        optimizer: what steps its parameters.
+        model: any model; a forward pass finds the layers before and after each site.
+        optimizer: the optimizer of its parameters, several, or None.
         batch: a tensor, a tuple whose first item is the input, or a dict of keyword arguments.
-        tau: a unit is dormant at a score of at most this.
-        generator: for the new weights, on the CPU; None: torch's own.
-        init: fills a whole weight in place, (weight, generator); None: PyTorch's default law.
-        sites: names of the sites to act on; None: all, each of which must then be possible.
+        tau: a unit is dormant if its score is at most this.
+        generator: CPU generator for the new weights; None: torch's global one.
+        init: fills a whole weight in place, (weight, generator); None: PyTorch's default initialization.
+        sites: names of the sites to act on; None: all, each of which must then be treatable.
 
     Returns:
         One event for each site with dormant units.
 
     Raises:
-        ValueError: tau is no number from 0 on, or a site cannot be treated: its pre-activation is a residual
-            sum, its output goes where nothing is known of it, layers are shared, or a norm mixes its units.
+        ValueError: tau is not a finite number of at least 0, or a site cannot be treated: its pre-activation
+            is a residual sum, its output cannot be followed, layers are shared, or a norm mixes its units.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1))
@@ -73,7 +73,7 @@ def redo(
 
 
 def dormant(magnitudes: Tensor, tau: float) -> Tensor:
-    """Which units (…, units) have a score of at most τ, from sums of |activation|; none where one is NaN.
+    """Mask of the units (…, units) with a score of at most τ, given sums of |activation|; none if one is NaN.
 
     Example:
         >>> dormant(torch.tensor([0.0, 1.0, 3.0]), 0.75)
@@ -89,9 +89,9 @@ def recycle(
     tau: float,
     draw: DrawRows,
 ) -> list[RemedyEvent]:
-    """Recycle the dormant units of some sites: first what comes into all of them, then what goes out.
+    """Recycle the dormant units of some sites: first all incoming weights, then all outgoing ones.
 
-    So the weights between two units that are both new are 0, as in the authors' code.
+    Thus the weights between two new units are 0, as in the authors' code.
     """
     found = [(one, dormant(magnitudes[one.site], tau).nonzero().squeeze(1)) for one in connections]
     found = [(one, units) for one, units in found if len(units)]

@@ -1,7 +1,7 @@
-"""Redrawing: layers with silent units get new incoming weights; what their units give to others stays.
+"""Redrawing: layers with silent units get new incoming weights; their outgoing weights stay.
 
-Ours. ReDo sets the outgoing weights of a new unit to 0, which leaves a network alone whose other units work.
-Where most are silent there is nothing to be left alone, and the weights between two new units would be 0.
+Our own method. ReDo sets the outgoing weights of a new unit to 0, so as not to disturb the units that work.
+If most units are silent, there is little to disturb, and all weights between new units would be 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.remedies.surgery import reset_incoming
 from harness.remedies.wiring import parameter
 
 KIND = "redraw"
-MOSTLY = 0.5  # share of silent units from which all units of a layer are drawn anew
+MOSTLY = 0.5  # share of silent units from which on all units of a layer are redrawn
 
 
 def redraw_layers(
@@ -28,13 +28,13 @@ def redraw_layers(
     state: OptimizerStateView,
     draw: DrawRows,
 ) -> list[RemedyEvent]:
-    """Draw the silent units of some sites anew, and all units of a layer where half of them are.
+    """Redraw the silent units of some sites, and all units of a layer if at least half are silent.
 
     Args:
-        connections: of the sites.
+        connections: connections of the sites.
         magnitudes: site → (units,), the sum of |activation| over a batch.
         state: the optimizer's state, whose moments of the new weights become 0.
-        draw: the law.
+        draw: draws new weights.
     """
     events = []
     for one in connections:

@@ -1,7 +1,7 @@
-"""Shrink and perturb: every parameter nearer to a new beginning (Ash & Adams 2020, arXiv 1910.08475).
+"""Shrink and perturb: move all parameters towards a fresh initialization (Ash & Adams 2020, arXiv 1910.08475).
 
-θ ← λθ + σθ', where θ' are the parameters of a freshly initialised network, as in the authors' code: so every
-parameter is perturbed on the scale of its own initial law. The optimizer's state is left alone.
+θ ← λθ + σθ', where θ' are the parameters of a freshly initialised network, as in the authors' code, so that
+every parameter is perturbed on the scale of its own initial distribution. The optimizer's state is unchanged.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ KIND = "shrink_perturb"
 def shrink_perturb(
     model: nn.Module, fresh: nn.Module | Mapping[str, Tensor], *, shrink: float, noise: float
 ) -> list[RemedyEvent]:
-    """Shrink all parameters and add a little of fresh ones; in place.
+    """Shrink all parameters and add a fraction of fresh ones, in place.
 
     Args:
-        model: whose parameters change; its buffers do not.
-        fresh: another network of the same making just initialised, or its named parameters.
+        model: the model; its parameters change, its buffers do not.
+        fresh: a freshly initialised network of the same architecture, or its named parameters.
         shrink: λ, from 0 to 1.
         noise: σ, at least 0.
 
     Raises:
-        ValueError: a number out of range, or parameters that do not fit.
+        ValueError: a number is out of range, or a parameter is missing from `fresh` or has another shape.
 
     Example:
         >>> model, fresh = nn.Linear(1, 1), nn.Linear(1, 1)

@@ -1,6 +1,6 @@
-"""Surgery: the incoming and outgoing weights of single units, with the optimizer's memory of them.
+"""Surgery: reset the incoming and outgoing weights of single units, and the optimizer's state for them.
 
-Pure in that they touch what they are handed and nothing else; in place, as parameters have to be.
+The functions change only their arguments, in place.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from harness.remedies.wiring import parameter
 def reset_incoming(
     connections: UnitConnections, units: Tensor, rows: Tensor, state: OptimizerStateView, *, restart: bool
 ) -> None:
-    """Give units new incoming weights and bias 0; a norm before the activation starts anew for them.
+    """Give units new incoming weights and bias 0, and reset a norm before the activation for them.
 
     Args:
-        connections: around the units.
+        connections: connections of the units.
         units: (n,) int64.
         rows: (n, ...) the new weights.
         state: the optimizer's state, whose moments of these rows become 0.
-        restart: whether the optimizer also counts its steps from 0 again for the parameters touched.
+        restart: whether to reset the optimizer's step count for the parameters touched.
 
     Example:
         >>> import torch
@@ -71,12 +71,12 @@ def reset_outgoing(
     """Set the outgoing weights of units to 0.
 
     Args:
-        connections: around the units.
+        connections: connections of the units.
         units: (n,) int64.
         state: the optimizer's state, whose moments of these weights become 0.
         restart: as for `reset_incoming`.
-        means: for each consumer, (n,) what each unit gave it on average: added to its bias, if it has one,
-            through the weights that are about to vanish, so that its mean stays what it was.
+        means: for each consumer, (n,) the mean output of each unit as the consumer reads it. It is multiplied
+            by the old weights and added to the consumer's bias, if any, so that the mean stays the same.
 
     Example:
         >>> import torch

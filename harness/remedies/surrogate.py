@@ -1,7 +1,7 @@
-"""SUGAR: forward ReLU, backward the slope of a smooth surrogate (Horuz et al. 2025, arXiv 2505.22074).
+"""SUGAR: ReLU forward, the slope of a smooth surrogate backward (Horuz et al. 2025, arXiv 2505.22074).
 
-The surrogate is B-SiLU(z) = (z + α) σ(z) - α/2 with α = 1.67; α = 0 is SiLU. A unit that is dead still has a
-gradient, and so a way back. What the hooks call its gate is that of the function computed: the ReLU's.
+The surrogate is B-SiLU(z) = (z + α) σ(z) - α/2 with α = 1.67; α = 0 is SiLU. A dead unit still gets a
+gradient, so it can recover. Hooks report the gate of the forward function, the ReLU.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ALPHA = 1.67
 
 
 def b_silu(z: Tensor, alpha: float = ALPHA) -> Tensor:
-    """B-SiLU, bounded from below as SiLU is.
+    """B-SiLU, bounded from below like SiLU.
 
     >>> b_silu(torch.zeros(1))
     tensor([0.])
@@ -27,7 +27,7 @@ def b_silu(z: Tensor, alpha: float = ALPHA) -> Tensor:
 
 
 def b_silu_slope(z: Tensor, alpha: float = ALPHA) -> Tensor:
-    """Its derivative, σ + (z + α) σ (1 - σ).
+    """Derivative of B-SiLU, σ + (z + α) σ (1 - σ).
 
     >>> b_silu_slope(torch.zeros(1))
     tensor([0.9175])
@@ -37,7 +37,7 @@ def b_silu_slope(z: Tensor, alpha: float = ALPHA) -> Tensor:
 
 
 class _Swapped(torch.autograd.Function):
-    """ReLU there, the surrogate's slope back."""
+    """ReLU forward, the surrogate's slope backward."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, alpha: float) -> Tensor:
@@ -52,7 +52,7 @@ class _Swapped(torch.autograd.Function):
 
 
 class Sugar(nn.ReLU):
-    """ReLU with a surrogate gradient; to the hooks it is a ReLU.
+    """ReLU with a surrogate gradient; hooks treat it as a ReLU.
 
     Args:
         alpha: α of B-SiLU.
@@ -80,7 +80,7 @@ class Sugar(nn.ReLU):
 
 
 def sugar(model: nn.Module, *, alpha: float = ALPHA) -> list[RemedyEvent]:
-    """Give every module `nn.ReLU` (of exactly that class) of a model a surrogate gradient; in place.
+    """Give every module of exactly the class `nn.ReLU` a surrogate gradient, in place.
 
     Raises:
         ValueError: alpha is not a finite number, or there is no such module.
@@ -104,5 +104,5 @@ def sugar(model: nn.Module, *, alpha: float = ALPHA) -> list[RemedyEvent]:
 
 
 def describe(alpha: float) -> RemedyEvent:
-    """What is told of it."""
+    """Return the event that reports the swap."""
     return RemedyEvent(KIND, "", 0, f"backward: the slope of B-SiLU, alpha {alpha:g}")

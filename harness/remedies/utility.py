@@ -1,4 +1,4 @@
-"""The bookkeeping of continual backprop: utilities, ages, and how many units are owed a replacement.
+"""Bookkeeping of continual backprop: utilities, ages, and the number of replacements due.
 
 Legend: M networks (one, or the members of a stack), O consumers of a site, F units.
 """
@@ -12,13 +12,13 @@ from torch import Tensor
 
 
 class Utilities:
-    """What is known of one site's units in M networks.
+    """Running statistics of one site's units in M networks.
 
     Attributes:
-        utility: (M, F) float64, running mean of |h| Σ|w_out|, not yet corrected for its beginning.
-        mean: (M, O, F) float64, running mean of h as each consumer reads it.
-        age: (M, F) int64, steps since the unit was made.
-        owed: (M,) float64, units due for replacement and not yet replaced.
+        utility: (M, F) float64, running mean of |h| Σ|w_out|, without bias correction.
+        mean: (M, O, F) float64, running mean of h as each consumer reads it, without bias correction.
+        age: (M, F) int64, steps since the unit was initialised.
+        owed: (M,) float64, replacements due and not yet done.
 
     Example:
         >>> u = Utilities(1, 1, 2)
@@ -49,15 +49,15 @@ class Utilities:
         self.mean.lerp_(mean.double(), (1 - decay).view(-1, 1, 1))
 
     def choose(self, rate: Tensor, maturity: Tensor, decay: Tensor) -> list[Tensor]:
-        """The units that are to be replaced now, (n,) ascending for each network.
+        """Return the units to replace now, (n,) ascending for each network.
 
-        ρ times the number of units older than `maturity` is owed at each step; whole ones are paid with the
-        units of least utility, the first of equal ones.
+        Each step adds ρ times the number of units older than `maturity` to `owed`. Its whole part is then
+        subtracted and determines how many units of least utility are chosen; ties go to the first unit.
 
         Args:
             rate: (M,) float64, ρ.
             maturity: (M,).
-            decay: (M,) float64, η; utilities are corrected for their beginning at 0.
+            decay: (M,) float64, η, used for the bias correction of the utilities.
         """
         eligible = self.age > maturity.unsqueeze(1)
         self.owed += rate * eligible.sum(1)
@@ -69,22 +69,22 @@ class Utilities:
         ]
 
     def mean_of(self, network: int, units: Tensor, decay: float) -> list[Tensor]:
-        """For each consumer, (n,) what the units gave it on average."""
+        """For each consumer, (n,) the bias-corrected mean output of the units."""
         begun = 1 - decay ** self.age[network, units].double()
         return [mean[units] / begun for mean in self.mean[network]]
 
     def forget(self, network: int, units: Tensor) -> None:
-        """These units are new."""
+        """Reset the statistics of replaced units."""
         self.utility[network, units] = 0
         self.mean[network][:, units] = 0
         self.age[network, units] = 0
 
     def state(self) -> dict[str, Tensor]:
-        """Tensors that `load` takes."""
+        """Return the tensors that `load` takes."""
         return {name: value.clone() for name, value in vars(self).items()}
 
     def load(self, state: dict[str, Any], networks: list[int] | None = None) -> None:
-        """Continue what `state` returned, or some networks of it."""
+        """Restore what `state` returned, or some networks of it."""
         for name in vars(self):
             value = state[name]
             setattr(self, name, value.clone() if networks is None else value[networks])

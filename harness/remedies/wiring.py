@@ -1,4 +1,4 @@
-"""Wiring: which sites of a model have units that can be replaced one by one, and why the others have not."""
+"""Wiring: find the sites whose units can be replaced one by one, and why the others cannot."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ OnInput = Callable[[str, Tensor, UnitLayout], None]  # site, pre-activation, lay
 
 
 class Wiring(NamedTuple):
-    """What one forward pass tells.
+    """What one forward pass shows.
 
     Attributes:
         connections: the sites whose units can be replaced one by one.
-        refused: site → why not, for the others.
+        refused: site → reason, for the other sites.
         magnitudes: site → (units,) float64, the sum of |activation| over the batch.
     """
 
@@ -43,7 +43,7 @@ class Wiring(NamedTuple):
 
 
 def wire(model: nn.Module, batch: Batch) -> Wiring:
-    """Follow one forward pass, in the model's present mode; nothing in the model changes.
+    """Trace one forward pass in the model's current mode; the model does not change.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1))
@@ -67,13 +67,13 @@ def wire(model: nn.Module, batch: Batch) -> Wiring:
 def trace(
     model: nn.Module, batch: Batch, *, on_input: OnInput | None = None, on_output: OnOutput | None = None
 ) -> ConnectionProvenance:
-    """Follow one forward pass that changes nothing in the model but what the callbacks change.
+    """Trace one forward pass; only the callbacks may change the model.
 
     Args:
-        model: the root.
-        batch: for the pass.
-        on_input: told of each site's pre-activation, which it may change in place.
-        on_output: told of the output of each activation that is followed.
+        model: the root module.
+        batch: inputs of the pass.
+        on_input: called with each site's pre-activation, which it may change in place.
+        on_output: called with the output of each traced activation.
     """
     traces: list[ConnectionProvenance] = []
     errors: list[Exception] = []
@@ -87,7 +87,7 @@ def trace(
         if on_input is not None:
             try:
                 on_input(site, z, layout)
-            except Exception as error:  # the taps would take it for one of their own
+            except Exception as error:  # the taps would mistake it for an error of their own
                 errors.append(error)
 
     taps = EagerTaps(model, WindowAccumulator("stream"), observe="all", gradients=False)
@@ -96,7 +96,7 @@ def trace(
         output = call(model, batch, device_of(model))
     if errors:
         raise errors[0]
-    traced = traces[-1] if traces else start(model)  # a scripted root takes no hooks
+    traced = traces[-1] if traces else start(model)  # hooks cannot attach to a scripted root
     traced.finish(output)
     traced.refused |= {site.name: site.reason for site in taps.unobserved(taps.called)}
     return traced
@@ -108,13 +108,13 @@ def select(
     sites: Collection[str] | None,
     verb: str = "replaced",
 ) -> tuple[UnitConnections, ...]:
-    """The sites that are asked for.
+    """Select the requested sites.
 
     Args:
         able: sites that can be treated.
         refused: the other sites, with the reason.
-        sites: names of sites; None: all, each of which must then be possible.
-        verb: what is done to units, as it stands in the error.
+        sites: names of sites; None: all, each of which must then be treatable.
+        verb: the verb of the error message.
 
     Raises:
         ValueError: there is no such site, or it cannot be treated.
@@ -133,7 +133,7 @@ def select(
 
 
 def parameter(module: nn.Module, name: str) -> Tensor:
-    """A parameter that is known to be there."""
+    """Return a parameter that is known to exist."""
     value = stored(module, name)
     assert isinstance(value, Tensor)
     return value
