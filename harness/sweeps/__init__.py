@@ -1,1 +1,1 @@
-"""Jobs: how a specification becomes a finished run."""
+"""Jobs and sweeps: turn specifications into finished runs."""

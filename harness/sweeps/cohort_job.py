@@ -1,4 +1,4 @@
-"""One cohort: train its members as one stack, and leave each the folder that it would have alone."""
+"""One cohort: train its members as one stack, and write each the folder that it would have by itself."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
     from harness.report.tensorboard import RunBoard
     from harness.training.loop import TrainResult
 
-FOLDER = ".cohorts"  # in the folder of results: what a cohort needs to be continued
+FOLDER = ".cohorts"  # inside the folder of results: checkpoints of cohorts
 
 
 def run_task(task: Task, tick: Callable[[int], None]) -> list[JobResult]:
-    """Carry out a task: a cohort, or one run; what goes wrong is an outcome."""
+    """Run a task, either a cohort or a single run. Errors are returned as outcomes, never raised."""
     if task.stacked:
         return run_cohort(task, tick)
     return [_alone(spec, tick) for spec in task.specs]
 
 
 def run_cohort(task: Task, tick: Callable[[int], None] | None = None) -> list[JobResult]:
-    """Train or continue a cohort; members that have a result are left as they are.
+    """Train or continue a cohort; members that already have a result are not trained again.
 
     Args:
-        task: its members.
-        tick: told of completed steps.
+        task: the cohort.
+        tick: called with the number of completed steps.
 
     Returns:
-        The outcomes, in the order of the members. A member in other hands, or whose folder cannot be written,
-        fails by itself, and the others train without it. If the stack cannot be trained, each member is tried
-        alone; if it cannot be written, it is kept as far as it came, to be continued.
+        The outcomes, in the order of the members. A member that another process is training, or whose folder
+        cannot be written, fails, and the others train without it. If the stack cannot be trained, each member
+        is trained by itself. If results cannot be written, the members fail and the last checkpoint remains.
 
     Raises:
-        KeyboardInterrupt: after the state has been kept.
+        KeyboardInterrupt: after the state has been saved.
     """
     specs = task.specs
     known = {place: found for place, spec in enumerate(specs) if (found := stored(spec))}
@@ -70,17 +70,17 @@ def run_cohort(task: Task, tick: Callable[[int], None] | None = None) -> list[Jo
 
 
 def _hold(folder: Path, locks: ExitStack, until: float) -> None:
-    """Make a folder and hold its lock.
+    """Create a folder and acquire its lock.
 
     Raises:
-        OSError: it cannot be written, or somebody else holds the lock at the time `until`.
+        OSError: it cannot be written, or another process still holds the lock at the time `until`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     locks.enter_context(lock_of(folder, max(until - time.monotonic(), 0.0)))
 
 
 def _taken(spec: RunSpec, locks: ExitStack, until: float) -> JobResult | None:
-    """Hold a member's folder; its outcome, if it cannot be held or has a result by now."""
+    """Lock a member's folder; return its outcome if that fails or if it has a result by now."""
     try:
         _hold(run_folder(spec), locks, until)
     except OSError as error:
@@ -99,14 +99,15 @@ def _refused(spec: RunSpec, error: OSError) -> JobResult:
 def _train(
     specs: Sequence[RunSpec], known: Mapping[int, JobResult], keep: Path, tick: Callable[[int], None]
 ) -> dict[int, JobResult]:
-    """The outcomes of the members that are not known yet."""
+    """Train the members without an outcome in `known`, and return their outcomes."""
     from harness.training.stacked import checkpoint
 
     left = [place for place in range(len(specs)) if place not in known]
     if not left:
         return {}
     began = time.monotonic()
-    # killed while some of the trained were being concluded; otherwise nothing touches those that are known
+    # True if the process was killed after training, between writing the results of the members. Then the
+    # checkpoint is of all members; otherwise members with a result do not take part.
     trained = bool(known) and checkpoint.done(keep, specs, [run_folder(spec) for spec in specs])
     places = list(range(len(specs))) if trained else left
     own = [specs[place] for place in places]
@@ -142,7 +143,7 @@ def _trained(
     tick: Callable[[int], None],
     began: float,
 ) -> dict[int, JobResult]:
-    """Train the members in `folders`, and conclude those that are left."""
+    """Train the members in `folders`, and write the results of those in `left`."""
     from harness.training.stacked import train_cohort
 
     own, views = [specs[k] for k in folders], [[boards[k]] if k in boards else [] for k in folders]
@@ -153,15 +154,15 @@ def _trained(
         for place in left:
             folders[place].write_status("interrupted")
         raise
-    except OSError as error:  # a full disk, say: what was kept can be continued
+    except OSError as error:  # a full disk, for example: the checkpoint can still be continued
         seconds = round(time.monotonic() - began, 3)
         return {place: failed(folders[place], error, seconds) for place in left}
-    except Exception as error:  # whose fault it is shows when each goes alone
+    except Exception as error:  # train each member by itself to see which one fails
         for board in boards.values():
             _close(board)
         return _one_by_one({place: folders[place] for place in left}, specs, tick, error)
     seconds = round((time.monotonic() - began) / len(left), 3)
-    # of what the stack took, each member's part
+    # each member is charged an equal share of the stack's time
     endings = {k: replace(one, census_seconds=one.census_seconds / len(left)) for k, one in endings.items()}
     judged = [_judge(specs[k], folders[k], endings[k], seconds, boards.get(k)) for k in left]
     ended = side_by_side(_end, zip([folders[place] for place in left], judged, strict=True))
@@ -174,20 +175,20 @@ def _one_by_one(
     tick: Callable[[int], None],
     error: Exception,
 ) -> dict[int, JobResult]:
-    """Train members whose stack failed, each by itself."""
+    """Train each member of a failed stack by itself."""
     for folder in folders.values():
         folder.clear()
     why = named_line(error)
     outcomes = {place: _alone(specs[place], tick, locked=True) for place in folders}
     for place, folder in folders.items():
-        with suppress(OSError):  # the outcomes stand, with or without this note
+        with suppress(OSError):  # the outcomes are valid without this note
             folder.write_status(outcomes[place].state, not_stacked=why)
     return {place: replace(outcome, not_stacked=why) for place, outcome in outcomes.items()}
 
 
 @contextmanager
 def _boards(specs: Sequence[RunSpec], folders: Mapping[int, Path]) -> Iterator[dict[int, RunBoard]]:
-    """TensorBoard's views of the members in `folders`, as far as they want any."""
+    """Open a TensorBoard writer for each member in `folders` that records to TensorBoard."""
     wanted = [place for place in folders if specs[place].record.tensorboard]
     with ExitStack() as files:
         boards: dict[int, RunBoard] = {}
@@ -201,14 +202,14 @@ def _boards(specs: Sequence[RunSpec], folders: Mapping[int, Path]) -> Iterator[d
 
 
 def _close(board: RunBoard) -> None:
-    with suppress(OSError):  # a full disk: what it lost can be rebuilt at any time
+    with suppress(OSError):  # a full disk: TensorBoard's files can be rebuilt from the results
         board.close()
 
 
 def _judge(
     spec: RunSpec, folder: RunFolder, ending: TrainResult, seconds: float, board: RunBoard | None
 ) -> dict[str, Any] | JobResult:
-    """Metrics, verdict and view of a member that has been trained: its last status, or that this failed."""
+    """Compute metrics and verdict of a trained member: its final status, or the outcome if this fails."""
     from harness.store.runs import Run
 
     try:
@@ -224,7 +225,7 @@ def _judge(
 
 
 def _end(judged: tuple[RunFolder, dict[str, Any] | JobResult]) -> JobResult:
-    """Write the status of a member that was judged."""
+    """Write the final status of a member from `_judge`."""
     folder, facts = judged
     if isinstance(facts, JobResult):
         return facts
@@ -236,7 +237,7 @@ def _end(judged: tuple[RunFolder, dict[str, Any] | JobResult]) -> JobResult:
 
 
 def _alone(spec: RunSpec, tick: Callable[[int], None], *, locked: bool = False) -> JobResult:
-    """One run by itself; even a refusal is an outcome here, since the others go on."""
+    """Train one run by itself; a ConfigError becomes an outcome too, so that the other runs go on."""
     from harness.config import ConfigError
 
     try:
@@ -246,7 +247,7 @@ def _alone(spec: RunSpec, tick: Callable[[int], None], *, locked: bool = False) 
 
 
 def _telling(tick: Callable[[int], None]) -> AbstractContextManager[Any]:
-    """A listener that passes on completed steps alone."""
+    """Return a listener that only reports completed steps."""
     return nullcontext(SimpleNamespace(tick=tick, steps=lambda rows: None, census=lambda rows: None))
 
 

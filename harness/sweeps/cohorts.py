@@ -1,7 +1,7 @@
-"""Which runs of a sweep train together: runs of one shape are one cohort, the others go one by one.
+"""Decide which runs of a sweep train together: runs of the same shape form cohorts, others train singly.
 
-Decided from the specifications alone, without torch and whatever the machine, so that a continued sweep
-has the cohorts that it had.
+The decision uses the specifications and the limit on open files, without torch, so that a continued sweep
+has the same cohorts as before.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from harness.config.schema import Mlp
 from harness.sweeps.descriptors import most_members
 from harness.training.stacking import stacking_blocker, stacking_key
 
-MOST = 32  # members of a cohort: more gain little, and leave other workers idle
-HEAVY = 2**18  # weights from which a matrix product keeps a core busy by itself
+MOST = 32  # members per cohort: more gain little, and leave other workers idle
+HEAVY = 2**18  # number of weights above which the matrix products of one run keep a core busy
 INPUTS = {"digits": 64, "mnist": 784, "fashion_mnist": 784, "kmnist": 784, "cifar10": 3072, "cifar100": 3072}
-UNKNOWN_INPUTS = 784  # of the user's own arrays
+UNKNOWN_INPUTS = 784  # assumed for the user's own arrays
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one worker does at a time: train one run, or a cohort of runs as one stack.
+    """Unit of work of one worker: a single run, or a cohort of runs trained as one stack.
 
     Attributes:
-        specs: its runs.
-        why_single: why they are not stacked; "" for a cohort.
+        specs: the runs.
+        why_single: why the run is not stacked; "" for a cohort.
     """
 
     specs: tuple[RunSpec, ...]
@@ -39,13 +39,13 @@ class Task:
 
     @property
     def name(self) -> str:
-        """Of the cohort: a hash of its members, in their order."""
+        """Name of the cohort: a hash of its members, in order."""
         names = "\n".join(run_folder(spec).name for spec in self.specs)
         return hashlib.sha256(names.encode()).hexdigest()[:12]
 
 
 def why_not(spec: RunSpec) -> str:
-    """Why a run is not stacked with others, "" if it is: it cannot be, or gains nothing.
+    """Return why a run is not stacked with others (impossible or useless), or "" if it is.
 
     Example:
         >>> from harness.config import compose
@@ -59,9 +59,9 @@ def why_not(spec: RunSpec) -> str:
 
 
 def divide(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST) -> list[Task]:
-    """The tasks of a sweep: cohorts of at most `most` runs of one shape, in order, then single runs.
+    """Divide a sweep into tasks: cohorts of at most `most` runs of one shape, in order, then single runs.
 
-    A cohort has no more members than can have their files open.
+    The limit on open files also bounds the size of a cohort.
 
     Example:
         >>> from harness.config import plan

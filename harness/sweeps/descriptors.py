@@ -1,20 +1,20 @@
-"""How many members of a cohort can have their files open."""
+"""How many members of a cohort can have their files open at once."""
 
 from __future__ import annotations
 
 EACH = 4  # a member's lock and its three tables
-OWN = 64  # of the process itself
+OWN = 64  # files of the process itself
 MANY = 1 << 30
 
 
 def most_members() -> int:
-    """The members whose files a process may have open at most, after the system's limit has been raised."""
+    """Largest number of members whose files fit within the hard limit on open files."""
     limits = _limits()
     return MANY if limits is None else max(1, (limits[1] - OWN) // EACH)
 
 
 def make_room(members: int) -> None:
-    """Raise this process's own limit as far as the files of so many members need it."""
+    """Raise the soft limit on open files, if the files of this many members need it."""
     limits = _limits()
     needed = OWN + EACH * members
     if limits is None or limits[0] >= needed:
@@ -26,7 +26,7 @@ def make_room(members: int) -> None:
 
 
 def _limits() -> tuple[int, int] | None:
-    """The limit of open files now, and what it may be raised to; None where there is none (Windows)."""
+    """Return the soft and the hard limit on open files; None if the system has none (Windows)."""
     try:
         import resource
     except ImportError:

@@ -1,4 +1,4 @@
-"""Why the units of a stored run are dead: from its evidence, or from training it again to gather it."""
+"""Diagnose why units of a stored run are dead, from its evidence or by training it again to gather it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from harness.sweeps.job import run_job
 
 
 def diagnose(run: Run | str | os.PathLike[str]) -> Diagnosis:
-    """Why units of a stored run are dead.
+    """Diagnose why units of a stored run are dead.
 
-    A run of a sweep keeps no evidence, since that would slow the sweep down. It is then trained once more,
-    which gives the same numbers, and its evidence is kept in its folder.
+    Runs of a sweep store no evidence, because that would slow the sweep down. Such a run is trained once
+    more, which gives the same numbers, and the evidence is saved in its folder.
 
     Args:
-        run: of `open_runs`, or its folder.
+        run: a run from `open_runs`, or its folder.
 
     Raises:
         FileNotFoundError: there is no run in that folder.
@@ -57,7 +57,7 @@ def diagnose(run: Run | str | os.PathLike[str]) -> Diagnosis:
 
 
 def _gather(run: Run) -> None:
-    """Train the run again in a folder of its own, and take its evidence over."""
+    """Train the run again in a temporary folder, and copy the evidence."""
     spec = restore(run.config)
     with tempfile.TemporaryDirectory() as folder:
         record = replace(spec.record, evidence=True, tensorboard=False)

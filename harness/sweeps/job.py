@@ -1,4 +1,4 @@
-"""One job: recognise a finished run, else train it, and leave a status whatever happens."""
+"""One job: return the result of a finished run or train it, and write a status in every case."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Progress = Callable[[RunSpec, int], Any]  # (spec, total steps) → a listener t
 
 @dataclass(frozen=True)
 class JobResult:
-    """What became of a job.
+    """Outcome of a job.
 
     Attributes:
         path: the run's folder.
-        state: its status.
-        stored: whether the result was there before.
+        state: state of the run.
+        stored: whether the result already existed.
         error: one line, for a failed run.
-        not_stacked: why it was trained alone, where it was planned as part of a stack.
+        not_stacked: why it was trained by itself although it was planned as part of a stack.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class JobResult:
 
 
 def check_output(spec: RunSpec) -> None:
-    """Raise ConfigError early, if results cannot be written."""
+    """Raise ConfigError early if results cannot be written."""
     root = Path(spec.output).expanduser()
     try:
         str(root).encode()
@@ -57,7 +57,7 @@ def check_output(spec: RunSpec) -> None:
         raise ConfigError("output", problem, hint="Set LC_ALL=C.UTF-8, or PYTHONUTF8=1.") from None
     try:
         nearest = next(p for p in (root, *root.absolute().parents) if p.exists())
-    except OSError as error:  # a name that is too long, say
+    except OSError as error:  # for example, a name that is too long
         raise ConfigError("output", f"cannot be a folder ({error.strerror})") from None
     if not nearest.is_dir():
         raise ConfigError("output", expected="a folder", came=f"{root} ({nearest} is a file)")
@@ -66,14 +66,14 @@ def check_output(spec: RunSpec) -> None:
 
 
 def stored(spec: RunSpec) -> JobResult | None:
-    """The outcome of a run that has a result already; torch is not needed to know."""
+    """Return the outcome of a run that already has a result, else None; does not import torch."""
     path = run_folder(spec)
     state = (read_status(path) or {}).get("state")
     return JobResult(path, state, stored=True) if state in COMPLETE and not spec.force else None
 
 
 def missing(spec: RunSpec) -> JobResult:
-    """The outcome of a run without a result."""
+    """Return the outcome of a run without a result."""
     status = read_status(run_folder(spec)) or {}
     return JobResult(
         run_folder(spec), status.get("state", "failed"), error=status.get("error") or "it did not run"
@@ -81,10 +81,10 @@ def missing(spec: RunSpec) -> JobResult:
 
 
 def check_jobs(specs: Sequence[RunSpec]) -> None:
-    """Refuse a sweep early: output, data and networks of every job that has no result yet.
+    """Check output, data and network of every job that has no result yet, before the sweep starts.
 
     Raises:
-        ConfigError: one job cannot be run; nothing was written.
+        ConfigError: a job cannot be run; nothing was written.
     """
     seen = set()
     for spec in specs:
@@ -99,21 +99,21 @@ def check_jobs(specs: Sequence[RunSpec]) -> None:
 def run_job(
     spec: RunSpec, progress: Progress | None = None, *, locked: bool = False, alone: bool = True
 ) -> JobResult:
-    """Train a run to its end, or continue it, or show that it is finished.
+    """Train a run to its end, continue it, or return the outcome if it is finished.
 
     Args:
         spec: the run.
-        progress: makes the display of a training, if there is one; told of every step.
+        progress: creates the progress display, if any; it is notified of every step.
         locked: whether the caller holds the run's lock.
-        alone: whether the run is no part of a sweep. It then keeps its evidence (`record.evidence`), and
-            its row in TensorBoard shows what is its own; a sweep's rows show what is swept.
+        alone: whether the run is outside a sweep. It then stores its evidence (`record.evidence`), and its
+            row in TensorBoard shows a shortened configuration instead of the whole one.
 
     Returns:
-        The outcome; a failure is one of them, with its traceback in `error.txt` in the folder.
+        The outcome. A failure is an outcome too; its traceback is in `error.txt` in the folder.
 
     Raises:
-        ConfigError: what the user asked for cannot be run; nothing was written.
-        KeyboardInterrupt: after the state has been kept.
+        ConfigError: the run cannot be carried out as configured.
+        KeyboardInterrupt: after the state has been saved.
     """
     from filelock import Timeout
 
@@ -138,7 +138,7 @@ def run_job(
 
 
 def _prepare(spec: RunSpec) -> tuple[Any, Any]:
-    """Data and network; what can be wrong with them, or the device, shows before anything is written."""
+    """Load the data and build the network, so that errors show before anything is written."""
     with collector_at_rest():
         from torch.nn.modules.batchnorm import _NormBase
 
@@ -188,7 +188,7 @@ def _train(
             ending = train(spec, data, folder, views, evidence=keeps, model=model)
         result = Run(folder.path)
         facts = conclusion(spec, result, ending, diagnose=bool(keeps and result.evidence))
-        if spec.record.enabled and not earlier:  # of a continued run it is not known
+        if spec.record.enabled and not earlier:  # unknown for a continued run
             facts["census_seconds"] = round(ending.census_seconds, 3)
         if board is not None:
             from harness.report.tensorboard import short_config
@@ -211,7 +211,7 @@ def _train(
 
 
 def failed(folder: RunFolder, error: Exception, seconds: float) -> JobResult:
-    """The outcome of a training that raised; on a full disk the outcome is all that can be kept."""
+    """Record and return the outcome of a training that raised; on a full disk nothing can be recorded."""
     line = named_line(error)
     try:
         write_text(folder.path / "error.txt", traceback.format_exc())
@@ -222,7 +222,7 @@ def failed(folder: RunFolder, error: Exception, seconds: float) -> JobResult:
 
 
 def conclusion(spec: RunSpec, run: Run, ending: TrainResult, *, diagnose: bool = False) -> dict[str, Any]:
-    """What the status says of a run that was trained to its end."""
+    """Return the facts for the status of a run that was trained to its end."""
     from harness.detector.states import Thresholds
 
     detect = Thresholds.of(spec.detect), spec.detect.healthy
@@ -231,7 +231,7 @@ def conclusion(spec: RunSpec, run: Run, ending: TrainResult, *, diagnose: bool =
 
 
 def _board(spec: RunSpec, path: Path) -> Any:
-    """TensorBoard's view; it begins anew, and the journal of a continued run tells it what came before."""
+    """Open a new TensorBoard writer; a continued run fills it from its journal first."""
     if not spec.record.tensorboard:
         return None
     from harness.report.tensorboard import RunBoard
@@ -240,7 +240,7 @@ def _board(spec: RunSpec, path: Path) -> Any:
 
 
 def hardware(spec: RunSpec) -> dict[str, Any]:
-    """What the run was computed on."""
+    """Describe the device and machine of the run."""
     import torch
 
     from harness.training.loop import place

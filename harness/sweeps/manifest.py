@@ -1,7 +1,7 @@
-"""The manifest of a sweep: which runs it has and how they were divided, kept while and after it runs.
+"""The manifest of a sweep: its runs and their division into tasks, stored in `output/.sweeps/`.
 
-It lies in `output/.sweeps/`. A continued sweep takes the division from it: the runs that are done by then
-do not change which runs train together.
+A continued sweep reads its division from the manifest, so finished runs do not change which runs train
+together.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ FOLDER = ".sweeps"
 
 
 def manifest_path(output: Path, runs: Sequence[str]) -> Path:
-    """Of the sweep with these runs, whatever their order."""
+    """Path of the manifest of the sweep with these runs, in any order."""
     text = "\n".join(sorted(runs))
     return output / FOLDER / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
 
 
 def write_manifest(path: Path, runs: Sequence[str], tasks: Sequence[Task], names: Mapping[int, str]) -> None:
-    """Keep the division; `names`: id of a spec → name of its run."""
+    """Store the division; `names` maps the id of a spec to the name of its run."""
     divided = [
         {"runs": [names[id(spec)] for spec in task.specs], "why_single": task.why_single} for task in tasks
     ]
@@ -35,7 +35,7 @@ def write_manifest(path: Path, runs: Sequence[str], tasks: Sequence[Task], names
 
 
 def read_tasks(path: Path, specs: Mapping[str, RunSpec]) -> list[Task] | None:
-    """The division that was made before, None if there is none or it is of other runs."""
+    """Read the stored division; None if there is none or it belongs to other runs."""
     kept: dict[str, Any] | None = read_json(path)
     try:
         if kept is None or set(kept.get("runs", ())) != set(specs):
@@ -46,7 +46,7 @@ def read_tasks(path: Path, specs: Mapping[str, RunSpec]) -> list[Task] | None:
 
 
 def manifests(output: Path) -> list[dict[str, Any]]:
-    """Every manifest in a folder of results, oldest first; damaged ones are left out."""
+    """Read every manifest in a folder of results, oldest first, without damaged ones."""
     found = sorted((output / FOLDER).glob("*.json"), key=lambda path: path.lstat().st_mtime)
     return [kept for kept in map(read_json, found) if kept is not None and _names(kept.get("runs", []))]
 

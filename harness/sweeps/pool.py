@@ -1,7 +1,7 @@
-"""Worker processes: each takes a task, reports steps and results, and is replaced if it dies.
+"""Worker processes: each runs one task at a time, reports steps and results, and is replaced if it dies.
 
-Workers start at once where they can be forked; every one computes on one thread. A worker whose parent is
-gone stops at its next step but for a fifth of a second.
+Forked workers start at once. Each worker computes on one thread. A worker whose parent has died exits at its
+next report, which comes at most every fifth of a second.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 from harness.sweeps.preload import context, without_main
 from harness.training.interrupts import DeferredInterrupts
 
-LOOK = 0.2  # seconds between two reports of a worker
-PATIENCE = 60.0  # seconds that interrupted workers have to keep their state
+LOOK = 0.2  # least number of seconds between two reports of a worker
+PATIENCE = 60.0  # seconds that interrupted workers have to save their state
 
-Work = Callable[[Any, Callable[[int], None]], list[Any]]  # a task, what is told of completed steps → results
+Work = Callable[[Any, Callable[[int], None]], list[Any]]  # (task, callback for completed steps) → results
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Done:
-    """A task is over."""
+    """A task has ended."""
 
     task: int
     outcomes: tuple[Any, ...]
@@ -74,11 +74,11 @@ class _Worker:
 
 
 def run_in_worker(work: Callable[..., None], *arguments: Any) -> None:
-    """Carry out a call where what it takes is imported: in a worker of the fork server, if there is one.
+    """Run a call in a worker of the fork server, which has the imports loaded, or here if there is none.
 
     Raises:
-        Exception: what the call raises.
-        RuntimeError: its process died.
+        Exception: the exception of the call.
+        RuntimeError: the worker died.
     """
     if context().get_start_method() != "forkserver":
         work(*arguments)
@@ -94,7 +94,7 @@ def run_in_worker(work: Callable[..., None], *arguments: Any) -> None:
 
 
 def _carry_out(call: tuple[Any, ...], tick: Callable[[int], None]) -> list[Exception | None]:
-    """A call as the work of a worker: what it raises, if it does."""
+    """Run a call in a worker, and return its exception or None."""
     work, *arguments = call
     try:
         work(*arguments)
@@ -104,23 +104,23 @@ def _carry_out(call: tuple[Any, ...], tick: Callable[[int], None]) -> list[Excep
 
 
 def run_tasks(tasks: Sequence[Any], work: Work, workers: int) -> Iterator[Event]:
-    """Carry out the tasks, the first ones first, and tell what happens.
+    """Run tasks in worker processes, in order, and yield events.
 
     Args:
-        tasks: what is to be done.
-        work: runs in a worker.
-        workers: how many processes at most.
+        tasks: the tasks.
+        work: function that a worker calls with each task.
+        workers: largest number of processes.
 
     Yields:
-        What happens, in the order in which it does.
+        Events, in the order in which they happen.
 
     Raises:
-        KeyboardInterrupt: after the workers have kept their state.
+        KeyboardInterrupt: after the workers have saved their state.
     """
     waiting = list(range(len(tasks)))[::-1]
     start = context()
     if start.get_start_method() == "fork":
-        import harness.sweeps.preload_imports  # noqa: F401 (once, and not in every worker)
+        import harness.sweeps.preload_imports  # noqa: F401 (once here instead of in every worker)
     pool = [_Worker(start, work, tasks) for _ in range(min(workers, len(tasks)))]
     try:
         for worker in pool:
@@ -147,7 +147,7 @@ def run_tasks(tasks: Sequence[Any], work: Work, workers: int) -> Iterator[Event]
                         worker.give(waiting.pop())
     except KeyboardInterrupt:
         for worker in pool:
-            worker.process.terminate()  # they hear no SIGINT, which a terminal sends to the whole group
+            worker.process.terminate()  # workers ignore SIGINT, which a terminal sends to the whole group
         raise
     finally:
         for worker in pool:
@@ -155,14 +155,15 @@ def run_tasks(tasks: Sequence[Any], work: Work, workers: int) -> Iterator[Event]
 
 
 def _started(start: Any, work: Work, tasks: Sequence[Any]) -> tuple[Any, Connection]:
-    """A process that has begun its life, and this end of its pipe.
+    """Start a worker process, and return it with this end of its pipe.
 
-    An interrupt waits until the process has all that it is sent: half of it would end in a traceback.
+    An interrupt is deferred until the process has received its arguments; partial data would make it print a
+    traceback.
     """
     near, far = start.Pipe()
     process = start.Process(target=_serve, args=(far, work, tasks), daemon=True)
     with warnings.catch_warnings(), without_main(), DeferredInterrupts() as interrupts:
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: none computes
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads: here all are idle
         process.start()
     far.close()
     if interrupts.requested:
@@ -172,23 +173,23 @@ def _started(start: Any, work: Work, tasks: Sequence[Any]) -> tuple[Any, Connect
 
 
 def _serve(pipe: Connection, work: Work, tasks: Sequence[Any]) -> None:
-    """A worker's life."""
+    """Main loop of a worker process."""
     import torch
 
     parent = mp.parent_process()
     assert parent is not None
 
-    gc.freeze()  # what has been imported will never be garbage
+    gc.freeze()  # imported modules never become garbage
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # what a run has to say is in its folder
+    warnings.simplefilter("ignore")  # a run writes its messages into its folder
     sys.stdin.close()
     last_report = 0.0
     try:
         while True:
             while not pipe.poll(1.0):
-                if not parent.is_alive():  # forked siblings hold the pipe open: its end tells nothing
+                if not parent.is_alive():  # forked siblings keep the pipe open, so there is no EOF
                     os._exit(1)
             task = pipe.recv()
             if task is None:
@@ -205,7 +206,7 @@ def _serve(pipe: Connection, work: Work, tasks: Sequence[Any]) -> None:
 
             pipe.send(Done(task, tuple(work(tasks[task], tick))))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
-        os._exit(0)  # the state has been kept by now
+        os._exit(0)  # the state has been saved by now
 
 
 def _interrupt(number: int, frame: Any) -> None:

@@ -1,7 +1,7 @@
-"""Workers ahead of time: what each of them imports is imported while the sweep is still being composed.
+"""Start worker processes early: they import torch and the training code while the sweep is being composed.
 
-`prepare` starts Python's fork server, which imports this package's training in a process of its own, on
-another core; the workers are forked from it. Where nobody prepared, they are forked from the caller.
+`prepare` starts Python's fork server, which imports the training code in its own process; workers are forked
+from it. Without `prepare`, they are forked from the caller.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _prepared: list[bool] = []
 
 
 def prepare() -> None:
-    """Begin to import what workers need, beside whatever the caller does next; Linux only."""
+    """Start importing what workers need, in the background; Linux only."""
     if sys.platform == "linux" and not _prepared:
         mp.get_context("forkserver").set_forkserver_preload([LOADED])
-        resource_tracker.ensure_running()  # it would unblock signals in the block
+        resource_tracker.ensure_running()  # before the block, because it unblocks signals
         with no_interrupts():
             forkserver.ensure_running()
         _prepared.append(True)
@@ -32,7 +32,7 @@ def prepare() -> None:
 
 @contextlib.contextmanager
 def no_interrupts() -> Iterator[None]:
-    """Processes started in the block never hear SIGINT, which a terminal sends to all: their parent does."""
+    """Block SIGINT for processes started in the block: a terminal sends it to all, the parent handles it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -41,7 +41,7 @@ def no_interrupts() -> Iterator[None]:
 
 
 def context() -> Any:
-    """How workers are started: from the fork server, by a fork, or (with CUDA in use, or elsewhere) anew."""
+    """Return the start method of workers: fork server or fork; spawn if CUDA is in use or not on Linux."""
     if sys.platform != "linux":
         return mp.get_context("spawn")
     torch = sys.modules.get("torch")
@@ -52,7 +52,7 @@ def context() -> Any:
 
 @contextlib.contextmanager
 def collector_at_rest() -> Iterator[None]:
-    """Nothing is collected in the block: for imports, of which a fifth of the time is looking for garbage."""
+    """Disable the garbage collector in the block; it takes a fifth of the time of large imports."""
     before = gc.isenabled()
     gc.disable()
     try:
@@ -64,7 +64,7 @@ def collector_at_rest() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_main() -> Iterator[None]:
-    """Processes started in the block do not run the caller's script again: workers need nothing of it."""
+    """Keep processes started in the block from running the caller's script again, which they do not need."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:

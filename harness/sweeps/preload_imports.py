@@ -1,4 +1,4 @@
-"""Importing this module leaves a process ready to train: all that it takes is imported."""
+"""Importing this module loads everything that training needs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ with collector_at_rest():
     import harness.training.stacked  # noqa: F401
     from harness.training.stacked.losses import losses_and_hits
 
-torch.set_num_threads(1)  # a process that computed on several threads must not be forked
-# numba's first call of all takes half a second
+torch.set_num_threads(1)  # forking is unsafe after computing on several threads
+# numba's first call takes half a second
 losses_and_hits(torch.zeros(1, 1, 1), torch.zeros(1, 1, dtype=torch.long))

@@ -1,4 +1,4 @@
-"""Tasks of a sweep for launchers that reach other machines: one file that every job can read."""
+"""Tasks of a sweep for launchers that use other machines: one file that every job reads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLUGINS = Path(__file__).parent / "plugin"
 
 
 def show_plugins() -> None:
-    """Let Hydra find what lies in `plugin/`, here and in the processes that launchers start."""
+    """Make Hydra find the plugins in `plugin/`, here and in the processes that launchers start."""
     if str(PLUGINS) not in sys.path:
         sys.path.append(str(PLUGINS))
         others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
@@ -26,9 +26,9 @@ def show_plugins() -> None:
 
 
 def write_tasks(sweep: Sweep) -> Path:
-    """Write the tasks of a planned sweep beside its manifest.
+    """Write the tasks of a planned sweep next to its manifest.
 
-    Each run is written whole: where it is trained, nobody needs the folders that it was composed from.
+    Each run is written in full, so the other machine does not need the configuration folders.
     """
     path = sweep.manifest.with_suffix(".jobs.json")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,13 +41,13 @@ def write_tasks(sweep: Sweep) -> Path:
 
 
 def run_written(place: str) -> list[JobResult]:
-    """Carry out the task `file:number`."""
+    """Run the task given as `file:number`."""
     path, _, number = place.rpartition(":")
     kept = read_json(Path(path))
     if kept is None:
         raise FileNotFoundError(f"the tasks of this sweep are not at {path}: is the folder shared?")
     task = kept["tasks"][int(number)]
-    if kept["folder"] not in sys.path:  # networks and data of one's own may be modules of it
+    if kept["folder"] not in sys.path:  # the user's own networks and data may be modules there
         sys.path.insert(0, kept["folder"])
     specs = tuple(restore(mapping) for mapping in task["runs"])
     return run_task(Task(specs, task["why_single"]), lambda step: None)

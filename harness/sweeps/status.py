@@ -1,4 +1,4 @@
-"""How far the runs in a folder are, read from the disk alone: for another terminal, or afterwards."""
+"""Progress of the runs in a folder, read from disk only, so that any process can show it at any time."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from harness.store.reading import DamagedFile, Types, read_object
 from harness.store.walk import MARKS, folders_of
 from harness.sweeps.manifest import FOLDER, manifests
 
-STALE = 15.0  # seconds without a sign of life after which a sweep is not running any more
+STALE = 15.0  # seconds without a heartbeat after which a sweep counts as stopped
 HEARTBEAT = "pulse.json"
-NUMBERS: Types = dict.fromkeys(("seconds", "at", "done"), (int, float))  # in the file
+NUMBERS: Types = dict.fromkeys(("seconds", "at", "done"), (int, float))  # expected types in the file
 
 
 def write_heartbeat(output: Path, tasks: list[dict[str, Any]], done: int, seconds: float) -> None:
-    """Leave a sign of life: what the workers of the sweep in `output` do, and for how long."""
+    """Write a heartbeat: the current tasks of the sweep in `output`, finished runs and elapsed seconds."""
     write_json(
         output / FOLDER / HEARTBEAT, {"seconds": seconds, "at": time.time(), "done": done, "tasks": tasks}
     )
@@ -30,15 +30,15 @@ def write_heartbeat(output: Path, tasks: list[dict[str, Any]], done: int, second
 
 @dataclass
 class Status:
-    """What is known of the runs in a folder.
+    """Status of the runs in a folder.
 
     Attributes:
-        states: state → number of runs; "waiting": planned, and not begun.
-        errors: run → its error, for failed ones.
-        damaged: what cannot be read, and why.
-        tasks: what the workers of a running sweep do: runs, step, total.
-        rate: finished runs per minute of that sweep, None if none is running.
-        left: seconds to its end at that rate, None if unknown.
+        states: state → number of runs; "waiting": planned but not started.
+        errors: run → its error, for failed runs.
+        damaged: why damaged runs cannot be read.
+        tasks: current tasks of a running sweep: runs, step, total.
+        rate: finished runs per minute of that sweep; None if unknown or no sweep is running.
+        left: seconds until its end at that rate; None if unknown.
     """
 
     states: Counter[str] = field(default_factory=Counter)
@@ -54,10 +54,10 @@ class Status:
 
 
 def status_of(root: Path) -> Status:
-    """The status of every run in a folder or below it, those that are planned included.
+    """Return the status of all runs in or below a folder, including planned ones.
 
     Raises:
-        FileNotFoundError: no such folder.
+        FileNotFoundError: there is no such folder.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"expected a folder with runs, but there is no folder {root}")
@@ -74,13 +74,13 @@ def status_of(root: Path) -> Status:
     planned = {run for kept in manifests(root) for run in kept.get("runs", ())}
     found.states["waiting"] += len(planned - seen)
     found.states += Counter()  # without zeros
-    with contextlib.suppress(OSError, DamagedFile, KeyError, TypeError):  # a damaged sign of life is none
+    with contextlib.suppress(OSError, DamagedFile, KeyError, TypeError):  # ignore a damaged heartbeat
         _take_heartbeat(found, read_object(root / FOLDER / HEARTBEAT, NUMBERS))
     return found
 
 
 def _state_of(folder: Path) -> tuple[str, str]:
-    """A run's state, and the error of one that failed or is damaged."""
+    """Return a run's state, and its error if it failed or is damaged."""
     try:
         load_config(folder)
         status = load_status(folder)
@@ -96,7 +96,7 @@ def _state_of(folder: Path) -> tuple[str, str]:
 
 
 def _take_heartbeat(found: Status, heartbeat: dict[str, Any]) -> None:
-    """What the workers do now, and how fast it goes, if a sweep is alive."""
+    """Add the current tasks, rate and remaining time, if the heartbeat is recent."""
     if time.time() - heartbeat["at"] >= STALE:
         return
     tasks, passed = heartbeat["tasks"], heartbeat["seconds"]

@@ -1,4 +1,4 @@
-"""A sweep: what is left to do is divided, carried out by workers, and told to whoever shows it."""
+"""A sweep: divide the remaining runs into tasks, run them in workers, and report progress."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.sweeps.manifest import FOLDER, manifest_path, read_tasks, write_man
 from harness.sweeps.pool import Died, Done, Progress, run_in_worker, run_tasks
 from harness.sweeps.status import HEARTBEAT, write_heartbeat
 
-#: Training inputs of the data sets.
+#: Number of training inputs of each data set.
 SIZES = {
     "digits": 1437,
     "mnist": 60_000,
@@ -34,15 +34,15 @@ Teller = Callable[["Sweep", Progress | Done | Died], None]
 
 @dataclass
 class Sweep:
-    """The runs of a sweep, and how far they are.
+    """The runs of a sweep and their progress.
 
     Attributes:
         specs: name of a run → its specification, in Hydra's order; equal jobs are one run.
-        tasks: what has to be done; runs with a stored result are in none.
-        outcomes: name of a run → what became of it.
-        steps: task that is running → completed steps.
-        manifest: the file that keeps the division.
-        anew: whether the division is not that of the file.
+        tasks: tasks left to do: each has at least one run without a result.
+        outcomes: name of a run → its outcome.
+        steps: running task → completed steps.
+        manifest: the file that stores the division into tasks.
+        anew: whether the division is new, so that the file must be written.
     """
 
     specs: dict[str, RunSpec]
@@ -53,7 +53,7 @@ class Sweep:
     anew: bool = True
 
     def total(self, task: int) -> int:
-        """Steps of a task, as far as its specification tells: 0 if the data decide."""
+        """Steps of a task according to its specification; 0 if they depend on the user's own data."""
         spec = self.tasks[task].specs[0]
         size = SIZES.get(spec.data.name, getattr(spec.data, "train_size", 0))
         size = min(size, spec.data.subset or size)
@@ -62,14 +62,14 @@ class Sweep:
 
     @property
     def under_way(self) -> float:
-        """How many runs' worth of steps the workers have done in their present tasks."""
+        """Progress of the running tasks, in runs."""
         return sum(
             len(self.tasks[task].specs) * step / max(1, self.total(task)) for task, step in self.steps.items()
         )
 
     @property
     def running(self) -> list[dict[str, int]]:
-        """What the workers do: runs of the task, completed steps and their total."""
+        """Running tasks: number of runs, completed steps and total steps."""
         return [
             {"runs": len(self.tasks[task].specs), "step": step, "total": self.total(task)}
             for task, step in self.steps.items()
@@ -81,10 +81,10 @@ class Sweep:
 
 
 def refuse_idle_axes(specs: Sequence[RunSpec]) -> None:
-    """Refuse a sweep over what does not decide a result: such jobs would be one run.
+    """Refuse a sweep over a key that does not affect results, since its jobs would be the same run.
 
     Raises:
-        ConfigError: two jobs of one run differ.
+        ConfigError: two different jobs are the same run.
     """
     first: dict[str, RunSpec] = {}
     for spec in specs:
@@ -98,12 +98,12 @@ def refuse_idle_axes(specs: Sequence[RunSpec]) -> None:
 
 
 def plan_sweep(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST) -> Sweep:
-    """Name the runs, leave out those with a result, and divide the others as before, or anew.
+    """Name the runs, and divide those without a result into tasks, as stored in the manifest if possible.
 
     Args:
-        specs: of the jobs.
-        stack: whether runs of one shape train together.
-        most: members of a cohort at most.
+        specs: the jobs.
+        stack: whether runs of the same shape train together.
+        most: largest number of members of a cohort.
     """
     named = {run_folder(spec).name: spec for spec in specs}
     first = next(iter(named.values()))
@@ -113,23 +113,23 @@ def plan_sweep(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST
     tasks = None if any(spec.force for spec in named.values()) else read_tasks(manifest, named)
     divided = {run_folder(spec).name for task in tasks or () for spec in task.specs}
     anew = tasks is None or not set(named) <= divided | set(outcomes)
-    if tasks is None or anew:  # a result is gone that was there then
+    if tasks is None or anew:  # no manifest, or a result that existed then has been deleted
         tasks = divide([spec for name, spec in named.items() if name not in outcomes], stack=stack, most=most)
     tasks = [task for task in tasks if not all(run_folder(spec).name in outcomes for spec in task.specs)]
     return Sweep(named, tasks, outcomes, manifest=manifest, anew=anew)
 
 
 def run_sweep(sweep: Sweep, workers: int | None = None, tell: Teller | None = None) -> None:
-    """Carry out what is left of a sweep; `sweep.outcomes` has every run afterwards.
+    """Run what is left of a sweep; afterwards `sweep.outcomes` has every run.
 
     Args:
-        sweep: from `plan_sweep`.
-        workers: processes; None: one per core.
-        tell: told of everything that happens.
+        sweep: result of `plan_sweep`.
+        workers: number of processes; None: one per core.
+        tell: called with the sweep and each event.
 
     Raises:
         ConfigError: another sweep is writing to the same folder.
-        KeyboardInterrupt: after the workers have kept their state.
+        KeyboardInterrupt: after the workers have saved their state.
     """
     if not sweep.tasks:
         return
@@ -168,7 +168,7 @@ def _finish(output: Path) -> None:
 
 
 def _mark_failed(sweep: Sweep, task: Task, reason: str) -> None:
-    """A worker died with the task: its runs have failed, unless they were done before."""
+    """Mark the runs of a task whose worker died as failed, except those already done."""
     from harness.store.folder import RunFolder
 
     for spec in task.specs:
@@ -208,10 +208,10 @@ def _alone_in(output: Path) -> Iterator[None]:
 
 @contextmanager
 def _written(output: Path) -> Iterator[None]:
-    """What the block writes must be there before anything is trained.
+    """Turn an OSError in the block into a ConfigError that names the folder.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: the folder cannot be written.
     """
     try:
         yield

@@ -1,1 +1,1 @@
-"""The edge: the value of a number in the configuration at which the dead share crosses a threshold."""
+"""Find the edge: the value of a numeric configuration key at which the dead share crosses a threshold."""

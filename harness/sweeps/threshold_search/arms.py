@@ -1,4 +1,4 @@
-"""What sets the arms of a search apart: the fewest configuration values that tell them from each other."""
+"""Name the arms of a search by a small set of configuration values that tell them apart."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 from harness.config.identity import WITHOUT_EFFECT, WITHOUT_EFFECT_GROUPS
 
-ALONE = ("activation.name", "init.name")  # what the only arm is called by
+ALONE = ("activation.name", "init.name")  # keys that name a single arm
 
 
 def arms_of(configs: Sequence[Mapping[str, Any]], axis: str) -> list[dict[str, Any]]:
-    """The arm of every configuration.
+    """Return the arm of every configuration.
 
-    Choices of groups come first; a value that only follows from them is no part of an arm's name.
+    Choices of groups come first; values that they already determine are left out.
 
     Args:
         configs: dotted key → value, one per run.
-        axis: the key that is searched along; it and the seed set no arms apart.
+        axis: the key that is searched along; it and the seed do not distinguish arms.
 
     Returns:
-        As many as `configs`: dotted key → value.
+        One arm per configuration: dotted key → value.
 
     Example:
         >>> base = {"activation.name": "relu", "init.gain": 1.0, "optim.lr": 0.1, "seed": 0}
@@ -44,7 +44,7 @@ def arms_of(configs: Sequence[Mapping[str, Any]], axis: str) -> list[dict[str, A
 
 
 def in_words(arm: Mapping[str, Any]) -> str:
-    """An arm as it would be typed.
+    """Format an arm as command-line overrides.
 
     >>> in_words({"activation.name": "relu", "bias.offset": -1.0})
     'activation=relu bias.offset=-1.0'

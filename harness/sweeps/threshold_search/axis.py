@@ -1,4 +1,4 @@
-"""The axis of a search: a number in the configuration, checked before anything runs."""
+"""The axis of a search: a numeric configuration key, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ NOT_SEED = "is the unit of analysis, not an axis"
 
 
 def jobs_along(axis: str, overrides: Sequence[str]) -> list[list[str]]:
-    """The command line of every arm.
+    """Return the overrides of every arm.
 
     Raises:
-        ConfigError: an override that cannot be read, or of a key that the search sets itself.
+        ConfigError: an override cannot be parsed, or sets a key that the search sets itself.
     """
     jobs = jobs_of(overrides)
     own = {
@@ -35,10 +35,11 @@ def jobs_along(axis: str, overrides: Sequence[str]) -> list[list[str]]:
 
 
 def check_axis(axis: str, low: float, high: float, jobs: Sequence[Sequence[str]]) -> bool:
-    """Whether the axis takes whole numbers only.
+    """Check the axis, and return whether it takes integers only.
 
     Raises:
-        ConfigError: no such key, no number, an end that it cannot take, or nothing that decides a result.
+        ConfigError: the key does not exist, is not a number, does not accept an end of the range, or does not
+            affect results.
 
     Example:
         >>> check_axis("optim.lr", 0.1, 1, [[]]), check_axis("model.depth", 1, 8, [[]])
@@ -50,11 +51,11 @@ def check_axis(axis: str, low: float, high: float, jobs: Sequence[Sequence[str]]
     for job in jobs:
         spec = compose(job)
         kind = number_kind(spec, axis)
-        if kind is None and axis.startswith(tuple(f"{one}." for one in OPEN)):  # the function's own default
+        if kind is None and axis.startswith(tuple(f"{one}." for one in OPEN)):  # user's function
             kind = int if low == int(low) and high == int(high) else float
         if kind is None and axis in {*flatten(to_mapping(spec)), *groups()}:
             raise ConfigError(axis, "is not a number, so it has no edge")
-        # an axis that is not there is refused here, with what is near
+        # composing refuses an unknown axis and suggests similar keys
         ends = [f"{axis}={number(end, whole=kind is int)}" for end in (low, high)]
         specs = [compose([*job, end]) for end in ends]
         if run_id(specs[0]) == run_id(specs[1]):
@@ -66,17 +67,17 @@ def check_axis(axis: str, low: float, high: float, jobs: Sequence[Sequence[str]]
 
 
 def number(value: float, *, whole: bool) -> float:
-    """A value as the axis takes it; what is not whole stays, and is refused with the axis's own words."""
+    """Convert a value to the axis's type; a fraction stays, so that the configuration refuses it."""
     return int(value) if whole and value == int(value) else value
 
 
 def number_kind(spec: RunSpec, axis: str) -> type | None:
-    """`int` or `float`, None for anything else; also where the value itself is null."""
+    """Return the type of a key, `int` or `float`, even if its value is null; None for other types."""
     *parents, leaf = axis.split(".")
     owner: Any = spec
     for name in parents:
         owner = owner.get(name) if isinstance(owner, dict) else getattr(owner, name, None)
-    if isinstance(owner, dict):  # arguments of one's own function: what kind the value is
+    if isinstance(owner, dict):  # arguments of a user's function: use the type of the value
         return next((kind for kind in NUMBERS if type(owner.get(leaf)) is kind), None)
     if owner is None or leaf not in getattr(owner, "__dataclass_fields__", {}):
         return None
@@ -86,6 +87,6 @@ def number_kind(spec: RunSpec, axis: str) -> type | None:
 
 
 def value_of(config: Mapping[str, Any], axis: str) -> float | None:
-    """The axis in a stored configuration (dotted keys), None if it is no number there."""
+    """Return the axis's value in a stored configuration (dotted keys); None if it is not a number."""
     value = config.get(axis)
     return value if isinstance(value, NUMBERS) and not isinstance(value, bool) else None

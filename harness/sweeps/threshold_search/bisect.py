@@ -1,4 +1,4 @@
-"""Bisection of one seed: which value to try next, and what the tried ones say. No torch, no files."""
+"""Bisection for one seed: which value to try next, and what the results say. Needs no torch and no files."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-FINE = 1e-6  # of a gap: values are rounded to this, so that they can be read and typed again
-SLACK = 1 + 1e-4  # what that rounding may do to a width
+FINE = 1e-6  # values are rounded to this fraction of a gap, to be short enough to read and type
+SLACK = 1 + 1e-4  # tolerance for the effect of that rounding on a width
 
 
 @dataclass(frozen=True)
 class Range:
-    """Where an edge is looked for, and how finely.
+    """Range and resolution of a search for an edge.
 
     Args:
-        low, high: ends of the axis, both tried.
-        resolution: neighbouring values so near are not divided further: their ratio on a logarithmic
-            scale, their difference on a linear one.
+        low, high: ends of the range; both are tried.
+        resolution: neighbouring values this close are not divided further; a ratio on a logarithmic scale, a
+            difference on a linear one.
         log: whether the scale is logarithmic.
-        whole: whether the axis takes whole numbers only.
+        whole: whether the axis takes integers only.
 
     Raises:
-        ValueError: ends in the wrong order or not finite, a logarithm of what is not positive, a
-            resolution that divides nothing.
+        ValueError: the ends are not finite or in the wrong order, a logarithmic range is not positive, or the
+            resolution is too small.
     """
 
     low: float
@@ -53,7 +53,7 @@ class Range:
 
     @property
     def halvings(self) -> int:
-        """Values between the ends that one bisection tries at most.
+        """Largest number of values between the ends that one bisection tries.
 
         >>> Range(0.01, 10, 1.1).halvings
         7
@@ -62,7 +62,7 @@ class Range:
 
     @property
     def grid(self) -> int:
-        """Values of a grid of the same resolution.
+        """Number of values of a grid with the same resolution.
 
         >>> Range(0.01, 10, 1.1).grid
         74
@@ -73,35 +73,35 @@ class Range:
 
 @dataclass(frozen=True)
 class Point:
-    """What a run at one value of the axis ended with.
+    """Result of a run at one value of the axis.
 
     Attributes:
-        share: its dead share, NaN if nothing was observed.
-        diverged: whether its loss stopped being finite; the share is then that of its last good census.
+        share: dead share, NaN if nothing was observed.
+        diverged: whether the loss became non-finite; the share is then that of the last valid census.
     """
 
     share: float
     diverged: bool = False
 
     def lost(self, threshold: float) -> bool:
-        """A diverged run is lost whatever its dead share: further out nothing can be trained either."""
+        """Whether the run is beyond the edge; a diverged run always is, since it cannot be trained."""
         return self.diverged or self.share >= threshold
 
 
 @dataclass(frozen=True)
 class SeedEdge:
-    """What the values that were tried with one seed say.
+    """The edge that the tried values of one seed show.
 
     Attributes:
-        state: `dead` (an edge: beyond it the dead share is at or above the threshold), `diverged` (an edge
-            beyond which training diverges with fewer dead units than that), `below` or `above` (no
-            crossing: at every value), `unobserved` (a run without a dead share).
-        rising: whether the edge is passed when the value grows; None without an edge.
-        value: the crossing, interpolated between the two neighbours; their middle at a divergence.
-        last_below, first_above: the neighbours: nearest to the edge on either side.
+        state: `dead` (an edge beyond which the dead share is at or above the threshold), `diverged` (an edge
+            beyond which training diverges with a smaller dead share), `below` or `above` (no crossing: all
+            values are on that side), `unobserved` (a run has no dead share).
+        tried: number of values tried.
+        rising: whether the edge is crossed as the value grows; None without an edge.
+        value: the crossing, interpolated between the two neighbours; their midpoint at a divergence.
+        last_below, first_above: the neighbours: the values closest to the edge on either side.
         share_below, share_above: their dead shares.
-        monotone: whether no value beyond the edge was below the threshold again.
-        tried: how many values were.
+        monotone: whether every tried value beyond the edge is at or above the threshold, or diverged.
     """
 
     state: str
@@ -122,19 +122,19 @@ class SeedEdge:
 def bisect(
     where: Range, threshold: float, checks: int = 0
 ) -> Generator[tuple[float, ...], Sequence[Point], SeedEdge]:
-    """Ask for values until the edge is known within the resolution.
+    """Request values until the edge is known to the resolution.
 
-    Which end is the living one shows when both have been tried. Of several crossings the one nearest to
-    it among the tried values is found.
+    Both ends are tried first; they show which one is alive. If there are several crossings, the result is the
+    one closest to the living end among the tried values.
 
     Args:
         where: the range.
-        threshold: of the dead share, above 0.
-        checks: further values that look for what a bisection steps over: in turn in the middle of the widest
-            gap on the living side, and of the gap beyond the edge that is nearest to it.
+        threshold: threshold of the dead share, above 0.
+        checks: number of extra values that look for crossings missed by the bisection: alternately the middle
+            of the widest gap on the living side, and of the gap beyond the edge that is closest to it.
 
     Yields:
-        Values; what came of them is to be sent back, in their order.
+        Values to try; send back their points, in the same order.
 
     Returns:
         The edge.
@@ -166,7 +166,7 @@ def bisect(
 
 
 def conclude(tried: Mapping[float, Point], threshold: float, *, log: bool) -> SeedEdge:
-    """What any set of values says, asked for by `bisect` or not.
+    """Find the edge in any set of tried values, requested by `bisect` or not.
 
     Example:
         >>> edge = conclude({1: Point(0.1), 2: Point(0.3), 4: Point(0.7)}, 0.5, log=False)
@@ -199,7 +199,7 @@ def conclude(tried: Mapping[float, Point], threshold: float, *, log: bool) -> Se
 
 
 def gap(low: float, high: float, *, log: bool) -> float:
-    """The distance of two values on the scale."""
+    """Distance between two values on the scale."""
     return math.log(high / low) if log else high - low
 
 
@@ -208,7 +208,7 @@ def _unknown(point: Point) -> bool:
 
 
 def _order(tried: Mapping[float, Point], threshold: float) -> list[float]:
-    """The values from the living end on; empty if neither end is alive."""
+    """Return the values sorted from the living end on; empty if neither end is alive."""
     values = sorted(tried)
     if not tried[values[0]].lost(threshold):
         return values
@@ -216,7 +216,7 @@ def _order(tried: Mapping[float, Point], threshold: float) -> list[float]:
 
 
 def _bracket(tried: Mapping[float, Point], threshold: float) -> tuple[float, float] | None:
-    """The first lost value from the living end on, and the living one before it."""
+    """Return the first lost value from the living end on, preceded by the living value before it."""
     order = _order(tried, threshold)
     for inner, outer in pairwise(order):
         if tried[outer].lost(threshold):
@@ -225,7 +225,7 @@ def _bracket(tried: Mapping[float, Point], threshold: float) -> tuple[float, flo
 
 
 def _between(where: Range, one: float, other: float) -> float | None:
-    """A value in the middle, None if these two are near enough."""
+    """Return a value in the middle; None if the two are close enough."""
     low, high = sorted((one, other))
     if gap(low, high, log=where.log) <= where.step * SLACK:
         return None
@@ -247,7 +247,7 @@ def _middle(where: Range, low: float, high: float) -> float | None:
 def _look(
     where: Range, order: Sequence[float], bracket: tuple[float, float] | None, *, beyond: bool
 ) -> float | None:
-    """Where else to look; None if the values lie as densely as the resolution asks, or none is alive."""
+    """Return an extra value to try; None if all gaps are within the resolution, or neither end is alive."""
     if bracket and beyond:
         pairs = list(pairwise(order[order.index(bracket[1]) :]))
     else:

@@ -1,4 +1,4 @@
-"""`harness-tools threshold`: from what was typed to what was found and written."""
+"""`harness-tools threshold`: parse the arguments, search, and write the result."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def run(
     checks: int,
     output: Path | None,
 ) -> SearchResult:
-    """Search with new runs where `between` is given, else in the stored ones, and write the result.
+    """Search with new runs if `between` is given, otherwise in stored runs, and write the result.
 
     Raises:
-        ConfigError, ValueError, OSError: what was typed cannot be done.
-        KeyboardInterrupt: after the runs have kept their state.
+        ConfigError, ValueError, OSError: the request cannot be carried out.
+        KeyboardInterrupt: after the runs have saved their state.
     """
     from harness.store.runs import open_runs
     from harness.sweeps.threshold_search.show import progress

@@ -1,4 +1,4 @@
-"""What a search found, as a table and as files."""
+"""The result of a search, as a table and as files."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class SearchResult:
 
     Attributes:
         axis: the dotted key.
-        low, high: ends of the range, or the least and greatest stored value.
+        low, high: ends of the range, or the smallest and largest stored value.
         log: whether the scale is logarithmic.
-        threshold: of the dead share.
-        arms: their edges.
-        grid: runs that a grid of the same resolution has; None for stored runs.
-        trained: runs that were trained for this answer; the others had a result.
-        errors: of runs that failed.
-        left_out: stored runs that could not be used: why → how many.
+        threshold: threshold of the dead share.
+        arms: edge of each arm.
+        grid: number of runs of a grid with the same resolution; None for stored runs.
+        trained: number of runs trained for this search; the others already had a result.
+        errors: errors of failed runs.
+        left_out: reason → number of stored runs that could not be used.
     """
 
     axis: str
@@ -63,7 +63,7 @@ class SearchResult:
         return pd.DataFrame(rows).astype({"rising": "boolean"})
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; null where there is no finite number, and `beyond` for a median outside the range."""
+        """Return plain values: null for non-finite numbers, and `beyond` for a median outside the range."""
         arms = [
             {
                 "arm": arm.arm,
@@ -95,10 +95,10 @@ class SearchResult:
 
 
 def write(found: SearchResult, folder: Path) -> list[Path]:
-    """Write `edge.parquet` and `edge.json`, each whole or not at all.
+    """Write `edge.parquet` and `edge.json`, each atomically.
 
     Raises:
-        OSError: the folder cannot be written to.
+        OSError: the folder is not writable.
     """
     folder.mkdir(parents=True, exist_ok=True)
     table, plain = folder / f"{NAME}.parquet", folder / f"{NAME}.json"

@@ -1,7 +1,7 @@
-"""From the edges of an arm's seeds to one number with an interval. No torch, no files.
+"""Summarise the edges of an arm's seeds as a median with an interval. Needs no torch and no files.
 
-The seed is the unit of analysis. A seed without a crossing is not left out: its edge lies beyond an end of
-the range, and order statistics need no more than that.
+The seed is the unit of analysis. Seeds without a crossing count too: their edge lies beyond an end of the
+range, which is all that order statistics need.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class ArmEdge:
     """The edge of one arm.
 
     Attributes:
-        arm: what sets it apart from the others: dotted key → value.
+        arm: dotted key → value of the keys that distinguish it from the others.
         seeds: seed → its edge.
-        median: of the seeds' edges; ±inf: beyond the range; NaN: no statement.
-        low, high: interval of the median: a seed's neighbours stand for its edge, so that the resolution is
-            in it; NaN with one seed.
-        coverage: the exact probability with which such an interval holds the median.
-        rising: whether the edge is passed when the value grows; None: no edge, or the seeds do not agree.
+        median: median of the seeds' edges; ±inf: beyond the range; NaN: no statement.
+        low, high: interval of the median. It is computed from the neighbours of each seed's edge, so it
+            includes the resolution; NaN with one seed.
+        coverage: exact probability that such an interval contains the median.
+        rising: whether the edge is crossed as the value grows; None: no edge, or the seeds disagree.
     """
 
     arm: dict[str, object]
@@ -44,7 +44,7 @@ class ArmEdge:
 
     @property
     def missing(self) -> str:
-        """What it takes to speak of the median, and is not there; "" if all is."""
+        """What is missing to report the median; "" if nothing."""
         observed = sum(edge.state != "unobserved" for edge in self.seeds.values())
         tried = min((edge.tried for edge in self.seeds.values() if edge.found), default=0)
         return "" if math.isnan(self.median) else why_no_edge(observed, len(self.seeds), tried)
@@ -55,7 +55,7 @@ class ArmEdge:
 
 
 def over_seeds(arm: dict[str, object], seeds: Mapping[int, SeedEdge], *, log: bool) -> ArmEdge:
-    """Median and interval of an arm.
+    """Compute the median and interval of an arm.
 
     Example:
         >>> edge = SeedEdge("dead", 9, True, 1.5, 1.4, 1.6, 0.1, 0.9)
@@ -81,15 +81,15 @@ def over_seeds(arm: dict[str, object], seeds: Mapping[int, SeedEdge], *, log: bo
 
 
 def interval_rank(n: int, confidence: float = CONFIDENCE) -> tuple[int, float]:
-    """The interval of a median from order statistics: exact, whatever the law of the values.
+    """Exact, distribution-free interval of a median from order statistics.
 
     Args:
-        n: values.
-        confidence: the probability asked for.
+        n: number of values.
+        confidence: requested probability.
 
     Returns:
-        Rank k and the probability that the median lies between the k-th smallest and the k-th largest
-        value; the largest k that reaches the confidence, 1 where none does, 0 for a single value.
+        Rank k and the probability that the median lies between the k-th smallest and the k-th largest value:
+        the largest k that reaches the confidence, 1 if none does, 0 for fewer than two values.
 
     Example:
         >>> [interval_rank(n) for n in (1, 4, 8, 20)]
@@ -106,13 +106,13 @@ def interval_rank(n: int, confidence: float = CONFIDENCE) -> tuple[int, float]:
 
 
 def notes(found: ArmEdge, threshold: float, low: float, high: float) -> list[str]:
-    """All that the number alone would hide, in words.
+    """Return notes on what the median alone would hide.
 
     Args:
         found: an arm.
-        threshold: of the dead share.
-        low: end of the range, or the least stored value.
-        high: the other end.
+        threshold: threshold of the dead share.
+        low: lower end of the range, or the smallest stored value.
+        high: upper end of the range, or the largest stored value.
     """
     n, states = len(found.seeds), Counter(edge.state for edge in found.seeds.values())
     crooked = sum(not edge.monotone for edge in found.seeds.values())
@@ -153,5 +153,5 @@ def _median(values: Sequence[float], *, log: bool) -> float:
         return ordered[half]
     low, high = ordered[half - 1], ordered[half]
     if math.isinf(low) or math.isinf(high):
-        return low if low == high else math.nan  # between a number and "beyond the range" lies no middle
+        return low if low == high else math.nan  # a number and "beyond the range" have no midpoint
     return math.sqrt(low * high) if log else (low + high) / 2

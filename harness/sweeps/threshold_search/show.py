@@ -1,4 +1,4 @@
-"""The edges on the console, and the progress of a search."""
+"""Show the edges and the progress of a search on the console."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KINDS = {
 
 
 def view(found: SearchResult) -> RenderableType:
-    """A row per arm, and under the table what the numbers alone would hide."""
+    """Render one row per arm, and notes below the table."""
     share = f"{100 * found.threshold:g} %"
     source = "searched" if found.grid else "stored runs"
     scale = "logarithmic" if found.log else "linear"
@@ -49,7 +49,7 @@ def view(found: SearchResult) -> RenderableType:
 
 @contextmanager
 def progress() -> Iterator[Callable[[Rounds, Sweep], None]]:
-    """A display on stderr, if that is a terminal."""
+    """Show progress on stderr if it is a terminal."""
     bar = progress_bar("values tried  {task.fields[words]}")
     line = bar.add_task("", total=None, words="")
 

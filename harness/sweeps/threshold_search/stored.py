@@ -1,4 +1,4 @@
-"""The edge from runs that are there, whatever asked for them: no training."""
+"""Estimate the edge from any stored runs, without training."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from harness.sweeps.threshold_search.seeds import over_seeds
 
 
 def estimate(runs: Iterable[Run], axis: str, share: float = 0.5, *, log: bool | None = None) -> SearchResult:
-    """The edges that stored runs show; what varies besides the axis and the seed makes the arms.
+    """Estimate the edges from stored runs; keys that vary besides the axis and the seed define the arms.
 
     Args:
-        runs: of any sweeps.
+        runs: runs of any sweeps.
         axis: dotted key of a number.
-        share: the threshold of the dead share.
-        log: scale of the interpolation; None: logarithmic if all values are above 0.
+        share: threshold of the dead share.
+        log: whether to interpolate on a logarithmic scale; None: if all values are above 0.
 
     Raises:
-        ConfigError: no run that can be used has this key as a number, or it has one value only.
-        ValueError: a share or scale that makes no sense.
+        ConfigError: the axis is the seed, no run has this key, or the usable runs have fewer than two values
+            of it.
+        ValueError: the share or the scale is invalid.
     """
     if not 0 < share <= 1:
         raise ValueError(f"share: expected a number above 0 and at most 1, but got {share:g}")

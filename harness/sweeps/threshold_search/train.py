@@ -1,4 +1,4 @@
-"""The search that trains: round by round, all arms and seeds at their own next value as one sweep."""
+"""Search for edges by training: each round is one sweep over the next values of all arms and seeds."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from harness.sweeps.threshold_search.bisect import Point, Range, SeedEdge, bisec
 from harness.sweeps.threshold_search.found import SearchResult
 from harness.sweeps.threshold_search.seeds import over_seeds
 
-RATIO, PARTS = 1.1, 64  # default resolution: a ratio on a log scale, a part of the range on a linear one
+RATIO, PARTS = 1.1, 64  # default resolution: a ratio on a log scale, 1/64 of the range on a linear one
 Teller = Callable[["Rounds", Sweep], None]
 
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """A search as it was asked for.
+    """Parameters of a search.
 
     Attributes:
         axis: dotted key of a number.
-        low, high: the ends of its range.
-        overrides: Hydra's; each combination is an arm.
-        output: the folder of the runs.
-        share: the threshold of the dead share.
-        seeds: 0 to this, exclusive, in every arm.
-        resolution: None takes the default of the scale.
-        log: None: whether the range lies above 0.
-        checks: values per seed that look for another crossing.
+        low, high: ends of its range.
+        overrides: Hydra overrides; each combination is an arm.
+        output: folder of the runs.
+        share: threshold of the dead share.
+        seeds: number of seeds per arm, counted from 0.
+        resolution: see `Range`; None: the default of the scale.
+        log: whether the scale is logarithmic; None: if the range lies above 0.
+        checks: extra values per seed that look for another crossing.
     """
 
     axis: str
@@ -52,14 +52,14 @@ class SearchRequest:
 
 @dataclass
 class Rounds:
-    """How far a search is.
+    """Progress of a search.
 
     Attributes:
-        most: values that it tries at most, if every seed has one crossing.
-        number: of the round, from 1.
-        tried: values whose runs have ended in earlier rounds.
-        trained: of these, trained for this search.
-        errors: of runs that failed.
+        most: largest number of values that it tries if every seed has one crossing.
+        number: number of the round, from 1.
+        tried: number of values whose runs ended in earlier rounds.
+        trained: how many of these were trained for this search.
+        errors: errors of failed runs.
     """
 
     most: int
@@ -76,16 +76,16 @@ Key = tuple[int, int]  # arm, seed
 def search(ask: SearchRequest, tell: Teller | None = None) -> SearchResult:
     """Find the edges; runs that have a result in the folder are not trained again.
 
-    Every round is a sweep like any other: an interrupted search is continued by the same one.
+    Every round is an ordinary sweep, so repeating the call continues an interrupted search.
 
     Args:
-        ask: what is looked for.
-        tell: told of all that happens in a round.
+        ask: parameters of the search.
+        tell: called with the progress and the sweep after every event of a round.
 
     Raises:
-        ConfigError: what was asked for cannot be run; nothing was written.
-        ValueError: a range, resolution, share or number of seeds that makes no sense.
-        KeyboardInterrupt: after the runs have kept their state.
+        ConfigError: the request cannot be run; nothing was written.
+        ValueError: the range, resolution, share, checks or number of seeds is invalid.
+        KeyboardInterrupt: after the runs have saved their state.
     """
     where, jobs = check(ask)
     specs = {
@@ -131,7 +131,7 @@ def search(ask: SearchRequest, tell: Teller | None = None) -> SearchResult:
 
 
 def check(ask: SearchRequest) -> tuple[Range, list[list[str]]]:
-    """The range and the command line of every arm.
+    """Check a request, and return its range and the overrides of every arm.
 
     Raises:
         ConfigError, ValueError: as `search`.
@@ -159,13 +159,13 @@ def _spec(ask: SearchRequest, job: Sequence[str], seed: int) -> RunSpec:
 
 
 def _at(ask: SearchRequest, spec: RunSpec, value: float, *, whole: bool) -> RunSpec:
-    """The run with one value of the axis; checked at both ends of the range before."""
+    """Return the run with one value of the axis; `check_axis` has validated both ends of the range."""
     value = number(value, whole=whole)
     return with_value(spec, ask.axis, value if whole else float(value))
 
 
 def _run(runs: Sequence[RunSpec], rounds: Rounds, node: object, tell: Teller | None) -> dict[str, Point]:
-    """Name of a run → its point, after one round."""
+    """Run one round, and return the point of each run by name."""
     options = {name: getattr(node, name) for name in ("stack", "cohort", "workers")}
     sweep = plan_sweep(runs, stack=options["stack"], most=options["cohort"])
     fresh = len(sweep.specs) - len(sweep.outcomes)

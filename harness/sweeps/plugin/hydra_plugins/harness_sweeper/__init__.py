@@ -1,6 +1,6 @@
-"""Hydra's basic sweeper, but each job it launches is a whole task of a sweep: a cohort of runs, or one run.
+"""Hydra's basic sweeper, but each job that it launches is a task of a sweep: a cohort of runs, or one run.
 
-For launchers that reach other machines (Slurm by submitit, Ray): the tasks lie in a file that the jobs read.
+For launchers that use other machines (Slurm via submitit, Ray): the jobs read their tasks from a file.
 """
 
 import json
@@ -12,12 +12,12 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 
-TASKS = "HARNESS_TASKS"  # environment: the file with the tasks
+TASKS = "HARNESS_TASKS"  # environment variable with the path of the file of tasks
 
 
 @dataclass
 class CohortSweeperConf:
-    """`hydra/sweeper=cohorts`; params is where experiments put what they sweep over."""
+    """`hydra/sweeper=cohorts`; experiments put the keys they sweep over into `params`."""
 
     _target_: str = "hydra_plugins.harness_sweeper.CohortSweeper"
     max_batch_size: Any = None
@@ -30,10 +30,10 @@ ConfigStore.instance().store(
 
 
 class CohortSweeper(BasicSweeper):
-    """One job per task."""
+    """Launches one job per task."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Launch every task of the file named by HARNESS_TASKS."""
+        """Launch every task of the file that HARNESS_TASKS names."""
         assert self.launcher is not None
         path = Path(os.environ[TASKS])
         count = len(json.loads(path.read_text())["tasks"])
