@@ -59,7 +59,7 @@ class Auto:
     """Lets the diagnosis choose what to do about dead units: call `step` after each `recorder.step()`.
 
     It checks every new census. If the dead share exceeds `above`, the recorder's diagnosis names the cause,
-    and the acts for that cause are performed: raise the biases of silent units, reinitialize units, lower the
+    and the acts for that cause are performed: raise the biases of silent units, reinitialise units, lower the
     learning rate, or switch weight decay off. The next check comes at least `every` steps later. Acts without
     effect by then are not repeated; if none is left, one event says so.
 
@@ -75,7 +75,7 @@ class Auto:
         every: least number of steps between two acts.
         share: share of the inputs on which a lifted unit should open.
         generator: CPU generator for new weights; None: torch's global one.
-        init: fills a whole weight in place, (weight, generator); None: PyTorch's default initialization.
+        init: fills a whole weight in place, (weight, generator); None: PyTorch's default initialisation.
         table: cause → acts in the order in which they are tried; None: `harness.remedies.chooser.TABLE`.
 
     Raises:
@@ -194,7 +194,7 @@ def unit_acts(
         state: the optimizer's state.
         draw: draws new weights.
         share: share of the inputs on which a lifted unit should open.
-        renewable: selects the sites whose units may be reinitialized.
+        renewable: selects the sites whose units may be reinitialised.
     """
 
     def renewed(act: Callable[[Sequence[UnitConnections], Wiring], list[RemedyEvent]]) -> list[RemedyEvent]:

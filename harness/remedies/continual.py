@@ -1,4 +1,4 @@
-"""Continual backprop: reinitialize a few units of low utility at every step (Dohare et al. 2024).
+"""Continual backprop: reinitialise a few units of low utility at every step (Dohare et al. 2024).
 
 Source: Nature 632:768 and arXiv 2306.13812. The utility u ← ηu + (1-η) |h| Σ|w_out| is bias-corrected. Units
 older than the maturity are eligible; each step adds ρ times their number to a replacement count, and its
@@ -109,7 +109,7 @@ class ContinualBackprop(Replacement):
         maturity: steps before a unit may be replaced.
         decay: η of the running means.
         generator: CPU generator for the new weights; None: torch's global one.
-        init: fills a whole weight in place, (weight, generator); None: PyTorch's default initialization.
+        init: fills a whole weight in place, (weight, generator); None: PyTorch's default initialisation.
         sites: names of the sites to act on; None: all, each of which must then be treatable.
 
     Raises:
@@ -181,7 +181,7 @@ def replace(
     draw: DrawRows,
     decay: float,
 ) -> RemedyEvent:
-    """Reinitialize some units of a site in one network."""
+    """Reinitialise some units of a site in one network."""
     weight = parameter(connections.layer, "weight")
     there = units.to(weight.device)
     means = [mean.to(weight.device) for mean in utilities.mean_of(network, units, decay)]

@@ -46,7 +46,7 @@ def redo(
         batch: a tensor, a tuple whose first item is the input, or a dict of keyword arguments.
         tau: a unit is dormant if its score is at most this.
         generator: CPU generator for the new weights; None: torch's global one.
-        init: fills a whole weight in place, (weight, generator); None: PyTorch's default initialization.
+        init: fills a whole weight in place, (weight, generator); None: PyTorch's default initialisation.
         sites: names of the sites to act on; None: all, each of which must then be treatable.
 
     Returns:

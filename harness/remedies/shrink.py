@@ -1,4 +1,4 @@
-"""Shrink and perturb: move all parameters towards a new initialization (Ash & Adams 2020, arXiv 1910.08475).
+"""Shrink and perturb: move all parameters towards a new initialisation (Ash & Adams 2020, arXiv 1910.08475).
 
 θ ← λθ + σθ', where θ' are the parameters of a freshly initialised network, as in the authors' code, so that
 every parameter is perturbed on the scale of its own initial distribution. The optimizer's state is unchanged.

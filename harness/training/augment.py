@@ -1,4 +1,4 @@
-"""Crop and flip a batch of images at once, each by its own offsets, on the stored values."""
+"""Crop and flip a batch of stored images at once, each with its own random offsets."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch.nn import functional as F
 
 
 def crop_and_flip(x: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
-    """Mirror half of the images, then crop each at random out of its zero-padded self.
+    """Flip each image with probability 1/2, zero-pad it, and crop it at random to its original size.
 
-    Distributed as torchvision's RandomCrop(size, padding) and RandomHorizontalFlip, image by image.
+    Same distribution as torchvision's RandomCrop(size, padding) and RandomHorizontalFlip per image.
 
     Args:
         x: (B, C, H, W), any dtype and device; stored values, so that the padding is black.
-        generator: on the CPU, whatever the device of `x`: runs repeat across devices.
+        generator: on the CPU whatever the device of `x`, so that runs agree across devices.
         padding: pixels on each side.
 
     Returns:
@@ -30,7 +30,7 @@ def crop_and_flip(x: Tensor, generator: torch.Generator, padding: int = 4) -> Te
     mirrored = torch.rand(batch, generator=generator) < 0.5
     padded = F.pad(x, (padding,) * 4)
     both = torch.cat((padded, padded.flip(3)))  # (2B, C, H + 2 padding, W + 2 padding)
-    # A row of a crop is a run of `width` values in memory, so a crop is a choice of where its rows begin.
+    # A row of a crop is `width` contiguous values, so it is enough to choose where each row begins.
     plane = torch.arange(2 * batch * channels).view(2, batch, channels)[mirrored.long(), torch.arange(batch)]
     row = plane[:, :, None] * both.shape[2] + (top[:, None] + torch.arange(height))[:, None, :]
     begins = row * both.shape[3] + left[:, None, None]  # (B, C, H)

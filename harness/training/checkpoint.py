@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, tensors and plain values only."""
+"""Checkpoints: written atomically, with tensors and plain values only."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def save(
     remedy: RemedyRunner | None,
     positions: dict[str, int],
 ) -> None:
-    """Write everything that decides how training goes on.
+    """Write everything that determines how training continues.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         step: completed steps.
-        model: its parameters and buffers are written.
-        optimizer: its state.
-        recorder: its running windows.
-        remedy: what its remedy remembers.
+        model: the model; its parameters and buffers are saved.
+        optimizer: the optimizer; its state is saved.
+        recorder: the recorder; its running windows are saved.
+        remedy: the remedy; its state is saved.
         positions: table → bytes of its stream that belong to this checkpoint.
     """
     content = {
@@ -55,18 +55,18 @@ def save(
 
 
 def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """The checkpoint's content, or None if there is none that can be read and continued."""
+    """Return the checkpoint's content; None if there is none that can be read and continued."""
     content = read(folder / NAME, device)
     return content if set(content) >= KEYS else None
 
 
 def continues(folder: Path, total: int) -> bool:
-    """Whether a training of `total` steps can be continued: checkpoint and tables belong together."""
+    """Whether a training of `total` steps can be continued: there is a checkpoint with its tables."""
     content = load(folder, torch.device("cpu"))
     if content is None:
         return False
     streams = all((folder / f"{name}.arrows").is_file() for name in TABLES)
-    return streams or content["step"] == total  # killed while the tables were being finished
+    return streams or content["step"] == total  # killed while writing the final tables
 
 
 def restore(
@@ -76,10 +76,10 @@ def restore(
     recorder: Recorder | None,
     remedy: RemedyRunner | None,
 ) -> None:
-    """Put a checkpoint's content back.
+    """Restore a checkpoint's content.
 
     Raises:
-        ValueError: it is of another model or optimizer.
+        ValueError: it belongs to another model or optimizer.
     """
     try:
         model.load_state_dict(content["model"])

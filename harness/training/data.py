@@ -1,6 +1,6 @@
-"""The data set of a run, whole in memory: each batch is gathered from it and normalised at once.
+"""The data set of a run, held in memory; each batch is gathered and normalised when requested.
 
-A batch is a function of (seed, epoch, step), so a continued run sees the batches it would have seen.
+A batch is a function of (seed, epoch, step), so a continued run sees the same batches as one without a break.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from harness.training.tasks import permutation, task
 
 
 def load(spec: RunSpec, device: torch.device, dtype: torch.dtype) -> Dataset:
-    """The data set that a run asks for.
+    """Load the data set of a run.
 
     Raises:
-        ConfigError: it cannot be had, or an option does not fit it (`data.subset`, `data.augment`, …).
+        ConfigError: it is not available, or an option does not fit it (`data.subset`, `data.augment`, …).
 
     Example:
         >>> from harness.config import compose
@@ -38,14 +38,14 @@ def load(spec: RunSpec, device: torch.device, dtype: torch.dtype) -> Dataset:
 
 
 class Dataset:
-    """Inputs as they are stored (uint8 or float32) on the run's device, normalised batch by batch.
+    """Inputs in their stored form (uint8 or float32) on the run's device, normalised batch by batch.
 
     Attributes:
-        shape: of one input.
+        shape: shape of one input.
         classes: number of classes.
         size: number of training inputs.
-        batch_size: inputs of a batch; a smaller data set is one batch.
-        steps_per_epoch: an incomplete last batch is dropped.
+        batch_size: inputs per batch; a smaller data set is one batch.
+        steps_per_epoch: batches per epoch, without an incomplete last one.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Dataset:
         dtype: torch.dtype,
     ) -> None:
         kept = kept_places(raw.y_train, options)
-        whole = len(kept) == len(raw.y_train)  # then runs in one process share the stored tensor
+        whole = len(kept) == len(raw.y_train)  # then all runs of a process share the stored tensor
         self.shape = tuple(raw.x_train.shape[1:])
         self.classes = raw.classes
         self.size = len(kept)
@@ -75,20 +75,20 @@ class Dataset:
         self._probe = fixed[: options.probe_size].to(device)
         scale = channel_scale(self._x, raw.divisor, standardise=options.standardise)
         self._centre, self._spread = turned(*scale, options, dtype)
-        self._epoch = (-1, self._probe, self._y)  # the last epoch asked for, its order and labels
-        self._pixels: Tensor | None = None  # the order of the inputs' features in that epoch
+        self._epoch = (-1, self._probe, self._y)  # epoch of the last batch, its order and labels
+        self._pixels: Tensor | None = None  # permutation of the features in that epoch
 
     @property
     def probe_size(self) -> int:
-        """Inputs of the probe."""
+        """Number of inputs in the probe."""
         return len(self._probe)
 
     def order(self, epoch: int) -> Tensor:
-        """The training inputs in the order of an epoch: (size,) int64 on the device."""
+        """Order of the training inputs in an epoch: (size,) int64 on the device."""
         return torch.randperm(self.size, generator=stream(self._seed, "order", epoch)).to(self._device)
 
     def labels(self, epoch: int) -> Tensor:
-        """The training labels (size,) that hold in an epoch."""
+        """Training labels (size,) in an epoch."""
         period = task(epoch, self._options.reshuffle_labels_every)
         if period == 0:
             return self._y
@@ -96,10 +96,10 @@ class Dataset:
         return self._y[mixed.to(self._device)]
 
     def batch(self, epoch: int, step_in_epoch: int) -> tuple[Tensor, Tensor]:
-        """One training batch.
+        """Return one training batch.
 
         Args:
-            epoch: from 0.
+            epoch: the epoch, from 0.
             step_in_epoch: 0 … steps_per_epoch - 1.
 
         Returns:
@@ -122,17 +122,17 @@ class Dataset:
         return self._normalised(x), labels[rows]
 
     def test_batches(self, batch_size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
-        """The held-out inputs in their stored order, the last batch possibly smaller.
+        """Iterate over the held-out inputs in stored order; the last batch may be smaller.
 
-        Their pixels are in the order of the last batch's epoch: the task that is being learned.
+        Pixels are permuted as in the epoch of the last training batch, so they belong to the current task.
         """
         for x, y in zip(self._x_test.split(batch_size), self._y_test.split(batch_size), strict=True):
             yield self._normalised(x), y
 
     def probe_batches(self, batch_size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
-        """The held-out inputs watched at every census: the same ones whatever the run's seed.
+        """Iterate over the probe: held-out inputs that do not depend on the run's seed.
 
-        Their pixels are in the order of the last batch's epoch.
+        Pixels are permuted as in the epoch of the last training batch.
         """
         for rows in self._probe.split(batch_size):
             yield self._normalised(take_rows(self._x_test, rows)), self._y_test[rows]
@@ -143,7 +143,7 @@ class Dataset:
 
 
 def take_rows(x: Tensor, rows: Tensor) -> Tensor:
-    """x[rows], eighteen times as fast: rows of a matrix are copied whole."""
+    """Return x[rows], 18 times faster, because rows of a matrix are copied as a whole."""
     return x.view(len(x), -1).index_select(0, rows).view(-1, *x.shape[1:])
 
 
@@ -151,7 +151,7 @@ def take_rows(x: Tensor, rows: Tensor) -> Tensor:
 
 
 def kept_places(y: Tensor, options: Data) -> Tensor:
-    """Places of the training inputs that stay: the subset, then its long tail."""
+    """Indices of the training inputs to keep, after `data.subset` and `data.imbalance`."""
     if options.subset > len(y):
         raise ConfigError(
             "data.subset", expected=f"at most {len(y)}, the training inputs there are", came=options.subset
@@ -163,17 +163,17 @@ def kept_places(y: Tensor, options: Data) -> Tensor:
 
 
 def long_tail(y: Tensor, ratio: float) -> Tensor:
-    """The inputs kept of an exponential class profile (Cui et al. 2019, arXiv:1901.05555).
+    """Select inputs with an exponential class profile (Cui et al. 2019, arXiv:1901.05555).
 
-    Of C classes the k-th keeps n · ratio^(-k / (C - 1)) inputs (at least one), with the largest n that all
-    classes can provide. Which inputs are kept does not depend on the run.
+    The k-th of C classes keeps n · ratio^(-k / (C - 1)) inputs (at least one), with the largest n that all
+    classes can provide. The selection does not depend on the run.
 
     Args:
         y: (N,) labels.
         ratio: most frequent / least frequent class; 1 keeps everything.
 
     Returns:
-        Places in `y`, ascending.
+        Indices into `y`, ascending.
 
     Example:
         >>> y = torch.arange(3).repeat(100)
@@ -186,21 +186,21 @@ def long_tail(y: Tensor, ratio: float) -> Tensor:
     members = [shuffled[y[shuffled] == c] for c in y.unique()]
     profile = [ratio ** (-k / max(1, len(members) - 1)) for k in range(len(members))]
     most = min(len(m) / share for m, share in zip(members, profile, strict=True))
-    # 1e-6: 50 must not become 49 by rounding
+    # 1e-6: rounding errors must not turn 50 into 49
     counts = [max(1, int(most * share + 1e-6)) for share in profile]
     return torch.cat([m[:n] for m, n in zip(members, counts, strict=True)]).sort().values
 
 
 def noisy_labels(y: Tensor, share: float, classes: int, seed: int) -> Tensor:
-    """Labels of which exactly round(share · N) are replaced, each by a class drawn from the others.
+    """Replace exactly round(share · N) labels, each with another class drawn at random.
 
-    A larger share replaces the same labels by the same classes, and some more.
+    A larger share makes the same replacements and some more.
 
     Args:
         y: (N,) labels.
-        share: from 0 to 1.
+        share: share of labels to replace, from 0 to 1.
         classes: number of classes.
-        seed: the run's.
+        seed: the run's seed.
 
     Raises:
         ConfigError: there is no other class (`data.label_noise`).
@@ -236,9 +236,9 @@ def channel_scale(x: Tensor, divisor: float, *, standardise: bool) -> tuple[Tens
 
 
 def turned(centre: Tensor, spread: Tensor, options: Data, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A scale with which (stored - centre) / spread is also negated and shifted, as `options` ask.
+    """Adjust a scale so that (stored - centre) / spread is also negated and shifted as in `options`.
 
-    Subtracting first keeps the digits of inputs whose mean is far from 0; scale · x + offset would lose them.
+    Subtracting first keeps precision for inputs whose mean is far from 0; scale · x + offset would lose it.
     """
     if options.negate:
         spread = -spread
@@ -247,17 +247,17 @@ def turned(centre: Tensor, spread: Tensor, options: Data, dtype: torch.dtype) ->
 
 
 def normalised(x: Tensor, centre: Tensor, spread: Tensor, dtype: torch.dtype) -> Tensor:
-    """(x - centre) / spread in the precision of the scale, then in `dtype`."""
+    """Compute (x - centre) / spread in the precision of the scale, then convert it to `dtype`."""
     return torch.sub(x.to(centre.dtype), centre).div_(spread).to(dtype)
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (ddof 0) per channel of images, of everything for vectors, in float64."""
+    """Mean and standard deviation (ddof 0) in float64: per channel for images, overall for vectors."""
     axes = (0, 2, 3) if x.ndim == 4 else (0, 1)
     chunks = x.split(1000)  # float64 copies of a few megabytes
     near = chunks[0].double().mean(axes, keepdim=True)  # keeps the squares small
     if x.dtype == torch.uint8:
-        near = near.round()  # sums of integers are exact, in whatever order
+        near = near.round()  # sums of integers are exact in any order
     total = square = torch.zeros_like(near)
     for chunk in chunks:
         distance = chunk.double() - near

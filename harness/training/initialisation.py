@@ -1,4 +1,4 @@
-"""Initial weights and biases: every layer's draw from a stream of its own.
+"""Initial weights and biases: each layer draws from its own random stream.
 
 Sources: He et al. 2015 (arXiv 1502.01852); Glorot & Bengio 2010; LeCun et al. 1998; Saxe et al. 2013
 (arXiv 1312.6120); randomized asymmetric initialisation, Lu et al. 2019 (arXiv 1903.06733); sign flipping
@@ -21,8 +21,8 @@ from harness.training.randomness import stream
 from harness.training.sign_flip import sign_flip
 from harness.training.state_files import load_weights
 
-#: Scheme -> what fills a weight (units, ...) in place, with fan_in = entries per unit. The gain of
-#: kaiming_* is √2 whatever the activation, so that arms with different activations start equal.
+#: Scheme -> function that fills a weight (units, ...) in place, with fan_in = entries per unit. kaiming_*
+#: uses the gain √2 for every activation, so that arms with different activations start equal.
 SCHEMES: dict[str, Callable[[Tensor, torch.Generator], object]] = {
     "kaiming_normal": lambda w, g: nn.init.kaiming_normal_(w, nonlinearity="relu", generator=g),
     "kaiming_uniform": lambda w, g: nn.init.kaiming_uniform_(w, nonlinearity="relu", generator=g),
@@ -33,12 +33,12 @@ SCHEMES: dict[str, Callable[[Tensor, torch.Generator], object]] = {
     "torch_default": lambda w, g: nn.init.kaiming_uniform_(w, a=math.sqrt(5), generator=g),
 }
 SCHEMES["sign_flip"] = SCHEMES["kaiming_normal"]
-SCHEMES["own"] = SCHEMES["stored"] = SCHEMES["torch_default"]  # for units that a remedy draws anew
+SCHEMES["own"] = SCHEMES["stored"] = SCHEMES["torch_default"]  # for units that a remedy redraws
 BEGINNING = ("init",)
-OWN = "own"  # the scheme of a network whose code has drawn its weights
+OWN = "own"  # scheme that keeps the weights drawn by the network's own code
 
-TOGETHER = ("orthogonal", "xavier_normal", "xavier_uniform")  # laws of a whole layer, not of each unit
-RAI_DEVIATION = 0.6007  # times 1/sqrt(fan_in)
+TOGETHER = ("orthogonal", "xavier_normal", "xavier_uniform")  # a unit's distribution depends on the layer
+RAI_DEVIATION = 0.6007  # multiplied by 1/sqrt(fan_in)
 
 
 def initialise(
@@ -48,31 +48,31 @@ def initialise(
     *,
     draw: tuple[str, *tuple[int, ...]] = BEGINNING,
 ) -> None:
-    """Draw every weight and bias of a network anew, in place.
+    """Draw every weight and bias of a network, in place.
 
-    The order is: scheme, `init.gain` times the weights, `init.mean`/√fan_in added to each weight, base
-    bias, `bias.offset`, sign flips. The k-th layer (in order of registration, norms not counted) draws
-    from `stream(seed, "init", k)`, so that its draw depends on its own shape alone. All is drawn in
-    float32 and then cast: runs in float64 start from the same numbers. Norm layers start at γ = 1,
-    β = 0; positions stay as built.
+    The steps are: draw by the scheme, multiply the weights by `init.gain`, add `init.mean`/√fan_in to each
+    weight, draw the base bias, add `bias.offset`, flip signs. The k-th layer (in order of registration, not
+    counting norms) draws from `stream(seed, "init", k)`, so its draw depends only on its own shape. All draws
+    are made in float32 and then cast, so runs in float64 start from the same numbers. Norm layers start at
+    γ = 1, β = 0; positions stay as built.
 
-    The offset is added where it moves a pre-activation: to the bias of the layer that feeds an
-    activation, or to β if a norm stands between. The head and attention projections get the base
-    only; the scheme rai draws all biases itself and leaves nothing to the base. A branch that has to
-    start at zero (skip=zero_init) stays exactly zero.
+    The offset is added where it shifts a pre-activation: to the bias of the layer that feeds an activation,
+    or to β if a norm lies between. The head and attention projections only get the base bias. The scheme rai
+    draws all biases itself and ignores the base. A branch that must start at zero (skip=zero_init) stays
+    exactly zero.
 
-    What the code of model=custom has drawn stays as far as init and bias are `own`; a scheme acts on its
-    linear and convolution layers, the attentions and norms.
+    For model=custom, `own` as init or bias keeps what the network's code has drawn; other schemes redraw its
+    linear, convolution, attention and norm layers.
 
     Args:
-        model: a network of `harness.training.models.build`.
+        model: a network from `harness.training.models.build`.
         spec: the run; `init`, `bias` and `seed` are read.
-        sample: inputs (N, *shape) on which sign_flip decides; the other schemes ignore it.
-        draw: name and counters of the streams; another draw from the same law has another name.
+        sample: inputs (N, *shape) for sign_flip; the other schemes ignore it.
+        draw: name and counters of the streams; use another name for another draw.
 
     Raises:
-        ConfigError: stored weights that do not fit.
-        ValueError: sign_flip without a sample, or an offset or sign_flip for a model that does not say
+        ConfigError: stored weights do not fit.
+        ValueError: sign_flip without a sample, or an offset or sign_flip for a model that does not declare
             which layers feed its activations.
 
     Example:
@@ -107,16 +107,16 @@ def initialise(
 
 @torch.no_grad()
 def _add_offset(model: nn.Module, spec: RunSpec) -> None:
-    for layer in {feed.layer: None for feed in feeds(model)}:  # each once, though an RNN calls it often
+    for layer in {feed.layer: None for feed in feeds(model)}:  # each layer once, even if several sites use it
         bias = model.get_submodule(layer).bias
         assert isinstance(bias, Tensor), f"{layer} feeds an activation and has no bias"
         bias.add_(spec.bias.offset)
 
 
 def redraw(layer: LinearMap, units: Tensor, spec: RunSpec, generator: torch.Generator) -> Tensor:
-    """New weights (len(units), ...) for some units of a layer, of the law that the run began with; float32.
+    """Draw new float32 weights (len(units), ...) for some units of a layer, by the run's initial scheme.
 
-    Where a unit's law does not depend on the others, theirs are not drawn.
+    Other units are drawn too only if the scheme depends on the whole layer.
 
     Example:
         >>> from harness.config import compose
@@ -132,7 +132,7 @@ def redraw(layer: LinearMap, units: Tensor, spec: RunSpec, generator: torch.Gene
 
 def _draw_all(model: nn.Module, spec: RunSpec, draw: tuple[str, *tuple[int, ...]]) -> None:
     kept = zeroed(model)
-    biases = spec.bias.base is not BiasBase.own or spec.init.name == "rai"  # else they stay as they are
+    biases = spec.bias.base is not BiasBase.own or spec.init.name == "rai"  # otherwise they stay
     for index, (name, maps) in enumerate(layers(model)):
         name_of_draw, *counters = draw
         generator = stream(spec.seed, name_of_draw, *counters, index)
@@ -154,7 +154,7 @@ def _draw_all(model: nn.Module, spec: RunSpec, draw: tuple[str, *tuple[int, ...]
 
 
 def _draw(shapes: LinearMap, spec: RunSpec, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Weight and bias of one map, in float32 on the CPU wherever the model is."""
+    """Draw weight and bias of one map, in float32 on the CPU whatever the model's device."""
     weight = torch.empty(shapes.weight.shape)
     units, fan_in = len(weight), weight[0].numel()
     if spec.init.name == "rai":
@@ -168,17 +168,17 @@ def _draw(shapes: LinearMap, spec: RunSpec, generator: torch.Generator) -> tuple
 
 
 def _turned(weight: Tensor, spec: RunSpec) -> Tensor:
-    """Times the gain, plus the mean."""
+    """Apply gain and mean to a weight."""
     return weight * spec.init.gain + spec.init.mean / math.sqrt(weight[0].numel())
 
 
 def _rai(weight: Tensor, with_bias: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Weights and bias ~ N(0, .6007²/fan_in), then one random entry of each unit ~ Beta(2, 1)."""
+    """Draw weights and bias ~ N(0, .6007²/fan_in), then one random entry of each unit ~ Beta(2, 1)."""
     units, fan_in = len(weight), weight[0].numel()
     entries = torch.empty(units, fan_in + with_bias)
     entries.normal_(0.0, RAI_DEVIATION / math.sqrt(fan_in), generator=generator)
     chosen = torch.randint(entries.shape[1], (units, 1), generator=generator)
-    beta = torch.rand(units, 1, generator=generator).sqrt()  # P(√U <= x) = x², the law Beta(2, 1)
+    beta = torch.rand(units, 1, generator=generator).sqrt()  # P(√U <= x) = x², which is Beta(2, 1)
     entries.scatter_(1, chosen, beta)
     bias = entries[:, fan_in] if with_bias else torch.zeros(units)
     return entries[:, :fan_in].reshape(weight.shape), bias

@@ -1,4 +1,4 @@
-"""Interrupts that wait for the end of a step, so that what is saved is whole."""
+"""Defer interrupts until the end of a step, so that the saved state is consistent."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class DeferredInterrupts:
-    """Within the block, SIGINT and SIGTERM only set `requested`; a second one interrupts at once.
+    """In the block, SIGINT and SIGTERM only set `requested`; a second signal interrupts at once.
 
-    Outside the main thread, which alone may handle signals, it does nothing. A signal that was ignored
-    before (as under nohup) still is.
+    It does nothing outside the main thread, since only the main thread can handle signals. Signals that were
+    ignored before (as under nohup) stay ignored.
     """
 
     def __init__(self) -> None:

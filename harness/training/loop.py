@@ -39,8 +39,8 @@ from harness.training.run_logger import Listener, RunLogger
 from harness.training.stopping import stop_reason
 from harness.training.tasks import new_tasks, task
 
-SMALL = ("mlp", "rnn")  # networks for which a second thread costs more than it brings
-DEVICE_LOOK = 25  # steps between two looks at the losses on a GPU
+SMALL = ("mlp", "rnn")  # networks too small to benefit from a second thread
+DEVICE_LOOK = 25  # steps between two checks of the loss on a GPU, since each check synchronises
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class TrainResult:
     """How a training ended.
 
     Attributes:
-        steps: that were completed.
-        diverged_at: step of the first loss that was not finite, if any.
-        stopped: why it ended before its last step, "" if it did not.
-        census_seconds: that the censuses took, of this process.
+        steps: completed steps.
+        diverged_at: step of the first non-finite loss or parameter, if any.
+        stopped: why training stopped early; "" if it did not.
+        census_seconds: time that this process spent on censuses.
     """
 
     steps: int
@@ -69,15 +69,15 @@ def train(
     evidence: bool = False,
     model: nn.Module | None = None,
 ) -> TrainResult:
-    """Train one run, or continue it from its checkpoint, and leave its tables on disk.
+    """Train one run, or continue it from its checkpoint, and write its tables to disk.
 
     Args:
         spec: the run.
-        data: as `harness.training.data.load` made it for this spec.
-        folder: of the run; a checkpoint in it is continued.
-        listeners: views that are told of new rows.
-        evidence: whether what causes are told from is kept, and left in the folder.
-        model: as `harness.training.models.build` made it for this spec; None: it is built here.
+        data: result of `harness.training.data.load` for this spec.
+        folder: the run's folder; a checkpoint in it is continued.
+        listeners: views that are notified of new rows.
+        evidence: whether to gather evidence for a diagnosis and write it to the folder.
+        model: result of `harness.training.models.build` for this spec; None: built here.
 
     Raises:
         ConfigError: the model cannot read the data, or similar.
@@ -93,7 +93,7 @@ def train(
         optimizer = make_optimizer(spec, model)
         recorder = None
         if spec.record.enabled:
-            chosen = isinstance(spec.remedy, Auto)  # by what the evidence says
+            chosen = isinstance(spec.remedy, Auto)  # remedy=auto needs evidence
             recorder = make_recorder(spec, model, optimizer, data, evidence=evidence or chosen)
         remedy = None
         if spec.remedy.name != "none":
@@ -114,10 +114,10 @@ def train(
 
 
 def place(spec: RunSpec) -> tuple[torch.device, torch.dtype]:
-    """Device and parameter dtype of a run.
+    """Return the device and parameter dtype of a run.
 
     Raises:
-        ConfigError: device=cuda where there is none.
+        ConfigError: device=cuda, but no CUDA device is available.
     """
     gpu = torch.cuda.is_available()
     if spec.device is Device.cuda and not gpu:
@@ -136,11 +136,11 @@ def make_recorder(
     *,
     evidence: bool = False,
 ) -> Recorder:
-    """The recorder of a run, as its `record` group asks."""
+    """Create the recorder of a run from its `record` group."""
     return Recorder(
         model,
         optimizer=optimizer,
-        census_every=None,  # `census_steps_of` tells when
+        census_every=None,  # the loop takes them at `census_steps_of`
         probe=probe_of(data) if spec.record.probe else None,
         gate_eps=spec.record.gate_eps,
         gradients=spec.record.gradients,
@@ -150,7 +150,7 @@ def make_recorder(
 
 
 def probe_of(data: Dataset) -> list[torch.Tensor]:
-    """The probe's inputs, as the task of the last batch has them."""
+    """Return the probe's inputs in the task of the last batch."""
     return [x for x, _ in data.probe_batches()]
 
 
@@ -181,7 +181,7 @@ class _Run:
         self.look_every = 1 if device == "cpu" else DEVICE_LOOK
 
     def train(self) -> TrainResult:
-        """Every step that is left."""
+        """Run all remaining steps."""
         if self.recorder is not None:
             with self._census_time():
                 self.recorder.attach()
@@ -224,14 +224,14 @@ class _Run:
         self.census_seconds += time.monotonic() - began
 
     def save(self) -> None:
-        """A checkpoint of this very moment."""
+        """Write a checkpoint of the current state."""
         self.journal.flush()
         positions = self.journal.positions
         parts = self.model, self.optimizer, self.recorder, self.remedy
         checkpoint.save(self.folder.path, self.step, *parts, positions)
 
     def _one_step(self) -> bool:
-        """One update; False, if the run has diverged."""
+        """Perform one step; return False if the run has diverged."""
         epoch, within = divmod(self.step, self.data.steps_per_epoch)
         last = self.step + 1 == self.total
         census = self.step + 1 in self.due
@@ -239,7 +239,7 @@ class _Run:
         lr *= 1.0 if self.remedy is None else self.remedy.rate
         set_learning_rate(self.optimizer, lr)
         x, y = self.data.batch(epoch, within)
-        if isinstance(self.spec.model, CustomModel):  # dropout, say: as if nothing had interrupted it
+        if isinstance(self.spec.model, CustomModel):  # so that dropout repeats after a continuation
             torch.manual_seed(stream(self.spec.seed, "step", self.step).initial_seed())
         self._enter(task(epoch, self.spec.data.permute_inputs_every))
         with self.autocast:
@@ -283,7 +283,7 @@ class _Run:
         return True
 
     def _stop_reason(self) -> str:
-        """Why the latest census, if it is of this step, ends the training; "" if it does not."""
+        """Why the census of this step ends the training; "" if it does not or there is none."""
         if self.latest is None or self.latest["step"].max() != self.step:
             return ""
         state = last_census(self.latest)["state"]
@@ -291,19 +291,19 @@ class _Run:
         return stop_reason(self.spec, self.step, dead, units)
 
     def _seen(self) -> Seen | None:
-        """What the latest census, if it is of this step, shows to a remedy."""
+        """What the census of this step shows to a remedy; None if there is none."""
         if self.latest is None or self.latest["step"].max() != self.step:
             return None
         return Seen(dead_share(self.latest), self._cause)
 
     def _cause(self) -> str:
-        """The label of the diagnosis, from the tables: after a continuation they alone have all censuses."""
+        """Diagnose from the tables, since after a continuation only they have all censuses."""
         assert self.recorder is not None
         history = read_table(self.folder.path, "census").to_pandas()
         return diagnose(history, self.recorder.evidence(), Thresholds.of(self.spec.detect)).label
 
     def _enter(self, number: int) -> None:
-        """A task with its own order of the pixels has its own probe."""
+        """Enter a task: permuted pixels need a new probe."""
         if number != self.task and self.recorder is not None and self.recorder.probe is not None:
             self.recorder.probe = probe_of(self.data)
         self.task = number
@@ -329,16 +329,16 @@ class _Run:
 
 
 def total_steps(spec: RunSpec, data: Dataset) -> int:
-    """Optimizer steps of the whole run: the shorter of `train.epochs` and `train.max_steps`."""
+    """Optimizer steps of the whole run: the smaller of `train.epochs` and `train.max_steps`."""
     return total_of(spec, data.steps_per_epoch)
 
 
 def census_steps_of(spec: RunSpec, data: Any) -> frozenset[int]:
-    """The steps after which a run takes a census.
+    """Return the steps after which a run takes a census.
 
     Args:
         spec: the run.
-        data: with `steps_per_epoch`, `batch_size` and `probe_size`.
+        data: an object with `steps_per_epoch`, `batch_size` and `probe_size`.
     """
     record = spec.record
     return census_steps(
@@ -352,14 +352,14 @@ def census_steps_of(spec: RunSpec, data: Any) -> frozenset[int]:
 
 
 def total_of(spec: RunSpec, steps_per_epoch: int) -> int:
-    """Likewise, where only the steps of an epoch are known."""
+    """Like `total_steps`, given only the steps per epoch."""
     by_epochs = spec.train.epochs * steps_per_epoch
     return by_epochs if spec.train.max_steps is None else min(by_epochs, spec.train.max_steps)
 
 
 @torch.no_grad()
 def evaluate(model: nn.Module, data: Dataset) -> tuple[float, float]:
-    """Mean loss and accuracy on the test set, in evaluation mode and the parameters' precision."""
+    """Compute mean loss and accuracy on the test set, in evaluation mode and the parameters' precision."""
     model.eval()
     losses, hits, inputs = [], [], 0
     for x, y in data.test_batches():
@@ -373,7 +373,7 @@ def evaluate(model: nn.Module, data: Dataset) -> tuple[float, float]:
 
 @contextmanager
 def _reproducible(spec: RunSpec) -> Iterator[None]:
-    """Threads, random state and algorithms of a run; the caller's come back afterwards."""
+    """Set threads, random state and deterministic algorithms for a run; restore the caller's afterwards."""
     threads = torch.get_num_threads()
     torch.set_num_threads(spec.train.threads or (1 if spec.model.name in SMALL else threads))
     deterministic = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark

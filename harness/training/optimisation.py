@@ -12,7 +12,7 @@ from harness.config import schema as s
 
 
 def make_optimizer(spec: RunSpec, model: nn.Module) -> Optimizer:
-    """The optimizer of a run, over all parameters of the model."""
+    """Create the optimizer of a run, for all parameters of the model."""
     o, parameters = spec.optim, list(model.parameters())
     if isinstance(o, s.Adam):
         cls = AdamW if o.name == "adamw" else Adam
@@ -30,7 +30,7 @@ def make_optimizer(spec: RunSpec, model: nn.Module) -> Optimizer:
 
 
 def factor(schedule: s.Schedule, step: int, total: int) -> float:
-    """Learning rate / peak for the update after `step` completed steps of `total`.
+    """Learning rate relative to its peak, for the update after `step` completed steps of `total`.
 
     Example:
         >>> [factor(s.Warmup("warmup", steps=4), k, 10) for k in range(5)]
@@ -50,6 +50,6 @@ def factor(schedule: s.Schedule, step: int, total: int) -> float:
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
-    """Give every parameter group this learning rate."""
+    """Set the learning rate of every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = lr

@@ -1,4 +1,4 @@
-"""Data of the user's own, checked before it is used: arrays in a file, or what a function returns."""
+"""The user's own data, from a file of arrays or a function, checked before use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.config.errors import ConfigError
 from harness.config.schema import CustomData
 from harness.config.targets import arguments, call, error_text, imported
 
-MOST_CLASSES = 100_000  # a stray label would build a network of its size
+MOST_CLASSES = 100_000  # protects against a huge network built for a stray label
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 RETURNED = (
     "expected (train, test), each a torch Dataset or a pair (x, y), or (x_train, y_train, x_test, y_test)"
@@ -28,15 +28,15 @@ Fault = Callable[..., ConfigError]  # problem, hint
 
 
 class RawData(NamedTuple):
-    """A data set as it was stored.
+    """A data set in its stored form.
 
     Attributes:
         x_train: (N, C, H, W) images or (N, F) vectors; uint8 or float32.
         y_train: (N,) int64, 0 … classes - 1.
-        x_test: the shape of x_train but for its length.
-        y_test: as y_train.
-        classes: how many there are.
-        divisor: what takes the stored values to [0, 1]; 1 for float inputs, which stay as they are.
+        x_test: like x_train, possibly of another length.
+        y_test: like y_train.
+        classes: number of classes.
+        divisor: maps stored values to [0, 1]; 1 for float inputs, which are not scaled.
     """
 
     x_train: Tensor
@@ -48,14 +48,14 @@ class RawData(NamedTuple):
 
 
 def stored_arrays(path: str) -> RawData:
-    """The arrays of an .npz.
+    """Read the arrays of an .npz file.
 
     Raises:
-        ConfigError: there is no such file, or it does not hold data.
+        ConfigError: there is no such file, or it does not hold valid data.
     """
     fault = partial(_fault, "data.path", path)
     try:
-        # Opened here, since NumPy leaves a damaged file open.
+        # Opened here because NumPy would leave a damaged file open.
         with Path(path).expanduser().open("rb") as stored, np.load(stored, allow_pickle=False) as file:
             if absent := [name for name in NAMES if name not in file.files]:
                 raise fault(f"{', '.join(absent)} is missing")
@@ -64,17 +64,17 @@ def stored_arrays(path: str) -> RawData:
         raise
     except FileNotFoundError:
         raise ConfigError("data.path", f"there is no file {path}") from None
-    # A .npy opens as an array, which is no context manager (TypeError); arrays of objects are ValueErrors.
+    # A .npy opens as an array, which is not a context manager (TypeError); object arrays raise ValueError.
     except (OSError, RuntimeError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise fault("this is not a readable .npz of plain arrays") from error
     return _checked(found, fault)
 
 
 def made_arrays(data: CustomData) -> RawData:
-    """What the user's function returns, called once for all runs of a process; torch's random state is 0.
+    """Call the user's function, once for all runs of a process, with torch's seed set to 0.
 
     Raises:
-        ConfigError: it cannot be called, or returns no data.
+        ConfigError: it cannot be called, or does not return valid data.
     """
     return _made(data.target, json.dumps(data.args), data.root)
 
@@ -102,7 +102,7 @@ def _made(target: str, args: str, root: str) -> RawData:
 
 
 def _four(returned: Any) -> list[np.ndarray] | None:
-    """x_train, y_train, x_test, y_test; None if that is not what was returned."""
+    """Return x_train, y_train, x_test, y_test; None if the function returned something else."""
     if not isinstance(returned, tuple | list):
         return None
     if len(returned) == 4:
@@ -114,7 +114,7 @@ def _four(returned: Any) -> list[np.ndarray] | None:
 
 
 def _half(half: Any) -> tuple[Any, Any] | None:
-    """The inputs and labels of a pair or of a torch Dataset, read item by item."""
+    """Return the inputs and labels of a pair, or of a torch Dataset read item by item; None otherwise."""
     if isinstance(half, tuple | list):
         return (half[0], half[1]) if len(half) == 2 else None
     if isinstance(half, TensorDataset) and len(half.tensors) == 2:
@@ -155,7 +155,7 @@ def _checked(found: dict[str, np.ndarray], fault: Fault) -> RawData:
 
 
 def _inputs(name: str, x: np.ndarray, fault: Fault) -> Tensor:
-    """(N, F) as it is; images as (N, C, H, W)."""
+    """Check inputs and convert images to (N, C, H, W); (N, F) stays."""
     if x.ndim not in (2, 3, 4) or x.size == 0:
         raise fault(f"{name} has shape {x.shape}, not (N, C, H, W), (N, H, W) or (N, F)")
     if x.dtype != np.uint8 and x.dtype.kind != "f":
@@ -173,7 +173,7 @@ def _inputs(name: str, x: np.ndarray, fault: Fault) -> Tensor:
 
 
 def _labels(name: str, y: np.ndarray, fault: Fault) -> Tensor:
-    """(N,) whole numbers from 0."""
+    """Check labels: (N,) integers from 0."""
     if y.ndim != 1 or y.size == 0:
         raise fault(f"{name} has shape {y.shape}, not (N,)")
     if y.dtype.kind not in "biuf" or not ((y >= 0) & (y < 2**31) & (y == np.floor(y))).all():

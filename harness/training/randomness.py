@@ -1,6 +1,6 @@
-"""Independent random streams of one run: named, counter-based, free of global state.
+"""Independent random streams of a run: named, counter-based, without global state.
 
-Every draw is a function of (seed, name, counters). So arms that share a seed share their initial weights
+Every draw is a function of (seed, name, counters). Arms with the same seed therefore share initial weights
 and batch order, and a continued run needs no history to draw the next batch.
 """
 
@@ -12,12 +12,12 @@ import torch
 
 
 def stream(seed: int, name: str, *counters: int) -> torch.Generator:
-    """A CPU generator for the stream `name` of a run.
+    """Return a CPU generator for the stream `name` of a run.
 
     Args:
         seed: the run's seed.
         name: what is drawn, e.g. "order", "init", "labels".
-        counters: where in the stream, e.g. the epoch or the step.
+        counters: position in the stream, e.g. the epoch or the step.
 
     Example:
         >>> a = torch.rand(3, generator=stream(0, "order", 7))

@@ -1,10 +1,10 @@
-"""A run's remedy in its ordinary training: what is done after a step, and what is told of it.
+"""Apply a run's remedy during its training, and report what it did.
 
-A remedy acts after a step, once losses, test and census have been written, and never after the last step.
-It decides on the batch of that step: ReDo's scores and the silence of units come from one more forward pass
-after the update, in training mode, that nobody counts; continual backprop reads what the step's own forward
-gave to each layer, as its authors do. New weights come from streams named after the remedy and the step, so
-that a continued run draws what an uninterrupted one would.
+A remedy acts after a step, once losses, test and census have been written, but never after the last step.
+It decides on the batch of that step. ReDo's scores and silent units come from an extra forward pass after the
+update, in training mode, which the recorder does not count. Continual backprop reads the inputs of each layer
+in the step's own forward pass, as its authors do. New weights come from streams named after the remedy and
+the step, so a continued run draws the same as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from harness.training.initialisation import LinearMap, initialise, layers, redra
 from harness.training.models import build
 from harness.training.randomness import stream
 
-UNTREATED = "untreated"  # kind of the events that tell which sites a remedy leaves alone
+UNTREATED = "untreated"  # kind of the events that list sites on which a remedy cannot act
 
 
 class Reach(NamedTuple):
     """Where a remedy can act.
 
     Attributes:
-        connections: what stands around the units of each site.
-        refused: site → why it is left alone.
+        connections: connections of the units of each site.
+        refused: site → why the remedy cannot act there.
     """
 
     connections: tuple[UnitConnections, ...] = ()
@@ -58,15 +58,15 @@ class Reach(NamedTuple):
 
 
 def reach(spec: RunSpec, model: nn.Module, shape: tuple[int, ...]) -> Reach:
-    """Where the remedy of a run can act.
+    """Find out where the remedy of a run can act.
 
     Args:
         spec: the run.
         model: its network.
-        shape: of one input.
+        shape: shape of one input.
 
     Raises:
-        ConfigError: nowhere.
+        ConfigError: it cannot act anywhere.
 
     Example:
         >>> from harness.config import compose
@@ -96,7 +96,7 @@ def reach(spec: RunSpec, model: nn.Module, shape: tuple[int, ...]) -> Reach:
 
 
 def renewable(model: nn.Module, wiring: Wiring) -> Reach:
-    """Where units can be made anew: surgery knows their wiring, and a law their weights."""
+    """Find the sites whose units can be reinitialised: connections and initial distribution are known."""
     drawn = {name for name, _ in layers(model)}
     able = tuple(one for one in wiring.connections if one.name in drawn)
     others = {
@@ -108,7 +108,7 @@ def renewable(model: nn.Module, wiring: Wiring) -> Reach:
 
 
 def _neither(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
-    """The sites that two remedies leave alone, with both reasons."""
+    """Return the sites on which neither of two remedies can act, with both reasons."""
     return {
         site: reason if reason == other[site] else f"{reason}; {other[site]}"
         for site, reason in one.items()
@@ -120,8 +120,8 @@ class Seen(NamedTuple):
     """What the census of this step shows.
 
     Attributes:
-        share: of the observed units that are dead.
-        cause: diagnoses why, which takes a while.
+        share: share of the observed units that are dead.
+        cause: runs the diagnosis, which is slow, and returns its label.
     """
 
     share: float
@@ -135,12 +135,12 @@ class RemedyRunner:
         spec: the run; `remedy`, `init`, `bias` and `seed` are read.
         model: its network, on its device.
         optimizer: its optimizer.
-        shape: of one input.
-        classes: outputs.
-        recorder: that gathers evidence, for `remedy=auto`.
+        shape: shape of one input.
+        classes: number of outputs.
+        recorder: a recorder that gathers evidence, for `remedy=auto`.
 
     Raises:
-        ConfigError: the remedy can act nowhere in this network.
+        ConfigError: the remedy cannot act anywhere in this network.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class RemedyRunner:
         self._reach = reach(spec, model, shape)
         remedy = spec.remedy
         self._chooser = Chooser(remedy.above, remedy.every) if isinstance(remedy, s.Auto) else None
-        # what a law of one's own did wrong, it would do again
+        # the run's own initialisation may be the cause, so remedy=auto draws from a standard one
         law = spec if self._chooser is None else replace(spec, init=choice("init", "kaiming_normal"))
         self._draw = drawing(law, model)
         self._replacement: Replacement | None = None
@@ -169,20 +169,20 @@ class RemedyRunner:
 
     @property
     def rate(self) -> float:
-        """By what the learning rate of the schedule is multiplied."""
+        """Factor by which the scheduled learning rate is multiplied."""
         return 1.0 if self._chooser is None else LOWER**-self._chooser.lowered
 
     def begin(self) -> list[RemedyEvent]:
-        """What is told before the first step."""
+        """Return the events to report before the first step."""
         return beginning(self._spec, self._reach)
 
     def act(self, step: int, x: Tensor, seen: Seen | None = None) -> list[RemedyEvent]:
-        """What is done after a step.
+        """Act after a step, and return the events.
 
         Args:
             step: completed steps.
             x: the batch of that step.
-            seen: what its census shows; None: there was none.
+            seen: what the census of that step shows; None if there was none.
         """
         remedy, model = self._spec.remedy, self._model
         if self._chooser is not None:
@@ -205,27 +205,27 @@ class RemedyRunner:
                     slope, above = remedy.slope, remedy.above
                     return swap_silent(model, x, slope=slope, above=above, units=remedy.units.name)
         if isinstance(remedy, s.ShrinkPerturb) and self._fresh is not None:
-            if isinstance(self._spec.model, s.CustomModel):  # its own code draws
+            if isinstance(self._spec.model, s.CustomModel):  # its own code draws, so build it again
                 draw = remedy.name, step
                 self._fresh = build(self._spec, self._shape, self._classes, draw=draw)
             return perturb(self._spec, remedy, step, model, self._fresh)
         return []
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint has to remember: tensors and plain values."""
+        """State for a checkpoint: tensors and plain values."""
         if self._chooser is not None:
             return self._chooser.state_dict()
         return {} if self._replacement is None else self._replacement.state_dict()
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Continue what `state` returned."""
+        """Restore what `state` returned."""
         if self._chooser is not None:
             self._chooser.load_state_dict(state)
         if self._replacement is not None:
             self._replacement.load_state_dict(state)
 
     def _choose(self, chooser: Chooser, step: int, x: Tensor, seen: Seen) -> list[RemedyEvent]:
-        """What the diagnosis asks for."""
+        """Perform the acts that the diagnosis asks for."""
         assert self._recorder is not None
         model = self._model
         acts: dict[str, Doing] = {
@@ -236,26 +236,26 @@ class RemedyRunner:
                 self._draw(step),
                 renewable=lambda wiring: renewable(model, wiring).connections,
             ),
-            LOWER_RATE: partial(lowered, chooser),  # `rate` is what lowers it
+            LOWER_RATE: partial(lowered, chooser),  # only reports it; `rate` lowers it
             NO_DECAY: partial(switch_decay_off, [self._optimizer]),
         }
         return choose(chooser, step, seen.share, seen.cause, acts, self._recorder.own_writes)
 
 
 def beginning(spec: RunSpec, where: Reach) -> list[RemedyEvent]:
-    """What is told before the first step: a remedy that acts from there on, sites that are left alone."""
+    """Events to report before the first step: a remedy active from the start, and untreated sites."""
     if isinstance(spec.remedy, s.Sugar):
         return [describe(spec.remedy.alpha)]
     return [RemedyEvent(UNTREATED, site, 0, reason) for site, reason in where.refused.items()]
 
 
 def due(remedy: s.Remedy, step: int) -> bool:
-    """Whether a remedy with a period acts after this step."""
+    """Whether a periodic remedy acts after this step."""
     return step % getattr(remedy, "every", step + 1) == 0
 
 
 def drawing(spec: RunSpec, model: nn.Module) -> Callable[[int], DrawRows]:
-    """Step → how new weights are drawn after it."""
+    """Return a function that maps a step to the function that draws new weights after it."""
     places = {name: (index, maps[0]) for index, (name, maps) in enumerate(layers(model))}
 
     def at(step: int) -> DrawRows:
@@ -273,7 +273,7 @@ def drawing(spec: RunSpec, model: nn.Module) -> Callable[[int], DrawRows]:
 def perturb(
     spec: RunSpec, remedy: s.ShrinkPerturb, step: int, model: nn.Module, fresh: nn.Module
 ) -> list[RemedyEvent]:
-    """Shrink a run's network and add a little of `fresh`, which is drawn anew; no sign is flipped in it."""
+    """Shrink a run's network and add a fraction of `fresh`, which is redrawn without sign flips."""
     name = "kaiming_normal" if spec.init.name == "sign_flip" else spec.init.name
     initialise(fresh, replace(spec, init=replace(spec.init, name=name)), draw=(remedy.name, step))
     return shrink_perturb(model, fresh, shrink=remedy.shrink, noise=remedy.noise)
@@ -281,10 +281,10 @@ def perturb(
 
 @contextmanager
 def uncounted(model: nn.Module) -> Iterator[None]:
-    """Forward passes in the block are like those of training, but the run's recorder does not count them.
+    """Keep the run's recorder from counting forward passes in the block, which still run in training mode.
 
-    It goes by the root's flag alone; the modules below keep theirs, and it is they that a mode makes a
-    difference to.
+    The recorder checks only the root's `training` flag. The submodules, whose behaviour depends on the mode,
+    keep theirs.
     """
     model.training = False
     try:

@@ -1,4 +1,4 @@
-"""The journal of a run in training: rows go to its tables, and from there to whoever shows them."""
+"""Log a run during training: write rows to its tables, then pass them to listeners."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from harness.store.writer import TableWriter
 
 
 class Listener(Protocol):
-    """A view of a run that is training. Rows are on disk before a listener hears of them."""
+    """A view of a run in training. Rows are on disk before a listener receives them."""
 
     def tick(self, step: int) -> None:
-        """A step is done; called at every step."""
+        """Called after every step."""
 
     def steps(self, rows: pd.DataFrame) -> None:
         """New rows of the table `steps`."""
@@ -32,7 +32,7 @@ class Listener(Protocol):
 
 
 class View(Protocol):
-    """A listener that takes columns as arrays too, and need not hear of every step."""
+    """A listener that also accepts columns as arrays and is not called at every step."""
 
     def steps(self, rows: Columns) -> None:
         """New rows of the table `steps`."""
@@ -42,7 +42,7 @@ class View(Protocol):
 
 
 def tell_before(folder: Path, listeners: Sequence[Listener | View]) -> None:
-    """Listeners begin anew: tell them what came before a checkpoint."""
+    """Pass the rows from before a checkpoint to new listeners."""
     if not listeners:
         return
     steps = read_table(folder, "steps").to_pandas()
@@ -58,9 +58,9 @@ class RunLogger:
     """Buffers the scalars of every step on the device and writes them in blocks.
 
     Args:
-        folder: of the run.
-        positions: of the streams at the checkpoint that is continued; empty to start anew.
-        listeners: told after each write.
+        folder: the run's folder.
+        positions: positions of the streams at the checkpoint to continue; empty to start from scratch.
+        listeners: notified after each write.
     """
 
     def __init__(self, folder: RunFolder, positions: dict[str, int], listeners: Sequence[Listener]) -> None:
@@ -73,21 +73,21 @@ class RunLogger:
             tell_before(folder.path, listeners)
 
     def step(self, step: int, epoch: float, lr: float, loss: Tensor, accuracy: Tensor) -> None:
-        """Remember one step; `loss` and `accuracy` stay on their device until the next `flush`."""
+        """Buffer one step; `loss` and `accuracy` stay on their device until the next `flush`."""
         self._rows.append((step, epoch, lr))
         self._values.append(stack([loss.detach().double(), accuracy.double()]))
         for listener in self._listeners:
             listener.tick(step)
 
     def test(self, step: int, loss: float, accuracy: float) -> None:
-        """The test set's result after `step` steps."""
+        """Buffer the test set's result after `step` steps."""
         self._tests[step] = (loss, accuracy)
 
     def flush(self) -> int | None:
-        """Write what is buffered.
+        """Write the buffered steps.
 
         Returns:
-            The first step whose loss is not finite, which is the last one written; None if all are.
+            The first step with a non-finite loss, which is the last one written; None if all are finite.
         """
         if not self._rows:
             return None
@@ -109,18 +109,18 @@ class RunLogger:
         return diverged
 
     def census(self, rows: pd.DataFrame) -> None:
-        """Write a census, one batch of rows."""
+        """Write a census as one batch of rows."""
         if len(rows):
             self._writers["census"].append({str(name): rows[name].to_numpy() for name in rows})
             for listener in self._listeners:
                 listener.census(rows)
 
     def append(self, name: str, rows: pa.RecordBatch) -> None:
-        """Write rows that are columns already; listeners do not hear of them."""
+        """Write rows in columnar form, without notifying listeners."""
         self._writers[name].append_batch(rows)
 
     def event(self, step: int, kind: str, *, site: str = "", units: int = 0, detail: str = "") -> None:
-        """Write that something happened."""
+        """Write an event."""
         row = {"step": [step], "kind": [kind], "site": [site], "units": [units], "detail": [detail]}
         self._writers["events"].append({name: row[name] for name in EVENTS.names})
 
@@ -129,11 +129,11 @@ class RunLogger:
         return {name: writer.position for name, writer in self._writers.items()}
 
     def finish(self) -> None:
-        """Turn the streams into Parquet files."""
+        """Convert the streams to Parquet files."""
         for writer in self._writers.values():
             writer.finish()
 
     def close(self) -> None:
-        """Leave the streams, to be continued."""
+        """Close the streams so that they can be continued."""
         for writer in self._writers.values():
             writer.close()

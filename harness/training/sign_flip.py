@@ -1,8 +1,8 @@
-"""Sign flipping: no unit starts dead on the data (after Rister & Rubin 2020, arXiv 2007.06192).
+"""Sign flipping: start without dead units on the data (after Rister & Rubin 2020, arXiv 2007.06192).
 
-Layer by layer, every unit that is positive on fewer than half of the inputs still alive has its weights
-and bias negated. An input is still alive at a layer if anything but zeros arrives there: with zero biases
-an input whose gates are all closed somewhere gives zeros ever after, and says nothing about later units.
+Layer by layer, the weights and bias of every unit that is positive on fewer than half of the alive inputs are
+negated. An input is alive at a layer if it arrives there with a non-zero value. With zero biases, an input
+that closes all gates of a layer stays zero from there on, and says nothing about later units.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from harness.recording.batches import preserve_state
 from harness.training.models.wiring import feeds
 
-ROUNDS = 5  # of a recurrent cell
+ROUNDS = 5  # largest number of rounds for a recurrent cell
 
 
 class _Tally:
-    """Forward hook on a feeding layer: inputs alive, and of these how many each unit is positive on."""
+    """Forward hook on a feeding layer that counts alive inputs, and on how many each unit is positive."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -35,15 +35,15 @@ class _Tally:
 
 @torch.no_grad()
 def sign_flip(model: nn.Module, sample: Tensor) -> None:
-    """Negate (w, b), or (γ, β) of a norm, of every feeding unit that is mostly negative; in place.
+    """Negate (w, b), or (γ, β) of a norm, of every feeding unit that is mostly negative, in place.
 
-    Afterwards every such unit is positive on at least half of the inputs alive (unless it is exactly 0
-    there). Positions of an image count as inputs, as everywhere in the harness. The pass runs in
-    training mode, as training will see it, and leaves running statistics as they were.
+    Afterwards every such unit is positive on at least half of the alive inputs (unless it is exactly 0
+    there). Positions of an image count as inputs, as everywhere in the harness. The pass runs in training
+    mode, as in training, and does not change running statistics.
 
-    Two limits: a pre-activation that is a residual sum is left alone, since negating one summand does
-    not negate the sum; and a recurrent cell feeds itself, so negating a unit does not simply negate its
-    later steps: there up to five rounds turn the units still dead, without guarantee.
+    Two limits: a pre-activation that is a residual sum stays, since negating one summand does not negate the
+    sum. A recurrent cell feeds itself, so negating a unit does not simply negate its later steps; up to five
+    rounds negate the units that are still dead, without a guarantee.
 
     Args:
         model: a network whose blocks declare `feeds`.
@@ -85,7 +85,7 @@ def _turn(model: nn.Module, layer: nn.Module, sample: Tensor) -> None:
 
 
 def unit_axis(z: Tensor) -> int:
-    """1 for images (N, C, H, W), else the last.
+    """Axis of the units: 1 for images (N, C, H, W), otherwise the last.
 
     >>> unit_axis(torch.zeros(2, 3, 4, 4)), unit_axis(torch.zeros(2, 3))
     (1, -1)
@@ -94,9 +94,9 @@ def unit_axis(z: Tensor) -> int:
 
 
 def alive_inputs(layer: nn.Module, x: Tensor) -> Tensor:
-    """Which inputs (positions) of a layer see anything but zeros: x without its unit axis, bool.
+    """Boolean mask of the inputs (positions) of a layer that are not all zero: x without its unit axis.
 
-    A position of a convolution sees its whole window.
+    A position of a convolution reads its whole window.
 
     Example:
         >>> alive_inputs(nn.Linear(2, 3), torch.tensor([[0.0, 0.0], [0.0, -1.0]])).tolist()

@@ -1,6 +1,6 @@
-"""Where the arrays come from: handwritten digits, torchvision's downloads, a random teacher, or the user.
+"""Sources of data sets: handwritten digits, torchvision's downloads, a random teacher, or the user.
 
-What is read here does not depend on the run's seed: every arm of a sweep sees the same inputs.
+The arrays do not depend on the run's seed, so every arm of a sweep sees the same inputs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TORCHVISION = {
     "cifar10": "CIFAR10",
     "cifar100": "CIFAR100",
 }
-PATIENCE = 30.0  # seconds without an answer after which a download is given up
+PATIENCE = 30.0  # seconds without a response after which a download fails
 TEACHER_WIDTH = 64
 
 
@@ -66,7 +66,7 @@ def load_arrays(data: Data) -> RawData:
 
 @lru_cache(maxsize=1)
 def _digits() -> RawData:
-    """UCI's handwritten digits as scikit-learn carries them; every fifth input of each class is a test."""
+    """UCI's handwritten digits from scikit-learn; every fifth input of each class is a test input."""
     table = _digits_table()
     x = torch.from_numpy(table[:, :-1]).to(torch.uint8).view(-1, 1, 8, 8)
     y = torch.from_numpy(table[:, -1]).long()
@@ -78,21 +78,21 @@ def _digits() -> RawData:
 
 
 def _digits_table() -> np.ndarray:
-    """(1797, 65): pixels and label. Read from scikit-learn's file, since importing it takes a second."""
+    """Read pixels and label, (1797, 65), from scikit-learn's file, since importing it takes a second."""
     package = find_spec("sklearn")
     assert package is not None
     assert package.origin is not None
     file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
     if file.is_file():
         return np.loadtxt(file, delimiter=",")
-    from sklearn.datasets import load_digits  # a version that keeps it elsewhere
+    from sklearn.datasets import load_digits  # for versions that store the file in another place
 
     pixels, labels = cast("tuple[np.ndarray, np.ndarray]", load_digits(return_X_y=True))
     return np.column_stack([pixels, labels])
 
 
 def _synthetic(data: Synthetic) -> RawData:
-    """Inputs x ~ N(0, I); y = argmax V(relu(Wx) - E relu(Wx)), centred so that no class wins everywhere."""
+    """Draw x ~ N(0, I) and y = argmax V(relu(Wx) - E relu(Wx)); centring keeps one class from dominating."""
     weights = stream(data.teacher_seed, "teacher")
     hidden = torch.randn(data.features, TEACHER_WIDTH, generator=weights) / data.features**0.5
     output = torch.randn(TEACHER_WIDTH, data.classes, generator=weights)
@@ -116,19 +116,19 @@ def _downloaded(name: str, root: str) -> RawData:
     family: Any = getattr(torchvision.datasets, TORCHVISION[name])
     try:
         folder = Path(root).expanduser()
-        with contextlib.suppress(Exception):  # absent or damaged: both are cured by fetching
+        with contextlib.suppress(Exception):  # missing or damaged: download it
             return _read(family, folder)
         _fetch(family, folder)
         return _read(family, folder)
-    # Bad networks, disks and archives raise nearly everything, unpickling included.
+    # Bad networks, disks and archives can raise almost any exception, even from unpickling.
     except Exception as error:
         raise _unavailable(name, family, root, error) from error
 
 
 def _read(family: Any, folder: Path) -> RawData:
-    """Both halves of a data set that lies in `folder`."""
+    """Read both halves of a data set in `folder`."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # CIFAR's old pickles make NumPy grumble
+        warnings.simplefilter("ignore")  # NumPy warns about CIFAR's old pickles
         halves = [family(folder, train=train, download=False) for train in (True, False)]
     arrays: list[Tensor] = []
     for half in halves:
@@ -140,15 +140,15 @@ def _read(family: Any, folder: Path) -> RawData:
 
 
 def _fetch(family: Any, folder: Path) -> None:
-    """Download and unpack in a scratch folder, then move file by file.
+    """Download and unpack in a temporary folder, then move file by file.
 
-    So a failure leaves nothing behind, and processes that start together never read half a file.
+    A failure thus leaves nothing behind, and concurrent processes never read partial files.
     """
     missing = [p for p in (folder, *folder.parents) if not p.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as scratch, _quiet_and_patient():
-            for archive in _intact(family, folder):  # put there by hand: torchvision only unpacks them
+            for archive in _intact(family, folder):  # already present: torchvision only unpacks them
                 link = Path(scratch) / archive
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to((folder / archive).resolve())
@@ -158,14 +158,14 @@ def _fetch(family: Any, folder: Path) -> None:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 file.replace(place)
     finally:
-        for empty in missing:  # innermost first; one that holds something stays
+        for empty in missing:  # innermost first; rmdir fails for folders that are not empty
             with contextlib.suppress(OSError):
                 empty.rmdir()
 
 
 @contextlib.contextmanager
 def _quiet_and_patient() -> Iterator[None]:
-    """Keep stdout for results, and do not wait for ever where a firewall swallows packets."""
+    """Redirect messages to stderr, and set a timeout in case a firewall drops packets."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PATIENCE)
     try:
@@ -177,14 +177,14 @@ def _quiet_and_patient() -> Iterator[None]:
 
 
 def _archives(family: Any) -> list[tuple[str, str]]:
-    """The files that torchvision downloads, below its root, each with its md5."""
+    """Return the files that torchvision downloads, relative to its root, each with its md5."""
     if hasattr(family, "resources"):
         return [(f"{family.__name__}/raw/{file}", md5) for file, md5 in family.resources]
     return [(family.filename, family.tgz_md5)]
 
 
 def _intact(family: Any, folder: Path) -> list[str]:
-    """Those archives that lie in `folder` with the right checksum."""
+    """Return the archives in `folder` that have the right checksum."""
     from torchvision.datasets.utils import check_integrity
 
     return [archive for archive, md5 in _archives(family) if check_integrity(folder / archive, md5)]

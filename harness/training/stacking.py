@@ -1,4 +1,4 @@
-"""Which runs may be trained as one stack; read off their specifications, without torch."""
+"""Decide from the specifications, without torch, which runs can be trained as one stack."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from harness.activations.registry import RECORDS
 from harness.config import RunSpec, to_mapping
 from harness.config import schema as s
 
-#: Keys in which the members of a stack may differ (or that decide nothing in it).
+#: Keys in which the members of a stack may differ (or that have no effect in it).
 FREE = {
     "seed",
     "output",
@@ -62,7 +62,7 @@ def stacking_blocker(spec: RunSpec) -> str:
 
 
 def stacking_key(spec: RunSpec) -> str:
-    """What runs of one stack have in common: equal texts may share one.
+    """Return a text that describes what runs of a stack must share: runs with equal texts can be stacked.
 
     Example:
         >>> from harness.config import compose

@@ -1,4 +1,4 @@
-"""Files of tensors by name: what `torch.save` has written of plain values."""
+"""Read files of named tensors and plain values written by `torch.save`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.store.reading import is_there
 
 
 def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What the file holds; empty if nothing can be read."""
+    """Return the content of a file; empty if it cannot be read."""
     try:
         content = torch.load(path, map_location=device, weights_only=True) if is_there(path) else {}
     except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError):
@@ -23,12 +23,12 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, path: str) -> None:
-    """Give a model the weights of a stored one: of a run's checkpoint, or of a `state_dict`.
+    """Load weights from a run's checkpoint or a stored `state_dict` into a model.
 
-    Buffers that the file has none of, such as the slopes of an activation, stay as they are.
+    Buffers missing from the file, such as the slopes of an activation, stay as they are.
 
     Raises:
-        ConfigError: the file holds none, or those of another network.
+        ConfigError: the file has no weights, or those of another network.
     """
     content, own = read(Path(path).expanduser()), model.state_dict()
     stored = content.get("model", content)

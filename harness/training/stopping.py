@@ -1,4 +1,4 @@
-"""When a training ends before its last step: enough of its units are dead."""
+"""Stop a training early when enough of its units are dead."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from harness.config import RunSpec
 
 
 def stop_reason(spec: RunSpec, step: int, dead: int, units: int) -> str:
-    """Why a training ends at a census; "" if it goes on.
+    """Return why a training stops at a census; "" if it continues.
 
     Args:
-        spec: with `train.stop_when_dead`.
-        step: of the census; before the first step nothing ends.
-        dead: dead units.
-        units: observed units.
+        spec: the run; `train.stop_when_dead` is read.
+        step: step of the census; training never stops at step 0.
+        dead: number of dead units.
+        units: number of observed units.
 
     Example:
         >>> from harness.config import compose

@@ -1,4 +1,4 @@
-"""Tasks: which one an epoch belongs to where a new one begins every few epochs, and what is new in it."""
+"""Tasks that change every few epochs: the task of an epoch, and what changes in it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from harness.training.randomness import stream
 
 
 def task(epoch: int, every: int) -> int:
-    """Which task an epoch belongs to, if a new one begins every few epochs; 0 = the original one."""
+    """Return the number of the task at an epoch if it changes every `every` epochs; 0 is the original one."""
     return epoch // every if every else 0
 
 
 def new_tasks(options: Data, epoch: int) -> list[str]:
-    """What begins anew with an epoch, in the words of the event table."""
+    """Return the kinds of events that an epoch starts, as in the table of events."""
     periods = {
         "reshuffled_labels": options.reshuffle_labels_every,
         "permuted_inputs": options.permute_inputs_every,
@@ -26,9 +26,9 @@ def new_tasks(options: Data, epoch: int) -> list[str]:
 
 
 def permutation(shape: tuple[int, ...], seed: int, period: int) -> Tensor:
-    """The order of an input's features in a task, as places in the flattened input: (F,) int64.
+    """Permutation of an input's features in a task, as indices into the flattened input: (F,) int64.
 
-    The pixels of an image are moved alike in every channel (permuted MNIST: Goodfellow et al. 2013,
+    All channels of an image use the same permutation of pixels (permuted MNIST: Goodfellow et al. 2013,
     arXiv:1312.6211).
 
     Example:

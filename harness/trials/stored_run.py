@@ -92,7 +92,7 @@ def prescribe_run(
         seeds: number of seeds per arm: the run's own and the following ones.
         say: called with a line of text at the start of every round.
         begin: "start", or "healthy" to start from the weights of the last census with at most a tenth of the
-            units dead, which are reproduced by training. "healthy" leaves out cures of the initialization and
+            units dead, which are reproduced by training. "healthy" leaves out cures of the initialisation and
             of the network.
 
     Raises:

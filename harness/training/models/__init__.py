@@ -1,4 +1,4 @@
-"""The networks of the harness, from a configuration to a module."""
+"""Build the networks of the harness from a configuration."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ __all__ = ["Feed", "activation_of", "build", "feeds", "make_activation", "wideni
 def build(
     spec: RunSpec, shape: tuple[int, ...], classes: int, *, draw: tuple[str, *tuple[int, ...]] = ("custom",)
 ) -> nn.Module:
-    """The network of a run, on the CPU, in the run's precision (float32 under autocast).
+    """Build the network of a run on the CPU, in the run's precision (float32 under autocast).
 
-    Its weights are placeholders until `harness.training.initialisation.initialise` has drawn them; those of
-    model=custom are what its own code draws. Torch's global random state is left as it was.
+    Its weights are placeholders until `harness.training.initialisation.initialise` draws them; model=custom
+    draws its weights in its own code. Torch's global random state does not change.
 
     Args:
         spec: the run; `model`, `activation`, `remedy`, `seed` and `dtype` are read.
-        shape: of one input, (C, H, W) or (F,).
+        shape: shape of one input, (C, H, W) or (F,).
         classes: number of outputs.
-        draw: names the random state in which the code of model=custom draws its weights.
+        draw: name and counters of the random stream for the code of model=custom.
 
     Returns:
-        A module (N, *shape) -> (N, classes); the output layer of ours is called `head`.
+        A module (N, *shape) -> (N, classes); the built-in networks call their output layer `head`.
 
     Raises:
         ConfigError: the model cannot read such data, or cannot carry the activation.

@@ -1,4 +1,4 @@
-"""The activation of a configuration as a module."""
+"""Build the activation module of a configuration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Surrogate(Activation):
 
 
 def activation_of(spec: RunSpec) -> Activation:
-    """What a run computes with: its activation, or the one that its remedy is.
+    """Return the activation that a run uses: its own, or the one that its remedy puts in place.
 
     Example:
         >>> from harness.config import compose
@@ -40,11 +40,11 @@ def activation_of(spec: RunSpec) -> Activation:
 
 
 def make_activation(activation: Activation, units: int) -> nn.Module:
-    """A fresh activation module, never in place: the pre-activation is what gets observed.
+    """Create an activation module, never in place, since the recorder observes the pre-activation.
 
     Args:
         activation: the choice and its parameters.
-        units: width of the pre-activation; PReLU has one slope for each.
+        units: width of the pre-activation; PReLU has one slope per unit.
 
     Raises:
         ConfigError: there is no such activation.
@@ -70,7 +70,7 @@ def make_activation(activation: Activation, units: int) -> nn.Module:
 
 
 def widening(activation: Activation) -> int:
-    """Outputs per unit: 2 for CReLU, else 1 (also for what a remedy makes of ReLU).
+    """Outputs per unit: 2 for CReLU, otherwise 1 (also for activations that a remedy puts in place).
 
     Example:
         >>> from harness.config import compose
@@ -81,7 +81,7 @@ def widening(activation: Activation) -> int:
 
 
 def refuse_widening(activation: Activation, where: str) -> None:
-    """Refuse CReLU where the activation's output is added to something of the unwidened shape.
+    """Refuse CReLU if the activation's output is added to a tensor of the original width.
 
     Raises:
         ConfigError: key `activation`.

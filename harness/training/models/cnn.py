@@ -1,4 +1,4 @@
-"""The small convolutional network."""
+"""A small convolutional network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class CNN(nn.Module):
     Args:
         config: channels of the first convolution (the second has twice as many), width, norm.
         activation: the activation.
-        shape: (C, H, W) of one image; a side of 1 is not pooled any more.
+        shape: (C, H, W) of one image; there is no pooling once a side is 1.
         classes: outputs.
     """
 

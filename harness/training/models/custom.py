@@ -1,4 +1,4 @@
-"""A network of the user's own: made by a function or class, and checked on one forward pass."""
+"""A user's own network: created by a function or class, and checked with one forward pass."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from harness.training.models.linear_maps import layers
 from harness.training.models.wiring import DECLARED, Feed
 from harness.training.randomness import stream
 
-INPUTS = 2  # of the forward pass that checks; one is too few for batch normalisation
+INPUTS = 2  # batch size of the checking forward pass; batch normalisation needs more than one input
 
 
 def custom_network(
     spec: RunSpec, config: CustomModel, shape: tuple[int, ...], classes: int, draw: tuple[Any, ...]
 ) -> nn.Module:
-    """The network that `model.target` makes, with the weights that its own code draws.
+    """Create the network of `model.target`, with the weights that its own code draws.
 
     Args:
         spec: the run.
         config: its `model`.
-        shape: of one input.
-        classes: outputs.
-        draw: name and counters of the stream that torch's random state is taken from, beside the run's seed.
+        shape: shape of one input.
+        classes: number of outputs.
+        draw: name and counters of the stream that seeds torch, together with the run's seed.
 
     Raises:
-        ConfigError: it cannot be made or trained, or a setting of the run would have no effect on it.
+        ConfigError: it cannot be created or trained, or a setting of the run would have no effect on it.
     """
     place, used = config.target, list[str]()
 
@@ -74,12 +74,12 @@ def custom_network(
 
 
 def _check_output(place: str, model: nn.Module, sample: Tensor, classes: int) -> None:
-    """Refuse a network that cannot read such inputs, or whose outputs are no class scores."""
+    """Refuse a network that cannot read such inputs, or whose outputs are not class scores."""
     model.train()
     try:
         with torch.no_grad():
             if any(is_lazy(p) for p in (*model.parameters(), *model.buffers())):
-                model.eval()(sample)  # it gets its shapes here, and no statistics
+                model.eval()(sample)  # sets lazy shapes without changing running statistics
                 model.train()
             with preserve_state(model):
                 output = model(sample)
@@ -100,7 +100,7 @@ def _check_output(place: str, model: nn.Module, sample: Tensor, classes: int) ->
 
 
 def _refuse_idle_init(place: str, spec: RunSpec, model: nn.Module) -> None:
-    """Refuse `init` and `bias` where there is nothing that they act on."""
+    """Refuse `init` and `bias` if the network has nothing that they act on."""
     maps = [one for _, found in layers(model) for one in found]
     drawn = (spec.init.name, spec.init.gain, spec.init.mean) != ("own", 1.0, 0.0)
     if drawn and not maps:
@@ -112,7 +112,7 @@ def _refuse_idle_init(place: str, spec: RunSpec, model: nn.Module) -> None:
 
 
 def _take_remedy(spec: RunSpec, model: nn.Module, sample: Tensor) -> None:
-    """The activation modules that a remedy is made of, in the place of the network's ReLUs."""
+    """Replace the network's ReLUs with the activation modules of its remedy, if it has any."""
     try:
         if isinstance(spec.remedy, SugarRemedy):
             if not any(isinstance(module, Sugar) for module in model.modules()):
@@ -124,7 +124,7 @@ def _take_remedy(spec: RunSpec, model: nn.Module, sample: Tensor) -> None:
 
 
 def _feeds(place: str, model: nn.Module, sample: Tensor) -> tuple[Feed, ...]:
-    """The layers whose bias alone shifts the units of an activation, from one forward pass."""
+    """Find the layers whose bias alone shifts the units of an activation, from one forward pass."""
     found = [
         Feed(one.site, one.norm_name or one.name)
         for one in trace(model, sample).found

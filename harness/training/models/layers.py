@@ -1,4 +1,4 @@
-"""The blocks that the networks are made of: a linear map, perhaps a norm, one activation."""
+"""Building blocks of the networks: a linear map, an optional norm, one activation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.training.models.wiring import Feed
 
 
 def make_norm(norm: Norm, units: int, *, image: bool) -> nn.Module | None:
-    """The norm layer over (N, units), or over (N, units, H, W) for an image; None for none.
+    """Create the norm layer for (N, units), or for (N, units, H, W) if `image`; None for Norm.none.
 
     Example:
         >>> make_norm(Norm.layer, 8, image=True)
@@ -29,14 +29,14 @@ class Dense(nn.Module):
     """act(norm(linear(x))): (N, inputs) -> (N, outputs).
 
     Args:
-        inputs: features that come in.
-        units: pre-activations.
-        norm: what stands between the linear map and the activation. With a norm the linear map has no
-            bias: the norm's β takes its place.
+        inputs: number of input features.
+        units: number of pre-activations.
+        norm: norm between the linear map and the activation. With a norm the linear map has no bias, since
+            the norm's β replaces it.
         activation: the activation.
 
     Attributes:
-        outputs: features that go out: units, or twice as many for CReLU.
+        outputs: number of output features: units, or twice as many for CReLU.
     """
 
     feeds: tuple[Feed, ...]
@@ -61,14 +61,14 @@ class Convolution(nn.Module):
     """pool(act(norm(conv3x3(x)))): (N, inputs, H, W) -> (N, outputs, H', W').
 
     Args:
-        inputs: channels that come in.
+        inputs: number of input channels.
         units: channels of the pre-activation.
         norm: as in `Dense`; layer means GroupNorm with one group.
         activation: the activation.
-        pool: whether 2x2 maxima halve the sides afterwards.
+        pool: whether a 2x2 max pooling follows.
 
     Attributes:
-        outputs: channels that go out.
+        outputs: number of output channels.
     """
 
     feeds: tuple[Feed, ...]
@@ -100,14 +100,14 @@ class PostAdd(Dense):
 
 
 class Branch(Dense):
-    """x + out(act(norm(linear(pre(x))))): (N, width) -> (N, width), nothing on the shortcut.
+    """x + out(act(norm(linear(pre(x))))): (N, width) -> (N, width), with an identity shortcut.
 
     Args:
-        width: features in and out.
-        units: pre-activations of the branch.
+        width: number of input and output features.
+        units: number of pre-activations of the branch.
         norm: as in `Dense`.
-        activation: the activation; CReLU's widening ends in `out`.
-        pre_norm: whether `pre` is a LayerNorm (Xiong et al. 2020, arXiv 2002.04745), else nothing.
+        activation: the activation; `out` maps CReLU's doubled width back to `width`.
+        pre_norm: whether `pre` is a LayerNorm (Xiong et al. 2020, arXiv 2002.04745) or the identity.
         zero: whether `out` starts at exactly 0, so that the block starts as the identity (the idea of
             Goyal et al. 2017, arXiv 1706.02677, without the norm).
     """

@@ -1,4 +1,4 @@
-"""The linear maps of a network: what an initialisation draws."""
+"""The linear maps of a network, which an initialisation draws."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from harness.activations.stored import stored
 
 
 class LinearMap(NamedTuple):
-    """One linear map inside a layer: weight (units, ...), bias (units,) or None; views, to be written to."""
+    """One linear map of a layer: weight (units, ...) and bias (units,) or None, as writable views."""
 
     weight: Tensor
     bias: Tensor | None
 
 
 def layers(model: nn.Module) -> Iterator[tuple[str, list[LinearMap]]]:
-    """Every layer that is drawn, in order of registration: its name and its linear maps.
+    """Iterate over the layers with linear maps, in order of registration: name and maps.
 
-    Query, key and value of an attention are three maps of one layer.
+    Query, key and value of an attention layer are three maps of one layer.
 
     Example:
         >>> [(name, len(maps)) for name, maps in layers(nn.MultiheadAttention(4, 2))]
@@ -28,7 +28,7 @@ def layers(model: nn.Module) -> Iterator[tuple[str, list[LinearMap]]]:
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            if isinstance(stored(module, "weight"), Tensor):  # else it is computed from others
+            if isinstance(stored(module, "weight"), Tensor):  # skip weights computed by a parametrization
                 yield name, [LinearMap(module.weight, module.bias)]
         elif isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
             weights = module.in_proj_weight.chunk(3)

@@ -14,15 +14,15 @@ from harness.training.models.layers import Branch, Dense, PostAdd
 class MLP(nn.Module):
     """`depth` activations of `width` units, then the head: (N, *shape) -> (N, classes).
 
-    skip=none is a plain chain. Otherwise a linear `stem` brings the input to `width` and each of the
-    `depth` blocks has one activation, so that depth means the same in every arm:
-    post_add act(x + linear(x)); pre_norm x + out(act(linear(LayerNorm(x)))); zero_init
-    x + out(act(linear(x))) with `out` at exactly 0.
+    skip=none is a plain chain. Otherwise a linear `stem` maps the input to `width`, and each of the `depth`
+    blocks has one activation, so that depth means the same in every arm: post_add is act(x + linear(x)),
+    pre_norm is x + out(act(linear(LayerNorm(x)))), and zero_init is x + out(act(linear(x))) with `out`
+    initialised to exactly 0.
 
     Args:
         config: sizes, norm and skip.
         activation: the activation.
-        shape: of one input; images are flattened.
+        shape: shape of one input; images are flattened.
         classes: outputs.
 
     Raises:

@@ -20,8 +20,8 @@ def _conv3x3(inputs: int, channels: int, stride: int = 1) -> nn.Conv2d:
 class Block(nn.Module):
     """act2(shortcut(x) + norm2(conv2(act1(norm1(conv1(x)))))), one activation module per call.
 
-    The shortcut has no parameters (option A): it takes every `stride`-th pixel and pads the new
-    channels with zeros.
+    The shortcut has no parameters (option A): it subsamples pixels by `stride` and pads new channels with
+    zeros.
     """
 
     feeds = (Feed("act1", "norm1"), Feed("act2", "norm2", summed=True))
@@ -82,7 +82,7 @@ class ResNet20(nn.Module):
 class ResNet18(nn.Module):
     """torchvision's ResNet-18 with a 3x3 stem of stride 1 and no pooling: (N, C, H, W) -> (N, classes).
 
-    Its blocks call one activation module twice, as torchvision wrote them: two sites.
+    As in torchvision, each block calls one activation module twice, which makes two sites.
 
     Args:
         activation: any but CReLU.
@@ -98,7 +98,7 @@ class ResNet18(nn.Module):
         from torchvision.models.resnet import (
             BasicBlock,
             resnet18,
-        )  # costs seconds: only where it is asked for
+        )  # imported here because it takes seconds
 
         refuse_widening(activation, "model=resnet")
         self.body = resnet18(weights=None)

@@ -1,4 +1,4 @@
-"""A recurrent network whose cells are written out, so that its units can be observed."""
+"""A recurrent network with explicit cells, so that its units can be observed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from harness.training.models.layers import Dense
 
 
 class RNN(nn.Module):
-    """The rows of an image one after another, top to bottom: (N, C, H, W) -> (N, classes).
+    """Reads an image row by row, top to bottom: (N, C, H, W) -> (N, classes).
 
-    A cell is one linear map of (input, state) and one activation, h = act(linear(cat(x, h))): nn.RNN
-    would compute the same in one fused call that nobody can look into. All steps of a cell are one
-    site. The head reads the last state of the last cell.
+    A cell is one linear map of (input, state) and one activation, h = act(linear(cat(x, h))). nn.RNN computes
+    the same in one fused call, which hooks cannot observe. All steps of a cell are one site. The head reads
+    the last state of the last cell.
 
     Args:
-        config: units of a cell, number of stacked cells.
+        config: units per cell, number of stacked cells.
         activation: the activation.
         shape: (C, H, W) of one image: H steps of C · W features.
         classes: outputs.

@@ -25,24 +25,24 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(x)
         x = x + self.attention(y, y, y, need_weights=False)[0]
-        # tokens become rows, so that axis 1 holds the units, where PReLU looks for them
+        # flatten tokens into rows, so that the units lie on axis 1, as PReLU expects
         return self.mlp(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 class VisionTransformer(nn.Module):
     """Patches, learned positions, pre-norm blocks, mean over tokens: (N, C, H, W) -> (N, classes).
 
-    Source: Dosovitskiy et al. 2020, arXiv 2010.11929, with a mean in place of the class token.
+    Source: Dosovitskiy et al. 2020, arXiv 2010.11929, with a mean instead of the class token.
 
     Args:
-        config: patch side, width, depth, heads, ratio of the MLP's units to width.
+        config: patch size, width, depth, heads, ratio of the MLP's units to width.
         activation: the activation inside the blocks' MLPs.
         shape: (C, H, W) of one image.
         classes: outputs.
         generator: draws the positions, N(0, 0.02²); no initialisation scheme touches them.
 
     Raises:
-        ConfigError: `model.patch` does not divide the sides, or `model.heads` the width.
+        ConfigError: `model.patch` does not divide the sides, or `model.heads` does not divide the width.
     """
 
     def __init__(

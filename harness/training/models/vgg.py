@@ -1,4 +1,4 @@
-"""VGG at the scale of small images."""
+"""VGG for small images."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from harness.config.schema import Activation, Vgg
 from harness.training.models.layers import Convolution
 
-#: Depth -> stages, each ended by pooling; numbers are channels in units of the first stage's
-#: (configurations A, B and D of Simonyan & Zisserman 2014, arXiv 1409.1556, without the two hidden
-#: linear layers: depth counts as there).
+#: Depth -> stages, each followed by pooling. The numbers are channels relative to the first stage
+#: (configurations A, B and D of Simonyan & Zisserman 2014, arXiv 1409.1556, without the two hidden linear
+#: layers; the depth still counts them).
 STAGES: dict[int, tuple[tuple[int, ...], ...]] = {
     11: ((1,), (2,), (4, 4), (8, 8), (8, 8)),
     13: ((1, 1), (2, 2), (4, 4), (8, 8), (8, 8)),

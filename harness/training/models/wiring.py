@@ -1,7 +1,7 @@
-"""What a network tells about itself: which layer feeds which activation, which weights start at zero.
+"""What a network declares: which layer feeds which activation, and which weights start at zero.
 
-A block states both for its own submodules, in relative names; the functions here gather them over a
-model. So nobody has to run a forward pass to know where a bias offset belongs.
+A block declares both for its own submodules, in relative names; the functions here collect them over a
+model. This shows where a bias offset belongs without a forward pass.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-DECLARED = "_harness_feeds"  # attribute of a network of the user's own: its feeds
+DECLARED = "_harness_feeds"  # attribute that holds the feeds of a user's own network
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Feed:
 
     Args:
         activation: name of the activation module.
-        layer: name of the Linear or Conv, or of the norm layer if one stands between.
+        layer: name of the Linear or Conv, or of the norm layer if one lies between.
         summed: whether a shortcut is added to the layer's output before the activation; then the layer
-            shifts the pre-activation, but does not alone decide it.
+            shifts the pre-activation but does not determine it alone.
     """
 
     activation: str
@@ -30,9 +30,9 @@ class Feed:
 
 
 def feeds(model: nn.Module) -> list[Feed]:
-    """Every feed of a model with full names, in the order of the forward pass.
+    """Return all feeds of a model with full names, in the order of the forward pass.
 
-    The order is that of registration, which every model of this package keeps to.
+    This is the order of registration, which all models of this package follow.
 
     Args:
         model: a network of `harness.training.models`, or any with blocks that have a `feeds` attribute.
@@ -53,7 +53,7 @@ def feeds(model: nn.Module) -> list[Feed]:
 
 
 def zeroed(model: nn.Module) -> set[str]:
-    """Names of the layers whose weight and bias start at exactly 0, whatever the scheme.
+    """Return the names of the layers whose weight and bias start at exactly 0 under every scheme.
 
     Example:
         >>> zeroed(nn.Linear(2, 3))

@@ -1,4 +1,4 @@
-"""Stacked training: many runs of one shape as one computation with a leading member axis."""
+"""Stacked training: many runs of the same shape as one computation with a leading member axis."""
 
 from harness.training.stacked.cohort import train_cohort
 

@@ -1,7 +1,7 @@
-"""The activations of a stack: members with the same one are a slice of it.
+"""The activations of a stack: members with the same activation form a slice.
 
-Each activation is a forward and a backward: on the kernels that autograd itself would call, if its record
-names them, else by autograd.
+Each activation has a forward and a backward function. They call autograd's own kernels if the activation's
+record names them, otherwise autograd.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ aten = torch.ops.aten
 
 
 class Pair(NamedTuple):
-    """forward(z, a): into a; backward(da, z, a, dz): ∂L/∂z into dz."""
+    """forward(z, a) writes the activation to a; backward(da, z, a, dz) writes ∂L/∂z to dz."""
 
     forward: Callable[[Tensor, Tensor], object]
     backward: Callable[[Tensor, Tensor, Tensor, Tensor], object]
 
 
 def _kernel(name: str, constants: tuple[float, ...]) -> Pair:
-    """The kernels of aten: `name.out`, and `name_backward` into memory where it can."""
+    """Use the aten kernels `name.out` and `name_backward`, writing into given memory where supported."""
     forward, back = getattr(aten, name).out, getattr(aten, f"{name}_backward")
     into = back.grad_input if "grad_input" in back.overloads() else None
-    of_output = name in ("sigmoid", "tanh")  # their slopes are told by what they return
+    of_output = name in ("sigmoid", "tanh")  # their backward takes the output instead of the input
     signatures = {"elu": ((*constants, False), ()), "leaky_relu": ((), (*constants, False))}
     before, after = signatures.get(name, ((), constants))
 
@@ -47,7 +47,7 @@ def _kernel(name: str, constants: tuple[float, ...]) -> Pair:
 
 
 def _by_autograd(module: nn.Module) -> Pair:
-    """Any module without parameters, units on the last axis."""
+    """Use autograd for any module without parameters, with units on the last axis."""
 
     def backward(da: Tensor, z: Tensor, a: Tensor, dz: Tensor) -> None:
         with torch.enable_grad():
@@ -64,7 +64,7 @@ def _surrogate(alpha: float) -> Pair:
     )
 
 
-#: Activations whose slopes are parameters of the stack: learned, or set by a remedy → the parameter's name.
+#: Activations whose slopes, learned or set by a remedy, are parameters of the stack → the parameter's name.
 SLOPED = {"prelu": "weight", LEAKY_SWAP: "slope"}
 
 
@@ -80,10 +80,10 @@ def _crelu_back(da: Tensor, z: Tensor, a: Tensor, dz: Tensor) -> None:
     torch.sub(left, aten.threshold_backward(da[..., units:], a[..., units:], 0), out=dz)
 
 
-#: Written by hand, for it is faster.
+#: Hand-written, because this is faster.
 OWN = {
     "relu": Pair(
-        lambda z, a: torch.clamp_min(z, 0, out=a),  # what relu is, in half the time
+        lambda z, a: torch.clamp_min(z, 0, out=a),  # same as relu, in half the time
         lambda da, z, a, dz: aten.threshold_backward.grad_input(da, a, 0, grad_input=dz),
     ),
     "crelu": Pair(_crelu, _crelu_back),
@@ -91,7 +91,7 @@ OWN = {
 
 
 def pair(activation: Activation) -> Pair:
-    """Forward and backward of an activation without parameters of its own.
+    """Return forward and backward of an activation without parameters in the stack.
 
     Example:
         >>> from harness.config import compose
@@ -112,7 +112,7 @@ def pair(activation: Activation) -> Pair:
 
 
 def sloped(slope: Parameter) -> Pair:
-    """Z where z > 0, else slope · z; gradients of the slopes unless these are fixed."""
+    """Return forward and backward of z where z > 0, else slope · z; fixed slopes get no gradient."""
 
     def forward(z: Tensor, a: Tensor) -> None:
         torch.where(z > 0, z, z * slope.value.unsqueeze(1), out=a)
@@ -127,7 +127,7 @@ def sloped(slope: Parameter) -> Pair:
 
 
 def slices(activations: Sequence[Activation]) -> list[tuple[slice, Activation]]:
-    """Neighbouring members with equal activations (PReLU: whatever the initial slope).
+    """Group neighbouring members with equal activations (PReLU with any initial slope).
 
     Example:
         >>> from harness.config import compose

@@ -1,4 +1,4 @@
-"""The tables of all members: written together, each into its own run's folder."""
+"""Write the tables of all members together, each into its own run's folder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from harness.training.run_logger import RunLogger, View, tell_before
 
 
 class BatchTableWriter:
-    """One Journal for each member, and the scalars of every step until they are written.
+    """One RunLogger per member, and a buffer for the scalars of every step.
 
     Args:
-        folders: of all members.
-        positions: of their streams at the checkpoint that is continued; empty dictionaries to start anew.
+        folders: folders of all members.
+        positions: positions of their streams at the checkpoint to continue; empty dictionaries to start from
+            scratch.
         rates: (steps, K) learning rates of all members.
         steps_per_epoch: for the column `epoch`.
-        views: of each member, told of its rows once they are on disk; empty: of none.
+        views: views of each member, notified of its rows once they are on disk; empty for none.
     """
 
     def __init__(
@@ -44,38 +45,38 @@ class BatchTableWriter:
             self.close()
             raise
         self._rates, self._steps_per_epoch = rates, steps_per_epoch
-        self.members = list(range(len(folders)))  # those whose rows come, in the order of the stack
+        self.members = list(range(len(folders)))  # members still in the stack, in its order
         self._steps: list[int] = []
         self._values: list[np.ndarray] = []  # (2, members) of each step
         self._tests: dict[int, np.ndarray] = {}
 
     def step(self, step: int, loss: np.ndarray, accuracy: np.ndarray) -> None:
-        """Remember one step of all members, in the order of the stack."""
+        """Buffer one step of all members, in the order of the stack."""
         self._steps.append(step)
         self._values.append(np.stack([loss, accuracy]).astype(np.float64))
 
     def test(self, step: int, loss: np.ndarray, accuracy: np.ndarray) -> None:
-        """The test set's results after `step` steps."""
+        """Buffer the test set's results after `step` steps."""
         self._tests[step] = np.stack([loss, accuracy]).astype(np.float64)
 
     def census(self, table: pa.RecordBatch) -> None:
-        """Write the rows of all members, which lie one behind the other."""
+        """Write the concatenated rows of all members."""
         self._write("census", table, len(self.members))
 
     def event(
         self, place: int, step: int, kind: str, *, site: str = "", units: int = 0, detail: str = ""
     ) -> None:
-        """Write that something happened to the member at a place of the stack."""
+        """Write an event of the member at a place of the stack."""
         self._journals[self.members[place]].event(step, kind, site=site, units=units, detail=detail)
 
     def flush(self) -> None:
-        """Write the steps that are buffered."""
+        """Write the buffered steps."""
         if self._steps and self.members:
             self._write("steps", self._rows(range(len(self.members))), len(self.members))
         self._steps, self._values, self._tests = [], [], {}
 
     def keep(self, places: Sequence[int]) -> None:
-        """The rows of the other members end here: theirs are written."""
+        """Keep only the members at these places; write the buffered rows of the others."""
         gone = [k for k in range(len(self.members)) if k not in set(places)]
         for place in gone:
             if self._steps:
@@ -91,16 +92,16 @@ class BatchTableWriter:
         return [journal.positions for journal in self._journals]
 
     def finish(self) -> None:
-        """Turn the streams into Parquet files."""
+        """Convert the streams to Parquet files."""
         side_by_side(RunLogger.finish, self._journals)
 
     def close(self) -> None:
-        """Leave the streams, to be continued."""
+        """Close the streams so that they can be continued."""
         for journal in self._journals:
             journal.close()
 
     def _rows(self, places: Sequence[int]) -> pa.RecordBatch:
-        """The buffered rows of some members, one member behind the other."""
+        """Return the buffered rows of some members, concatenated."""
         steps = np.array(self._steps, np.int64)
         values = np.stack(self._values)[:, :, list(places)]  # (steps, 2, members)
         tests = np.full(values.shape, np.nan)
@@ -128,7 +129,7 @@ class BatchTableWriter:
             self._tell(name, arrays_of(table), self.members)
 
     def _tell(self, name: str, columns: dict[str, np.ndarray], members: Sequence[int]) -> None:
-        """The views of members hear of their rows, which lie one behind the other."""
+        """Pass the concatenated rows of members to their views."""
         length = len(columns["step"]) // len(members)
         for place, member in enumerate(members):
             part = {key: column[place * length : (place + 1) * length] for key, column in columns.items()}
@@ -137,7 +138,7 @@ class BatchTableWriter:
 
 
 def arrays_of(table: pa.RecordBatch) -> dict[str, np.ndarray]:
-    """The columns of a table as arrays; words are objects.
+    """Return the columns of a table as arrays; strings become object arrays.
 
     Example:
         >>> arrays_of(pa.RecordBatch.from_pydict({"step": [1], "site": ["fc1"]}))["site"].tolist()
@@ -149,5 +150,5 @@ def arrays_of(table: pa.RecordBatch) -> dict[str, np.ndarray]:
 def _array(column: pa.Array) -> np.ndarray:
     if not pa.types.is_string(column.type):
         return column.to_numpy(zero_copy_only=False)
-    coded = column.dictionary_encode()  # few words, many rows
+    coded = column.dictionary_encode()  # few distinct strings, many rows
     return coded.dictionary.to_numpy(zero_copy_only=False)[coded.indices.to_numpy()]

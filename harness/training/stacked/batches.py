@@ -1,6 +1,6 @@
-"""The batches of a whole stack: one gather from the one stored tensor.
+"""The batches of a whole stack, gathered from one stored tensor.
 
-Legend: K members, B inputs of a batch, F features, N stored inputs, V views (ways to normalise).
+Legend: K members, B inputs per batch, F features, N stored inputs, V views (ways to normalise).
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from harness.training.randomness import stream
 from harness.training.sources import load_arrays
 from harness.training.tasks import permutation, task
 
-TABLE = 2**28  # bytes of normalised inputs that are kept, so that a batch is nothing but a copy of rows
+TABLE = 2**28  # largest cache of normalised inputs in bytes; with it a batch only copies rows
 
 
 class CohortData:
-    """The data of all members; member k's batches are those of its own run, bit by bit.
+    """The data of all members; each member's batches equal those of its own run bit by bit.
 
     Args:
-        specs: of the members, in the order of the stack; they share data set and batch size.
-        dtype: of the inputs.
+        specs: the members, in the order of the stack; they share data set and batch size.
+        dtype: dtype of the inputs.
 
     Attributes:
-        shape: of one input.
+        shape: shape of one input.
         classes: number of classes.
-        size: training inputs.
+        size: number of training inputs.
         batch_size: B.
-        steps_per_epoch: an incomplete last batch is dropped.
+        steps_per_epoch: batches per epoch, without an incomplete last one.
 
     Raises:
         ConfigError: as `harness.training.data.load`.
@@ -86,11 +86,11 @@ class CohortData:
 
     @property
     def probe_size(self) -> int:
-        """Inputs of the probe."""
+        """Number of inputs in the probe."""
         return len(self._probe)
 
     def keep(self, places: Sequence[int]) -> None:
-        """Go on with the members at these places alone."""
+        """Keep only the members at these places."""
         self._seeds = [self._seeds[k] for k in places]
         self._view = [self._view[k] for k in places]
         self._labels = [self._labels[k] for k in places]
@@ -98,14 +98,14 @@ class CohortData:
         self._epoch, self._buffer = -1, None
 
     def batch(self, epoch: int, within: int) -> tuple[Tensor, Tensor]:
-        """One training batch of every member.
+        """Return one training batch of every member.
 
         Args:
-            epoch: from 0.
+            epoch: the epoch, from 0.
             within: the step in the epoch.
 
         Returns:
-            x (K, B, F), perhaps one batch seen K times and valid until the next call, and y (K, B).
+            x (K, B, F), valid until the next call and possibly one batch expanded K times, and y (K, B).
         """
         if epoch != self._epoch:
             self._begin(epoch)
@@ -118,23 +118,23 @@ class CohortData:
             x = torch.index_select(self._table, 0, rows, out=self._buffer)
         else:
             raw = take_rows(self._x, rows).view(len(self._rows), self.batch_size, *self.shape)
-            views = self._view[: len(raw)]  # one view, where all share one batch
+            views = self._view[: len(raw)]  # only one view if all members share one batch
             x = torch.cat([self._see(part, v) for part, v in zip(raw, views, strict=True)])
         x = self._permuted(x.view(len(self._rows), self.batch_size, -1))
         return x.expand(self.members, -1, -1), y
 
     def test_batches(self, batch_size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
-        """The held-out inputs in their stored order: x (K, n, F), one memory if all see the same; y (n,)."""
+        """Iterate over the held-out inputs: x (K, n, F), expanded if all members see the same; y (n,)."""
         for x, y in zip(self._x_test.split(batch_size), self._y_test.split(batch_size), strict=True):
             yield self._for_all(x), y
 
     def probe_batches(self, batch_size: int = 1000) -> Iterator[Tensor]:
-        """The probe, likewise."""
+        """Iterate over the inputs of the probe in the same form."""
         for rows in self._probe.split(batch_size):
             yield self._for_all(take_rows(self._x_test, rows))
 
     def first(self, place: int) -> Tensor:
-        """The first batch (B, *shape) of one member."""
+        """Return the first batch (B, *shape) of one member."""
         order = self._order(self._seeds[place], 0)[: self.batch_size]
         return self._see(take_rows(self._x, order), self._view[place]).view(-1, *self.shape)
 
@@ -143,7 +143,7 @@ class CohortData:
     def _views(
         self, specs: Sequence[RunSpec], divisor: float
     ) -> tuple[list[tuple[Tensor, Tensor]], list[int]]:
-        """The distinct scales, and which of them each member has."""
+        """Return the distinct scales, and the index of each member's scale."""
         known: dict[tuple[bool, bool, float], int] = {}
         bases: dict[bool, tuple[Tensor, Tensor]] = {}
         scales, view = [], []
@@ -159,7 +159,7 @@ class CohortData:
         return scales, view
 
     def _normalised_table(self) -> Tensor | None:
-        """(V · N, F), or None where it would be too large."""
+        """Normalised inputs of all views, (V · N, F); None if they would be too large."""
         size = self._x.numel() * torch.empty(0, dtype=self._dtype).element_size()
         if size * len(self._scales) > TABLE:
             return None
@@ -176,7 +176,7 @@ class CohortData:
         return self._permuted(seen[torch.tensor([distinct.index(v) for v in self._view])])
 
     def _permuted(self, x: Tensor) -> Tensor:
-        """Inputs (K or 1, n, F) with the features of each member in the order of its task."""
+        """Permute the features of inputs (K or 1, n, F) as in each member's task."""
         if self._pixels is None:
             return x
         return x.gather(2, self._pixels[: len(x), None].expand(-1, x.shape[1], -1))
@@ -185,7 +185,7 @@ class CohortData:
         return torch.randperm(self.size, generator=stream(seed, "order", epoch))
 
     def _begin(self, epoch: int) -> None:
-        """Order and labels of an epoch: rows (K or 1, N) of the table, y (K, N)."""
+        """Set order and labels of an epoch: rows (K or 1, N) of the table, y (K, N)."""
         orders = {seed: self._order(seed, epoch) for seed in set(self._seeds)}
         period = task(epoch, self._options.reshuffle_labels_every)
         mixed = {

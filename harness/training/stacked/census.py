@@ -1,4 +1,4 @@
-"""The censuses of all members at once: columns, verdicts, and what changed since the last one.
+"""The censuses of all members at once: columns, verdicts, and changes since the last census.
 
 Legend: K members, U units of all sites, S sites.
 """
@@ -17,7 +17,7 @@ from harness.graph.plan import Site
 from harness.store.schema import CENSUS
 
 DEAD, NON_FINITE = STATES.index("dead"), STATES.index("non_finite")
-UNKNOWN, ALIVE, GONE = -1, 0, 1  # what the last census that said anything told of a unit
+UNKNOWN, ALIVE, GONE = -1, 0, 1  # last known state of a unit
 
 
 class Change(NamedTuple):
@@ -30,10 +30,10 @@ class Change(NamedTuple):
 
 
 class Verdicts:
-    """`harness.detector.states.classify` with the thresholds of each member.
+    """Like `harness.detector.states.classify`, with each member's own thresholds.
 
     Args:
-        specs: of the members, in the order of the stack.
+        specs: the members, in the order of the stack.
     """
 
     def __init__(self, specs: Sequence[RunSpec]) -> None:
@@ -42,7 +42,7 @@ class Verdicts:
         self._bounds: dict[tuple[float, int], np.ndarray] = {}
 
     def add(self, columns: dict[str, np.ndarray]) -> None:
-        """Give a census, columns (K, U), its `rate_upper` and its `state` (a place in STATES)."""
+        """Add `rate_upper` and `state` (an index into STATES) to a census with columns (K, U)."""
         n, active = columns["n"], columns["active"]
         upper = np.empty(n.shape)
         for confidence in np.unique(self._confidence):
@@ -53,7 +53,7 @@ class Verdicts:
         columns["state"] = state_codes(*counts, self._rare)
 
     def _upper(self, active: np.ndarray, n: int, confidence: float) -> np.ndarray:
-        """The bound is a function of `active` alone, as n is the same for all: each value is solved once."""
+        """Compute the bounds, once per distinct value of `active`, since n is the same for all units."""
         known = self._bounds.get((confidence, n))
         if known is None:
             if len(self._bounds) > 64:
@@ -68,7 +68,7 @@ class Verdicts:
 
 
 def last_known(state: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """What is known of units after a census: one in which they are not finite says nothing about them.
+    """Update the last known states after a census; non-finite units keep their former state.
 
     Example:
         >>> last_known(np.array([DEAD, NON_FINITE, NON_FINITE]), np.array([ALIVE, GONE, UNKNOWN])).tolist()
@@ -79,10 +79,10 @@ def last_known(state: np.ndarray, before: np.ndarray) -> np.ndarray:
 
 
 class Layout:
-    """Which unit of which site each of the U columns is.
+    """Maps the U columns to units of sites.
 
     Args:
-        sites: as a Recorder finds them in one member.
+        sites: the sites that a Recorder finds in one member.
     """
 
     def __init__(self, sites: Sequence[Site]) -> None:
@@ -93,7 +93,7 @@ class Layout:
         self.site = np.repeat(np.arange(len(sites), dtype=np.int32), sizes)
 
     def changes(self, before: np.ndarray, after: np.ndarray) -> list[Change]:
-        """Deaths and returns between what was last known of the units, (K, U); by member, kind and site."""
+        """Return deaths and revivals between two last known states (K, U), by kind, member and site."""
         found = []
         for kind, changed in (
             ("died", (before == ALIVE) & (after == GONE)),
@@ -108,11 +108,11 @@ class Layout:
         return found
 
     def table(self, parts: Sequence[tuple[str, dict[str, np.ndarray]]], step: int) -> pa.RecordBatch:
-        """The censuses of all members, one behind the other: K · E · U rows for E parts of evidence.
+        """Return the concatenated censuses of all members: K · E · U rows for E parts of evidence.
 
         Args:
-            parts: evidence and columns (K, U), in the order of the rows of a member.
-            step: of the census.
+            parts: evidence and columns (K, U), in the order of a member's rows.
+            step: step of the census.
         """
         members = len(parts[0][1]["n"])
         many = members * len(parts)

@@ -1,4 +1,4 @@
-"""The checkpoint of a cohort, and the last one of each member, as its own run would have left it."""
+"""The checkpoint of a cohort, and the final network of each member."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def save(keep: Path, content: dict[str, Any]) -> None:
     with whole(keep / NAME) as part:
         try:
             torch.save(content, part)
-        except RuntimeError as error:  # torch's word for a full disk
+        except RuntimeError as error:  # torch raises it for a full disk
             raise OSError(f"cannot write {keep / NAME} ({str(error).splitlines()[0]})") from error
 
 
 def done(keep: Path, specs: Sequence[RunSpec], paths: Sequence[Path]) -> bool:
-    """Whether the checkpoint says that all of these members have been trained to their ends."""
+    """Whether the checkpoint says that these members have all been trained to the end."""
     content = load(keep, specs, paths)
     return content is not None and bool(content["done"])
 
 
 def load(keep: Path, specs: Sequence[RunSpec], paths: Sequence[Path]) -> dict[str, Any] | None:
-    """The checkpoint, or None if none can be read that is of these members and has their tables.
+    """Read the checkpoint; None if it is missing, belongs to other members or lacks their tables.
 
     Args:
         keep: folder of the checkpoint.
-        specs: of the members.
+        specs: the members.
         paths: their folders.
     """
     content = read(keep / NAME)
@@ -61,7 +61,7 @@ def _has_tables(path: Path, positions: dict[str, int], *, done: bool) -> bool:
         stream = path / f"{name}.arrows"
         if stream.is_file() and stream.stat().st_size >= positions[name]:
             continue
-        if not (done and (path / f"{name}.parquet").is_file()):  # killed while tables were being finished
+        if not (done and (path / f"{name}.parquet").is_file()):  # killed while writing the final tables
             return False
     return True
 
@@ -74,14 +74,14 @@ def leave_networks(
 ) -> None:
     """Write the trained networks of members.
 
-    Only the entry `model` of an ordinary run's checkpoint is there: these runs have ended, and a cohort is
-    continued as a whole.
+    The files contain only the entry `model` of an ordinary checkpoint, since these runs have ended, and a
+    cohort is always continued as a whole.
 
     Args:
-        folders: of the members, in the order of the stack.
-        parameters: of the stack.
-        buffers: of the stack.
-        places: of the members in the stack; None: all of them.
+        folders: folders of the members, in the order of the stack.
+        parameters: parameters of the stack.
+        buffers: buffers of the stack.
+        places: places of the members in the stack; None: all of them.
     """
 
     def leave(place: int) -> None:

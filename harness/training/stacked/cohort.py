@@ -1,4 +1,4 @@
-"""A cohort: runs of one shape, trained as one stack, each with the result it would have alone."""
+"""A cohort: runs of the same shape trained as one stack, each with the result of its own run."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ def train_cohort(
     tick: Callable[[int], None] | None = None,
     views: Sequence[Sequence[View]] = (),
 ) -> list[TrainResult]:
-    """Train a cohort, or continue it from its checkpoint, and leave each member's tables on disk.
+    """Train a cohort, or continue it from its checkpoint, and write each member's tables to disk.
 
-    A continued cohort equals an uninterrupted one bit by bit. A member equals its single run up to rounding;
-    and it does not depend on who else is there, except perhaps in the last bits where its matrices are no
-    multiples of 64 bytes, since the matrix products then round by where a matrix begins in memory.
+    A continued cohort equals an uninterrupted one bit by bit. A member equals its single run up to rounding.
+    It does not depend on the other members, except possibly in the last bits if its matrices are not
+    multiples of 64 bytes, because matrix products then round differently depending on memory alignment.
 
-    Three files of each member stay open: mind the limit of the operating system.
+    Three files per member stay open; mind the limit of the operating system.
 
     Args:
-        specs: of the members; `harness.training.stacking` tells which may be together.
-        folders: of their runs, in the same order.
-        keep: folder of the cohort's checkpoint. It stays there at the end: whoever asked removes it, once
-            what follows is on disk too; until then another call returns at once.
-        tick: told the completed steps after each.
-        views: of each member, told of its censuses and steps while it trains; empty: of none.
+        specs: the members; `harness.training.stacking` decides which runs may be stacked.
+        folders: folders of their runs, in the same order.
+        keep: folder of the cohort's checkpoint. The checkpoint remains at the end, and another call then
+            returns at once. The caller removes it when the members' results are on disk.
+        tick: called with the number of completed steps after each step.
+        views: views of each member, notified of its censuses and steps during training; empty for none.
 
     Returns:
-        How each training ended, in the order given.
+        How each training ended, in the given order.
 
     Raises:
         ValueError: the runs cannot be one stack.
@@ -89,7 +89,7 @@ def _train(
     rates = learning_rates(specs, total_of(specs[0], data.steps_per_epoch))
     positions = [{} for _ in specs] if kept is None else kept["positions"]
     if kept is None:
-        for folder in folders:  # what an earlier training left would be read before the new streams
+        for folder in folders:  # tables of an earlier training would take precedence over the new streams
             for table in folder.path.glob("*.parquet"):
                 table.unlink()
     ledger = BatchTableWriter(folders, positions, rates, data.steps_per_epoch, views)
@@ -109,7 +109,7 @@ def _train(
 
 
 def _check(specs: Sequence[RunSpec], folders: Sequence[RunFolder]) -> None:
-    """Raise ValueError where runs cannot be trained as one stack."""
+    """Raise ValueError if the runs cannot be trained as one stack."""
     if not specs:
         raise ValueError("expected at least one run")
     if len({folder.path for folder in folders}) != len(specs):
@@ -124,7 +124,7 @@ def _check(specs: Sequence[RunSpec], folders: Sequence[RunFolder]) -> None:
 
 
 class _Cohort:
-    """The state of one cohort's training; `members` are those still in the stack, in its order."""
+    """The state of a cohort's training; `members` are those still in the stack, in its order."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class _Cohort:
 
     @property
     def stacked(self) -> list[RunSpec]:
-        """The specifications of the members still there, in the order of the stack."""
+        """Specifications of the members still in the stack, in its order."""
         return [self.specs[k] for k in self.members]
 
     @property
@@ -164,13 +164,13 @@ class _Cohort:
 
     @property
     def networks(self) -> tuple[list[RunFolder], list[Parameter], dict[str, torch.Tensor]]:
-        """Folders, parameters and buffers of the members still there."""
+        """Folders, parameters and buffers of the members still in the stack."""
         return [self.folders[k] for k in self.members], self.parameters, self.buffers
 
     # --- beginnings -----------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """New members, before their first step."""
+        """Initialise the members before their first step."""
         self._assemble(*initial(self.stacked, self.data))
         table = None if self.recording is None else self.recording.before(self.data)
         if table is not None:
@@ -179,7 +179,7 @@ class _Cohort:
             self._tell(self.remedies.begin())
 
     def restore(self, kept: dict[str, Any]) -> None:
-        """The members as they were at a checkpoint."""
+        """Restore the members from a checkpoint."""
         self.step = kept["step"]
         self.found = [None if e is None else TrainResult(*e) for e in kept["endings"]]
         self.data.keep([self.members.index(k) for k in kept["stack"]])
@@ -212,7 +212,7 @@ class _Cohort:
             self.remedies = StackRemedyRunner(specs, self.network, parameters, buffers, *making)
 
     def save(self, *, done: bool = False) -> None:
-        """A checkpoint of this very moment."""
+        """Write a checkpoint of the current state."""
         self.ledger.flush()
         parameters = [
             (
@@ -242,7 +242,7 @@ class _Cohort:
     # --- steps ----------------------------------------------------------------------------------
 
     def train(self, interrupts: DeferredInterrupts) -> None:
-        """Every step that is left."""
+        """Run all remaining steps."""
         saved = time.monotonic()
         while self.step < self.total and self.members:
             self._one_step()
@@ -278,7 +278,7 @@ class _Cohort:
             self._drop_diverged(np.isfinite(losses), census=census)
         if not self.members:
             return
-        recording = self.recording  # a new one, if members have left
+        recording = self.recording  # replaced if members have left
         tested = within + 1 == self.data.steps_per_epoch or last
         if tested:
             self.ledger.test(self.step, *evaluate(self.network, self.data))
@@ -311,12 +311,12 @@ class _Cohort:
             )
 
     def _drop_diverged(self, good: np.ndarray, *, census: bool) -> None:
-        """Members whose loss (or, at a census, a parameter) is not finite leave the stack."""
+        """Remove members with a non-finite loss or, at a census, a non-finite parameter."""
         sound = good.copy()
         if census:
             for p in self.parameters:
                 rows = slice(p.members.start, p.members.stop)
-                if not math.isfinite(p.value.sum()):  # a glance at all, in a quarter of the time
+                if not math.isfinite(p.value.sum()):  # quick check of all members, four times as fast
                     sound[rows] &= p.value.flatten(1).isfinite().all(1).numpy()
         if sound.all():
             return
@@ -325,17 +325,17 @@ class _Cohort:
             member = self.members[place]
             completed = (
                 self.step if good[place] else self.step - 1
-            )  # the loss stops a step, a parameter ends it
+            )  # a step with a non-finite loss does not count as completed
             self.found[member] = TrainResult(completed, self.step)
             detail = "the loss or a parameter is not finite"
             self.ledger.event(int(place), self.step, "diverged", detail=detail)
         self._keep(places)
 
     def _stop_dead(self, dead: np.ndarray, *, tested: bool) -> None:
-        """Members of which enough units are dead have reached their end.
+        """Stop and remove the members in which enough units are dead.
 
         Args:
-            dead: (K, U), at the census of this step.
+            dead: (K, U) dead units at the census of this step.
             tested: whether the test set was evaluated after this step.
         """
         counts, units = dead.sum(1), dead.shape[1]
@@ -345,7 +345,7 @@ class _Cohort:
         ending = [place for place, reason in enumerate(stops) if reason]
         if not ending:
             return
-        if not tested:  # of these alone: the others have no such row by themselves
+        if not tested:  # only for these members, since the others would not test here in their own runs
             results = evaluate(self.network, self.data)
             mask = np.array([bool(reason) for reason in stops])
             self.ledger.test(self.step, *(np.where(mask, result, np.nan) for result in results))
@@ -356,7 +356,7 @@ class _Cohort:
         self._keep([place for place, reason in enumerate(stops) if not reason])
 
     def _keep(self, places: list[int]) -> None:
-        """Go on with the members at these places of the stack alone."""
+        """Keep only the members at these places of the stack."""
         self.ledger.keep(places)
         self.members = self.ledger.members
         state = None if self.recording is None else self.recording.state()

@@ -1,7 +1,7 @@
-"""The layers of a stack, with their backward passes written out.
+"""The layers of a stack, with explicit backward passes.
 
-Legend: K members, B inputs, F units. Everything lies in memory as (K, B, F); each layer keeps what its
-backward needs, and the tensors it returns are its own: valid until its next pass of that kind.
+Legend: K members, B inputs, F units. All tensors have the memory layout (K, B, F). Each layer stores what its
+backward pass needs, and owns the tensors that it returns: they are valid until its next pass of that kind.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from harness.training.models import widening
 from harness.training.stacked.activations import SLOPED, Pair, pair, slices, sloped
 from harness.training.stacked.parameters import Parameter
 
-EPS, MOMENTUM = 1e-5, 0.1  # of torch's norm layers
+EPS, MOMENTUM = 1e-5, 0.1  # defaults of torch's norm layers
 
 
 class Room:
-    """Memory that is used again as long as shapes stay."""
+    """Named buffers that are reused as long as their shapes stay the same."""
 
     def __init__(self) -> None:
         self._kept: dict[str, Tensor] = {}
@@ -50,7 +50,7 @@ class Linear:
         return torch.baddbmm(self.bias.value.unsqueeze(1), x, weight, out=z)
 
     def backward(self, dz: Tensor, *, inputs: bool = True) -> Tensor | None:
-        """Parameter gradients, and ∂L/∂x where it is asked for."""
+        """Compute the parameter gradients, and ∂L/∂x if requested."""
         torch.bmm(dz.transpose(1, 2), self._x, out=self.weight.grad)
         if self.bias is not None:
             torch.sum(dz, 1, out=self.bias.grad)
@@ -62,7 +62,8 @@ class Linear:
 class Head:
     """W x + b of each member with the classes before the inputs: (K, B, I) → (K, C, B).
 
-    C is small: so the softmax over it runs along B in memory, and the products are several times as fast.
+    Since C is small, this layout makes the loops of the softmax run along B in memory, and the products are
+    several times as fast.
     """
 
     def __init__(self, parameters: Mapping[str, Parameter], name: str) -> None:
@@ -76,7 +77,7 @@ class Head:
         return torch.baddbmm(self.bias.value.unsqueeze(2), self.weight.value, x.transpose(1, 2))
 
     def backward(self, dlogits: Tensor) -> Tensor:
-        """Parameter gradients and ∂L/∂x."""
+        """Compute the parameter gradients and ∂L/∂x."""
         torch.bmm(dlogits, self._x, out=self.weight.grad)
         torch.sum(dlogits, 2, out=self.bias.grad)
         dx = self._room("dx", dlogits, *self._x.shape)
@@ -84,7 +85,7 @@ class Head:
 
 
 class BatchNorm:
-    """Each unit over the batch, or with the running statistics in evaluation."""
+    """Normalises each unit over the batch, or with the running statistics in evaluation."""
 
     def __init__(self, parameters: Mapping[str, Parameter], name: str, buffers: Mapping[str, Tensor]) -> None:
         self.gamma, self.beta = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
@@ -101,7 +102,7 @@ class BatchNorm:
         n = z.shape[1]
         mean = z.mean(1, keepdim=True)
         distance = torch.sub(z, mean, out=self._room("normal", z, *z.shape))
-        # torch.var is ten times as slow along this axis
+        # torch.var is ten times slower along this axis
         var = torch.mul(distance, distance, out=self._room("y", z, *z.shape)).mean(1, keepdim=True)
         self._batches += 1
         self._mean.mul_(1 - MOMENTUM).add_(mean.squeeze(1), alpha=MOMENTUM)
@@ -120,7 +121,7 @@ class BatchNorm:
 
 
 class LayerNorm:
-    """Each input over its units."""
+    """Normalises each input over its units."""
 
     def __init__(self, parameters: Mapping[str, Parameter], name: str) -> None:
         self.gamma, self.beta = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
@@ -142,11 +143,11 @@ class LayerNorm:
 
 
 class Activations:
-    """Every member's own activation: (K, B, F) → (K, B, F), or twice as wide for CReLU.
+    """Applies each member's own activation: (K, B, F) → (K, B, F), or twice as wide for CReLU.
 
     Attributes:
         slopes: parameters that hold members' slopes.
-        output: of the last training pass.
+        output: output of the last training pass.
     """
 
     def __init__(
@@ -172,7 +173,7 @@ class Activations:
         return dz
 
     def _sloped(self, part: slice) -> Pair | None:
-        """The activation of members with slopes of their own; None for the others."""
+        """Return the activation of members with slopes in the stack; None for the others."""
         for p in self.slopes:
             if part.start in p.members:
                 return sloped(p)

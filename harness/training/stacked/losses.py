@@ -1,6 +1,6 @@
-"""Cross-entropy of a stack, with its gradient, its right answers and nothing computed twice.
+"""Cross-entropy of a stack, with its gradient and the correct predictions from shared computations.
 
-Legend: K members, C classes, B inputs; logits lie as (K, C, B), so that every loop runs along B in memory.
+Legend: K members, C classes, B inputs; logits have the layout (K, C, B), so that loops run along B in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ compiled: Any = nb.njit(nogil=True, cache=True, error_model="numpy")
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray, Tensor]:
-    """Mean loss of each member, its accuracy, and ∂loss/∂logits.
+    """Compute each member's mean loss and accuracy, and ∂loss/∂logits.
 
     Args:
         logits: (K, C, B).
@@ -42,7 +42,7 @@ def cross_entropy(logits: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray, Te
 
 
 def losses_and_hits(logits: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray, Tensor]:
-    """Sums over the inputs of loss, in the precision of the logits, and of right answers; log p (K, C, B)."""
+    """Sum over the inputs the loss, in the logits' precision, and the hits; also return log p (K, C, B)."""
     log_p = torch.log_softmax(logits, 1)
     losses, hits = np.zeros(len(y)), np.zeros(len(y))
     _tally(logits.numpy(), log_p.numpy(), y.numpy(), losses, hits)
@@ -51,7 +51,7 @@ def losses_and_hits(logits: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray, 
 
 
 def evaluate(network: StackedMLP, data: CohortData) -> tuple[np.ndarray, np.ndarray]:
-    """Mean loss and accuracy (K,) on the test set, in evaluation mode."""
+    """Compute mean loss and accuracy (K,) on the test set, in evaluation mode."""
     losses, hits, inputs = np.zeros(data.members), np.zeros(data.members), 0
     for x, y in data.test_batches():
         logits = network.forward(x, training=False)
@@ -69,7 +69,7 @@ def _tally(logits, log_p, y, losses, hits):
         answer[:] = 0
         for c in range(1, classes):
             row = logits[k, c]
-            for b in range(inputs):  # the first of the largest; as for torch, NaN is larger than all
+            for b in range(inputs):  # ties go to the first class; NaN counts as largest, as in torch
                 larger = (row[b] > best[b]) | ((row[b] != row[b]) & (best[b] == best[b]))
                 best[b] = row[b] if larger else best[b]
                 answer[b] = c if larger else answer[b]
@@ -82,7 +82,7 @@ def _tally(logits, log_p, y, losses, hits):
 
 @compiled
 def _towards_the_truth(p, y):
-    """From p to (p - one-hot y) / B, in place."""
+    """Turn p into (p - one-hot y) / B, in place."""
     members, classes, inputs = p.shape
     n = p.dtype.type(inputs)
     one = p.dtype.type(1)

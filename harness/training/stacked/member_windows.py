@@ -1,4 +1,4 @@
-"""The counts of a stack since the last census: those of a Recorder, with a leading member axis.
+"""The windows of a stack: a Recorder's counts since the last census, with a leading member axis.
 
 Legend: K members, A inputs, F units of a site, S sites, U units of all sites.
 """
@@ -33,14 +33,14 @@ class MemberStatistics:
         self.sums[:, MAX] = -np.inf
 
     def clear(self) -> None:
-        """A new window; the inputs since a gate was last open go on counting."""
+        """Start a new window; the count of inputs since a gate was last open continues."""
         self.n = self.grad_n = 0
         self.counts[:, :INPUTS_SINCE_ACTIVE] = 0
         self.sums[:] = 0
         self.sums[:, MAX] = -np.inf
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The census columns of `finalise`, each (K, F)."""
+        """Return the census columns of `finalise`, each (K, F)."""
         members, _, units = self.counts.shape
         flat = Accumulators(0, "cpu")
         flat.counts = torch.from_numpy(self.counts.transpose(1, 0, 2).reshape(3, -1))
@@ -53,10 +53,10 @@ class StackWindows:
     """The running sums of every site of a stack.
 
     Args:
-        specs: of the members, in the order of the stack.
+        specs: the members, in the order of the stack.
         sizes: F of each site.
-        dtype: of the pre-activations.
-        slopes: parameters at each site that hold slopes (PReLU's, those that a remedy sets).
+        dtype: dtype of the pre-activations.
+        slopes: parameters at each site that hold slopes (of PReLU, or set by a remedy).
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class StackWindows:
         ]
 
     def forward(self, site: int, z: Tensor) -> None:
-        """Count pre-activations (K, A, F) in."""
+        """Add pre-activations (K, A, F) to the counts."""
         rows, address = z.shape[1], z.data_ptr()
         size = z.stride(0) * z.element_size()
         for part, bounds, counts, sums in self._parts[site]:
@@ -92,14 +92,14 @@ class StackWindows:
         running.grad_n += gradient.shape[1]
 
     def close(self) -> dict[str, np.ndarray]:
-        """The columns of a census, each (K, U); new windows begin."""
+        """Return the columns of a census, each (K, U), and start new windows."""
         parts = [running.columns() for running in self.statistics]
         for running in self.statistics:
             running.clear()
         return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
 
     def state(self) -> list[dict[str, Any]]:
-        """Tensors and plain values."""
+        """State as tensors and plain values."""
         return [
             {
                 "n": running.n,
@@ -111,7 +111,7 @@ class StackWindows:
         ]
 
     def load(self, state: Sequence[dict[str, Any]], places: Sequence[int] | None = None) -> None:
-        """Continue what `state` returned, or the members at some places of it."""
+        """Restore what `state` returned, or the members at some places of it."""
         rows: Any = slice(None) if places is None else list(places)
         for running, kept in zip(self.statistics, state, strict=True):
             running.n, running.grad_n = kept["n"], kept["grad_n"]
@@ -119,7 +119,7 @@ class StackWindows:
             running.sums[:] = kept["sums"].numpy()[rows]
 
     def _learned(self, site: int, part: slice) -> np.ndarray:
-        """Their gates now, (members, 1, F): open everywhere, or like ReLU where the slope is closed."""
+        """Current gates (members, 1, F): open everywhere, or like ReLU's where the slope is about 0."""
         own = sorted(self._slopes[site], key=lambda p: p.members.start)
         inside = [p.value.numpy() for p in own if part.start <= p.members.start < part.stop]
         value = np.concatenate(inside)
@@ -128,7 +128,7 @@ class StackWindows:
 
 
 def _bounds(activation: Activation, eps: float, dtype: torch.dtype) -> np.ndarray | None:
-    """The gate of a member, (1 or 4, 1); None where it may change."""
+    """Return the gate of a member, (1 or 4, 1); None if it can change."""
     module = make_activation(activation, 1)
     known = lookup(module)
     assert known is not None, f"{activation.name} has no gate"
@@ -137,7 +137,7 @@ def _bounds(activation: Activation, eps: float, dtype: torch.dtype) -> np.ndarra
 
 
 def _runs(bounds: Sequence[np.ndarray | None]) -> list[tuple[slice, np.ndarray | None]]:
-    """Neighbouring members whose gates have the same form: their slice, and the gates (members, ·, 1)."""
+    """Group neighbouring members whose gates have the same form: their slice and gates (members, ·, 1)."""
     forms = [None if b is None else b.shape for b in bounds]
     cuts = [0, *(k for k in range(1, len(forms)) if forms[k] != forms[k - 1]), len(forms)]
     found = []

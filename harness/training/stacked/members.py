@@ -1,4 +1,4 @@
-"""The network of every member, made as its own run would make it, then stacked."""
+"""Build the network of every member as in its own run, and stack them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from harness.training.models import activation_of, build
 from harness.training.stacked.batches import CohortData
 from harness.training.stacked.parameters import Parameter, stack
 
-SLOPES = ".act.slope"  # buffers that only the members with the remedy leaky_swap have
+SLOPES = ".act.slope"  # suffix of buffers that only members with the remedy leaky_swap have
 
 
 def order(specs: Sequence[RunSpec]) -> list[int]:
-    """The order in the stack: equal activations beside each other, else as given.
+    """Return the order in the stack: sorted by activation, otherwise as given.
 
     Example:
         >>> from harness.config import compose
@@ -33,7 +33,7 @@ def order(specs: Sequence[RunSpec]) -> list[int]:
 
 
 def initial(specs: Sequence[RunSpec], data: CohortData) -> tuple[list[Parameter], dict[str, Tensor]]:
-    """Parameters and buffers of freshly initialised members, in the order of `specs`.
+    """Return parameters and buffers of freshly initialised members, in the order of `specs`.
 
     Raises:
         ConfigError: a network cannot read the data or carry the activation.
@@ -52,7 +52,7 @@ def initial(specs: Sequence[RunSpec], data: CohortData) -> tuple[list[Parameter]
 
 
 def sites(spec: RunSpec, data: CohortData) -> tuple[Site, ...]:
-    """The sites of a member's network, as an ordinary Recorder finds them."""
+    """Return the sites of a member's network, as an ordinary Recorder finds them."""
     model = build(spec, data.shape, data.classes)
     dtype = torch.float64 if spec.dtype is Dtype.float64 else torch.float32
     windows = WindowAccumulator("stream")

@@ -14,7 +14,7 @@ Seen = Callable[[int, Tensor], None]  # (number of the activation, its input or 
 
 
 class _Block:
-    """act(norm(linear(x))), with what its skip puts around it."""
+    """act(norm(linear(x))), with its skip connection."""
 
     def __init__(
         self,
@@ -67,9 +67,9 @@ class StackedMLP:
     """The forward and backward pass of `harness.training.models.mlp.MLP` with a leading member axis.
 
     Args:
-        config: shared by all members.
-        activations: of each member; equal ones beside each other.
-        parameters: of the stack, under the names of a single model.
+        config: configuration shared by all members.
+        activations: activation of each member; equal ones must be adjacent.
+        parameters: parameters of the stack, under the names of a single model.
         buffers: running statistics of batch norms, (K, ...).
     """
 
@@ -87,7 +87,7 @@ class StackedMLP:
         self.head = Head(named, "head")
 
     def forward(self, x: Tensor, seen: Seen | None = None, *, training: bool = True) -> Tensor:
-        """Logits (K, C, B) of inputs (K, B, F); `seen` is shown every pre-activation."""
+        """Compute logits (K, C, B) from inputs (K, B, F); `seen` is called with every pre-activation."""
         if self.stem is not None:
             x = self.stem.forward(x, training=training)
         for number, block in enumerate(self.blocks):
@@ -95,7 +95,7 @@ class StackedMLP:
         return self.head.forward(x, training=training)
 
     def backward(self, dlogits: Tensor, seen: Seen | None = None) -> None:
-        """Every parameter's gradient; `seen` is shown ∂L/∂z of every activation, the last first."""
+        """Compute all gradients; `seen` is called with ∂L/∂z of every activation, last one first."""
         dx: Tensor | None = self.head.backward(dlogits)
         for number in range(len(self.blocks) - 1, -1, -1):
             assert dx is not None

@@ -1,4 +1,4 @@
-"""The optimizer of a stack: one kind, every member its own hyperparameters."""
+"""The optimizer of a stack: one kind, with separate hyperparameters for every member."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.training.stacked.parameters import Parameter
 
 
 def learning_rates(specs: Sequence[RunSpec], total: int) -> np.ndarray:
-    """(total, K) float64: the learning rate of each update of each member.
+    """Return the learning rate of each update and member, (total, K) float64.
 
     Example:
         >>> from harness.config import compose
@@ -32,11 +32,11 @@ def learning_rates(specs: Sequence[RunSpec], total: int) -> np.ndarray:
 
 
 class Optimizer:
-    """Steps all parameters of a stack, as `torch.optim` would those of each member.
+    """Updates all parameters of a stack as `torch.optim` would update those of each member.
 
     Args:
-        specs: of the members, in the order of the stack.
-        parameters: of the stack; their moments are made if they have none.
+        specs: the members, in the order of the stack.
+        parameters: parameters of the stack; missing moments are created.
     """
 
     def __init__(self, specs: Sequence[RunSpec], parameters: Sequence[Parameter]) -> None:
@@ -69,7 +69,7 @@ class Optimizer:
         ]
 
     def scales(self) -> np.ndarray:
-        """(K,): what clipping multiplies the gradients of each member by."""
+        """Factors (K,) by which clipping scales the gradients of each member."""
         if not self._clipping:
             return self._ones
         norms = torch.zeros(len(self._clips), len(self._parameters), dtype=self._parameters[0].value.dtype)
@@ -82,7 +82,7 @@ class Optimizer:
         return torch.where(clipped.isinf(), 1.0, held.double()).numpy()
 
     def step(self, lr: np.ndarray, step: int, scales: np.ndarray) -> None:
-        """Update `step` (from 1) with the learning rates lr (K,)."""
+        """Perform update number `step` (from 1) with learning rates lr and gradient factors scales (K,)."""
         hyper = self._hyper
         for start, stop, arrays, since in self._flat:
             scale, rate, decay = scales[start:stop], lr[start:stop], hyper["weight_decay"][start:stop]

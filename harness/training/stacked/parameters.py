@@ -1,4 +1,4 @@
-"""The parameters of a stack: those of its members, one behind the other."""
+"""The parameters of a stack: those of its members, stacked along a leading axis."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Parameter:
     """One parameter of all members that have it.
 
     Attributes:
-        name: as in the state of a single model.
-        members: places in the stack, ascending and without gaps.
-        value: (M, ...) of these M members.
-        grad: likewise; written anew in every backward pass.
+        name: name in the state of a single model.
+        members: places in the stack, contiguous.
+        value: (M, ...) values of these M members.
+        grad: (M, ...) gradients, overwritten in every backward pass.
         moments: the optimizer's running tensors, each like `value`.
-        since: (M,) int64, the step after which Adam last began to count; a remedy can make it begin again.
-        fixed: whether it is no parameter to the optimizer (slopes that a remedy sets).
+        since: (M,) int64, the step after which Adam's count started; a remedy can restart it.
+        fixed: whether the optimizer ignores it (slopes that a remedy sets).
     """
 
     name: str
@@ -37,11 +37,11 @@ class Parameter:
             self.since = np.zeros(len(self.members), np.int64)
 
     def row(self, place: int) -> int:
-        """Where the member at a place of the stack stands in `value`."""
+        """Row of `value` for the member at a place of the stack."""
         return place - self.members.start
 
     def keep(self, places: Sequence[int]) -> Parameter | None:
-        """The parameter of the members at these places of the stack; None if none of them has it."""
+        """Return the parameter of the members at these places only; None if none of them has it."""
         own = [k for k in places if k in self.members]
         if not own:
             return None
@@ -61,15 +61,15 @@ class Parameter:
 def stack(
     states: Sequence[Mapping[str, Tensor]], names: Sequence[str], fixed: Sequence[str] = ()
 ) -> list[Parameter]:
-    """Parameters from the states of single models, in the order of the stack.
+    """Stack the states of single models into parameters, in the order of the stack.
 
     Args:
-        states: name → tensor of each member.
-        names: of the parameters; members that lack one stand beside each other.
-        fixed: those of them that are none to the optimizer.
+        states: name → tensor, for each member.
+        names: names of the parameters; the members that have a parameter must be adjacent.
+        fixed: names of the parameters that the optimizer ignores.
 
     Raises:
-        ValueError: members that share a parameter are scattered.
+        ValueError: the members that have a parameter are not adjacent.
 
     Example:
         >>> one, two = {"w": torch.zeros(2)}, {"w": torch.ones(2), "slope": torch.ones(1)}

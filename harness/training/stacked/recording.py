@@ -1,4 +1,4 @@
-"""The observation of a stack: what a Recorder sees of each member, for all members at once."""
+"""Recording of a stack: a Recorder's observations for all members at once."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from harness.training.stacked.parameters import Parameter
 
 
 class Recording:
-    """Counts at every step and takes the censuses of all members together.
+    """Counts at every step, and takes the censuses of all members together.
 
     Args:
-        specs: of the members, in the order of the stack.
-        sites: of every member.
-        network: whose slopes and gradients are read.
-        parameters: of the stack.
-        dtype: of the pre-activations.
+        specs: the members, in the order of the stack.
+        sites: sites of every member.
+        network: the network of the stack; its slopes are read.
+        parameters: parameters of the stack; their gradients are read.
+        dtype: dtype of the pre-activations.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class Recording:
         return self._stream.backward if self._gradients else None
 
     def read_gradients(self, scales: np.ndarray) -> None:
-        """The norms of the gradients that the optimizer is about to use: for the census of this step.
+        """Compute the norms of the gradients of this step, for its census.
 
         Args:
-            scales: (K,) what clipping multiplies them by.
+            scales: (K,) factors by which clipping scales them.
         """
         if not self._gradients:
             return
@@ -83,11 +83,11 @@ class Recording:
             bias = gradients[1].view(units) if len(gradients) > 1 else None
             squares = unit_squares(gradients[0], bias) if gradients else torch.full((units,), torch.nan)
             parts.append(squares.view(self._members, site.size))
-        with np.errstate(invalid="ignore"):  # of members that diverge
+        with np.errstate(invalid="ignore"):  # members that diverge
             self._norms = torch.cat(parts, 1).sqrt().numpy() * scales[:, None]
 
     def before(self, data: CohortData) -> pa.RecordBatch | None:
-        """The census of the probe before the first step."""
+        """Take the census of the probe before the first step; None without a probe."""
         if not self._probing:
             return None
         columns = self._pass(data)
@@ -96,7 +96,7 @@ class Recording:
         return self._layout.table([("probe", columns)], 0)
 
     def census(self, step: int, data: CohortData) -> tuple[pa.RecordBatch, list[Change]]:
-        """Close the window: the rows of all members, and what changed in them."""
+        """Close the window, and return the rows of all members and their changes."""
         columns = self._stream.close()
         columns["grad_norm"] = self._norms
         self._verdicts.add(columns)
@@ -116,7 +116,7 @@ class Recording:
         return self._dead
 
     def state(self) -> dict[str, Any]:
-        """Tensors and plain values."""
+        """State as tensors and plain values."""
         dead = None if self._dead is None else torch.from_numpy(self._dead)
         norms = torch.from_numpy(self._norms)
         known = torch.from_numpy(self._known)
@@ -124,7 +124,7 @@ class Recording:
         return {**windows, "dead": dead, "known": known, "norms": norms}
 
     def load(self, state: dict[str, Any], places: Sequence[int] | None = None) -> None:
-        """Continue what `state` returned, or the members at some places of it."""
+        """Restore what `state` returned, or the members at some places of it."""
         self._stream.load(state["stream"], places)
         self._probe.load(state["probe"], places)
         rows: Any = slice(None) if places is None else list(places)

@@ -1,7 +1,7 @@
-"""The remedies of a stack: what `remedy_runner` does to a run, done to each member of its own.
+"""The remedies of a stack: each member's own remedy, as `remedy_runner` applies it to a single run.
 
-Scores and silence come from one more forward pass of the whole stack; the surgery is that of single networks,
-on views of the members. Utilities of continual backprop are kept for all members at once.
+Scores and silent units come from one extra forward pass of the whole stack. The surgery functions for single
+networks act on views of the members. Utilities of continual backprop are updated for all members at once.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from harness.training.stacked.network import StackedMLP
 from harness.training.stacked.parameters import Parameter
 from harness.training.stacked.views import MemberView
 
-LOOKING = (s.Redo, s.BiasLift, s.LeakySwap)  # what needs another forward pass
-PlacedEvent = tuple[int, RemedyEvent]  # place in the stack, and what was done there
+LOOKING = (s.Redo, s.BiasLift, s.LeakySwap)  # remedies that need an extra forward pass
+PlacedEvent = tuple[int, RemedyEvent]  # place in the stack, event
 
 
 class StackRemedyRunner:
     """The remedies of all members, in the order of the stack.
 
     Args:
-        specs: of the members.
-        network: the stack.
-        parameters: of the stack, with their moments.
-        buffers: of the stack.
-        sites: of every member.
-        shape: of one input.
-        classes: outputs.
+        specs: the members.
+        network: network of the stack.
+        parameters: parameters of the stack, with their moments.
+        buffers: buffers of the stack.
+        sites: sites of every member.
+        shape: shape of one input.
+        classes: number of outputs.
 
     Raises:
-        ConfigError: a remedy can act nowhere in such a network.
+        ConfigError: a remedy cannot act anywhere in such a network.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class StackRemedyRunner:
         self._utilities = [Utilities(len(self._continual), 1, one.size) for one in self._connections]
         self._given: list[tuple[Tensor, Tensor]] = []  # mean |h| and mean h (K, F) of every site
 
-    # --- what is kept -------------------------------------------------------------------------------
+    # --- state --------------------------------------------------------------------------------------
 
     def begin(self) -> list[PlacedEvent]:
-        """What is told before the first step."""
+        """Return the events to report before the first step."""
         return [
             (place, event)
             for place, spec in enumerate(self._specs)
@@ -93,11 +93,11 @@ class StackRemedyRunner:
         ]
 
     def state(self) -> dict[str, Any]:
-        """Tensors and plain values."""
+        """State as tensors and plain values."""
         return {"members": self._continual, "utilities": [u.state() for u in self._utilities]}
 
     def load(self, state: Mapping[str, Any], places: Sequence[int] | None = None) -> None:
-        """Continue what `state` returned, or the members at some places of it."""
+        """Restore what `state` returned, or the members at some places of it."""
         rows = None
         if places is not None:
             rows = [row for row, place in enumerate(state["members"]) if place in set(places)]
@@ -105,7 +105,7 @@ class StackRemedyRunner:
             utilities.load(kept, rows)
 
     def inherit(self, other: StackRemedyRunner, places: Sequence[int]) -> None:
-        """Go on with the members at some places of another stack, in the middle of a step."""
+        """Take over the state of the members at some places of another stack, in the middle of a step."""
         if self._continual:
             self.load(other.state(), places)
             rows = torch.tensor(places)
@@ -114,14 +114,14 @@ class StackRemedyRunner:
     # --- in a step ----------------------------------------------------------------------------------
 
     def watch(self) -> None:
-        """The training pass of a step has been made: remember what its activations gave on average."""
+        """After a step's training pass, store the mean activations for continual backprop."""
         if self._continual:
             outputs = [block.act.output for block in self._network.blocks]
             kind = torch.float64
             self._given = [(a.abs().mean(1, dtype=kind), a.mean(1, dtype=kind)) for a in outputs]
 
     def act(self, step: int, x: Tensor) -> list[PlacedEvent]:
-        """What is done after a step.
+        """Act after a step, and return the events.
 
         Args:
             step: completed steps.
@@ -147,11 +147,11 @@ class StackRemedyRunner:
 
     @property
     def _connections(self) -> tuple[UnitConnections, ...]:
-        """Of the first member with continual backprop; all are alike."""
+        """Connections of the first member with continual backprop; those of the others are the same."""
         return self._reach[self._continual[0]].connections if self._continual else ()
 
     def _replace(self, step: int) -> list[PlacedEvent]:
-        """Continual backprop."""
+        """Replace units by continual backprop."""
         if not self._continual:
             return []
         remedies: list[Any] = [self._specs[place].remedy for place in self._continual]
@@ -177,7 +177,7 @@ class StackRemedyRunner:
         return events
 
     def _look(self, step: int, x: Tensor, acting: set[int]) -> list[PlacedEvent]:
-        """One more training pass: lifts on the way, recycling and swaps afterwards."""
+        """Run an extra training pass: lift biases during it, recycle and swap units afterwards."""
         events: list[PlacedEvent] = []
         lifting = sorted(acting & set(self._of(s.BiasLift)))
         swapping = sorted(acting & set(self._of(s.LeakySwap)))
@@ -208,7 +208,7 @@ class StackRemedyRunner:
         return events
 
     def _lift(self, place: int, number: int, z: Tensor) -> list[RemedyEvent]:
-        """Lift one member's silent units at one site, in its biases and in z (B, F)."""
+        """Lift one member's silent units at one site, both in its biases and in z (B, F)."""
         remedy: Any = self._specs[place].remedy
         site = self._sites[number].name
         connections = next((one for one in self._reach[place].connections if one.site == site), None)

@@ -1,7 +1,7 @@
-"""Compiled optimizer steps: one pass over parameter, gradient and moments, every member its own numbers.
+"""Compiled optimizer steps: one pass over parameter, gradient and moments, with per-member hyperparameters.
 
-The operations and their order are those of `torch.optim`; scalars are rounded to the parameter's precision
-first, as torch does. Legend: M members, P numbers each; `scale` is what clipping multiplies gradients by.
+Operations and their order follow `torch.optim`; scalars are first rounded to the parameter's precision, as in
+torch. Legend: M members, P numbers each; `scale` is the factor by which clipping scales the gradients.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ compiled: Any = nb.njit(nogil=True, cache=True, error_model="numpy")
 
 @compiled
 def sgd(value, grad, scale, lr, decay):
-    """Value (M, P) -= lr (grad · scale + decay · value); scale, lr, decay (M,)."""
+    """SGD: value (M, P) -= lr (grad · scale + decay · value); scale, lr, decay (M,)."""
     kind = value.dtype.type
     for k in range(len(value)):
         v, g = value[k], grad[k]
@@ -31,7 +31,7 @@ def sgd(value, grad, scale, lr, decay):
 
 @compiled
 def momentum(value, grad, buffer, scale, lr, decay, friction, nesterov, first):
-    """SGD with momentum; buffer (M, P); friction, nesterov (M,); `first`: the buffer becomes the gradient."""
+    """SGD with momentum; buffer (M, P); friction, nesterov (M,); `first` sets the buffer to the gradient."""
     kind = value.dtype.type
     for k in range(len(value)):
         v, g, b = value[k], grad[k], buffer[k]

@@ -1,6 +1,6 @@
-"""A member of the stack as an ordinary network, whose parameters are views into the stack's memory.
+"""A member of the stack as an ordinary network whose parameters are views into the stack's memory.
 
-What is written for one network so acts on a member, in place.
+Code for single networks can thus act on a member, in place.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from harness.training.stacked.parameters import Parameter
 
 
 class MemberView:
-    """One member; also the state of its optimizer (`harness.remedies.OptimizerStateView`).
+    """One member; also provides its optimizer state (`harness.remedies.OptimizerStateView`).
 
     Args:
-        spec: of the member.
-        place: in the stack.
-        parameters: of the stack, with their moments.
-        buffers: of the stack.
-        shape: of one input.
-        classes: outputs.
+        spec: the member.
+        place: its place in the stack.
+        parameters: parameters of the stack, with their moments.
+        buffers: buffers of the stack.
+        shape: shape of one input.
+        classes: number of outputs.
 
     Attributes:
         model: its network.
-        step: completed steps, from which Adam's count begins again at a restart.
+        step: completed steps, at which a restart resets Adam's count.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class MemberView:
             setattr(owner, leaf, buffer[place])
 
     def tensors(self, parameter: Tensor) -> list[Tensor]:
-        """The moments of a parameter of `model`."""
+        """Moments of a parameter of `model`."""
         p, row = self._rows[id(parameter)]
         return [moment[row] for moment in p.moments]
 
     def restart(self, parameter: Tensor) -> None:
-        """Let Adam count the steps of this parameter from 0 again."""
+        """Reset Adam's step count of this parameter."""
         p, row = self._rows[id(parameter)]
         p.since[row] = self.step
 
