@@ -1,6 +1,6 @@
-"""From a command line to a checked RunSpec, its run id and its folder; no torch.
+"""Turn a command line into a validated RunSpec, its run id and its folder, without torch.
 
-Hydra is imported with the first command line that is composed: workers, which get specifications, need none.
+Hydra is imported only when a command line is composed; workers receive specifications and do not need it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Choices of groups as Hydra composes them: once for each selection, since that takes a tenth of a second."""
+"""Compose group choices with Hydra, cached per selection, since one composition takes a tenth of a second."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FROM_OURS = "A file of one's own begins with one of ours, e.g. `defaults: [mlp, 
 
 
 def decides(word: str, where: tuple[str, ...]) -> bool:
-    """Whether a word of a command line decides what Hydra composes: a group's choice, or Hydra's own key."""
+    """Whether a command-line word affects Hydra's composition: an option, a group choice or a Hydra key."""
     if is_option(word):
         return True
     override = parse_one(word)
@@ -31,7 +31,7 @@ def decides(word: str, where: tuple[str, ...]) -> bool:
 
 
 def single_choices(words: Sequence[str]) -> tuple[str, ...]:
-    """The words that decide what Hydra composes, but for those that are swept over."""
+    """Return the words that affect Hydra's composition, except those that are swept over."""
     where = places(words)
     return tuple(
         word
@@ -42,7 +42,7 @@ def single_choices(words: Sequence[str]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=256)
 def own(choices: tuple[str, ...]) -> DictConfig:
-    """The composition without Hydra's node; copy it before you change it."""
+    """Compose the choices without Hydra's node; the result is cached, so copy it before changing it."""
     config = copy.deepcopy(composed(choices))
     with open_dict(config):
         del config["hydra"]
@@ -51,10 +51,10 @@ def own(choices: tuple[str, ...]) -> DictConfig:
 
 @lru_cache(maxsize=256)
 def composed(choices: tuple[str, ...]) -> DictConfig:
-    """Hydra's composition of the choices, Hydra's own node included.
+    """Compose the choices, including Hydra's own node.
 
     Raises:
-        ConfigError: there is no such choice, or what it stands for is no configuration of ours.
+        ConfigError: there is no such choice, or the result is not the configuration of a run.
     """
     overrides = [word for word in choices if not is_option(word)]
     for word in overrides:
@@ -68,7 +68,7 @@ def composed(choices: tuple[str, ...]) -> DictConfig:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise ConfigError("", f"cannot compose {' '.join(choices)}: {reason}") from error
     except (HydraException, OmegaConfBaseException, YAMLError, OSError, AssertionError, ValueError) as error:
-        # Hydra says which override it was, its cause says why
+        # Hydra's message names the override, its cause the reason
         reason = " ".join(f"{error} {str(error.__cause__ or '').split('full_key')[0]}".split())
         hint = FROM_OURS if places(choices) else ""
         raise ConfigError(
@@ -86,7 +86,7 @@ def _group_of(override: Override) -> str:
 
 
 def _check_choice(word: str, where: tuple[str, ...]) -> None:
-    """Refuse what is no choice of its group, with the choices that there are."""
+    """Refuse an unknown choice of a group, and list the known ones."""
     override = parse_one(word)
     group, name = _group_of(override), word.partition("=")[2]
     known = groups(where).get(group)

@@ -1,4 +1,4 @@
-"""The command line that asks for a stored run again, and what in it differs from the defaults."""
+"""Reconstruct the command line of a stored run, and what it changes from the defaults."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from harness.config.errors import ConfigError
 from harness.config.restored import restore
 from harness.config.stored import flatten, to_mapping
 
-PLACE = ("output", "force")  # where a run lies and how it was asked for, not what it is
-WORD = re.compile(r"[A-Za-z_]\w*|[A-Za-z_.]*/[\w./-]+")  # or a path
-OTHERS = ("null", "true", "false", "inf", "nan")  # words that are other values in Hydra's grammar
-PLAIN = re.compile(r"[\w./~-]+")  # what Hydra's grammar and a shell take as it is
+PLACE = ("output", "force")  # keys that say where and how to run, not what
+WORD = re.compile(r"[A-Za-z_]\w*|[A-Za-z_.]*/[\w./-]+")  # an identifier or a path
+OTHERS = ("null", "true", "false", "inf", "nan")  # words that are not strings in Hydra's grammar
+PLAIN = re.compile(r"[\w./~-]+")  # needs no quotes in Hydra's grammar or a shell
 
 
 def changes(mapping: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What a run's configuration changes: key → (its value, the default).
+    """Return what a run's configuration changes: key → (its value, the default).
 
-    A group's choice is named `optim.name`; the other values of a group are held against those of its choice.
+    The key of a group's choice is, for example, `optim.name`. Other values of a group are compared with the
+    defaults of the run's choice.
 
     Args:
         mapping: a run's stored configuration.
 
     Raises:
-        ConfigError: it is no run of ours, or of a version with other keys.
+        ConfigError: it is not a run's configuration, or comes from a version with other keys.
 
     Example:
         >>> changes(to_mapping(compose(["optim=adam", "bias.offset=-1"])))
@@ -46,10 +47,10 @@ def changes(mapping: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
 
 
 def overrides_of(mapping: dict[str, Any]) -> list[str]:
-    """The fewest overrides that ask for a run; without the place of its results.
+    """Return the smallest list of overrides that gives a run's configuration, without its output folder.
 
     Raises:
-        ConfigError: it cannot be asked for.
+        ConfigError: no overrides give this configuration.
 
     Example:
         >>> overrides_of(to_mapping(compose(["optim=adam", "bias.offset=-1", "output=elsewhere"])))
@@ -66,14 +67,14 @@ def overrides_of(mapping: dict[str, Any]) -> list[str]:
 
 
 def command_of(mapping: dict[str, Any], output: str) -> str:
-    """The shell's line that trains a run again, in the place of its result.
+    """Return the shell command that trains a run again and replaces its result.
 
     Args:
         mapping: its stored configuration.
-        output: the folder that its own lies in.
+        output: parent of the run's folder.
 
     Raises:
-        ConfigError: it cannot be asked for.
+        ConfigError: no command line gives this configuration.
 
     Example:
         >>> command_of(to_mapping(compose(["seed=3"])), "runs")
@@ -83,7 +84,7 @@ def command_of(mapping: dict[str, Any], output: str) -> str:
 
 
 def place(output: str) -> str:
-    """The override that says where results lie.
+    """Return the override that sets the output folder.
 
     Example:
         >>> place("runs"), place("my runs")
@@ -93,7 +94,7 @@ def place(output: str) -> str:
 
 
 def merged(words: Sequence[str], changes: Sequence[str]) -> list[str]:
-    """Overrides with others on top; choosing a group anew forgets the values of its earlier choice.
+    """Apply changes on top of overrides; a new choice of a group drops the values of the former one.
 
     Example:
         >>> merged(["activation=prelu", "activation.slope=0.1", "seed=1"], ["activation=gelu"])
@@ -106,7 +107,7 @@ def merged(words: Sequence[str], changes: Sequence[str]) -> list[str]:
 
 
 def value_word(value: Any) -> str:
-    """A plain value behind a key; a word is left without quotes where Hydra takes it for no other value.
+    """Format a value for an override; strings stay unquoted unless Hydra would read another value.
 
     Example:
         >>> value_word("batch"), value_word("null"), value_word("two words"), value_word("runs/a-1.pt")
@@ -117,7 +118,7 @@ def value_word(value: Any) -> str:
 
 
 def grammar_word(value: Any) -> str:
-    """A plain value as Hydra's grammar has it.
+    """Format a plain value in Hydra's grammar.
 
     Example:
         >>> grammar_word([None, True, "it", {"a": 1}])
@@ -132,7 +133,7 @@ def grammar_word(value: Any) -> str:
     if isinstance(value, dict):
         return f"{{{','.join(f'{key}:{grammar_word(inner)}' for key, inner in value.items())}}}"
     if isinstance(value, str):
-        end = len(value) - len(value.rstrip("\\"))  # only those before a quote are escapes
+        end = len(value) - len(value.rstrip("\\"))  # backslashes are escapes only before a quote
         return "'" + value.replace("'", "\\'") + "\\" * end + "'"
     return repr(value)
 

@@ -1,7 +1,7 @@
-"""The words of a command line → checked RunSpecs, or one ConfigError that names the key.
+"""Turn the words of a command line into validated RunSpecs, or one ConfigError that names the key.
 
-Words are Hydra's overrides, and the options of `search_path`. Plain values are set one at a time, so that
-the culprit of an error is known and a sweep of hundreds of jobs is planned in a second.
+Words are Hydra overrides and the options of `search_path`. Plain values are set one at a time, so that errors
+name the right key and a sweep of hundreds of jobs is planned in a second.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from harness.config.tree import kind_of, our_groups
 
 
 def compose(words: Sequence[str] = ()) -> RunSpec:
-    """One run from Hydra overrides.
+    """Compose one run from Hydra overrides.
 
     Args:
-        words: as on the command line, e.g. ["model=cnn", "optim.lr=0.01"]; the options `--config-dir`,
-            `--config-path` and `--config-name` too.
+        words: as on the command line, e.g. ["model=cnn", "optim.lr=0.01"], including the options
+            `--config-dir`, `--config-path` and `--config-name`.
 
     Returns:
-        The checked specification.
+        The validated specification.
 
     Raises:
-        ConfigError: an unknown key, a wrong type, a value out of range, a missing value.
+        ConfigError: a key is unknown, or a value is missing, out of range or of the wrong type.
 
     Example:
         >>> compose(["optim=adam", "optim.lr=0.01"]).optim.lr
@@ -50,10 +50,10 @@ def compose(words: Sequence[str] = ()) -> RunSpec:
 
 
 def plan(words: Sequence[str], *, multirun: bool) -> list[RunSpec]:
-    """Every run that a command line asks for, composed and checked, in Hydra's order.
+    """Compose and validate all runs of a command line, in Hydra's order.
 
     Raises:
-        ConfigError: as `compose`; also for a sweep without `multirun`.
+        ConfigError: as in `compose`, or a sweep without `multirun`.
     """
     words = joined(words)
     of_runs = [override for override in parse(words) if not is_hydras(override)]
@@ -73,10 +73,10 @@ def plan(words: Sequence[str], *, multirun: bool) -> list[RunSpec]:
 
 
 def shown(words: Sequence[str]) -> dict[str, Any]:
-    """The plain values that a command line stands for; "???" where one has still to be given.
+    """Return the plain values of a command line, with "???" for missing ones.
 
     Raises:
-        ConfigError: as `compose`, but for a missing value.
+        ConfigError: as in `compose`, except for missing values.
     """
     words = joined(words)
     config = copy.deepcopy(own(single_choices(words)))
@@ -89,7 +89,7 @@ def shown(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _one(words: tuple[str, ...]) -> RunSpec:
-    """One job: groups by Hydra (cached), values in process."""
+    """Compose one job: groups by Hydra (cached), values directly."""
     where = places(words)
     choices = tuple(word for word in words if decides(word, where))
     values = [word for word in words if word not in choices]
@@ -108,20 +108,20 @@ def _one(words: tuple[str, ...]) -> RunSpec:
 
 
 def _base(choices: tuple[str, ...]) -> RunSpec | None:
-    """The run of the group choices alone; None where a value must still be given."""
+    """Return the run of the group choices without other values; None if a value is missing."""
     return _base_with(choices, os.environ.get("HARNESS_DATA"))
 
 
 @lru_cache(maxsize=256)
 def _base_with(choices: tuple[str, ...], data: str | None) -> RunSpec | None:
-    """`_base`; `data` is what a default of data.root resolves to, which may change in a process."""
+    """Cached part of `_base`; `data` is part of the key because the default of data.root depends on it."""
     config = own(choices)
     return None if OmegaConf.missing_keys(config) else checked(config)
 
 
 @lru_cache(maxsize=2**16)
 def _typed(choices: tuple[str, ...], word: str) -> tuple[str, Any]:
-    """Dotted key and checked value of a plain override; nothing in a run's values refers to another."""
+    """Return dotted key and validated value of a plain override; it must not refer to other values."""
     config, override = _scratch(choices), parse_one(word)
     set_value(config, override)
     key = key_of(override)
@@ -146,10 +146,10 @@ def _scratch(choices: tuple[str, ...]) -> DictConfig:
 
 
 def checked(config: DictConfig) -> RunSpec:
-    """A composed configuration as a RunSpec.
+    """Convert a composed configuration to a validated RunSpec.
 
     Raises:
-        ConfigError: a missing value, or one out of range.
+        ConfigError: a value is missing or out of range.
     """
     try:
         spec = cast("RunSpec", OmegaConf.to_object(config))
@@ -164,15 +164,15 @@ def checked(config: DictConfig) -> RunSpec:
 
 
 def _unresolved(error: OmegaConfBaseException) -> ConfigError:
-    """An interpolation that leads nowhere, or to what the key cannot be."""
+    """Return the error for an interpolation without a target, or with a value that the key cannot take."""
     reason = " ".join(str(error).split("full_key")[0].split())
     return ConfigError(str(error.full_key or ""), f"cannot be resolved ({reason})")
 
 
 def _named_as_ours(spec: RunSpec, where: tuple[str, ...]) -> RunSpec:
-    """The specification itself, if every group is of the kind that its `name` stands for.
+    """Return the specification if the type of every group matches its `name`, and raise otherwise.
 
-    A file of one's own chooses the network, optimizer, … by this name.
+    A user's own file chooses the network, optimizer, … by this name.
     """
     for group, known in our_groups().items() if where else ():
         value = getattr(spec, group, None)
@@ -186,7 +186,7 @@ def _named_as_ours(spec: RunSpec, where: tuple[str, ...]) -> RunSpec:
 
 
 def _refuse_unknown_add(override: Override, where: tuple[str, ...]) -> None:
-    """Keys cannot be added or deleted, but under `args`; a group of one's own can be added."""
+    """Refuse to add or delete keys, except for arguments of user functions and a user's own groups."""
     if not (override.is_add() or override.is_force_add() or override.is_delete()):
         return
     sign, key = "~" if override.is_delete() else "+", key_of(override)

@@ -1,4 +1,4 @@
-"""Values that are one of a few words."""
+"""Enumerations of configuration values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one error of everything a user can type wrong."""
+"""The error for everything that a user can configure wrongly."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class ConfigError(ValueError):
     """A configuration that cannot be run.
 
     Args:
-        key: the dotted key that is wrong, or "" if the fault has no key.
-        problem: what is wrong, where "expected … but got …" does not say it.
-        expected: what would have been right, in words.
-        came: the value that came.
+        key: the wrong dotted key, or "" if there is none.
+        problem: what is wrong, if "expected … but got …" does not fit.
+        expected: description of valid values.
+        came: the given value.
         hint: what to do.
 
     Example:
@@ -41,13 +41,13 @@ def _rebuild(key: str, text: str) -> ConfigError:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint that names the nearest known words, or nothing.
+    """Return a hint with the closest known words, or "".
 
     >>> did_you_mean("optim.lrr", ["optim.lr", "seed"])
     'Did you mean optim.lr?'
     """
     known = list(known)
     near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
-    if not near:  # the last part alone: lr -> optim.lr
+    if not near:  # compare only the last part: lr -> optim.lr
         near = [k for k in known if k.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1]][:3]
     return f"Did you mean {' or '.join(near)}?" if near else ""

@@ -1,4 +1,4 @@
-"""What a key or a group is: the comments that stand beside it, what it takes, its default and its choices."""
+"""Explain a key or a group: its comments, valid values, default and choices."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ LAUNCHER = "hydra.launcher"
 
 
 def explain(key: str, words: Sequence[str] = ()) -> str:
-    """What there is to know of a key or a group.
+    """Explain a key or a group.
 
     Args:
-        key: dotted, or a group's name.
-        words: of the command line: the choices that they make are those whose defaults are told.
+        key: a dotted key, or a group's name.
+        words: words of the command line; defaults are those of the choices that they make.
 
     Raises:
         ConfigError: there is no such key.
@@ -65,7 +65,7 @@ def explain(key: str, words: Sequence[str] = ()) -> str:
 
 
 def _of_key(key: str, have: dict[str, Any], where: tuple[str, ...], config: DictConfig, chosen: str) -> str:
-    """A key of a group, as all choices that have it say it."""
+    """Explain a key of a group, using all choices that have it."""
     group, _, leaf = key.rpartition(".")
     found = {choice: _in_yaml(leaf, where, f"{group}/{choice}", f"common/{group}") for choice in have}
     if group == "activation":
@@ -83,7 +83,7 @@ def _of_key(key: str, have: dict[str, Any], where: tuple[str, ...], config: Dict
 
 
 def _of_group(group: str, where: tuple[str, ...], config: DictConfig, chosen: str) -> str:
-    """A group: its choices with their first comment, and the keys of the one that is chosen."""
+    """Explain a group: its choices with their first comment, and the keys of the selected choice."""
     known, kinds = groups(where)[group], list(SCHEMAS.get(group, {}).values())
     about = inspect.getdoc(inspect.getmro(kinds[0])[-2]) if kinds else ""
     lines = [f"{group}: {(about or '').partition(chr(10))[0]}".rstrip(": ")]
@@ -115,7 +115,7 @@ def _kind(group: str, choice: str, where: tuple[str, ...]) -> type | None:
         return None
     if choice in our_groups()[group]:
         return kind_of(group, choice)
-    with suppress(ConfigError):  # a file with a fault, of which a run would tell
+    with suppress(ConfigError):  # a faulty file, which a run would report
         return OmegaConf.get_type(own((*where, f"{group}={choice}"))[group])
     return None
 
@@ -125,7 +125,7 @@ def _fields(kind: type) -> Iterable[str]:
 
 
 def _beside(kind: type, leaf: str) -> str:
-    """The comment beside a field in the code of its class."""
+    """Return the comment next to a field in the source of its class."""
     for owner in inspect.getmro(kind)[:-1]:
         if found := re.search(rf"^    {leaf}: .*?  # (.*)$", inspect.getsource(owner), re.MULTILINE):
             return "" if found[1].startswith("noqa") else found[1]
@@ -133,7 +133,7 @@ def _beside(kind: type, leaf: str) -> str:
 
 
 def _in_yaml(leaf: str, where: tuple[str, ...], *names: str) -> tuple[str, str]:
-    """The value and the comment beside a key in the first of some files that has it."""
+    """Return the value and comment of a key from the first file that has it."""
     for text in _texts(where, names):
         if found := re.search(rf"^{leaf}: *([^#\n]*?) *(?:# *(.*))?$", text, re.MULTILINE):
             return found[1], found[2] or ""

@@ -1,4 +1,4 @@
-"""Which run this is: a readable name and a hash of everything that decides its result."""
+"""The identity of a run: a readable name and a hash of everything that affects its result."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from harness.config.errors import ConfigError
 from harness.config.schema import CustomData, CustomModel, Data, Model, RunSpec
 from harness.config.stored import flatten, to_mapping
 
-FORMAT = 1  # raise it when the meaning of a configuration changes: old results are then not reused
+FORMAT = 1  # increase it when the meaning of a configuration changes, so that old results are not reused
 
-LONG = (list, dict)  # arguments that are left out of a name
-LONGEST = 40  # characters of a label
-UNSAFE = re.compile(r"[^\w.+-]")  # in the name of a folder
-#: What does not change a run's result: where things lie, and how they are shown.
+LONG = (list, dict)  # types of arguments that a name omits
+LONGEST = 40  # largest number of characters of a label
+UNSAFE = re.compile(r"[^\w.+-]")  # characters removed from folder names
+#: Keys that do not affect a run's result: locations, display, and how often it is saved.
 WITHOUT_EFFECT = (
     "output",
     "force",
@@ -29,7 +29,7 @@ WITHOUT_EFFECT = (
     "train.checkpoint_seconds",
 )
 WITHOUT_EFFECT_GROUPS = ("detect.",)
-#: Keys that came later, and the value with which a run is what it was before.
+#: Keys added in later versions, with the value that keeps a run's old identity.
 LATER = {
     "remedy.name": "none",
     "data.permute_inputs_every": 0,
@@ -39,10 +39,10 @@ LATER = {
 
 
 def run_id(spec: RunSpec) -> str:
-    """`<readable>-<hash8>`: equal for equal results-to-be, whatever the folder they lie in.
+    """Return `<readable>-<hash8>`, which is equal for runs with equal results, whatever their folder.
 
     Raises:
-        ConfigError: `data.path` or `init.path` names no file (its content is part of the hash).
+        ConfigError: `data.path` or `init.path` is not a file (its content is part of the hash).
 
     Example:
         >>> from harness.config import compose
@@ -66,7 +66,7 @@ def run_id(spec: RunSpec) -> str:
 
 
 def readable(spec: RunSpec) -> str:
-    """The part of a run's name that a person reads: what is most often swept."""
+    """Return the readable part of a run's name, from the keys that are swept most often."""
     parts = [label(spec.data), label(spec.model)]
     if spec.model.name != "custom" or spec.activation.name != "relu":
         parts.append(spec.activation.name)
@@ -82,7 +82,7 @@ def readable(spec: RunSpec) -> str:
 
 
 def label(part: Data | Model) -> str:
-    """A data set or network in one word: its name, or the function that makes it with its plain arguments.
+    """Return a short label of a data set or network: its name, or its function with plain arguments.
 
     Example:
         >>> from harness.config import compose
@@ -97,7 +97,7 @@ def label(part: Data | Model) -> str:
 
 
 def run_folder(spec: RunSpec) -> Path:
-    """Where the run's files lie."""
+    """Return the folder of the run."""
     return Path(spec.output).expanduser() / run_id(spec)
 
 

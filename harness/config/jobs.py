@@ -1,4 +1,4 @@
-"""A sweep's command line → the command line of each of its jobs, and what Hydra's own node says of them."""
+"""Expand a sweep's command line into those of its jobs, and read Hydra's node for its launcher."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from harness.config.overrides import is_hydras, key_of, parse
 from harness.config.search_path import composing, is_option, joined
 from harness.config.tree import OURS
 
-PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")  # where Hydra takes launchers from
+PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")  # packages of Hydra's launchers
 MOST_JOBS = 1_000_000
 
 
 def launcher(words: Sequence[str]) -> Any:
-    """Hydra's launcher node for a command line.
+    """Return Hydra's launcher node for a command line.
 
     Raises:
-        ConfigError: an option of our own launcher that is out of range, or something that is Hydra's is
-            swept over.
+        ConfigError: an option of our launcher is out of range, the launcher is unknown, or one of Hydra's own
+            keys is swept over.
     """
     words = joined(words)
     for override in parse(words):
@@ -46,18 +46,18 @@ def launcher(words: Sequence[str]) -> Any:
 
 
 def asks_for_sweep(words: Sequence[str]) -> bool:
-    """Whether the configuration itself (an experiment, say) asks for a sweep."""
+    """Whether the configuration itself (for example an experiment) requests a sweep."""
     mode = composed(single_choices(joined(words))).hydra.mode
     return mode is not None and mode.name == "MULTIRUN"
 
 
 def jobs_of(words: Sequence[str]) -> list[list[str]]:
-    """The command line of every job of a sweep, as Hydra's basic sweeper expands it, in its order.
+    """Return the command line of every job of a sweep, in the order of Hydra's basic sweeper.
 
-    What an experiment sweeps over (`hydra.sweeper.params`) is included.
+    The sweep includes what an experiment sweeps over (`hydra.sweeper.params`).
 
     Raises:
-        ConfigError: a sweep that cannot be expanded, has no jobs, or has too many.
+        ConfigError: the sweep cannot be expanded, or has no jobs or too many.
     """
     words = joined(words)
     choices = single_choices(words)
@@ -78,7 +78,7 @@ def jobs_of(words: Sequence[str]) -> list[list[str]]:
 
 
 def _refuse_too_many(swept: Sequence[str]) -> None:
-    """Count the jobs before they are made."""
+    """Refuse sweeps with too many jobs before expanding them."""
     jobs = 1
     for override in parse(swept):
         value = override.value()

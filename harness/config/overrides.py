@@ -1,4 +1,4 @@
-"""Overrides one at a time: read by Hydra's grammar, and set in a composed configuration."""
+"""Single overrides: parse them with Hydra's grammar, and set them in a composed configuration."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from harness.config.type_text import expectation
 
 
 def parse(words: Iterable[str]) -> list[Override]:
-    """The overrides of a command line as Hydra reads them."""
+    """Parse the overrides of a command line."""
     return [parse_one(word) for word in words if not is_option(word)]
 
 
 @lru_cache(maxsize=2**16)
 def parse_one(text: str) -> Override:
-    """An override as Hydra reads it.
+    """Parse an override.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is not a valid override.
     """
     try:
         return OverridesParser.create().parse_override(text)
@@ -39,17 +39,17 @@ def parse_one(text: str) -> Override:
 
 
 def key_of(override: Override) -> str:
-    """The dotted key or the group that it sets."""
+    """Return the dotted key or group that an override sets."""
     return override.key_or_group
 
 
 def is_hydras(override: Override) -> bool:
-    """Whether it tells Hydra something, not the run."""
+    """Whether an override configures Hydra instead of the run."""
     return override.key_or_group.split("@", 1)[0].split(".", 1)[0].split("/", 1)[0] == "hydra"
 
 
 def set_value(config: DictConfig, override: Override) -> None:
-    """Set what an override says, as `assign`."""
+    """Apply an override (see `assign`)."""
     assign(config, key_of(override), override.value())
 
 
@@ -87,7 +87,7 @@ def assign(config: DictConfig, key: str, value: Any) -> None:
 
 
 def in_open(config: DictConfig, key: str) -> bool:
-    """Whether a key, or an override of it, lies where any key can be set."""
+    """Whether a key, or an override of it, belongs to a node that accepts any key."""
     key = key.partition("=")[0].lstrip("+")
     return any(
         (key == one or key.startswith(f"{one}.")) and OmegaConf.select(config, one) is not None
@@ -96,7 +96,7 @@ def in_open(config: DictConfig, key: str) -> bool:
 
 
 def leaf_keys(config: DictConfig, prefix: str = "") -> list[str]:
-    """Dotted keys of all plain values that can be set."""
+    """Return the dotted keys of all plain values that can be set."""
     keys: list[str] = []
     for name in config:
         node = config._get_node(str(name))

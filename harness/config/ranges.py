@@ -1,4 +1,4 @@
-"""Ranges of configuration values: declared beside a field, checked on the finished RunSpec."""
+"""Ranges of configuration values, declared with a field and checked on the finished RunSpec."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from omegaconf import MISSING
 
 from harness.config.errors import ConfigError
 
-#: Remedy → the activations that it can be used with; those that are not here: all.
+#: Remedy → the activations that it works with; other remedies work with all activations.
 WORKS_WITH = {"sugar": ("relu",), "leaky_swap": ("relu",), "bias_lift": ("relu", "relu6")}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a number may be; `length` is that of a list whose items are so limited."""
+    """The valid range of a number, or of the items of a list if `length` is given."""
 
     above: float | None = None
     at_least: float | None = None
@@ -38,7 +38,7 @@ class Limits:
         )
 
     def __str__(self) -> str:
-        """The range in words.
+        """Describe the range in words.
 
         >>> print(Limits(above=0)), print(Limits(at_least=0, below=1, length=2))
         a number above 0
@@ -64,12 +64,12 @@ def _short(value: float) -> str:
 
 
 def limits(**bounds: Any) -> Any:
-    """A dataclass field without default whose value must lie in `Limits(**bounds)`."""
+    """Declare a dataclass field without default whose value must lie in `Limits(**bounds)`."""
     return field(default=MISSING, metadata={"limits": Limits(**bounds)})
 
 
 def limited_fields(spec: Any, prefix: str = "") -> Iterator[tuple[str, Field[Any], Any]]:
-    """Every leaf of a (nested) dataclass as (dotted key, field, value)."""
+    """Iterate over the leaves of a nested dataclass as (dotted key, field, value)."""
     for item in fields(spec):
         key, value = f"{prefix}{item.name}", getattr(spec, item.name)
         if is_dataclass(value):
@@ -79,13 +79,13 @@ def limited_fields(spec: Any, prefix: str = "") -> Iterator[tuple[str, Field[Any
 
 
 def check_ranges(spec: Any) -> None:
-    """Raise ConfigError, naming the dotted key, for the first value outside its range or empty text."""
+    """Raise ConfigError, naming the dotted key, for the first value that is out of range or empty text."""
     for key, item, value in limited_fields(spec):
         check_value(key, item, value)
 
 
 def check_value(key: str, item: Field[Any], value: Any) -> None:
-    """Raise ConfigError if `value` is not what the field `item` may be."""
+    """Raise ConfigError if `value` is not valid for the field `item`."""
     if value == "":
         raise ConfigError(key, expected="text", came=value)
     allowed: Limits | None = item.metadata.get("limits")
@@ -101,7 +101,7 @@ def check_value(key: str, item: Field[Any], value: Any) -> None:
 
 
 def check_together(spec: Any) -> None:
-    """Raise ConfigError for values that are right alone and wrong together."""
+    """Raise ConfigError for values that are valid separately but not in combination."""
     if getattr(spec.optim, "nesterov", False) and spec.optim.momentum == 0:
         raise ConfigError("optim.nesterov", "needs a momentum above 0", hint="Set optim.momentum too.")
     if spec.train.stop_when_dead is not None and not spec.record.enabled:

@@ -1,4 +1,4 @@
-"""A stored run's configuration → its specification; the folders that it was composed from are not needed."""
+"""Restore a stored run's specification, without the folders that it was composed from."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from harness.config.stored import flatten
 
 
 def restore(mapping: dict[str, Any]) -> RunSpec:
-    """The specification that `to_mapping` made plain values of, checked anew.
+    """Restore and validate the specification from which `to_mapping` made plain values.
 
     Args:
         mapping: a run's stored configuration.
 
     Raises:
-        ConfigError: it is not one, or of a version with other keys.
+        ConfigError: it is not a run's configuration, or comes from a version with other keys.
 
     Example:
         >>> from harness.config import compose, to_mapping
@@ -43,9 +43,9 @@ def restore(mapping: dict[str, Any]) -> RunSpec:
 
 
 def _base(choices: dict[str, str]) -> DictConfig:
-    """The composition of these choices; of those alone that are no defaults, where that is the same.
+    """Compose these choices, leaving out default choices if that gives the same result.
 
-    A command line names the latter, and what is composed for it is kept.
+    Command lines rarely name default choices, so this makes cache hits more likely.
     """
     named = [(group, f"{group}={name}") for group, name in choices.items()]
     default = own(())

@@ -1,9 +1,9 @@
-"""Where configurations are looked for: our tree, and what Hydra's options and its own key add to it.
+"""Search path for configurations: our tree, and the folders that Hydra's options and key add to it.
 
-`--config-dir` and its like are words of a command line as overrides are:
-`compose(["--config-dir=conf", "seed=1"])`. Hydra's order holds: what comes first wins.
+Options such as `--config-dir` are words of a command line, like overrides:
+`compose(["--config-dir=conf", "seed=1"])`. As in Hydra, the first match wins:
 
-1. the folder of `--config-path`, if there is one;
+1. the folder of `--config-path`, if given;
 2. our tree;
 3. the folder of `--config-dir`;
 4. `hydra.searchpath=[…]`.
@@ -36,17 +36,17 @@ SHORT = {"-cd": "--config-dir", "-cp": "--config-path", "-cn": "--config-name"}
 OPTIONS = tuple(SHORT.values())
 VALUED = {"--config-name": "the name of a configuration", "--explain": "a key or a group, e.g. optim.lr"}
 SEARCHPATH = "hydra.searchpath="
-HIDDEN = ("common", "schema", "hydra")  # groups that only serve other groups, and Hydra's
-PROVIDER = "harness"  # of our tree, where it is not the primary folder
+HIDDEN = ("common", "schema", "hydra")  # internal groups and Hydra's
+PROVIDER = "harness"  # provider name of our tree if it is not the primary folder
 
 
 def joined(argv: Sequence[str]) -> list[str]:
-    """A command line with each option that takes a value as one word, and folders as absolute paths.
+    """Normalise a command line: join each option with its value, and make folders absolute.
 
-    So what is composed for it can be kept, wherever the process goes, and means the same in others.
+    Compositions can then be cached by their words, in any working directory and any process.
 
     Raises:
-        ConfigError: an option without its value, or a folder that is none.
+        ConfigError: an option has no value, or a folder does not exist.
 
     Example:
         >>> joined(["-cn", "mine", "seed=1"])
@@ -69,49 +69,49 @@ def joined(argv: Sequence[str]) -> list[str]:
 
 
 def is_option(word: str) -> bool:
-    """Whether a word of a command line is one of the three options, as `joined` writes them."""
+    """Whether a word is one of the three `--config-…` options, in the form that `joined` returns."""
     return word.partition("=")[0] in OPTIONS
 
 
 def places(words: Sequence[str]) -> tuple[str, ...]:
-    """Those words of a command line that say where configurations are looked for."""
+    """Return the words of a command line that affect the search path or the primary configuration."""
     return tuple(word for word in words if is_option(word) or word.startswith(SEARCHPATH))
 
 
 def primary(words: Sequence[str]) -> str:
-    """The name of the configuration that a command line begins with."""
+    """Return the name of the primary configuration of a command line."""
     return value_of(words, "--config-name") or PRIMARY
 
 
 def folders(words: Sequence[str]) -> list[Path]:
-    """The folders in which configurations are looked for, the first first; packages are left out."""
+    """Return the folders of the search path, in order, without packages."""
     more = [one for word in words if word.startswith(SEARCHPATH) for one in _listed(word) or ()]
     named = [value_of(words, "--config-path"), str(config_dir()), value_of(words, "--config-dir"), *more]
     return [Path(one.removeprefix("file://")) for one in named if one and not one.startswith("pkg://")]
 
 
 class OurTree(SearchPathPlugin):
-    """Hydra's way to add folders: our groups are found beside those of `--config-path` too."""
+    """Hydra plugin that adds our tree to the search path, also with `--config-path`."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append our tree, where it is not the primary folder."""
+        """Append our tree if it is not there already."""
         ours = f"file://{config_dir()}"
         if all(one.path not in (ours, str(config_dir())) for one in search_path.get_path()):
             search_path.append(PROVIDER, ours)
 
 
 def prepare() -> None:
-    """Let Hydra's own application of this process know our tree and its types (idempotent)."""
+    """Register our tree and its types with Hydra's application in this process (idempotent)."""
     register_schema()
     Plugins.instance().register(OurTree)
 
 
 @contextmanager
 def composing(words: Sequence[str]) -> Iterator[ConfigLoader]:
-    """Hydra, set up for a command line; what was set up before comes back afterwards.
+    """Set up Hydra for a command line, and restore its former state afterwards.
 
     Raises:
-        ConfigError: `hydra.searchpath` is no list of folders that are there.
+        ConfigError: `hydra.searchpath` is not a list of existing folders.
     """
     register_schema()
     version.setbase("1.3")
@@ -126,7 +126,7 @@ def composing(words: Sequence[str]) -> Iterator[ConfigLoader]:
     instance.clear()
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="provider=")  # a folder that is not there
+            warnings.filterwarnings("error", message="provider=")  # a folder that does not exist
             yield Hydra.create_main_hydra2("harness", search_path).config_loader
     except UserWarning as warning:
         place = str(warning).partition("path=")[2].removesuffix(" is not available.")
@@ -144,7 +144,7 @@ def composing(words: Sequence[str]) -> Iterator[ConfigLoader]:
 
 @lru_cache(maxsize=64)
 def groups(where: tuple[str, ...] = ()) -> dict[str, list[str]]:
-    """Every group and its choices: ours, and those of the folders that `places` found in a command line."""
+    """Return all groups with their choices: ours, and those of the folders that `places` finds."""
     if not where:
         return our_groups()
     with composing(where) as loader:
@@ -163,12 +163,12 @@ def groups(where: tuple[str, ...] = ()) -> dict[str, list[str]]:
 
 
 def value_of(words: Sequence[str], option: str) -> str:
-    """The value of an option in a command line, "" if it is not there."""
+    """Return the value of an option in a command line; "" if it is absent."""
     return next((word.partition("=")[2] for word in words if word.partition("=")[0] == option), "")
 
 
 def _listed(word: str) -> list[str] | None:
-    """The places of a `hydra.searchpath=[…]`; None where it is no list of them, which Hydra then says."""
+    """Return the items of a `hydra.searchpath=[…]`; None if it is no list of texts, which Hydra reports."""
     try:
         value = OverridesParser.create().parse_override(word).value()
     except HydraException:
@@ -178,7 +178,7 @@ def _listed(word: str) -> list[str] | None:
 
 
 def _absolute(word: str) -> str:
-    """A `hydra.searchpath=[…]` whose folders are absolute paths."""
+    """Make the folders of a `hydra.searchpath=[…]` absolute."""
     listed = _listed(word)
     if listed is None:
         return word

@@ -1,4 +1,4 @@
-"""A RunSpec as plain values, for files, hashes and tables."""
+"""Convert a RunSpec to plain values, for files, hashes and tables."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from harness.config.schema import RunSpec
 
 
 def to_mapping(spec: RunSpec) -> dict[str, Any]:
-    """Nested plain values in the schema's order; enums by name."""
+    """Convert a specification to nested plain values in the schema's order, with enums by name."""
     return _plain(spec)
 
 
 def flatten(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys of a nested mapping.
+    """Flatten a nested mapping to dotted keys.
 
     >>> flatten({"optim": {"lr": 0.1}, "seed": 0})
     {'optim.lr': 0.1, 'seed': 0}
@@ -27,7 +27,7 @@ def flatten(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def with_value(spec: Any, key: str, value: Any) -> Any:
-    """A copy of a nested specification with one value changed; what is not on the way is shared.
+    """Copy a nested specification with one value changed; unaffected parts are shared.
 
     Example:
         >>> from harness.config import compose

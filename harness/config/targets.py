@@ -1,6 +1,6 @@
-"""Functions of one's own: found by `package.module:name`, held against their signature, and called.
+"""Import a user's function by `package.module:name`, check its arguments, and call it.
 
-Whatever somebody else's code does here is one ConfigError of one line.
+Anything that the user's code raises becomes a ConfigError with a one-line message.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ KEYWORDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_O
 
 
 def imported(place: str, key: str) -> Function:
-    """What `package.module:name` stands for; modules of the current folder are found, as by `python -m`.
+    """Import `package.module:name`; the current folder is searched too, as with `python -m`.
 
     Args:
-        place: the module and what to take from it.
+        place: module and name.
         key: the dotted key that holds it, for errors.
 
     Raises:
-        ConfigError: no such module or name, a module that cannot be imported, or nothing to call.
+        ConfigError: the module or name does not exist, the import fails, or the object is not callable.
 
     Example:
         >>> imported("collections:Counter", "model.target").__name__
@@ -71,16 +71,16 @@ def imported(place: str, key: str) -> Function:
 def arguments(
     function: Function, given: Mapping[str, Any], offered: Mapping[str, Any], key: str
 ) -> dict[str, Any]:
-    """The keyword arguments that a function is called with.
+    """Determine the keyword arguments for a function.
 
     Args:
-        function: of `imported`.
-        given: by the user, under `key`; they win.
-        offered: by us, each passed only where the signature names it.
-        key: e.g. model.args
+        function: result of `imported`.
+        given: arguments from the user under `key`; they take precedence.
+        offered: arguments from the harness, passed only if the signature names them.
+        key: key of the user's arguments, e.g. model.args.
 
     Raises:
-        ConfigError: an argument that it does not take or that is of another type, or one that is missing.
+        ConfigError: an argument is unknown, missing or of the wrong type.
 
     Example:
         >>> def wide(width: int, classes: int): ...
@@ -89,7 +89,7 @@ def arguments(
     """
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # of a builtin: the call itself will tell
+    except (TypeError, ValueError):  # builtins without a signature: the call will raise if needed
         return dict(given)
     parameters = {p.name: p for p in signature.parameters.values() if p.kind in KEYWORDS}
     anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
@@ -116,10 +116,10 @@ def arguments(
 
 
 def call(place: str, function: Function, keywords: Mapping[str, Any], key: str) -> Any:
-    """What a function returns.
+    """Call a function and return its result.
 
     Raises:
-        ConfigError: it raised.
+        ConfigError: the function raised.
     """
     try:
         return function(**keywords)
@@ -130,7 +130,7 @@ def call(place: str, function: Function, keywords: Mapping[str, Any], key: str) 
 
 
 def error_text(error: BaseException) -> str:
-    """What somebody else's code raised, in one line, and where (HARNESS_DEBUG=1 shows the traceback)."""
+    """Describe an error of user code in one line, with its place (HARNESS_DEBUG=1 shows the traceback)."""
     frames = traceback.extract_tb(error.__traceback__)
     foreign = [frame for frame in frames if not frame.filename.startswith(NOT_THEIRS)]
     theirs = [f for f in foreign if "site-packages" not in f.filename]
@@ -149,15 +149,15 @@ def _article(value: Any) -> str:
 
 
 def _hints(function: Function) -> dict[str, Any]:
-    """The annotations of its arguments, as far as they can be told."""
+    """Return the annotations of a function's arguments; empty if they cannot be resolved."""
     try:
         return typing.get_type_hints(function.__init__ if isinstance(function, type) else function)
-    except Exception:  # names that exist for type checkers alone
+    except Exception:  # names that exist only for type checkers
         return {}
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value is of an annotated type; what is no plain type takes everything."""
+    """Whether a plain value matches an annotation; annotations that are not plain types accept anything."""
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         return any(_fits(value, option) for option in options)

@@ -1,4 +1,4 @@
-"""Our YAML tree: where it lies, its groups with their choices, and the types that Hydra has of them."""
+"""Our YAML tree: its location, its groups with their choices, and their types in Hydra."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 from harness.activations.registry import OPTIONS
 from harness.config.schema import LIKE, OPEN, SCHEMAS, RunSpec
 
-PRIMARY = "config"  # the configuration that everything begins with
-OURS = "harness.sweeps.sweep.run_sweep"  # what stands for a launcher class when it is ours
-HIDDEN = ("common", "schema")  # groups that only serve other groups
+PRIMARY = "config"  # the primary configuration
+OURS = "harness.sweeps.sweep.run_sweep"  # `_target_` of our own launcher
+HIDDEN = ("common", "schema")  # internal groups
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Workers:
 
 
 def config_dir() -> Path:
-    """The folder of the YAML tree: inside an installed package, or beside it in a checkout."""
+    """Return the folder of the YAML tree: inside an installed package, or next to it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     installed = package / "_configs"
     return installed if installed.is_dir() else package.parent / "configs"
@@ -44,14 +44,14 @@ def register_schema() -> None:
         for name, kind in choices.items():
             node = OmegaConf.structured(kind)
             if f"{group}.args" in OPEN and "args" in node:
-                node.args._set_flag("struct", False)  # Hydra too takes any key there, without a +
+                node.args._set_flag("struct", False)  # lets Hydra accept any key there without a +
             store.store(name=name, node=node, group=f"schema/{group}")
     for name in OPTIONS:
         store.store(name=name, node=choice("activation", name), group="activation")
 
 
 def kind_of(group: str, name: str) -> type:
-    """The class of one of our choices.
+    """Return the class of one of our choices.
 
     Example:
         >>> kind_of("optim", "adamw").__name__, kind_of("init", "rai").__name__
@@ -66,11 +66,11 @@ def kind_of(group: str, name: str) -> type:
 
 @lru_cache(maxsize=256)
 def choice(group: str, name: str) -> Any:
-    """One of our choices with its defaults, as Hydra composes it, a hundred times as fast.
+    """Return one of our choices with its defaults, like Hydra's composition but 100 times faster.
 
     Args:
-        group: one whose files include no others but the schema: activation, init, bias, schedule, remedy.
-        name: of the choice.
+        group: a group whose files include only the schema: activation, init, bias, schedule, remedy.
+        name: name of the choice.
 
     Example:
         >>> choice("schedule", "warmup").steps
@@ -87,7 +87,7 @@ def choice(group: str, name: str) -> Any:
 
 @lru_cache(maxsize=1)
 def our_groups() -> dict[str, list[str]]:
-    """Every group and its choices, as found in the YAML tree; activations as found among the records."""
+    """Return all groups with their choices from the YAML tree; activations come from the registry."""
     folders = sorted(f for f in config_dir().iterdir() if f.is_dir() and f.name not in HIDDEN)
     found = {f.name: sorted(p.stem for p in f.glob("*.yaml")) for f in folders}
     return dict(sorted({**found, "activation": sorted(OPTIONS)}.items()))

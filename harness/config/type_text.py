@@ -1,4 +1,4 @@
-"""What a configuration key takes, in words."""
+"""Describe the valid values of a configuration key in words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "
 
 
 def expectation(node: DictConfig, leaf: str) -> str:
-    """What the field `leaf` of a typed node takes, with its range if it has one."""
+    """Describe the valid values of the field `leaf` of a typed node."""
     owner = OmegaConf.get_type(node)
     if owner is None or leaf not in getattr(owner, "__dataclass_fields__", {}):
         return "another type"
@@ -21,7 +21,7 @@ def expectation(node: DictConfig, leaf: str) -> str:
 
 
 def range_of(owner: type, leaf: str) -> str:
-    """What the field `leaf` of a dataclass takes, with its range if it has one."""
+    """Describe the valid values of the field `leaf` of a dataclass, with its range if it has one."""
     hint = typing.get_type_hints(owner)[leaf]
     limits = vars(owner)["__dataclass_fields__"][leaf].metadata.get("limits")
     words = in_words(hint)
@@ -32,7 +32,7 @@ def range_of(owner: type, leaf: str) -> str:
 
 
 def in_words(hint: Any) -> str:
-    """A type hint in words.
+    """Describe a type hint in words.
 
     >>> in_words(int | None)
     'a whole number or null'
