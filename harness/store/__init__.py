@@ -1,1 +1,1 @@
-"""A run on disk: the source of truth of everything that is shown."""
+"""Runs on disk: the source of truth for everything that is shown."""

@@ -1,7 +1,8 @@
-"""Digests of what a run left, kept in its status: what is edited, swapped, shuffled or cut later is known.
+"""Digests of a run's files, stored in its status, to detect files edited, swapped, shuffled or cut later.
 
-A status carries a digest of itself and one of each table. A table's is of its footer, which is small: there
-stand the rows, and the extremes and the place of every column; checksums of its pages vouch for the values.
+A status contains a digest of itself and one of each table. The digest of a table covers its length and its
+small footer, which holds the row count and the extremes and position of every column. Page checksums protect
+the values.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import Any
 
 from harness.store.reading import DamagedFile, is_there, read_text
 
-DIGEST_KEY, TABLES_KEY = "digest", "tables"  # in a status
-END = 8  # bytes at the end of a Parquet file: the length of its footer, and a mark
-LARGEST = 1 << 24  # bytes of a footer that are read; of a garbled one, the length may be anything
-LENGTH = 16  # of a digest
+DIGEST_KEY, TABLES_KEY = "digest", "tables"  # keys in a status
+END = 8  # last bytes of a Parquet file: the length of its footer and a magic number
+LARGEST = 1 << 24  # most bytes read of a footer, since a damaged file can claim any length
+LENGTH = 16  # characters of a digest
 
 
 def digest(content: bytes) -> str:
@@ -25,7 +26,7 @@ def digest(content: bytes) -> str:
 
 
 def status_digest(status: Mapping[str, Any]) -> str:
-    """Of the plain values of a status; that of its tables counts, its own does not.
+    """Return the digest of a status, including its digests of tables but not its own.
 
     Example:
         >>> status_digest({"state": "running", "digest": "x"}) == status_digest({"state": "running"})
@@ -35,7 +36,7 @@ def status_digest(status: Mapping[str, Any]) -> str:
 
 
 def table_digest(path: Path) -> str:
-    """Of a Parquet file: its length and its footer; "" if it cannot be opened."""
+    """Return the digest of a Parquet file's length and footer; "" if it cannot be opened."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -48,46 +49,46 @@ def table_digest(path: Path) -> str:
 
 
 def table_digests(folder: Path) -> dict[str, str]:
-    """Of every Parquet file in a run's folder that can be read, by the name of the table."""
-    files = (path for path in sorted(folder.glob("*.parquet")) if path.is_file())  # no pipes
+    """Return the digests of all readable Parquet files in a run's folder, by name of the table."""
+    files = (path for path in sorted(folder.glob("*.parquet")) if path.is_file())  # skips pipes
     return {path.stem: found for path in files if (found := table_digest(path))}
 
 
 def is_own(path: Path) -> bool | None:
-    """Whether a table is what its run wrote, if the status beside it tells.
+    """Whether a table is unchanged since its run wrote it, according to the run's status.
 
     Returns:
-        None where it does not: the run goes on, or is of an earlier version.
+        None if the status has no digest: the run is still in progress, or from an earlier version.
     """
     kept = _kept_digest(path)
     if kept is None or table_digest(path) == kept:
         return None if kept is None else True
-    return False if _kept_digest(path) == kept else None  # else it has just been written anew
+    return False if _kept_digest(path) == kept else None  # None: the run has just rewritten it
 
 
 def check_own(path: Path, own: bool | None) -> None:
-    """Refuse what `is_own` says is not.
+    """Refuse a table that `is_own` reports as changed.
 
     Raises:
-        DamagedFile: it is another table.
+        DamagedFile: the table was changed or swapped.
     """
     if own is False:
         raise DamagedFile(path, "is not what its run wrote: it was changed or swapped")
 
 
 def check_missing(path: Path) -> None:
-    """Refuse that a table is missing which its run has written.
+    """Refuse a missing table that its run has written.
 
     Raises:
-        DamagedFile: it is missing.
+        DamagedFile: the table is missing.
     """
     if _kept_digest(path) is not None and not is_there(path):
         raise DamagedFile(path, "is not there any more")
 
 
 def _kept_digest(path: Path) -> str | None:
-    """Read by itself, not with all of the status: this is done for every table."""
+    """Read one digest without validating the whole status, since this happens for every table."""
     try:
         return json.loads(read_text(path.parent / "status.json"))[TABLES_KEY].get(path.stem)
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
-        return None  # a damaged status says so itself
+        return None  # a damaged status is reported when it is read

@@ -1,4 +1,4 @@
-"""Evidence of a run on disk: three Parquet files, whole or not at all."""
+"""Evidence of a run on disk: three Parquet files, each written atomically."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from harness.store.folder import RunFolder
 from harness.store.reading import DamagedFile, is_there, one_line
 
 PARTS = ("steps", "units", "layers")
-WORDS = {"site", "layer", "source", "normed", "starved_by"}  # columns of words; all others are numbers
-KEYS = {"steps": {"step"}, "units": {"site", "unit"}, "layers": {"site"}}  # columns that name a row
+WORDS = {"site", "layer", "source", "normed", "starved_by"}  # text columns; all others are numeric
+KEYS = {"steps": {"step"}, "units": {"site", "unit"}, "layers": {"site"}}  # columns that identify a row
 
 
 def write_evidence(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     """Write the three tables into a run's folder.
 
     Args:
-        folder: of the run.
-        tables: by the names in `PARTS`.
+        folder: the run's folder.
+        tables: tables by the names in `PARTS`.
     """
     for name in PARTS:
         with whole(folder / f"evidence_{name}.parquet") as part:
@@ -32,20 +32,20 @@ def write_evidence(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 def has_evidence(folder: Path) -> bool:
-    """Whether the run kept all of its evidence.
+    """Whether all evidence of the run is stored.
 
     Raises:
-        DamagedFile: something else is in the place of a file.
+        DamagedFile: a path exists but is not a regular file.
     """
     there = [is_there(folder / f"evidence_{name}.parquet") for name in PARTS]
     return all(there)
 
 
 def read_evidence(folder: Path) -> dict[str, pd.DataFrame] | None:
-    """The tables by name; None if the run kept no evidence.
+    """Read the tables by name; None if the run stored no evidence.
 
     Raises:
-        DamagedFile: one cannot be read, or is not what the run wrote.
+        DamagedFile: a table cannot be read, or was changed.
     """
     if not has_evidence(folder):
         return None

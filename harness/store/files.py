@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files atomically."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-WRITERS = 4  # threads that wait for the disk
+WRITERS = 4  # threads for writing
 T = TypeVar("T")
 R = TypeVar("R")
 Opener = Callable[[Path], AbstractContextManager[Path]]
@@ -19,7 +19,7 @@ Opener = Callable[[Path], AbstractContextManager[Path]]
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an exception."""
+    """Yield a temporary path that replaces `path` if the block ends without an exception."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
@@ -32,10 +32,10 @@ def whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def typed(path: Path) -> Iterator[Path]:
-    """`whole` for a path that somebody typed: a link is followed, and no device or pipe is replaced.
+    """Like `whole`, for a path from the user: follow links, and never replace a device or pipe.
 
     Raises:
-        OSError: something else than a file is there.
+        OSError: the path exists but is not a regular file.
     """
     target = path.resolve()
     if target.exists() and not target.is_file():
@@ -45,22 +45,22 @@ def typed(path: Path) -> Iterator[Path]:
 
 
 def cores() -> int:
-    """How many processors this process may use."""
+    """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def side_by_side(write: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """Carry out writes on a few threads, since most of each is waiting for the disk; results in order."""
+    """Run writes on a few threads, since they mostly wait for the disk; results are in order."""
     with ThreadPoolExecutor(WRITERS) as pool:
         return list(pool.map(write, items))
 
 
 def write_text(path: Path, text: str, into: Opener = whole) -> None:
-    """Write a text, whole or not at all; half a character, of a file's name, say, is written out."""
+    """Write text atomically; characters that cannot be encoded (in file names) are escaped."""
     with into(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any, into: Opener = whole) -> None:
-    """Write plain values, whole or not at all."""
+    """Write plain values as JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n", into)

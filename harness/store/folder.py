@@ -1,4 +1,4 @@
-"""The folder of one run: who it is, how far it got, and its tables."""
+"""The folder of one run: its configuration, status and tables."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from harness.store.files import write_json, write_text
 from harness.store.reading import DamagedFile, Types, checked, one_line, read_object, read_text
 
 STATUSES = ("running", "finished", "diverged", "failed", "interrupted")
-COMPLETE = ("finished", "diverged")  # results that are not trained again
-LARGEST = 1 << 20  # bytes of a configuration; YAML is slow to read
+COMPLETE = ("finished", "diverged")  # states that count as a result
+LARGEST = 1 << 20  # largest size of a configuration in bytes, because YAML is slow to read
 NUMBER = (int, float)
-MADE = "recorder"  # fact of a run that a Recorder made of somebody's own loop, and may begin anew
-SHARES = ("dead_fraction", "born_dead_fraction", "died_fraction", "accuracy")  # of the final numbers
-COUNTED = ("dead", "starved", "rare", "born_dead", "died", "revived")  # of its units
+MADE = "recorder"  # key that marks runs a Recorder made in a user's loop; a Recorder may overwrite these
+SHARES = ("dead_fraction", "born_dead_fraction", "died_fraction", "accuracy")  # final metrics in [0, 1]
+COUNTED = ("dead", "starved", "rare", "born_dead", "died", "revived")  # final metrics that count units
 NOT_NEGATIVE = ("steps", "diverged_at", "seconds", "census_seconds")
 STATUS: Types = {
     "state": (str,),
@@ -40,17 +40,17 @@ CONFIG: Types = {
     "detect": (dict,),
     **{f"detect.{name}": NUMBER for name in ("rare", "confidence", "healthy")},
 }
-KEY = re.compile(r"\w+:(\s|$)")  # of a mapping, at the start of a line
+KEY = re.compile(r"\w+:(\s|$)")  # key of a mapping at the start of a line
 
 
 class RunFolder:
     """`config.yaml`, `status.json` and the tables of a run.
 
     Args:
-        path: made if it is not there.
+        path: the folder; created if it does not exist.
 
     Raises:
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,18 +58,18 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
 
     def write_config(self, config: dict[str, Any]) -> None:
-        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the same text in a tenth of the time
+        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # same text, ten times as fast
         write_text(self.path / "config.yaml", yaml.dump(config, Dumper=dumper, sort_keys=False))
 
     def begin(self, **facts: Any) -> None:
-        """A training begins anew: the status has no facts of an earlier one."""
+        """Start a new training, dropping all facts of an earlier one from the status."""
         self._write("running", facts)
 
     def write_status(self, state: str, **facts: Any) -> None:
-        """Replace the status, keeping facts that are not given anew.
+        """Update the status, keeping earlier facts that are not given.
 
         Raises:
-            ValueError: an unknown state.
+            ValueError: the state is unknown.
         """
         if state not in STATUSES:
             raise ValueError(f"status: expected one of {', '.join(STATUSES)}, but got {state!r}")
@@ -84,7 +84,7 @@ class RunFolder:
         self._write_whole(status)
 
     def add_tables(self, *names: str) -> None:
-        """Tables that were written after the run's end are its own too."""
+        """Add digests of tables that were written after the run's end."""
         status = read_status(self.path)
         if status is not None and status.get(TABLES_KEY):
             found = table_digests(self.path)
@@ -92,7 +92,7 @@ class RunFolder:
             self._write_whole({**status, TABLES_KEY: {**status[TABLES_KEY], **added}})
 
     def _write_whole(self, status: dict[str, Any]) -> None:
-        plain = json.loads(json.dumps(status))  # as it will be read
+        plain = json.loads(json.dumps(status))  # the digest must match the status as read
         write_json(self.path / "status.json", {**plain, DIGEST_KEY: status_digest(plain)})
 
     @property
@@ -100,24 +100,24 @@ class RunFolder:
         return read_status(self.path) or {}
 
     def clear(self) -> None:
-        """Remove what an earlier training left; the folder and its configuration stay."""
+        """Remove the files of an earlier training, but not the folder and its configuration."""
         for name in ("status.json", "checkpoint.pt", "error.txt"):
             (self.path / name).unlink(missing_ok=True)
         self.clear_tables()
 
     def clear_tables(self) -> None:
-        """Remove tables and TensorBoard's events alone."""
+        """Remove only tables and TensorBoard's event files."""
         for pattern in ("*.arrows", "*.parquet", "events.out.tfevents.*", ".*.part"):
             for file in self.path.glob(pattern):
                 file.unlink(missing_ok=True)
 
 
 def load_status(path: Path) -> dict[str, Any]:
-    """The run's status.
+    """Read the run's status.
 
     Raises:
         FileNotFoundError: there is none.
-        DamagedFile: it is not what a status should be, or not of the configuration beside it.
+        DamagedFile: it is not a valid status, or belongs to another configuration.
     """
     file = path / "status.json"
     status = read_object(file, STATUS)
@@ -141,7 +141,7 @@ def load_status(path: Path) -> dict[str, Any]:
 
 
 def _fits(name: str, value: Any) -> bool:
-    """Whether a final value is of its kind: words for the cause, whole numbers of units, else any number."""
+    """Whether a final value has the right type: text for the cause, integers for units, else a number."""
     if name == "cause":
         return isinstance(value, str)
     whole = name not in COUNTED or isinstance(value, int) or value == int(value)
@@ -149,7 +149,7 @@ def _fits(name: str, value: Any) -> bool:
 
 
 def config_digest(path: Path) -> str:
-    """Of the configuration in a run's folder; "" if there is none."""
+    """Return the digest of the configuration in a run's folder; "" if there is none."""
     try:
         return digest(read_text(path / "config.yaml", LARGEST).encode())
     except (OSError, DamagedFile):
@@ -157,7 +157,7 @@ def config_digest(path: Path) -> str:
 
 
 def read_status(path: Path) -> dict[str, Any] | None:
-    """The run's status, or None if there is no readable one."""
+    """Read the run's status; None if there is no valid one."""
     try:
         return load_status(path)
     except (OSError, DamagedFile):
@@ -165,11 +165,11 @@ def read_status(path: Path) -> dict[str, Any] | None:
 
 
 def load_config(path: Path) -> dict[str, Any]:
-    """The run's configuration, nested.
+    """Read the run's nested configuration.
 
     Raises:
         FileNotFoundError: there is none.
-        DamagedFile: it is not what a configuration should be.
+        DamagedFile: it is not a valid configuration.
     """
     file = path / "config.yaml"
     text = read_text(file, LARGEST)
@@ -185,7 +185,7 @@ def load_config(path: Path) -> dict[str, Any]:
 
 
 def top_level(text: str) -> list[str] | None:
-    r"""The groups of a YAML mapping, each of which can be read by itself; None if that is not sure.
+    r"""Split a YAML mapping into groups that can be parsed separately; None if that may not be possible.
 
     Example:
         >>> top_level("optim:\n  lr: 0.1\nseed: 0\n")
@@ -206,7 +206,7 @@ def top_level(text: str) -> list[str] | None:
 
 @lru_cache(maxsize=65_536)
 def _parsed(group: str) -> dict[str, Any]:
-    """The runs of a sweep share most groups, and YAML is slow to read."""
+    """Parse a group; cached because YAML is slow and the runs of a sweep share most groups."""
     return _load(group)
 
 

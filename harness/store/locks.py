@@ -1,4 +1,4 @@
-"""Locks of folders: one process writes to a folder at a time."""
+"""Locks of folders, so that only one process at a time writes to a folder."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-PATIENCE = 5.0  # seconds; a killed process holds its locks until the system has taken it down
+PATIENCE = 5.0  # seconds to wait; a killed process holds its locks until the system has removed it
 
 
 def lock_of(folder: Path, patience: float | None = None) -> BaseFileLock:
-    """The lock of a folder; to take it raises `filelock.Timeout` if others hold it longer than `patience`."""
+    """Return a folder's lock; acquiring it raises `filelock.Timeout` after `patience` seconds."""
     from filelock import FileLock
 
     return FileLock(folder / ".lock", timeout=PATIENCE if patience is None else patience)
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process writes to the folder now; also where that cannot be known."""
+    """Whether a process is writing to the folder; True if that cannot be determined."""
     from filelock import FileLock, Timeout
 
     if not (folder / ".lock").exists():

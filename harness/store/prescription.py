@@ -1,4 +1,4 @@
-"""`prescription.json` in a run's folder: which cures were tried on it, and what came of that."""
+"""`prescription.json` in a run's folder: the cures that were tried on the run, and their results."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from harness.store.reading import DamagedFile, read_object
 FILE = "prescription.json"
 WORDS = ("cure", "stands_for", "verdict")
 NUMBERS = ("seeds", "steps", "metric", "dead", "diverged", "seconds")
-MAYBE = ("gain", "low", "high")  # null of the run as it was, the interval also of one seed
+MAYBE = ("gain", "low", "high")  # null for the unchanged run; low and high also for a single seed
 
 
 def write_prescription(folder: Path, table: pd.DataFrame, facts: Mapping[str, Any]) -> Path:
-    """Write the file, whole or not at all; what is missing in the table is null."""
+    """Write the file atomically, with null for missing values of the table."""
     path, plain = folder / FILE, table.astype(object)
     rows = plain.where(table.notna(), None).to_dict("records")  # type: ignore[call-overload]
     write_json(path, {**facts, "table": rows}, typed)
@@ -26,10 +26,10 @@ def write_prescription(folder: Path, table: pd.DataFrame, facts: Mapping[str, An
 
 
 def read_prescription(folder: Path) -> dict[str, Any] | None:
-    """What the file holds, `table` as a frame; None if there is none.
+    """Read the file, with `table` as a DataFrame; None if there is none.
 
     Raises:
-        DamagedFile: it is not what `write_prescription` writes.
+        DamagedFile: it does not have the format of `write_prescription`.
     """
     path = folder / FILE
     try:

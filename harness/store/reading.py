@@ -1,7 +1,7 @@
-"""Stored files are read here, and checked: a file that is not what it should be has a reason, and no effect.
+"""Read and validate stored files; an invalid file raises an error that names the reason.
 
-What lies in a folder of results may be torn, swapped, edited or made by somebody else. A reader gets plain
-values of the expected types, or a `DamagedFile`.
+Files in a folder of results may be truncated, swapped, edited or foreign. Readers get plain values of the
+expected types, or a `DamagedFile`.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Any
 
 from harness.words import printable
 
-LARGEST = 1 << 24  # bytes of a text file
-DEEPEST = 16  # levels of nested values
-BITS = 1023  # of a whole number; a larger one is no float
-MOST = 100_000  # values in a file; aliases of YAML can be short and stand for billions
-LONGEST = 120  # characters of a foreign word in a message
+LARGEST = 1 << 24  # largest size of a text file in bytes
+DEEPEST = 16  # largest depth of nested values
+BITS = 1023  # largest size of an integer, so that it fits in a float
+MOST = 100_000  # largest number of values in a file; short YAML aliases can expand to billions
+LONGEST = 120  # most characters of file content shown in a message
 
-Types = Mapping[str, tuple[type, ...]]  # dotted key → what its value may be
+Types = Mapping[str, tuple[type, ...]]  # dotted key → allowed types of its value
 
 
 class DamagedFile(ValueError):
-    """A stored file that is not what it should be.
+    """A stored file is invalid.
 
     Attributes:
         path: the file.
-        reason: what is wrong with it; the rest of a sentence that begins with "it".
+        reason: what is wrong with it, as the rest of a sentence that begins with "it".
     """
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -40,10 +40,10 @@ class DamagedFile(ValueError):
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file.
+    """Whether the file exists.
 
     Raises:
-        DamagedFile: something else is in its place: a folder, a pipe, a device, a link to nowhere.
+        DamagedFile: the path is something else: a folder, a pipe, a device or a broken link.
     """
     try:
         mode = path.stat().st_mode
@@ -59,13 +59,13 @@ def is_there(path: Path) -> bool:
 
 
 def read_text(path: Path, largest: int = LARGEST) -> str:
-    """The text of a file.
+    """Read a text file.
 
     Raises:
         FileNotFoundError: there is none.
-        DamagedFile: it is no file, cannot be read, is larger than `largest` bytes, or no text.
+        DamagedFile: it is not a regular file, cannot be read, is larger than `largest` bytes, or is not text.
     """
-    if not is_there(path):  # before it is opened: opening a pipe waits for somebody who writes
+    if not is_there(path):  # check before opening, since opening a pipe would block
         raise FileNotFoundError(path)
     try:
         with path.open("rb") as file:
@@ -80,15 +80,15 @@ def read_text(path: Path, largest: int = LARGEST) -> str:
 
 
 def read_object(path: Path, types: Types) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Read the JSON object in a file.
 
     Args:
         path: the file.
-        types: of the values that are used by name.
+        types: expected types of the values that are used by name.
 
     Raises:
         FileNotFoundError: there is none.
-        DamagedFile: it is no JSON object of plain values, or one of them is of another type.
+        DamagedFile: it is not a JSON object of plain values, or a value has the wrong type.
     """
     text = read_text(path)
     try:
@@ -99,7 +99,7 @@ def read_object(path: Path, types: Types) -> dict[str, Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, whose keys come once."""
+    """Build a JSON object, refusing duplicate keys."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a key comes twice")
@@ -107,10 +107,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def checked(path: Path, value: Any, types: Types, most: int = MOST) -> dict[str, Any]:
-    """A copy of a parsed file, of plain values by words.
+    """Validate and copy the content of a parsed file, a nested mapping of plain values.
 
     Raises:
-        DamagedFile: it is no mapping, too deep, too large, or of other types.
+        DamagedFile: it is not a mapping, is too deep or too large, or has values of wrong types.
     """
     if not isinstance(value, dict):
         raise DamagedFile(path, f"holds no mapping, but {_shown(value)}")
@@ -127,7 +127,7 @@ def checked(path: Path, value: Any, types: Types, most: int = MOST) -> dict[str,
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in the file, or None if there is no readable one."""
+    """Read the JSON object in a file; None if there is no valid one."""
     try:
         return checked(
             path, json.loads(read_text(path, 1 << 28)), {}, 1 << 24
@@ -162,7 +162,7 @@ def _in(key: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A foreign value in a message, short."""
+    """Format a value from a file for a message, shortened."""
     if isinstance(value, dict | list):
         return f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value):,} values"
     text = repr(value)
@@ -170,10 +170,10 @@ def _shown(value: Any) -> str:
 
 
 def named_line(error: BaseException) -> str:
-    """The kind of an error and what it says, in one line."""
+    """Format type and message of an error in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def one_line(error: BaseException) -> str:
-    """What a library says, in one short line."""
+    """Format a library's error message in one short line."""
     return " ".join(str(error).split())[:LONGEST]

@@ -1,4 +1,4 @@
-"""open_runs: every run below a folder, as tidy frames that are loaded on demand."""
+"""open_runs: all runs below a folder, as tidy DataFrames that are loaded on demand."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from harness.store.tables import read_table
 from harness.store.walk import folders_of
 from harness.words import printable
 
-ALWAYS = ("dead_fraction", "accuracy")  # final numbers of which every row has a column
-SHOWN = 3  # damaged files that a warning names
+ALWAYS = ("dead_fraction", "accuracy")  # final metrics for which every row has a column
+SHOWN = 3  # most damaged files that a warning names
 
 
 class Run:
@@ -38,17 +38,17 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name, control characters written out."""
+        """Name of the folder, with control characters escaped."""
         return printable(self.path.name)
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Nested configuration; empty if it cannot be read. Control characters in words are written out."""
+        """Nested configuration, with control characters escaped; empty if it cannot be read."""
         return _printable(self._read(load_config))
 
     @cached_property
     def status(self) -> dict[str, Any]:
-        """`status.json`; empty if it cannot be read. Control characters in words are written out."""
+        """Content of `status.json`, with control characters escaped; empty if it cannot be read."""
         return _printable(self._read(load_status))
 
     def _read(self, load: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
@@ -65,23 +65,23 @@ class Run:
 
     @property
     def damage(self) -> str:
-        """Why its configuration or status cannot be read; "" if both can."""
+        """Why the configuration or status cannot be read; "" if both can."""
         _ = self.config, self.status
         return "; ".join(self._damage)
 
     @property
     def state(self) -> str:
-        """The state that `status.json` tells; "damaged" if it or the configuration cannot be read."""
+        """State in `status.json`; "damaged" if that file or the configuration cannot be read."""
         return "damaged" if self.damage else str(self.status["state"])
 
     @property
     def final(self) -> dict[str, Any]:
-        """The numbers that it ended with; empty unless it finished: `last` has those of other runs."""
+        """Final metrics of a finished run; empty for other runs (see `last`)."""
         return self._measured if self.state == "finished" else {}
 
     @property
     def last(self) -> dict[str, Any]:
-        """What the last censuses and evaluations said of a run that did not finish; else empty."""
+        """Metrics of the last census and evaluation of a run that did not finish; otherwise empty."""
         return {} if self.state == "finished" else self._measured
 
     @property
@@ -90,21 +90,21 @@ class Run:
 
     @property
     def is_own_loop(self) -> bool:
-        """Whether a Recorder made it, in a training loop that is not ours."""
+        """Whether a Recorder made the run in a user's own training loop."""
         return bool(self.status.get(MADE))
 
     @cached_property
     def evidence(self) -> dict[str, pd.DataFrame] | None:
-        """Of why units died, as tables by name; None if the run kept none.
+        """Evidence of why units died, as tables by name; None if the run stored none.
 
         Raises:
-            DamagedFile: a table is damaged, or of another run.
+            DamagedFile: a table is damaged, or belongs to another run.
         """
         return read_evidence(self.path)
 
     @cached_property
     def census(self) -> pd.DataFrame:
-        """Every census of the run (the history, as `Recorder.history()` gives it)."""
+        """All censuses of the run, as from `Recorder.history()`."""
         return read_table(self.path, "census").to_pandas()
 
     @cached_property
@@ -114,19 +114,19 @@ class Run:
 
     @cached_property
     def events(self) -> pd.DataFrame:
-        """What happened, with the step."""
+        """One row per event, with its step."""
         return read_table(self.path, "events").to_pandas()
 
     def read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A table as Arrow, or some of its columns: what many runs are read by, one after another.
+        """Read a table, or some of its columns, as Arrow; suited to reading many runs one after another.
 
         Args:
             name: census, steps or events.
-            columns: all if None; else only these are read, words as dictionaries.
+            columns: the columns to read, with text as dictionaries; None: all.
 
         Raises:
-            ValueError: no such table or column.
-            DamagedFile: the file is not what it should be (a `ValueError`).
+            ValueError: there is no such table or column.
+            DamagedFile: the file is invalid (a `ValueError`).
         """
         if name not in TABLES:
             raise ValueError(f"read: expected one of {', '.join(TABLES)}, but got {name!r}")
@@ -140,7 +140,7 @@ class Run:
             "status": self.state,
         }
         for group, value in self.config.items():
-            if group in row or group.partition(".")[0] in ("final", "last"):  # of the run itself
+            if group in row or group.partition(".")[0] in ("final", "last"):  # names used for the run itself
                 group = f"config.{group}"
             row |= _cells(group, value)
         final = self.final or dict.fromkeys((*ALWAYS, *self.last), float("nan"))
@@ -149,7 +149,7 @@ class Run:
 
 
 class Runs(Sequence[Run]):
-    """Runs in order of their names.
+    """Runs, sorted by name.
 
     Example:
         >>> Runs([]).table.empty
@@ -173,8 +173,8 @@ class Runs(Sequence[Run]):
     def table(self) -> pd.DataFrame:
         """One row per run: run, path, status, dotted configuration, `final.…` metrics.
 
-        Of a run that is not finished, `final.…` are NaN; `last.…` have what its last census said.
-        Runs whose configuration cannot be read are left out, with a warning: they belong to no arm.
+        For a run that is not finished, the columns `final.…` are NaN, and `last.…` hold its latest metrics.
+        Runs whose configuration cannot be read are left out with a warning, since they belong to no arm.
         """
         _tell_of_lost([run.damage for run in self._runs if not run.config])
         for damage in (run.damage for run in self._runs if run.config and run.damage):
@@ -185,8 +185,8 @@ class Runs(Sequence[Run]):
     def census(self) -> pd.DataFrame:
         """The censuses of all runs, with a column `run` in front.
 
-        Of this and the other tables: runs whose file is damaged are left out, with a warning. A column of the
-        user's own that is called `run` becomes `census.run`, `steps.run`.
+        In this and the other tables, runs with a damaged file are left out with a warning. A user's own
+        column called `run` becomes `census.run`, `steps.run`, and so on.
         """
         return self._gather("census")
 
@@ -215,7 +215,7 @@ class Runs(Sequence[Run]):
         return _joined(tables, name).to_pandas() if tables else pd.DataFrame()
 
     def read(self, name: str, columns: Sequence[str] | None = None) -> Iterator[tuple[Run, pa.Table]]:
-        """A table of each run, read when its turn comes and not kept: see `Run.read`."""
+        """Iterate over a table of each run, read lazily and not cached (see `Run.read`)."""
         return ((run, run.read(name, columns)) for run in self._runs)
 
     def __repr__(self) -> str:
@@ -224,17 +224,17 @@ class Runs(Sequence[Run]):
 
 
 def open_runs(path: str | os.PathLike[str]) -> Runs:
-    """Every run in the folder `path` or below it.
+    """Open all runs in the folder `path` or below it.
 
     Args:
-        path: a run's own folder, a sweep's, or any folder above.
+        path: the folder of a run, of a sweep, or any folder above.
 
     Returns:
-        The runs; empty if there is none.
+        The runs; empty if there are none.
 
     Raises:
-        FileNotFoundError: no such folder.
-        TypeError: no path.
+        FileNotFoundError: there is no such folder.
+        TypeError: `path` is not a path.
 
     Example:
         >>> import tempfile
@@ -250,7 +250,7 @@ def open_runs(path: str | os.PathLike[str]) -> Runs:
 
 
 def _joined(tables: Sequence[pa.Table], name: str) -> pa.Table:
-    """The rows of all runs; columns of a user's statistic that some lack are nulls there."""
+    """Concatenate the rows of all runs, with nulls for columns of user statistics that a run lacks."""
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
@@ -267,7 +267,7 @@ def _tell_of_lost(reasons: Sequence[str]) -> None:
 
 
 def _printable(value: Any) -> Any:
-    """Nested plain values whose words can be shown."""
+    """Escape control characters in nested plain values."""
     if isinstance(value, dict):
         return {printable(key): _printable(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -276,7 +276,7 @@ def _printable(value: Any) -> Any:
 
 
 def _cells(name: str, value: Any) -> dict[str, Any]:
-    """A value of a configuration as columns: one for each value of a mapping, however deep."""
+    """Flatten a configuration value to columns, one for each nested value."""
     if not isinstance(value, dict):
         return {name: str(value) if isinstance(value, list) else value}
     return {

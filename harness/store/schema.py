@@ -1,4 +1,4 @@
-"""The columns of a run's tables, with their types on disk."""
+"""Columns of a run's tables, with their types on disk."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ EVENTS = pa.schema(
 
 TABLES: dict[str, pa.Schema] = {"census": CENSUS, "steps": STEPS, "events": EVENTS}
 
-# columns without which a table says nothing; others may be missing in tables of older runs
+# required columns; tables of older runs may lack others
 NEEDED: dict[str, tuple[str, ...]] = {
     "census": ("evidence", "step", "site", "unit", "n", "active", "rate", "state"),
     "steps": ("step", "loss"),
     "events": ("step", "kind", "site", "units"),
 }
-COUNTS = {"step": 0, "n": 0, "active": 0, "unit": -1, "units": 0}  # column → its least value
+COUNTS = {"step": 0, "n": 0, "active": 0, "unit": -1, "units": 0}  # column → smallest value
 SHARES = ("rate",)
 STATES = frozenset({"active", "always_on", "rare", "dead", "starved", "non_finite", "unobserved"})
-WORDS = {"evidence": frozenset({"probe", "stream"}), "state": STATES}  # column → what it may hold
+WORDS = {"evidence": frozenset({"probe", "stream"}), "state": STATES}  # column → allowed values

@@ -1,4 +1,4 @@
-"""Tables of a run, read and checked: from its Parquet file, or from what is whole of its stream."""
+"""Read and validate tables of a run, from its Parquet file or from the complete part of its stream."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from harness.store.reading import DamagedFile, is_there, one_line
 from harness.store.schema import COUNTS, NEEDED, SHARES, TABLES, WORDS
 from harness.words import UNSAFE, printable
 
-compute: Any = pyarrow.compute  # its functions are made at import: no type checker knows them
-LONGEST = 10_000  # characters of a word: names of sites go into pictures, pages and terminals
-CONFIG_KEY = b"harness.config"  # in a Parquet file's metadata: the digest of its run's configuration
-BEGINS = b"\xff\xff\xff\xff"  # every message of a stream
+compute: Any = pyarrow.compute  # type checkers do not know its functions, which are created at import
+LONGEST = 10_000  # largest size of a text, since names of sites appear in figures, pages and terminals
+CONFIG_KEY = b"harness.config"  # Parquet metadata key of the digest of the run's configuration
+BEGINS = b"\xff\xff\xff\xff"  # first bytes of every message of a stream
 
 
 def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """A run's table: the Parquet file, or what is whole of the stream, or no rows.
+    """Read a run's table from the Parquet file or the complete part of the stream; without both, it is empty.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         name: a key of `TABLES`.
-        columns: which of them alone, in that order, words as dictionaries (in pandas: categories); None: all,
-            then those of a user's statistic.
+        columns: columns to return, in this order, with text as dictionaries (in pandas: categories); None:
+            all, followed by those of user statistics.
 
     Returns:
-        The table; columns that an older run lacks are nulls.
+        The table, with nulls for columns that an older run lacks.
 
     Raises:
-        ValueError: no such column.
-        DamagedFile: the file is not what it should be.
+        ValueError: there is no such column.
+        DamagedFile: the file is invalid.
     """
     schema = TABLES[name]
     unknown = [column for column in columns or () if column not in schema.names]
@@ -47,7 +47,7 @@ def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) ->
     if is_there(parquet):
         own = is_own(parquet)
         table = _read_parquet(parquet, name, columns, own=own)
-        check_own(parquet, own)  # last: what is wrong with its values says more
+        check_own(parquet, own)  # last, since errors about the values are more specific
         return table
     if is_there(stream):
         found = read_stream(stream)
@@ -62,7 +62,7 @@ def _read_parquet(path: Path, name: str, columns: Sequence[str] | None, *, own: 
     try:
         try:
             table, names, metadata = _read_columns(path, columns, words)
-        except KeyError:  # of an older run, which lacks one of the words
+        except KeyError:  # an older run that lacks a text column
             with pq.ParquetFile(path) as file:
                 there = set(file.schema_arrow.names)
             table, names, metadata = _read_columns(path, columns, [word for word in words if word in there])
@@ -77,7 +77,7 @@ def _read_parquet(path: Path, name: str, columns: Sequence[str] | None, *, own: 
 def _read_columns(
     path: Path, columns: Sequence[str] | None, words: list[str]
 ) -> tuple[pa.Table, list[str], dict[bytes, bytes]]:
-    """Those columns that are there; the names of all, and the file's metadata."""
+    """Read the requested columns that exist; also return all column names and the file's metadata."""
     with pq.ParquetFile(path, read_dictionary=words, page_checksum_verification=True) as file:
         names = file.schema_arrow.names
         there = names if columns is None else [column for column in columns if column in names]
@@ -85,10 +85,10 @@ def _read_columns(
 
 
 def read_stream(path: Path) -> pa.Table:
-    """The whole record batches of a stream; a torn tail costs at most the last one.
+    """Read the complete record batches of a stream; a truncated end loses at most the last one.
 
     Raises:
-        DamagedFile: it is no stream.
+        DamagedFile: the file is not a stream.
     """
     batches: list[pa.RecordBatch] = []
     schema: pa.Schema | None = None
@@ -97,7 +97,7 @@ def read_stream(path: Path) -> pa.Table:
             schema = reader.schema
             while True:
                 batches.append(reader.read_next_batch())
-    except (StopIteration, OSError, ValueError, pa.ArrowException):  # the end, torn or not
+    except (StopIteration, OSError, ValueError, pa.ArrowException):  # the end, possibly truncated
         pass
     if schema is not None:
         return pa.Table.from_batches(batches, schema)
@@ -110,17 +110,17 @@ def read_stream(path: Path) -> pa.Table:
 def conforming(
     path: Path, name: str, table: pa.Table, names: Sequence[str], columns: Sequence[str] | None
 ) -> pa.Table:
-    """A table with the columns and types of its schema.
+    """Validate a table and convert it to the columns and types of its schema.
 
     Args:
-        path: where it comes from.
+        path: file of the table.
         name: a key of `TABLES`.
-        table: what was read.
-        names: the columns of the file.
-        columns: those that are asked for; None: all, and further ones of the file last.
+        table: the table as read.
+        names: all columns of the file.
+        columns: requested columns; None: all, followed by further ones of the file.
 
     Raises:
-        DamagedFile: a needed column is missing or has nulls, or one holds what it cannot hold.
+        DamagedFile: a required column is missing or has nulls, or a column has invalid values.
     """
     lacking = [column for column in NEEDED[name] if column not in names]
     if lacking:
@@ -157,18 +157,18 @@ def conforming(
 
 
 def _has_twice(census: dict[str, pa.ChunkedArray]) -> bool:
-    """Whether a census has two rows of one unit."""
+    """Whether a census has two rows with the same step, evidence, site and unit."""
     key: Any = 0
     for column in ("step", "evidence", "site", "unit"):
         values = census[column]
         codes = values.dictionary_encode().combine_chunks().indices if _is_word(values.type) else values
         numbers = codes.to_numpy().astype(np.int64)
         key = key * (int(numbers.max(initial=0)) + 2) + numbers + 1
-    return bool((np.diff(key) <= 0).any()) and len(np.unique(key)) < len(key)  # as written, they are in order
+    return bool((np.diff(key) <= 0).any()) and len(np.unique(key)) < len(key)  # usually sorted: a fast check
 
 
 def _as(path: Path, values: pa.ChunkedArray, field: pa.Field, *, decoded: bool) -> pa.ChunkedArray:
-    """A column in the type of its field; words may stay dictionaries."""
+    """Convert a column to the type of its field; text may stay a dictionary."""
     kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
     alike = any(
         test(kind) and test(field.type)
@@ -185,7 +185,7 @@ def _as(path: Path, values: pa.ChunkedArray, field: pa.Field, *, decoded: bool) 
 
 
 def _shown(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Words whose control characters are written out."""
+    """Escape control characters in a text column."""
     words = compute.unique(values).to_pylist()
     if not any(word and UNSAFE.search(word) for word in words):
         return values
@@ -199,7 +199,7 @@ def _encoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _check(path: Path, column: str, values: pa.ChunkedArray, *, needed: bool) -> None:
-    """No nulls where a column is needed, no negative count, no word that nobody can show."""
+    """Refuse nulls in required columns, values out of range, and texts that are invalid or too long."""
     if needed and values.null_count:
         raise DamagedFile(path, f"has rows without {column}")
     if not len(values):

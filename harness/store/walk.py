@@ -1,4 +1,4 @@
-"""The one walk that finds runs: links are not followed, and folders that cannot be read are named."""
+"""Find run folders, without following links and with warnings for unreadable folders."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import warnings
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-SHOWN = 300  # characters of a path in a warning
-MARKS = frozenset({"config.yaml", "status.json"})  # what every run has
+SHOWN = 300  # most characters of a path in a warning
+MARKS = frozenset({"config.yaml", "status.json"})  # files of every run
 
 
 def folders_of(root: Path, needed: Callable[[Collection[str]], bool] = MARKS.issubset) -> Iterator[Path]:
-    """The folders of runs in `root` or below it; links are not followed, and a run has no runs below.
+    """Iterate over the run folders in `root` or below it, without following links or descending into runs.
 
     Args:
-        root: where the search begins.
-        needed: whether a folder with these names in it is a run's.
+        root: where the search starts.
+        needed: whether a folder with these entries is a run folder.
 
     Warns:
         UserWarning: a folder cannot be read.
@@ -27,7 +27,7 @@ def folders_of(root: Path, needed: Callable[[Collection[str]], bool] = MARKS.iss
         warnings.warn(message, stacklevel=3)
 
     left = [str(root)]
-    while left:  # no recursion: folders can be deep
+    while left:  # no recursion, since folders can be nested deeply
         folder = left.pop()
         try:
             with os.scandir(folder) as found:

@@ -1,7 +1,7 @@
-"""Tables of a running run: appended batch by batch as an Arrow stream, one Parquet file at the end.
+"""Write tables of a run in progress: append batches to an Arrow stream, and convert it to Parquet at the end.
 
-A stream is the schema followed by record batches. Its end may be torn by a kill at any moment: a continued
-run cuts it back to where its checkpoint stood.
+A stream is the schema followed by record batches. If the process is killed, its end may be incomplete; a
+continued run truncates it to the position of its checkpoint.
 """
 
 from __future__ import annotations
@@ -24,18 +24,16 @@ class TableWriter:
     """One growing table.
 
     Args:
-        folder: of the run; must exist.
+        folder: the run's folder; must exist.
         name: a key of `TABLES`.
-        position: bytes of an existing stream to keep (from a checkpoint); 0 starts anew.
+        position: bytes of an existing stream to keep (from a checkpoint); 0 starts a new one.
     """
 
     def __init__(self, folder: Path, name: str, position: int = 0) -> None:
         self._schema = TABLES[name]
         self._stream, self._parquet = folder / f"{name}.arrows", folder / f"{name}.parquet"
         if position and not self._stream.exists() and self._parquet.exists():
-            self._finished: int | None = (
-                position  # killed while finishing: this table already is what it shall be
-            )
+            self._finished: int | None = position  # killed while finishing: this table is already complete
             return
         self._finished = None
         self._extra: list[str] | None = None if position == 0 else []
@@ -51,14 +49,14 @@ class TableWriter:
 
     @property
     def position(self) -> int:
-        """Bytes written so far: what a checkpoint has to remember."""
+        """Bytes written so far, for a checkpoint."""
         return self._file.tell() if self._finished is None else self._finished
 
     def append(self, columns: Mapping[str, Any]) -> None:
-        """Write rows; they are in the hands of the operating system when this returns.
+        """Write rows and flush them to the operating system.
 
         Raises:
-            ValueError: columns of different lengths, or a missing one.
+            ValueError: a column is missing, or the columns have different lengths.
         """
         if self._extra is None:
             self._extend(columns)
@@ -69,7 +67,7 @@ class TableWriter:
         self.append_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
 
     def _extend(self, columns: Mapping[str, Any]) -> None:
-        """Columns of a user's statistic belong to the table, if they come with its first rows."""
+        """Add columns of user statistics to the schema, if the first rows have any."""
         self._extra = [name for name in columns if name not in self._schema.names]
         if self._extra:
             for name in self._extra:
@@ -79,7 +77,7 @@ class TableWriter:
             self._file.write(self._schema.serialize())
 
     def append_batch(self, batch: pa.RecordBatch) -> None:
-        """Write rows that are an Arrow batch of the table's schema already.
+        """Write an Arrow batch of the table's schema.
 
         Raises:
             ValueError: it has another schema.
@@ -90,7 +88,7 @@ class TableWriter:
         self._file.flush()
 
     def finish(self) -> None:
-        """Turn the stream into one Parquet file and remove it."""
+        """Convert the stream to a Parquet file, and remove it."""
         if self._finished is not None:
             return
         self._finished = self.position
@@ -111,7 +109,7 @@ class TableWriter:
         self._stream.unlink()
 
     def close(self) -> None:
-        """Leave the stream as it is."""
+        """Close the stream without converting it."""
         if self._finished is None:
             self._file.close()
 
@@ -123,12 +121,12 @@ def _array(values: Any, kind: pa.DataType) -> pa.Array:
 
 
 def keep_rows(folder: Path, name: str, step: int) -> int:
-    """Turn a run's table back into a stream that holds its rows up to a step, to be appended to.
+    """Convert a run's table back to a stream with the rows up to a step, so that it can be continued.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         name: a key of `TABLES`.
-        step: the last that is kept.
+        step: the last step to keep.
 
     Returns:
         The stream's length in bytes; 0 if there are no such rows.
@@ -137,7 +135,7 @@ def keep_rows(folder: Path, name: str, step: int) -> int:
     kept = table.filter(pa.array(table["step"].to_numpy() <= step)).combine_chunks()
     content = kept.schema.serialize().to_pybytes()
     content += b"".join(batch.serialize().to_pybytes() for batch in kept.to_batches())
-    with whole(folder / f"{name}.arrows") as part:  # before the file goes: killed here, one of both is there
+    with whole(folder / f"{name}.arrows") as part:  # before unlinking, so that one of the two always exists
         part.write_bytes(content)
     (folder / f"{name}.parquet").unlink(missing_ok=True)
     return len(content) if len(kept) else 0
