@@ -1,1 +1,1 @@
-"""Trainings of one's own: watched in one line, and kept as runs like any other."""
+"""Observe a user's own training with one line of code, and store it as an ordinary run."""

@@ -1,4 +1,4 @@
-"""Alert: says it once when a share of dead units is crossed."""
+"""Alert: warn once when the dead share crosses a threshold."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Condition = float | Callable[[Verdict], bool]
 
 
 class Alert:
-    """Looks at every census.
+    """Checks every census against a condition.
 
     Args:
-        condition: the dead share above which it speaks, or a function of the verdict.
-        thresholds: of the states.
+        condition: the dead share above which to warn, or a function of the verdict.
+        thresholds: thresholds of the states.
 
     Attributes:
-        ever: whether a census has crossed it.
+        ever: whether any census has met the condition.
 
     Raises:
-        TypeError: neither a number nor a function.
-        ValueError: no share in [0, 1].
+        TypeError: `condition` is neither a number nor a function.
+        ValueError: the number is not a share in [0, 1].
     """
 
     def __init__(self, condition: Condition, thresholds: Thresholds | None = None) -> None:
@@ -40,11 +40,11 @@ class Alert:
         self._on = self.ever = False
 
     def look(self, rows: pd.DataFrame, history: Callable[[], pd.DataFrame]) -> str:
-        """What is to be said of a census; "" if nothing is, or it was said before.
+        """Return a warning if a census newly meets the condition, otherwise "".
 
         Args:
             rows: the census.
-            history: gives all of them.
+            history: returns all censuses.
         """
         condition = self._condition
         if callable(condition):
@@ -57,7 +57,7 @@ class Alert:
 
 
 def _sentence(census: pd.DataFrame, history: pd.DataFrame, condition: Condition) -> str:
-    """How many units are dead, where most of them are, and since when."""
+    """Describe how many units are dead, where most of them are, and since when."""
     rows = last_census(census)
     observed, dead = rows[rows["n"] > 0], rows[rows["state"] == "dead"]
     limit = "" if callable(condition) else f" (the limit is {100 * condition:g} %)"

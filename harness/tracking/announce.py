@@ -1,4 +1,4 @@
-"""Announcer: tells loggers and the log what every census says."""
+"""Announcer: report every census to loggers, and alerts to Python's log."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ COUNTED = ("dead", "starved", "rare")
 
 
 class Announcer:
-    """Follows the censuses of one training.
+    """Reports the censuses of one training.
 
     Args:
-        loggers: what takes numbers, pictures and texts.
-        alert: speaks where a share is crossed; None: never.
-        thresholds: of the states.
+        loggers: receive numbers, images and texts.
+        alert: warns when the dead share crosses a threshold; None: no alert.
+        thresholds: thresholds of the states.
     """
 
     def __init__(self, loggers: Sequence[Logger], alert: Alert | None, thresholds: Thresholds) -> None:
@@ -30,11 +30,11 @@ class Announcer:
         self._histories: dict[str, _UnitHistories] = {}  # by site
 
     def census(self, census: pd.DataFrame, history: Callable[[], pd.DataFrame]) -> None:
-        """Tell a census.
+        """Report a census.
 
         Args:
             census: its rows.
-            history: gives all censuses.
+            history: returns all censuses.
         """
         rows = last_census(census)
         step = int(rows["step"].max())
@@ -42,13 +42,13 @@ class Announcer:
             self._tell(rows, step)
         said = "" if self._alert is None else self._alert.look(census, history)
         if said:
-            LOG.disabled = False  # as logging.config leaves loggers that it does not know
+            LOG.disabled = False  # logging.config disables loggers that it does not know
             LOG.warning(said)
             for logger in self._loggers:
                 logger.alert(said, step)
 
     def finish(self, history: pd.DataFrame) -> None:
-        """Tell the verdict and the map of units over time."""
+        """Report the verdict and the map of units over time."""
         if history.empty or not self._loggers:
             return
         found = verdict(history, self._thresholds)
@@ -63,7 +63,7 @@ class Announcer:
         sites = summarise(rows)
         values = {name: float(sites[name].sum()) for name in COUNTED}
         values["dead_fraction"] = dead_fraction(rows)
-        for site, units in rows[rows["unit"] >= 0].groupby("site", sort=False):  # -1: of unknown width
+        for site, units in rows[rows["unit"] >= 0].groupby("site", sort=False):  # -1: unknown width
             own = self._histories.setdefault(str(site), _UnitHistories(len(units)))
             own.add(units)
             values[f"{site}/dead_fraction"] = dead_fraction(units)
@@ -77,14 +77,14 @@ class Announcer:
 
 
 class _UnitHistories:
-    """Which units of a site were born dead, and have died or revived at some time."""
+    """Tracks which units of a site were born dead, and which have ever died or revived."""
 
     def __init__(self, units: int) -> None:
         self._seen, self._dead = np.zeros(units, bool), np.zeros(units, bool)
         self.born_dead, self.died, self.revived = (np.zeros(units, bool) for _ in range(3))
 
     def add(self, units: pd.DataFrame) -> None:
-        """The next census of the site."""
+        """Add the next census of the site."""
         known = (units["n"] > 0).to_numpy() & (units["state"] != "non_finite").to_numpy()
         dead = (units["state"] == "dead").to_numpy()
         self.born_dead |= known & ~self._seen & dead
@@ -95,7 +95,7 @@ class _UnitHistories:
 
 
 def _rate_map(history: pd.DataFrame) -> np.ndarray:
-    """Neuron × time as pixels (height, width, 3), uint8."""
+    """Draw the unit × time map as pixels (height, width, 3), uint8."""
     from harness.report.images import pixels
     from harness.report.plots.units import rate_map
 

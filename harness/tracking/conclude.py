@@ -1,4 +1,4 @@
-"""What is said of a run at its end: final metrics, the verdict, the versions of what made it."""
+"""Conclude a run: final metrics, the verdict, and package versions."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def concluded(
     diverged_at: int | None,
     diagnose: bool = False,
 ) -> dict[str, Any]:
-    """What a run's status says of its end.
+    """Return the facts about a run's end for its status.
 
     Args:
-        run: whose tables are complete.
-        thresholds: of the states.
-        healthy: dead share below which it is called healthy.
-        steps: that were completed.
-        diverged_at: step of the first loss that was not finite, if any.
-        diagnose: whether its evidence is asked why units died.
+        run: a run with complete tables.
+        thresholds: thresholds of the states.
+        healthy: largest dead share that counts as healthy.
+        steps: completed steps.
+        diverged_at: step of the first non-finite loss, if any.
+        diagnose: whether to diagnose the cause from its evidence.
     """
     final, text = final_metrics(run, thresholds, healthy, diverged_at)
     facts = {"state": "finished" if diverged_at is None else "diverged", "steps": steps, "final": final}
@@ -48,7 +48,7 @@ def concluded(
 def final_metrics(
     run: Run, thresholds: Thresholds, healthy: float, diverged_at: int | None
 ) -> tuple[dict[str, Any], str]:
-    """Final metrics, and the verdict in words."""
+    """Compute the final metrics, and the verdict in words."""
     import numpy as np
 
     from harness.detector.verdict import verdict
@@ -73,7 +73,7 @@ def _finite(value: float) -> float | None:
 
 @cache
 def versions() -> dict[str, str]:
-    """Of python and the packages that decide a result."""
+    """Versions of Python and of the packages that affect results."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""A user's configuration as plain values, and the name of the run that it makes."""
+"""Convert a user's configuration to plain values, and derive the name of the run from it."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from harness.store.reading import DEEPEST, DamagedFile, checked, one_line
 
 Config = (
     Mapping[str, Any] | argparse.Namespace | Any
-)  # OmegaConf's DictConfig is a Mapping, dataclasses serve too
-LARGEST = 1 << 18  # characters
-ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object, in its words: another one in every process
+)  # OmegaConf's DictConfig is a Mapping; dataclasses work too
+LARGEST = 1 << 18  # most characters of a configuration as JSON
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # memory address in a repr, which differs between processes
 BITS = 64
 
 
 def plain_config(config: Config | None) -> dict[str, Any]:
-    """Nested plain values of a configuration.
+    """Convert a configuration to nested plain values.
 
     Args:
-        config: a mapping (of OmegaConf, too), an `argparse.Namespace` or a dataclass. Values that are neither
-            numbers, words, lists nor mappings become words: the same ones in every process.
+        config: a mapping (including OmegaConf's), an `argparse.Namespace` or a dataclass. Values that are not
+            numbers, strings, lists or mappings become strings that are the same in every process.
 
     Raises:
         TypeError: it is none of these.
-        ValueError: a value cannot be kept, two keys are one, it is too large or too deep, or `seed` or
-            `detect` are there with other values than a run's.
+        ValueError: a value cannot be converted, two keys coincide, it is too large or too deep, or `seed` or
+            `detect` have values of the wrong type.
 
     Example:
         >>> plain_config(argparse.Namespace(lr=0.1, data=Path("mnist"), sizes=(64, 10), model=Path))
@@ -57,7 +57,7 @@ def plain_config(config: Config | None) -> dict[str, Any]:
 
 
 def run_name(model: object, config: Mapping[str, Any]) -> str:
-    """`<model>-<hash8>`: equal for equal configurations.
+    """Return `<model>-<hash8>`, which is equal for equal configurations.
 
     Example:
         >>> run_name({}, {"lr": 0.1})
@@ -68,11 +68,11 @@ def run_name(model: object, config: Mapping[str, Any]) -> str:
 
 
 def run_path(output: Any, name: Any) -> Path:
-    """The folder of a run.
+    """Return the folder of a run.
 
     Raises:
-        TypeError: `output` is no path, or `name` no word.
-        ValueError: one of them cannot be a folder that is found again.
+        TypeError: `output` is not a path, or `name` is not a string.
+        ValueError: one of them is not a valid name of a folder, or the folder would be hidden.
 
     Example:
         >>> run_path("runs", "mine").as_posix()
@@ -85,7 +85,7 @@ def run_path(output: Any, name: Any) -> Path:
     for argument, value in (("output", os.fspath(output)), ("name", name)):
         if "\0" in value or value.encode("utf-8", "ignore").decode() != value:
             raise ValueError(f"{argument}: expected words that a file system takes, but got {value!r}")
-    if not name or name.startswith(".") or Path(name).name != name:  # hidden folders hold no runs
+    if not name or name.startswith(".") or Path(name).name != name:  # `open_runs` skips hidden folders
         raise ValueError(f"name: expected the name of a folder that is not hidden, but got {name!r}")
     return Path(output).expanduser() / name
 
@@ -112,7 +112,7 @@ def _plain_mapping(given: Mapping[Any, Any], key: str, depth: int) -> dict[str, 
 
 
 def _reaches(given: Mapping[Any, Any], dotted: str) -> bool:
-    """Whether a key with dots in it is also a way through nested mappings: they share one column."""
+    """Whether a key with dots is also a path through nested mappings, so that both would be one column."""
     found: Any = given
     for part in dotted.split("."):
         if not isinstance(found, Mapping) or part not in found:
@@ -129,7 +129,7 @@ def _plain(value: Any, key: str, depth: int) -> Any:
     inner = _mapping(value)
     if inner is not None:
         return _plain_mapping(inner, key, depth)
-    if isinstance(value, set | frozenset):  # in another order in every process
+    if isinstance(value, set | frozenset):  # their order differs between processes
         return sorted((_plain(one, key, depth + 1) for one in value), key=str)
     if isinstance(value, list | tuple | range):
         return [_plain(one, key, depth + 1) for one in value]
@@ -145,7 +145,7 @@ def _plain(value: Any, key: str, depth: int) -> Any:
 
 
 def _word(value: Any) -> str:
-    """Words for anything: the same in every process, and such that a file can hold them."""
+    """Convert any object to a string that is the same in every process and can be encoded."""
     if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
         text = f"{value.__module__}.{value.__qualname__}"
     else:
@@ -154,7 +154,7 @@ def _word(value: Any) -> str:
 
 
 def _converted(key: str, get: Callable[[], Any]) -> Any:
-    """What a function of the user's objects gives; its errors name the key."""
+    """Call a function that may run user code, and name the key in its errors."""
     try:
         return get()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Recorder: counts while you train, tells why units died, and keeps the training as a run on disk."""
+"""Recorder: observe units during training, diagnose why they died, and store the training as a run."""
 
 from __future__ import annotations
 
@@ -33,56 +33,56 @@ if TYPE_CHECKING:
 
 
 class Recorder(Observer):
-    """Counts, for every unit of a model, on which inputs its gate was open, while you train.
+    """Counts, for every unit of a model, on which inputs its gate is open during training.
 
-    Every forward of the model in the observed mode is counted; training is not changed by a single bit.
+    It counts every forward pass in the observed mode, and does not change the training by a single bit.
 
     Args:
-        model: any module; its forwards count, and those of parts that are called by themselves, as in
+        model: any module; its forward passes count, and those of submodules that are called directly, as in
             `model.encode(x)`.
-        optimizer: one or several; with it the censuses carry `grad_norm`.
+        optimizer: one optimizer or several; with it the censuses contain `grad_norm`.
         census_every: steps between two censuses; None: only when `census()` is called.
-        observe: which forwards count: "train", "eval" or "all".
+        observe: which forward passes count: "train", "eval" or "all".
         probe: held-out batches that are passed through at every census, and once before the first step.
         gate_eps: a gate is open where |f'(z)| exceeds this.
-        gradients: whether ∂L/∂z is watched.
-        thresholds: of the states in the censuses.
-        per_call: keep repeated calls that are fed by the same layer apart.
-        axis: site name → unit axis, where the automatic choice is wrong.
+        gradients: whether to observe ∂L/∂z.
+        thresholds: thresholds of the states in the censuses.
+        per_call: whether to keep repeated calls that the same layer feeds apart.
+        axis: site name → unit axis, if the automatic choice is wrong.
         across_ranks: whether the processes of a distributed training take one census together; by default
-            where the model is wrapped by DistributedDataParallel or sharded (FSDP2).
-        root_only: only the model's own forwards count, not those of its parts.
-        statistics: of one's own, counted for every unit; their columns follow the census's own (see
-            `docs/howto/statistics.md`).
-        scaler: the `torch.amp.GradScaler` of the training, if it has one: `grad_rms` is then divided by the
-            scale that each backward ran under, and inputs whose gradients are not finite (of a step that the
-            scaler skips) count in no `grad_rms`. A Recorder cannot know by itself that a loss was multiplied:
-            without `scaler=`, `grad_rms` is of the scaled loss. `grad_norm` is unscaled either way.
-        evidence: whether to gather what `diagnose()` needs (the optimizer has to be given): ten scalars of
-            every step, the first and the latest parameters, 512 of the first and latest inputs.
-        output: a folder of runs: this training is then kept in it as a run of its own, which `open_runs`,
-            every command of `harness-tools` and TensorBoard read. It is written while it goes on. Attached
-            again after `load_state_dict`, it goes on; without a state it begins anew.
-        name: of the run's folder; by default the model's class and a hash of `config`.
-        config: of the training: a mapping (of OmegaConf, too), an `argparse.Namespace` or a dataclass. Its
-            keys are columns of `open_runs(output).table`, and factors for `harness-tools compare`. `seed`
-            tells repetitions apart.
-        tensorboard: whether the run has an event file.
-        log_to: one logger or several, which take the numbers of every census, the verdict and the map of
-            units over time, as far as they can: a `SummaryWriter`, a run of wandb, the module mlflow or
-            (an `MlflowClient`, run id), a logger of Lightning or Accelerate, or a function
-            (name, value, step). Of several processes the first one logs.
-        alert: a dead share, or a function of the `Verdict`: at the first census that crosses it, the logger
-            `harness` of the module `logging` warns in a sentence, and `should_stop` becomes True.
+            if the model is wrapped in DistributedDataParallel or sharded (FSDP2).
+        root_only: whether only the model's own forward passes count, not those of its submodules.
+        statistics: user-defined statistics, computed for every unit; their columns follow those of the census
+            (see `docs/howto/statistics.md`).
+        scaler: the `torch.amp.GradScaler` of the training, if it has one. `grad_rms` is then divided by the
+            scale of each backward pass, and inputs with non-finite gradients (from steps that the scaler
+            skips) do not count in `grad_rms`. A Recorder cannot detect a scaled loss by itself: without
+            `scaler=`, `grad_rms` refers to the scaled loss. `grad_norm` is unscaled either way.
+        evidence: whether to gather what `diagnose()` needs (requires the optimizer): ten scalars per step,
+            the first and latest parameters, and 512 each of the first and latest inputs.
+        output: a folder of runs. The training is stored there as a run, which `open_runs`, all commands of
+            `harness-tools` and TensorBoard can read. It is written during training. A Recorder attached after
+            `load_state_dict` continues the run; without a state it starts the run again.
+        name: name of the run's folder; by default the model's class and a hash of `config`.
+        config: configuration of the training: a mapping (including OmegaConf's), an `argparse.Namespace` or a
+            dataclass. Its keys become columns of `open_runs(output).table` and factors of
+            `harness-tools compare`. `seed` distinguishes repetitions.
+        tensorboard: whether to write an event file for the run.
+        log_to: one logger or several, which receive the numbers of every census, the verdict and the map of
+            units over time, as far as they support it: a `SummaryWriter`, a run of wandb, the module mlflow
+            or (an `MlflowClient`, run id), a logger of Lightning or Accelerate, or a function
+            (name, value, step). In a distributed training only the first process logs.
+        alert: a dead share, or a function of the `Verdict`. At the first census that crosses it, the logger
+            `harness` of the module `logging` emits a warning, and `should_stop` becomes True.
 
     Attributes:
         path: the run's folder; None without `output`.
 
     Raises:
-        TypeError: `model` is no module, `optimizer` no optimizer, `scaler` no scaler, `config` no mapping,
-            `output` no path, `name` no word.
-        ValueError: an argument out of range, evidence without an optimizer, a name without an output, or a
-            configuration that cannot be kept.
+        TypeError: `model` is not a module, `optimizer` not an optimizer, `scaler` not a scaler, `config` not
+            a mapping, `output` not a path, or `name` not a string.
+        ValueError: an argument is out of range, evidence is requested without an optimizer, a name or config
+            is given without an output, or the configuration cannot be stored.
 
     Example:
         >>> import torch, harness
@@ -150,7 +150,7 @@ class Recorder(Observer):
         self._announcing = Guard("log_to and alert")
         self._run = Guard("the run on disk")
         self._writer: RunWriter | None = None
-        self._error: BaseException | None = None  # that ends the block
+        self._error: BaseException | None = None  # exception that ends the block
         self._open = False
         self.path: Path | None = None
         plain = plain_config(config)
@@ -162,14 +162,14 @@ class Recorder(Observer):
             if leads:
                 self._writer = self._writer_to(self.path, plain, tensorboard=tensorboard)
 
-    # --- life ---------------------------------------------------------------------------------------
+    # --- attaching ----------------------------------------------------------------------------------
 
     def attach(self) -> None:
-        """Register the hooks, and open the run on disk (the context manager does it).
+        """Register the hooks, and open the run on disk (the context manager calls this).
 
         Raises:
-            RuntimeError: already attached.
-            OSError: the run cannot be written, or another process writes it.
+            RuntimeError: already attached, or another Recorder writes the run.
+            OSError: the run cannot be written, or the folder is not a Recorder's.
         """
         if self._writer is not None and not self._attached:
             self._writer.begin(self.steps)
@@ -181,12 +181,12 @@ class Recorder(Observer):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the window if a step was completed in it, detach, and conclude the run on disk."""
+        """Close the window if it contains a step, detach, and conclude the run on disk."""
         self._error = error
         super().__exit__(kind, error, trace)
 
     def detach(self) -> None:
-        """Remove every hook; what was recorded stays, and the run on disk is concluded."""
+        """Remove all hooks and conclude the run on disk; recorded data stays available."""
         super().detach()
         if self._open and self._writer is not None:
             self._open = False
@@ -194,25 +194,25 @@ class Recorder(Observer):
             self._writer.close()
         if self._announcer is not None:
             self._announcing.run(self._announcer.finish, self.history())
-        if self._error is None:  # never in place of the user's own
+        if self._error is None:  # never hide the user's own exception
             self._run.say()
             self._announcing.say()
 
     # --- the loop -----------------------------------------------------------------------------------
 
     def step(self, loss: torch.Tensor | float | None = None, **metrics: torch.Tensor | float) -> None:
-        """Call once after each optimizer step: counts the step and takes the census when one is due.
+        """Count a step, and take a census if one is due; call once after each optimizer step.
 
         Args:
-            loss: of this step, for the listeners: without it, the evidence cannot name wrong labels. Its
-                graph is not held, and its value is read later.
+            loss: loss of this step, for the listeners; without it, a diagnosis cannot detect wrong labels.
+                Its graph is not kept alive, and its value is read later.
             metrics: further numbers of this step for the run on disk: `accuracy`, `test_loss`,
-                `test_accuracy` and `epoch` have columns of their own; any others are added to them.
+                `test_accuracy` and `epoch` have standard columns; any others get new ones.
 
         Raises:
             RuntimeError: not attached.
-            TypeError: `loss` or a metric is no number.
-            ValueError: metrics without a run on disk.
+            TypeError: `loss` or a metric is not a number.
+            ValueError: metrics are given without a run on disk.
         """
         if metrics and self.path is None:
             names = ", ".join(metrics)
@@ -230,9 +230,9 @@ class Recorder(Observer):
         self._tell_census()
 
     def _tell_census(self) -> None:
-        """The run on disk and the loggers hear of the latest census."""
+        """Pass the latest census to the run on disk and the loggers."""
         if not self._open and self._announcer is None:
-            return  # a table is made only where somebody reads it
+            return  # avoid building a table that nobody reads
         latest = self.latest
         if latest is None:
             return
@@ -241,29 +241,29 @@ class Recorder(Observer):
         if self._announcer is not None:
             self._announcing.run(self._announcer.census, latest, self.history)
 
-    # --- what was recorded --------------------------------------------------------------------------
+    # --- recorded data ------------------------------------------------------------------------------
 
     @property
     def should_stop(self) -> bool:
-        """Whether a census has crossed `alert`."""
+        """Whether a census has crossed the threshold `alert`."""
         return self._alert is not None and self._alert.ever
 
     def save(self, path: str | os.PathLike[str], config: Config | None = None) -> Path:
-        """Write what was recorded so far as a run of its own, which every command of `harness-tools` reads.
+        """Write what was recorded so far as a run that all commands of `harness-tools` can read.
 
-        Losses and metrics of the steps are part of it only with `Recorder(output=…)`.
+        It does not contain losses and metrics of the steps, which only `Recorder(output=…)` stores.
 
         Args:
-            path: the run's folder; one that a Recorder has made before is replaced.
-            config: of the training, as in `Recorder`.
+            path: the run's folder; an earlier run of a Recorder there is replaced.
+            config: configuration of the training, as in `Recorder`.
 
         Returns:
             The folder.
 
         Raises:
-            RuntimeError: nothing was recorded, or another process writes there.
-            TypeError, ValueError: no path, or a configuration that cannot be kept.
-            OSError: it cannot be written, or is no Recorder's.
+            RuntimeError: nothing was recorded, or another process is writing there.
+            TypeError, ValueError: the path or the configuration is invalid.
+            OSError: the folder cannot be written, or is not a Recorder's.
         """
         history = self.history()
         if history.empty:
@@ -278,17 +278,17 @@ class Recorder(Observer):
         return folder
 
     def report(self, path: str | os.PathLike[str]) -> Path:
-        """Write what was recorded so far as one HTML page.
+        """Write what was recorded so far as an HTML page.
 
         Raises:
             RuntimeError: nothing was recorded.
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         return write_page(self.save, os.fspath(path), self._thresholds)
 
     @property
     def plot(self) -> Plots:
-        """The figures of the record, such as `recorder.plot.rate_map()`."""
+        """Figures of the recorded data, such as `recorder.plot.rate_map()`."""
         return Plots(self.history)
 
     def _repr_html_(self) -> str:
@@ -296,7 +296,7 @@ class Recorder(Observer):
         return census_html(rows, self.sites, repr(self).strip("<>"))
 
     def state_dict(self) -> dict[str, Any]:
-        """Enough to continue elsewhere; the run on disk has every step up to here."""
+        """State to continue from in another process; also flushes all steps to the run on disk."""
         if self._open and self._writer is not None:
             self._run.run(self._writer.flush)
         return super().state_dict()
@@ -305,13 +305,13 @@ class Recorder(Observer):
 
     def _writer_to(self, path: Path, config: Mapping[str, Any], *, tensorboard: bool) -> RunWriter:
         from harness.tracking.run_writer import (
-            RunWriter,  # pyarrow and TensorBoard: not without a run on disk
+            RunWriter,  # imported here because pyarrow and TensorBoard are only needed for a run on disk
         )
 
         return RunWriter(path, config, self._thresholds, tensorboard=tensorboard)
 
     def _rate(self) -> float:
-        """The learning rate of the optimizer's first group."""
+        """Learning rate of the optimizer's first group."""
         return float(self._optimizers[0].param_groups[0]["lr"]) if self._optimizers else float("nan")
 
     def _evidence_tables(self) -> dict[str, Any] | None:

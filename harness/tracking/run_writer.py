@@ -1,4 +1,4 @@
-"""RunWriter: a training of one's own, written while it goes on, as the run on disk that ours leave."""
+"""RunWriter: write a user's own training, while it runs, in the format of our runs on disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from harness.store.writer import TableWriter, keep_rows
 from harness.tracking.conclude import concluded, versions
 from harness.training.run_logger import tell_before
 
-EVERY = 200  # steps after which their scalars are written, without a census
+EVERY = 200  # most steps to buffer between two censuses
 
 
 class RunWriter:
@@ -37,8 +37,8 @@ class RunWriter:
     Args:
         path: the run's folder.
         config: nested plain values.
-        thresholds: of the states; kept with the run, so that reports use the same.
-        tensorboard: whether an event file is written, too.
+        thresholds: thresholds of the states; stored with the run, so that reports use the same ones.
+        tensorboard: whether to write an event file too.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class RunWriter:
         self._board: RunBoard | None = None
         self._steps: list[dict[str, Any]] = []
         self._transitions = Transitions()
-        self._metrics: tuple[str, ...] | None = None  # of the user's own, beside those of every run
-        self._diverged: int | None = None  # from when on every loss is not finite
-        self.late = False  # whether loss and metrics of a step come after its census
+        self._metrics: tuple[str, ...] | None = None  # user-defined metrics
+        self._diverged: int | None = None  # step since which every loss is non-finite
+        self.late = False  # whether loss and metrics of a step arrive after its census
 
     def begin(self, steps: int) -> None:
-        """Open the run: after 0 steps from nothing, else with the rows up to there.
+        """Open the run: a new one if `steps` is 0, otherwise with its rows up to that step.
 
         Raises:
-            RuntimeError: another Recorder, of this process or another one, writes to the folder.
-            OSError: it cannot be written, or holds files that no Recorder has made.
-            DamagedFile: what it holds was changed, and cannot be continued (a `ValueError`).
+            RuntimeError: another Recorder, in this or another process, is writing to the folder.
+            OSError: the folder cannot be written, or contains files not made by a Recorder.
+            DamagedFile: its files were changed and cannot be continued (a `ValueError`).
         """
         folder = RunFolder(self.path)
         self._lock = lock_of(self.path)
@@ -81,7 +81,7 @@ class RunWriter:
             raise FileExistsError(
                 f"output: {self.path} holds a {found[0]} that no Recorder has made: give another name"
             )
-        if steps and found:  # checked while the status still vouches for the tables
+        if steps and found:  # check while the status still has the digests of the tables
             load_status(self.path)
             for name in TABLES:
                 read_table(self.path, name, ["step"])
@@ -106,19 +106,19 @@ class RunWriter:
     # --- while it trains ----------------------------------------------------------------------------
 
     def step(self, step: int, lr: float, loss: Any, metrics: Mapping[str, Any]) -> None:
-        """Remember one step; tensors stay on their device until they are written."""
+        """Buffer one step; tensors stay on their device until they are written."""
         row = {"step": step, "lr": lr, "loss": loss, **metrics}
         self._steps.append({name: _held(value) for name, value in row.items()})
         if len(self._steps) > EVERY:
             self.flush(keep=int(self.late))
 
     def note(self, loss: Any, metrics: Mapping[str, Any]) -> None:
-        """Say what is known of the last step only now."""
+        """Add loss and metrics to the last buffered step."""
         if self._steps:
             self._steps[-1] |= {name: _held(value) for name, value in {"loss": loss, **metrics}.items()}
 
     def flush(self, keep: int = 0) -> None:
-        """Write the steps that are remembered, but for the last few."""
+        """Write the buffered steps, except for the last `keep`."""
         cut = len(self._steps) - keep
         rows, self._steps = self._steps[:cut], self._steps[cut:]
         if not rows:
@@ -137,7 +137,7 @@ class RunWriter:
             self._board.steps(pd.DataFrame(columns))
 
     def census(self, rows: pd.DataFrame) -> None:
-        """Write a census, and what happened since the one before."""
+        """Write a census, and the deaths and revivals since the previous one."""
         self.flush(keep=int(self.late))
         self._writers["census"].append({str(name): rows[name].to_numpy() for name in rows})
         for kind, site, units in self._transitions.add(rows):
@@ -146,11 +146,11 @@ class RunWriter:
             self._board.census(rows)
 
     def event(self, step: int, kind: str, *, site: str = "", units: int = 0, detail: str = "") -> None:
-        """Write that something happened."""
+        """Write an event."""
         row = {"step": [step], "kind": [kind], "site": [site], "units": [units], "detail": [detail]}
         self._writers["events"].append(row)
 
-    # --- its end ------------------------------------------------------------------------------------
+    # --- the end ------------------------------------------------------------------------------------
 
     def finish(
         self,
@@ -158,12 +158,12 @@ class RunWriter:
         error: BaseException | None = None,
         evidence: Mapping[str, pd.DataFrame] | None = None,
     ) -> None:
-        """Close the run: tables as Parquet, final metrics, verdict and cause.
+        """Close the run: write Parquet tables, final metrics, verdict and cause.
 
         Args:
-            steps: that were completed.
-            error: that ended the training; None: it came to its end.
-            evidence: its tables, if there is any.
+            steps: completed steps.
+            error: the exception that ended the training, if any.
+            evidence: tables of the evidence, if any.
         """
         try:
             self.flush()
@@ -172,14 +172,14 @@ class RunWriter:
             for writer in self._writers.values():
                 writer.finish()
             RunFolder(self.path).write_status(**self._facts(steps, error, evidence))
-        except Exception as failure:  # what was written stays, and is no running run's
+        except Exception as failure:  # the written files stay, but the run must not count as running
             RunFolder(self.path).write_status("failed", steps=steps, error=named_line(failure))
             raise
         finally:
             self.close()
 
     def close(self) -> None:
-        """Leave the files as they are; nothing more is written."""
+        """Close the files without writing anything more."""
         for writer in self._writers.values():
             with suppress(OSError):
                 writer.close()
@@ -214,7 +214,7 @@ def _held(value: Any) -> Any:
 
 
 def _values(column: Sequence[Any]) -> np.ndarray:
-    """Numbers of every step; what was not given is NaN. A device is waited for once."""
+    """Convert a column to numbers, with NaN for missing ones; synchronise with the device only once."""
     tensors = [k for k, value in enumerate(column) if isinstance(value, Tensor)]
     found = np.array([np.nan if v is None or isinstance(v, Tensor) else _number(v) for v in column])
     if tensors:

@@ -1,4 +1,4 @@
-"""What a recorder shows of itself: figures, a page."""
+"""Views of a recorder: figures and an HTML page."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Plots:
-    """The figures of one record, by name; each is a matplotlib figure.
+    """The figures of a recorder, each a matplotlib figure.
 
     Args:
-        history: gives the censuses so far.
+        history: returns the censuses so far.
     """
 
     def __init__(self, history: Callable[[], pd.DataFrame]) -> None:
@@ -31,11 +31,11 @@ class Plots:
         return self._draw("rate_map", options)
 
     def rate_histogram(self, **options: Any) -> Figure:
-        """How the rates of the units are spread, at the first and the last census."""
+        """Distribution of the units' rates at the first and the last census."""
         return self._draw("rate_histogram", options)
 
     def state_bars(self, **options: Any) -> Figure:
-        """How many units of each site are in each state."""
+        """Number of units of each site in each state."""
         return self._draw("state_bars", options)
 
     def gradients(self, **options: Any) -> Figure:
@@ -49,12 +49,12 @@ class Plots:
 
 
 def write_page(save: Callable[[Path], Any], path: str | Path, thresholds: Thresholds) -> Path:
-    """The report of a record as one HTML file.
+    """Write the report of a recorder as one HTML file.
 
     Args:
-        save: writes the record as a run into a folder.
-        path: of the file.
-        thresholds: of the states.
+        save: writes the recorded data as a run into a folder.
+        path: path of the file.
+        thresholds: thresholds of the states.
     """
     from harness.report.html.run import run_report
     from harness.report.report_command import stored_diagnosis

@@ -1,4 +1,4 @@
-"""watch: one line before a training loop, and nothing in it."""
+"""watch: observe a training with one line before the loop, and no calls inside it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from harness.tracking.recorder import Recorder
 def watch(
     model: nn.Module, optimizer: Optimizer | Sequence[Optimizer] | None = None, **options: Any
 ) -> WatchingRecorder:
-    """Watch a training from now on: no block, no call in the loop.
+    """Watch a training from now on, without a block or a call in the loop.
 
-    A step is a step of the optimizer; of several, of the first one. Without `optimizer`, it is the first one
-    that is seen to train a parameter of the model (then the censuses carry no `grad_norm`). The training ends
-    with `close()`, with the block of `with harness.watch(...)`, or with the interpreter.
+    Each step of the optimizer (the first one, if several are given) counts as a step. Without `optimizer`,
+    the first optimizer that steps a parameter of the model counts, and the censuses have no `grad_norm`. The
+    recording ends with `close()`, with the block of `with harness.watch(...)`, or with the interpreter.
 
     Args:
         model: any module.
-        optimizer: one or several.
+        optimizer: one optimizer or several.
         options: further arguments of `harness.Recorder`.
 
     Returns:
@@ -57,7 +57,7 @@ def watch(
 
 
 class WatchingRecorder(Recorder):
-    """A Recorder that is attached when it is made, and counts the steps of an optimizer by itself."""
+    """A Recorder that attaches itself when created, and counts the steps of an optimizer by itself."""
 
     def __init__(self, model: nn.Module, **options: Any) -> None:
         super().__init__(model, **options)
@@ -65,8 +65,8 @@ class WatchingRecorder(Recorder):
         self._own: set[int] = {id(parameter) for parameter in model.parameters()}
         self._handle: RemovableHandle | None = None
         self._before: Callable[[], None] | None = None
-        self._seen = False  # whether the optimizer has made a step since the last capture or `step`
-        self._untold = False  # whether the listeners have not heard of the last step yet
+        self._seen = False  # whether the optimizer has stepped since the last capture or `step`
+        self._untold = False  # whether the listeners have not received the last step yet
         if self._writer is not None:
             self._writer.late = True
         self.attach()
@@ -75,7 +75,7 @@ class WatchingRecorder(Recorder):
         atexit.register(self._at_exit)
 
     def attach(self) -> None:
-        """Register the hooks, the optimizer's too.
+        """Register the hooks, including the optimizer's.
 
         Raises:
             RuntimeError: already attached.
@@ -90,7 +90,7 @@ class WatchingRecorder(Recorder):
             self._handle = register_optimizer_step_post_hook(count)
 
     def detach(self) -> None:
-        """Remove every hook; what was recorded stays, and the run on disk is concluded."""
+        """Remove all hooks and conclude the run on disk; recorded data stays available."""
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
@@ -100,29 +100,29 @@ class WatchingRecorder(Recorder):
         super().detach()
 
     def __enter__(self) -> Self:
-        """The recorder, which is attached already."""
+        """Return the recorder, which is usually attached already."""
         if not self._attached:
             self.attach()
         return self
 
     def close(self) -> None:
-        """Close the window, remove every hook, conclude the run on disk; once more, and nothing happens."""
+        """Close the window, remove all hooks, and conclude the run on disk; further calls do nothing."""
         atexit.unregister(self._at_exit)
         if self._attached:
             self.__exit__(None, None, None)
 
     def step(self, loss: torch.Tensor | float | None = None, **metrics: torch.Tensor | float) -> None:
-        """Tell loss and metrics of the step that the optimizer has just made; the step itself is counted.
+        """Add loss and metrics to the optimizer's latest step, which has been counted already.
 
-        The replays of a captured CUDA graph are not seen: called after one, this counts it.
+        Replays of a captured CUDA graph do not trigger hooks: call this after each replay to count it.
 
         Args:
-            loss: of this step.
+            loss: loss of this step.
             metrics: further numbers of this step.
 
         Raises:
-            TypeError: `loss` or a metric is no number.
-            ValueError: with neither a run on disk nor evidence, to which they would belong.
+            TypeError: `loss` or a metric is not a number.
+            ValueError: metrics without a run on disk, or a loss with neither a run on disk nor evidence.
         """
         if self._taps.captured and not self._seen:
             super().step(loss, **metrics)
@@ -136,7 +136,7 @@ class WatchingRecorder(Recorder):
             self._run.run(self._writer.note, loss, metrics)
 
     def _stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        """An optimizer has made a step."""
+        """Count a step of an optimizer."""
         if is_capturing():
             self._taps.counter.say(REPLAYS)
             self._seen = False
@@ -154,19 +154,19 @@ class WatchingRecorder(Recorder):
         self._count()
 
     def _next_forward(self) -> None:
-        """A forward begins: nobody tells the loss of the last step any more."""
+        """When the next forward pass begins, report the last step without a loss."""
         self._tell(None)
         if self._before is not None:
             self._before()
 
     def _tell(self, loss: Any) -> None:
-        """The listeners hear of the last step."""
+        """Pass the last step to the listeners, if they have not received it yet."""
         if self._untold:
             self._untold = False
             self._listeners.step(loss)
 
     def _trains(self, optimizer: Optimizer) -> bool:
-        """Whether an optimizer updates a parameter of the model, as far as it had any when it was given."""
+        """Whether an optimizer updates a parameter of the model; lazy models are looked up again."""
         mine = self._own or {id(parameter) for parameter in self._model.parameters()}
         return any(id(parameter) in mine for group in optimizer.param_groups for parameter in group["params"])
 

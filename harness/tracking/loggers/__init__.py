@@ -1,6 +1,6 @@
-"""Loggers of other people: where the numbers of a census go besides the record.
+"""Adapters for external loggers, which receive the numbers of every census.
 
-A logger of one's own is a function (name, value, step), or a class with the methods of `Logger`.
+Your own logger is a function (name, value, step), or a class with the methods of `Logger`.
 """
 
 from __future__ import annotations

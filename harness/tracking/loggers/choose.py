@@ -1,4 +1,4 @@
-"""Which adapter a logger needs; none of their packages is imported to find out."""
+"""Choose the adapter for a logger, without importing any logging package."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ KINDS = (
 
 
 def as_loggers(given: Any) -> list[Logger]:
-    """Adapters for one logger or several.
+    """Return adapters for one logger or several.
 
     Args:
         given: None, a logger, or a list of them.
 
     Raises:
-        TypeError: a logger of no known kind.
+        TypeError: the kind of a logger is unknown.
 
     Example:
         >>> [type(one).__name__ for one in as_loggers([print, lambda name, value, step: None])]

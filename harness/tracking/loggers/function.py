@@ -1,4 +1,4 @@
-"""Loggers that take numbers alone: a function, Lightning's, Accelerate's."""
+"""Loggers that only take numbers: a function, Lightning's, Accelerate's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class FunctionLogger(Logger):
     """Calls a function for every number.
 
     Args:
-        log: takes name, value and step.
+        log: called with name, value and step.
     """
 
     def __init__(self, log: Callable[[str, float, int], Any]) -> None:
@@ -27,7 +27,7 @@ class MetricsLogger(Logger):
     """Calls a function once for all numbers of a census.
 
     Args:
-        log: `log_metrics` of one of Lightning's loggers, `log` of a tracker of Accelerate or an Accelerator.
+        log: `log_metrics` of a Lightning logger, or `log` of an Accelerate tracker or an Accelerator.
     """
 
     def __init__(self, log: Callable[..., Any]) -> None:

@@ -1,4 +1,4 @@
-"""Logger: what an adapter does for one kind of logger; what a kind cannot show, it leaves out."""
+"""Logger: base class of the adapters, which override the methods that their kind of logger supports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Logger:
-    """Takes what a census says; the methods of this class do nothing.
+    """Receives the results of a census; the methods of this class do nothing.
 
     Example:
         >>> class Printer(Logger):
@@ -19,17 +19,17 @@ class Logger:
     """
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Numbers by name; names begin with `dead_units/`."""
+        """Log numbers by name; names begin with `dead_units/`."""
 
     def histogram(self, name: str, values: np.ndarray, step: int) -> None:
-        """One number for each unit of a site."""
+        """Log one number for each unit of a site."""
 
     def image(self, name: str, pixels: np.ndarray, step: int) -> None:
-        """A picture (height, width, 3), uint8."""
+        """Log an image (height, width, 3), uint8."""
 
     def text(self, name: str, text: str, step: int) -> None:
-        """A few sentences."""
+        """Log a few sentences."""
 
     def alert(self, text: str, step: int) -> None:
-        """A sentence that somebody should read now; by default a text."""
+        """Log an urgent sentence; by default as text."""
         self.text("dead_units/alert", text, step)

@@ -1,4 +1,4 @@
-"""MLflow: the module itself, with its active run, or a client and a run's id."""
+"""MLflow: the module with its active run, or a client and a run id."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from harness.tracking.loggers.logger import Logger
 
 
 class MlflowLogger(Logger):
-    """Scalars as metrics; histograms as tables, pictures and texts as artifacts; alerts as tags.
+    """Logs scalars as metrics; histograms (as JSON), images and texts as artifacts; alerts as tags.
 
     Args:
         client: an `MlflowClient`.
-        run_id: of the run.
+        run_id: id of the run.
     """
 
     def __init__(self, client: Any, run_id: str) -> None:
@@ -42,5 +42,5 @@ class MlflowLogger(Logger):
 
 
 def _key(name: str) -> str:
-    """MLflow takes letters, digits and a few signs."""
+    """Replace characters that MLflow does not accept in names."""
     return "".join(c if c.isalnum() or c in "/_-. " else "_" for c in name)

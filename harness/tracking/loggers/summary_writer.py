@@ -1,4 +1,4 @@
-"""`torch.utils.tensorboard.SummaryWriter`, and tensorboardX's."""
+"""`SummaryWriter` of `torch.utils.tensorboard` or tensorboardX."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.tracking.loggers.logger import Logger
 
 
 class SummaryWriterLogger(Logger):
-    """Scalars, histograms, pictures and texts.
+    """Logs scalars, histograms, images and texts.
 
     Args:
         writer: a SummaryWriter; it is not closed.

@@ -9,14 +9,14 @@ import numpy as np
 
 from harness.tracking.loggers.logger import Logger
 
-STEP = "dead_units/step"  # its own count of steps is the user's
+STEP = "dead_units/step"  # separate from wandb's own step, which belongs to the user
 
 
 class WandbLogger(Logger):
-    """Scalars, histograms, pictures, texts and alerts, against a step of their own.
+    """Logs scalars, histograms, images, texts and alerts against a separate step metric.
 
     Args:
-        run: what `wandb.init()` gives; it is not finished.
+        run: result of `wandb.init()`; it is not finished.
     """
 
     def __init__(self, run: Any) -> None:
