@@ -1,1 +1,1 @@
-"""Windows and censuses of what the hooks see: Recorder, scan, probe, and the listeners of a training."""
+"""Windows and censuses from the hooks: recorder core, scan, probe, and listeners."""

@@ -1,4 +1,4 @@
-"""What users call a batch, and evaluation passes that leave no trace."""
+"""Recognise batches in various forms, and run evaluation passes without side effects."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Batch = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
 
 def as_batches(batches: Batch | Iterable[Batch], required: int = 1) -> Iterable[Batch]:
-    """One batch as a list of one; batches as they are.
+    """Wrap a single batch in a list; return several batches unchanged.
 
-    A tensor or mapping is one batch. A list or tuple is one where its items belong together: they agree in
-    length and differ in type or number of axes, or are no batches of their own (a label, say).
+    A tensor or mapping is one batch. A list or tuple is one batch if its items belong together: they agree in
+    length and differ in type or number of axes, or cannot be batches themselves (for example, a label).
 
     Args:
-        batches: one or several.
-        required: how many inputs the model takes: where it takes several, no tensor is a batch of its own.
+        batches: one batch or several.
+        required: number of inputs that the model takes; if it takes several, a tensor is never a whole batch.
 
     Raises:
-        TypeError: not iterable.
+        TypeError: `batches` is not iterable.
 
     Example:
         >>> inputs, labels = torch.rand(8, 3), torch.zeros(8, dtype=torch.int64)
@@ -45,7 +45,7 @@ def as_batches(batches: Batch | Iterable[Batch], required: int = 1) -> Iterable[
 
 
 def in_doubt(items: Sequence[Any]) -> bool:
-    """Whether only the model's output can tell that a list is one batch: all are alike.
+    """Whether a list has similar tensors, so that only the model's output shows whether it is one batch.
 
     Example:
         >>> in_doubt([torch.rand(8, 3), torch.rand(8, 1)]), in_doubt([torch.rand(8, 3), torch.rand(4, 3)])
@@ -76,7 +76,7 @@ def _is_one(items: Sequence[Any], required: int) -> bool:
 
 
 def _is_batch(item: Any) -> bool:
-    """Whether an item could be a batch of its own."""
+    """Whether an item could itself be a batch."""
     if isinstance(item, tuple | list):
         return _first_tensor(item) is not None or bool(item and isinstance(item[0], Mapping))
     return isinstance(item, Mapping) or (isinstance(item, Tensor) and item.ndim > 0)
@@ -89,7 +89,7 @@ def _first_tensor(item: Any) -> Tensor | None:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor in nested tuples, lists and mappings."""
+    """Iterate over all tensors in nested tuples, lists and mappings."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
@@ -101,7 +101,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def device_of(model: nn.Module) -> torch.device | None:
-    """Where the model's first parameter or buffer lies."""
+    """Device of the model's first parameter or buffer; None if it has neither."""
     for tensor in (*model.parameters(), *model.buffers()):
         return tensor.device
     return None
@@ -109,9 +109,9 @@ def device_of(model: nn.Module) -> torch.device | None:
 
 @contextmanager
 def preserve_state(model: nn.Module) -> Iterator[None]:
-    """Passes in the block, in the model's modes, change no buffer and no random state.
+    """Restore buffers and random states (Python's, numpy's and torch's) after passes in the block.
 
-    The random states are Python's, numpy's and torch's.
+    The modes of the model's modules do not change.
 
     Example:
         >>> norm = nn.BatchNorm1d(2)
@@ -124,7 +124,7 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
         (module, name, buffer, buffer.clone())
         for module in model.modules()
         for name, buffer in module._buffers.items()
-        if buffer is not None and not is_lazy(buffer)  # what the first forward makes stays
+        if buffer is not None and not is_lazy(buffer)  # lazy buffers stay initialised
     ]
     devices = {p.device for p in model.parameters()}
     cuda = [device.index for device in devices if device.type == "cuda" and device.index is not None]
@@ -144,12 +144,12 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode in which nothing lasting changes: modes, buffers and random states come back."""
+    """Use evaluation mode in the block, and restore modes, buffers and random states afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     with preserve_state(model):
         try:
             model.eval()
-        except NotImplementedError:  # an exported program, whose mode is built in
+        except NotImplementedError:  # the mode of an exported program is fixed
             for module, _ in modes:
                 module.training = False
         try:

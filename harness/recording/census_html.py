@@ -1,4 +1,4 @@
-"""A census as a table for notebooks: what a Recorder and a scan's Report show of themselves."""
+"""HTML table of a census, with which a Recorder and a Report display themselves in notebooks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harness.graph.plan import Site
 
 
 def census_html(rows: pd.DataFrame | None, sites: Sequence[Site], head: str) -> str:
-    """A census as an HTML table, one row per site.
+    """Format a census as an HTML table, one row per site.
 
     Args:
-        rows: of one evidence and one step; None before the first census.
-        sites: with the layers that make their units.
-        head: what it is of.
+        rows: rows of one evidence and one step; None before the first census.
+        sites: the sites, with the layers that feed them.
+        head: heading.
     """
     if rows is None:
         return f"<p>{escape(head)}</p>"

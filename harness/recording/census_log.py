@@ -1,4 +1,4 @@
-"""The censuses of a recorder: kept as columns, made tables only when somebody reads them."""
+"""The censuses of a recorder, stored as columns and converted to tables only when read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class CensusLog:
     """Censuses, oldest first.
 
     Args:
-        thresholds: of the states in their tables.
+        thresholds: thresholds of the states in the tables.
 
     Attributes:
         last: the parts of the last census, one for each evidence; None before the first.
@@ -43,11 +43,11 @@ class CensusLog:
 
     @property
     def latest_observed(self) -> pd.DataFrame | None:
-        """The last census that saw an input, also after `drain`; None if there is none."""
+        """The last census that observed an input, even after `drain`; None if there is none."""
         return self._frame(self._last_observed) if self._last_observed else None
 
     def history(self) -> pd.DataFrame:
-        """All censuses; without any, a table without rows."""
+        """All censuses; an empty table if there are none."""
         if not self._censuses:
             return frame(
                 {c: v[:0] for c, v in WindowAccumulator("stream").close(0, [], None).items()},
@@ -56,7 +56,7 @@ class CensusLog:
         return self._frame(self._censuses)
 
     def drain(self) -> pd.DataFrame:
-        """All censuses; they leave the log."""
+        """Return all censuses and remove them from the log."""
         drained, self._censuses = self.history(), []
         return drained
 

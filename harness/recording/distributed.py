@@ -1,4 +1,4 @@
-"""Ranks: one census over the processes of a distributed training."""
+"""One census over all ranks of a distributed training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.kernels.statistics import UnitStatistics, empty
 
 
 def is_distributed(model: nn.Module) -> bool:
-    """Whether other processes train the same model: DistributedDataParallel, or sharded parameters."""
+    """Whether other processes train the same model (DistributedDataParallel or sharded parameters)."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return False
     from torch.distributed.tensor import DTensor
@@ -28,12 +28,12 @@ def is_distributed(model: nn.Module) -> bool:
 def all_reduce(
     sites: Sequence[Site], statistics: Sequence[UnitStatistics], *, extended: bool = False
 ) -> tuple[list[Site], list[UnitStatistics]]:
-    """The statistics of all ranks together; a collective call that returns the same everywhere.
+    """Combine the statistics of all ranks; a collective call with the same result on every rank.
 
-    Sites that some ranks have not called yet count with no inputs there. `silent_for` takes ranks to run
-    in step with equal batches: the shortest silence of a rank times their number.
+    A site that a rank has not called yet counts there with no inputs. `silent_for` is the shortest silence of
+    a rank times the number of ranks, assuming that ranks run in step with equal batches.
 
-    `extended`: whether there are statistics of the user's own.
+    `extended`: whether there are user-defined statistics.
 
     Raises:
         RuntimeError: the ranks disagree on the size of a site.
@@ -54,7 +54,7 @@ def all_reduce(
 
 
 def _extensions_of_all(own: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The user's own statistics of every rank, merged."""
+    """Merge the user-defined statistics of all ranks."""
     every: list[tuple[Any, ...]] = [()] * dist.get_world_size()
     dist.all_gather_object(every, own)
     merged = next((part for part in every if part), ())
@@ -91,7 +91,7 @@ def _reduced(statistics: UnitStatistics, *, present: bool, extended: bool) -> Un
 
 
 def _common_shift(sums: Tensor) -> Tensor:
-    """A shift around which every rank's sums add up: the largest of those that are set."""
+    """Return a common shift, so that the sums of all ranks can be added: the largest one that is set."""
     shift = torch.where(sums[MAX] > -torch.inf, sums[SHIFT], -torch.inf)
     dist.all_reduce(shift, dist.ReduceOp.MAX)
     return torch.where(shift > -torch.inf, shift, 0.0)

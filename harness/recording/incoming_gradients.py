@@ -1,7 +1,7 @@
-"""grad_norm: the gradient of each unit's incoming parameters, as the optimizer uses it.
+"""grad_norm: norm of the gradient of each unit's incoming parameters, as the optimizer uses it.
 
-Read in the optimizer's step-pre hook, after unscaling, so that neither the order of `zero_grad` nor a
-gradient scaler matters; only the norms are kept, never a gradient.
+It is read in the optimizer's step pre-hook, after unscaling, so that neither the position of `zero_grad` nor
+a gradient scaler matters. Only norms are stored.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from harness.hooks.captured import is_capturing
 from harness.hooks.hook import EagerHook
 from harness.kernels import dispatch as kernels
 
-FIRST = 16  # optimizer steps in which a loop shows what it does
+FIRST = 16  # number of first optimizer steps in which the kind of the loop is detected
 TRANSPOSED = nn.modules.conv._ConvTransposeNd
 
 
 def unit_parameters(producer: nn.Module | None, size: int) -> list[nn.Parameter]:
-    """The parameters of a layer that belong to single units: weight and bias, γ and β."""
+    """Return the parameters of a layer that have one part per unit: weight and bias, or γ and β."""
     if producer is None or isinstance(producer, nn.Embedding | nn.EmbeddingBag):
         return []
     own = [stored(producer, name) for name in ("weight", "bias")]
     groups = producer.groups if isinstance(producer, TRANSPOSED) else 1
     weight = own[0]
     if not isinstance(producer, LAYERS) and isinstance(weight, Tensor) and weight.shape == (size, size):
-        return []  # its rows or its columns: nobody can tell
+        return []  # ambiguous whether units are rows or columns
     rows = [(p, int(name == 0 and has_columns(producer))) for name, p in enumerate(own)]
     return [
         p
@@ -46,7 +46,7 @@ def unit_parameters(producer: nn.Module | None, size: int) -> list[nn.Parameter]
 
 
 def by_unit(gradient: Tensor, producer: nn.Module) -> Tensor:
-    """A parameter's gradient with the units on axis 0, wherever the layer has them."""
+    """Return a parameter's gradient with the units on axis 0."""
     if gradient.ndim == 1 or not has_columns(producer):
         return gradient
     if not isinstance(producer, TRANSPOSED):
@@ -69,32 +69,32 @@ def has_columns(producer: nn.Module) -> bool:
 class IncomingGradients:
     """Per-unit norms of the incoming gradients at the last optimizer step of a window.
 
-    Reading every gradient at every step would cost more than all other observation together. So, after the
-    first steps, only those are read that may be the last before a scheduled census. At other steps the
-    gradients are merely kept alive until the next training forward begins, in case the window is closed by
-    hand: memory at its highest, in the backward pass, does not grow. Loops in which that could miss a value
-    are known by what they do, and are read at every step: gradients zeroed in place, several forwards or
-    `step()` calls for one optimizer step, windows closed between a forward and its optimizer step. (A loop
-    that begins one of these after its first steps has NaN in the first such census.)
+    Reading every gradient at every step would cost more than all other observation together. After the first
+    steps, gradients are therefore read only at steps that may be the last before a scheduled census. At other
+    steps they are only kept alive until the next training forward pass begins, in case the user closes the
+    window. This does not increase peak memory, which occurs in the backward pass. Loops in which this could
+    miss a value are detected and read at every step: gradients zeroed in place, several forward passes or
+    `step()` calls per optimizer step, windows closed between a forward pass and its optimizer step. (If a
+    loop starts one of these after its first steps, the first such census has NaN.)
 
     Args:
-        optimizers: whose steps are watched; without any, `.grad` is read when asked.
-        failed: takes an error of its own; from then on there is no norm.
+        optimizers: optimizers whose steps are observed; without any, `.grad` is read on request.
+        failed: called with an internal error; from then on there are no norms.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer], failed: Callable[[Exception], None]) -> None:
         self._optimizers, self._failed = optimizers, failed
         self._producers: dict[int, _Watched] = {}
         self._squares: dict[int, Tensor] = {}
-        self._captured: dict[int, Tensor] = {}  # of a CUDA graph's steps: each replay writes them anew
-        self._owned: dict[int, _Owned] = {}  # by id of the optimizer
+        self._captured: dict[int, Tensor] = {}  # squares in a CUDA graph, which each replay rewrites
+        self._owned: dict[int, _Owned] = {}  # id of the optimizer → its watched parameters
         self._handles: list[RemovableHandle] = []
         self._held: _Held | None = None
         self._always = len(optimizers) > 1
-        self._steps = self._forwards = 0  # of the optimizer; since its last step
-        self.calls = 0  # of the user's `step()`, since then
-        self._with_closure: set[int] = set()  # ids of the optimizers that are given closures
-        self._doubts: list[Tensor] = []  # on a device: whether gradients were found changed; a census asks
+        self._steps = self._forwards = 0  # optimizer steps; forward passes since the last one
+        self.calls = 0  # the user's `step()` calls since the last optimizer step
+        self._with_closure: set[int] = set()  # ids of the optimizers that are called with closures
+        self._doubts: list[Tensor] = []  # on a GPU: whether gradients changed; evaluated at a census
         self.closing = False  # whether the next `step()` closes the window
 
     def attach(self) -> None:
@@ -103,7 +103,7 @@ class IncomingGradients:
             self._handles.append(optimizer.register_step_pre_hook(EagerHook(self.stepping, self._stop)))
 
     def detach(self) -> None:
-        """Leave no hook behind, and keep no gradient."""
+        """Remove all hooks, and release all gradients."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -111,7 +111,7 @@ class IncomingGradients:
         self._held = None
 
     def add(self, index: int, producer: nn.Module | None, size: int) -> None:
-        """Watch the parameters of a site's producer, in place of those of an earlier one."""
+        """Watch the parameters of a site's producer, replacing those of an earlier producer."""
         parameters = unit_parameters(producer, size)
         if self._producers.pop(index, None) is not None:
             self._owned.clear()
@@ -119,10 +119,10 @@ class IncomingGradients:
             self._producers[index] = _Watched(index, producer, parameters)
             self._owned.clear()
 
-    # --- what happens in a loop ---------------------------------------------------------------------
+    # --- events in a training loop ------------------------------------------------------------------
 
     def forward(self) -> None:
-        """A training forward begins: nothing is kept alive beyond here."""
+        """Release held gradients when a training forward pass begins."""
         self._forwards += 1
         held, self._held = self._held, None
         if held is not None and held.known:
@@ -134,10 +134,10 @@ class IncomingGradients:
                 self._stop(error)
 
     def stepping(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        """An optimizer is about to step: its gradients are final."""
+        """Read or hold the final gradients before an optimizer steps."""
         if is_capturing():
             watched, parameters = self._stepped_by(optimizer)
-            self._squares, self._held = {}, None  # of steps before it
+            self._squares, self._held = {}, None  # discard those of earlier steps
             self._captured |= dict(_squares(watched, [p.grad for p in parameters]))
             return
         if (len(args) > 1 or kwargs) and _closure_in(args, kwargs):
@@ -158,11 +158,11 @@ class IncomingGradients:
             self._take(watched, gradients, scale)
             self._held = _Held(watched, gradients, dict(self._squares)) if trial else None
         else:
-            self._squares.clear()  # of an earlier step
+            self._squares.clear()  # discard those of an earlier step
             self._held = _Held(watched, gradients, {})
 
     def _stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        """A step that made its gradients itself, in a closure: they are read behind it."""
+        """Read gradients after a step with a closure, which computes them itself."""
         if not _closure_in(args, kwargs):
             return
         self._steps += 1
@@ -173,11 +173,11 @@ class IncomingGradients:
     # --- censuses -----------------------------------------------------------------------------------
 
     def close(self, index: int, size: int) -> np.ndarray:
-        """Norms (F,) for the census that closes now; NaN where none is known."""
+        """Return the norms (F,) for the current census; NaN if unknown."""
         try:
             squares = self._squares_of(index)
             if squares is not None:
-                whole = getattr(squares, "full_tensor", None)  # of sharded parameters
+                whole = getattr(squares, "full_tensor", None)  # exists for sharded parameters
                 return np.sqrt((squares if whole is None else whole()).cpu().numpy())
         except Exception as error:
             self._stop(error)
@@ -197,7 +197,7 @@ class IncomingGradients:
         return self._squares.get(index, self._captured.get(index))
 
     def clear(self) -> None:
-        """A new window begins."""
+        """Start a new window."""
         self._always = self._always or (self._forwards > 0 and self._steps > 0)
         self._squares = {}
         self._held = None
@@ -205,17 +205,17 @@ class IncomingGradients:
     # --- inside -------------------------------------------------------------------------------------
 
     def _stop(self, error: Exception) -> None:
-        """Watch nothing any more."""
+        """Stop watching after an error."""
         self._producers, self._owned, self._squares = {}, {}, {}
         self._held = None
         self._doubts.clear()
         self._failed(error)
 
     def _stepped_by(self, optimizer: Optimizer) -> tuple[list[_Watched], list[nn.Parameter]]:
-        """What an optimizer steps, and all its parameters in that order."""
+        """Return the watched layers of an optimizer, and their parameters in that order."""
         groups, owned = optimizer.param_groups, self._owned.get(id(optimizer))
         total = sum([len(group["params"]) for group in groups])
-        if owned is None or owned.total != total:  # parameters may be added
+        if owned is None or owned.total != total:  # parameters can be added later
             ids = {id(p) for group in groups for p in group["params"]}
             watched = [w for w in self._producers.values() if id(w.parameters[0]) in ids]
             owned = _Owned(total, watched, [p for w in watched for p in w.parameters])
@@ -230,12 +230,12 @@ class IncomingGradients:
 
 
 def _closure_in(args: Any, kwargs: Any) -> bool:
-    """Whether an optimizer's `step` was given a closure; args begins with the optimizer."""
+    """Whether an optimizer's `step` was called with a closure; args begins with the optimizer."""
     return any(callable(given) for given in (*args[1:], *kwargs.values()))
 
 
 def _squares(watched: Sequence[_Watched], gradients: Sequence[Tensor | None]) -> Iterator[tuple[int, Tensor]]:
-    """Site and squares of its units, for gradients in the order of the watched parameters."""
+    """Yield each site and the squares of its units, for gradients in the order of the watched parameters."""
     rest = iter(gradients)
     for one in watched:
         there = [by_unit(g, one.producer) for g in islice(rest, len(one.parameters)) if g is not None]
@@ -244,12 +244,12 @@ def _squares(watched: Sequence[_Watched], gradients: Sequence[Tensor | None]) ->
 
 
 def _differ(now: Tensor, before: Tensor) -> Tensor:
-    """Whether sums of squares are others, by more than their order makes, which depends on addresses."""
+    """Whether sums of squares differ beyond rounding, which depends on memory alignment."""
     return ~torch.isclose(now, before, rtol=1e-9, atol=0.0, equal_nan=True).all()
 
 
 class _Watched(NamedTuple):
-    """A site's layer, and its parameters that belong to single units."""
+    """A site's layer, and its parameters that have one part per unit."""
 
     site: int
     producer: nn.Module
@@ -257,7 +257,7 @@ class _Watched(NamedTuple):
 
 
 class _Owned(NamedTuple):
-    """What is watched of an optimizer's parameters, of which there are `total`."""
+    """The watched parameters of an optimizer with `total` parameters."""
 
     total: int
     watched: list[_Watched]
@@ -265,7 +265,7 @@ class _Owned(NamedTuple):
 
 
 class _Held:
-    """The gradients of an optimizer step, kept alive for a while; `known`: their squares, if taken."""
+    """The gradients of an optimizer step, kept alive for a while; `known` holds their squares, if read."""
 
     __slots__ = ("_versions", "gradients", "known", "watched")
 
@@ -277,22 +277,22 @@ class _Held:
 
     @property
     def changed(self) -> bool:
-        """Whether one was written to since."""
+        """Whether a gradient has been modified in place since."""
         return self._versions != [-1 if g is None else g._version for g in self.gradients]
 
     @property
     def differs(self) -> bool:
-        """Whether their squares are others now: writing through `.data` leaves no other trace."""
+        """Whether squares on the CPU have changed, which also detects writes through `.data`."""
         return any(bool(_differ(*pair)) for pair in self._pairs() if pair[0].is_cpu)
 
     def doubts(self) -> list[Tensor]:
-        """As `differs`, one for each layer on a device, which is not asked."""
+        """Like `differs`, as one tensor for each layer on a GPU, without synchronising."""
         return [
             _differ(now, before) for now, before in self._pairs() if not now.is_cpu and type(now) is Tensor
         ]
 
     def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Squares of the units of a layer: now, and when they were taken."""
+        """Yield the squares of each layer's units: current ones, and those read before."""
         for index, squares in _squares(self.watched, self.gradients):
             if index in self.known:
                 yield squares, self.known[index]

@@ -1,4 +1,4 @@
-"""Listeners: what follows a recorder through a training without ever disturbing it."""
+"""Listeners: objects that follow a recorder through a training without disturbing it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from harness.hooks.hook import Call
 
 
 class Guard:
-    """Keeps the errors of one listener out of the training: the first one switches the listener off.
+    """Keeps a listener's errors out of the training: the first error switches the listener off.
 
     Args:
-        name: of the listener, for the warning.
+        name: name of the listener, for the warning.
 
     Attributes:
         error: why the listener is off; "" while it is on.
@@ -45,15 +45,15 @@ class Guard:
             self.switch_off(error)
 
     def hook(self, function: Callable[..., Any]) -> Call:
-        """A hook for modules and optimizers that calls a function under guard."""
+        """Create a hook for modules and optimizers that calls a function under this guard."""
         return Call(partial(self.run, function), self.switch_off)
 
     def switch_off(self, error: Exception) -> None:
-        """Call nothing any more."""
+        """Switch the listener off."""
         self.error = self.error or f"{type(error).__name__}: {error}"
 
     def say(self) -> None:
-        """Warn once of an error; never inside a hook, where a warning may be an error of the training's."""
+        """Warn once of an error; not inside a hook, where a warning could become an error in the training."""
         if self.error and not self._said:
             self._said = True
             warnings.warn(
@@ -62,30 +62,30 @@ class Guard:
 
 
 class Listener(Protocol):
-    """Follows a recorder. Its errors never reach the training: see `Guard`."""
+    """Follows a recorder. Its errors never reach the training (see `Guard`)."""
 
     def attach(self, guard: Guard) -> None:
-        """The recorder attaches. Hooks of the listener's own are made by `guard.hook`."""
+        """Called when the recorder attaches. Create own hooks with `guard.hook`."""
 
     def detach(self) -> None:
-        """The recorder detaches, or the listener was switched off: remove every hook. May come repeatedly."""
+        """Remove all hooks. Called, possibly repeatedly, if the recorder detaches or the listener is off."""
 
     def step(self, loss: Any) -> None:
-        """An optimizer step is complete; `loss` is what the user gave, or None."""
+        """Called after an optimizer step; `loss` is the loss from the user, or None."""
 
     def census(self) -> None:
-        """A window closes."""
+        """Called when a window closes."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values with which another listener of this kind goes on."""
+        """State as tensors and plain values, from which another listener of this kind can continue."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from the state of `state_dict`."""
+        """Restore what `state_dict` returned."""
 
 
 class Listeners:
-    """The listeners of one recorder, by name; each is called under a guard of its own."""
+    """The listeners of one recorder, by name; each has its own guard."""
 
     def __init__(self) -> None:
         self._guarded: dict[str, tuple[Listener, Guard]] = {}
@@ -94,7 +94,7 @@ class Listeners:
         return len(self._guarded)
 
     def add(self, name: str, listener: Listener) -> None:
-        """Add one; its state is saved under `name`."""
+        """Add a listener; its state is saved under `name`."""
         self._guarded[name] = listener, Guard(name)
 
     def error(self, name: str) -> str:
@@ -119,14 +119,14 @@ class Listeners:
         self._notify("census")
 
     def state_dict(self) -> dict[str, Any]:
-        """Name → the listener's state, and why it is off if it is."""
+        """Name → the listener's state, including its error if it is off."""
         return {
             name: listener.state_dict() | ({"error": guard.error} if guard.error else {})
             for name, (listener, guard) in self._guarded.items()
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Hand every listener its own state; one that was off stays off."""
+        """Restore every listener's state; a listener that was off stays off."""
         for name, (listener, guard) in self._guarded.items():
             if name in state:
                 listener.load_state_dict(state[name])
@@ -136,13 +136,13 @@ class Listeners:
     def _notify(self, method: str, *args: Any) -> None:
         for listener, guard in self._guarded.values():
             if guard.error:
-                _detach(listener, guard)  # not in the hook that failed: torch was iterating over the hooks
+                _detach(listener, guard)  # not in the failed hook, while torch iterates over the hooks
             guard.run(getattr(listener, method), *args)
             guard.say()
 
 
 def _detach(listener: Listener, guard: Guard) -> None:
-    """Detach a listener, also one that is off."""
+    """Detach a listener, even if it is off."""
     try:
         listener.detach()
     except Exception as error:

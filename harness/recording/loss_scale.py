@@ -1,8 +1,8 @@
-"""Loss scaling: gradients of a scaled loss are divided by the scale that their backward ran under.
+"""Loss scaling: divide the gradients of a scaled loss by the scale of their backward pass.
 
-The scale changes between two backward passes of a window, when the scaler updates it. So the squares of one
-backward are kept apart until the next one begins, and only then join the window's, without the scale. The
-scale is read once in a backward, as a tensor on the device: nothing waits for a value.
+The scale can change between two backward passes of a window, when the scaler updates it. The squares of one
+backward pass are therefore kept separate until the next one begins; then they are unscaled and added to those
+of the window. The scale is read once per backward pass, as a tensor on the device, without synchronising.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.kernels.statistics import UnitStatistics
 
 
 class Scaler(Protocol):
-    """What is used of a `torch.amp.GradScaler`."""
+    """The used part of the interface of `torch.amp.GradScaler`."""
 
     def scale(self, outputs: Any) -> Any: ...
     def get_scale(self) -> float: ...
@@ -29,10 +29,10 @@ class Scaler(Protocol):
 
 
 def as_scaler(given: Any) -> Scaler | None:
-    """The scaler; None without one, or where it is not enabled.
+    """Return the scaler; None if there is none or it is disabled.
 
     Raises:
-        TypeError: it is none.
+        TypeError: `given` is not a scaler.
 
     Example:
         >>> as_scaler(torch.amp.GradScaler("cpu", enabled=False)) is None
@@ -46,16 +46,16 @@ def as_scaler(given: Any) -> Scaler | None:
 
 
 class LossScale:
-    """Takes the loss scale out of the sums of ∂L/∂z.
+    """Removes the loss scale from the sums of ∂L/∂z.
 
-    While it is open, the row GRADIENT of the sums holds the squares of one backward, with its scale; while it
-    is closed, those of the whole window, without. A gradient that is not finite belongs to a step that the
-    scaler skips: it counts neither with its value nor with its inputs.
+    While open, the row GRADIENT of the sums holds the scaled squares of one backward pass; while closed, the
+    unscaled squares of the whole window. A non-finite gradient belongs to a step that the scaler skips:
+    neither its value nor its inputs count.
 
     Args:
-        scaler: whose scale it is.
-        statistics: of all sites; sites may be added at the end while it is closed.
-        failed: takes an error of its own; from then on the sums are left as they are.
+        scaler: the scaler.
+        statistics: statistics of all sites; sites may be appended while it is closed.
+        failed: called with an internal error; from then on the sums stay as they are.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class LossScale:
         self._open = self._off = False
 
     def gradient(self) -> None:
-        """A gradient comes; the first one of a backward pass opens it."""
+        """Called for every gradient; the first one of a backward pass opens it."""
         task = graph_task()
         if (task == self._task and self._open and task != -1) or self._off:
             return
@@ -87,7 +87,7 @@ class LossScale:
                 self._stop(error)
 
     def close(self) -> None:
-        """Sums without the scale, as a census reads them."""
+        """Turn the sums into unscaled ones, as a census reads them."""
         if not self._open:
             return
         with self._lock:
@@ -101,7 +101,7 @@ class LossScale:
 
     def _scale(self, device: torch.device) -> Tensor | float:
         if device.type == "cpu":
-            return float(self._scaler.get_scale())  # which asks no device, but where layers are offloaded
+            return float(self._scaler.get_scale())  # synchronises only if layers are offloaded to the CPU
         return self._scaler.scale(torch.ones((), dtype=torch.float64, device=device))
 
     def _stop(self, error: Exception) -> None:
@@ -110,7 +110,7 @@ class LossScale:
 
 
 class _Part:
-    """The sites on one device, their units side by side."""
+    """The sites on one device, with concatenated units."""
 
     def __init__(self, device: torch.device, statistics: list[UnitStatistics]) -> None:
         self.device, self._statistics = device, statistics
@@ -124,7 +124,7 @@ class _Part:
         zero_all(self._rows)
 
     def fold(self) -> None:
-        """The squares of one backward join those of the window."""
+        """Unscale the squares of one backward pass, and add them to those of the window."""
         inputs = [one.grad_n - seen for one, seen in zip(self._statistics, self._seen, strict=True)]
         if not any(inputs):
             return
@@ -136,14 +136,14 @@ class _Part:
         zero_all(self._rows)
 
     def write_back(self) -> None:
-        """The sums as if the inputs without a finite gradient had had the mean one; NaN without any other."""
+        """Write the sums, as if inputs with non-finite gradients had the mean square; NaN if all are such."""
         n = self._by_unit([one.grad_n for one in self._statistics])
         value = self._total.where(self._dropped == 0, self._total * n / (n - self._dropped))
         for row, part in zip(self._rows, value.split(self._sizes), strict=True):
             row.copy_(part)
 
     def _by_unit(self, numbers: list[int]) -> Tensor:
-        """One number for each site → one for each unit. Batches are mostly of one size: so it is kept."""
+        """Expand one number per site to one per unit; cached, since batches mostly have the same size."""
         if self._known is None or self._known[0] != numbers:
             each = torch.from_numpy(np.repeat(np.array(numbers, np.float64), self._sizes))
             self._known = numbers, each.to(self.device, non_blocking=True)

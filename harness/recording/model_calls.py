@@ -1,4 +1,4 @@
-"""How a model is called with a batch: which parts of it are inputs, and which are targets."""
+"""Call a model with a batch: decide which parts of it are inputs and which are targets."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SEVERAL = (
 
 
 class Arguments(NamedTuple):
-    """What a forward takes.
+    """Arguments of a forward method.
 
     Attributes:
         required: names of the positional arguments without a default.
-        names: of all that can be given by name.
-        any_name: whether any other name can be given too.
+        names: names of all arguments that can be passed by keyword.
+        any_name: whether it accepts any other keyword too.
     """
 
     required: tuple[str, ...]
@@ -38,7 +38,7 @@ class Arguments(NamedTuple):
 
 
 def arguments_of(model: nn.Module) -> Arguments:
-    """What the forward of a model takes; of a wrapper (DDP, compiled), that of the model inside.
+    """Return the arguments of a model's forward; for a wrapper (DDP, compiled), those of the inner model.
 
     Example:
         >>> str(arguments_of(nn.Bilinear(2, 2, 1)))
@@ -64,14 +64,14 @@ def arguments_of(model: nn.Module) -> Arguments:
 
 
 def call(model: nn.Module, batch: Batch, device: torch.device | None) -> Any:
-    """The model's output on a batch.
+    """Compute the model's output on a batch.
 
-    A tensor is the input; of a tuple or list, the first item is, or the first k where the forward takes k
-    arguments; of a dict, the items that the forward takes by name are, or the dict itself where it takes none
-    of them.
+    A tensor is the input. For a tuple or list, the input is the first item, or the first k items if the
+    forward takes k arguments. For a dict, the inputs are the items that the forward takes by name, or the
+    dict itself if it takes none of them.
 
     Raises:
-        TypeError: a batch of another kind.
+        TypeError: the batch is of another kind.
     """
     args, kwargs = _inputs(arguments_of(model), batch)
     return model(*_moved(args, device), **_moved(kwargs, device))
@@ -90,14 +90,14 @@ def outputs(
         model: any module.
         batches: as `harness.scan` takes them.
         graph: whether autograd records the calls.
-        before: told of every batch before its call.
+        before: called with every batch before the model.
 
     Yields:
         The batch and the output.
 
     Raises:
         ValueError: the model raised on a batch.
-        TypeError: a batch of another kind.
+        TypeError: a batch is of another kind.
     """
     device, arguments = device_of(model), arguments_of(model)
 
@@ -126,7 +126,7 @@ def outputs(
 
 
 def _inputs(arguments: Arguments, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What the forward is called with: positional arguments and keywords."""
+    """Return the positional and keyword arguments for the forward."""
     if isinstance(batch, tuple | list) and batch and not isinstance(batch, PackedSequence):
         count = len(arguments.required)
         if count > 1 and isinstance(batch[0], tuple | list):
@@ -150,14 +150,14 @@ def _inputs(arguments: Arguments, batch: Any) -> tuple[tuple[Any, ...], dict[str
 
 
 def _is_pair(items: Any, output: Any) -> bool:
-    """Whether tensors that are alike are an input and its target: a target is like the output."""
+    """Whether similar tensors are an input and its target, which resembles the output."""
     first, second = items[:2]
     outs = (out for out in tensors_in(output) if out.ndim)
     like = any(out.numel() == second.numel() and len(out) == len(second) for out in outs)
     if first.shape != second.shape:
         sized = (
             first.ndim > 2 or not first.is_floating_point()
-        )  # batches of different sizes: images, sentences
+        )  # images or sentences, which can also be batches of different sizes
         if sized and not like:
             warnings.warn(SEVERAL, stacklevel=4)
         return True
@@ -196,7 +196,7 @@ def _shown(value: Any) -> str:
 
 
 def _moved(value: Any, device: torch.device | None) -> Any:
-    """Tensors on a device, however they are nested."""
+    """Move nested tensors to a device."""
     if device is None:
         return value
     if isinstance(value, PackedSequence):

@@ -16,11 +16,11 @@ from harness.recording.windows import WindowAccumulator
 
 
 class Probe:
-    """Held-out batches, with taps and windows of their own.
+    """Held-out batches, with their own taps and windows.
 
     Args:
-        model: the root.
-        statistics: of the user's own.
+        model: the root module.
+        statistics: user-defined statistics.
         options: further keyword arguments of the taps.
 
     Attributes:
@@ -34,15 +34,15 @@ class Probe:
         self._model = model
 
     def census(self, steps: int, others: EagerTaps) -> dict[str, Any]:
-        """One pass over the batches; the `attention_mask` of a dict holds for it.
+        """Pass over the batches, respecting the `attention_mask` of dicts, and return the census.
 
         Args:
-            steps: completed so far.
-            others: the taps that count nothing meanwhile.
+            steps: completed steps.
+            others: taps to pause during the pass.
         """
         with self.taps.attached(), others.paused(), evaluation(self._model):
             seen = [batch for batch, _ in outputs(self._model, self.batches or [], before=self._mask)]
-        self.batches = seen  # whether a list is one batch is settled
+        self.batches = seen  # it is now decided whether a list is one batch
         return self.windows.close(steps, self.taps.unobserved(self.taps.called), None)
 
     def _mask(self, batch: Batch) -> None:

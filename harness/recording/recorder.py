@@ -37,17 +37,17 @@ NO_STEP = (
     "step() was never called: all forwards are one window, labelled step 0. Call recorder.step() after each"
     " optimizer step."
 )
-STATE = ("steps", "stream", "probe")  # keys of a recorder's own state
+STATE = ("steps", "stream", "probe")  # required keys of a recorder's own state
 
 
 class ActivationRecorder:
-    """Counts, for every unit of a model, on which inputs its gate was open, while you train.
+    """Counts, for every unit of a model, on which inputs its gate is open during training.
 
-    `harness.Recorder` adds attribution to it. Arguments as there, without `evidence`.
+    `harness.Recorder` adds attribution and the run on disk, and documents the arguments.
 
     Raises:
-        TypeError: `model` is no module, `optimizer` no optimizer.
-        ValueError: an argument out of range.
+        TypeError: `model` is not a module, or `optimizer` is not an optimizer.
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -101,11 +101,11 @@ class ActivationRecorder:
         self._listeners = Listeners()
 
     def add_listener(self, name: str, listener: Listener) -> None:
-        """Have a listener follow the training; an error of its own switches it off, with a warning.
+        """Add a listener that follows the training; an error in it switches it off, with a warning.
 
         Args:
-            name: under which `state_dict` keeps its state.
-            listener: what follows.
+            name: key of its state in `state_dict`.
+            listener: the listener.
 
         Raises:
             RuntimeError: already attached.
@@ -118,44 +118,44 @@ class ActivationRecorder:
         self._listeners.add(name, listener)
         self._taps.compiled.follower = name
 
-    # --- life ---------------------------------------------------------------------------------------
+    # --- attaching ----------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        """Attach; with a probe, take the census before the first step."""
+        """Attach; with a probe, take its census before the first step."""
         self.attach()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the window if a step was completed in it, then detach.
+        """Close the window if it contains a step, then detach.
 
-        What comes after the last step, such as a sanity check, makes no census of its own. Without any step,
-        one window closes, labelled 0.
+        Forward passes after the last census without a further step, such as a sanity check, make no census.
+        Without any step, one window closes, labelled 0.
         """
         try:
             nothing_yet = self._log.last is None and not self._stream.sites
             due = self._stream.nonempty and self._closed < self._steps
             if due or (nothing_yet and self._taps.unobserved(self._taps.called)):
-                # also when all there is cannot be observed: that is a result too
+                # also if no site can be observed, which is a result too
                 self._close(warn=error is None)
                 if self._steps == 0 and self._stream.trained and error is None:
                     warnings.warn(NO_STEP, stacklevel=2)
         except Exception:
-            if error is None:  # never in place of the user's own
+            if error is None:  # never hide the user's own exception
                 raise
         finally:
             self.detach()
 
     def __repr__(self) -> str:
-        """What it is of, and how far it is."""
+        """Name of the model's class, and progress."""
         sites = len(self._stream.sites) or len(self._probe.windows.sites)
         last = "no census yet" if self._closed < 0 else f"last census at step {self._closed}"
         kind, model = type(self).__name__, type(self._model).__name__
         return f"<{kind} of {model}: {_number(sites, 'site')}, {_number(self._steps, 'step')}, {last}>"
 
     def attach(self) -> None:
-        """Register the hooks (the context manager does it).
+        """Register the hooks (the context manager calls this).
 
         Raises:
             RuntimeError: already attached.
@@ -173,12 +173,12 @@ class ActivationRecorder:
         if self.probe is not None and self._steps == 0 and not self._log:
             try:
                 self._log.add([self._probe.census(self._steps, self._taps)])
-            except BaseException:  # a batch that the model rejects: the block does not begin
+            except BaseException:  # the model rejects a batch: do not enter the block
                 self.detach()
                 raise
 
     def detach(self) -> None:
-        """Remove every hook; what was recorded stays."""
+        """Remove all hooks; recorded data stays available."""
         self._attached = False
         self._taps.detach()
         self._probe.taps.detach()
@@ -188,15 +188,15 @@ class ActivationRecorder:
     # --- the loop -----------------------------------------------------------------------------------
 
     def step(self, loss: torch.Tensor | float | None = None) -> None:
-        """Call once after each optimizer step: counts the step and takes the census when one is due.
+        """Count a step, and take a census if one is due; call once after each optimizer step.
 
         Args:
-            loss: of this step, for the listeners: without it, the evidence cannot name wrong labels. Its
-                graph is not held, and its value is read later.
+            loss: loss of this step, for the listeners; without it, a diagnosis cannot detect wrong labels.
+                Its graph is not kept alive, and its value is read later.
 
         Raises:
             RuntimeError: not attached.
-            TypeError: `loss` is no number.
+            TypeError: `loss` is not a number.
         """
         if not self._attached:
             raise RuntimeError("step() came outside the block: use `with Recorder(model) as recorder:`")
@@ -209,14 +209,14 @@ class ActivationRecorder:
         self._count()
 
     def _in_capture(self) -> bool:
-        """Whether a CUDA graph is captured: that is no step, its replays are."""
+        """Whether a CUDA graph is being captured, which does not count as a step; its replays do."""
         capturing = is_capturing()
         if capturing:
             self._taps.counter.say(STEP)
         return capturing
 
     def _count(self) -> None:
-        """A step is complete: take the census, if one is due."""
+        """Count a completed step, and take the census if one is due."""
         self._steps = steps = self._steps + 1
         self._incoming.calls += 1
         if self._taps.ready or self._compiled.unsure:
@@ -228,14 +228,14 @@ class ActivationRecorder:
             self._incoming.closing = (steps + 1) % every == 0
 
     def mask(self, mask: torch.Tensor | None) -> None:
-        """Say which inputs of the model's next forward count: padding does not. It holds for that forward.
+        """Set which inputs of the model's next forward pass count, to exclude padding.
 
-        A forward that is given an `attention_mask` of 0 and 1 by keyword needs no telling; what is told
-        here goes before it.
+        A keyword argument `attention_mask` of zeros and ones is used automatically; a mask set here takes
+        precedence.
 
-        Sites where each sequence has one row count the sequences that are not all padding. Where the mask
-        does not fit (other positions, after a strided convolution, say), a site is counted whole, and a
-        warning at the census says so. On a GPU, each mask makes the host wait once.
+        Sites with one row per sequence count the sequences that are not all padding. If the mask does not fit
+        a site (for example, after a strided convolution), the site counts all inputs, and a warning at the
+        census says so. On a GPU, each mask synchronises once.
 
         Args:
             mask: (batch,) or (batch, positions), True or 1 where an input counts, as in an `attention_mask`;
@@ -243,8 +243,8 @@ class ActivationRecorder:
 
         Raises:
             RuntimeError: not attached.
-            TypeError: no tensor.
-            ValueError: another number of axes, or values other than 0 and 1.
+            TypeError: `mask` is not a tensor.
+            ValueError: `mask` has another number of axes, or values other than 0 and 1.
 
         Example:
             >>> from torch import nn
@@ -260,14 +260,14 @@ class ActivationRecorder:
         self._mask(None if mask is None else Mask(mask))
 
     def census(self) -> pd.DataFrame:
-        """Close the window now; after the block, the last census again.
+        """Close the window and return its census; after the block, return the last census.
 
         Returns:
-            One row per site × unit (and evidence): the columns of `harness.detector.states.CENSUS_COLUMNS`.
-            With nothing observed since the last census, rows with n = 0 and state `unobserved`.
+            One row per site × unit (and evidence), with `harness.detector.states.CENSUS_COLUMNS`. If nothing
+            was observed since the last census, rows have n = 0 and state `unobserved`.
 
         Raises:
-            ValueError: the model has no activation at all.
+            ValueError: no activation was seen in the model.
             RuntimeError: nothing was recorded and the recorder is not attached.
         """
         if self._attached or (self._stream.nonempty and self._closed < self._steps):
@@ -278,7 +278,7 @@ class ActivationRecorder:
         return latest
 
     def _close(self, *, warn: bool = True) -> None:
-        """Close the window: its columns are put together, the tables only when somebody looks."""
+        """Close the window and store its columns; tables are built only when read."""
         if self._taps.counter.wrong_argument is not None:
             raise self._taps.counter.wrong_argument
         unseen = [site for site in self._unseen() if site.name not in self._stream.restored_names]
@@ -291,7 +291,7 @@ class ActivationRecorder:
             )
         self._taps.say_unknown_gradients(trained=self._stream.trained)
         self._taps.say_missed()
-        if warn:  # not before an exception of the user's own
+        if warn:  # not while a user's exception propagates
             self._warn(unseen)
         norms = self._incoming.close if self._gradients else None
         together = is_distributed(self._model) if self._across_ranks is None else self._across_ranks
@@ -304,7 +304,7 @@ class ActivationRecorder:
         self._log.add(parts)
         self._closed = self._steps
 
-    # --- what was recorded --------------------------------------------------------------------------
+    # --- recorded data ------------------------------------------------------------------------------
 
     @property
     def steps(self) -> int:
@@ -313,7 +313,7 @@ class ActivationRecorder:
 
     @property
     def probe(self) -> list[Batch] | None:
-        """The held-out batches; where a new task begins, assign its own."""
+        """The held-out batches; assign new ones when the task changes."""
         return self._probe.batches
 
     @probe.setter
@@ -323,7 +323,7 @@ class ActivationRecorder:
 
     @property
     def census_step(self) -> int:
-        """Completed steps at the last census that closed a window; -1 before the first."""
+        """Number of completed steps at the last census that closed a window; -1 before the first."""
         return self._closed
 
     @property
@@ -333,26 +333,26 @@ class ActivationRecorder:
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """The sites so far, in order of their first call, then those that cannot be seen."""
+        """The sites so far, in order of their first call, followed by those that cannot be observed."""
         empty = self._taps.book.without_inputs
         seen = [empty.get(site.name, site) for site in self._stream.sites]
         return (*(seen or self._probe.windows.sites), *self._unseen())
 
     @property
     def plan(self) -> Plan:
-        """What is observed of the model, as far as its forwards have shown; `print` it."""
+        """What is observed of the model, according to its forward passes so far; `print` it."""
         return replace(self._taps.book.plan(self._unseen()), compiled=self._taps.compiled.how)
 
     def history(self) -> pd.DataFrame:
-        """Every census so far, oldest first."""
+        """All censuses so far, oldest first."""
         return self._log.history()
 
     def drain(self) -> pd.DataFrame:
-        """The censuses since the last call; they leave the history."""
+        """Return the censuses since the last call, and remove them from the history."""
         return self._log.drain()
 
     def state_dict(self) -> dict[str, Any]:
-        """Steps and running windows (tensors and plain values): enough to continue them elsewhere."""
+        """Steps and running windows as tensors and plain values, to continue them in another process."""
         state = {
             "steps": self._steps,
             "closed": self._closed,
@@ -362,10 +362,10 @@ class ActivationRecorder:
         return state | self._listeners.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue the windows of `state_dict`; the history itself is not part of it.
+        """Restore steps and windows from `state_dict`, which does not contain the history.
 
         Raises:
-            TypeError, ValueError: not a state of a Recorder.
+            TypeError, ValueError: it is not the state of a Recorder.
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"state: expected that of a Recorder, but got {type(state).__name__}")
@@ -389,7 +389,7 @@ class ActivationRecorder:
         return self._taps.unobserved({*self._probe.taps.called, *self._taps.called})
 
     def _warn(self, unseen: list[Site]) -> None:
-        """Say once what is not observed; never in a forward or backward, where a warning may be an error."""
+        """Warn once of what is not observed; not during a pass, where a warning could become an error."""
         sites = [*unseen, *self._taps.book.without_inputs.values()]
         messages = [f"{site.name} ({site.activation}) is unobserved: {site.reason}" for site in sites]
         names = [site.name for site in self.sites]

@@ -1,4 +1,4 @@
-"""scan: one verdict on any model, one pass over its inputs, nothing left behind."""
+"""scan: find the dead units of any model in one pass over inputs, without side effects."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class DeadUnitsError(RuntimeError):
 
 @dataclass(frozen=True)
 class Report:
-    """What a scan found; `print(report)` is the table.
+    """Result of a scan; `print(report)` shows the table.
 
     Attributes:
         units: the census, one row per site × unit.
-        plan: what was observed, and how it was found; `print` it.
-        running: whether norms used their running statistics, so that training mode may show other dead units.
+        plan: what was observed and how it was found; `print` it.
+        running: whether norms used running statistics, so that other units may be dead in training mode.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 4), nn.ReLU())
@@ -61,7 +61,7 @@ class Report:
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """One row per site: units, n, rate and how many units are in each state."""
+        """One row per site: units, n, rate and the number of units in each state."""
         return summarise(self.units)
 
     @cached_property
@@ -73,11 +73,11 @@ class Report:
         """Raise DeadUnitsError if the dead share is strictly greater than `dead`, or nothing was observed.
 
         Raises:
-            ValueError: `dead` is no share in [0, 1].
+            ValueError: `dead` is not a share in [0, 1].
         """
         if not 0 <= dead <= 1:
             raise ValueError(f"dead: expected a share in [0, 1], but got {dead!r}")
-        if not self.dead_fraction <= dead:  # NaN is not "few"
+        if not self.dead_fraction <= dead:  # also True for NaN
             raise DeadUnitsError(f"{sentence(self.units)} Allowed: {100 * dead:g} %.")
 
     def _repr_html_(self) -> str:
@@ -100,29 +100,29 @@ def scan(
     axis: dict[str, int] | None = None,
     mask: Masks | None = None,
 ) -> Report:
-    """Pass over the batches in evaluation mode and say which units are dead on them.
+    """Pass over the batches in evaluation mode, and report which units are dead on them.
 
-    The model's modes, buffers, gradients and all random states are as before afterwards.
+    The model's modes, buffers and gradients and all random states are restored afterwards.
 
     Args:
         model: any module.
         batches: one batch or any iterable of them. A batch is a tensor; a tuple or list whose first item
-            is the input (the first k items, where the forward takes k inputs), as a loader gives it; or a
-            dict of keyword arguments. A list of tensors that agree in length and differ in type or shape is
-            one batch.
-        loss: called as loss(output, batch); then gradients are watched too and units can be `starved`.
+            is the input (or the first k items, if the forward takes k inputs), as from a loader; or a dict of
+            keyword arguments. A list of tensors that agree in length and differ in type or shape is one
+            batch.
+        loss: called as loss(output, batch); if given, gradients are observed and units can be `starved`.
         gate_eps: a gate is open where |f'(z)| exceeds this.
-        thresholds: of the states.
-        per_call: keep repeated calls that are fed by the same layer apart.
-        axis: site name → unit axis, where the automatic choice is wrong.
-        mask: which inputs count, since padding does not: (batch,) or (batch, positions), True or 1 where an
-            input counts. A tensor for the only batch, one for each batch, or a function batch → mask or None.
-            By default the `attention_mask` of a dict. `Recorder.mask` says how it meets a site.
+        thresholds: thresholds of the states.
+        per_call: whether to keep repeated calls that the same layer feeds apart.
+        axis: site name → unit axis, if the automatic choice is wrong.
+        mask: which inputs count, to exclude padding: (batch,) or (batch, positions), True or 1 where an
+            input counts. A tensor for a single batch, one for each batch, or a function batch → mask or None.
+            By default the `attention_mask` of a dict. `Recorder.mask` describes its effect at a site.
 
     Raises:
-        TypeError: `model` is no module, `loss` no function, or a batch is of another kind.
-        ValueError: no batch came, the model raised on one, it has no activation at all, `loss` returned no
-            scalar, or there are more or fewer masks than batches.
+        TypeError: `model` is not a module, `loss` is not a function, or a batch is of another kind.
+        ValueError: there is no batch, the model raised on one, it has no activation, `loss` did not return a
+            scalar, or the number of masks differs from that of batches.
 
     Example:
         >>> layer = nn.Linear(1, 2)
@@ -176,7 +176,7 @@ def _scalar(value: Any) -> Tensor:
 
 @contextmanager
 def _kept_gradients(model: nn.Module) -> Iterator[None]:
-    """Every parameter's `.grad` is empty in the block, and back behind it."""
+    """Set every parameter's `.grad` to None in the block, and restore it afterwards."""
     kept = [(p, p.grad) for p in model.parameters()]
     for parameter, _ in kept:
         parameter.grad = None
@@ -188,7 +188,7 @@ def _kept_gradients(model: nn.Module) -> Iterator[None]:
 
 
 def _table(summary: pd.DataFrame) -> str:
-    """The per-site table as text; states that never occur have no column."""
+    """Format the per-site table as text; only dead, rare, active and states that occur have columns."""
     shown = [s for s in STATES if s in ("dead", "rare", "active") or summary[s].any()]
     table = summary[["site", "units", "n", *shown]].copy()
     table["median rate"] = summary["rate"].map(lambda r: "-" if pd.isna(r) else f"{100 * r:.1f} %")

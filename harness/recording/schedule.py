@@ -9,7 +9,7 @@ def due(step: int, every: int | None, *, early: bool = False) -> bool:
     Args:
         step: completed optimizer steps, from 1.
         every: steps between two censuses; None: only on demand.
-        early: also after 1, 2, 4, 8, … steps up to `every`, since most units die early.
+        early: whether also after 1, 2, 4, 8, … steps up to `every`, since most units die early.
 
     Example:
         >>> [s for s in range(1, 31) if due(s, 10, early=True)]
@@ -20,28 +20,29 @@ def due(step: int, every: int | None, *, early: bool = False) -> bool:
     return step % every == 0 or (early and step < every and step & (step - 1) == 0)
 
 
-FORWARDS = 3  # that a training step costs: its own and a backward of twice that
-EVERY, SHARE = 50, 0.1  # steps between two censuses, and what these may cost, where nothing is asked for
-FREE = 3600  # inputs of the probe that the shortest training passes then: ten censuses of the digits
+FORWARDS = 3  # cost of a training step in forward passes: one forward, and a backward of twice the cost
+EVERY, SHARE = 50, 0.1  # default steps between two censuses, and default share of the cost
+FREE = 3600  # probe inputs that even the shortest training may use by default: ten censuses of the digits
 
 
 def census_steps(
     total: int, every: int | None, *, early: bool, share: float | None = None, probe: int = 0, batch: int = 1
 ) -> frozenset[int]:
-    """The steps of a training after which a census is due; the last one always is.
+    """Return the steps of a training after which a census is due; the last step always is one.
 
-    A census of the probe costs a forward of its inputs, a training step about three of its batch: how many
-    censuses a share of the training pays for follows from these sizes alone, whatever the network and the
-    machine, so that the same run has the same censuses everywhere.
+    A census of the probe costs one forward pass of its inputs, a training step about three of its batch. The
+    number of censuses that a share of the training can pay for thus depends only on these sizes, not on the
+    network or the machine, so that the same run has the same censuses everywhere.
 
     Args:
         total: steps of the training.
-        every: steps between two censuses; None: 50, as far as `share` pays.
-        early: also after 1, 2, 4, 8, … steps.
-        share: of the training's arithmetic that the probe may cost. The censuses that remain are evenly
-            spread over those that would have been. None: no limit, or if `every` is None, too, a tenth.
-        probe: inputs of the probe.
-        batch: inputs of a training step.
+        every: steps between two censuses; None: 50, as far as `share` allows.
+        early: whether also after 1, 2, 4, 8, … steps.
+        share: share of the training's cost that the probe may take. The remaining censuses are an even
+            selection of those due without a limit. None: no limit; if `every` is None too, a tenth, but at
+            least `FREE` probe inputs.
+        probe: number of inputs in the probe.
+        batch: number of inputs per training step.
 
     Example:
         >>> sorted(census_steps(60, 50, early=True))

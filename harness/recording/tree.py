@@ -1,4 +1,4 @@
-"""tree: a model as the tree of its modules, with the dead share of every site under the layer where it is."""
+"""tree: show a model as the tree of its modules, with the dead share of every site below its module."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEAD = ("layer", "output", "parameters", "units", "dead")
 NONE = "–"
 LATER_CALL = re.compile(
     r"(#\d+|\[[^\]]*\])+$"
-)  # in the name of a site: of another producer, or another width
+)  # suffix of a site's name for another producer or another width
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Line:
     """A line of the tree.
 
     Attributes:
-        depth: of the module; a site stands one deeper than the module that calls it.
-        text: name and class of a module, or a site and the layers that make its units.
+        depth: depth of the module; a site is one level deeper than the module that calls it.
+        text: name and class of a module, or a site and the layers that feed it.
         output: shape of the module's first output.
-        parameters: the module's own, without those of modules that have a line of their own.
-        units: of a site.
-        dead: share of a site's units, in words.
+        parameters: number of the module's parameters, without those of modules with their own line.
+        units: number of units of a site.
+        dead: dead share of a site as text.
     """
 
     depth: int
@@ -47,18 +47,18 @@ class Line:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """Text, without its indent, and what stands beside it."""
+        """The cells of the line, with the text unindented."""
         return self.text, self.output, self.parameters, self.units, self.dead
 
 
 @dataclass(frozen=True, repr=False)
 class ModelTree:
-    """What `harness.tree` found; `print` it, or let a notebook show it.
+    """Result of `harness.tree`; `print` it, or display it in a notebook.
 
     Attributes:
         lines: modules and sites, in the order of registration.
-        total: parameters of the model, shared ones once.
-        report: of the scan.
+        total: number of parameters of the model, counting shared ones once.
+        report: report of the scan.
     """
 
     lines: tuple[Line, ...]
@@ -98,18 +98,19 @@ class ModelTree:
 def tree(
     model: nn.Module, batches: Batch | Iterable[Batch], *, depth: int | None = None, **options: Any
 ) -> ModelTree:
-    """Pass over the batches in evaluation mode and show every module, and the dead units below each.
+    """Pass over the batches in evaluation mode, and show every module with the dead units of its sites.
 
-    Nothing is left behind in the model, as with `scan`.
+    Like `scan`, it has no side effects on the model.
 
     Args:
         model: any module.
-        batches: as `harness.scan` takes them.
-        depth: of the modules that are shown; sites of deeper ones stand below the last that is. None: all.
+        batches: as in `harness.scan`.
+        depth: largest depth of modules to show; sites of deeper modules appear below the last one shown.
+            None: all.
         options: further arguments of `harness.scan`.
 
     Raises:
-        TypeError, ValueError: as `harness.scan`; `depth` is no whole number from 0 on.
+        TypeError, ValueError: as in `harness.scan`, or `depth` is not an integer of at least 0.
 
     Example:
         >>> import torch
@@ -138,7 +139,7 @@ def tree(
 def _lines(
     root: nn.Module, shapes: Mapping[nn.Module, str], report: Report, depth: int | None
 ) -> Iterator[Line]:
-    """Modules in the order of registration, each followed by the sites that it calls."""
+    """Yield modules in the order of registration, each followed by the sites that it calls."""
     names = qualified_names(root)
     shown = {module: path for module, path in _paths(root) if depth is None or len(path) <= depth}
     own = {names[module]: module for module in names}
@@ -147,7 +148,7 @@ def _lines(
         sites.setdefault(_shown_owner(site, own, shown, root), []).append(site)
     for module, path in shown.items():
         name = f"{path[-1]} ({type(module).__name__})" if path else type(module).__name__
-        last = len(path) == depth  # what lies below is counted here
+        last = len(path) == depth  # include the parameters of hidden submodules
         own_size = sum(_size(parameter) for parameter in module.parameters(recurse=last))
         yield Line(len(path), name, shapes.get(module, NONE), f"{own_size:,}" if own_size else "")
         for site in sites.get(module, ()):
@@ -169,7 +170,7 @@ def _site_line(depth: int, site: Site, report: Report) -> Line:
 
 
 def _paths(root: nn.Module) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
-    """Each module once, at its first place, with the names that lead to it."""
+    """Yield each module once, at its first position, with its path of names."""
     for name, module in root.named_modules():
         yield module, tuple(name.split(".")) if name else ()
 
@@ -177,7 +178,7 @@ def _paths(root: nn.Module) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
 def _shown_owner(
     site: Site, own: Mapping[str, nn.Module], shown: Mapping[nn.Module, Any], root: nn.Module
 ) -> nn.Module:
-    """The module that calls a site, or the nearest above it that is shown."""
+    """Return the module that calls a site, or its nearest ancestor that is shown."""
     name = LATER_CALL.sub("", site.name).split(":")[0]
     while name not in own or own[name] not in shown:
         if not name:
@@ -188,7 +189,7 @@ def _shown_owner(
 
 @contextmanager
 def _output_shapes(root: nn.Module, found: dict[nn.Module, str]) -> Iterator[None]:
-    """Note the shape of every module's first output."""
+    """Record the shape of every module's first output."""
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
         if module not in found:
@@ -201,7 +202,7 @@ def _output_shapes(root: nn.Module, found: dict[nn.Module, str]) -> Iterator[Non
 
 
 def _shape(value: Any) -> str:
-    """Of the first tensor in an output; – if there is none."""
+    """Format the shape of the first tensor in an output; – if there is none."""
     if isinstance(value, Tensor):
         return str(tuple(value.shape))
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()

@@ -1,4 +1,4 @@
-"""Windows: the statistics of every site since the last census, and the census that closes them."""
+"""Windows: statistics of every site since the last census, and the census that closes them."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ NO_SITE = Site("", "", -1, None, ())
 
 
 class WindowAccumulator:
-    """The sink of the taps: one UnitStatistics per site.
+    """Receives the data of the taps: one UnitStatistics per site.
 
     Args:
-        evidence: "stream" or "probe", the census column.
-        on_site: takes every new site and its producer.
-        statistics: of the user's own; each site has copies of them.
+        evidence: "stream" or "probe", for the census column.
+        on_site: called with every new site and its producer.
+        statistics: user-defined statistics; each site has copies of them.
 
     Attributes:
-        before_reading: called before the sums are read, written, or those of another site come.
+        before_reading: called before the sums are read or written, and before a site is added.
     """
 
     def __init__(
@@ -51,16 +51,16 @@ class WindowAccumulator:
         self.sites: list[Site] = []
         self._statistics: list[UnitStatistics] = []
         self.before_reading: Callable[[], None] | None = None
-        self._restored: dict[str, tuple[Site, dict[str, Any]]] = {}  # of sites that were not called yet
+        self._restored: dict[str, tuple[Site, dict[str, Any]]] = {}  # sites of a loaded state, not yet called
         self._on_site = on_site
         self._trained = False
 
     @property
     def statistics(self) -> Sequence[UnitStatistics]:
-        """Of the sites, in their order."""
+        """Statistics of the sites, in the same order."""
         return self._statistics
 
-    # --- what the taps call -----------------------------------------------------------------------
+    # --- called by the taps -----------------------------------------------------------------------
 
     def register_site(
         self, index: int, site: Site, device: torch.device, producer: Producer | None
@@ -68,7 +68,7 @@ class WindowAccumulator:
         if self.before_reading is not None:
             self.before_reading()
         kept = self._restored.get(site.name)
-        with torch.inference_mode(False):  # the sums outlive the forward that opens the site
+        with torch.inference_mode(False):  # the sums outlive the forward pass, so no inference tensors
             statistics = empty(site.size, device) if kept is None else _continued(site, kept, device)
             statistics.extensions = for_site(self._prototypes, site.size, device)
         self._restored.pop(site.name, None)
@@ -97,7 +97,7 @@ class WindowAccumulator:
 
     @property
     def restored_names(self) -> set[str]:
-        """Sites of a loaded state that were not called since."""
+        """Sites of a loaded state that have not been called since."""
         return set(self._restored)
 
     def close(
@@ -109,14 +109,14 @@ class WindowAccumulator:
         *,
         across_ranks: bool = False,
     ) -> dict[str, np.ndarray]:
-        """The columns of the census (without verdicts); new windows begin.
+        """Return the columns of the census (without verdicts), and start new windows.
 
         Args:
-            step: its label.
-            unseen: sites that cannot be observed: one row each.
-            grad_norm: (index, size) → norms of the incoming gradients, if they are watched.
-            known: sites that the probe has seen: rows with n = 0 as long as no forward came here.
-            across_ranks: one census of all ranks (a collective call).
+            step: step of the census.
+            unseen: sites that cannot be observed; they get one row each.
+            grad_norm: (index, size) → norms of the incoming gradients, if they are observed.
+            known: sites seen by the probe; they get rows with n = 0 until a forward pass is observed here.
+            across_ranks: whether to take one census of all ranks (a collective call).
         """
         self._settle()
         sites, statistics = list(self.sites), list(self._statistics)
@@ -141,7 +141,7 @@ class WindowAccumulator:
         parts += [_unobserved(site) for site in unseen]
         parts = parts or [{name: column[:0] for name, column in _unobserved(NO_SITE).items()}]
         names = [c for c in CENSUS_COLUMNS if c not in ("evidence", "step", "rate_upper", "state")]
-        for part in parts:  # what was not observed has no value
+        for part in parts:  # user-defined columns are NaN where nothing was observed
             part |= {name: np.full(len(part["unit"]), np.nan) for name in self._extra if name not in part}
         names += self._extra
         columns = {name: np.concatenate([part[name] for part in parts]) for name in names}
@@ -153,7 +153,7 @@ class WindowAccumulator:
     # --- state ------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Per site name its description and its running sums: tensors and plain values."""
+        """Site name → its description and running sums, as tensors and plain values."""
         self._settle()
         waiting = {
             name: {"site": asdict(site), "sums": sums} for name, (site, sums) in self._restored.items()
@@ -165,10 +165,10 @@ class WindowAccumulator:
         return waiting | running
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue the sums that `state_dict` returned; sites not called yet take theirs up when they are.
+        """Restore the sums of `state_dict`; sites not called yet restore theirs at their first call.
 
         Raises:
-            ValueError: a site has another number of units: the state is of another model.
+            ValueError: a site has another number of units, so the state belongs to another model.
         """
         self._settle()
         self._restored = {name: (site_from(kept["site"]), kept["sums"]) for name, kept in state.items()}
@@ -208,7 +208,7 @@ def _rows(site: Site, statistics: UnitStatistics, norm: np.ndarray | None = None
 
 
 def frame(columns: dict[str, np.ndarray], thresholds: Thresholds | None = None) -> pd.DataFrame:
-    """A census as a DataFrame with verdicts, in the pinned column order; columns of one's own come last."""
+    """Return a census as a DataFrame with states, in the fixed column order, user-defined columns last."""
     units = classify(pd.DataFrame(columns), thresholds)
     return units[[*CENSUS_COLUMNS, *(name for name in columns if name not in CENSUS_COLUMNS)]]
 
