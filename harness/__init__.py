@@ -1,6 +1,6 @@
-"""harness: see, explain and cure dying ReLUs.
+"""harness: detect, explain and cure dying ReLUs.
 
-Names are imported when first used, so that `import harness` costs nothing.
+Names are imported when first used, so that `import harness` is fast.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ _name, __dir__ = lazy_imports(__name__, _WHERE)
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, or the version of the installed distribution; "unknown" where none is installed."""
+    """Import a public name, or return the installed version ("unknown" if not installed)."""
     if name != "__version__":
         return _name(name)
     from importlib.metadata import PackageNotFoundError, version

@@ -1,4 +1,4 @@
-"""Shell completion: a script in the user's own folder, and the line that has it read when a shell starts."""
+"""Shell completion: install a script, and a line in the shell's startup file that reads it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.config import ConfigError
 
-#: Shell → the script's place below the home folder, and the file of the shell that has to read it.
+#: Shell → path of the script below the home folder, and the startup file that must read it.
 PLACES = {
     "bash": (".bash_completions/{}.sh", ".bashrc"),
     "zsh": (".zsh_completions/{}.zsh", ".zshrc"),
@@ -17,18 +17,18 @@ PLACES = {
 
 
 def install(program: str, given: Sequence[str], script_of: Callable[[str], str]) -> str:
-    """Make a shell complete a program's words from its next start on; a second time changes nothing.
+    """Install completion for a program, active from the shell's next start (idempotent).
 
     Args:
-        program: its name.
-        given: the shell, or nothing: that of the environment's SHELL.
-        script_of: shell → what it has to read.
+        program: name of the program.
+        given: the shell; empty: the one in the environment variable SHELL.
+        script_of: shell → completion script.
 
     Returns:
-        What was done.
+        A message that says what was done.
 
     Raises:
-        ConfigError: an unknown shell, or a home folder that cannot be written.
+        ConfigError: the shell is unknown, or the home folder cannot be written.
     """
     shell = given[0] if given else Path(os.environ.get("SHELL", "")).name
     if shell not in PLACES or len(given) > 1:

@@ -1,4 +1,4 @@
-"""What the command `harness` shows: help, progress, the view of a run, the summary of a sweep."""
+"""Output of the command `harness`: help, progress, the view of a run, the summary of a sweep."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEWER = "; record.census_share=0.1 takes fewer"
-DEAR, LONG = 0.1, 10.0  # share of a run's time that censuses should not exceed; seconds of a run worth a word
-LINES = 100  # runs that are listed one by one
+DEAR, LONG = 0.1, 10.0  # suggest fewer censuses above this share of a run's time, for runs of more seconds
+LINES = 100  # most runs to list one by one
 HEADER = """\
 harness trains a network, watches every unit at every step, and says which are dead, how sure that is,
 and when they died."""
@@ -43,7 +43,7 @@ Afterwards:  harness-tools report runs        tensorboard --logdir runs"""
 
 
 def about(overrides: Sequence[str] = (), *, version: bool = False) -> str:
-    """Help, with every group and the values of the run that `overrides` choose; or the version."""
+    """Return the help text, with all groups and the values that `overrides` select, or the version."""
     from harness import __version__
 
     if version:
@@ -57,7 +57,7 @@ def about(overrides: Sequence[str] = (), *, version: bool = False) -> str:
 
 
 def show(spec: RunSpec, outcome: JobResult) -> None:
-    """The view of one run, from its folder."""
+    """Show one run from its folder."""
     from harness.detector.states import Thresholds
     from harness.report.tables import run_view
     from harness.store.runs import Run
@@ -66,7 +66,7 @@ def show(spec: RunSpec, outcome: JobResult) -> None:
     if outcome.state == "failed":
         console.print("failed:", style="bold red", end=" ")
         console.print(outcome.error, markup=False)
-        if (traceback := outcome.path / "error.txt").is_file():  # it is not written to a full disk
+        if (traceback := outcome.path / "error.txt").is_file():  # missing if the disk was full
             console.print(f"The traceback is in {traceback}.", soft_wrap=True, markup=False)
         return
     run = Run(outcome.path)
@@ -95,7 +95,7 @@ def show(spec: RunSpec, outcome: JobResult) -> None:
 
 
 def _census_cost(spec: RunSpec, status: dict[str, Any]) -> str:
-    """What the censuses of a run cost, and how to have fewer where that is much; "" if it is not known."""
+    """Return the cost of a run's censuses, with a hint if it is high; "" if unknown."""
     spent, total = status.get("census_seconds"), status.get("seconds")
     if spent is None or not total:
         return ""
@@ -104,7 +104,7 @@ def _census_cost(spec: RunSpec, status: dict[str, Any]) -> str:
 
 
 def _sweep_cost(specs: Sequence[RunSpec], outcomes: Sequence[JobResult]) -> str:
-    """Likewise of all runs of a sweep that were trained now, and only where it is much."""
+    """Like `_census_cost` for all newly trained runs of a sweep, but "" unless the cost is high."""
     from harness.store.runs import Run
 
     if not any(_unlimited(spec) for spec in specs):
@@ -116,7 +116,7 @@ def _sweep_cost(specs: Sequence[RunSpec], outcomes: Sequence[JobResult]) -> str:
 
 
 def _unlimited(spec: RunSpec) -> bool:
-    """Whether no share of the training limits its censuses."""
+    """Whether censuses are not limited to a share of the training's cost."""
     return spec.record.census_every is not None and spec.record.census_share is None
 
 
@@ -129,13 +129,13 @@ def _census_share(spent: float, total: float) -> str:
 
 
 def dashboard_lines(output: str) -> str:
-    """The command that starts TensorBoard, and what to tick in it if that is needed."""
+    """Return the command that starts TensorBoard, with a hint on what to select there if needed."""
     hint = tick_hint(runs_in(Path(output).expanduser()))
     return f"dashboard   tensorboard --logdir {output}" + (f"\n            {hint}" if hint else "")
 
 
 def title(spec: RunSpec) -> str:
-    """A run in a few words."""
+    """Describe a run in a few words."""
     parts = [label(spec.data), label(spec.model)]
     if spec.model.name != "custom" or spec.activation.name != "relu":
         parts.append(spec.activation.name)
@@ -146,7 +146,7 @@ def title(spec: RunSpec) -> str:
 
 
 def show_plan(sweep: Sweep) -> None:
-    """What a sweep will do, before it does it."""
+    """Show what a sweep is going to do."""
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     cohorts = [task for task in sweep.tasks if task.stacked]
     singles = [task for task in sweep.tasks if not task.stacked]
@@ -165,7 +165,7 @@ def show_plan(sweep: Sweep) -> None:
 
 
 def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[JobResult]) -> None:
-    """One line per run of a small sweep, how many in each state of a large one, and which failed."""
+    """Show a line per run of a small sweep or the state counts of a large one, and the errors."""
     from harness.store.runs import Run
 
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
@@ -180,7 +180,7 @@ def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[JobResult]) -> None:
         for outcome in outcomes:
             final = Run(outcome.path).final if outcome.state == "finished" else {}
             keys = ("dead_fraction", "born_dead_fraction", "died_fraction", "accuracy")
-            # a run that did not finish has no share, least of all 0 %
+            # a run that did not finish has no share; showing 0 % would be wrong
             shares = [per_cent(final.get(key), missing="-") if final else "" for key in keys]
             table.add_row(outcome.path.name, outcome.state, *shares)
         console.print(table)
@@ -209,7 +209,7 @@ def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[JobResult]) -> None:
 
 @contextmanager
 def sweep_progress(sweep: Sweep) -> Iterator[Callable[[Sweep, Any], None]]:
-    """A display of a sweep on stderr, if that is a terminal."""
+    """Show the progress of a sweep on stderr if it is a terminal."""
     left = sum(len(task.specs) for task in sweep.tasks)
     bar = progress_bar("runs  {task.fields[words]}")
     began = time.monotonic()
@@ -228,13 +228,13 @@ def sweep_progress(sweep: Sweep) -> Iterator[Callable[[Sweep, Any], None]]:
 
 
 def progress(spec: RunSpec, total: int) -> AbstractContextManager[Any]:
-    """Say what begins, and make a progress display; both on stderr, the display if that is a terminal."""
+    """Announce a run on stderr, and return a progress display, which is empty without a terminal."""
     print(started(spec, total), file=sys.stderr)
     return Bar(spec, total) if sys.stderr.isatty() else nullcontext()
 
 
 def started(spec: RunSpec, total: int) -> str:
-    """The run, its device, its length, and what makes it other than the default run."""
+    """Describe a run: its name, device, length and changes from the defaults."""
     from harness.training.loop import place
 
     changed = [
@@ -248,7 +248,7 @@ def started(spec: RunSpec, total: int) -> str:
 
 
 class Bar:
-    """Step, loss, accuracy, dead share and time left (a Listener of `harness.training.run_logger`)."""
+    """Shows step, loss, accuracy, dead share and time left (a Listener of `harness.training.run_logger`)."""
 
     def __init__(self, spec: RunSpec, total: int) -> None:
         text = "loss {task.fields[loss]}  acc {task.fields[accuracy]}  dead {task.fields[dead]}"

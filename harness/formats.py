@@ -1,4 +1,4 @@
-"""Numbers as text, the same in every table, figure and sentence."""
+"""Format numbers consistently in all tables, figures and sentences."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def per_cent(share: float | None, decimals: int = 1, *, missing: str = "no value") -> str:
-    """A share; what is missing is not 0 %.
+    """Format a share as a percentage; a missing value is not 0 %.
 
     Example:
         >>> per_cent(0.125), per_cent(float("nan")), per_cent(None, missing="-")
@@ -16,7 +16,7 @@ def per_cent(share: float | None, decimals: int = 1, *, missing: str = "no value
 
 
 def points(difference: float) -> str:
-    """A difference of shares, in percentage points.
+    """Format a difference of shares in percentage points.
 
     Example:
         >>> points(0.1234), points(float("nan")), points(float("inf"))

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used, so that importing the package is cheap."""
+"""Import the names of a package when they are first used, so that importing the package is fast."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 def lazy_imports(
     package: str, where: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """A package's `__getattr__` and `__dir__` (PEP 562).
+    """Create a package's `__getattr__` and `__dir__` (PEP 562).
 
     Args:
-        package: its `__name__`.
-        where: name → the module that it is in.
+        package: `__name__` of the package.
+        where: name → module that defines it.
 
     Example:
         >>> get, names = lazy_imports("harness", {"Site": "harness.graph.plan"})

@@ -1,20 +1,20 @@
-"""How far a long computation is, for who waits at a terminal."""
+"""Show the progress of a long computation at a terminal."""
 
 from __future__ import annotations
 
 import sys
 import time
 
-QUIET = 3.0  # seconds after which, and between which, something is said
+QUIET = 3.0  # seconds before the first message and between messages
 
 
 class Progress:
-    """Says on stderr, if that is a terminal, how far a long computation is; nothing in the first seconds.
+    """Shows progress on stderr if it is a terminal, but not in the first seconds.
 
     Args:
-        what: is computed.
-        total: parts of it.
-        parts: what they are called.
+        what: name of the computation.
+        total: number of parts.
+        parts: name of the parts.
     """
 
     def __init__(self, what: str, total: int, parts: str) -> None:
@@ -23,7 +23,7 @@ class Progress:
         self._line = False
 
     def step(self) -> None:
-        """A part is done."""
+        """Count a completed part."""
         self._done += 1
         now = time.monotonic()
         if now - self._said < QUIET or not sys.stderr.isatty():
@@ -33,6 +33,6 @@ class Progress:
         print(f"\r{shown}", end="", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """All is done."""
+        """End the display."""
         if self._line:
             print(file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The script `harness`: a sweep's workers are begun first, then what the command line takes is imported."""
+"""The script `harness`: start preparing a sweep's workers before importing the command line."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from harness.sweeps.preload import prepare
 from harness.terminal import run
 
 SWEEP = {"-m", "--multirun"}
-PLACES = {"--config-dir", "--config-path", "--config-name", "-cd", "-cp", "-cn"}  # where configurations are
+PLACES = {"--config-dir", "--config-path", "--config-name", "-cd", "-cp", "-cn"}  # search path options
 
 
 def entry() -> None:
-    """Carry out `sys.argv`, and then out, since tearing down torch's modules takes most of a second.
+    """Run the command line, and exit without the usual cleanup, which takes torch most of a second.
 
-    Where Hydra's launchers were at work, their processes have to be taken down in the ordinary way.
+    If one of Hydra's launchers ran, exit normally, so that its processes are shut down.
     """
     options = {word.partition("=")[0] for word in sys.argv[1:] if word.startswith("-")} - PLACES
     theirs = any(word.startswith("hydra/launcher=") for word in sys.argv[1:])
-    if options and options <= SWEEP and not theirs:  # with any other option nothing is trained by our workers
+    if options and options <= SWEEP and not theirs:  # with other options, our workers train nothing
         prepare()
     launched: list[bool] = []
 

@@ -1,7 +1,7 @@
-"""What a command prints: output that cannot be written costs no result, and foreign text steers no terminal.
+"""Guarded console output: write errors lose no results, and untrusted text cannot control the terminal.
 
-The scripts put `Output` in the place of `sys.stdout`. A write that fails is remembered and said at the end;
-what follows goes nowhere, so that a report is still written when nobody reads the console.
+The scripts replace `sys.stdout` with `Output`. A failed write is reported at the end, and further output is
+discarded, so that a report is still written if nobody reads the console.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import Any, TextIO
 
 from harness.words import printable
 
-COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")  # the only sequences that our standard output has
+COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")  # the only control sequences in our standard output
 NOTHING = re.compile("(?!)")
-MOVES = re.compile(r"(\x1b\[[0-9;?]*[A-Za-z]|\r)")  # a progress display has these, too
+MOVES = re.compile(r"(\x1b\[[0-9;?]*[A-Za-z]|\r)")  # progress displays also use these
 
 
 class Output:
-    """A text stream that never raises when it is written to.
+    """A text stream whose writes never raise OSError.
 
     Args:
-        stream: of text; None where the process began with it closed.
-        allowed: the control sequences that it may have, as one group; others are written out.
+        stream: a text stream; None if it was closed when the process started.
+        allowed: control sequences to pass through, as one group; others are escaped.
 
     Attributes:
-        failed: why nothing more can be written, None while all is well.
+        failed: the error after which nothing more is written; None if there is none.
     """
 
     def __init__(self, stream: TextIO | None, allowed: re.Pattern[str] = COLOUR) -> None:
@@ -41,11 +41,11 @@ class Output:
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
         self._stream = stream
-        coloured = stream.isatty() or "FORCE_COLOR" in os.environ  # else nothing of ours is a sequence
+        coloured = stream.isatty() or "FORCE_COLOR" in os.environ  # otherwise we write no sequences
         self._allowed = allowed if coloured else NOTHING
 
     def write(self, text: str) -> int:
-        pieces = self._allowed.split(text)  # every second one is a sequence
+        pieces = self._allowed.split(text)  # odd pieces are control sequences
         clean = "".join(piece if k % 2 else printable(piece) for k, piece in enumerate(pieces))
         self._try(lambda: self._stream.write(clean))
         return len(text)
@@ -60,7 +60,7 @@ class Output:
             act()
         except OSError as error:
             self.failed = error
-            with suppress(OSError):  # what is left in the buffer goes where it can go
+            with suppress(OSError):  # redirect the rest of the buffer to the null device
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
     def __getattr__(self, name: str) -> Any:
@@ -68,15 +68,15 @@ class Output:
 
 
 def run(name: str, command: Callable[[], Any]) -> int:
-    """Carry out a command with guarded output, and return its exit code.
+    """Run a command with guarded output, and return its exit code.
 
     Args:
-        name: of the script, for its messages.
-        command: may end with `SystemExit`.
+        name: name of the script, for messages.
+        command: the command; it may raise `SystemExit`.
 
     Returns:
-        The command's own code; 1 instead of 0 where its output could not be written. A reader that has gone
-        away (`| head`) is no error.
+        The command's own code, or 1 instead of 0 if its output could not be written. A closed pipe
+        (`| head`) is not an error. 130 after an interrupt, 2 if the current folder does not exist.
     """
     _open_standard_streams()
     sys.stdout = output = Output(sys.stdout)  # type: ignore[assignment]
@@ -112,7 +112,7 @@ def _has_folder() -> bool:
 
 
 def _open_standard_streams() -> None:
-    """Open what the caller closed: the next file would get its number, and the output of libraries."""
+    """Open closed standard streams; otherwise the next opened file would receive the output of libraries."""
     for number in range(3):
         try:
             os.fstat(number)

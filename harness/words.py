@@ -1,15 +1,15 @@
-"""Foreign words, made safe to show."""
+"""Make untrusted text safe to show."""
 
 from __future__ import annotations
 
 import re
 
-# control characters but tab and line feed, and those that turn the direction of text
+# control characters except tab and line feed, characters that change the text direction, and surrogates
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    r"""The text with control characters written out.
+    r"""Return the text with control characters escaped.
 
     Example:
         >>> printable("fc\x1b[2J")
