@@ -1,4 +1,4 @@
-"""What the commands of `harness-tools` take in and give out: folders of runs, models by name, files."""
+"""Inputs and outputs of the commands of `harness-tools`: folders of runs, models by name, files."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def refusing(*errors: type[BaseException]) -> Iterator[None]:
-    """What the user typed cannot be done where one of these errors comes in the block.
+    """Turn these errors in the block into usage errors.
 
     Raises:
-        typer.BadParameter: with the error's own words.
+        typer.BadParameter: with the message of the error.
     """
     try:
         yield
@@ -32,7 +32,7 @@ def refusing(*errors: type[BaseException]) -> Iterator[None]:
 
 
 def write_found(tables: dict[str, pd.DataFrame], json: Path | None, csv: Path | None, **facts: Any) -> None:
-    """Write what a command has shown, where it was asked to."""
+    """Write the tables that a command has shown to the requested files."""
     if json is None and csv is None:
         return
     from harness.report.written import write_tables
@@ -44,7 +44,7 @@ def write_found(tables: dict[str, pd.DataFrame], json: Path | None, csv: Path | 
 
 
 def say_written(paths: list[Path]) -> None:
-    """Name the files that were written."""
+    """Print the paths of written files."""
     for path in paths:
         console().print(f"written     {path}", soft_wrap=True, markup=False)
 
@@ -62,14 +62,14 @@ def serve_folder(path: Path, port: int | None) -> None:
 
 
 def called(place: str) -> Any:
-    """What `package.module:function` returns; modules of the current folder can be named."""
+    """Call `package.module:function` and return its result; the current folder is searched too."""
     from harness.config.targets import call, imported
 
     return call(place, imported(place, ""), {}, "")
 
 
 def probe_of(name: str, overrides: list[str]) -> Any:
-    """The held-out probe of one of our data sets, as inputs."""
+    """Return the inputs of the held-out probe of one of our data sets."""
     import torch
 
     from harness.config import compose
@@ -80,10 +80,10 @@ def probe_of(name: str, overrides: list[str]) -> Any:
 
 
 def run_in(path: Path) -> Run:
-    """The one run that a folder is or holds.
+    """Open the single run in a folder.
 
     Raises:
-        typer.BadParameter: there is none, or several.
+        typer.BadParameter: there is no run, or more than one.
     """
     runs = runs_in(path)
     if len(runs) != 1:
@@ -92,11 +92,11 @@ def run_in(path: Path) -> Run:
 
 
 def runs_in(path: Path) -> Runs:
-    """The runs in a folder; those that are damaged are named and left out.
+    """Open the runs in a folder, leaving out damaged ones with a message.
 
     Raises:
-        typer.BadParameter: there is none.
-        typer.Exit: all are damaged.
+        typer.BadParameter: there are no runs.
+        typer.Exit: all runs are damaged.
     """
     from harness.store.runs import Runs, open_runs
 
@@ -112,10 +112,10 @@ def runs_in(path: Path) -> Runs:
 
 
 def times_of(budget: str) -> float:
-    """A budget in times of something.
+    """Parse a budget such as "2x".
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a number.
 
     Example:
         >>> times_of("2x"), times_of("1.5")

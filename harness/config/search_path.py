@@ -168,7 +168,7 @@ def value_of(words: Sequence[str], option: str) -> str:
 
 
 def _listed(word: str) -> list[str] | None:
-    """Return the items of a `hydra.searchpath=[…]`; None if it is no list of texts, which Hydra reports."""
+    """Return the items of a `hydra.searchpath=[…]`; None if it is not a list of texts (Hydra reports it)."""
     try:
         value = OverridesParser.create().parse_override(word).value()
     except HydraException:

@@ -74,7 +74,7 @@ class Auto:
         above: dead share above which to act.
         every: least number of steps between two acts.
         share: share of the inputs on which a lifted unit should open.
-        generator: CPU generator for new weights; None: torch's global one.
+        generator: CPU generator for the new weights; None: torch's global one.
         init: fills a whole weight in place, (weight, generator); None: PyTorch's default initialisation.
         table: cause → acts in the order in which they are tried; None: `harness.remedies.chooser.TABLE`.
 
