@@ -94,7 +94,7 @@ def confirm(run: Run, seeds: int = 3, tell: Callable[[Any], Teller | None] | Non
         tell: function from the sweep to a callback that reports its progress.
 
     Raises:
-        ValueError: nothing was recorded, too few units are dead, or an arm failed.
+        ValueError: `seeds` is below 2, nothing was recorded, too few units are dead, or an arm failed.
     """
     if seeds < 2:
         raise ValueError(f"seeds: expected at least 2, since an interval needs them, but got {seeds}")
