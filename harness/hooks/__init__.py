@@ -1,1 +1,1 @@
-"""Hooks on anyone's model: which activations run, on whose units, in which passes."""
+"""Hooks on arbitrary models: which activations run, on which units, in which passes."""

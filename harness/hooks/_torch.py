@@ -1,6 +1,6 @@
-"""Everything private of torch that is used here, each with a public fallback.
+"""All uses of private torch APIs, each with a public fallback.
 
-A change in torch costs speed or leaves something unobserved; it never raises in somebody's training.
+A change in torch may cost speed or leave something unobserved, but it never raises in the user's training.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ try:
 except ImportError:  # pragma: no cover
 
     def graph_task() -> int:
-        """Number of the backward pass that runs, -1 without."""
+        """Id of the running backward pass, -1 if none runs."""
         return -1
 
 
@@ -63,8 +63,8 @@ _SPARED: list[Any] = []
 _UNSEEN: Callable[[], Any] = getattr(torch._C, "DisableTorchFunction", nullcontext)
 
 VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
-FEW = 1024  # numbers of an index that are compared
-#: Whether a hook can be set on a tensor without a handle, in a third of the time.
+FEW = 1024  # largest number of elements of an index that is compared
+#: Whether a hook can be set on a tensor without creating a handle, which takes a third of the time.
 DIRECT = hasattr((torch.zeros(1, requires_grad=True) * 1).grad_fn, "_register_hook_dict")
 
 
@@ -74,7 +74,7 @@ def is_recompute() -> bool:
 
 
 def accumulates(node: Any) -> bool:
-    """Whether the running backward pass accumulates in the leaf of a node. Fallback: it always does."""
+    """Whether the running backward pass accumulates into the leaf of a node. Fallback: always True."""
     try:
         return _reaches is None or (hasattr(node, "variable") and _reaches(node))
     except RuntimeError:  # torch.autograd.grad, which returns the leaf's gradient
@@ -82,36 +82,37 @@ def accumulates(node: Any) -> bool:
 
 
 def in_compiled_call() -> bool:
-    """Whether compiled code has been called and not returned. Fallback: `can_trace_hooks` is False."""
+    """Whether a call of compiled code is running. Fallback: False, and so is `can_trace_hooks`."""
     return _compiler is not None and _compiler() is not None
 
 
 def can_trace_hooks() -> bool:
-    """Whether `in_compiled_call` knows, and hooks are traced with what they do to their own attributes."""
+    """Whether `in_compiled_call` is reliable and hooks that write to their own attributes can be traced."""
     return _compiler is not None and VERSION >= (2, 13)
 
 
 def never_traced(function: Callable[..., Any]) -> Any:
-    """The function, never compiled; unlike `torch.compiler.disable` it does not import the compiler."""
+    """Exclude a function from compilation; unlike `torch.compiler.disable`, do not import the compiler."""
 
-    def eager(*args: Any) -> Any:  # torch keeps a note on what it is given, which a method does not take
+    def eager(*args: Any) -> Any:  # torch sets an attribute on it, which a bound method forbids
         return function(*args)
 
     return _disable(eager)
 
 
 def never_compiled(function: Function) -> Function:
-    """A function whose own frame is not compiled, though it may be traced into a caller's.
+    """Mark a function whose own frame is not compiled, though it may be traced into a caller's.
 
-    Called from Python between two graphs, hooks and modes would be compiled one by one, and torch takes one
-    `Tensor.shape.__get__` for another. It holds once `spare_frames` has been called. Fallback: they are.
+    Hooks and modes that Python calls between two graphs would otherwise be compiled one by one, and torch
+    confuses one `Tensor.shape.__get__` with another. Takes effect with `spare_frames`. Fallback: they are
+    compiled.
     """
     _SPARED.append(function)
     return function
 
 
 def spare_frames() -> None:
-    """Tell the compiler, once it has been imported, which frames it is to leave alone."""
+    """Tell the compiler, if it has been imported, which frames to skip."""
     skip = getattr(sys.modules.get("torch._dynamo.eval_frame"), "skip_code", None)
     if skip is not None:
         for function in _SPARED:
@@ -119,9 +120,9 @@ def spare_frames() -> None:
 
 
 def guarded_hooks() -> AbstractContextManager[object]:
-    """A context: code that is compiled in it runs for modules with the same hooks alone.
+    """Context manager: code compiled in it runs only for modules with the same hooks.
 
-    Otherwise that of one model runs for another of the same class, which is watched. Fallback: it does.
+    Otherwise an unobserved model's code also runs for an observed one of its class. Fallback: it does.
     """
     config: Any = sys.modules.get("torch._dynamo.config")
     known = hasattr(config, "skip_nnmodule_hook_guards")
@@ -129,7 +130,7 @@ def guarded_hooks() -> AbstractContextManager[object]:
 
 
 def mark_static(tensor: Tensor) -> None:
-    """Tell the compiler that a tensor it writes to stays where it is, as a module's buffers do.
+    """Tell the compiler that a tensor it writes to keeps its address, like a module's buffers.
 
     Otherwise `mode="reduce-overhead"` makes no CUDA graph of code that writes to it. Fallback: it makes none.
     """
@@ -139,13 +140,13 @@ def mark_static(tensor: Tensor) -> None:
 
 
 def leaf_node(leaf: Tensor) -> Any:
-    """The node that accumulates in a leaf; no function mode sees it asked for. Fallback: they do."""
+    """The node that accumulates into a leaf, hidden from function modes. Fallback: they see the access."""
     with _UNSEEN():
         return get_gradient_edge(leaf).node
 
 
 def without_transforms(tensor: Tensor) -> Tensor | None:
-    """The plain tensor inside function transforms; None under vmap: members and inputs look alike there."""
+    """The plain tensor inside function transforms; None under vmap, where members and inputs look alike."""
     while is_functorch_wrapped_tensor(tensor):
         if is_batchedtensor(tensor):
             return None
@@ -154,17 +155,17 @@ def without_transforms(tensor: Tensor) -> Tensor | None:
 
 
 def outside_all_transforms() -> AbstractContextManager[object]:
-    """A context in which plain tensors can be computed with; what is made there is plain."""
+    """Context manager: computations on plain tensors give plain tensors."""
     return temporarily_clear_interpreter_stack()
 
 
 def outside_transforms(tensor: Tensor, plain: Tensor) -> AbstractContextManager[object]:
-    """A context in which `plain`, the inside of `tensor`, can be computed with."""
+    """Context manager for computations on `plain`, the tensor inside `tensor`."""
     return nullcontext() if plain is tensor else temporarily_clear_interpreter_stack()
 
 
 def watch_gradient(z: Tensor, hook: Callable[[Tensor], None]) -> None:
-    """`z.register_hook(hook)`, without the handle that nobody asks for."""
+    """`z.register_hook(hook)`, without creating the unused handle."""
     node = z.grad_fn
     if node is None or z._backward_hooks is not None or not DIRECT:
         z.register_hook(hook)
@@ -176,7 +177,7 @@ def watch_gradient(z: Tensor, hook: Callable[[Tensor], None]) -> None:
 
 
 def zero_all(tensors: list[Tensor]) -> None:
-    """Fill tensors of one device with 0, in one launch. Fallback: one after the other."""
+    """Fill tensors of one device with 0 in one launch. Fallback: one launch per tensor."""
     together = getattr(torch, "_foreach_zero_", None)
     if together is not None:
         together(tensors)
@@ -186,29 +187,29 @@ def zero_all(tensors: list[Tensor]) -> None:
 
 
 def top_function_mode(otherwise: Any) -> Any:
-    """The function mode entered last, None without any. Fallback: `otherwise`."""
+    """The function mode entered last, None if there is none. Fallback: `otherwise`."""
     current = getattr(torch.overrides, "_get_current_function_mode", None)
     return otherwise if current is None else current()
 
 
 def version_of(tensor: Tensor) -> int:
-    """How often a tensor was written to."""
+    """How often a tensor was modified in place."""
     return 0 if tensor.is_inference() else tensor._version
 
 
 def numbers_of(node: Any) -> list[str]:
-    """Names of the numbers that a node of autograd's graph holds, such as the start of a slice; no sizes."""
+    """Names of the numbers that an autograd node stores, such as the start of a slice, but not sizes."""
     names = [name for name in dir(node) if name.startswith("_saved_") and "size" not in name]
     return [name for name in names if number_of(node, name) is not None]
 
 
 def number_of(node: Any, name: str) -> Any:
-    """A number that a node holds, or several, as of an index; None for everything else."""
+    """The number, or numbers of an index, that a node stores under a name; None for everything else."""
     return _plain(getattr(node, name, None))
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor):  # a device is not asked
+    if isinstance(value, Tensor):  # values on a device are not read: that would synchronize
         few = value.is_cpu and not value.is_floating_point() and value.numel() <= FEW
         return tuple(value.flatten().tolist()) if few else None
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""Arguments of a recorder: checked at once, so that a mistake is not found hours later."""
+"""Checks of a recorder's arguments, made at once so that a mistake does not surface hours later."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ NUMBERS = (Tensor, Real, np.generic, np.ndarray)
 
 
 class WrongArgument(ValueError):
-    """An argument that only a forward shows to be wrong."""
+    """An argument that only a forward pass shows to be wrong."""
 
 
 def check(model: Any, observe: Any, census_every: Any, gate_eps: Any) -> None:
-    """Refuse what a recorder cannot work with.
+    """Check the arguments of a recorder.
 
     Raises:
-        TypeError: `model` is no module.
+        TypeError: `model` is not a module.
         ValueError: another argument is out of range.
     """
     if not isinstance(model, nn.Module):
@@ -40,15 +40,15 @@ def check(model: Any, observe: Any, census_every: Any, gate_eps: Any) -> None:
 
 
 def check_state(steps: Any, windows: Mapping[str, Any]) -> None:
-    """Refuse what is no state of a recorder.
+    """Check the state of a recorder.
 
     Args:
-        steps: that were completed.
+        steps: number of completed steps.
         windows: name of a group of windows → their state by site.
 
     Raises:
-        TypeError: a part is of another type.
-        ValueError: a negative number of steps, or a window lacks something.
+        TypeError: a part has the wrong type.
+        ValueError: the number of steps is negative, or a window is incomplete.
     """
     if not hasattr(steps, "__index__") or isinstance(steps, bool):
         raise TypeError(f"state: expected a whole number of steps, but got {type(steps).__name__}")
@@ -69,10 +69,10 @@ def check_state(steps: Any, windows: Mapping[str, Any]) -> None:
 def check_options(
     thresholds: Any, axis: Any, statistics: Any, flags: dict[str, Any], across_ranks: Any = None
 ) -> None:
-    """Refuse options of other types.
+    """Check the types of a recorder's options.
 
     Raises:
-        TypeError: by the argument's name.
+        TypeError: an option has the wrong type; the message names it.
     """
     if thresholds is not None and not isinstance(thresholds, Thresholds):
         raise TypeError(f"thresholds: expected harness.Thresholds, but got {type(thresholds).__name__}")
@@ -95,10 +95,10 @@ def check_options(
 
 
 def check_numbers(loss: Any, metrics: Mapping[str, Any] | None = None) -> None:
-    """Refuse what cannot be kept of a training step.
+    """Check the loss and the metrics of a training step.
 
     Raises:
-        TypeError: a value is neither None, a number nor a tensor, or a metric has the name of the count.
+        TypeError: a value is neither None, a number nor a tensor, or a metric is called "step".
     """
     for name, value in (("loss", loss), *(metrics or {}).items()):
         if value is not None and not isinstance(value, NUMBERS):
@@ -108,10 +108,10 @@ def check_numbers(loss: Any, metrics: Mapping[str, Any] | None = None) -> None:
 
 
 def check_loss_function(loss: Any) -> None:
-    """Refuse what cannot be called as loss(output, batch).
+    """Check that a loss can be called as loss(output, batch).
 
     Raises:
-        TypeError: it is no function, or a class of losses instead of one of them.
+        TypeError: it is not callable, or it is a loss class instead of an instance.
     """
     if isinstance(loss, type):
         raise TypeError(
@@ -122,10 +122,10 @@ def check_loss_function(loss: Any) -> None:
 
 
 def as_optimizers(given: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
-    """None, one or several as a list.
+    """None, one optimizer or several, as a list.
 
     Raises:
-        TypeError: something else is among them.
+        TypeError: an element is not an optimizer.
     """
     several = given if isinstance(given, Sequence) else [] if given is None else [given]
     found = list(several)

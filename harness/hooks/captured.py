@@ -1,4 +1,4 @@
-"""CUDA graphs: a captured step is replayed without Python, so what is counted of it lives on the device."""
+"""CUDA graphs: a captured step is replayed without Python, so its counts live on the device."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _WRITTEN: list[UnitStatistics] = []
 
 
 def is_capturing() -> bool:
-    """Whether a CUDA graph captures what runs now."""
+    """Whether the current CUDA stream is being captured."""
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 def keep_alive(statistics: UnitStatistics) -> None:
-    """Keep statistics while the process runs: replays write to them, whatever becomes of the recorder."""
+    """Keep statistics alive until the process ends: replays write to them even if the recorder is gone."""
     if not any(one is statistics for one in _WRITTEN):
         _WRITTEN.append(statistics)

@@ -1,4 +1,4 @@
-"""CallCounter: a call of an activation is counted into its site, or it is said why not."""
+"""CallCounter: counts each call of an activation into its site, or records why it cannot."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ from harness.kernels.unit_statistic import unit_rows
 
 
 class CallCounter:
-    """Counts the calls of activations, and the gradients that come back; it never raises in a training.
+    """Counts calls of activations and the gradients that come back; never raises during training.
 
     Args:
-        model: the root.
-        states: of its forwards.
+        model: the root module.
+        states: states of its forwards.
         book: the sites.
-        follow: what follows tensors between the calls of parts.
-        trace_next: asks for a trace of the next forward.
+        follow: returns the provenance that follows tensors between calls of submodules.
+        trace_next: requests a trace of the next forward.
         gate_eps: a gate is open where |f'(z)| exceeds it.
-        gradients: whether ∂L/∂z is watched.
+        gradients: whether ∂L/∂z is observed.
         per_call: keep repeated calls with the same producers apart.
 
     Attributes:
         masking: which inputs of a forward count.
-        passes: tell those that train from those inside of a loss.
-        messages: warnings that are still to be said.
-        wrong_argument: an argument that turned out to be wrong in a forward; a census raises it.
-        on_call: takes every pre-activation (caller, site, z with its graph, layout); then no path is fast.
-        on_gradient: called for every ∂L/∂z, before it is counted.
-        paused: whether forwards are not ours for a while.
-        ambiguous: whether nothing but a trace tells sites apart.
+        passes: separates backward passes that train from those inside a loss.
+        messages: pending warnings.
+        wrong_argument: an argument that turned out to be wrong in a forward; the next census raises it.
+        on_call: receives every pre-activation (caller, site, z with its graph, layout); disables fast paths.
+        on_gradient: called for every ∂L/∂z before it is counted.
+        paused: whether forwards are currently ignored.
+        ambiguous: whether only a trace can tell sites apart.
     """
 
     def __init__(
@@ -79,14 +79,14 @@ class CallCounter:
         self.paused = self.ambiguous = False
 
     def count(self, caller: Caller, z: Tensor, known: KnownCalls, recompute: bool) -> None:
-        """An activation is about to be called on z: count it, or say why not. It never raises."""
-        if self._states.own.busy or self.paused:  # a declared gate calls a part of the model
+        """Count the call of an activation on z, or record why it cannot be counted. Never raises."""
+        if self._states.own.busy or self.paused:  # a declared gate calls a submodule
             return
         found = None
         try:
             with self._lock:
                 found = self._count(caller, z, known, recompute)
-        except WrongArgument as error:  # the user's mistake, but not one that ends a forward
+        except WrongArgument as error:  # the user's mistake, but it must not end a forward
             self.wrong_argument = error
             self.hide(caller, str(error))
         except (NotObservable, Uncountable, GateError) as error:
@@ -124,7 +124,7 @@ class CallCounter:
             gate = caller.gate_of(self._eps) if opened.gate is None else opened.gate
             same_forward = opened.forward == state.forward
             opened.forward = state.forward
-            state.busy = True  # what is computed here is no part of the model
+            state.busy = True  # our own computations are not part of the model
             with outside_transforms(z, plain):
                 value, axes = arranged(plain.detach(), layout), layout.axes
                 is_open = None if opens is None else arranged(opens, layout)
@@ -146,7 +146,7 @@ class CallCounter:
         back = partial(self._backward, opened.statistics, layout, captured=captured)
         if self._gradients and z.requires_grad and not (captured and self.on_gradient is not None):
             hook = back if mask is None else partial(back, mask=mask)
-            if not (recompute and self.passes.train()):  # else part of a pass that trains, whatever its own
+            if not (recompute and self.passes.train()):  # else it is part of a pass that trains
                 hook = partial(self.passes.hook, hook, below(z))
             watch_gradient(z, hook)
         if plain is z and not captured:
@@ -154,7 +154,7 @@ class CallCounter:
         return opened, layout
 
     def _opens(self, caller: Caller, z: Tensor, plain: Tensor) -> Tensor | None:
-        """Which gates are open, where a declaration tells it."""
+        """Which gates are open, where a declaration computes it."""
         if caller.open_of is None:
             return None
         state = self._states.own
@@ -168,7 +168,7 @@ class CallCounter:
     def _site(
         self, caller: Caller, z: Tensor, known: KnownCalls, recompute: bool
     ) -> tuple[OpenSite | None, UnitLayout | None]:
-        """The site of a call and where its units lie; nothing where that is not known."""
+        """The site of a call and its unit layout; None for both if they are unknown."""
         trace = self._states.own.tracing
         call = known.find(z) if trace is None else None
         if call is not None:
@@ -183,7 +183,7 @@ class CallCounter:
             if is_of_compiled(z):
                 return self._book.unique(caller, z, found, self._model)
             if caller.key not in self._book.uncounted:
-                self._trace_next()  # something that is not known: the next forward tells
+                self._trace_next()  # an unknown call: trace the next forward
             return None, None
         followed = self._follow() if trace is None else trace.provenance
         made = making(z, followed.get(z), found, followed)
@@ -208,11 +208,11 @@ class CallCounter:
         layout: UnitLayout,
         back: Callable[[Tensor], None],
     ) -> None:
-        """Next time a call like this is a known one; forwards without a graph are all traced."""
+        """Remember a call so that later ones take the fast path; forwards without a graph are all traced."""
         if self._per_call or self.on_call is not None or not self._states.own.graph:
             return
         if known.is_ambiguous(z, opened):
-            self.ambiguous = True  # nothing tells the sites apart but a trace
+            self.ambiguous = True  # only a trace tells the sites apart
         call = known.of(z, opened, layout)
         if call is None:
             if known.full:
@@ -251,14 +251,14 @@ class CallCounter:
             self.failed("a gradient", error)
 
     def hide(self, caller: Caller, reason: str) -> None:
-        """A call that cannot be counted: a row of its own, or a warning where the site has rows."""
+        """Record an uncountable call: as a row of its own, or as a warning if the site already has rows."""
         if not self._book.hide(caller, reason):
             self.say(f"{caller.name} ({caller.activation}): some calls are not counted: {reason}")
 
     def failed(self, what: str, error: Exception) -> None:
-        """Something could not be observed; training goes on."""
+        """Warn that something could not be observed; training continues."""
         self.say(failure(what, error))
 
     def say(self, message: str) -> None:
-        """A warning, not at once: a warning may be an error, and is none of the forward's."""
+        """Queue a warning: raised at once, a warning turned into an error would end the user's forward."""
         self.messages.setdefault(message)

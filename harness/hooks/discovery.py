@@ -1,4 +1,4 @@
-"""Discovery: a forward pass in which every torch function is seen, so that every call's making is known."""
+"""Discovery: a forward pass in which every torch function is seen, which shows how each z is made."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from harness.hooks.compiled.expected_calls import SeenForward
 from harness.hooks.function_modes import FunctionMode
 from harness.hooks.hook import NO_KEYWORDS, Call
 
-FEW = 3  # torch functions of a child that cost less than switching a mode off and on again
+FEW = 3  # a child with at most as many torch functions costs less than switching a mode off and on
 
 
 class Trace:
-    """What one traced forward shows.
+    """Observations of one traced forward.
 
     Args:
-        entry: the module whose forward is traced: the model, or a part that is called by itself.
-        handle: (function, args, kwargs) → result: called for every torch function.
+        entry: the module whose forward is traced: the model, or a submodule that is called on its own.
+        handle: (function, args, kwargs) → result, called for every torch function.
         provenance: follows the tensors.
 
     Attributes:
-        stack: modules whose forward runs, the innermost last.
+        stack: modules whose forward is running, innermost last.
         owners: modules that called an activation as a function in their own forward.
-        inside: activation modules that are running; the functions in them are their own.
+        inside: activation modules that are running; functions called inside them belong to them.
         seen: the calls of activations.
     """
 
@@ -50,22 +50,22 @@ class Trace:
         self._mode = FunctionMode(handle)
 
     def start(self, values: Sequence[Any]) -> None:
-        """The entry is called with these values."""
+        """Start the trace; the entry is called with these values."""
         for value in values:
             if isinstance(value, Tensor):
                 self.provenance.put(value, DATA)
         self._mode.start()
 
     def stop(self) -> None:
-        """The forward is over."""
+        """Stop the trace when the forward ends."""
         self._mode.stop()
 
     def called(self) -> None:
-        """A torch function is called in the innermost module."""
+        """Count the call of a torch function in the innermost module."""
         self._functions[-1] += 1
 
     def push(self, module: nn.Module) -> None:
-        """A module's forward begins."""
+        """Enter a module's forward."""
         if module is self.entry:
             return
         self.stack.append(module)
@@ -74,7 +74,7 @@ class Trace:
         self.provenance.enter(module)
 
     def pop(self, module: nn.Module) -> None:
-        """It ends."""
+        """Leave a module's forward."""
         if len(self.stack) < 2 or self.stack[-1] is not module:
             return
         self.stack.pop()
@@ -84,11 +84,11 @@ class Trace:
         children[module] = max(functions, children.get(module, 0))
 
     def enter_activation(self, module: nn.Module, z: Tensor) -> None:
-        """An activation module is called; the functions in it are its own."""
+        """Enter an activation module; functions called inside it belong to it."""
         self.inside.append((module, self.provenance.get(z), z, version_of(z)))
 
     def leave_activation(self, module: nn.Module, output: Any) -> None:
-        """An activation module has been called, or has raised: then there is no output."""
+        """Leave an activation module; there is no output if it raised."""
         if self.inside and self.inside[-1][0] is module:
             _, origin, z, version = self.inside.pop()
             if output is z or version_of(z) != version:
@@ -99,7 +99,7 @@ class Trace:
                 self.provenance.recurrence.come_from(module, output)
 
     def to_suspend(self, activations: Collection[nn.Module]) -> set[nn.Module]:
-        """Children of owners in whose forward an owner's mode had better be off."""
+        """Children of owners during whose forward the owner's mode should be off."""
         return {
             child
             for owner in self.owners
@@ -115,12 +115,12 @@ class Trace:
 
 
 class ModuleStack:
-    """Hooks on every module, that tell a trace where the forward is.
+    """Hooks on every module that tell a trace which module runs.
 
     Args:
-        current: the trace that runs, None if none does.
-        outside: takes a module that is called without a trace, its arguments and keyword arguments.
-        failed: takes the errors of the hooks.
+        current: returns the running trace, None if there is none.
+        outside: receives a module that is called without a trace, its arguments and keyword arguments.
+        failed: receives errors of the hooks.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class ModuleStack:
         self._hooked: set[nn.Module] = set()
 
     def attach(self, modules: Mapping[nn.Module, str], root: nn.Module) -> None:
-        """Hook those that are not hooked yet."""
+        """Hook the modules that are not hooked yet."""
         for module in modules:
             if module in self._hooked or isinstance(module, torch.jit.ScriptModule):
                 continue
@@ -148,7 +148,7 @@ class ModuleStack:
 
     @property
     def attached(self) -> bool:
-        """Whether modules are hooked, so that one that is called by itself is seen."""
+        """Whether modules are hooked, so that a submodule called on its own is seen."""
         return bool(self._handles)
 
     def detach(self) -> None:

@@ -1,9 +1,9 @@
-"""EagerTaps: how a model's forward and backward passes are observed, attached and detached without a trace.
+"""EagerTaps: attaches observers to a model's forward and backward passes, and detaches them cleanly.
 
-The first forwards, and later the 16th, 32nd, …, are traced: every torch function is seen, and with it where
-each pre-activation comes from. All others follow what is known: a tap on each activation module, and an
-interceptor in the forwards that call activations as functions. At every call autograd's own graph tells
-whether the pre-activation is of the making that is known. Forwards without a graph are all traced.
+The first forwards, and later the 16th, 32nd, …, are traced: every torch function is seen, which shows where
+each pre-activation comes from. All other forwards use what the traces found: a tap on each activation module,
+and an interceptor in the forwards that call activations as functions. At every call, autograd's own graph
+tells whether the pre-activation was made in a known way. Forwards without a graph are always traced.
 """
 
 from __future__ import annotations
@@ -41,35 +41,35 @@ from harness.hooks.taps import ModuleTap
 from harness.hooks.unobservable import UNKNOWN_MAKER, failure
 
 MODES = {True: "it was called in training mode alone", False: "it was called in evaluation mode alone"}
-MANY = 10_000  # tensors that are followed across calls of parts
+MANY = 10_000  # largest number of tensors followed across calls of submodules
 ATTACHED: weakref.WeakSet[EagerTaps] = weakref.WeakSet()
-WARM_UP = 8  # forwards that are traced after attaching, and after a module has come
+WARM_UP = 8  # forwards traced after attaching, and after a module was added
 
 
 class EagerTaps:
-    """Observation of one model.
+    """Observers of one model.
 
     Args:
-        model: the root.
-        sink: receives what is seen.
-        observe: "train", "eval" or "all": forwards of the root in that mode.
+        model: the root module.
+        sink: receives what is observed.
+        observe: "train", "eval" or "all": observe forwards of the root in that mode.
         gate_eps: a gate is open where |f'(z)| exceeds it.
-        gradients: whether ∂L/∂z is watched.
+        gradients: whether ∂L/∂z is observed.
         per_call: keep repeated calls with the same producers apart.
-        axis: site name → unit axis, overriding what is found.
-        root_only: only the root's own forwards count, not those of parts that are called by themselves.
+        axis: site name → unit axis, overriding the detected one.
+        root_only: count only the root's own forwards, not those of submodules called on their own.
 
     Attributes:
-        forwards: that were counted.
-        called: activation modules that were called in them.
-        passed: activation modules that were called otherwise, and how.
-        compiled: what observes compiled code.
+        forwards: number of counted forwards.
+        called: activation modules called in them.
+        passed: activation modules called otherwise → the reason they were not counted.
+        compiled: observers of compiled code.
         ready: whether `release` is due.
-        captured: whether a CUDA graph was captured of a forward.
+        captured: whether a CUDA graph of a forward was captured.
         book: the sites.
         counter: counts the calls.
-        on_forward: called when one begins.
-        provenance: makes what follows the tensors of a traced forward.
+        on_forward: called when a forward begins.
+        provenance: creates the object that follows the tensors of a traced forward.
     """
 
     def __init__(
@@ -111,14 +111,14 @@ class EagerTaps:
         )
         self._activations: set[nn.Module] = set()
         self._root_only = root_only
-        self._parts: dict[nn.Module, None] = {}  # that were called by themselves
+        self._parts: dict[nn.Module, None] = {}  # submodules that were called on their own
         self._of_declared: set[nn.Module] = set()
-        self._followed: TensorProvenance | None = None  # across calls of parts
-        self._seek = 0  # forward until which modules stay hooked, since there is a part that is not known
+        self._followed: TensorProvenance | None = None  # across calls of submodules
+        self._seek = 0  # modules stay hooked until this forward: an unknown submodule is sought
         self._recurrence = Recurrence()
-        self._parameters: tuple[nn.Parameter, ...] = ()  # as they were when a forward was traced last
-        self._trained: set[tuple[bool, ...]] = set()  # which of them were trained, in traced forwards
-        self._trains: list[bool] = []  # in the last forward
+        self._parameters: tuple[nn.Parameter, ...] = ()  # as of the last traced forward
+        self._trained: set[tuple[bool, ...]] = set()  # requires_grad of the parameters in traced forwards
+        self._trains: list[bool] = []  # the same in the last forward
         self._to_trace, self._threads, self._traces = WARM_UP, 0, 0
         self._recursive = self._attached = False
         self.forwards = 0
@@ -131,13 +131,13 @@ class EagerTaps:
     # --- attach and detach ----------------------------------------------------------------------
 
     def attach(self) -> None:
-        """Register the hooks; compiled models run eagerly until it is known what they call."""
+        """Register the hooks; compiled models run eagerly until their calls are known."""
         self._forgotten = weakref.finalize(self, self.compiled.attach().leave)
         self._attached = True
         ATTACHED.add(self)
         self._forgotten.atexit = False
         self._registry.take()
-        scripted = isinstance(self._model, torch.jit.ScriptModule)  # takes no hooks
+        scripted = isinstance(self._model, torch.jit.ScriptModule)  # scripted modules take no hooks
         keep = self._handles.append
         if not scripted:
             keep(self._model.register_forward_pre_hook(self._entry(), with_kwargs=True))
@@ -153,7 +153,7 @@ class EagerTaps:
         self._to_trace = WARM_UP
 
     def detach(self) -> None:
-        """Remove every hook; nothing of ours stays in the model."""
+        """Remove every hook and leave nothing in the model."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -168,7 +168,7 @@ class EagerTaps:
             self._attached = False
 
     def _hook(self, module: nn.Module) -> None:
-        """The tap of an activation module."""
+        """Attach the tap of an activation module."""
         found = lookup(module)
         if found is None or isinstance(module, torch.jit.ScriptModule) or module in self._of_declared:
             return
@@ -184,7 +184,7 @@ class EagerTaps:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """The hooks are there in the block alone."""
+        """Context manager: attach the hooks for the duration of the block."""
         self.attach()
         try:
             yield
@@ -193,7 +193,7 @@ class EagerTaps:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Forwards in the block are not ours."""
+        """Context manager: ignore forwards in the block."""
         before, self.counter.paused = self.counter.paused, True
         try:
             yield
@@ -202,7 +202,7 @@ class EagerTaps:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Forwards in the block are only ours: no other taps that watch a part of the model count them."""
+        """Context manager: pause all other taps that observe a part of the model."""
         mine = set(self._model.modules())
         with ExitStack() as stack:
             for other in list(ATTACHED):
@@ -211,12 +211,12 @@ class EagerTaps:
             yield
 
     def unobserved(self, called: Collection[nn.Module]) -> list[Site]:
-        """Sites that are there but cannot be observed, or are not among the modules `called` so far."""
-        first = self._registry.first  # later modules may never be called
+        """Sites that exist but cannot be observed, or are not among the modules `called` so far."""
+        first = self._registry.first  # modules added later may never be called
         return self.book.unobserved(first, called, self.passed)
 
     def say_unknown_gradients(self, *, trained: bool) -> None:
-        """Say why a window has no gradients, where it has none.
+        """Warn why a window has no gradients, if it has none.
 
         Args:
             trained: whether a backward pass was ever seen.
@@ -239,7 +239,7 @@ class EagerTaps:
                 return
             self._traces -= state.tracing is not None
             self.compiled.resume()
-            state.reset()  # the last forward was interrupted, and then torch calls no hook
+            state.reset()  # the last forward raised, and then torch calls no hook
         if state.depth or (module is not self._model and self._is_recompute()):
             return
         state.depth, state.entry = 1, module
@@ -269,13 +269,13 @@ class EagerTaps:
             CompilerStance.look()
         if state.ordinals:
             state.ordinals.clear()
-        if capturing:  # no trace: it might ask the device for a value
+        if capturing:  # no trace while capturing: it might read a value from the device
             state.following = self.captured = True
             return
         if self.on_forward is not None:
             self.on_forward()
         due = self._to_trace > 0 or forward & (forward - 1) == 0 or not state.graph or self._traces_all
-        trained = [p.requires_grad for p in self._parameters]  # where others are, makings are others
+        trained = [p.requires_grad for p in self._parameters]  # if other parameters train, makings differ
         if due or (trained != self._trains and tuple(trained) not in self._trained):
             if module is self._model and state.graph:
                 self.compiled.note(args, kwargs)
@@ -293,11 +293,11 @@ class EagerTaps:
         return MASKED if self.counter.masking.used else NO_FORWARD
 
     def _trace_next(self) -> None:
-        """A call was not known: the next forward tells."""
+        """Trace the next forward, since a call was unknown."""
         self._to_trace = max(self._to_trace, 1)
 
     def _begin_trace(self, state: ForwardState, values: Sequence[Any]) -> None:
-        self._to_trace -= state.graph  # without a graph every forward is traced, and none is known by it
+        self._to_trace -= state.graph  # without a graph every forward is traced, and adds no known calls
         self._traces += 1
         if state.graph:
             parameters = tuple(self._model.parameters())
@@ -315,7 +315,7 @@ class EagerTaps:
         state.tracing.start(values)
 
     def _follow(self) -> TensorProvenance:
-        """What follows tensors from one part to the next."""
+        """The provenance that follows tensors from one submodule to the next."""
         if self._followed is None or len(self._followed) > MANY:
             self._followed = self.provenance(self._model)
             self._followed.recurrence = self._recurrence
@@ -324,9 +324,9 @@ class EagerTaps:
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         state = self._states.own
         if state.entry is not None and module is not state.entry:
-            return  # a part inside of a forward
+            return  # a submodule inside a forward
         if state.depth != 1:
-            # without a forward that began: what seemed an interrupted one was one inside another
+            # a forward ended that never began: what seemed an interrupted forward was a recursive one
             self._recursive = self._recursive or (state.depth == 0 and not is_recompute())
             state.depth = max(state.depth - 1, 0)
             return
@@ -345,14 +345,14 @@ class EagerTaps:
                 self.ready = True
 
     def release(self) -> None:
-        """It is known what the model calls: compiled code may run, and holds the taps. Not within a call."""
+        """Let compiled code run and attach its taps, once the model's calls are known. Not within a call."""
         self.ready = False
         if self.compiled.functions.unsure:
             self.counter.say(UNSURE)
         self._handles += self.compiled.release()
 
     def say_missed(self) -> None:
-        """Compiled code called something else than the traced forwards: they are repeated."""
+        """Trace again and warn if compiled code called something that the traced forwards did not."""
         for module in self.compiled.missed():
             self.counter.say(f"{self._names.get(module, '?')}: {MISSED}")
             self._to_trace = WARM_UP
@@ -360,16 +360,16 @@ class EagerTaps:
     def _entry(self) -> Call:
         return Call(self._enter, self._failed, self.compiled.begin)
 
-    # --- parts that are called by themselves ---------------------------------------------------------
+    # --- submodules called on their own ---------------------------------------------------------
 
     def _outside(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-        """A module is called outside of any forward: from now on its own forwards count."""
+        """Handle a module called outside of any forward: from now on its own forwards count."""
         known = module in self._parts or module in self._activations
         if known or self._states.own.depth or self._root_only or self.counter.paused or self._is_recompute():
             return
         self._parts[module] = None
         self._to_trace = max(self._to_trace, WARM_UP)
-        self._hook_part(module)  # torch calls the hook of this forward's end, but not of its beginning
+        self._hook_part(module)  # torch will call the end hook of this forward, but not its begin hook
         self._enter(module, args, kwargs)
 
     def _hook_part(self, module: nn.Module) -> None:
@@ -378,7 +378,7 @@ class EagerTaps:
         keep(module.register_forward_hook(Call(self._leave, self._failed), always_call=True))
 
     def pass_by(self, caller: Caller, module: nn.Module, z: Any, known: KnownCalls) -> None:
-        """An activation module is called in no forward that counts; by itself, it is a part."""
+        """Handle an activation module called outside of a counted forward: it may count on its own."""
         state = self._states.own
         if self.counter.paused:
             return
@@ -392,16 +392,16 @@ class EagerTaps:
         if state.depth or self._root_only or not isinstance(z, Tensor):
             self.passed.setdefault(module, "it was called outside of the model's forward")
             return
-        if z.grad_fn is None and self._follow().get(z) is None:  # nothing tells which layer made it
+        if z.grad_fn is None and self._follow().get(z) is None:  # nothing shows which layer made z
             self.passed.setdefault(module, "it was called outside of the model's forward")
             if not self._stack.attached:
                 self._stack.attach(self._names, self._model)
-                self._seek = 2 * self.forwards + WARM_UP  # the part that it is in may be called again
+                self._seek = 2 * self.forwards + WARM_UP  # the submodule that contains it may be called again
                 return
             if self.book.has(caller):
                 self.counter.hide(caller, UNKNOWN_MAKER)
                 return
-        if known.find(z) is None:  # there may be other parts
+        if known.find(z) is None:  # there may be other submodules
             self._stack.attach(self._names, self._model)
             self._to_trace = max(self._to_trace, 1)
         self.counter.masking.begin({})
@@ -419,7 +419,7 @@ class EagerTaps:
         return recompute
 
     def _failed(self, error: Exception) -> None:
-        """A forward cannot be followed: what it still calls is not counted."""
+        """Stop following a forward after an error: its remaining calls are not counted."""
         self.book.lose(failure("a forward", error))
         self._traces -= self._states.own.tracing is not None
         self.compiled.resume()

@@ -1,4 +1,4 @@
-"""What each thread's forward is about."""
+"""State of the forward that each thread is running."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from harness.hooks.function_taps import Interceptor
 
 
 class ForwardState:
-    """What one thread's forward is about.
+    """State of the forward that one thread is running.
 
     Attributes:
-        entry: the module whose forward counts: the model, or a part that is called by itself.
-        depth: forwards of it that run, one inside the other.
+        entry: the module whose forward counts: the model, or a submodule called on its own.
+        depth: nesting depth of its running forwards.
         active: whether the forward counts.
         seen: whether the thread has run a forward before.
-        following: whether it counts and follows what is known.
-        fast: whether it may do so by the fast path, which takes no lock.
+        following: whether the forward counts and uses the known calls.
+        fast: whether it may take the lock-free fast path.
         forward: its number.
-        tracing: its trace, None if it has none.
-        busy: whether our own computations run.
+        tracing: its trace, None if it is not traced.
+        busy: whether our own computations are running.
         graph: whether autograd records it.
-        ordinals: caller → calls so far in this forward.
-        interceptor: of the functions that it calls, once it has called one.
+        ordinals: caller → number of calls so far in this forward.
+        interceptor: intercepts its function calls; created at the first one.
     """
 
     __slots__ = (
@@ -54,7 +54,7 @@ class ForwardState:
         self.interceptor: Interceptor | None = None
 
     def reset(self) -> None:
-        """No forward runs."""
+        """Clear the state when no forward runs."""
         self.active = self.following = self.fast = self.busy = False
         self.depth, self.entry = 0, None
         if self.tracing is not None:
@@ -65,10 +65,10 @@ class ForwardState:
 
 
 class ForwardStates(threading.local):
-    """One state for each thread.
+    """One state per thread.
 
     Attributes:
-        own: that of the thread that asks.
+        own: the state of the current thread.
     """
 
     def __init__(self) -> None:

@@ -20,20 +20,20 @@ from harness.hooks.known_calls import KnownCalls
 from harness.hooks.sites import Caller, SiteBook
 from harness.hooks.zero_constants import ZeroConstants
 
-THRESHOLDS = ("clamp", "maximum")  # activations on a layer's output alone
+THRESHOLDS = ("clamp", "maximum")  # count as activations only on a layer's output
 INPLACE = {"inplace"}
 
 
 class FunctionCalls:
-    """Finds the activations among the functions that a model calls, and has them counted.
+    """Finds activations among the functions that a model calls, and counts them.
 
     Args:
-        states: of its forwards.
-        counter: counts them.
+        states: states of its forwards.
+        counter: counts the calls.
         book: the sites.
         names: module → its name.
         gate_eps: a gate is open where |f'(z)| exceeds it.
-        compiled: counts those in compiled code.
+        compiled: counts the calls in compiled code.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class FunctionCalls:
         self._bare: dict[Any, KnownCalls] = {}  # by owner and function, for calls without arguments
 
     def interceptor(self) -> Interceptor | None:
-        """What sees the functions of this thread's forward; None where they are not counted this way."""
+        """The interceptor for this thread's forward; None if its function calls are not intercepted."""
         state = self._states.own
         if not state.following and (not is_recompute() or self._counter.paused):
             return None
@@ -62,7 +62,7 @@ class FunctionCalls:
         return state.interceptor
 
     def _intercepted(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """An owner calls an activation as a function."""
+        """Count an activation that an owner calls as a function."""
         state = self._states.own
         if state.busy or not (state.following or is_recompute()):
             return
@@ -105,7 +105,7 @@ class FunctionCalls:
         self._counter.count(caller, z, known, recompute)
 
     def traced(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Called by a trace for every torch function instead of its being called."""
+        """Call a torch function on behalf of a trace, which records it."""
         state = self._states.own
         trace = state.tracing
         if state.busy or trace is None or trace.inside:
@@ -122,7 +122,7 @@ class FunctionCalls:
                 origin = trace.provenance.get(found[1])
                 if origin is None or not origin.direct:
                     self._book.uncounted.add((owner, functional.shown(found[0])))
-                    found = None  # coordinates, losses, probabilities: no units that could be dead
+                    found = None  # coordinates, losses, probabilities: they have no units that could be dead
             if found is not None:
                 trace.owners.add(owner)
                 activated = (
@@ -156,7 +156,7 @@ class FunctionCalls:
         return trace is not None and trace.provenance.get(tensor) is not None
 
     def _is_planned_zero(self, tensor: Tensor) -> bool:
-        """A device is not asked again for what a trace has shown."""
+        """Whether a tensor is zero; on a device it is assumed to be, since a trace has checked it."""
         return not tensor.is_cpu or self._zeros.is_zero(tensor)
 
     def _is_zero(self, tensor: Tensor) -> bool:
@@ -167,7 +167,7 @@ class FunctionCalls:
 
 
 def _caller_of_fused(owner: nn.Module, names: Mapping[nn.Module, str], activation: str) -> Caller:
-    """Named as if the activation were called apart, as it is before the model is fused."""
+    """Caller named as if the activation were called separately, as it is before the model is fused."""
     name = f"{names.get(owner, '?')}:{activation}"
     return Caller((owner, activation), name, activation, lambda _: Gate(), lambda _: None, "function")
 

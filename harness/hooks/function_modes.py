@@ -17,7 +17,7 @@ Handle = Callable[[Any, Sequence[Any], Mapping[str, Any]], Any]
 
 
 class FunctionMode(TorchFunctionMode):
-    """Hands every torch function to a handler, which calls it."""
+    """Passes every torch function to a handler, which calls it."""
 
     def __init__(self, handle: Handle) -> None:
         super().__init__()
@@ -25,13 +25,13 @@ class FunctionMode(TorchFunctionMode):
         self.entered = False
 
     def start(self) -> None:
-        """Enter; once is enough."""
+        """Enter the mode, unless it is already active."""
         if not self.entered:
             self.entered = True
             self.__enter__()
 
     def stop(self) -> None:
-        """Leave, in whatever order several of us do; below somebody else's mode we stay, without effect."""
+        """Leave the mode, in any order among FunctionModes; below a foreign mode, stay without effect."""
         if not self.entered:
             return
         self.entered = False
@@ -55,11 +55,11 @@ class FunctionMode(TorchFunctionMode):
 
 
 class ActivationMode(FunctionMode):
-    """Tells the handler of activations alone, before they are called.
+    """Passes only activations to the handler, before they are called.
 
     Args:
         handle: the handler.
-        compiled: counts those in compiled code.
+        compiled: counts the calls in compiled code.
     """
 
     def __init__(self, handle: Handle, compiled: TracedFunctions) -> None:
@@ -72,7 +72,7 @@ class ActivationMode(FunctionMode):
     ) -> Any:
         if is_dynamo_compiling() or in_compiled_call():
             compiled = self._compiled
-            if func in TABLE and not compiled.counting and len(compiled.stack) == 0:  # in no module's forward
+            if func in TABLE and not compiled.counting and len(compiled.stack) == 0:  # not in any forward
                 compiled.missed = True
         elif self.entered and (func in TABLE or id(func) in FUNCTIONS):
             self._handle(func, args, kwargs or {})

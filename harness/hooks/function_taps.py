@@ -1,4 +1,4 @@
-"""Taps on activations called as functions: an interceptor that is on in their owners' own forward."""
+"""Taps on activations called as functions: an interceptor that is active in their owners' own forward."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from harness.hooks.hook import NO_KEYWORDS, Call
 
 
 class Interceptor:
-    """One thread's mode, and the modules whose forward runs, as far as they matter.
+    """One thread's function mode, and its stack of running owners and suspended children.
 
     Args:
-        handle: takes every activation function that an owner calls.
-        compiled: counts those in compiled code.
+        handle: receives every activation function that an owner calls.
+        compiled: counts the calls in compiled code.
     """
 
     def __init__(self, handle: Handle, compiled: TracedFunctions) -> None:
@@ -38,18 +38,18 @@ class Interceptor:
         return owner
 
     def push(self, owner: nn.Module | None) -> None:
-        """A forward begins: an owner's, or that of a child that is none (None)."""
+        """Enter the forward of an owner, or of a child during which the mode is off (None)."""
         self._stack.append(owner)
         self._switch()
 
     def pop(self) -> None:
-        """It ends."""
+        """Leave a forward."""
         if self._stack:
             self._stack.pop()
             self._switch()
 
     def reset(self) -> None:
-        """No forward runs any more, whatever became of it."""
+        """Clear the stack once no forward runs, even after an error."""
         if self._stack:
             self._stack.clear()
             self._switch()
@@ -65,10 +65,10 @@ class FunctionTaps:
     """The hooks that switch interceptors on and off.
 
     Args:
-        current: the interceptor to use now; None while nothing is counted this way.
-        outside: takes an owner that is called meanwhile, its arguments and keyword arguments.
-        failed: takes the errors of the hooks.
-        compiled: what they do in compiled code.
+        current: returns the interceptor to use now; None while function calls are not counted.
+        outside: receives an owner called in the meantime, its arguments and keyword arguments.
+        failed: receives errors of the hooks.
+        compiled: replaces the interceptor in compiled code.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class FunctionTaps:
         self.owners: set[nn.Module] = set()
 
     def attach(self, owners: Iterable[nn.Module], suspended: Iterable[nn.Module]) -> None:
-        """Hook owners, and children in which the mode is off; an owner is never suspended."""
+        """Hook owners, and children during which the mode is off; an owner is never suspended."""
         for module in owners:
             if module not in self.owners:
                 self._remove(module)

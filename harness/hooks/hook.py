@@ -1,4 +1,4 @@
-"""Hooks that leave nothing in copies: a model or optimizer that bears them can be copied and pickled."""
+"""Hooks that leave nothing in copies: a model or optimizer with them can be copied and pickled."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch.compiler import is_dynamo_compiling, is_exporting
 
 from harness.hooks._torch import in_compiled_call, never_compiled, never_traced
 
-# What a hook is given that is to take keywords, too, where a forward of another thread calls it just before
-# torch has noted that it does.
+# Default for a hook's keyword arguments: a forward in another thread may call the hook just before torch has
+# recorded that it accepts them.
 NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Inert:
-    """What a copied or unpickled object holds in place of a hook."""
+    """Replaces a hook in copied or unpickled objects."""
 
     def __call__(self, *_: Any) -> None:
         return None
 
 
 class Hook:
-    """A callable that is inert in copies and pickles, which so never count into the original's recorder.
+    """A callable that is inert in copies and pickles, so that these never count into the original's recorder.
 
     Example:
         >>> import copy
@@ -41,11 +41,11 @@ class Hook:
 
 
 class EagerHook(Hook):
-    """A hook of an optimizer: it calls `run`, in Python even where the step is compiled.
+    """A hook of an optimizer: it calls `run` in Python even if the step is compiled.
 
     Args:
-        run: what it calls.
-        failed: takes its errors, which do not reach the training.
+        run: the function to call.
+        failed: receives its errors, which do not reach the training.
     """
 
     __slots__ = ("_eager", "_run")
@@ -63,12 +63,12 @@ class EagerHook(Hook):
 
 
 class Call(Hook):
-    """A hook that calls `run`; its errors go to `failed` where there is one, and not into the training.
+    """A hook that calls `run`; errors go to `failed`, if given, instead of the training.
 
     Args:
-        run: what it calls.
-        failed: takes errors.
-        traced: what it calls in compiled code in place of `run`.
+        run: the function to call.
+        failed: receives errors.
+        traced: called in compiled code instead of `run`.
     """
 
     __slots__ = ("failed", "run", "traced")

@@ -1,7 +1,7 @@
-"""Calls that came before: how they are recognised, and the fast path that counts them.
+"""Known calls: how a repeated call is recognised, and the fast path that counts it.
 
-A small network spends more time in Python than in arithmetic. So where autograd's graph tells that a
-pre-activation is of the same making as one before, one compiled call counts it.
+A small network spends more time in Python than in arithmetic. So if autograd's graph shows that a
+pre-activation was made like an earlier one, one compiled call counts it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from harness.hooks.passes import GradientPasses, below
 from harness.hooks.sites import OpenSite
 from harness.kernels.prepared import PreparedCall
 
-MOST = 64  # makings of one caller that are known, and shapes of one making that have a fast path
+MOST = 64  # known makings of one caller, and shapes of one making with a fast path
 
 
 class KnownCall:
-    """The calls of a site that are of one making: how to recognise them, and the fast paths to count them.
+    """Calls of a site with the same making: how to recognise them, and the fast paths that count them.
 
     Args:
         opened: the site.
-        leaves: the parameters behind the pre-activation; none where no graph is recorded.
-        layout: of the units.
+        leaves: the parameters behind the pre-activation; empty if no graph is recorded.
+        layout: layout of the units.
         z: a pre-activation.
-        passes: tell which gradients count; None: ∂L/∂z is not watched.
+        passes: decides which gradients count; None: ∂L/∂z is not observed.
         before: called for every gradient before it is counted.
     """
 
@@ -71,7 +71,7 @@ class KnownCall:
         self._latest: PreparedCall | None = None
 
     def count(self, z: Any, forward: int) -> bool:
-        """Count a pre-activation; False, and nothing is counted, if it is of another making or shape."""
+        """Count a pre-activation; return False without counting if its making or shape differs."""
         prepared, place, leaf = self._latest, self._place, None
         if prepared is None:
             return False
@@ -101,7 +101,7 @@ class KnownCall:
         return True
 
     def _counted(self, leaf: Any, prepared: PreparedCall, gradient: Tensor) -> None:
-        """∂L/∂z of a pass through the graph, as `GradientPasses.hook`, which would cost another call."""
+        """Count ∂L/∂z of a pass that trains; `GradientPasses.hook` would cost another call."""
         if self._passes.train(leaf):  # pyright: ignore[reportOptionalMemberAccess]
             if self._before is not None:
                 self._before()
@@ -114,28 +114,28 @@ class KnownCall:
             return None
 
     def has_path(self, z: Tensor) -> bool:
-        """Whether there is a fast path for its shape."""
+        """Whether there is a fast path for the shape of z."""
         return z.shape in self._prepared
 
     def add_path(self, z: Tensor, prepared: PreparedCall | None) -> None:
-        """The fast path for its shape, if it has one."""
+        """Add a fast path for the shape of z, if there is one."""
         if prepared is not None:
             if len(self._prepared) >= MOST:
                 del self._prepared[next(iter(self._prepared))]
             self._prepared[z.shape] = self._latest = prepared
 
     def made(self, z: Tensor) -> bool:
-        """Whether a pre-activation is of this making."""
+        """Whether z was made in the same way."""
         return self._leads(z) and has_choices(z, self._choices, number_of)
 
     def fits(self, z: Tensor) -> bool:
-        """Whether the units lie in it as they did here."""
+        """Whether z has the same unit layout."""
         return self.ndim == z.ndim and units_in(z.shape, self.layout) == self.opened.site.size
 
     def covers(self, z: Tensor) -> bool:
-        """Whether another call of the site is of this making, but for what is chosen in it.
+        """Whether z belongs to the same site and has the same making except for choices such as slices.
 
-        From now on it covers this choice, too: what differs between two calls of a site, such as the time
+        From now on these choices are covered, too: what differs between two calls of a site, such as the time
         step, does not tell sites apart.
         """
         if self.ndim != z.ndim or not self._leads(z):
@@ -152,7 +152,7 @@ class KnownCalls:
     """The known calls of one caller, tried in turn: a shared module is called in the same order every time.
 
     Attributes:
-        only: the making, if there is just one.
+        only: the known call, if there is just one.
     """
 
     __slots__ = ("_calls", "_turn", "only")
@@ -163,7 +163,7 @@ class KnownCalls:
         self.only: KnownCall | None = None
 
     def count(self, z: Any, forward: int) -> bool:
-        """Count a pre-activation, if one of the known calls is of its making and shape."""
+        """Count a pre-activation if one of the known calls has its making and shape."""
         calls, turn = self._calls, self._turn
         for step in range(len(calls)):
             place = (turn + step) % len(calls)
@@ -174,23 +174,23 @@ class KnownCalls:
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for another making."""
+        """Whether no further making can be added."""
         return len(self._calls) >= MOST
 
     def add(self, call: KnownCall) -> None:
-        """Remember a making."""
+        """Add a known call."""
         self._calls.append(call)
         self.only = call if len(self._calls) == 1 else None
 
     def find(self, z: Tensor) -> KnownCall | None:
-        """A call of the same making, with the units on the same axes."""
+        """A known call with the same making and the same unit layout."""
         return next((call for call in self._calls if call.fits(z) and call.made(z)), None)
 
     def is_ambiguous(self, z: Tensor, opened: OpenSite) -> bool:
-        """Whether a call of another site is of the same making, so that only a trace tells them apart."""
+        """Whether a call of another site has the same making, so that only a trace tells them apart."""
         return any(call.opened is not opened and call.fits(z) and call.made(z) for call in self._calls)
 
     def of(self, z: Tensor, opened: OpenSite, layout: UnitLayout) -> KnownCall | None:
-        """The making of this site that covers a pre-activation."""
+        """The known call of this site that covers z."""
         same = (call for call in self._calls if call.opened is opened and call.layout == layout)
         return next((call for call in same if call.covers(z)), None)

@@ -1,4 +1,4 @@
-"""Masks: padding is no input, so that the rows of a pre-activation that come from it are not counted."""
+"""Masks: padding is not an input, so rows of a pre-activation that come from it are not counted."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Mask:
         what: the argument, for messages.
 
     Attributes:
-        shape: of what was given.
+        shape: shape of the given mask.
         keeps_all: whether every input counts.
 
     Raises:
-        TypeError: no tensor.
-        ValueError: another number of axes, or values other than 0 and 1.
+        TypeError: `given` is not a tensor.
+        ValueError: wrong number of axes, or values other than 0 and 1.
 
     Example:
         >>> mask = Mask(torch.tensor([[1, 1, 0], [1, 0, 0]]))
@@ -44,28 +44,28 @@ class Mask:
             raise ValueError(
                 f"{what}: expected the shape (batch,) or (batch, positions), but got {tuple(given.shape)}"
             )
-        given = given.detach().cpu()  # the one time that the host waits for a device
+        given = given.detach().cpu()  # the only synchronization with a device
         self._mask = given.bool()
         if given.dtype != torch.bool and not bool((given == self._mask).all()):
             raise ValueError(f"{what}: expected True and False, or 1 (counted) and 0, but got other values")
         self.shape, self.keeps_all = tuple(given.shape), bool(self._mask.all())
-        self._kept: int | None = None  # how many inputs count, once somebody asks
+        self._kept: int | None = None  # number of inputs that count, computed on demand
         self._indices: dict[Any, Tensor] = {}
-        self._poolers: set[Any] = set()  # callers that came with one row for each sequence
+        self._poolers: set[Any] = set()  # callers that came with one row per sequence
 
     def rows(
         self, z: Tensor, axes: tuple[int, ...], caller: Any = None
     ) -> tuple[Tensor, tuple[int, ...]] | None:
-        """What it leaves of a tensor, and on which axes the units are there; None where it does not fit.
+        """The rows of a tensor that count, and their unit axes; None if the mask does not fit.
 
-        It fits (batch, positions, …) and the same transposed or flattened to rows, wherever the units are.
-        Where each sequence has one row, as after pooling, those that are all padding are left out. A caller
-        that comes again with one row for each sequence walks over the positions: that does not fit.
+        The mask fits (batch, positions, …) and the same transposed or flattened to rows, wherever the unit
+        axes are. If each sequence has one row, as after pooling, sequences that are all padding are left out.
+        A caller that comes again with one row per sequence iterates over positions, which does not fit.
 
         Args:
             z: pre-activations or their gradients.
-            axes: of the units, from the end.
-            caller: who calls, if that is to be watched.
+            axes: unit axes, from the end.
+            caller: the caller, to detect such iterations; None: do not.
         """
         units = [axis + z.ndim for axis in axes]
         inputs = [axis for axis in range(z.ndim) if axis not in units]
@@ -83,7 +83,7 @@ class Mask:
         return kept, tuple(range(-len(units), 0))
 
     def is_packed(self, z: Tensor, axes: tuple[int, ...]) -> bool:
-        """Whether a tensor that it does not fit has just the inputs that count, as in a PackedSequence."""
+        """Whether a tensor that does not fit has exactly the counted inputs, as in a PackedSequence."""
         inputs = [size for axis, size in enumerate(z.shape) if axis - z.ndim not in axes]
         if len(self.shape) < 2 or len(inputs) != 1:
             return False
@@ -92,7 +92,7 @@ class Mask:
         return inputs == [self._kept]
 
     def _fitting(self, lead: tuple[int, ...]) -> tuple[str, int] | None:
-        """Which form of the mask fits the axes of the inputs, and how many of them it is over."""
+        """The form of the mask that fits the input axes, and how many axes it covers; None if none fits."""
         own = self.shape
         if lead[: len(own)] == own:
             return "as given", len(own)
@@ -105,7 +105,7 @@ class Mask:
         return ("sequences", 1) if lead == own[:1] else None
 
     def _index(self, kind: str, device: torch.device) -> Tensor:
-        """Places of the inputs that count."""
+        """Indices of the inputs that count."""
         index = self._indices.get((kind, device))
         if index is None:
             mask = self._mask.any(1) if kind == "sequences" else self._mask
@@ -116,16 +116,16 @@ class Mask:
 
 
 class Masking:
-    """The mask of the forward that runs, or ran last and whose backward is to come.
+    """The mask of the running forward, or of the last one, whose backward is still to come.
 
     Args:
-        model: of an encoder and a decoder, the mask is the encoder's.
-        say: takes what is counted whole, and why.
+        model: in an encoder-decoder model, the mask applies to the encoder.
+        say: receives a warning for each site that is counted without the mask.
 
     Attributes:
-        now: the mask, None where every input counts.
+        now: the mask, None if every input counts.
         used: whether there has been one.
-        told: at most one mask, that of the next forward.
+        told: the mask set for the next forward, in a list of at most one.
     """
 
     def __init__(self, model: nn.Module, say: Callable[[str], None]) -> None:
@@ -137,11 +137,11 @@ class Masking:
         self.told: list[Mask | None] = []
 
     def tell(self, mask: Mask | None) -> None:
-        """Say which inputs of the next forward count, whatever mask it brings along; None: all."""
+        """Set the mask of the next forward, overriding one among its arguments; None: all inputs count."""
         self.told = [mask]
 
     def begin(self, arguments: Mapping[str, Any]) -> None:
-        """A forward begins with these keyword arguments."""
+        """Start a forward with these keyword arguments."""
         if not arguments and not self.told:
             self.now = None
             return
@@ -150,7 +150,7 @@ class Masking:
         self.used |= self.now is not None
 
     def at(self, site: str) -> Mask | None:
-        """The mask, but for a decoder's sites: its inputs are others, which may be as many."""
+        """The mask for a site; None for a decoder's, whose inputs are others, possibly as many."""
         if self.now is None or not self._encodes or "decoder" not in site.replace(":", ".").split("."):
             return self.now
         self._count_whole(site, "the mask is of the encoder's inputs")
@@ -159,15 +159,15 @@ class Masking:
     def rows(
         self, mask: Mask, z: Tensor, is_open: Tensor | None, axes: tuple[int, ...], caller: Any, site: str
     ) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:
-        """The inputs of z and of its gates that count, and the axes of their units; all if it does not fit.
+        """The rows of z and of its gates that count, and their unit axes; all rows if the mask does not fit.
 
         Args:
-            mask: of the site.
+            mask: mask of the site.
             z: pre-activations.
-            is_open: their gates, where these are told one by one.
-            axes: of the units.
-            caller: who calls.
-            site: its name.
+            is_open: whether each gate is open, if a declaration computes it.
+            axes: unit axes.
+            caller: caller of the activation.
+            site: name of the site.
         """
         found = mask.rows(z, axes, caller)
         if found is None and mask.is_packed(z, axes):
@@ -186,7 +186,7 @@ class Masking:
 
 
 def attention_mask(batch: Any) -> Mask | None:
-    """The mask that a dict of keyword arguments brings along, if it has one over inputs or positions.
+    """The mask in a dict of keyword arguments, if it has one over inputs or positions.
 
     Example:
         >>> attention_mask({"attention_mask": torch.ones(2, 4, 4)}) is None  # which token sees which
@@ -197,20 +197,19 @@ def attention_mask(batch: Any) -> Mask | None:
     found = batch.get("attention_mask") if isinstance(batch, Mapping) else None
     try:
         return None if found is None else Mask(found)
-    except (TypeError, ValueError, RuntimeError):  # of another kind, or without values
+    except (TypeError, ValueError, RuntimeError):  # another kind of mask, or without values
         return None
 
 
 def masks_of(given: Masks | None) -> Callable[[Any], Mask | None]:
-    """Batch → its mask, for batches in order.
+    """Function batch → its mask, for batches in order; raises ValueError if there are too few masks.
 
     Args:
-        given: of the only batch, one for each batch, a function of the batch; None: what the batches bring.
+        given: the mask of the only batch, one mask per batch, or a function of the batch; None: use the masks
+            in the batches.
 
     Raises:
-        TypeError: something else.
-
-    The function raises ValueError where there are fewer masks than batches.
+        TypeError: `given` is something else.
     """
     if given is None:
         return attention_mask

@@ -1,4 +1,4 @@
-"""The modules of a model, and those that are added or replaced while it is watched."""
+"""The modules of a model, including those added or replaced while it is observed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class ModuleRegistry:
     """Modules and their names.
 
     Args:
-        model: the root.
+        model: the root module.
 
     Attributes:
-        names: module → its qualified name, of all that are or were in the tree.
-        first: the same of those that were there at first.
-        changed: whether some have come, or may have while nobody listened.
+        names: module → its qualified name, for all that are or were in the tree.
+        first: the same for the modules that were there at first.
+        changed: whether modules were added, or may have been while `listen` was off.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -30,7 +30,7 @@ class ModuleRegistry:
         self._stop: weakref.finalize | None = None
 
     def listen(self) -> None:
-        """Hear of modules that are registered; torch tells of those of all models."""
+        """Watch for newly registered modules; torch reports those of all models."""
         registered = weakref.WeakMethod(self._registered)  # torch's own list must not keep the model alive
         handle = register_module_module_registration_hook(
             lambda *what: (call := registered()) and call(*what)
@@ -39,14 +39,14 @@ class ModuleRegistry:
         self._stop.atexit = False
 
     def stop(self) -> None:
-        """Hear no more."""
+        """Stop watching."""
         if self._stop is not None:
             self._stop()
             self._stop = None
         self.changed = True
 
     def take(self) -> list[nn.Module]:
-        """Those that came since it was asked last; they are in `names` from now on."""
+        """Modules added since the last call; from now on they are in `names`."""
         if not self.changed:
             return []
         self.changed = False

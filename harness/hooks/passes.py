@@ -1,8 +1,8 @@
-"""Which passes through autograd's graph train: those of `backward()`, and not those inside of a loss.
+"""Which passes through autograd's graph train: those of `backward()`, but not those inside a loss.
 
-A gradient hook fires in every pass. A loss that takes gradients itself (a penalty on them, the derivatives of
-a physics-informed network, the inner steps of MAML) runs passes of `torch.autograd.grad`, which are no
-gradients of the loss. A pass of `backward()` is known by what it does at the leaves: it accumulates there.
+A gradient hook fires in every pass. A loss that takes gradients itself (a gradient penalty, the derivatives
+of a physics-informed network, the inner steps of MAML) runs passes of `torch.autograd.grad`, which do not
+compute gradients of the loss. A pass of `backward()` is recognised by its accumulation into the leaves.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from harness.hooks._torch import accumulates, graph_task, leaf_node
 
-MOST = 10_000  # nodes that are looked at in search of a leaf
+MOST = 10_000  # nodes visited in search of a leaf
 NOT_KNOWN = (
     "grad_rms is not known: it is of the passes of backward(), but gradients were taken by "
     "torch.autograd.grad or torch.func alone"
@@ -32,46 +32,46 @@ OUT_OF_SIGHT = (
 
 
 class GradientPasses:
-    """Tells hooks on pre-activations whether the pass that runs is one that trains.
+    """Tells hooks on pre-activations whether the running pass trains.
 
     Args:
-        model: in whose parameters it accumulates, as a rule.
+        model: backward passes usually accumulate into its parameters.
 
     Attributes:
-        dropped: whether a pass was none that trains.
+        dropped: whether some pass did not train.
     """
 
     __slots__ = ("_known", "_model", "dropped")
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._known = (-1, True)  # the pass that was looked at last, and whether it trains
+        self._known = (-1, True)  # the last pass that was examined, and whether it trains
         self.dropped = False
 
     def train(self, below: Any = None) -> bool:
         """Whether the running pass is one of `backward()`.
 
         Args:
-            below: of the tensor whose hook asks, as the function of this name gives it, or a leaf's node.
+            below: nodes behind the hooked tensor, as returned by the function `below`, or a leaf's node.
         """
         task, known = graph_task(), self._known
         if known[0] == task:
             return known[1]
         try:
             found = accumulates(below) or any(map(accumulates, self._leaves(below)))
-        except Exception:  # inside of torch.func.grad, where parameters have no node
+        except Exception:  # inside torch.func.grad, where parameters have no node
             found = False
         self.dropped |= not found
         self._known = task, found
         return found
 
     def hook(self, backward: Callable[[Tensor], None], below: Any, gradient: Tensor) -> None:
-        """Hand a gradient on in a pass that trains."""
+        """Pass a gradient on if the running pass trains."""
         if self.train(below):
             backward(gradient)
 
     def _leaves(self, below: Any) -> Iterator[Any]:
-        """Nodes of leaves: those of the model's parameters, then all that are behind a tensor."""
+        """Nodes of leaves: those of the model's parameters, then all behind a tensor."""
         parameters = (p for p in self._model.parameters() if p.requires_grad)
         leaf = below() if isinstance(below, ref) else None
         behind = [leaf_node(leaf)] if leaf is not None else below if isinstance(below, tuple) else ()
@@ -79,7 +79,7 @@ class GradientPasses:
 
 
 def below(z: Tensor) -> Any:
-    """What tells where a tensor comes from: not its own node, which would keep a hook that holds it alive."""
+    """Nodes behind a tensor, without its own, which would keep alive a hook that holds it."""
     node = z.grad_fn
     if node is None:
         return ref(z)

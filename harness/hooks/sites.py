@@ -1,4 +1,4 @@
-"""The sites of a model: who calls an activation, on whose units, and what of it cannot be observed."""
+"""The sites of a model: who calls an activation, on which units, and what cannot be observed of it."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from harness.kernels.statistics import UnitStatistics
 
 
 class Sink(Protocol):
-    """Who owns the sums; sites are numbered from 0 in order of first call."""
+    """Owner of the sums; sites are numbered from 0 in the order of their first calls."""
 
     def register_site(
         self, index: int, site: Site, device: torch.device, producer: Producer | None
     ) -> UnitStatistics:
-        """A new site; returns its running sums, into which every call of it is counted."""
+        """Register a new site; returns its running sums, into which all its calls are counted."""
         ...
 
     def replace_site(self, index: int, site: Site) -> None:
-        """Of a site more is known: it has other producers, too, and none whose units are its own."""
+        """Update a site: it has further producers, and no producer whose units are exactly its own."""
         ...
 
 
 class Caller(NamedTuple):
-    """Who calls an activation.
+    """The caller of an activation.
 
     Attributes:
         key: the module, or (module, function) for a function called in its forward.
-        name: of its sites.
+        name: base name of its sites.
         activation: canonical name.
-        gate_of: ε → the gate, as it is now.
-        compute: z → the activation's output, computed apart.
+        gate_of: ε → the current gate.
+        compute: z → the activation's output, computed separately.
         spelling: "module" or "function".
-        open_of: z → which gates are open, where a declaration tells it so; None where the gate does.
+        open_of: z → which gates are open, where a declaration computes it; None where the gate decides.
         lasts: whether later calls of the site have the same `gate_of`.
     """
 
@@ -63,13 +63,13 @@ class OpenSite:
     """A site that has been seen.
 
     Attributes:
-        site: as it is shown.
+        site: its description.
         statistics: its running sums.
-        gate: None: asked for at every call, since it is learned or told by a mask.
+        gate: None if it is evaluated at every call, since it is learned or given by a declaration.
         forward: number of the last forward in which it was called.
         constant: whether it was first called on a constant, as a cell may be on its initial state.
         without_graph: whether it was called without a graph in a forward that records one.
-        layouts: number of axes → where the units lay in the last pre-activation with as many.
+        layouts: number of axes → unit layout of the last pre-activation with as many.
     """
 
     site: Site
@@ -82,42 +82,42 @@ class OpenSite:
 
 
 class SiteBook:
-    """All that is known of a model's sites.
+    """Everything known about a model's sites.
 
     Args:
         sink: owns the sums.
         gate_eps: a gate is open where |f'(z)| exceeds it.
-        axis: site name → unit axis, overriding what is found.
+        axis: site name → unit axis, overriding the detected one.
 
     Attributes:
-        uncounted: callers of which some calls are not counted, so that an unknown call is no surprise.
+        uncounted: callers with uncounted calls, for which an unknown call is expected.
     """
 
     def __init__(self, sink: Sink, gate_eps: float, axis: Mapping[str, int] | None) -> None:
         self._sink, self._eps, self._axes = sink, gate_eps, dict(axis or {})
-        self._sites: dict[Any, OpenSite] = {}  # a cell's under two keys, if its first time step differs
+        self._sites: dict[Any, OpenSite] = {}  # a cell has two keys if its first time step differs
         self._opened: list[OpenSite] = []
         self._learned: dict[str, Callable[[float], Gate]] = {}
-        self._names: dict[str, int] = {}  # of callers → sites so far
+        self._names: dict[str, int] = {}  # caller name → number of its sites so far
         self._hidden: dict[str, Site] = {}
         self._terms: dict[str, Site] = {}
         self.uncounted: set[Any] = set()
 
     @property
     def gates(self) -> dict[str, Gate]:
-        """Site name → where its gate is open now; without those that z alone does not tell."""
+        """Site name → its current gate; without sites whose gates z alone does not determine."""
         fixed = {o.site.name: o.gate for o in self._opened if o.gate is not None}
         return fixed | {name: gate_of(self._eps) for name, gate_of in self._learned.items()}
 
     @property
     def without_inputs(self) -> dict[str, Site]:
-        """Sites by name that were called, but on no input, as an expert that nothing is routed to."""
+        """Sites by name that were called only on empty inputs, such as an expert that gets no tokens."""
         counts = ((o.site, o.statistics.n or o.statistics.observed) for o in self._opened)
         return {site.name: replace(site, reason=NO_INPUT) for site, counted in counts if not counted}
 
     @property
     def without_gradients(self) -> list[str]:
-        """Sites that were called without a graph in this window, and to which no gradient came."""
+        """Sites that were called without a graph in this window and received no gradient."""
         found = [o for o in self._opened if o.without_graph and o.statistics.n]
         return [opened.site.name for opened in found if not opened.statistics.grad_n]
 
@@ -127,29 +127,29 @@ class SiteBook:
         called: Collection[nn.Module],
         passed: Mapping[nn.Module, str],
     ) -> list[Site]:
-        """Sites that are there but cannot be observed, or are not among the modules `called` so far."""
+        """Sites that exist but cannot be observed, or are not among the modules `called` so far."""
         hidden = [site for name, site in self._hidden.items() if name not in self._names]
         return unobservable(modules, hidden, called, passed)
 
     def plan(self, unobserved: Collection[Site]) -> Plan:
-        """What is observed, as far as it is known."""
+        """The sites known so far, observed and unobserved."""
         sites = tuple(opened.site for opened in self._opened)
         return Plan(sites, tuple(self._terms.values()), (*unobserved, *self.without_inputs.values()))
 
     def site(
         self, caller: Caller, z: Tensor, made: Making, call: int, anew: Collection[Producer] | None
     ) -> tuple[OpenSite, UnitLayout]:
-        """The site of a call, a new one where there is none yet, and where its units lie in z.
+        """The site of a call, created if necessary, and its unit layout in z.
 
         Args:
-            caller: of the activation.
+            caller: caller of the activation.
             z: the pre-activation.
             made: how it was made.
-            call: number of the call, where calls of one making are kept apart.
+            call: number of the call, if calls with the same making are kept apart.
             anew: if z depends on an earlier call of this caller, the weights that were used since.
 
         Raises:
-            WrongArgument: the axis that was given for it is none of z.
+            WrongArgument: the axis given for the site does not exist in z.
         """
         same = caller.key, frozenset(made.producers), made.exact, made.layout.rows, call
         key = (*same, made.layout.size)
@@ -165,7 +165,7 @@ class SiteBook:
     def unique(
         self, caller: Caller, z: Tensor, found: Ancestry, model: nn.Module
     ) -> tuple[OpenSite | None, UnitLayout | None]:
-        """The caller's only site, or that of the same producers: for recomputed calls, and parts compiled."""
+        """The caller's only site, or the one with the same producers; for recomputed and compiled calls."""
         own = list({id(o): o for key, o in self._sites.items() if key[0] == caller.key}.values())
         if len(own) > 1:
             producers = Producers(model)
@@ -182,19 +182,19 @@ class SiteBook:
         return caller.name in self._names
 
     def add_term(self, caller: Caller) -> None:
-        """A call over something in which the units were summed away."""
+        """Record a call on something whose units were summed away."""
         self.uncounted.add(caller.key)
         term = unobserved(caller.name, caller.activation, "its units were summed away")
         self._terms.setdefault(caller.name, term)
 
     def hide(self, caller: Caller, reason: str) -> bool:
-        """A call that cannot be counted: a row of its own; False where the site has rows already."""
+        """Record an uncountable call as a row of its own; False if the site already has rows."""
         self.uncounted.add(caller.key)
         self._hidden.setdefault(caller.name, unobserved(caller.name, caller.activation, reason))
         return caller.name not in self._names
 
     def lose(self, reason: str) -> None:
-        """A forward that could not be followed: a row of its own for what was missed."""
+        """Record a forward that could not be followed as a row of its own."""
         self._hidden.setdefault(":model", unobserved(":model", "unknown", reason))
 
     # --- inside -------------------------------------------------------------------------------------
@@ -202,10 +202,10 @@ class SiteBook:
     def _cell(
         self, caller: Caller, z: Tensor, made: Making, call: int, anew: Collection[Producer] | None
     ) -> OpenSite | None:
-        """The site of a cell's first time step, of which this is a later one: its state has come in.
+        """The site of a cell's first time step, if this is a later one, to which a state has been added.
 
-        A state adds weights of its own to those of the first step, which are used again for this one. What
-        an earlier layer handed on, as in a residual stream, was not used again: that is another layer.
+        A state adds its own weights to those of the first step, which are used again for this one. If those
+        were not used again, as in a residual stream, the call belongs to another layer.
         """
         if anew is None:
             return None
@@ -243,7 +243,7 @@ class SiteBook:
         )
         single = made.producers[0] if len(made.producers) == 1 and made.exact else None
         statistics = self._sink.register_site(len(self._opened), site, z.device, single)
-        if not name.endswith("]"):  # of another width: no name of its own
+        if not name.endswith("]"):  # other widths of a site do not take a name
             self._names[caller.name] = self._names.get(caller.name, 0) + 1
         fixed = not isinstance(gate.low, Tensor) and caller.open_of is None and caller.lasts
         if isinstance(gate.low, Tensor) and caller.lasts:
@@ -252,7 +252,7 @@ class SiteBook:
         return self._opened[-1]
 
     def _new_name(self, caller: Caller, same: tuple[Any, ...], size: int) -> str:
-        """`name#1`, … for calls fed by other layers, `name[width]` for other widths of the same."""
+        """`name#1`, … for calls with other producers, `name[width]` for other widths of the same ones."""
         for key, opened in self._sites.items():
             if key[:-1] == same and "[" not in opened.site.name:
                 return f"{opened.site.name}[{size}]"
@@ -260,7 +260,7 @@ class SiteBook:
         return f"{caller.name}#{count}" if count else caller.name
 
     def _given(self, name: str, z: Tensor) -> UnitLayout:
-        """The layout that the user gave."""
+        """The layout for the unit axis that the user gave."""
         axis = self._axes[name]
         if not -z.ndim <= axis < z.ndim:
             raise WrongArgument(f"axis[{name!r}]: expected an axis of a {z.ndim}-axis tensor, but got {axis}")

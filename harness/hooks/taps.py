@@ -28,14 +28,14 @@ PassBy = Callable[[Caller, nn.Module, Any, KnownCalls], None]
 
 
 class ModuleTap(Hook):
-    """A forward pre-hook: counts by the fast path where the call is a known one, else by the slow one.
+    """A forward pre-hook that counts known calls by the fast path and all others by the slow one.
 
     Args:
         caller: the module.
-        states: of the forwards.
+        states: states of the forwards.
         counter: counts its calls.
-        called: takes the modules that were called.
-        pass_by: takes calls in no forward that counts.
+        called: collects the modules that were called.
+        pass_by: receives calls outside of counted forwards.
         traced: counts its calls in compiled code.
     """
 
@@ -72,7 +72,7 @@ class ModuleTap(Hook):
             if in_compiled_call():  # between two graphs
                 return self._eager(args, kwargs)
             state, known = self._states.own, self.known
-            if state.fast and len(args) == 1 and not kwargs and graph_task() == -1:  # no recomputation
+            if state.fast and len(args) == 1 and not kwargs and graph_task() == -1:  # not a recomputation
                 call = known.only or known
                 if call.count(args[0], state.forward):
                     return None
@@ -86,12 +86,12 @@ class ModuleTap(Hook):
             elif isinstance(z, Tensor) and ((len(args) == 1 and not kwargs) or _takes(module, args, kwargs)):
                 self._called.add(module)
                 self._counter.count(self.caller, z, known, recompute)
-        except Exception as error:  # never the training's
+        except Exception as error:  # must not reach the training
             self._counter.failed(self.caller.name, error)
         return None
 
     def _trace(self, args: Any, kwargs: Mapping[str, Any]) -> Any:
-        """Arguments with what takes the pre-activation's place in compiled code."""
+        """The arguments, with a tapped pre-activation that compiled code counts."""
         if len(args) != 1 or len(kwargs) > 0:
             self.traced.missed = True
             return None
@@ -105,10 +105,10 @@ class ModuleTap(Hook):
 
 
 class WriteBack(Hook):
-    """Behind an activation module that writes into its pre-activation: compiled code counts on a copy.
+    """Forward hook after an in-place activation module: compiled code counts on a copy, written back here.
 
     Args:
-        tap: of the module.
+        tap: the tap of the module.
     """
 
     __slots__ = ("_tap",)
@@ -126,7 +126,7 @@ class WriteBack(Hook):
 
 
 def _takes(module: nn.Module, args: Any, kwargs: Any) -> bool:
-    """Whether a module can be called with these arguments; else the call raises, and is none."""
+    """Whether a module accepts these arguments; if not, its call raises and must not be counted."""
     try:
         signature(module.forward).bind(*args, **kwargs)
     except TypeError:

@@ -1,4 +1,4 @@
-"""What is there but cannot be observed: it is reported with its reason, never left out."""
+"""Activations that cannot be observed: they are reported with the reason, never left out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUANTISED = ("torch.ao.nn.quantized.dynamic.modules.rnn", "torch.nn.quantized.dy
 
 
 class NotObservable(Exception):
-    """A call whose units cannot be told, with the reason."""
+    """A call whose units cannot be identified; the message is the reason."""
 
 
 def unobserved(name: str, activation: str, reason: str) -> Site:
@@ -37,9 +37,9 @@ def unobservable(
 
     Args:
         names: module → qualified name.
-        met: sites that were met but could not be told.
+        met: sites that were called but could not be observed.
         called: activation modules that have been called.
-        passed: activation modules that were called, but in no forward that counts: how.
+        passed: activation modules called outside of counted forwards → the reason they were not counted.
 
     Example:
         >>> model = nn.Sequential(nn.ReLU())
@@ -62,11 +62,11 @@ def unobservable(
 
 
 def _is_quantised_recurrent(module: nn.Module) -> bool:
-    """Whether it is an LSTM or GRU, or a cell, of int8 weights; the holder of their weights is none."""
+    """Whether it is an LSTM, a GRU or a cell with int8 weights, but not the container of such weights."""
     cls = type(module)
     return cls.__module__ in QUANTISED and not cls.__name__.startswith("Packed")
 
 
 def failure(what: str, error: Exception) -> str:
-    """The reason where observing failed."""
+    """The reason to report if observing failed."""
     return f"observing {what} failed, training goes on ({type(error).__name__}: {error})"

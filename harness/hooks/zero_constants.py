@@ -1,4 +1,4 @@
-"""Whether a tensor that a model compares with is zero, without asking a device for it at every step."""
+"""Whether a tensor that a model compares with is zero, without reading it from a device at every step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ZeroConstants:
         self._known: dict[int, tuple[ref[Tensor], int, bool]] = {}
 
     def is_zero(self, tensor: Tensor) -> bool:
-        """Whether all of it is 0; a device is asked once for each tensor, and again after a write."""
+        """Whether all values are 0; reads each tensor once, and again after it was written to."""
         version = version_of(tensor)
         found = self._known.get(id(tensor))
         if found is not None and found[0]() is tensor and found[1] == version:

@@ -1,1 +1,1 @@
-"""How compiled code is observed: traceable taps, made once a few eager forwards have shown what it calls."""
+"""Observation of compiled code by traceable taps, built once a few eager forwards have shown its calls."""

@@ -1,4 +1,4 @@
-"""CompiledTaps: how compiled code is observed, once a few eager forwards have shown what it calls."""
+"""CompiledTaps: observes compiled code, once a few eager forwards have shown its calls."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ UNSURE = (
     "activations called as functions were not counted in one forward, of which it was not known that it is"
     " compiled"
 )
-RETRIES = 2  # times that compiled code is made anew, since it called something else than was expected
+RETRIES = 2  # how often compiled code is recompiled because its calls differed from the expected ones
 
 
 class CompiledTaps:
     """The traceable counterparts of a model's taps.
 
     Args:
-        model: the root.
+        model: the root module.
         training: the mode in which forwards count; None: both.
         counter: counts the calls of eager forwards.
-        gradients: whether ∂L/∂z is watched.
-        per_call: repeated calls are kept apart.
+        gradients: whether ∂L/∂z is observed.
+        per_call: whether repeated calls are kept apart.
 
     Attributes:
         taps: the eager taps of activation modules.
-        follower: who needs Python in every forward, "" if nobody does.
+        follower: the feature that needs Python in every forward, "" if there is none.
         recomputes: whether a checkpoint has recomputed a forward.
-        expected: what traced forwards call.
+        expected: the calls of traced forwards.
         functions: counts activations that are called as functions.
-        reason: why compiled models run eagerly, "" where they need not.
+        reason: why compiled models run eagerly, "" if they need not.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class CompiledTaps:
     # --- life ---------------------------------------------------------------------------------------
 
     def attach(self) -> CompilerStance:
-        """Until `release`, compiled models run eagerly."""
+        """Make compiled models run eagerly until `release`."""
         self._stance = CompilerStance()
         return self._stance
 
     def detach(self) -> None:
-        """Compiled code is as before, without taps."""
+        """Restore compiled code without taps."""
         if self._stance is not None:
             self._stance.leave(traced=self.ran)
             self._stance = None
@@ -95,7 +95,7 @@ class CompiledTaps:
 
     @property
     def how(self) -> str:
-        """How compiled code is observed, as a `Plan` says it."""
+        """How compiled code is observed, as shown in a `Plan`."""
         reason = self.reason or self._obstacle()
         if reason:
             return f"runs eagerly, since {reason}"
@@ -103,36 +103,36 @@ class CompiledTaps:
 
     @property
     def without_gradients(self) -> list[str]:
-        """Sites whose ∂L/∂z is not known in compiled code: it counts what comes through the activation."""
+        """Sites whose ∂L/∂z is unknown in compiled code, which sees only the gradient via the activation."""
         calls = [call for calls in self.expected.calls.values() for call in calls]
         names = [call.opened.site.name for call in calls if call is not None and call.shared]
         return list(dict.fromkeys(names)) if self._gradients and self.ran else []
 
     def nothing(self) -> TracedCalls:
-        """What a tap holds that expects no call."""
+        """The counterpart of a tap that expects no call."""
         return TracedCalls(self._model, self._training)
 
     def note(self, args: Any, kwargs: Mapping[str, Any]) -> None:
-        """A forward of the model is traced: how its arguments look, by which a graph can be tried later."""
+        """Describe the arguments of a traced forward, so that compiling the model can be tried later."""
         self._arguments = described((tuple(args), dict(kwargs)))
 
     def begin(self, *_: Any) -> None:
-        """A forward of the model begins."""
+        """Restart the call counts when a forward of the model begins."""
         for calls in self._callers:
             calls.turn = 0
 
     # --- the taps -----------------------------------------------------------------------------------
 
     def release(self) -> list[RemovableHandle]:
-        """Build the taps, and leave the model to the compiler; or say in `reason` why not.
+        """Build the taps and let the compiler run the model, or set `reason` if that is impossible.
 
         Returns:
-            The handles of the hooks that this takes.
+            The handles of the hooks registered for it.
         """
         stance, unsure, self.functions.unsure = self._stance, self.functions.unsure, False
         if self.reason or stance is None:
             return []
-        if unsure:  # what did not seem to be compiled is
+        if unsure:  # code that did not seem to be compiled is compiled
             stance.take_back()
         if stance.released:
             return []
@@ -159,7 +159,7 @@ class CompiledTaps:
         return handles
 
     def _try(self, stance: CompilerStance) -> None:
-        """Allow the functions' mode if the compiler makes one graph of a forward in which it is on."""
+        """Allow the function mode if the compiler makes one graph of a forward in which it is active."""
         self.functions.allowed = True
         if self._arguments is not None and is_one_graph(self._model, *like(self._arguments)):
             forget_compiled("with the units of its activations counted in the graph")
@@ -169,7 +169,7 @@ class CompiledTaps:
         stance.take_back()
 
     def missed(self) -> list[nn.Module]:
-        """Modules that compiled code called otherwise than expected; then models run eagerly again."""
+        """Modules whose calls in compiled code were unexpected; if any, models run eagerly again."""
         if self._stance is None or not self._stance.released:
             return []
         keys: list[nn.Module] = [module for module, tap in self.taps.items() if tap.traced.missed]
@@ -181,22 +181,22 @@ class CompiledTaps:
             if self._retries > RETRIES:
                 self.reason = "what it calls changes"
             self._stance.take_back()
-            self.expected = ExpectedCalls()  # what it calls now is learned anew
+            self.expected = ExpectedCalls()  # the calls are learned again
             self.functions.missed = False
         return keys
 
     def pause(self) -> None:
-        """A forward is traced: what it calls runs eagerly."""
+        """Run compiled code eagerly while a forward is traced."""
         if self._stance is not None:
             self._stance.pause()
 
     def resume(self) -> None:
-        """It is over."""
+        """Undo `pause` after the traced forward."""
         if self._stance is not None:
             self._stance.resume()
 
     def _calls(self, seen: list[SeenCall | None]) -> TracedCalls:
-        """The calls of a caller, to be traced."""
+        """Traceable counterparts of a caller's calls."""
         before: set[int] = set()
         calls: list[TracedCall | None] = []
         for call in seen:
@@ -241,7 +241,7 @@ class CompiledTaps:
         return "its forwards bring masks along" if self._counter.masking.used else ""
 
     def _why_not(self) -> str:
-        """What of the expected calls cannot be traced."""
+        """Which of the expected calls cannot be traced, and why; "" if all can."""
         if not can_trace_hooks():
             return "this version of torch does not trace hooks (2.13 does)"
         if self.expected.changing:

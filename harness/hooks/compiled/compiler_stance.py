@@ -1,6 +1,6 @@
-"""CompilerStance: compiled code is switched off while anyone watches, until taps are there for its graphs.
+"""CompilerStance: switches compiled code off while models are observed, until taps exist for its graphs.
 
-Nothing is done before torch's compiler has been imported, which takes two seconds.
+Does nothing before torch's compiler has been imported, which takes two seconds.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ log = logging.getLogger("harness")
 
 
 class CompilerStance:
-    """What one observer needs of the compiler; observers come and go in any order.
+    """What one observer requires of the compiler; observers may come and go in any order.
 
-    Until `release` compiled models run eagerly, and also while there are several observers.
+    Until `release`, and while there are several observers, compiled models run eagerly.
 
     Attributes:
-        in_force: whether compiled code is switched off now.
+        in_force: whether compiled code is currently switched off.
         released: whether this observer's taps may be traced.
 
     Example:
@@ -49,7 +49,7 @@ class CompilerStance:
         self.look()
 
     def release(self) -> None:
-        """The taps are ready: what is compiled from now on holds them."""
+        """Allow compilation once the taps are ready: code compiled from now on contains them."""
         if not self.released:
             self.released = True
             CompilerStance._needing -= 1
@@ -60,31 +60,31 @@ class CompilerStance:
             self.look()
 
     def take_back(self) -> None:
-        """Compiled models run eagerly again."""
+        """Make compiled models run eagerly again."""
         if self.released:
             self.released = False
             CompilerStance._needing += 1
             self.look()
 
     def pause(self) -> None:
-        """For a while compiled models run eagerly."""
+        """Make compiled models run eagerly until `resume`."""
         if self.released and not self._paused:
             self._paused = True
             CompilerStance._needing += 1
             self.look()
 
     def resume(self) -> None:
-        """They need not any more."""
+        """Undo `pause`."""
         if self._paused:
             self._paused = False
             CompilerStance._needing -= 1
             self.look()
 
     def leave(self, *, traced: bool = False) -> None:
-        """The observer goes.
+        """Remove the observer.
 
         Args:
-            traced: compiled code holds its taps.
+            traced: whether compiled code contains its taps.
         """
         if self._left:
             return
@@ -101,7 +101,7 @@ class CompilerStance:
 
     @classmethod
     def look(cls) -> None:
-        """Once there may be compiled code, switch it off or on, as is due."""
+        """Switch compiled code off or on as required, once it can exist."""
         if not cls._spared and "torch._dynamo" in sys.modules:
             spare_frames()
             cls._spared = True
@@ -115,7 +115,7 @@ class CompilerStance:
 
 
 def is_compiled(model: nn.Module) -> bool:
-    """Whether a model, or a part of it, has been given to `torch.compile`, as far as that can be seen.
+    """Whether a model or a part of it was passed to `torch.compile`, as far as this can be detected.
 
     Example:
         >>> is_compiled(nn.Linear(2, 3))
@@ -131,7 +131,7 @@ def is_compiled(model: nn.Module) -> bool:
 
 
 def is_one_graph(model: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> bool:
-    """Whether the compiler makes one graph of a forward; it is not run, and no state changes."""
+    """Whether the compiler makes one graph of a forward; the graph is not run, and no state changes."""
     made: list[bool] = []
 
     def backend(graph: Any, inputs: Any) -> Any:
@@ -139,7 +139,7 @@ def is_one_graph(model: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> bool
         raise NotImplementedError
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if not is_dynamo_compiling():  # nothing is compiled: somebody has switched the compiler off
+        if not is_dynamo_compiling():  # nothing is compiled: the compiler has been switched off
             raise NotImplementedError
         return model(*args, **kwargs)
 
@@ -151,7 +151,7 @@ def is_one_graph(model: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> bool
 
 
 class Described(NamedTuple):
-    """How a tensor looks, without its values."""
+    """Metadata of a tensor, without its values."""
 
     shape: torch.Size
     dtype: torch.dtype
@@ -160,7 +160,7 @@ class Described(NamedTuple):
 
 
 def described(value: Any) -> Any:
-    """Arguments with descriptions in place of tensors, so that nothing is kept alive; None where one is more.
+    """Arguments with metadata in place of tensors, which keeps none alive; None if there are other objects.
 
     Example:
         >>> described((torch.ones(2), {"scale": 3}))[1]
@@ -175,7 +175,7 @@ def described(value: Any) -> Any:
 
 
 def like(value: Any) -> Any:
-    """Arguments as they were described, with new tensors whose values nobody reads."""
+    """Arguments as they were described, with new tensors whose values are never read."""
     return _mapped(value, lambda one: _made(one) if isinstance(one, Described) else one)
 
 
@@ -201,7 +201,7 @@ def _made(value: Described) -> Tensor:
 
 
 def forget_compiled(why: str) -> None:
-    """What was compiled is compiled anew, at its next call: in between, torch looks for no new hooks."""
+    """Recompile code at its next call; until then torch does not look for new hooks."""
     if "torch._dynamo" in sys.modules:
         spare_frames()
         log.info("compiled code is made anew, %s", why)

@@ -1,4 +1,4 @@
-"""What the traced forwards of a model called: by that, compiled code counts."""
+"""Calls seen in the traced forwards of a model, which tell compiled code what to count."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.graph.units import UnitLayout
 from harness.hooks.sites import OpenSite
 from harness.kernels.countable import PLAIN
 
-SETTLED = 3  # traced forwards after which the sites of a cell have found together
+SETTLED = 3  # traced forwards after which a cell's time steps are one site
 
 
 @dataclass
@@ -22,9 +22,9 @@ class SeenCall:
 
     Attributes:
         opened: its site.
-        layout: of the units.
-        ndim: axes of the pre-activation.
-        plain: whether the pre-activation is a tensor of torch's own kind.
+        layout: layout of its units.
+        ndim: number of axes of the pre-activation.
+        plain: whether the pre-activation is a plain tensor, not a subclass.
         shared: whether the pre-activation is used a second time.
     """
 
@@ -35,19 +35,19 @@ class SeenCall:
     shared: bool = False
 
     def like(self, other: SeenCall) -> bool:
-        """Whether another call counts alike."""
+        """Whether another call is counted in the same way."""
         return self.opened is other.opened and (self.layout, self.ndim) == (other.layout, other.ndim)
 
 
 @dataclass(frozen=True)
 class SeenFunction:
-    """An activation that was called as a function, or could have been one.
+    """A function called that is an activation, or could have been one.
 
     Attributes:
         function: as a function mode sees it.
-        place: of the pre-activation among the arguments, or its keyword.
+        place: position or keyword of the pre-activation among the arguments.
         in_place: whether it wrote into the pre-activation.
-        key: of its caller; None: it was no activation.
+        key: key of its caller; None if it was not an activation.
     """
 
     function: Any
@@ -61,8 +61,8 @@ class SeenForward:
     """The calls of one forward.
 
     Attributes:
-        calls: caller → its calls in order, None where one was not counted.
-        functions: owner → what it called, for each of its own forwards.
+        calls: caller → its calls in order, None for those that were not counted.
+        functions: owner → the functions it called, for each of its own forwards.
         in_place: activation modules that wrote into their pre-activations.
     """
 
@@ -73,7 +73,7 @@ class SeenForward:
     _pre_activations: dict[int, tuple[ref[Tensor], SeenCall]] = field(default_factory=dict)
 
     def add(self, key: Any, z: Tensor, found: tuple[OpenSite, UnitLayout] | None) -> None:
-        """An activation was called."""
+        """Record the call of an activation."""
         seen = None if found is None else SeenCall(*found, z.ndim, type(z) in PLAIN)
         self.calls.setdefault(key, []).append(seen)
         if seen is not None:
@@ -83,11 +83,11 @@ class SeenForward:
             self._pre_activations[id(z)] = ref(z), seen
 
     def write(self, z: Tensor) -> None:
-        """An activation has written into z: what is computed from it now comes through the activation."""
+        """Record that an activation wrote into z: later uses of z are uses of the activation's output."""
         self._pre_activations.pop(id(z), None)
 
     def use(self, *values: Any) -> None:
-        """Something else is computed from these."""
+        """Record that something else is computed from these values."""
         for value in values:
             if isinstance(value, Tensor):
                 known = self._pre_activations.get(id(value))
@@ -98,14 +98,14 @@ class SeenForward:
                 self.use(*value)
 
     def enter(self, owner: nn.Module) -> None:
-        """A forward of a module begins."""
+        """Record that a module's forward begins."""
         if owner in self.functions:
             self.functions[owner].append([])
 
     def call(
         self, owner: nn.Module, function: Any, args: Any, kwargs: Any, z: Any, key: Any, out: Any
     ) -> None:
-        """A module called a function, which may be an activation: then z is not None."""
+        """Record a function call of a module; z is None if it is not an activation."""
         if z is None and isinstance(out, Tensor) and out.requires_grad:
             self.use(*(value for value in (*args, *kwargs.values()) if value is not out))
         if function not in TABLE:
@@ -126,9 +126,9 @@ class ExpectedCalls:
 
     Attributes:
         calls: caller → its calls in the last forward that had any.
-        functions: owner → what it calls in one forward of its own.
+        functions: owner → the functions it calls in one forward of its own.
         in_place: activation modules that write into their pre-activations.
-        changing: callers and owners whose calls differ from one forward to the next.
+        changing: callers and owners whose calls differ between forwards.
     """
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ class ExpectedCalls:
         self._forwards = 0
 
     def add(self, seen: SeenForward) -> None:
-        """A traced forward is over."""
+        """Merge the calls of a traced forward."""
         self._forwards += 1
         self.in_place |= seen.in_place
         for key, calls in seen.calls.items():

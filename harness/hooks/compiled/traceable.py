@@ -1,8 +1,8 @@
-"""What taps do in compiled code: plain tensor operations, which `torch.compile` traces into its graph.
+"""What taps do in compiled code: plain tensor operations that `torch.compile` traces into its graph.
 
-In a graph there is neither autograd's graph nor Python between two calls. So a tap goes by what the traced
-forwards have shown: the calls of its activation, in their order. A call that is otherwise is not counted,
-and leaves a mark.
+A compiled graph has neither autograd's graph nor Python between two calls. So a tap relies on what the traced
+forwards have shown: the calls of its activation in their order. A call that differs is not counted and sets
+a flag.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from harness.kernels.traced import accumulate, squares
 
 
 class GradientTap(torch.autograd.Function):
-    """z as it is; what it counts of ∂L/∂z is the gradient of a leaf, `UnitStatistics.returned`.
+    """Identity of z whose backward also counts ∂L/∂z, as the gradient of a leaf (`UnitStatistics.returned`).
 
-    A copy of z, since an activation may write into it.
+    The forward copies z, since an activation may write into it.
     """
 
     @staticmethod
@@ -46,13 +46,13 @@ class TracedCall:
 
     Args:
         running: the sums of its site.
-        counted: (2,) int64: inputs counted, in the first place.
-        leaf: whose gradient takes what is found of ∂L/∂z; None: it is not watched.
-        layout: of the units.
-        ndim: axes of the pre-activation.
-        gate: of the activation.
+        counted: (2,) int64; the first element is the number of counted inputs.
+        leaf: its gradient receives the statistics of ∂L/∂z; None: ∂L/∂z is not observed.
+        layout: layout of the units.
+        ndim: number of axes of the pre-activation.
+        gate: gate of the activation.
         same_forward: whether the site was called before in the same forward.
-        functions: which are not to count what this one calls.
+        functions: must not count the functions that the counting itself calls.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class TracedCall:
         self._gate, self._leaf, self._same_forward = gate, leaf, same_forward
 
     def fits(self, z: Any) -> bool:
-        """Whether the units lie in z as they did."""
+        """Whether z has the expected unit layout."""
         if not isinstance(z, Tensor) or not z.is_floating_point() or z.ndim != self._ndim:
             return False
         return units_in(z.shape, self._layout) == self._layout.size
 
     def count(self, z: Tensor) -> Tensor:
-        """Count z; returns what takes its place, whose gradient is counted."""
+        """Count z; returns the tensor to use instead, whose gradient is counted."""
         self._functions.counting = True
         tapped = self._count(z)
         self._functions.counting = False
@@ -100,13 +100,13 @@ class TracedCalls:
     Args:
         root: the model.
         training: the mode in which its forwards count; None: both.
-        calls: None for calls that are not counted.
-        further: every further call, where all are of one site.
+        calls: the expected calls, None for those that are not counted.
+        further: used for every further call, if all calls belong to one site.
 
     Attributes:
-        turn: calls so far.
-        missed: whether a call was otherwise, and not counted.
-        written: a pre-activation that its activation writes to, while that runs.
+        turn: number of calls so far.
+        missed: whether a call differed from the expected one and was not counted.
+        written: the pre-activation that a running in-place activation writes to.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class TracedCalls:
         self.written: Tensor | None = None
 
     def next(self, z: Any) -> TracedCall | None:
-        """The call that z is the pre-activation of; None where it is not counted."""
+        """The call to count z with; None if it is not counted."""
         if self._training is not None and self._root.training is not self._training:
             return None
         turn = self.turn
@@ -143,9 +143,9 @@ class FunctionCall(NamedTuple):
 
     Attributes:
         function: as a function mode sees it.
-        place: of the pre-activation among the arguments, or its keyword.
+        place: position or keyword of the pre-activation among the arguments.
         in_place: whether it writes into the pre-activation.
-        caller: its calls; None: not counted.
+        caller: calls of its caller; None: not counted.
     """
 
     function: Any
@@ -155,10 +155,10 @@ class FunctionCall(NamedTuple):
 
 
 class TracedOwner:
-    """The activations that a module calls as functions in one forward of it, in their order.
+    """The activations that a module calls as functions in one of its forwards, in their order.
 
     Attributes:
-        turn: calls so far in the forward that runs.
+        turn: number of calls so far in the running forward.
         missed: whether another function was called.
     """
 
@@ -178,17 +178,17 @@ class TracedOwner:
 
 
 class TracedFunctions(TorchFunctionMode):
-    """Counts activations that are called as functions, while their owners' own forwards are traced.
+    """Counts activations that are called as functions while their owners' own forwards are traced.
 
     Attributes:
-        owners: None for children in whose forward it is off.
-        places: of modules among them.
-        stack: owners and children whose forward runs, the innermost last. (No property: the compiler cannot
-            look one up on a function mode.)
-        counting: whether our own computations are traced.
-        missed: whether a forward in which an activation is called could not be followed.
-        allowed: whether an owner's forward is known to be part of one graph, where the compiler bears modes.
-        unsure: whether an owner's forward is compiled of which that is not known: it is not counted.
+        owners: None for children during whose forward the mode is off.
+        places: module → index in `owners`.
+        stack: indices of owners and children whose forward runs, innermost last. (Not a property: the
+            compiler cannot look one up on a function mode.)
+        counting: whether our own computations are being traced.
+        missed: whether a forward that calls an activation could not be followed.
+        allowed: whether owners' forwards are known to be in one graph, where the compiler supports modes.
+        unsure: whether an owner's forward was compiled without that being known, and so was not counted.
     """
 
     def __init__(self) -> None:
@@ -200,17 +200,17 @@ class TracedFunctions(TorchFunctionMode):
         self.counting = self.missed = self.allowed = self.unsure = False
 
     def place_of(self, module: nn.Module) -> int:
-        """The number of an owner, or of a child in whose forward functions do not count."""
+        """The index of an owner, or of a child whose functions are not counted."""
         if module not in self.places:
             self.places[module] = len(self.owners)
             self.owners.append(None)
         return self.places[module]
 
     def begin(self, index: int) -> None:
-        """The forward of an owner, or of a child, begins."""
-        if not is_dynamo_compiling():  # between two graphs, where torch's compiler takes modes for others
+        """Enter the forward of an owner or of a child."""
+        if not is_dynamo_compiling():  # between two graphs, where the compiler confuses modes
             return
-        if not self.allowed:  # it must be seen first whether that makes one graph
+        if not self.allowed:  # first it must be shown that this gives one graph
             self.unsure = self.unsure or self.owners[index] is not None
             return
         self.stack.append(index)
@@ -220,10 +220,10 @@ class TracedFunctions(TorchFunctionMode):
         self._switch()
 
     def end(self) -> None:
-        """It ends."""
+        """Leave a forward."""
         if len(self.stack) > 0 and is_dynamo_compiling():
             owner = self.owners[self.stack.pop()]
-            if owner is not None and owner.turn == 0:  # torch has given up compiling its forward
+            if owner is not None and owner.turn == 0:  # the compiler has given up on its forward
                 owner.missed = True
             self._switch()
 
@@ -248,11 +248,11 @@ class TracedFunctions(TorchFunctionMode):
 
 
 class TracedOwnForward:
-    """What tells `TracedFunctions` whose forward runs.
+    """Hooks that tell `TracedFunctions` whose forward runs.
 
     Args:
-        functions: counts what is called in it.
-        index: of the module among the owners.
+        functions: counts the functions called in it.
+        index: index of the module among the owners.
     """
 
     def __init__(self, functions: TracedFunctions, index: int) -> None:
@@ -266,9 +266,9 @@ class TracedOwnForward:
 
 
 def _called(found: FunctionCall, caller: TracedCalls, func: Any, args: Any, kwargs: Any) -> Any:
-    """Call an activation, counted."""
+    """Call an activation on its counted pre-activation."""
     place = found.place
-    # The compiler may pass by keyword what torch hands over by position.
+    # The compiler may pass by keyword what torch passes by position.
     if isinstance(place, str) and place not in kwargs:
         place = 0
     elif place == 0 and len(args) == 0:
