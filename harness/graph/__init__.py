@@ -1,1 +1,1 @@
-"""What a forward pass does: which layer makes a unit, which reads it, and on which axes."""
+"""Structure of a forward pass: which layer makes a unit, which layers read it, and on which axes."""

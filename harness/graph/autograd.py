@@ -1,7 +1,7 @@
-"""Which parameters made a tensor, as autograd's own graph tells it.
+"""Which parameters made a tensor, according to autograd's own graph.
 
-Only public attributes are used: `grad_fn.next_functions`, and `variable` of the node of a leaf. So a call
-that came before is known again in half a microsecond; otherwise a walk finds the nearest parameters.
+Uses public attributes only: `grad_fn.next_functions`, and `variable` of the node of a leaf. A known call is
+recognised in half a microsecond; otherwise a walk finds the nearest parameters.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-MOST = 96  # nodes of a walk
-DEEP = 6  # views and casts between a product and its weight
+MOST = 96  # largest number of nodes in a walk
+DEEP = 6  # largest number of views and casts between a product and its weight
 VIEWS = ("T", "Transpose", "View", "UnsafeView", "Permute", "ToCopy", "Expand", "Reshape", "ReshapeAlias")
 VIEWS += ("Clone", "Squeeze", "Unsqueeze", "Alias", "Slice", "Select", "Contiguous", "Mul", "Div")
 PRODUCTS = ("Addmm", "Mm", "Bmm", "Baddbmm", "Addmv", "Mv", "Linear", "Convolution", "Bilinear")
@@ -29,17 +29,17 @@ CHOOSING += (
     "Roll",
     "Index",
     "IndexSelect",
-)  # the numbers they hold say of what
+)  # the numbers they store tell which part of a tensor they select
 
 
 class Leaf(NamedTuple):
     """A parameter behind a pre-activation.
 
     Attributes:
-        path: to it from the pre-activation's node: places in `next_functions`.
+        path: places in `next_functions` that lead to it from the pre-activation's node.
         variable: the parameter.
         layer: path to the node that used it.
-        kind: of that node, such as Addmm or Convolution.
+        kind: kind of that node, such as Addmm or Convolution.
     """
 
     path: tuple[int, ...]
@@ -52,8 +52,8 @@ class Ancestry(NamedTuple):
     """The nearest parameters behind a tensor.
 
     Attributes:
-        leaves: in the order of the walk; empty where no graph is recorded.
-        hidden: whether a layer without a trainable parameter stood in the way (it is frozen, say).
+        leaves: in the order of the walk; empty if no graph is recorded.
+        hidden: whether the walk met a layer without a trainable parameter (such as a frozen one).
     """
 
     leaves: tuple[Leaf, ...] = ()
@@ -80,7 +80,7 @@ def ancestry(tensor: Tensor) -> Ancestry:
     hidden = False
     queue: list[tuple[Any, tuple[int, ...]]] = [(root, ())]
     seen = {root}
-    for node, path in queue:  # grows while it is walked
+    for node, path in queue:  # grows during the loop
         kind = _kind(node)
         inside = kind in PRODUCTS or kind in NORMS
         own, others = [], []
@@ -106,7 +106,7 @@ def ancestry(tensor: Tensor) -> Ancestry:
 
 
 def is_of_compiled(tensor: Tensor) -> bool:
-    """Whether compiled code made a tensor, or what it was made of: autograd's graph shows nothing of that.
+    """Whether compiled code made a tensor or one of its ancestors, hidden from autograd's graph.
 
     Example:
         >>> import torch
@@ -115,7 +115,7 @@ def is_of_compiled(tensor: Tensor) -> bool:
     """
     queue = [tensor.grad_fn]
     seen = {*queue}
-    for node in queue:  # grows while it is walked
+    for node in queue:  # grows during the loop
         if node is None or len(seen) > MOST:
             continue
         kind = _kind(node)
@@ -128,11 +128,11 @@ def is_of_compiled(tensor: Tensor) -> bool:
 
 
 class Way(NamedTuple):
-    """The way from a pre-activation to a parameter behind it, by which a call is known again.
+    """The path from a pre-activation to a parameter behind it, by which a call is recognised.
 
     Attributes:
-        kinds: types of the nodes on it, the pre-activation's first.
-        places: in `next_functions` of each, the way on.
+        kinds: types of the nodes on the path, starting with the pre-activation's.
+        places: for each node, the place of the next one in `next_functions`.
         variable: the parameter.
     """
 
@@ -141,7 +141,7 @@ class Way(NamedTuple):
     variable: Tensor
 
     def leads_from(self, node: Any) -> bool:
-        """Whether it leads from a node, through nodes of the same kinds, to the parameter."""
+        """Whether the path leads from a node, through nodes of the same kinds, to the parameter."""
         for kind, place in zip(self.kinds, self.places, strict=True):
             if type(node) is not kind:
                 return False
@@ -150,7 +150,7 @@ class Way(NamedTuple):
 
 
 def ways_to(tensor: Tensor, leaves: tuple[Leaf, ...]) -> tuple[Way, ...]:
-    """A way to one parameter of each layer behind a tensor, the shortest first."""
+    """A path to one parameter of each layer behind a tensor, shortest first."""
     layers: dict[tuple[int, ...], Leaf] = {}
     for leaf in leaves:
         layers.setdefault(leaf.layer, leaf)
@@ -161,19 +161,19 @@ def ways_to(tensor: Tensor, leaves: tuple[Leaf, ...]) -> tuple[Way, ...]:
     return tuple(ways)
 
 
-Choice = tuple[tuple[int, ...], str, Any]  # path to a node, name of a number that it holds, the number
+Choice = tuple[tuple[int, ...], str, Any]  # path to a node, name of a number that it stores, the number
 Read = Callable[[Any, str], Any]
 
 
 def choices_of(
     tensor: Tensor, ways: tuple[Way, ...], names: Callable[[Any], Sequence[str]], read: Read
 ) -> set[Choice]:
-    """Which part of a layer's output a tensor is: what is chosen on the ways.
+    """Which part of a layer's output a tensor is, from the selections on the paths to its parameters.
 
     Args:
         tensor: the pre-activation.
-        ways: to its parameters.
-        names: node → names of the numbers that it holds, such as the start of a slice.
+        ways: paths to its parameters.
+        names: node → names of the numbers that it stores, such as the start of a slice.
         read: (node, name) → such a number.
     """
     choices: set[Choice] = set()
@@ -190,7 +190,7 @@ def choices_of(
 
 
 def has_choices(tensor: Tensor, choices: set[Choice], read: Read) -> bool:
-    """Whether the same part is chosen in another tensor of the same ways."""
+    """Whether the same part is selected in another tensor with the same paths."""
     return all(
         (read(node_at(tensor, path), name) if name else output_at(tensor, path)) == value
         for path, name, value in choices
@@ -211,7 +211,7 @@ def output_at(tensor: Tensor, path: tuple[int, ...]) -> int:
 
 
 def _leaf(node: Any, path: tuple[int, ...], layer: tuple[int, ...], kind: str, depth: int) -> Leaf | None:
-    """The parameter behind a node, through views and casts alone."""
+    """The parameter behind a node, if only views and casts lie in between."""
     for _ in range(depth):
         variable = getattr(node, "variable", None)
         if variable is not None:

@@ -1,8 +1,8 @@
 """Connections: which layer makes the units of each activation, and which layers read them.
 
-They are recorded while a forward pass is followed, from tensor to tensor, whatever the order of the modules.
-Only what hands on each unit by itself, and a zero as a zero, is followed (views, pooling, dropout). Whatever
-else reads a unit is kept as the reason why it cannot be replaced.
+They are recorded by following the tensors of a forward pass, whatever the order of the modules. Only
+functions that pass on each unit separately, and a zero as a zero, are followed (views, pooling, dropout). If
+anything else reads a unit, the reason why the unit cannot be replaced is recorded.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class ConnectionProvenance(TensorProvenance):
     """Tensor → Origin, and the connections of the units that are followed.
 
     Args:
-        model: whose layers are known.
-        on_output: takes the output of each activation that is followed.
+        model: the model whose layers are followed.
+        on_output: receives the output of each activation that is followed.
 
     Attributes:
-        found: in order of the layers' calls; those without a site are called by no activation.
-        refused: site → why no layer's units are its own.
+        found: in order of the layers' calls; without a site if no activation is called on the units.
+        refused: site → why its units are not those of a single layer.
     """
 
     def __init__(self, model: nn.Module, on_output: OnOutput | None = None) -> None:
@@ -62,7 +62,7 @@ class ConnectionProvenance(TensorProvenance):
         self.refused: dict[str, str] = {}
 
     def call(self, site: str, activation: str) -> None:
-        """The activation of a site is about to be called."""
+        """Announce that the activation of a site is about to be called."""
         self._called = (site, activation) if site not in self._sites else None
         self._sites.add(site)
 
@@ -86,7 +86,7 @@ class ConnectionProvenance(TensorProvenance):
         made = None
         try:
             super().follow(function, args, kwargs, out)
-        finally:  # what fails there is not followed here either
+        finally:  # a failure there must not skip this
             if name == "linear" or name in ops.PLAIN_CONVOLUTIONS:
                 made = self._layer(name, operands, args, kwargs)
             elif operands and (name == "__setitem__" or any(True for _ in tensors_in([out]))):
@@ -94,11 +94,11 @@ class ConnectionProvenance(TensorProvenance):
             known = {id(tensor): connections for tensor, _, connections in operands}
             for tensor in tensors_in([out]):
                 origin = self.get(tensor)
-                if origin is not None:  # what was changed in place keeps its own
+                if origin is not None:  # a tensor changed in place keeps its own
                     self.put(tensor, origin._replace(connections=made or known.get(id(tensor))))
 
     def finish(self, output: Any) -> None:
-        """The forward pass is over: nothing that is given out may be taken from behind its back."""
+        """End the forward pass: units that are part of its output cannot be replaced unnoticed."""
         leaves = _pytree.tree_leaves(output)
         inner = [list(vars(leaf).values()) for leaf in leaves if hasattr(leaf, "__dict__")]
         for leaf in tensors_in([inner, leaves]):
@@ -117,7 +117,7 @@ class ConnectionProvenance(TensorProvenance):
     def _activated(
         self, z: Origin | None, called: tuple[str, str] | None, shape: torch.Size, out: Any
     ) -> bool:
-        """Whether the output still is of these units."""
+        """Whether the output still has these units."""
         if z is None or z.connections is None:
             if called is not None:
                 self.refused[called[0]] = NO_LAYER
@@ -135,7 +135,7 @@ class ConnectionProvenance(TensorProvenance):
             connections.refuse(f"{called[1]} gives more outputs than it has units")
             return False
         if self._on_output is not None:
-            self._busy = True  # what is computed there is no part of the model
+            self._busy = True  # our own computations are not part of the model
             self._on_output(connections, out, z.units)
             self._busy = False
         return True
@@ -145,10 +145,10 @@ class ConnectionProvenance(TensorProvenance):
     def _layer(
         self, name: str, operands: Sequence[Operand], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> UnitConnections | None:
-        """A Linear or a convolution reads units, and makes others."""
+        """Record a Linear or a convolution, which reads units and makes others."""
         bound = dict(zip(("input", "weight", "bias"), args, strict=False)) | dict(kwargs)
         owner, tied = self._owners.get(id(bound["weight"])), id(bound["weight"]) in self._tied
-        own = name == "linear" and owner is not None and _is_linear(owner, bound)  # a class of one's own
+        own = name == "linear" and owner is not None and _is_linear(owner, bound)  # a custom class
         layer = owner if own or isinstance(owner, PLAIN_LAYERS) else None
         if layer is not None:
             self._calls[layer] += 1
@@ -183,7 +183,7 @@ class ConnectionProvenance(TensorProvenance):
     def _handed_on(
         self, name: str, operands: Sequence[Operand], args: Sequence[Any], kwargs: Mapping[str, Any], out: Any
     ) -> UnitConnections | None:
-        """Whose units the output has, if it is known to have them as they are."""
+        """The connections of the output, if it is known to have the units of an operand unchanged."""
         values = [*args, *kwargs.values()]
         x, origin, connections = operands[0]
         if len(operands) == 1 and values[0] is x and origin.units is not None:
@@ -191,7 +191,7 @@ class ConnectionProvenance(TensorProvenance):
                 kept = self._follows_norm(name, x, origin.units, connections, values)
             else:
                 kept = ops.keeps_units(name, x, units.varying(origin.units))
-                if name in ops.KEEP_ZEROS:  # over positions: else there are no units any more
+                if name in ops.KEEP_ZEROS:  # over positions; otherwise no units are left
                     kept = origin.activated and ops.dims_of(args, kwargs) is not None
             made = self.get(next(tensors_in([out]), x))
             if kept and made is not None and made.units is not None:
@@ -203,7 +203,7 @@ class ConnectionProvenance(TensorProvenance):
     def _follows_norm(
         self, name: str, x: Tensor, index: Tensor, connections: UnitConnections, values: Sequence[Any]
     ) -> bool:
-        """Whether the units behind a norm, which is noted, are those before it."""
+        """Record a norm; whether its output has the units of its input."""
         if connections.norm is not None:
             return False
         owned = [t for t in tensors_in(values[1:]) if id(t) in self._owners]
@@ -220,7 +220,7 @@ class ConnectionProvenance(TensorProvenance):
 
 
 def _is_linear(owner: nn.Module, bound: Mapping[str, Any]) -> bool:
-    """Whether a call of `linear` uses a module's own weight and bias as a Linear does."""
+    """Whether a call of `linear` uses the module's own weight and bias, as nn.Linear does."""
     return stored(owner, "weight") is bound["weight"] and stored(owner, "bias") is bound.get("bias")
 
 

@@ -1,4 +1,4 @@
-"""The layers of torch.nn whose output has units, and the axis on which they lie."""
+"""The layers of torch.nn whose outputs have units, and their unit axes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a pre-activation was made: by which weights, and where its units lie."""
+"""How a pre-activation was made: by which weights, and with which unit layout."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from harness.graph.units import UnitLayout, layout_of
 
 
 class Making(NamedTuple):
-    """What is known of a pre-activation.
+    """What is known about a pre-activation.
 
     Attributes:
         producers: the weights that made it.
-        layout: of its units.
+        layout: layout of its units.
         exact: whether unit i is unit i of the only producer.
         guessed: whether the unit axis is a guess.
         term: whether the units were summed away before.
-        reason: why its units are not known, "" if they are.
-        constant: whether it is made of nothing that is known, no input either.
+        reason: why its units are unknown, "" if they are known.
+        constant: whether it depends on nothing known, not even on an input.
     """
 
     producers: tuple[Producer, ...]
@@ -40,8 +40,9 @@ def making(z: Tensor, origin: Origin | None, found: Ancestry, provenance: Tensor
 
     Args:
         z: the pre-activation.
-        origin: as its forward was followed; None where it came from out of sight (a scripted part, say).
-        found: as autograd tells it.
+        origin: its origin in the followed forward; None if it was not followed (made by a scripted part,
+            say).
+        found: its nearest parameters according to autograd.
         provenance: knows the model's parameters.
     """
     if origin is None or not (origin.producers or origin.units is not None or origin.term or origin.reason):
@@ -66,7 +67,7 @@ def making(z: Tensor, origin: Origin | None, found: Ancestry, provenance: Tensor
 
 
 def guess(shape: torch.Size) -> UnitLayout:
-    """Where the units lie if nothing is known: on the last axis, or they are the channels of images.
+    """The likely unit layout if nothing is known: the last axis, or the channels of images.
 
     >>> guess(torch.Size([2, 5])).axes, guess(torch.Size([2, 3, 4, 4])).axes, guess(torch.Size([])).axes
     ((-1,), (-3,), ())
@@ -78,7 +79,7 @@ def guess(shape: torch.Size) -> UnitLayout:
 
 
 def _by_autograd(z: Tensor, found: Ancestry, provenance: TensorProvenance) -> Making | None:
-    """The nearest layer behind a tensor from out of sight."""
+    """The making of a tensor that was not followed, from the nearest layer in autograd's graph."""
     known = [(leaf, p) for leaf in found.leaves if (p := provenance.producer(leaf.variable)) is not None]
     if not known:
         return None

@@ -1,4 +1,4 @@
-"""What torch's functions do to the units of their operands, by name."""
+"""What torch functions do to the units of their operands, by function name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONVOLUTIONS = PLAIN_CONVOLUTIONS | {f"conv_transpose{d}d": d for d in (1, 2, 3)
 CHANNEL_NORMS = {"batch_norm", "group_norm", "instance_norm", "native_batch_norm", "native_group_norm"}
 TRAILING_NORMS = {"layer_norm", "rms_norm", "native_layer_norm"}
 NORMS = CHANNEL_NORMS | TRAILING_NORMS
-MIXING_NORMS = TRAILING_NORMS | {"group_norm", "native_group_norm"}  # what a unit gets depends on the others
+MIXING_NORMS = TRAILING_NORMS | {"group_norm", "native_group_norm"}  # outputs of a unit depend on the others
 LAST_AXIS = {"linear", "embedding", "embedding_bag", "bilinear"}
 FUSED_RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell"}
 FUSED_RECURRENT |= {"rnn_tanh_cell", "rnn_relu_cell"}
@@ -48,16 +48,16 @@ DROPOUTS = {"dropout", "dropout_", "feature_dropout", "dropout1d", "dropout2d", 
 ADDITIONS = {"add", "add_", "__add__", "__radd__", "__iadd__"}
 SUMS = ADDITIONS | {"sub", "__sub__", "__rsub__"}
 KEEP_DIRECT = ADDITIONS | COPIES | DROPOUTS | {"alpha_dropout", "requires_grad_", "pad"}
-# what hands on each unit by itself, and a zero as a zero: whatever the others are, and at any position
+# Functions that pass on each unit separately, and a zero as a zero, at any position and for any other values.
 KEEP_UNITS = COPIES | DROPOUTS | {"detach", "data"}
 POOLS = {f"{a}{kind}_pool{d}d": d for a in ("", "adaptive_") for kind in ("max", "avg") for d in (1, 2, 3)}
 KEEP_ZEROS = {"mean", "sum", "amax"}  # reductions over positions
-FRESH = ("_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor")  # values of their own
-OUT_PROJECTION = 11  # place of the weight among the arguments of multi_head_attention_forward
+FRESH = ("_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor")  # results with new values
+OUT_PROJECTION = 11  # index of the weight among the arguments of multi_head_attention_forward
 
 
 def function_name(function: Any) -> str:
-    """Name of a torch function, method or operator overload, or of the attribute that is read.
+    """Name of a torch function, method or operator overload, or of a property that is read.
 
     >>> import torch
     >>> function_name(torch.Tensor.T.__get__), function_name(torch.ops.aten.relu.default)
@@ -70,7 +70,7 @@ def function_name(function: Any) -> str:
 
 
 def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
-    """The tensors among some values, in tuples and lists too."""
+    """The tensors among some values, including those in tuples and lists."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -79,22 +79,22 @@ def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def creates(name: str) -> bool:
-    """Whether the values of the result are new: no data of the model."""
+    """Whether the result has new values that do not depend on the model's data."""
     return name in CREATIONS or name.endswith(FRESH)
 
 
 def creates_zeros(name: str) -> bool:
-    """Whether all of them are 0."""
+    """Whether all values of the result are 0."""
     return name in ("zeros", "zeros_like", "new_zeros")
 
 
 def keeps_units(name: str, x: Tensor, axes: Sequence[int]) -> bool:
-    """Whether a function hands on each unit by itself, and a zero as a zero.
+    """Whether a function passes on each unit separately, and a zero as a zero.
 
     Args:
-        name: of the function.
+        name: name of the function.
         x: its first argument.
-        axes: from the end, along which the unit changes.
+        axes: axes, from the end, along which the unit changes.
 
     >>> import torch
     >>> x = torch.zeros(2, 3, 4)
@@ -108,12 +108,12 @@ def keeps_units(name: str, x: Tensor, axes: Sequence[int]) -> bool:
 
 
 def einsum_axis(equation: Any, weight: int, operands: int) -> int | None:
-    """Axis, from the end, of the result that is the weight's own.
+    """Axis of the result, from the end, that belongs to the weight alone.
 
     Args:
-        equation: of the einsum.
-        weight: place of the weight among the operands.
-        operands: their number.
+        equation: equation of the einsum.
+        weight: index of the weight among the operands.
+        operands: number of operands.
 
     >>> einsum_axis("oc,bcl->bol", 0, 2), einsum_axis("bi,oi->bo", 1, 2)
     (-2, -1)
@@ -130,7 +130,7 @@ def einsum_axis(equation: Any, weight: int, operands: int) -> int | None:
 
 
 def dims_of(args: Sequence[Any], kwargs: Any, place: int = 1) -> list[int] | None:
-    """The axes that a reduction names, None for all."""
+    """The axes given to a reduction, None for all."""
     given = kwargs.get("dim", kwargs.get("axis", args[place] if len(args) > place else None))
     if isinstance(given, bool | Tensor):
         return None

@@ -19,7 +19,7 @@ class Site:
             a function called in that module's forward, `:relu` in the root's own.
         activation: canonical name, e.g. "relu".
         size: number of units, -1 if unknown.
-        axes: of the units in the pre-activation: (1,) channels, (-1,) the last, (-3, -1) heads × features;
+        axes: unit axes of the pre-activation: (1,) channels, (-1,) the last, (-3, -1) heads × features;
             None if unknown.
         producers: names of the layers (or parameters) with per-unit weights that make the pre-activation.
         reason: why the site cannot be observed, "" if it is.
@@ -62,13 +62,13 @@ class Site:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is observed; `print(plan)` shows a line for each site.
+    """What is observed; `print(plan)` shows one line per site.
 
     Attributes:
         sites: activation calls whose units are counted.
-        terms: calls over something in which the units were summed away before: no units, not counted.
-        unobserved: activations that are there but cannot be seen, with the reason.
-        compiled: how compiled code is observed, "" as long as that is not known.
+        terms: calls on tensors whose units were summed away before: they have no units and are not counted.
+        unobserved: activations that exist but cannot be observed, with the reason.
+        compiled: how compiled code is observed, "" while that is unknown.
     """
 
     sites: tuple[Site, ...] = ()
@@ -77,7 +77,7 @@ class Plan:
     compiled: str = ""
 
     def __str__(self) -> str:
-        """The table."""
+        """The plan as a table."""
         head = ("site", "activation", "spelling", "units", "axes", "producers")
         lines = [head, *(_cells(site) for site in self.sites)]
         widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
@@ -105,7 +105,7 @@ def _cells(site: Site) -> tuple[str, ...]:
 
 
 def shown_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
-    """Axes as a `Site` shows them: channels as 1, everything else from the end.
+    """Axes as shown in a `Site`: channels as 1, everything else from the end.
 
     >>> shown_axes((-3,), 4), shown_axes((-1,), 2), shown_axes((-2, -1), 4)
     ((1,), (-1,), (-2, -1))
@@ -119,7 +119,7 @@ def qualified_names(root: nn.Module) -> dict[nn.Module, str]:
 
 
 def modules_by_name(root: nn.Module) -> dict[str, nn.Module]:
-    """Modules by the names that sites bear: without what wrappers put in front.
+    """Modules by the names used for sites, without the prefixes of wrappers.
 
     >>> sorted(modules_by_name(nn.Sequential(nn.ReLU())))
     ['', '0']
@@ -128,7 +128,7 @@ def modules_by_name(root: nn.Module) -> dict[str, nn.Module]:
 
 
 def plain_name(name: str) -> str:
-    """A name without `_orig_mod.` and `module.` in front.
+    """A name without the prefixes `_orig_mod.` and `module.`.
 
     >>> plain_name("module._orig_mod.layers.0")
     'layers.0'
@@ -142,7 +142,7 @@ def plain_name(name: str) -> str:
 
 
 def site_from(description: Mapping[str, Any]) -> Site:
-    """A site from its fields; those of earlier versions have `axis` and `producer`."""
+    """A site from its fields; earlier versions wrote `axis` and `producer`."""
     fields: dict[str, Any] = dict(description)
     if "axis" in fields:
         axis, producer = fields.pop("axis"), fields.pop("producer", None)

@@ -12,13 +12,13 @@ from harness.graph.plan import plain_name
 
 @dataclass(frozen=True, slots=True)
 class Producer:
-    """Weights with a row for each unit.
+    """Weights with one row per unit.
 
     Attributes:
-        name: of the layer, or of the parameter where its module owns several weights.
-        module: that owns them.
+        name: name of the layer, or of the parameter if its module owns several weights.
+        module: the module that owns them.
         parameter: the parameter's own name in the module; "" if the whole module is meant.
-        whole: whether the module is one layer, all of whose parameters belong to these units.
+        whole: whether the module is one layer, so that all its parameters belong to these units.
     """
 
     name: str
@@ -28,24 +28,24 @@ class Producer:
 
 
 class Producers:
-    """Who owns a parameter.
+    """Finds the owner of a parameter.
 
     Args:
-        model: the root; its parameters are looked up as they are now.
+        model: the root module; its current parameters are looked up.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._found: dict[int, Producer] = {}
-        self._alive: list[Tensor] = []  # so that an id stays its tensor's own
+        self._alive: list[Tensor] = []  # keeps ids from being reused
         self._names: dict[nn.Module, str] = {}
         for name, module in model.named_modules():
             self._names[module] = name
             self.look_at(module)
 
     def look_at(self, module: nn.Module) -> None:
-        """A module's parameters as they are now: sharded ones are replaced when its forward begins."""
-        for key, tensor in module._parameters.items():  # also what a functional call puts in their place
+        """Look up a module's current parameters: sharded ones are replaced when its forward begins."""
+        for key, tensor in module._parameters.items():  # also what functional_call substitutes
             if tensor is not None and id(tensor) not in self._found:
                 self._found[id(tensor)] = self._owner(module, key)
                 self._alive.append(tensor)
@@ -59,12 +59,12 @@ class Producers:
         return producer(plain_name(name), module, key)
 
     def of(self, tensor: Tensor) -> Producer | None:
-        """The producer that a parameter is; None for any other tensor."""
+        """The producer for a parameter; None for any other tensor."""
         return self._found.get(id(tensor))
 
 
 def producer(name: str, module: nn.Module, key: str) -> Producer:
-    """The producer that one parameter of a module is."""
+    """The producer for one parameter of a module."""
     matrices = [k for k, p in module._parameters.items() if p is not None and p.ndim > 1]
     if name and (isinstance(module, LAYERS) or len(matrices) <= 1):
         return Producer(name, module, "", True)

@@ -18,18 +18,18 @@ from harness.graph.unit_connections import UnitConnections
 
 
 class Origin(NamedTuple):
-    """What is known of a tensor.
+    """What is known about a tensor.
 
     Attributes:
-        producers: the nearest weights that made it; behind an activation only if there are no others.
+        producers: the nearest weights that made it; those behind an activation only if there are no others.
         units: index of each entry's unit (see `units`), None if unknown.
         activated: whether it is the output of an activation.
-        summed: whether something of other making was added to it (a residual sum).
+        summed: whether something with another origin was added to it (a residual sum).
         part: whether it holds only some of its producer's units.
         term: whether its units were summed away.
-        reason: why its units are not known, "" if they are.
-        direct: whether it is a layer's output, but for norms, dropout, moves and residual sums.
-        connections: what is known of its units as replaceable ones, where that is asked.
+        reason: why its units are unknown, "" if they are known.
+        direct: whether only norms, dropout, moves and residual sums lie between it and a layer's output.
+        connections: connections of its units, where they are recorded.
     """
 
     producers: tuple[Producer, ...] = ()
@@ -47,13 +47,13 @@ DATA = Origin()  # an input of the model
 
 
 class TensorProvenance:
-    """Tensor → Origin during one forward; tensors are not kept alive.
+    """Tensor → Origin during one forward; does not keep tensors alive.
 
     Args:
-        model: whose parameters are known.
+        model: the model whose parameters are known.
 
     Attributes:
-        recurrence: tells a cell's state; may be another provenance's, to follow it from there.
+        recurrence: detects the state of a cell; may be shared with another provenance.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -67,29 +67,29 @@ class TensorProvenance:
         return len(self._known)
 
     def put(self, tensor: Tensor, origin: Origin) -> None:
-        """Say where a tensor comes from."""
+        """Set the origin of a tensor."""
         self._known[id(tensor)] = (weakref.ref(tensor), origin)
 
     def get(self, tensor: Tensor) -> Origin | None:
-        """None where nothing is known: a constant, or made out of sight."""
+        """The origin of a tensor; None if unknown: a constant, or made unobserved."""
         found = self._known.get(id(tensor))
         return found[1] if found is not None and found[0]() is tensor else None
 
     def enter(self, module: nn.Module) -> None:
-        """A module's forward begins."""
+        """Enter a module's forward."""
         self._producers.look_at(module)
 
     def producer(self, parameter: Tensor) -> Producer | None:
-        """Whose weights a parameter, or what was computed from it, is."""
+        """The producer for a parameter, or for a tensor computed from parameters."""
         return self._weight(parameter)
 
     def made_of_zeros(self, tensor: Tensor) -> bool:
-        """Whether a function that fills with zeros made it in this forward."""
+        """Whether it was created by a function that fills with zeros, in this forward."""
         found = self._zeros.get(id(tensor))
         return found is not None and found() is tensor
 
     def activated(self, z: Origin | None, shape: torch.Size, out: Any) -> None:
-        """`out` is what an activation made of a tensor of that origin and shape."""
+        """Set the origin of `out`, an activation's output for a tensor with that origin and shape."""
         if isinstance(out, Tensor):
             origin = z or DATA
             same = out.shape == shape
@@ -97,7 +97,7 @@ class TensorProvenance:
             self.put(out, origin._replace(units=units_, activated=True, direct=False))
 
     def follow(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> None:
-        """Give the result(s) of a call their origin."""
+        """Set the origins of the results of a call."""
         name = ops.function_name(function)
         outs = [t for t in _tensors([out]) if t.is_floating_point() or t.is_complex()]
         given = list(_tensors([*args, *kwargs.values()]))
@@ -145,7 +145,7 @@ class TensorProvenance:
             return [self._made(weights, first, -1)]
         if name in ops.FUSED_RECURRENT:
             return [self._made(weights, one, -1) for one in outs]
-        if name == "multi_head_attention_forward":  # its last matrix makes the units
+        if name == "multi_head_attention_forward":  # the last matrix makes the units
             last = [*args[ops.OUT_PROJECTION :], kwargs.get("out_proj_weight")]
             found = [(t, w) for t in _tensors(last) if (w := self._weight(t)) is not None]
             return [self._made(found, first, -1), *(Origin(reason="attention weights") for _ in outs[1:])]
@@ -170,7 +170,7 @@ class TensorProvenance:
         if (name in ops.MOVES or name in ops.TURNS) and (len(operands) == 1 or name.endswith("_as")):
             return self._moved(name, function, source, operands[0], args, kwargs, out, outs)
         matrices = [(t, w) for t, w in weights if t.ndim > 1]
-        if matrices and first.ndim and first.shape != operands[0].shape:  # a product of some other name
+        if matrices and first.ndim and first.shape != operands[0].shape:  # a product under another name
             return [self._made(matrices, one, -1) for one in outs]
         found = [self._elementwise(operands, one) for one in outs]
         return found if name in ops.KEEP_DIRECT else [origin._replace(direct=False) for origin in found]
@@ -183,7 +183,7 @@ class TensorProvenance:
         return Origin(made, index, direct=True)
 
     def _layer_of(self, matrix: Tensor, own: Producer, weights: list[tuple[Tensor, Producer]]) -> Producer:
-        """Of layers that share a weight, the one whose bias is used."""
+        """The owner of a weight; of layers that share it, the one whose bias is used."""
         for _, other in weights:
             if other is not own and any(p is matrix for p in other.module._parameters.values()):
                 return other
@@ -220,7 +220,7 @@ class TensorProvenance:
         weights: list[tuple[Tensor, Producer]],
         out: Tensor,
     ) -> Origin:
-        """A matrix product: the units are the weight's own axis in the result."""
+        """A matrix product: its units lie on the weight's own axis of the result."""
         factors = list(_tensors(args))
         if name in ("addmm", "baddbmm", "addmv"):
             factors = factors[1:]
@@ -250,7 +250,7 @@ class TensorProvenance:
     def _joined(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], operands: list[Tensor], out: Tensor
     ) -> Origin:
-        """Tensors side by side."""
+        """Concatenated or stacked tensors."""
         parts = list(_tensors(args[:1])) or list(_tensors([kwargs.get("tensors", ())]))
         union = self._union(operands)
         known = [self.get(t) for t in parts]
@@ -301,13 +301,13 @@ class TensorProvenance:
         out: Any,
         outs: list[Tensor],
     ) -> Iterable[Origin]:
-        """What moves entries about, done to the indices."""
+        """Functions that move entries, applied to the unit indices."""
         if source.units is None:
             return [source] * len(outs)
         given = list(_tensors([*args[1:], *kwargs.values()]))
         if given and name == "__getitem__" and isinstance(args[1], Tensor):
             return [source._replace(units=units.selected(source.units, given[0], one.ndim)) for one in outs]
-        if any(not a.is_cpu for a in given):  # the indices of units lie on the CPU
+        if any(not a.is_cpu for a in given):  # unit indices are on the CPU
             return [source._replace(units=None)] * len(outs)
         full = source.units.expand(_filled(x))
         try:
@@ -329,7 +329,7 @@ class TensorProvenance:
         ]
 
     def _elementwise(self, operands: list[Tensor], out: Tensor) -> Origin:
-        """Everything else: units stay where their axes keep their places and sizes."""
+        """Everything else: units are kept if their axes keep their places and sizes."""
         origin = self._union(operands)
         fitting = []
         for tensor in operands:
@@ -356,7 +356,7 @@ class TensorProvenance:
     # --- helpers ------------------------------------------------------------------------------------
 
     def _union(self, operands: Sequence[Tensor]) -> Origin:
-        """The origin of what several operands make together."""
+        """The joint origin of several operands."""
         distinct = {id(t): o for t in operands if (o := self.get(t)) is not None}
         known = list(distinct.values())
         unknown = all(o.units is None for o in known)
@@ -376,7 +376,7 @@ class TensorProvenance:
         )
 
     def _is_layer(self, name: str, args: Sequence[Any]) -> bool:
-        """Whether a call with weights makes units of an input from out of sight."""
+        """Whether a call with weights makes units from an input of unknown origin."""
         layer = name in ops.LAST_AXIS or name in ops.CONVOLUTIONS or name in ops.FUSED_RECURRENT
         return layer and bool(args) and isinstance(args[0], Tensor) and self._weight(args[0]) is None
 
@@ -388,12 +388,12 @@ class TensorProvenance:
         return found[1] if found is not None and found[0]() is tensor else None
 
     def _derived(self, weights: list[tuple[Tensor, Producer]], outs: list[Tensor]) -> None:
-        """A tensor computed from parameters alone: a transposed, masked or normalised weight."""
+        """Record tensors computed from parameters alone: transposed, masked or normalised weights."""
         chosen = next((w for t, w in weights if t.ndim > 1), weights[0][1])
         self._weights.update((id(t), (weakref.ref(t), chosen)) for t in outs)
 
     def _written(self, args: Sequence[Any]) -> None:
-        """`x[…] = value`, `x.copy_(value)`: x has the units of the value, if it has its axes."""
+        """Record `x[…] = value` or `x.copy_(value)`: x gets the units of the value if the axes match."""
         target, value = args[0], args[-1]
         origin = self.get(value) if isinstance(value, Tensor) else None
         if origin is None:
@@ -412,7 +412,7 @@ class TensorProvenance:
         self.put(target, origin._replace(units=index if fits else None))
 
     def _adapted(self, origin: Origin, out: Tensor) -> Origin:
-        """Attention's output: the units of its values."""
+        """The output of attention, with the units of its values."""
         index = origin.units
         fits = index is not None and index.ndim == out.ndim
         fits = fits and all(
@@ -426,5 +426,5 @@ def _equal(indices: Sequence[Tensor]) -> bool:
 
 
 def _filled(tensor: Tensor) -> list[int]:
-    """The shape as if there were an input: a batch without any has units all the same."""
+    """The shape with empty axes as 1: a batch without inputs still has units."""
     return [max(1, size) for size in tensor.shape]

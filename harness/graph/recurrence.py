@@ -10,13 +10,13 @@ from torch import Tensor
 
 from harness.graph.producers import Producer
 
-TRIAL = 32  # beginnings and ends of forwards after which a model without any recurrence is not followed
+TRIAL = 32  # starts and ends of forwards after which a model without recurrence is no longer followed
 
 
 class Recurrence:
-    """Follows what activations were called on and what they returned, within a forward and to the next.
+    """Follows the inputs and outputs of activations, within a forward and from one forward to the next.
 
-    Tensors are not kept alive. An activation is named by whatever calls it.
+    Does not keep tensors alive. An activation is identified by its caller.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Recurrence:
         self._trial = TRIAL
 
     def separate(self) -> None:
-        """A forward begins or is over: only tensors that live on matter to the next."""
+        """Mark the start or end of a forward: only tensors that are still alive matter in the next one."""
         self._applied.clear()
         self._called.clear()
         self._trial -= 1
@@ -35,22 +35,22 @@ class Recurrence:
             del self._behind[key]
 
     def apply(self, producers: Iterable[Producer]) -> None:
-        """Weights are used."""
+        """Record that weights are used."""
         self._clock += 1
         self._applied.update((producer, self._clock) for producer in producers)
 
     def call(self, caller: Any, z: Tensor) -> None:
-        """An activation is called on z, which may be the state itself."""
+        """Record that an activation is called on z, which may be the state itself."""
         self._called[caller] = self._clock
         self.come_from(caller, z)
 
     def come_from(self, caller: Any, tensor: Tensor) -> None:
-        """A tensor depends on a call of an activation."""
+        """Record that a tensor depends on a call of an activation."""
         if self._trial > 0:
             self._put(tensor, self._get(tensor) | {caller})
 
     def hand_on(self, operands: Iterable[Tensor], outs: Iterable[Tensor]) -> None:
-        """What is computed of tensors depends on all that they depend on."""
+        """Record that `outs` depend on everything that `operands` depend on."""
         if not self._behind:
             return
         behind = frozenset().union(*map(self._get, operands))
@@ -62,7 +62,7 @@ class Recurrence:
         """The weights used since the caller's last call, or in this forward if that was in an earlier one.
 
         Returns:
-            None where z does not depend on an earlier call of it.
+            None if z does not depend on an earlier call of the caller.
         """
         if caller not in self._get(z):
             return None

@@ -1,4 +1,4 @@
-"""What stands around the units of one layer: what makes them, and what reads them."""
+"""Connections of the units of one layer: what makes them, and what reads them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Consumer(NamedTuple):
     """A layer that reads the units of a site.
 
     Attributes:
-        name: of the layer.
+        name: name of the layer.
         layer: a Linear or a convolution.
         unit_index: (inputs of the layer,) int64, the unit that each input column belongs to.
     """
@@ -36,15 +36,15 @@ class Consumer(NamedTuple):
 
 @dataclass(eq=False)
 class UnitConnections:
-    """What stands around the units of one layer.
+    """Connections of the units of one layer.
 
     Attributes:
-        name: of the layer.
-        layer: whose rows make the units: a Linear or a convolution.
-        site: name of the site whose units they are, "" if no activation is called on them.
+        name: name of the layer.
+        layer: the layer whose rows make the units: a Linear or a convolution.
+        site: name of the units' site, "" if no activation is called on them.
         activation: canonical name of that activation.
-        norm_name: of the norm, "" if there is none.
-        norm: between layer and activation, None if there is none.
+        norm_name: name of the norm, "" if there is none.
+        norm: the norm between layer and activation, None if there is none.
         consumers: the layers that read the units.
         repeated: whether the layer or the norm is called more than once in a forward pass.
         problem: why its units cannot be replaced one by one, "" if they can.
@@ -62,7 +62,7 @@ class UnitConnections:
 
     @property
     def size(self) -> int:
-        """Units."""
+        """Number of units."""
         weight = stored(self.layer, "weight")
         assert isinstance(weight, Tensor)
         return len(weight)
@@ -76,11 +76,11 @@ class UnitConnections:
         return self.consumers
 
     def refuse(self, reason: str) -> None:
-        """The first reason stays."""
+        """Record a reason why the units cannot be replaced; the first one is kept."""
         self.problem = self.problem or reason
 
     def of(self, model: nn.Module) -> UnitConnections:
-        """The same place in another model of the same making."""
+        """The corresponding connections in another model with the same structure."""
         modules = modules_by_name(model)
         return replace(
             self,

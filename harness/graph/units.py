@@ -1,8 +1,8 @@
 """Unit indices: which unit every entry of a tensor belongs to, followed through views.
 
-A small tensor of integers stands beside an activation. It has one axis for each axis of the activation and
-size 1 along all on which the unit does not change. What moves entries about (views, flattening, slices) is
-done to the indices too, so it never has to be known what a reshaping does.
+A small integer tensor accompanies an activation. It has the same number of axes, with size 1 along all axes
+on which the unit does not change. Functions that move entries (views, flattening, slices) are applied to the
+indices as well, so the code need not know what a reshaping does.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor
 
 
 class UnitLayout(NamedTuple):
-    """How the units of a site lie in its pre-activation.
+    """Layout of a site's units in its pre-activation.
 
     Attributes:
-        axes: unit axes, from the end; () where the tensor holds one unit.
+        axes: unit axes, from the end; () if the tensor holds one unit.
         size: number of units.
-        split: (axis, sizes) by which that axis is unflattened first, where units and positions share it.
-        rows: the producer's unit of each unit of the site, None if they are the same.
+        split: (axis, sizes) to unflatten first, if units and positions share that axis.
+        rows: for each unit of the site, the producer's unit; None if they are the same.
     """
 
     axes: tuple[int, ...]
@@ -32,7 +32,7 @@ class UnitLayout(NamedTuple):
 
 
 def fresh(ndim: int, axis: int, size: int) -> Tensor:
-    """Indices of a layer's output whose units lie along `axis`.
+    """Unit indices of a layer's output whose units lie along `axis`.
 
     >>> fresh(2, -1, 3).tolist()
     [[0, 1, 2]]
@@ -43,7 +43,7 @@ def fresh(ndim: int, axis: int, size: int) -> Tensor:
 
 
 def compact(indices: Tensor) -> Tensor:
-    """Indices with size 1 along every axis on which they do not change.
+    """Indices with size 1 along every axis on which the unit does not change.
 
     >>> compact(fresh(3, 1, 4).expand(2, 4, 5)).shape
     torch.Size([1, 4, 1])
@@ -56,7 +56,7 @@ def compact(indices: Tensor) -> Tensor:
 
 
 def moved(indices: Tensor, shape: torch.Size, move: Callable[[Tensor], Tensor]) -> Tensor:
-    """Indices after a move of the entries of a tensor of that shape.
+    """Indices after moving the entries of a tensor of that shape.
 
     >>> moved(fresh(3, 1, 2), torch.Size([5, 2, 3]), lambda t: t.flatten(1)).tolist()
     [[0, 0, 0, 1, 1, 1]]
@@ -65,7 +65,7 @@ def moved(indices: Tensor, shape: torch.Size, move: Callable[[Tensor], Tensor]) 
 
 
 def selected(indices: Tensor, places: Tensor, ndim: int) -> Tensor | None:
-    """Indices after `x[places]`, for places (or a mask) of inputs; None if units are chosen by it.
+    """Indices after `x[places]`, for indices (or a mask) of inputs; None if it selects among units.
 
     >>> selected(fresh(2, -1, 4), torch.tensor([5, 1]), 2).shape
     torch.Size([1, 4])
@@ -83,7 +83,7 @@ def varying(indices: Tensor) -> list[int]:
 
 
 def along(indices: Tensor, shape: torch.Size, axis: int) -> Tensor | None:
-    """The unit of each place along an axis (places,) int64; None if a place holds several units.
+    """The unit at each place along an axis, (places,) int64; None if a place holds several units.
 
     >>> along(moved(fresh(3, 1, 2), torch.Size([5, 2, 2]), lambda t: t.flatten(1)), torch.Size([5, 4]), -1)
     tensor([0, 0, 1, 1])
@@ -94,7 +94,7 @@ def along(indices: Tensor, shape: torch.Size, axis: int) -> Tensor | None:
 
 
 def rows_of_places(tensor: Tensor, axes: Sequence[int]) -> Tensor:
-    """View or copy of a tensor with what differs in the unit as columns: (inputs and positions, places).
+    """View or copy of a tensor with the unit axes as columns: (inputs and positions, places).
 
     >>> rows_of_places(torch.zeros(2, 3, 4), (-2,)).shape
     torch.Size([8, 3])
@@ -104,7 +104,7 @@ def rows_of_places(tensor: Tensor, axes: Sequence[int]) -> Tensor:
 
 
 def layout_of(indices: Tensor, shape: torch.Size) -> UnitLayout:
-    """Where the units lie in a tensor of that shape.
+    """The layout of the units in a tensor of that shape.
 
     >>> layout_of(fresh(3, 1, 4), torch.Size([2, 4, 5]))
     UnitLayout(axes=(-2,), size=4, split=None, rows=None)
@@ -126,13 +126,13 @@ def layout_of(indices: Tensor, shape: torch.Size) -> UnitLayout:
 
 
 def _rows(units: Tensor) -> tuple[int, ...] | None:
-    """The units, or None where they are 0, 1, 2 and so on."""
+    """The units, or None if they are simply 0, 1, 2 and so on."""
     own = units.tolist()
     return None if own == list(range(len(own))) else tuple(own)
 
 
 def arranged(tensor: Tensor, layout: UnitLayout) -> Tensor:
-    """The tensor with its units on axes of their own."""
+    """The tensor with the units on axes of their own."""
     return tensor if layout.split is None else tensor.unflatten(*layout.split)
 
 
