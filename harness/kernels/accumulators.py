@@ -14,10 +14,10 @@ class Accumulators:
 
     Attributes:
         counts: (3, F) int64. Rows: ACTIVE, inputs on which the gate was open; NON_FINITE, inputs on which
-            z was NaN or infinite; INPUTS_SINCE_ACTIVE, inputs since the gate was last open, over windows.
+            z was NaN or infinite; INPUTS_SINCE_ACTIVE, inputs since the gate was last open, across windows.
         sums: (5, F) float64. Rows: SUM and SQUARES of z - SHIFT over finite z; MAX, the largest finite z,
-            -inf if there was none; GRADIENT, squares of ∂L/∂z; SHIFT, a value of the unit, so that the
-            variance is right however far the mean is from 0; it is set with the first finite value.
+            -inf if there was none; GRADIENT, squares of ∂L/∂z; SHIFT, a typical value of the unit, set with
+            the first finite value, so that the variance is accurate however far the mean is from 0.
         arrays: the same memory as numpy arrays (counts, sums) on the CPU, None on other devices.
 
     Example:
@@ -35,7 +35,7 @@ class Accumulators:
         self.arrays = (self.counts.numpy(), self.sums.numpy()) if on_cpu else None
 
     def clear(self) -> None:
-        """Forget everything but the inputs since a gate was last open."""
+        """Reset everything except the inputs since a gate was last open."""
         self.counts[:INPUTS_SINCE_ACTIVE] = 0
         self.sums.zero_()
         self.sums[MAX] = -torch.inf
@@ -46,7 +46,7 @@ def shifted(sums: Tensor, finite: Tensor, shift: Tensor | float) -> Tensor:
 
     Args:
         sums: (5, F) as in `Accumulators`.
-        finite: (F,) how many finite values they are of.
+        finite: (F,) number of finite values in the sums.
         shift: (F,) or one number.
 
     Example:
@@ -59,5 +59,5 @@ def shifted(sums: Tensor, finite: Tensor, shift: Tensor | float) -> Tensor:
     d = torch.where(finite > 0, sums[SHIFT] - moved[SHIFT], 0.0)
     moved[SUM] += finite * d
     squares = moved[SQUARES] + d * (2 * sums[SUM] + finite * d)
-    moved[SQUARES] = torch.where(squares.isnan(), torch.inf, squares)  # beyond what float64 holds
+    moved[SQUARES] = torch.where(squares.isnan(), torch.inf, squares)  # exceeds the range of float64
     return moved

@@ -1,4 +1,4 @@
-"""Which tensors can be counted, and the exception that says why one cannot."""
+"""Which tensors can be counted, and the exception raised for the others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PLAIN = (Tensor, torch.nn.Parameter)
 
 
 class Uncountable(ValueError):
-    """A tensor whose values cannot be counted; nothing was.
+    """A tensor whose values cannot be counted; nothing was counted.
 
     Args:
         reason: completes "cannot count …".
@@ -21,7 +21,7 @@ class Uncountable(ValueError):
 
 
 def countable(z: Tensor) -> Tensor:
-    """The tensor with its values in memory as they are: lazy negations and lazy zeros become real.
+    """The tensor with its actual values in memory: lazy negations and lazy zeros are materialised.
 
     Raises:
         Uncountable: a nested, sparse, quantised or complex tensor, or one without values of its own.

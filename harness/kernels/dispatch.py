@@ -1,7 +1,7 @@
-"""Counts a batch into a site's accumulators, by the kernel that fits the tensor: the contract of the package.
+"""Counts a batch into a site's accumulators, by the kernel that fits the tensor.
 
-On the CPU compiled loops count (`numba.py`), on a GPU Triton's kernels (`triton.py`), everywhere else, and
-for everything else, plain torch operations (`traced.py`). No kernel ever asks a device for a value.
+On the CPU, compiled loops count (`numba.py`); on a GPU, Triton kernels (`triton.py`); everywhere else, and
+for all other tensors, plain torch operations (`traced.py`). No kernel reads a value from a device.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def accumulate(sums: Accumulators, z: Tensor, axes: Axes, gate: Gate, *, same_forward: bool = False) -> int:
-    """Count a batch of pre-activations in.
+    """Count a batch of pre-activations.
 
     Args:
-        sums: of the site, changed in place.
+        sums: accumulators of the site, changed in place.
         z: pre-activations, detached.
-        axes: of the units, negative, from the end: one, or several that are numbered row-major in the order
-            given. () for one unit.
+        axes: unit axes, negative: one, or several that are numbered row-major in the order given; () for one
+            unit.
         gate: where the activation's gate is open.
-        same_forward: a repeated call of the site in the same forward of the model.
+        same_forward: whether the site was called before in the same forward of the model.
 
     Returns:
         n, the inputs (batch × positions) counted.
 
     Raises:
-        Uncountable: values that no kernel can count; the sums are as before.
-        ValueError: axes that the tensor does not have.
+        Uncountable: no kernel can count the values; the sums are unchanged.
+        ValueError: the tensor lacks an axis.
 
     Example:
         >>> sums = Accumulators(2, "cpu")
@@ -68,7 +68,7 @@ def accumulate(sums: Accumulators, z: Tensor, axes: Axes, gate: Gate, *, same_fo
 
 
 def accumulate_gradient(sums: Accumulators, gradient: Tensor, axes: Axes) -> int:
-    """Add the squares of ∂L/∂z, detached; returns the inputs counted. Raises as `accumulate`."""
+    """Add the squares of ∂L/∂z, detached; returns the number of inputs. Raises like `accumulate`."""
     gradient = _checked(sums, gradient, axes)
     if gradient.numel() == 0:
         return 0
@@ -90,7 +90,7 @@ def accumulate_gradient(sums: Accumulators, gradient: Tensor, axes: Axes) -> int
 
 
 def unit_squares(weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Sum of squares of each unit's rows, units on axis 0: (F,) float64 on the same device."""
+    """Sum of squares of each unit's weights, units on axis 0: (F,) float64 on the same device."""
     flat = weight.detach().reshape(len(weight), -1)
     plain = type(flat) is Tensor and flat.is_cpu and flat.dtype in LIKE
     if plain and (bias is None or bias.dtype == flat.dtype):
@@ -106,7 +106,7 @@ def unit_squares(weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _checked(sums: Accumulators, z: Tensor, axes: Axes, gate: Gate | None = None) -> Tensor:
-    """The tensor with its values as they are."""
+    """The tensor with its actual values, after checking that the accumulators fit."""
     z = countable(z)
     units, expected = prod(unit_shape(z, axes)), sums.counts.shape[1]
     if not units:
@@ -122,7 +122,7 @@ def _checked(sums: Accumulators, z: Tensor, axes: Axes, gate: Gate | None = None
 
 
 def _in_memory(sums: Accumulators, z: Tensor, axes: Axes) -> Tensor | None:
-    """(A, F) or (A, F, P) without gaps, copied where it must be; None where the loops cannot take it."""
+    """The tensor as contiguous (A, F) or (A, F, P), copied if necessary; None if the loops cannot read it."""
     if sums.arrays is None or type(z) not in PLAIN or not (z.dtype in LIKE or z.dtype in HALF):
         return None
     units = as_units(z, axes, ordered=False).contiguous()
@@ -130,7 +130,7 @@ def _in_memory(sums: Accumulators, z: Tensor, axes: Axes) -> Tensor | None:
 
 
 def _refused(z: Tensor, error: Exception) -> Exception:
-    """Of tensors that are none of torch's own, whatever they raise says that they cannot be counted."""
+    """The error to raise: Uncountable for tensor subclasses, whatever they raised."""
     if type(z) in PLAIN:
         return error
     lines = str(error).splitlines() or [type(error).__name__]

@@ -1,4 +1,4 @@
-"""How the units of a tensor lie in it."""
+"""Layout of the units in a tensor."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def as_axes(axes: Axes) -> tuple[int, ...]:
 
 
 def unit_shape(z: Tensor, axes: Axes) -> tuple[int, ...]:
-    """Sizes of the unit axes; () for one unit: no axes, or a tensor without any.
+    """Sizes of the unit axes; () for one unit: no axes, or a 0-dimensional tensor.
 
     Raises:
-        ValueError: an axis that the tensor does not have, or one that is given twice.
+        ValueError: the tensor lacks an axis, or an axis is given twice.
     """
     axes = as_axes(axes) if z.ndim else ()
     if any(not -z.ndim <= axis < 0 for axis in axes) or len({*axes}) < len(axes):
@@ -34,17 +34,17 @@ def unit_shape(z: Tensor, axes: Axes) -> tuple[int, ...]:
 def as_units(z: Tensor, axes: Axes, *, ordered: bool = True) -> Tensor:
     """View of a tensor as (A, F) or (A, F, P): inputs, units, positions.
 
-    Positions are the axes that lie closer together in memory than the units, inputs the others. Adjacent unit
-    axes merge; the tensor is copied only where its memory allows no such view.
+    Positions are the axes closer together in memory than the units, inputs are the others. Adjacent unit axes
+    are merged; the tensor is copied only if its memory allows no such view.
 
     Args:
         z: the tensor.
-        axes: unit axes, negative, from the end. Several are numbered row-major in the order given. None at
-            all, or a tensor without axes: one unit, every value is an input.
-        ordered: keep inputs in the order of the tensor's axes; False: in that of its memory, to save copies.
+        axes: unit axes, negative. Several are numbered row-major in the order given. No axes, or a
+            0-dimensional tensor: one unit, every value is an input.
+        ordered: keep inputs in the order of the tensor's axes; False: in memory order, to save copies.
 
     Raises:
-        ValueError: an axis that the tensor does not have, or one that is given twice.
+        ValueError: the tensor lacks an axis, or an axis is given twice.
 
     Example:
         >>> import torch
@@ -73,7 +73,7 @@ def as_units(z: Tensor, axes: Axes, *, ordered: bool = True) -> Tensor:
 
 
 def _product(sizes: Iterable[int]) -> int:
-    """As `math.prod`, which does not trace under `torch.compile`."""
+    """Like `math.prod`, which does not trace under `torch.compile`."""
     product = 1
     for size in sizes:
         product *= size

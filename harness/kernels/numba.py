@@ -1,14 +1,14 @@
 """Compiled loops (numba): one pass over a batch in memory, straight into a site's accumulators.
 
-Legend: A rows (inputs), F units, P positions of one input; a batch is (A, F, P) in memory, without gaps;
-counts (3, F) int64 and sums (5, F) float64 have the rows named in `accumulators.py`.
+Notation: A rows (inputs), F units, P positions per input; a batch is (A, F, P), contiguous; counts (3, F)
+int64 and sums (5, F) float64 have the rows named in `accumulators.py`.
 
-A batch is counted by runs, each as if it were a batch of its own: at most RUN rows, TILE lanes and BLOCK
-positions. Neighbouring columns of F · P lie side by side in the lanes of a table, which LLVM turns into
-vector instructions; P of them are folded into their unit at the end. Where P is long, a unit has one
-lane, and its positions are added up one after the other. Lanes add up in the precision of z around a
-typical value of their unit, accumulators in float64. A unit whose sums are not finite, or whose typical
-value was not typical, is counted again, value by value.
+A batch is processed in runs of at most RUN rows, TILE lanes and BLOCK positions, each as if it were a batch
+of its own. Neighbouring columns of F · P occupy neighbouring lanes of a table, which LLVM vectorises; the P
+lanes of a unit are folded into one at the end. If P is large, a unit has one lane, which adds up its
+positions one after the other. Lanes accumulate in the precision of z around a typical value of their unit,
+accumulators in float64. A unit whose sums are not finite, or whose typical value turns out not to be
+typical, is counted again value by value.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from harness.kernels.accumulators import (
 from harness.kernels.traced import HUGE
 
 LIKE = {torch.float32: np.zeros(1, np.float32), torch.float64: np.zeros(1, np.float64)}
-TILE = 1024  # lanes: columns that are walked together
-PITCH = TILE + 80  # from one row of the table to the next: not a power of 2, so that a cache holds them all
+TILE = 1024  # lanes: columns that are processed together
+PITCH = TILE + 80  # distance between rows of the table; not a power of 2, so that a cache holds all rows
 RUN = 256  # values that a lane adds up
-LONG, BLOCK = 128, 8192  # positions of a unit that are added up one after the other; at most
-FAR = 64.0  # times the variance: from there on the square of a mean spoils the sums around a shift
-REORDER = {"reassoc", "contract", "nsz"}  # vectorised sums; NaN and infinities keep their meaning
-# Rows of the table of lanes. Unsigned, as all indices in the loops: signed ones may count from the end.
+LONG, BLOCK = 128, 8192  # positions from which a unit has one lane; the most positions in a run
+FAR = 64.0  # if mean² around the shift exceeds this many variances, squares around it are inaccurate
+REORDER = {"reassoc", "contract", "nsz"}  # allows vectorised sums; NaN and infinities keep their meaning
+# Rows of the table of lanes. Like all indices in the loops, they are unsigned: signed ones may be negative.
 SUMS, SQUARED, LARGEST, OPENED, LOW, HIGH, HOLE_LOW, HOLE_HIGH, SHIFTS, UNIT_SHIFTS, LANES = (
     np.uint64(row * PITCH) for row in range(11)
 )
@@ -67,20 +67,20 @@ def _as_maximum(typing_context: Any, a: Any, b: Any) -> Any:
 
 
 _void: Any = intrinsic(_as_pointer)
-# The larger of two: any number where one is NaN. Without that leave, LLVM does not vectorise a maximum; a
-# unit with a NaN has a NaN sum, and is counted again.
+# The larger of two, undefined if one is NaN: otherwise LLVM would not vectorise a maximum. A unit with a NaN
+# has a NaN sum and is counted again anyway.
 _larger: Any = intrinsic(_as_maximum)
 
 
 @nb.njit(cache=True)
 def values(address, size, like):
-    """The `size` values at an address, of the kind in the array `like`."""
+    """The `size` values at an address, with the dtype of the array `like`."""
     return carray(_void(address), size, like.dtype)
 
 
 @nb.njit(cache=True)
 def _is_open(v, table, j, gated):
-    """1 where the gate is open, of the kind of v, so that lanes count beside their sums."""
+    """1 if the gate is open, else 0, in the dtype of v, so that lanes count along with their sums."""
     one, zero = table.dtype.type(1), table.dtype.type(0)
     if gated is None:
         return one if v > table[LOW + j] else zero
@@ -90,7 +90,7 @@ def _is_open(v, table, j, gated):
 
 @nb.njit(cache=True, fastmath=REORDER)
 def _two(p, q, table, j, gated):
-    """Sum and squares around the lane's shift, the largest, and how many open the gate."""
+    """Sum and squares around the lane's shift, maximum, and number of open gates of two values."""
     opened = _is_open(p, table, j, gated) + _is_open(q, table, j, gated)
     d, e = p - table[SHIFTS + j], q - table[SHIFTS + j]
     return d + e, d * d + e * e, _larger(p, q), opened
@@ -111,10 +111,10 @@ def _add(found, table, j):
 
 @nb.njit(cache=True, fastmath=REORDER)
 def _strip(z, at, rows, stride, width, table, gated):
-    """`rows` rows of `width` neighbouring values, `stride` apart, into the lanes.
+    """Add `rows` rows of `width` neighbouring values, `stride` apart, to the lanes.
 
-    Eight rows at once, so that a lane is read and written once for eight values. `gated` is None where the
-    gate has but one bound, which the compiler knows by its type.
+    Processes eight rows at once, so that a lane is read and written once per eight values. `gated` is None if
+    the gate has only a lower bound; the compiler specialises on its type.
     """
     s, width = np.uint64(stride), np.uint64(width)
     for i in range(0, rows - 7, 8):
@@ -137,7 +137,7 @@ def _strip(z, at, rows, stride, width, table, gated):
 
 @nb.njit(cache=True, fastmath=REORDER)
 def _along(z, at, positions, table, j, gated):
-    """Neighbouring values of one unit into its lane."""
+    """Add neighbouring values of one unit to its lane."""
     total = squares = opened = table.dtype.type(0)
     largest = z[at]
     for p in range(at, at + positions):
@@ -151,7 +151,7 @@ def _along(z, at, positions, table, j, gated):
 
 @nb.njit(cache=True, fastmath=REORDER)
 def _set_lanes(z, at, rows, positions, stride, apart, bounds, unit, units, lanes, table):
-    """Lanes at 0, around the median of three values, so that one far from the others is not taken."""
+    """Clear the lanes and set their shifts to a median of three values, robust against one outlier."""
     width, apart, lanes = np.uint64(units * lanes), np.uint64(apart), np.uint64(lanes)
     a, b = np.uint64(at), np.uint64(at + rows // 2 * stride + positions // 2)
     c = np.uint64(at + (rows - 1) * stride + positions - 1)
@@ -181,7 +181,7 @@ def _set_lanes(z, at, rows, positions, stride, apart, bounds, unit, units, lanes
 
 @nb.njit(cache=True, fastmath=REORDER)
 def _fold(table, units, lanes):
-    """The lanes of a unit become one, by halves; returns where the rows are that hold it."""
+    """Fold the lanes of each unit into one by repeated halving; returns the first row of the result."""
     here, there = SUMS, LOW
     while lanes % 2 == 0:
         lanes //= 2
@@ -208,7 +208,7 @@ def _fold(table, units, lanes):
 
 @nb.njit(cache=True)
 def _exact(z, at, rows, positions, stride, bounds, k):
-    """A unit's values, one by one: right whatever NaN, infinities or huge values come."""
+    """Sums of a unit's values, one by one: correct even for NaN, infinities and huge values."""
     huge, gated = z.dtype.type(HUGE), bounds.shape[0] == 4
     finite, opened, shift, total, squares, largest = 0, 0, 0.0, 0.0, 0.0, -np.inf
     for i in range(rows):
@@ -231,14 +231,14 @@ def _exact(z, at, rows, positions, stride, bounds, k):
 
 @nb.njit(cache=True, fastmath=REORDER)
 def _commit(f, finite, opened, shift, total, squares, largest, n, same_forward, counts, sums):
-    """Sums of n values of unit f, `finite` of which are finite, into its accumulators."""
+    """Add sums of n values of unit f, `finite` of which are finite, to its accumulators."""
     before, since = sums[MAX, f], counts[INPUTS_SINCE_ACTIVE, f]
     base = shift if before == -np.inf else sums[SHIFT, f]
     d = shift - base
     sums[SHIFT, f] = base
     sums[SUM, f] += total + finite * d
     squares = sums[SQUARES, f] + squares + d * (2 * total + finite * d)
-    sums[SQUARES, f] = squares if squares == squares else np.inf  # beyond what float64 holds
+    sums[SQUARES, f] = squares if squares == squares else np.inf  # exceeds the range of float64
     sums[MAX, f] = largest if largest > before else before
     counts[ACTIVE, f] += opened
     active = (opened > 0) | (same_forward & (since == 0))
@@ -247,7 +247,7 @@ def _commit(f, finite, opened, shift, total, squares, largest, n, same_forward, 
 
 @nb.njit(cache=True, inline="always")
 def _fine(total, squares, share):
-    """Whether a unit's sums are finite, and taken around a value that is not far from the others."""
+    """Whether a unit's sums are finite and were taken around a typical value."""
     return (squares < np.inf) & (FAR * total * total * share <= (FAR - 1) * squares)
 
 
@@ -266,7 +266,7 @@ def _add_values(z, at, rows, positions, stride, apart, units, lanes, table, gate
 def _run(
     z, at, rows, positions, stride, apart, unit, units, lanes, same_forward, bounds, table, counts, sums
 ):
-    """Count `rows` rows of some positions of some units in, whose lanes fit into the table."""
+    """Count `rows` rows of some positions of some units, whose lanes fit into the table."""
     _set_lanes(z, at, rows, positions, stride, apart, bounds, unit, units, lanes, table)
     if bounds.shape[0] == 1:
         _add_values(z, at, rows, positions, stride, apart, units, lanes, table, None)
@@ -330,15 +330,15 @@ def _count(address, rows, positions, same_forward, bounds, table, counts, sums):
 
 @nb.njit(cache=True)
 def accumulate(address, rows, positions, same_forward, bounds, counts, sums):
-    """Count a batch of pre-activations in.
+    """Count a batch of pre-activations.
 
     Args:
-        address: of the batch (A, F, P) in memory, of the precision of `bounds`.
+        address: address of the batch (A, F, P) in memory, in the precision of `bounds`.
         rows: A, at least 1.
         positions: P, at least 1.
-        same_forward: a repeated call of the site in one forward of the model.
+        same_forward: whether the site was called before in the same forward of the model.
         bounds: the gate: (1, ·) of lows, or (4, ·) of lows, highs, and lows and highs of the hole; one column
-            for all units or one for each.
+            for all units or one per unit.
         counts: (3, F) int64, changed in place.
         sums: (5, F) float64, changed in place.
     """
@@ -349,7 +349,7 @@ def accumulate(address, rows, positions, same_forward, bounds, counts, sums):
 def add_squares(address, rows, positions, like, sums):
     """Add the squares of a gradient (A, F, P) at `address` to `sums` (F,): exactly 0 iff all are 0.
 
-    `like` is an array of its precision; the squares are taken and added in float64.
+    `like` is an array with its dtype; squares are computed and added in float64.
     """
     units, width = len(sums), len(sums) * positions
     z = values(address, rows * width, like)
@@ -408,8 +408,8 @@ def _add_squares_at(address, call, like):
     add_squares(address, r[0], r[1], like, sums)
 
 
-# As `accumulate` and `add_squares`, with all that stays the same in the record at the address `call`: numbers
-# cost less to hand over than arrays, and a small network's call takes longer than its loops.
+# Like `accumulate` and `add_squares`, with all constant arguments in the record at the address `call`:
+# numbers are cheaper to pass than arrays, and a small network's call takes longer than its loops.
 
 
 @nb.njit(cache=True)
@@ -437,13 +437,13 @@ ADD_SQUARES_AT = {torch.float32: _add_squares_single, torch.float64: _add_square
 
 
 SCRATCH = np.empty(int(LANES) + 8)
-SCRATCH = SCRATCH[-SCRATCH.ctypes.data % 64 // 8 :]  # of one call at a time, since the loops hold the GIL
+SCRATCH = SCRATCH[-SCRATCH.ctypes.data % 64 // 8 :]  # shared by all calls: the loops hold the GIL
 
 
 def record_of(
     rows: int, positions: int, bounds: np.ndarray, counts: np.ndarray, sums: np.ndarray
 ) -> np.ndarray:
-    """The record of a call, int64: sizes, and addresses of arrays that must live as long as it does."""
+    """The record of a call, int64: sizes, and addresses of arrays, which must outlive it."""
     sizes = (rows, positions, counts.shape[1])
     places = (bounds.ctypes.data, *bounds.shape, counts.ctypes.data, sums.ctypes.data, SCRATCH.ctypes.data)
     return np.array((*sizes, *places), np.int64)
@@ -451,10 +451,10 @@ def record_of(
 
 @nb.njit(cache=True)
 def accumulate_members(address, rows, bounds, counts, sums):
-    """Count a batch of K members of a stack in: (K, A, F) in memory.
+    """Count a batch of K members of a stack: (K, A, F) in memory.
 
     Args:
-        address: of the batch.
+        address: address of the batch.
         rows: A, at least 1.
         bounds: (K, 1 or 4, ·): the gate of each member, as in `accumulate`.
         counts: (K, 3, F) int64, changed in place.
@@ -474,7 +474,7 @@ def add_squares_members(address, rows, like, sums):
 
 
 def bounds_of(gate: Gate, dtype: torch.dtype) -> np.ndarray:
-    """The gate as the loops take it, in the precision of z: lows (1, units or 1), or all bounds (4, 1)."""
+    """The gate in the form the loops expect, in the precision of z: lows (1, units or 1), or (4, 1)."""
     kind = LIKE[dtype].dtype
     if isinstance(gate.low, Tensor):
         return gate.low.detach().cpu().numpy().astype(kind, copy=False).reshape(1, -1)

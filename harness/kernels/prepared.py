@@ -1,7 +1,7 @@
-"""PreparedCall: the fast path of a call that came before in the same shape, type and memory layout.
+"""PreparedCall: the fast path of a repeated call with the same shape, type and memory layout.
 
-A small network spends more time in Python than in arithmetic, so everything that can be decided once is
-decided once: a PreparedCall holds it, checks that the next tensor is alike, and counts it in one call.
+A small network spends more time in Python than in arithmetic. So everything that can be decided once is
+stored in a PreparedCall, which checks that the next tensor is alike and counts it in one call.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class PreparedCall:
         self._record = record_of(self._rows, self._positions, self._bounds, *arrays)
         self._call = self._record.ctypes.data
         self._accumulate, self._add_squares = ACCUMULATE_AT[z.dtype], ADD_SQUARES_AT[z.dtype]
-        self._arrays = arrays  # whose addresses the record holds
+        self._arrays = arrays  # keeps the addresses in the record valid
 
-    # The checks stand twice, since a call of a method would cost as much as they do.
+    # The checks are duplicated, since a method call would cost as much as they do.
     def forward(self, z: Tensor, same_forward: bool) -> bool:
-        """Count pre-activations in; False, and nothing is counted, where they are not alike."""
+        """Count pre-activations; return False without counting if they are not alike."""
         try:
             if (
                 type(z) is not Tensor
@@ -80,7 +80,7 @@ class PreparedCall:
         return True
 
     def backward(self, gradient: Tensor) -> None:
-        """Add the squares of ∂L/∂z; what is not alike goes to `slow_backward`."""
+        """Add the squares of ∂L/∂z; gradients that are not alike go to `slow_backward`."""
         try:
             fits = (
                 type(gradient) is Tensor
@@ -107,14 +107,14 @@ def prepare(
     gate: Gate,
     slow_backward: Callable[[Tensor], None],
 ) -> PreparedCall | None:
-    """The fast path for tensors like z; None where there is none.
+    """The fast path for tensors like z; None if there is none.
 
     Args:
-        statistics: of the site, changed in place at every call.
-        z: a tensor of the kind, as it is passed to the activation.
-        axes: of the units.
-        gate: where the activation's gate is open; its bounds are numbers.
-        slow_backward: takes gradients that are not like z.
+        statistics: statistics of the site, changed in place at every call.
+        z: an example tensor, as it is passed to the activation.
+        axes: unit axes.
+        gate: where the activation's gate is open; a tensor of thresholds has no fast path.
+        slow_backward: receives gradients that are not like z.
 
     Example:
         >>> import torch

@@ -1,6 +1,6 @@
-"""UnitStatistics: all that is known of a site's units over some inputs, in a few tensors.
+"""UnitStatistics: everything known about a site's units over some inputs, in a few tensors.
 
-The tuple merges by addition (and maximum), so that the same one serves a batch, a window, several ranks.
+Statistics merge by addition (and maximum), so the same class serves a batch, a window and several ranks.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ class UnitStatistics:
     """Sums over the inputs of a window; F units.
 
     Attributes:
-        n: inputs observed (batch × positions), the same for every unit.
-        grad_n: inputs whose backward ran.
+        n: number of observed inputs (batch × positions), the same for every unit.
+        grad_n: number of inputs whose backward ran.
         running: the sums themselves; `counts` and `sums` are its tensors.
-        extensions: statistics of the user's own, for the same units.
+        extensions: user-defined statistics for the same units.
         observed: whether an earlier window had an input.
-        counted: (2,) int64, what is added to n and grad_n where no Python runs: see `settle`.
-        compiled_n: inputs that were counted so.
-        returned: (F + 1,) float64, a leaf whose `.grad` takes what compiled backward passes find: squares of
-            ∂L/∂z, and inputs whose backward ran. Autograd adds them up, so that a graph that runs several
-            times before its backward writes to nothing that it has kept; see `settle`.
+        counted: (2,) int64, pending additions to n and grad_n by code that runs without Python: see `settle`.
+        compiled_n: number of inputs counted in that way.
+        returned: (F + 1,) float64, a leaf whose `.grad` receives the results of compiled backward passes:
+            squares of ∂L/∂z, and the number of inputs whose backward ran. Autograd accumulates them, so a
+            graph that runs several times before its backward does not write to tensors it has saved; see
+            `settle`.
     """
 
     n: int
@@ -69,11 +70,11 @@ class UnitStatistics:
         return self.counts.shape[1]
 
     def around(self, shift: Tensor | float) -> Tensor:
-        """The sums (5, F) around a common shift, (F,) or one number: those of several parts add up."""
+        """The sums (5, F) around a common shift, (F,) or one number; such sums of several parts add up."""
         return shifted(self.sums, self.n - self.counts[NON_FINITE], shift)
 
     def clear(self) -> None:
-        """A new window: nothing observed; the inputs since a gate was last open go on counting."""
+        """Start a new window; the inputs since a gate was last open keep counting."""
         self.observed |= self.n > 0
         self.n = self.grad_n = 0
         self.running.clear()
@@ -82,7 +83,7 @@ class UnitStatistics:
 
 
 def leaf_of(statistics: UnitStatistics) -> Tensor:
-    """The leaf `returned`, made where there is none; its gradient lies in memory of its own."""
+    """The leaf `returned`, created if necessary, with its gradient in memory of its own."""
     if statistics.returned is None:
         with torch.inference_mode(False), torch.no_grad():
             size, device = statistics.size + 1, statistics.counts.device
@@ -93,7 +94,7 @@ def leaf_of(statistics: UnitStatistics) -> Tensor:
 
 
 def settle(statistics: Iterable[UnitStatistics]) -> None:
-    """Take into n and grad_n what compiled code and CUDA graphs have counted; a device is asked once.
+    """Add what compiled code and CUDA graphs have counted to n and grad_n; reads each device once.
 
     Example:
         >>> s = empty(2)
@@ -115,7 +116,7 @@ def settle(statistics: Iterable[UnitStatistics]) -> None:
 
 
 def _settle_gradients(statistics: Sequence[UnitStatistics]) -> None:
-    """Take in what compiled backward passes have found."""
+    """Add the results of compiled backward passes."""
     found = [one.returned.grad.detach() for one in statistics]  # pyright: ignore
     for device in {one.device for one in found}:
         here = [(s, g) for s, g in zip(statistics, found, strict=True) if g.device == device]
@@ -128,7 +129,7 @@ def _settle_gradients(statistics: Sequence[UnitStatistics]) -> None:
 
 
 def empty(units: int, device: torch.device | str = "cpu") -> UnitStatistics:
-    """Statistics of no inputs for `units` units."""
+    """Statistics of `units` units without inputs."""
     counted = torch.zeros(2, dtype=torch.int64, device=device)
     return UnitStatistics(0, 0, Accumulators(units, device), counted=counted)
 
@@ -142,16 +143,16 @@ def update(
     same_forward: bool = False,
     captured: bool = False,
 ) -> None:
-    """Count one call in.
+    """Count one call.
 
     Args:
         statistics: changed in place.
         z: pre-activations, detached, with the units on `axes`.
         gate: where the activation's gate is open.
-        axes: of the units, negative, from the end.
-        same_forward: the site was called before in the same forward of the model, which is the resolution of
-            `silent_for`: a unit that opened in one of the calls is not silent.
-        captured: the call is replayed without Python, so that n is counted by the device.
+        axes: unit axes, negative.
+        same_forward: whether the site was called before in the same forward of the model. `silent_for` has
+            the resolution of one forward: a unit that opened in one of the calls is not silent.
+        captured: whether the call is replayed without Python, so that the device must count n.
 
     Example:
         >>> s = empty(2)
@@ -169,12 +170,12 @@ def update(
 def update_open(
     statistics: UnitStatistics, z: Tensor, is_open: Tensor, axes: Axes = -1, *, same_forward: bool = False
 ) -> None:
-    """Count one call in whose gates are told one by one.
+    """Count one call whose gates are given one by one.
 
     Args:
         statistics: as for `update`.
         z: as for `update`.
-        is_open: torch.bool, of the shape of z; no gate is open where z is NaN.
+        is_open: torch.bool, same shape as z; gates where z is NaN count as closed.
         axes: as for `update`.
         same_forward: as for `update`.
 
@@ -194,7 +195,7 @@ def update_open(
 def update_gradient(
     statistics: UnitStatistics, gradient: Tensor, axes: Axes = -1, *, captured: bool = False
 ) -> None:
-    """Count one backward in; `gradient` is ∂L/∂z, with the units on `axes`; `captured` as for `update`."""
+    """Count one backward; `gradient` is ∂L/∂z with the units on `axes`; `captured` as for `update`."""
     n = kernels.accumulate_gradient(statistics.running, gradient, axes)
     if captured:
         statistics.counted[1] += n
@@ -206,7 +207,7 @@ def merge(a: UnitStatistics, b: UnitStatistics) -> UnitStatistics:
     """Statistics of the inputs of `a` followed by those of `b`; neither is changed.
 
     Raises:
-        ValueError: the two speak of different numbers of units.
+        ValueError: the numbers of units differ.
     """
     if a.size != b.size:
         raise ValueError(f"expected equal numbers of units, but got {a.size} and {b.size}")
@@ -223,10 +224,10 @@ def merge(a: UnitStatistics, b: UnitStatistics) -> UnitStatistics:
 
 
 def finalise(statistics: UnitStatistics) -> dict[str, np.ndarray]:
-    """The census columns that follow from the sums (as `Recorder.census` returns them), each of shape (F,).
+    """Census columns computed from the sums (as returned by `Recorder.census`), each of shape (F,).
 
-    `std` has ddof 0; mean, std and max are over finite values and NaN where there is none; `grad_rms` is
-    NaN where no backward ran.
+    `std` has ddof 0; mean, std and max are taken over finite values, NaN if there are none; `grad_rms` is NaN
+    if no backward ran.
     """
     counts, sums = statistics.counts.cpu().numpy(), statistics.sums.cpu().numpy()
     s = {
@@ -236,7 +237,7 @@ def finalise(statistics: UnitStatistics) -> dict[str, np.ndarray]:
     }
     finite = statistics.n - s["non_finite"]
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        beside = np.where(finite > 0, sums[SUM] / finite, np.nan)  # the mean, from the shift
+        beside = np.where(finite > 0, sums[SUM] / finite, np.nan)  # the mean, relative to the shift
         mean = sums[SHIFT] + beside
         variance = np.where(finite > 0, sums[SQUARES] / finite, np.nan) - beside**2
         rms = np.sqrt(sums[GRADIENT] / statistics.grad_n) if statistics.grad_n else mean * np.nan
@@ -247,7 +248,7 @@ def finalise(statistics: UnitStatistics) -> dict[str, np.ndarray]:
         "rate": rate,
         "silent_for": s["silent_for"].copy(),
         "mean": mean,
-        # what rounding leaves of a constant's variance is nothing
+        # a variance this small is the rounding error of a constant
         "std": np.sqrt(
             np.where(variance > 1e-14 * beside**2, variance, np.where(np.isnan(mean), np.nan, 0.0))
         ),
@@ -258,7 +259,7 @@ def finalise(statistics: UnitStatistics) -> dict[str, np.ndarray]:
 
 
 def to_state(statistics: UnitStatistics) -> dict[str, Any]:
-    """Tensors and plain values only."""
+    """State that consists of tensors and plain values only."""
     counts, sums = statistics.counts.clone(), statistics.sums.clone()
     return {"n": statistics.n, "grad_n": statistics.grad_n, "counts": counts, "sums": sums}
 
@@ -266,12 +267,12 @@ def to_state(statistics: UnitStatistics) -> dict[str, Any]:
 def from_state(
     state: Mapping[str, Any], device: torch.device | str = "cpu", into: UnitStatistics | None = None
 ) -> UnitStatistics:
-    """The statistics that `to_state` wrote; `into`: written over those, which stay the same object."""
+    """Statistics from the state written by `to_state`; `into` is overwritten and returned if given."""
     statistics = into or empty(state["counts"].shape[1], device)
     statistics.n, statistics.grad_n, statistics.observed = state["n"], state["grad_n"], True
     statistics.counts.copy_(state["counts"])
     sums = state["sums"]
-    if len(sums) == SHIFT:  # of a version that summed around 0
+    if len(sums) == SHIFT:  # written by a version that summed around 0
         sums = torch.cat([sums, torch.zeros_like(sums[:1])])
     statistics.sums.copy_(sums)
     return statistics

@@ -1,7 +1,7 @@
-"""Counting by plain torch operations: on any device, for any tensor, and within a compiled graph.
+"""Counting by plain torch operations: on any device, for any tensor, and inside a compiled graph.
 
-They update the accumulators in place, never ask the device for a value, and trace under `torch.compile`
-without a graph break; a compiler may fuse them with what is computed beside them.
+The operations update the accumulators in place, never read a value from the device, and trace under
+`torch.compile` without a graph break; a compiler may fuse them with neighbouring operations.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from harness.kernels.accumulators import (
 )
 from harness.kernels.layout import Axes, as_units
 
-HUGE = 1e38  # stands for an infinite z when its gate is asked for
-EXACT = (torch.float32, torch.float64)  # which are counted as they are
+HUGE = 1e38  # replaces an infinite z when its gate is evaluated
+EXACT = (torch.float32, torch.float64)  # counted without conversion
 
 
 def accumulate(sums: Accumulators, z: Tensor, axes: Axes, gate: Gate, *, same_forward: bool = False) -> int:
-    """Count a batch of pre-activations in: as `dispatch.accumulate`.
+    """Count a batch of pre-activations, like `dispatch.accumulate`.
 
     Example:
         >>> sums = Accumulators(2, "cpu")
@@ -69,36 +69,36 @@ def accumulate(sums: Accumulators, z: Tensor, axes: Axes, gate: Gate, *, same_fo
 
 
 def accumulate_gradient(sums: Accumulators, gradient: Tensor, axes: Axes) -> int:
-    """Add the squares of ∂L/∂z: as `dispatch.accumulate_gradient`."""
+    """Add the squares of ∂L/∂z, like `dispatch.accumulate_gradient`."""
     sums.sums[GRADIENT] += squares(gradient, axes)
     return gradient.numel() // sums.counts.shape[1]
 
 
 def squares(gradient: Tensor, axes: Axes) -> Tensor:
-    """The sum of squares of each unit (F,) float64."""
+    """The sum of squares of each unit, (F,) float64."""
     units = as_units(gradient, axes)
     return units.to(torch.float64).square().sum(_inputs(units))
 
 
 def _along(values: Tensor, units: Tensor) -> Tensor:
-    """One value for each unit, or one for all, so that it meets the units of a batch."""
+    """One value per unit, or one for all, reshaped to broadcast against `units`."""
     return values.reshape(-1, *(1,) * (units.ndim - 2))
 
 
 def _typical(values: Tensor) -> Tensor:
-    """The median of three values of each unit (F,), so that one far from the others is not taken."""
+    """The median of three values of each unit (F,), which is robust against one outlier."""
     rows, last = (0, len(values) // 2, len(values) - 1), values.shape[-1] - 1
     places = (0, values.shape[-1] // 2, last)
     a, b, c = (
         values[row] if values.ndim == 2 else values[row, :, place]
         for row, place in zip(rows, places, strict=True)
     )
-    median = torch.fmax(torch.fmin(a, b), torch.fmin(torch.fmax(a, b), c))  # of those that are numbers
+    median = torch.fmax(torch.fmin(a, b), torch.fmin(torch.fmax(a, b), c))  # ignores NaN
     return torch.where(median.isfinite(), median, 0.0)
 
 
 def _number(true: Tensor) -> Tensor:
-    """How many are true (F,) int64: in float32 along positions, where compiled loops are vectorised."""
+    """How many are true, (F,) int64; summed in float32 along positions, where compiled loops vectorise."""
     return (true if true.ndim == 2 else true.to(torch.float32).sum(2)).to(torch.int64).sum(0)
 
 

@@ -1,7 +1,7 @@
-"""Counting on a GPU: a batch is read once, in one launch, and the host neither waits nor asks for a value.
+"""Counting on a GPU: a batch is read once, in one launch, and the host never waits for a value.
 
-Triton comes with the CUDA builds of torch. Without it, and on devices that it does not serve, the sums are
-taken by plain torch operations (`traced.py`), which do not wait either, but read the batch several times.
+Triton comes with the CUDA builds of torch. Without it, and on devices it does not support, plain torch
+operations (`traced.py`) count instead; they do not wait either, but read the batch several times.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from harness.kernels.accumulators import GRADIENT, Accumulators
 from harness.kernels.layout import Axes, as_units
 
 KINDS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-LONG = 32  # positions from which a program takes one unit alone
-LANES = 2048  # of a program
-STEPS = 64  # values that a lane adds up in its own precision, at most
+LONG = 32  # from this many positions on, a program handles a single unit
+LANES = 2048  # lanes per program
+STEPS = 64  # largest number of values that a lane adds up in its own precision
 PROGRAMS = 1024  # enough to keep a GPU busy; a fixed number, so that sums do not depend on the GPU
 OPTIONS: dict[str, Any] = {
     "enable_fp_fusion": True
-}  # said, since Triton 3.9 warns of a change of its default
+}  # set explicitly, since Triton 3.9 warns of a change of its default
 
 
 class NotBuilt(RuntimeError):
@@ -34,16 +34,16 @@ class NotBuilt(RuntimeError):
 
 
 class Plan(NamedTuple):
-    """How a batch (A, F, P) is shared out. It follows from the shape alone.
+    """How a batch (A, F, P) is divided among programs; depends on the shape alone.
 
     Attributes:
-        long: whether the lanes of a program belong to one unit.
+        long: whether all lanes of a program belong to one unit.
         rows: A.
-        width: F · P, values to a row.
+        width: F · P, values per row.
         positions: P.
-        groups: blocks of columns, or units.
-        chunks: blocks of rows.
-        steps: blocks of `block_a` rows in a chunk.
+        groups: number of blocks of columns, or of units.
+        chunks: number of blocks of rows.
+        steps: blocks of `block_a` rows per chunk.
         block_a: rows that a program reads at once.
         block_c: columns that a program reads at once.
     """
@@ -65,7 +65,7 @@ class Plan(NamedTuple):
 
 
 def plan(rows: int, units: int, positions: int) -> Plan:
-    """How a batch is shared out among programs.
+    """Divide a batch among programs.
 
     Args:
         rows: A, at least 1.
@@ -88,12 +88,12 @@ def plan(rows: int, units: int, positions: int) -> Plan:
 
 
 def serves(z: Tensor) -> bool:
-    """Whether the kernels take this tensor: on a GPU, a plain tensor of a float type, and Triton works."""
+    """Whether the kernels accept this tensor: a plain float tensor on a GPU, and Triton works."""
     return z.is_cuda and z.dtype in KINDS and type(z) is Tensor and z.numel() > 0 and _kernels() is not None
 
 
 def accumulate(sums: Accumulators, z: Tensor, axes: Axes, gate: Gate, *, same_forward: bool = False) -> int:
-    """Count a batch of pre-activations in: as `dispatch.accumulate`, for tensors that `serves` accepts."""
+    """Count a batch of pre-activations, like `dispatch.accumulate`, for tensors that `serves` accepts."""
     kernels, units = _kernels(), sums.counts.shape[1]
     z, rows, positions = _laid_out(z, axes)
     shared = plan(rows, units, positions)
@@ -128,7 +128,7 @@ def accumulate(sums: Accumulators, z: Tensor, axes: Axes, gate: Gate, *, same_fo
 
 
 def accumulate_gradient(sums: Accumulators, gradient: Tensor, axes: Axes) -> int:
-    """Add the squares of ∂L/∂z: as `dispatch.accumulate_gradient`, for tensors that `serves` accepts."""
+    """Add the squares of ∂L/∂z, like `dispatch.accumulate_gradient`, for tensors that `serves` accepts."""
     kernels, units = _kernels(), sums.counts.shape[1]
     g, rows, positions = _laid_out(gradient, axes)
     shared = plan(rows, units, positions)
@@ -154,7 +154,7 @@ def accumulate_gradient(sums: Accumulators, gradient: Tensor, axes: Axes) -> int
 
 
 def give_up(error: NotBuilt) -> None:
-    """A kernel could not be built here (no compiler, say): plain torch counts from now on."""
+    """Count with plain torch from now on, since a kernel could not be built (no compiler, say)."""
     _state["broken"] = True
     warnings.warn(f"the GPU's kernels do not work here, counting is slower: {error}", stacklevel=2)
 
@@ -163,7 +163,7 @@ _state: dict[str, Any] = {"broken": False, "kernels": None}
 
 
 def _kernels() -> Any:
-    """The module of kernels; None where there is no Triton."""
+    """The module of kernels; None without Triton."""
     if _state["broken"]:
         return None
     if _state["kernels"] is None:
@@ -178,7 +178,7 @@ def _kernels() -> Any:
 
 @lru_cache(maxsize=256)
 def _bounds(gate: Gate, kind: torch.dtype, device: torch.device) -> Tensor:
-    """A gate's four numbers on the device, filled in there: a copy from the host would be waited for."""
+    """A gate's four numbers, filled in on the device: a copy from the host would synchronize."""
     bounds = torch.empty(4, dtype=kind, device=device)
     for k, value in enumerate(gate):
         bounds[k].fill_(value)
@@ -186,14 +186,14 @@ def _bounds(gate: Gate, kind: torch.dtype, device: torch.device) -> Tensor:
 
 
 def _laid_out(z: Tensor, axes: Axes) -> tuple[Tensor, int, int]:
-    """The tensor as (A, F) or (A, F, P) without gaps, copied where it must be; A and P."""
+    """The tensor as contiguous (A, F) or (A, F, P), copied if necessary; A; and P."""
     units = as_units(z, axes, ordered=False).contiguous()
     return units, units.shape[0], units.shape[2] if units.ndim == 3 else 1
 
 
 @contextmanager
 def _launching(device: torch.device) -> Iterator[None]:
-    """Kernels are launched on the current device; what goes wrong is said as NotBuilt."""
+    """Context manager that launches kernels on a device and raises NotBuilt for any error."""
     elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
     try:
         with torch.cuda.device(device) if elsewhere else nullcontext():
@@ -204,7 +204,7 @@ def _launching(device: torch.device) -> Iterator[None]:
 
 
 def _units_together(shared: Plan) -> int:
-    """Units that a program of the second launch adds up: fewer where there are many parts."""
+    """Units that a program of the second launch sums; fewer if there are many parts."""
     return 16 if shared.chunks * shared.folded > 16 else 64
 
 
@@ -213,5 +213,5 @@ def _kind(kernels: Any, dtype: torch.dtype) -> Any:
 
 
 def _power(n: int) -> int:
-    """The power of two from n on."""
+    """The smallest power of two that is at least n."""
     return 1 << (n - 1).bit_length()

@@ -1,15 +1,15 @@
-"""The GPU's kernels (Triton): one pass over a batch, then a launch over the units that adds up what it wrote.
+"""GPU kernels (Triton): one pass over a batch, then a second launch over the units that adds up the parts.
 
-Imported only by `triton.py` and only when a GPU asks for it: a machine without one has no Triton.
+Imported only by `triton.py`, and only on a GPU: a machine without one has no Triton.
 
-A batch is (A, F, P) in memory without gaps, W = F · P values to a row. A program takes a block of rows and of
-neighbouring columns, and sums lane by lane around a typical value, in float32 for what is no wider; lanes are
-added in float64. A block with a sum that is not finite, or whose typical value was not typical, is counted
-again in float64, around its mean. Each program writes
-its own part: nothing depends on the order in which programs run, so results are the same bits every time.
+A batch is (A, F, P), contiguous, with W = F · P values per row. A program reads a block of rows and
+neighbouring columns, and sums lane by lane around a typical value, in float32 unless z is float64; lanes are
+added in float64. A block with a non-finite sum, or whose typical value turns out not to be typical, is
+counted again in float64 around its mean. Each program writes its own part: results do not depend on the order
+in which programs run, so they are bitwise reproducible.
 
-Short P (LONG false): a lane is a column, the P columns of a unit are added up in the second launch. Long P:
-all lanes of a program belong to one unit.
+Short P (LONG false): a lane is a column, and the second launch adds up the P columns of a unit. Long P: all
+lanes of a program belong to one unit.
 """
 
 # pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false
@@ -20,8 +20,8 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 # A part is (6, chunks, columns or units) float64: open, finite, sum and squares around shift, maximum, shift.
-FAR = tl.constexpr(64.0)  # times the variance: from there on the square of a mean spoils sums around a shift
-SMALLER = tl.constexpr(8)  # times fewer rows at once in float64, so that the usual way has the registers
+FAR = tl.constexpr(64.0)  # if mean² exceeds this many variances, squares around the shift are inaccurate
+SMALLER = tl.constexpr(8)  # factor of fewer rows at once in float64, to leave the registers to the usual path
 
 
 @triton.jit
@@ -50,7 +50,7 @@ def _fast(
     BLOCK_A: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Sums of each lane around its shift: right if every value is finite and none is huge."""
+    """Sums of each lane around its shift; correct if every value is finite and none is huge."""
     opened = tl.zeros((BLOCK_A, BLOCK_C), tl.int32)
     total = tl.zeros((BLOCK_A, BLOCK_C), KIND)
     squares = tl.zeros((BLOCK_A, BLOCK_C), KIND)
@@ -76,8 +76,8 @@ def _median(a, b, c):
 
 @triton.jit
 def _is_off(total, squares, n):
-    """1 where sums are not finite, or taken around a value that is far from the others."""
-    fine = (squares < float("inf")) & (FAR * total * total <= (FAR - 1.0) * squares * n)  # not so for NaN
+    """1 if sums are not finite, or were taken around a value far from the others."""
+    fine = (squares < float("inf")) & (FAR * total * total <= (FAR - 1.0) * squares * n)  # False for NaN
     return tl.where(fine, 0, 1)
 
 
@@ -115,7 +115,7 @@ def _exact(
     BLOCK_A: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """As `_fast`, in float64, whatever NaN, infinities or huge values come."""
+    """Like `_fast`, in float64: correct even for NaN, infinities and huge values."""
     opened = tl.zeros((BLOCK_A, BLOCK_C), tl.int32)
     total = tl.zeros((BLOCK_A, BLOCK_C), tl.float64)
     squares = tl.zeros((BLOCK_A, BLOCK_C), tl.float64)
@@ -126,7 +126,7 @@ def _exact(
             column = start + tl.arange(0, BLOCK_C)[None, :]
             there = (row < rows) & (column < span)
             v = tl.load(z + row.to(tl.int64) * width + column, mask=there, other=0.0).to(tl.float64)
-            finite = tl.abs(v) < float("inf")  # not so for NaN
+            finite = tl.abs(v) < float("inf")  # False for NaN
             held = tl.where(v == float("inf"), 1e38, tl.where(v == float("-inf"), -1e38, v))  # traced.HUGE
             beside = tl.where(there & finite, v - shift, 0.0)
             opened += (there & _is_open(held, low, high, hole_low, hole_high, SIMPLE)).to(tl.int32)
@@ -155,9 +155,10 @@ def observe(
     BLOCK_A: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """A block of a batch of pre-activations: its part.
+    """Write the part of a block of pre-activations.
 
-    `lows` has one low for all units, or one for EACH; `bounds` the others: high, low and high of the hole.
+    `lows` has one low for all units, or one per unit if EACH; `bounds` the others: high, low and high of the
+    hole.
     """
     group = tl.program_id(0) % groups
     chunk = tl.program_id(0) // groups
@@ -211,7 +212,7 @@ def observe(
     peak = tl.max(lane_peak, 0).to(tl.float64)
     n = inputs.to(tl.float64)
     around = shift.to(tl.float64)
-    if LONG:  # all lanes are of one unit
+    if LONG:  # all lanes belong to one unit
         finite = n / BLOCK_C + tl.zeros((BLOCK_C,), tl.float64)
         off = _is_off(tl.sum(total, 0), tl.sum(squares, 0), n)
     else:
@@ -279,7 +280,7 @@ def square(
     BLOCK_A: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """A block of a batch of gradients: its sums of squares; 0 only where all are 0."""
+    """Write the sums of squares of a block of gradients; 0 only if all are 0."""
     group = tl.program_id(0) % groups
     chunk = tl.program_id(0) // groups
     first = chunk * steps * BLOCK_A
@@ -325,9 +326,9 @@ def square(
 def commit(
     parts, counts, sums, units, folded, chunks, n, same_forward, BLOCK_K: tl.constexpr, BLOCK_F: tl.constexpr
 ):
-    """The parts of a batch into a site's counts (3, F) int64 and sums (5, F) float64.
+    """Add the parts of a batch to a site's counts (3, F) int64 and sums (5, F) float64.
 
-    A unit has `folded` columns in a part; `same_forward` and INPUTS_SINCE_ACTIVE as in `dispatch.accumulate`.
+    A unit has `folded` columns per part; `same_forward` and INPUTS_SINCE_ACTIVE as in `dispatch.accumulate`.
     """
     unit = tl.program_id(0) * BLOCK_F + tl.arange(0, BLOCK_F)
     there = unit < units
@@ -337,7 +338,7 @@ def commit(
     some = tl.load(head + row, mask=there, other=0.0) > 0
     shift = tl.where(
         some, tl.load(head + 5 * row, mask=there, other=0.0), tl.load(tail + 5 * row, mask=there, other=0.0)
-    )  # of the first part that has finite values, or the last
+    )  # of the first part if it has finite values, else of the last
     shift = tl.where(largest > float("-inf"), tl.load(sums + 4 * units + unit, mask=there), shift)
     opened = tl.zeros((BLOCK_F,), tl.float64)
     finite = tl.zeros((BLOCK_F,), tl.float64)
@@ -367,7 +368,7 @@ def commit(
     tl.store(sums + unit, before + total, mask=there)
     before = tl.load(sums + units + unit, mask=there)
     squares += before
-    beyond = squares != squares  # what float64 holds
+    beyond = squares != squares  # exceeds the range of float64
     tl.store(sums + units + unit, tl.where(beyond, float("inf"), squares), mask=there)
     tl.store(sums + 2 * units + unit, tl.maximum(largest, peak), mask=there)
     tl.store(sums + 4 * units + unit, shift, mask=there)
@@ -375,7 +376,7 @@ def commit(
 
 @triton.jit(do_not_specialize=["chunks"])
 def commit_squares(parts, sums, units, folded, chunks, BLOCK_K: tl.constexpr, BLOCK_F: tl.constexpr):
-    """The parts of a batch of gradients into `sums` (F,) float64."""
+    """Add the parts of a batch of gradients to `sums` (F,) float64."""
     unit = tl.program_id(0) * BLOCK_F + tl.arange(0, BLOCK_F)
     there = unit < units
     squares = tl.zeros((BLOCK_F,), tl.float64)

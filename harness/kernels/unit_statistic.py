@@ -1,4 +1,4 @@
-"""UnitStatistic: a statistic of one's own, counted for every unit beside the built-in ones."""
+"""UnitStatistic: a user-defined statistic, collected for every unit in addition to the built-in ones."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from harness.detector.states import CENSUS_COLUMNS
 
 
 class UnitStatistic(Protocol):
-    """Sums over the inputs of a window, for the units of one site; `docs/howto/statistics.md` has two.
+    """Sums over the inputs of a window for the units of one site; `docs/howto/statistics.md` has two.
 
-    A recorder copies what it is given for every site. Tensors stay on their device: nothing may ask for a
-    value before `columns`.
+    A recorder makes a copy for every site. Tensors stay on their device: nothing may read a value before
+    `columns`.
     """
 
     def zero(self, units: int, device: torch.device | str) -> None:
-        """A new window: nothing observed."""
+        """Start a new window with nothing observed."""
 
     def update(self, z: Tensor) -> None:
-        """Count pre-activations (inputs, units) in; detached, in their own precision."""
+        """Count pre-activations (inputs, units); detached, in their own precision."""
 
     def update_gradient(self, gradient: Tensor) -> None:
-        """Count ∂L/∂z (inputs, units) in."""
+        """Count ∂L/∂z (inputs, units)."""
 
     def merge(self, other: Self) -> None:
         """Add what another process has counted."""
