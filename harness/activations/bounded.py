@@ -1,4 +1,4 @@
-"""Functions that saturate: sigmoid, tanh and their kin."""
+"""Functions that saturate: sigmoid, tanh and similar ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.activations.record import Activation
 
 
 def _tanh_width(eps: float) -> float:
-    """Where tanh' = 1 - tanh² = eps; σ(z) = (1 + tanh(z / 2)) / 2."""
+    """The z at which tanh' = 1 - tanh² = eps; σ(z) = (1 + tanh(z / 2)) / 2."""
     return INF if eps <= 0 else math.acosh(max(1.0, 1 / math.sqrt(eps)))
 
 

@@ -1,4 +1,4 @@
-"""CReLU: the one activation of the harness that PyTorch does not have."""
+"""CReLU: the only activation here that PyTorch does not have."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 
 class CReLU(nn.Module):
-    """Concatenated ReLU: relu(z) beside relu(-z), twice as many outputs as units.
+    """Concatenated ReLU: relu(z) followed by relu(-z), twice as many outputs as units.
 
-    A unit's gate is open wherever z is not 0, for one of its two halves passes the gradient.
+    A unit's gate is open unless z is 0, since one of the two halves passes the gradient.
     Source: Shang et al. 2016, arXiv 1603.05201.
 
     Args:

@@ -1,4 +1,4 @@
-"""declare_activation: say where an activation of one's own is open, and it is counted like torch's."""
+"""declare_activation: declare where a custom activation's gate is open, to count it like torch's."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from harness.activations.registry import RECORDS
 
 Target = TypeVar("Target")
 Threshold = float | Tensor | Callable[..., Any]
-ANYTHING = (None,)  # asks whether a function mode listens, and not about the class of a tensor
+ANYTHING = (None,)  # checks only whether a function mode is active
 
 _WRAPPERS: weakref.WeakKeyDictionary[Any, Callable[..., Any]] = weakref.WeakKeyDictionary()
-_FORWARDS: weakref.WeakKeyDictionary[type, Any] = weakref.WeakKeyDictionary()  # before they were declared
+_FORWARDS: weakref.WeakKeyDictionary[type, Any] = weakref.WeakKeyDictionary()  # before their declaration
 
 
 @overload
@@ -42,30 +42,31 @@ def declare_activation(
 def declare_activation(
     target: Any = None, *, threshold: Threshold | None = None, open: Callable[..., Any] | None = None
 ) -> Any:
-    """Declare an activation of your own: from now on recorders and scans count it like one of torch's.
+    """Declare a custom activation: recorders and scans then count it like one of torch's.
 
-    Its pre-activation z is the first floating-point tensor that it is called with. Declare it before a
-    Recorder is entered. Nothing in a model changes; declaring again replaces what was said before.
+    Its pre-activation z is the first floating-point tensor among its arguments. Declare it before entering a
+    Recorder. Models are not changed; a new declaration replaces an earlier one.
 
     Args:
-        target: a subclass of `nn.Module`, with all subclasses that have its forward; a subclass of
-            `torch.autograd.Function`, whose `apply` is then seen; an operator of `torch.library`, or a
-            function of torch; or any other Python function. Only the last has to be put back, since Python
-            tells nobody of its calls: `lib.act = harness.declare_activation(lib.act, threshold=0)`. Without
-            a target the result is a decorator.
-        threshold: a gate is open where z is above it: a number, a tensor with one value for each unit, or a
-            function that returns one of these, asked at every call. Of a module class it is called with the
-            module, else with the arguments of the call.
-        open: tells where gates are open: z → tensor of torch.bool of its shape. It is given a copy of z.
-            With a second parameter without default it is called as open(z, module), or with all arguments
+        target: a subclass of `nn.Module`, which includes subclasses that inherit its forward; a subclass of
+            `torch.autograd.Function`, whose `apply` is then observed; an operator of `torch.library` or a
+            function of torch; or any other Python function. Only the last must be replaced by the result,
+            since its calls cannot be observed: `lib.act = harness.declare_activation(lib.act, threshold=0)`.
+            Without a target, the result is a decorator.
+        threshold: a gate is open where z is above it: a number, a tensor with one value per unit, or a
+            function that returns one of these and is evaluated at every call. For a module class the function
+            receives the module, otherwise the arguments of the call.
+        open: function that computes which gates are open: z → torch.bool tensor of the same shape. It
+            receives a copy of z. If it has a second parameter without default, it is called as open(z,
+            module), or with all arguments of a function. Give either this or a threshold.
             of a function. Give this or a threshold.
 
     Returns:
-        The target, or the function to use in its place.
+            The target, or the function to use instead.
 
     Raises:
-        ValueError: neither or both of `threshold` and `open`; a threshold that is NaN or empty.
-        TypeError: a target, threshold or `open` of another kind.
+        ValueError: neither or both of `threshold` and `open` are given; a threshold is NaN or empty.
+        TypeError: the target, threshold or `open` has the wrong type.
 
     Example:
         >>> class Shifted(nn.Module):
@@ -113,13 +114,13 @@ def declare_activation(
 
 
 def undeclare_activation(target: Any) -> None:
-    """Take a declaration back; a function that was put in another's place goes on working.
+    """Remove a declaration; a function that replaced another keeps working.
 
     Args:
-        target: what was declared, or what `declare_activation` returned.
+        target: the declared target, or what `declare_activation` returned.
 
     Raises:
-        ValueError: it is not declared.
+        ValueError: the target is not declared.
 
     Example:
         >>> act = declare_activation(lambda z: z * (z > 1), threshold=1)
@@ -167,7 +168,7 @@ def _check(threshold: Any, is_open: Any) -> None:
 
 
 def _takes_more(is_open: Callable[..., Any]) -> bool:
-    """Whether a function has several parameters that must be given by position."""
+    """Whether a function has several required positional parameters."""
     try:
         parameters = inspect.signature(is_open).parameters.values()
     except (TypeError, ValueError):  # a builtin
@@ -178,14 +179,14 @@ def _takes_more(is_open: Callable[..., Any]) -> bool:
 
 
 def _of_apply(target: Any) -> Any:
-    """`MyFunction.apply` stands for MyFunction."""
+    """MyFunction for `MyFunction.apply`; any other target unchanged."""
     owner = getattr(target, "__self__", None)
     is_function = isinstance(owner, type) and issubclass(owner, torch.autograd.Function)
     return owner if is_function and getattr(target, "__name__", "") == "apply" else target
 
 
 def _name(target: Any) -> str:
-    """The name in sites; with what it is in where torch's own activations have that name."""
+    """The name in sites, qualified if one of torch's own activations has the same name."""
     named = target.func if isinstance(target, functools.partial) else target
     full = str(named) if isinstance(named, torch._ops.OpOverload | torch._ops.OpOverloadPacket) else ""
     space, _, name = full.removesuffix(".default").rpartition(".")
@@ -195,8 +196,8 @@ def _name(target: Any) -> str:
 
 
 def _seen_by_modes(function: Any) -> list[Any]:
-    """In which forms torch shows it to function modes; none for what is no function of torch."""
-    operator = getattr(function, "_opoverload", function)  # of torch.library.custom_op
+    """The forms in which function modes see it; empty if it is not a torch function."""
+    operator = getattr(function, "_opoverload", function)  # for torch.library.custom_op
     if isinstance(operator, torch._ops.OpOverload):
         return [operator, operator.overloadpacket]
     if isinstance(operator, torch._ops.OpOverloadPacket):
@@ -208,7 +209,7 @@ def _seen_by_modes(function: Any) -> list[Any]:
 
 
 def _announced(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as one that function modes see, as they see torch's own."""
+    """Make a function visible to function modes, like torch's own functions."""
 
     @functools.wraps(function)
     def announced(*args: Any, **kwargs: Any) -> Any:
@@ -220,7 +221,7 @@ def _announced(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _announced_forward(cls: Any) -> Callable[..., Any]:
-    """Modes do not see `apply`, but it calls `forward` with the same tensors."""
+    """Make a class's forward visible: modes do not see `apply`, which calls `forward` with its tensors."""
     if cls not in _FORWARDS:
         announced = _announced(cls.forward)
         _FORWARDS[cls] = announced, vars(cls).get("forward")

@@ -1,4 +1,4 @@
-"""Activations of one's own, as `harness.declare_activation` declared them, and where their gates are open."""
+"""Custom activations declared with `harness.declare_activation`, and where their gates are open."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from torch import Tensor, nn
 from harness.activations.gates import INF, Gate
 
 CLOSED = Gate(low=INF)
-#: What keeps function modes from seeing a call; without it they see what a gate of the user's own computes.
+#: Hides calls from function modes, which would otherwise see the computations of a user-defined gate.
 _UNSEEN: Callable[[], Any] = getattr(torch._C, "DisableTorchFunction", nullcontext)
 
 
 class GateError(Exception):
-    """What a declaration says of a gate could not be had, or fits no pre-activation."""
+    """A user-defined gate raised, or its result does not fit the pre-activation."""
 
 
 @dataclass(frozen=True, eq=False)
 class Declaration:
-    """One activation of the user's own.
+    """A declared activation.
 
     Attributes:
-        name: as in site names.
-        threshold: z above it is open; a number, a tensor with a value for each unit, or what returns one.
-        is_open: z → whether its gates are open; None where there is a threshold.
-        takes_all: whether `is_open` takes the module, or all arguments of the call, beside z.
-        target: what was declared, so that it lives; None where somebody else has to keep it.
+        name: name in site names.
+        threshold: gates are open above it; a number, a tensor with one value per unit, or a function that
+            returns one of these.
+        is_open: z → which gates are open; None if there is a threshold.
+        takes_all: whether `is_open` also receives the module, or all arguments of the call.
+        target: the declared object, to keep it alive; None if its owner must do so.
     """
 
     name: str
@@ -43,18 +44,18 @@ class Declaration:
 
     @property
     def asks(self) -> bool:
-        """Whether the arguments of a call decide on its gate."""
+        """Whether the gate depends on the arguments of a call."""
         return self.is_open is not None or callable(self.threshold)
 
     def gate(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Gate:
-        """The gate now; shut where `is_open` tells it.
+        """The current gate; closed if `is_open` computes it instead.
 
         Args:
-            args: what a function for the threshold is called with.
+            args: arguments for a threshold function.
             kwargs: its keyword arguments.
 
         Raises:
-            GateError: that function raises, or returns something else.
+            GateError: that function raises or returns something else.
         """
         if self.is_open is not None:
             return CLOSED
@@ -67,10 +68,10 @@ class Declaration:
         return Gate(low=_lows(value))
 
     def mask(self, z: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
-        """What `is_open` says of z, which it cannot change.
+        """The result of `is_open`, which cannot modify z.
 
         Raises:
-            GateError: it raises, or returns something else than a bool tensor of the shape of z.
+            GateError: it raises, or does not return a bool tensor of the shape of z.
         """
         assert self.is_open is not None
         device = [z.get_device()] if z.is_cuda else []
@@ -86,7 +87,7 @@ class Declaration:
     # --- of modules ---------------------------------------------------------------------------------
 
     def gate_of_module(self, module: nn.Module, eps: float) -> Gate:
-        """The gate of a module as it is now; eps plays no part."""
+        """The current gate of a module; eps is ignored."""
         return self.gate((module,), {})
 
     def mask_of_module(self, module: nn.Module, z: Tensor) -> Tensor:
@@ -96,14 +97,14 @@ class Declaration:
 
 
 class DeclaredCall(Mapping[str, Any]):
-    """A call of a declared function, in the place of an activation's bound arguments: it has none.
+    """A call of a declared function, used in place of an activation's bound arguments; an empty mapping.
 
     Args:
-        declaration: of the function.
-        function: as a function mode sees it.
+        declaration: declaration of the function.
+        function: the function as a function mode sees it.
         z: the pre-activation.
-        args: of the call.
-        kwargs: of the call.
+        args: arguments of the call.
+        kwargs: keyword arguments of the call.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class DeclaredCall(Mapping[str, Any]):
         return self.declaration.gate(*self._given(self.z.detach(), context=False))
 
     def mask(self, z: Tensor) -> Tensor:
-        """Which of its gates are open."""
+        """Which gates of this call are open."""
         given = z.detach().clone()
         if not self.declaration.takes_all:
             return self.declaration.mask(z, (given,), {})
@@ -134,7 +135,7 @@ class DeclaredCall(Mapping[str, Any]):
         return self._function(*args, **kwargs)
 
     def _given(self, z: Tensor, *, context: bool) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        """The call's arguments with z in its place, and without an autograd.Function's context."""
+        """The call's arguments with z substituted, and without the context of an autograd.Function."""
         args = self._args
         if not context and args and isinstance(args[0], torch.autograd.function.FunctionCtx):
             args = args[1:]
@@ -152,16 +153,16 @@ class DeclaredCall(Mapping[str, Any]):
 
 
 CLASSES: weakref.WeakKeyDictionary[type[nn.Module], Declaration] = weakref.WeakKeyDictionary()
-FUNCTIONS: dict[int, Declaration] = {}  # by id: a dictionary of theirs would keep local functions for ever
+FUNCTIONS: dict[int, Declaration] = {}  # by id: functions as keys would be kept alive
 
 
 def declared_names() -> set[str]:
-    """Names of the activations that are declared now."""
+    """Names of the currently declared activations."""
     return {declaration.name for declaration in (*CLASSES.values(), *FUNCTIONS.values())}
 
 
 def declared_class(cls: type[nn.Module]) -> Declaration | None:
-    """The declaration of a class, or of the parent whose forward it has."""
+    """The declaration of a class, or of the parent whose forward it inherits."""
     if not CLASSES:
         return None
     for known in cls.__mro__:
@@ -171,7 +172,7 @@ def declared_class(cls: type[nn.Module]) -> Declaration | None:
 
 
 def parts_of_declared(modules: Iterable[nn.Module]) -> set[nn.Module]:
-    """The modules inside declared ones: what they compute is the declared one's own."""
+    """The modules inside declared ones: their computations belong to the declared module."""
     if not CLASSES:
         return set()
     owners = [module for module in modules if declared_class(type(module)) is not None]
@@ -179,7 +180,7 @@ def parts_of_declared(modules: Iterable[nn.Module]) -> set[nn.Module]:
 
 
 def declared_call(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> DeclaredCall | None:
-    """A call of a declared function; None for others, and for calls without a tensor of floats."""
+    """A call of a declared function; None for other functions and for calls without a float tensor."""
     declaration = FUNCTIONS.get(id(function))
     if declaration is None:
         return None
@@ -188,7 +189,7 @@ def declared_call(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any])
 
 
 def pre_activation(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    """The first tensor of floats among the arguments.
+    """The first floating-point tensor among the arguments.
 
     >>> pre_activation((2, torch.ones(1), torch.zeros(1)), {})
     tensor([1.])
@@ -201,7 +202,7 @@ def pre_activation(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | N
 
 @contextmanager
 def _apart(argument: str) -> Iterator[None]:
-    """What is computed here is no part of the model; its errors say whose they are."""
+    """Context manager for user-defined computations: hidden from the model; errors become GateError."""
     try:
         with torch.no_grad(), _UNSEEN():
             yield
@@ -210,7 +211,7 @@ def _apart(argument: str) -> Iterator[None]:
 
 
 def _lows(value: Any) -> Tensor:
-    """Thresholds as a gate has them: (units,) or (1,)."""
+    """Thresholds in the form of a gate: (units,) or (1,)."""
     if isinstance(value, Tensor) and not value.is_complex() and value.dtype != torch.bool:
         plain = value.detach().reshape(-1)
         return plain if plain.dtype in (torch.float32, torch.float64) else plain.float()

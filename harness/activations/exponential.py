@@ -1,4 +1,4 @@
-"""Functions with an exponential left side: ELU and its kin, softplus."""
+"""Functions with an exponential left side: ELU and its variants, softplus."""
 
 from __future__ import annotations
 

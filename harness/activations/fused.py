@@ -1,4 +1,4 @@
-"""Kernels that compute an activation together with the layer before it, or on quantised values."""
+"""Kernels that fuse an activation with the preceding layer, or compute it on quantised values."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _SPELLINGS = {spelling: name for spelling, name in _SPELLINGS.items() if name no
 
 
 def fused_activation(function: Any, args: Sequence[Any]) -> tuple[str, str] | None:
-    """Canonical name of the activation in such a kernel and why it cannot be observed; None for others.
+    """The activation in a fused kernel and why it cannot be observed; None for other functions.
 
     Args:
-        function: as a torch function mode sees it.
-        args: of the call; kernels of oneDNN name their activation there.
+        function: the function as a torch function mode sees it.
+        args: arguments of the call; oneDNN kernels take the activation's name.
 
     Example:
         >>> import torch

@@ -1,8 +1,8 @@
-"""Gates: on which pre-activations a gradient passes, and how to solve for them.
+"""Gates: for which pre-activations a gradient passes, and how to solve for them.
 
-The gate of a unit at z is f'(z); it is open where |f'(z)| > eps, with 0 <= eps < 1. For every function here
-the open set is an interval without at most one hole, so four numbers say it: a `Gate`. Gates are solved
-once, when a site is first seen; the kernels then only compare.
+The gate of a unit at z is f'(z); it is open where |f'(z)| > eps, with 0 <= eps < 1. For every function here,
+the open set is an interval with at most one hole, so a `Gate` is described by four numbers. Gates are solved
+once, when a site is first seen; the kernels only compare.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ INF = math.inf
 class Gate(NamedTuple):
     """Open iff low < z < high and not hole_low <= z <= hole_high; never for NaN.
 
-    `low` is a number, or a torch.Tensor of shape (units,) where units differ (PReLU).
+    `low` is a number, or a torch.Tensor of shape (units,) if units differ (PReLU).
     """
 
     low: float | Any = -INF
@@ -32,7 +32,7 @@ class Gate(NamedTuple):
 
 
 def zero_side(left_slope: float, eps: float) -> Gate:
-    """Slope 1 for z > 0, `left_slope` elsewhere: ReLU and its leaky kin; z = 0 belongs to the left."""
+    """Slope 1 for z > 0, `left_slope` elsewhere: ReLU and its leaky variants; z = 0 belongs to the left."""
     return Gate() if abs(left_slope) > eps else Gate(low=0.0)
 
 
@@ -66,7 +66,7 @@ def logistic(beta: float, threshold: float, eps: float) -> Gate:
 
 @lru_cache(maxsize=64)
 def smooth_dip(slope: Callable[[float], float], eps: float) -> Gate:
-    """A slope that falls from 1 through one root to a minimum and back to 0 from below: GELU and its kin."""
+    """Slope that falls from 1 through one root to a negative minimum and back up to 0: GELU, SiLU, Mish."""
 
     def crossing(inside: float, outside: float, level: Callable[[float], bool]) -> float:
         for _ in range(200):

@@ -1,4 +1,4 @@
-"""The records' names resolved in torch: which module or call is which activation."""
+"""Resolves the names in the records: which torch module or function is which activation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NATIVE = vars(torch._C).get("_nn") or getattr(torch._C, "_nn", None)  # elu_ an
 
 
 def _resolved(name: str, package: str) -> Any:
-    """None for what this torch does not have."""
+    """The object with a name; None if this version of torch does not have it."""
     try:
         return resolve_name(name if "." in name else f"{package}.{name}")
     except (ImportError, AttributeError):
@@ -60,9 +60,9 @@ TABLE = {function: name for function, (name, _) in _FUNCTIONS.items()}
 def lookup(module: nn.Module) -> tuple[str, Callable[..., Gate]] | None:
     """Canonical name and gate of an activation module, or None for any other module.
 
-    A subclass with a forward of its own computes something else than its parent, unless it says
-    `gate_of = Parent`; what it calls inside is then seen as functions. So is one whose slope is computed, as
-    by a parametrisation: the call shows its value, and nothing has to be run to know it.
+    A subclass that overrides forward is not its parent's activation unless it sets `gate_of = Parent`;
+    functions called inside it are observed instead. The same holds for a module whose slope is computed, for
+    example by a parametrisation: the call shows its value, without running anything to get it.
 
     Example:
         >>> name, gate = lookup(nn.ReLU6())
@@ -81,13 +81,13 @@ def lookup(module: nn.Module) -> tuple[str, Callable[..., Gate]] | None:
 
 
 def open_of(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
-    """Which gates are open on a z, for a module that is declared with `open=`; None for any other."""
+    """The function z → which gates are open of a module declared with `open=`; None for any other."""
     own = declared_class(type(module))
     return None if own is None or own.is_open is None else partial(own.mask_of_module, module)
 
 
 def known_as(cls: type[nn.Module]) -> type[nn.Module] | None:
-    """The class among `MODULES` whose forward this one has, or says that it has the gate of."""
+    """The class among `MODULES` whose forward a class inherits, or that it names as `gate_of`."""
     for known in cls.__mro__:
         if known in MODULES:
             return known if cls.forward is known.forward or vars(cls).get("gate_of") is known else None
@@ -104,11 +104,11 @@ def bound(
     """Canonical name, pre-activation and bound arguments, if the call is an activation; else None.
 
     Args:
-        function: as a torch function mode sees it.
+        function: the function as a torch function mode sees it.
         args: its positional arguments.
         kwargs: its keyword arguments.
-        is_data: whether a tensor comes from the model's inputs or layers (a zero to compare with does not).
-        is_zero: whether all values of another tensor are 0.
+        is_data: whether a tensor comes from the model's inputs or layers (unlike a zero to compare with).
+        is_zero: whether all values of any other tensor are 0.
     """
     own = declared_call(function, args, kwargs)
     if own is not None:
@@ -134,23 +134,23 @@ def bound(
 
 
 def gate(name: str, arguments: Parameters, eps: float) -> Gate | None:
-    """The gate of a call, or None if these arguments make it no activation (clamp to other than 0)."""
+    """The gate of a call; None if its arguments make it no activation (clamp at other values than 0)."""
     if isinstance(arguments, DeclaredCall):
         return arguments.gate()
     return RECORDS[name].gate(arguments, eps)
 
 
 def is_activation(name: str, arguments: Parameters, eps: float) -> bool:
-    """Whether it is one with these arguments; a declaration is not asked for its gate."""
+    """Whether a call with these arguments is an activation, without evaluating a declared gate."""
     return isinstance(arguments, DeclaredCall) or gate(name, arguments, eps) is not None
 
 
 class Asked(NamedTuple):
-    """What a call's arguments tell of its gate.
+    """How to get the gate of a call.
 
     Attributes:
-        open_of: z → which gates are open; None where `gate` tells it.
-        lasts: whether the gate is that of other calls, too.
+        open_of: z → which gates are open; None if `gate` determines it.
+        lasts: whether other calls have the same gate.
     """
 
     open_of: Callable[[Tensor], Tensor] | None = None
@@ -158,7 +158,7 @@ class Asked(NamedTuple):
 
 
 def asked(arguments: Parameters) -> Asked:
-    """How the gate of a call is to be asked for."""
+    """How to get the gate of a call with these arguments."""
     if not isinstance(arguments, DeclaredCall):
         return Asked()
     own = arguments.declaration
@@ -171,7 +171,7 @@ def shown(name: str) -> str:
 
 
 def compute(name: str, arguments: Parameters, z: Tensor) -> Any:
-    """The activation's output for z, computed apart; None where it is not known how."""
+    """The activation's output for z, computed separately; None if that is not possible."""
     if isinstance(arguments, DeclaredCall):
         return arguments.compute(z)
     record = RECORDS[name]

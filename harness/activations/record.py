@@ -1,4 +1,4 @@
-"""What is known about one activation function. No torch: the report's views read it, too."""
+"""The record of one activation function. Imports no torch, since the report's views read it, too."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ class Activation:
     """One activation function.
 
     Attributes:
-        name: canonical, as in site names and configurations.
-        modules: classes, torch.nn's or dotted; their attributes are named like the parameters.
+        name: canonical name, as in site names and configurations.
+        modules: module classes, in torch.nn or dotted; their attributes are named like the parameters.
         gate_of: (parameters, eps) → gate; None if these parameters make it no activation.
         value: f, with torch's default parameters.
-        slope: f', by which the gate is open or closed; at a kink the one that autograd takes.
-        formula: in words of mathematics.
-        window: z from … to … of its diagram.
-        spellings: of functions and methods, without the underscore of those in place; empty: the name. They
-            are looked for in torch, torch.nn.functional, torch.special, Tensor and aten.
-        parameters: name → default of what follows the input, in aten's order.
-        positional: their names in the order of Python's functions, where that is another.
-        computed_by: function of z and `parameters`, torch.nn.functional's or dotted; empty: the name.
+        slope: f', which determines the gate; at a kink, the value that autograd uses.
+        formula: the formula as text.
+        window: range of z in its diagram.
+        spellings: names of functions and methods, without the underscore of in-place ones; empty: the name.
+            They are looked up in torch, torch.nn.functional, torch.special, Tensor and aten.
+        parameters: name → default of the arguments after the input, in aten's order.
+        positional: their names in the order of the Python function, if it differs.
+        computed_by: function of z and `parameters`, in torch.nn.functional or dotted; empty: the name.
         options: option of the configuration → (argument of the module, default); None: a configuration
             cannot choose it. The options are those of a class in `harness.config.schema`.
-        units: argument of the module that takes the number of units; its parameters are learned.
+        units: argument of the module for the number of units; its parameters are learned.
         outputs: values per unit.
-        kernel: aten's name, if it has `….out` and `…_backward` for stacks; None: they take autograd.
+        kernel: aten's name, if it has `….out` and `…_backward` for stacks; None: stacks use autograd.
         constants: parameters → arguments of the kernel after the input.
     """
 
@@ -58,15 +58,15 @@ class Activation:
     constants: Callable[[Parameters], tuple[float, ...]] = lambda p: tuple(p.values())
 
     def gate(self, given: Parameters, eps: float) -> Gate | None:
-        """The gate with these parameters, torch's defaults where they are missing or None."""
+        """The gate for these parameters; torch's defaults replace missing values and None."""
         known = dict(self.parameters)
         for name, value in given.items():
-            if value is not None:  # numbers may be ints, or tensors of one value
+            if value is not None:  # numbers may be ints, or tensors with one value
                 known[name] = float(value) if isinstance(known.get(name), float) else value
         return self.gate_of(known, eps)
 
     def gate_of_module(self, module: Any, eps: float) -> Gate:
-        """The gate of a module, as its attributes are now; what is computed is run if `gate_of` says so."""
+        """The gate for a module's current attributes; computed ones are evaluated if `gate_of` allows it."""
         given = {
             name: getattr(module, name) if is_computed(module, name) else stored(module, name)
             for name in self.parameters

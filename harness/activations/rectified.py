@@ -1,4 +1,4 @@
-"""Piecewise linear functions with a kink at 0 (or at a threshold): ReLU and its kin."""
+"""Piecewise linear functions with a kink at 0 (or at a threshold): ReLU and its variants."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def _leaky(slope: float) -> tuple[Curve, Curve]:
 
 
 def _rrelu_gate(p: Parameters, eps: float) -> Gate:
-    """In training the slope is drawn from lower to upper, in evaluation it is their mean."""
+    """Gate of RReLU: in training the slope is drawn from [lower, upper], in evaluation it is their mean."""
     low, high = p["lower"], p["upper"]
     return zero_side(max(abs(low), abs(high)) if p["training"] else (low + high) / 2, eps)
 
 
 def _prelu_gate(p: Parameters, eps: float) -> Gate:
-    """PReLU's learned slopes, shape (1,) or (units,): read at every call, since they move."""
+    """Gate of PReLU's learned slopes, shape (1,) or (units,); read at every call, since they change."""
     if p["weight"] is None:
-        return zero_side(0.25, eps)  # where they start
+        return zero_side(0.25, eps)  # the initial slope
     left = p["weight"].detach()
     return Gate(low=(left.abs() <= eps).to(left.dtype).log())  # log 0 = -inf: open; log 1 = 0: like ReLU
 
 
 def _clamp_gate(p: Parameters, eps: float) -> Gate | None:
-    """Only what is cut at the number 0 is an activation."""
+    """Gate of clamp, which is an activation only if its minimum is the number 0."""
     low, high = p["min"], INF if p["max"] is None else p["max"]
     numbers = isinstance(low, int | float) and isinstance(high, int | float)
     return Gate(low=0.0, high=float(high)) if numbers and low == 0 else None

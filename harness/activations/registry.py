@@ -1,4 +1,4 @@
-"""All records, by canonical name: those of every file of this package that binds `ACTIVATIONS`."""
+"""All records by canonical name, from every file of this package that binds `ACTIVATIONS`."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def _discover() -> dict[str, Activation]:
 
 
 RECORDS = _discover()
-#: Those that a configuration can choose → their options, each with the module's argument and its default.
+#: Records that a configuration can choose → their options: the module's argument and its default.
 OPTIONS = {name: record.options for name, record in RECORDS.items() if record.options is not None}

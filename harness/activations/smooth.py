@@ -1,4 +1,4 @@
-"""Smooth functions with a dip left of 0: GELU, SiLU, Mish; and Hardswish, SiLU of straight lines."""
+"""Smooth functions with a dip left of 0: GELU, SiLU, Mish; and Hardswish, a piecewise SiLU."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Attributes as an object keeps them: a module is looked at without anything of it being run.
+"""Attributes as an object stores them, so that inspecting a module runs none of its code.
 
 A parametrised weight, a property and `__getattr__` compute what they return: reading a spectral norm's weight
-in training mode changes its buffers, and a random one draws numbers that are the training's.
+in training mode changes its buffers, and a random one would use up the training's random numbers.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from inspect import getattr_static
 from typing import Any
 
-STORES = ("_parameters", "_buffers", "_modules")  # of a module
+STORES = ("_parameters", "_buffers", "_modules")  # attributes of a module
 
 
 def stored(owner: Any, name: str, default: Any = None) -> Any:
-    """An attribute that is kept, by the object itself or its class; `default` where there is none.
+    """An attribute stored by the object itself or its class; `default` if there is none.
 
     Example:
         >>> import torch
@@ -31,7 +31,7 @@ def stored(owner: Any, name: str, default: Any = None) -> Any:
 
 
 def is_computed(owner: Any, name: str) -> bool:
-    """Whether reading an attribute runs something: a parametrisation, or a property of the user's own.
+    """Whether reading an attribute runs code: a parametrisation, or a user-defined property.
 
     Example:
         >>> import torch
