@@ -1,1 +1,1 @@
-"""Why units died: step metrics, snapshots, replay, events and causes."""
+"""Attribution of deaths: step metrics, snapshots, replay, events and causes."""

@@ -1,7 +1,7 @@
 """Baselines: by how much each value of a series deviates from the steps before it.
 
-A baseline is the median of the last `LENGTH` values; noise is judged by their median absolute deviation. All
-functions return one number per step, 0 where the deviation is no more than noise.
+A baseline is the median of the last `LENGTH` values; noise is measured by their median absolute deviation.
+All functions return one number per step, 0 if the deviation is within the noise.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
-LENGTH = 50  # steps whose median is a baseline
-SHORTEST = 8  # steps without which there is no baseline
-DEVIATIONS = 6.0  # median absolute deviations (as of a normal law) that are more than noise
-MAD = 1.4826  # deviations of a normal law in its median absolute deviation
+LENGTH = 50  # steps in the median of a baseline
+SHORTEST = 8  # fewest steps for a baseline
+DEVIATIONS = 6.0  # median absolute deviations, scaled by MAD, that are more than noise
+MAD = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 WRITTEN = 0.02  # ‖written‖ / ‖θ‖ that is an intervention
-MEAN_SHIFT = 0.25  # of the inputs' rms by which their mean has moved
-BLOCK = 1 << 14  # steps whose baselines are laid out at a time
-#: Least ratio to its baseline by which a column deviates.
+MEAN_SHIFT = 0.25  # shift of the inputs' mean, relative to their rms
+BLOCK = 1 << 14  # steps whose baselines are computed at once
+#: Smallest ratio to its baseline at which a column deviates.
 RATIOS = {"loss": 1.5, "grad_norm": 2.5, "lr": 1.8, "update_norm": 3.0, "input_rms": 1.25}
 
 
 def ratio_deviation(values: np.ndarray, name: str) -> np.ndarray:
-    """By what ratio each value exceeds its baseline; the inputs' rms may fall below it as well.
+    """Ratio of each value to its baseline where it is exceeded; the inputs' rms may also fall below it.
 
     Args:
-        values: one per step; NaN where nothing was observed, infinite where it was not finite.
-        name: of the column, a key of `RATIOS`.
+        values: one per step; NaN if nothing was observed, infinite if it was not finite.
+        name: name of the column, a key of `RATIOS`.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(values)
@@ -44,7 +44,7 @@ def ratio_deviation(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def mean_deviation(mean: np.ndarray, rms: np.ndarray) -> np.ndarray:
-    """By how many of the inputs' rms their mean has moved from its baseline."""
+    """Shift of the inputs' mean from its baseline, in units of their rms."""
     shifts = np.zeros(len(mean))
     mean, rms = (np.where(np.isfinite(values), values, np.nan) for values in (mean, rms))
     for (rows, before), (_, sizes) in zip(_windows(mean), _windows(rms), strict=True):
@@ -55,13 +55,13 @@ def mean_deviation(mean: np.ndarray, rms: np.ndarray) -> np.ndarray:
 
 
 def written_share(written: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Share of the parameters' norm that others than the optimizer wrote; 0 where they always do as much."""
+    """Share of the parameters' norm not written by the optimizer; 0 if such writes are usual."""
     sizes = (
         pd.Series(weight).replace([np.inf, -np.inf], np.nan).ffill().to_numpy()
-    )  # what was written may end it
+    )  # the write may have made it non-finite
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.nan_to_num(written / sizes, nan=0.0, posinf=np.inf)
-    share[np.isposinf(written)] = np.inf  # the parameters' own norm is not finite then
+    share[np.isposinf(written)] = np.inf  # then the parameters' own norm is not finite
     shares = np.zeros(len(share))
     for rows, before in _windows(share):
         usual = np.nan_to_num(_median(before), nan=0.0, posinf=np.inf)
@@ -70,7 +70,7 @@ def written_share(written: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def setting_deviation(values: np.ndarray) -> np.ndarray:
-    """By what ratio a setting exceeds its baseline (infinite: it was 0)."""
+    """Ratio of a setting to its baseline where it is exceeded (infinite if it was 0)."""
     ratios, values = np.zeros(len(values)), np.nan_to_num(values)
     for rows, before in _windows(values):
         median = _median(before)
@@ -82,7 +82,7 @@ def setting_deviation(values: np.ndarray) -> np.ndarray:
 
 
 def _windows(values: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Block by block, which steps, and the `LENGTH` values before each; NaN before the first."""
+    """Blocks of steps, each with the `LENGTH` values before every step; NaN before the first."""
     padded = np.concatenate([np.full(LENGTH, np.nan), values[:-1]])
     windows = sliding_window_view(padded, LENGTH)
     for start in range(0, len(values), BLOCK):
@@ -95,7 +95,7 @@ def _long_enough(before: np.ndarray) -> np.ndarray:
 
 
 def _median(before: np.ndarray) -> np.ndarray:
-    """Of every row without its NaN; NaN for a row of nothing else. It is far faster than nanmedian."""
+    """Median of every row, ignoring NaN; NaN for all-NaN rows. Much faster than nanmedian."""
     ordered = np.sort(before, axis=1)  # NaN last
     n = (~np.isnan(before)).sum(axis=1)
     low, high = np.maximum(n - 1, 0) // 2, np.minimum(n // 2, LENGTH - 1)
@@ -104,5 +104,5 @@ def _median(before: np.ndarray) -> np.ndarray:
 
 
 def _noise(before: np.ndarray) -> np.ndarray:
-    """Deviation of every row, by its median absolute deviation."""
+    """Standard deviation of every row, estimated from its median absolute deviation."""
     return MAD * _median(np.abs(before - _median(before)[:, None]))

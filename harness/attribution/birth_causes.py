@@ -7,18 +7,18 @@ import pandas as pd
 
 from harness.attribution.findings import BIRTH
 
-NEGATIVE = -5  # standard errors of the weights' mean below which it is no chance
-NEGATIVE_ROW = -4.5  # the same of a single unit's weights
-LOW_BIAS = -1.5  # bias, as a multiple of PyTorch's own bound, below which no usual initialisation drew it
-LARGE = 1.5  # deviation of the weights over He's from which they are large
+NEGATIVE = -5  # standard errors below which the mean of a layer's weights is not chance
+NEGATIVE_ROW = -4.5  # the same for a single unit's weights
+LOW_BIAS = -1.5  # bias over PyTorch's own bound, below which no usual initialisation draws it
+LARGE = 1.5  # deviation of the weights over He's above which they are large
 
 
 def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     """Why each unit was born dead: the part of its mean pre-activation that closed it.
 
-    Where all parts are 0 nothing came in: what is below is dead, and the cause is "upstream"; unless
-    something did, which then met weights that are 0. Where nothing is known of the parts, or of the weights
-    that would be blamed, it is "unknown".
+    If all parts are 0, nothing came in: the units below are dead, and the cause is "upstream"; if something
+    did come in, it met weights that are 0. If the parts are unknown, or the weights to blame are, the cause
+    is "unknown".
     """
     parts = (-born[list(BIRTH)].to_numpy(float)).clip(min=0)
     bias, weight_mean, norm_mean, constant, rest = parts.T
@@ -35,16 +35,15 @@ def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     causes += ["input_offset"]
     others = np.where(
         np.isnan(z) | ~(total > 0), "unknown", "weight_init"
-    )  # a gate that z alone does not tell
+    )  # a gate that z alone does not determine
     return [str(cause) for cause in np.select(conditions, causes, others)]
 
 
 def is_by_chance(born: pd.DataFrame, layers: pd.DataFrame) -> pd.Series:
-    """Which units were born dead although nothing about their weights and bias is out of the ordinary.
+    """Which units were born dead although their weights and bias are not unusual.
 
-    Every layer of a healthy network has units that are closed on all inputs by chance, the more the deeper it
-    lies, since its inputs grow alike. What follows from dead units below is by chance where most of
-    those are.
+    Every layer of a healthy network has units that are closed on all inputs by chance, more so in deeper
+    layers, whose inputs are more alike. Deaths caused by dead units below are by chance if most of those are.
     """
     causes = pd.Series(birth_causes(born, layers), index=born.index)
     layer = layers.set_index("site").reindex(born["site"])
@@ -58,7 +57,7 @@ def is_by_chance(born: pd.DataFrame, layers: pd.DataFrame) -> pd.Series:
 
 
 def is_empty(born: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:
-    """Whether all incoming weights of a unit are 0: it does not vary, though what comes in does."""
+    """Whether all incoming weights of a unit are 0: it does not vary, though its inputs do."""
     layer = layers.set_index("site").reindex(born["site"])
     flat = (born["spread"] == 0).to_numpy() & (layer["input_rms"] > 0).to_numpy()
     constant = flat & (born["birth_weight_mean"].abs() + born["birth_rest"].abs() < 1e-6).to_numpy()
@@ -66,19 +65,19 @@ def is_empty(born: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:
 
 
 def _is_negative(born: pd.DataFrame) -> np.ndarray:
-    """Whether a unit's own incoming weights are more negative than chance draws them."""
+    """Whether a unit's own incoming weights are more negative than expected by chance."""
     return (born["row_z"].astype(float) < NEGATIVE_ROW).to_numpy()
 
 
 def _has_low_bias(born: pd.DataFrame) -> np.ndarray:
-    """Whether a unit's bias is lower than a usual initialisation draws it, and is what closed it."""
+    """Whether a unit's bias is lower than usual initialisations draw it, and closed the unit."""
     parts = (-born[list(BIRTH)].to_numpy(float)).clip(min=0)
     closed = parts[:, 0] > parts.sum(axis=1) / 2
     return closed & (born["bias_size"].astype(float) < LOW_BIAS).to_numpy()
 
 
 def reads_inputs(layer: pd.DataFrame) -> np.ndarray:
-    """Whether a layer is handed the model's inputs, or what layers made of such as are off; not a norm's."""
+    """Whether a layer receives the model's inputs, or layers' outputs if these are off; not a norm's."""
     if "source" not in layer:  # tables of earlier versions
         return np.ones(len(layer), bool)
     source = layer["source"].astype(object).where(layer["source"].notna(), "inputs")
@@ -86,13 +85,13 @@ def reads_inputs(layer: pd.DataFrame) -> np.ndarray:
 
 
 def is_off_centre(layers: pd.DataFrame) -> np.ndarray:
-    """Inputs whose mean outweighs their spread, and is large against what an initialisation expects."""
+    """Whether the inputs' mean outweighs their spread and exceeds what an initialisation expects."""
     off = (layers["off_centre"].to_numpy(float) > 0.5) & (layers["input_mean"].to_numpy(float) > 0.7)
     return off & (normed(layers) != "offset and scale")
 
 
 def normed(layers: pd.DataFrame) -> np.ndarray:
-    """What the norm behind each layer takes from its inputs."""
+    """What the norm behind each layer removes from its inputs."""
     if "normed" not in layers:  # tables of earlier versions
         return np.full(len(layers), "", dtype=object)
     return layers["normed"].astype(object).where(layers["normed"].notna(), "").to_numpy(object)

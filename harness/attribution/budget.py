@@ -1,4 +1,4 @@
-"""Budget: how many inputs are replayed, so that an answer comes in time."""
+"""Budget: how many inputs are replayed, so that an answer takes limited time."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from harness.attribution.model_inputs import Inputs, copy_inputs, input_count
 from harness.attribution.replay import Replay
 from harness.attribution.snapshots import Snapshot
 
-SECONDS = 15.0  # that all replays together are to take, about
-FEWEST = 32  # inputs of a batch that is cut
-SOME = 128  # inputs on which the shares of sites that are asked one by one rest: rather fewer sites
+SECONDS = 15.0  # approximate time of all replays together
+FEWEST = 32  # fewest inputs of a truncated batch
+SOME = 128  # inputs per site when sites are replayed one by one; otherwise fewer sites
 
 
 class Budget:
-    """What replays cost, measured on the first batch.
+    """The cost of replays, measured on the first batch.
 
     Args:
-        replay: of the model.
-        snapshot: parameters, and the inputs; the first batch is passed through four times.
+        replay: replay of the model.
+        snapshot: parameters and inputs; the first batch is run four times.
     """
 
     def __init__(self, replay: Replay, snapshot: Snapshot) -> None:
@@ -35,25 +35,25 @@ class Budget:
         """Share of the inputs that can be replayed in time; 1.0 for most networks.
 
         Args:
-            snapshot: with the inputs.
-            passes: what is to be done, in forward passes over all inputs.
-            watched: likewise, in passes whose sites are read.
+            snapshot: snapshot with the inputs.
+            passes: planned number of forward passes over all inputs.
+            watched: planned number of passes whose sites are observed.
         """
         inputs = sum(map(input_count, snapshot.inputs))
         return min(1.0, SECONDS / max(inputs * (self._plain * passes + self._watched * watched), 1e-9))
 
     def most_sites(self, passes: Sequence[int], inputs: int) -> int:
-        """How many of some sites, in order, can be asked one by one in half of the time.
+        """How many of some sites, in order, can be replayed one by one in half of the time.
 
         Args:
-            passes: that each of them takes.
-            inputs: on which they are to be asked at least.
+            passes: number of passes that each site takes.
+            inputs: smallest number of inputs per pass.
         """
         return int((np.cumsum(passes) * self._watched * inputs <= SECONDS / 2).sum())
 
 
 def _seconds(function: Callable[[], object]) -> float:
-    """That a second call takes."""
+    """Duration of a second call."""
     function()
     begin = time.perf_counter()
     function()

@@ -1,7 +1,7 @@
-"""Causes: why the units of a run are dead, from its censuses and its evidence; no model is needed.
+"""Causes: why the units of a run are dead, from its censuses and its evidence, without the model.
 
-The rules and their order follow what was measured on injected faults (`experiments.benchmarks.causes`). They
-propose: one run cannot distinguish some causes (`python -m experiments.benchmarks.causes` shows which).
+The rules and their order were derived from injected faults (`experiments.benchmarks.causes`). They are
+proposals: one run cannot distinguish some causes (`python -m experiments.benchmarks.causes` shows which).
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ MEANING = {
     "unknown": "none of the causes that are known here",
 }
 LABELS = tuple(MEANING)
-CHANCE = 0.2  # dead share below which nothing is blamed, where units were born dead by chance
-UNINFORMATIVE = 0.2  # upper bound of a dead unit's rate above which its silence says nothing (n below 14)
-TINY = 8  # units of a site below which half of them is no sign
-LONGEST_STEP = 0.2  # ‖Δθ‖ / ‖θ‖ of a single early step from which it may have killed by its length
-VERY_LONG_STEP = 0.02  # the same, from which a penalty in the loss cannot be told from the steps' length
+CHANCE = 0.2  # dead share below which units born dead by chance need no cause
+UNINFORMATIVE = 0.2  # upper bound of a dead unit's rate above which its silence is uninformative (n below 14)
+TINY = 8  # sites with fewer units are not mostly dead at one half
+LONGEST_STEP = 0.2  # ‖Δθ‖ / ‖θ‖ from which a single early step may kill by its length
+VERY_LONG_STEP = 0.02  # the same, from which a penalty in the loss is indistinguishable from long steps
 PENALTY = 0.1  # share of the first gradient's power from which a penalty is blamed
-DOWNWARD = 0.7  # share of its pull on the biases that is downward from which a penalty closes units
+DOWNWARD = 0.7  # downward share of its pull on the biases from which a penalty closes units
 FAR_TARGETS = (
     10.0  # rms of targets - outputs over that of the outputs (at least 1) from which they are blamed
 )
-MOSTLY = 0.8  # share of units as good as born dead that is enough where none was wholly
-OFTEN = 0.02  # rate in training at which a unit that held-out inputs never open is a contradiction
-HARDLY = 0.01  # rate at birth below which a unit was as good as born dead
+MOSTLY = 0.8  # if no unit was born dead, share of units nearly born dead that is enough
+OFTEN = 0.02  # rate in training at which a unit that held-out inputs never open is contradictory
+HARDLY = 0.01  # rate at birth below which a unit was nearly born dead
 
 
 class Cause(NamedTuple):
@@ -64,9 +64,9 @@ class Cause(NamedTuple):
 
     Attributes:
         label: one of `LABELS`.
-        events: dated ones behind it (none for what was there from the start).
-        sites: that it is told of, where it is none of the run as a whole: those that are mostly dead.
-        chance: whether it closed units although nothing about their weights and biases is unusual.
+        events: the dated events behind it (none for what was present from the start).
+        sites: the sites it applies to, if not to the run as a whole: those that are mostly dead.
+        chance: whether it closed units although their weights and biases are not unusual.
     """
 
     label: str
@@ -76,7 +76,7 @@ class Cause(NamedTuple):
 
 
 def cause_of(found: Findings, evidence: Evidence) -> Cause:
-    """The cause of a run; where it needs none as a whole, of the layers that are mostly dead."""
+    """The cause of a run; if it has none as a whole, that of the layers that are mostly dead."""
     units = informative(found.units)
     dead = units[units["dead"]]
     lost = len(dead) + (found.cut_off if len(dead) else 0)
@@ -90,10 +90,10 @@ def cause_of(found: Findings, evidence: Evidence) -> Cause:
 
 
 def explained_by(cause: Cause, event: Event, found: Findings) -> Event:
-    """An event as the run's cause makes it.
+    """An event, relabelled if the run's cause explains it.
 
-    A loss that rises before most of the deaths, which something else than the labels explains, tells nothing
-    of the labels.
+    If a loss rises before most of the deaths, and something other than the labels explains these, the rise
+    does not indicate changed labels.
     """
     other = cause.label not in ("labels", "none", "unknown") and not cause.sites
     if event.label != "labels" or not other or 2 * len(found.deaths_from(event)) < max(1, len(found.deaths)):
@@ -102,12 +102,12 @@ def explained_by(cause: Cause, event: Event, found: Findings) -> Event:
 
 
 def informative(units: pd.DataFrame) -> pd.DataFrame:
-    """The units that were seen on enough inputs for a silence to say something."""
+    """The units seen on enough inputs for silence to be informative."""
     return units[rate_upper(np.zeros(len(units)), units["n"].to_numpy()) <= UNINFORMATIVE]
 
 
 def mostly_dead(units: pd.DataFrame, layers: pd.DataFrame) -> tuple[str, ...]:
-    """The sites that are dead as a whole, or at least by half and not tiny; without those that are frozen."""
+    """The sites whose units are all dead, or at least half of them if not tiny; without frozen ones."""
     counts = units.groupby("site", sort=False)["dead"].agg(["sum", "size"])
     half = (counts["sum"] >= counts["size"] / 2) & (counts["size"] >= TINY)
     sites = counts.index[half | (counts["sum"] == counts["size"])]
@@ -120,8 +120,8 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
 
     Args:
         dead: their rows.
-        share: of the units that they are taken from.
-        found: what is known of the run.
+        share: their share among the units considered.
+        found: the findings of the run.
         evidence: the tables.
     """
     if share < LEAST_DEAD and found.diverged_at is None:
@@ -133,19 +133,17 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
     most = 0.5 if dead["born"].any() else MOSTLY
     if share >= LEAST_DEAD and len(born) > most * len(dead):
         if differ:
-            return Cause(
-                "unknown"
-            )  # the training's own inputs open them: it is the held-out ones that differ
+            return Cause("unknown")  # training inputs open them, so it is the held-out inputs that differ
         chance = is_by_chance(born, evidence.layers)
         if share < CHANCE and chance.mean() > 0.5:
             return Cause("none")
         named = _birth_cause(born[~chance] if not chance.all() else born, evidence.layers)
         return Cause(named, chance=bool(chance.all() and born["spread"].notna().any()))
-    own = factor_shares(dead.assign(upstream=0.0))  # what happened below is the own share of another layer
+    own = factor_shares(dead.assign(upstream=0.0))  # changes below are another layer's own share
     if _mean(own["norm"]) > 0.4:
         return Cause("norm_stats")
     causal = _causal_events(found, evidence.steps)
-    if causal and has_far_targets(evidence):  # what the loss and its gradient do follows from them
+    if causal and has_far_targets(evidence):  # loss and gradient follow from the far targets
         causal = [event for event in causal if event.column not in ("loss", "grad_norm", "update_norm")]
     if causal:
         return Cause(causal[0].label, causal)
@@ -157,15 +155,15 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
 
 
 def do_inputs_differ(dead: pd.DataFrame, found: Findings) -> bool:
-    """Whether the training's own inputs open the units that the held-out ones leave closed."""
+    """Whether the training's own inputs open the units that held-out inputs leave closed."""
     known = found.evidence == "probe" and not found.is_after_divergence
     return known and bool(len(dead)) and bool(opens_in_training(dead).all())
 
 
 def opens_in_training(units: pd.DataFrame) -> pd.Series:
-    """Which units open, as they are now, on so much of the training's inputs that others should open them.
+    """Which units open on so many training inputs now that held-out inputs should open them, too.
 
-    Both the replayed inputs and the last window of the training itself have to show it.
+    Both the replayed inputs and the last window of training must show it.
     """
     least = (2 * units["rate_upper"]).clip(lower=OFTEN)
     return (units["rate_now"].astype(float) > least) & (units["rate_stream"].astype(float) > least)
@@ -179,7 +177,7 @@ def is_only_evaluated(units: pd.DataFrame) -> pd.Series:
 def factor_shares(units: pd.DataFrame) -> pd.DataFrame:
     """Share of every factor in a unit's fall: max(0, -φ) / Σ max(0, -φ).
 
-    NaN where nothing fell: the unit was born dead, or died after the last parameters that were copied.
+    NaN if the rate did not fall: the unit was born dead, or died after the last snapshot.
     """
     falls = units[list(FACTORS)].to_numpy(float).clip(max=0) * -1
     total = falls.sum(axis=1, keepdims=True)
@@ -190,13 +188,13 @@ def factor_shares(units: pd.DataFrame) -> pd.DataFrame:
 
 
 def has_known_layer(units: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:
-    """Which units one layer makes; of the others `upstream` is the rest of the network, or all of it."""
+    """Which units are made by a single layer; for others, `upstream` is the rest of the network."""
     known = layers.loc[layers["layer"].notna(), "site"] if "layer" in layers else layers["site"]
     return units["site"].isin(known).to_numpy()
 
 
 def _birth_cause(born: pd.DataFrame, layers: pd.DataFrame) -> str:
-    """Why most units were born dead: read at the lowest layer that was hit, since all above it follows."""
+    """Why most units were born dead, from the lowest affected layer, since all above follows from it."""
     layers = layers.sort_values("depth")
     counts = born["site"].value_counts()
     known = layers[layers["site"].isin(counts.index)]
@@ -212,24 +210,24 @@ def _birth_cause(born: pd.DataFrame, layers: pd.DataFrame) -> str:
 
 
 def _causal_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
-    """Events with calm before and half of the deaths after them; most deaths within 100 steps first."""
+    """Events preceded by calm and followed by half of the deaths; most deaths within 100 steps first."""
     deaths = found.deaths.to_numpy(float)
     standing = found.diverged_at if len(deaths) < LEAST_DEAD * found.total else None
     if standing is not None:
-        deaths = np.array([float(standing)])  # it then stands for the deaths that it forestalled
+        deaths = np.array([float(standing)])  # it represents the deaths that it prevented
     if not len(deaths):
         return []
     ranked: list[tuple[int, int, Event]] = []
     for event in found.events:
         after = deaths[deaths >= event.step - 1] if standing else found.deaths_from(event).to_numpy(float)
-        # an inner event is a symptom of what was there from the start
+        # an inner event is a symptom of a cause present from the start
         if not event.inner and len(after) >= 0.5 * len(deaths) and calm_before(steps, event.step):
             ranked.append((int((after <= event.step + 100).sum()), -event.step, event))
     return [event for _, _, event in sorted(ranked, reverse=True)]
 
 
 def _lasting_cause(shares: pd.DataFrame, evidence: Evidence, deaths: pd.Series) -> str:
-    """What was there from the start and killed units that were not born dead."""
+    """A cause present from the start that killed units not born dead."""
     layers, steps, loss = evidence.layers, evidence.steps, evidence.loss
     first = layers.sort_values("depth").head(1)
     large = (first["input_rms"] > 5).to_numpy() & (normed(first) == "")
@@ -258,13 +256,13 @@ def has_far_targets(evidence: Evidence) -> bool:
 
 
 def early_step(steps: pd.DataFrame) -> float:
-    """‖Δθ‖ / ‖θ‖ of an early step (median), infinite if not finite; NaN where it was not observed."""
+    """Median ‖Δθ‖ / ‖θ‖ of early steps, infinite if not finite; NaN if none was observed."""
     ratios = _early_steps(steps)
     return float(ratios.median()) if len(ratios) else float("nan")
 
 
 def longest_step(steps: pd.DataFrame, deaths: pd.Series) -> float:
-    """The same of the longest of them, one of which is enough to kill; the median where most died later."""
+    """Largest ‖Δθ‖ / ‖θ‖ of early steps, since one may kill; the median if most units died later."""
     ratios = _early_steps(steps)
     late = len(deaths) and len(ratios) and float(deaths.median()) > ratios.index[-1] + EPISODE
     return early_step(steps) if late or ratios.empty else float(ratios.max())
@@ -278,7 +276,7 @@ def _early_steps(steps: pd.DataFrame) -> pd.Series:
 
 
 def _fast_biases(steps: pd.DataFrame) -> bool:
-    """Whether biases had a learning rate of their own, well above the weights'."""
+    """Whether biases had their own learning rate, well above the weights'."""
     ratio = (steps["lr_bias"] / steps["lr"]).replace([np.inf, -np.inf], np.nan).dropna()
     return bool(len(ratio) and ratio.median() > 3)
 

@@ -1,7 +1,7 @@
-"""The collector: gathers the evidence of a training while it runs, and evaluates it at the end.
+"""The collector: gathers the evidence of a training run and evaluates it at the end.
 
-Gathering is cheap: ten scalars a step (`step_metrics`), and copies of parameters and inputs (`snapshots`).
-The evaluation (`initial_state`, `counterfactual`) is made once per report. It gives three tables, from which
+Gathering is cheap: ten scalars per step (`step_metrics`), and copies of parameters and inputs (`snapshots`).
+The evaluation (`initial_state`, `counterfactual`) happens once per report. It gives three tables from which
 `harness.attribution.causes` finds the causes without the model.
 """
 
@@ -72,9 +72,9 @@ LAYER_COLUMNS = (
     "growth",
     *INPUT_COLUMNS,
 )
-PASSES = 12  # forward passes over the inputs that the evaluation takes besides the shares, about
-MIXED = 40  # and for the shares, if every layer has dead units
-OWN_BIRTH = 7  # and for the births of each site whose layer is no module
+PASSES = 12  # approximate number of forward passes over the inputs, without the shares
+MIXED = 40  # additional passes for the shares, if every layer has dead units
+OWN_BIRTH = 7  # additional passes for births at each site whose layer is not a module
 NOW_COLUMNS = tuple(f"{name}_now" for name in INPUT_COLUMNS)
 
 
@@ -83,9 +83,9 @@ class EvidenceCollector:
 
     Args:
         model: the model.
-        optimizers: those that step it.
-        taps: through which it is observed: they know the gates.
-        options: of those taps.
+        optimizers: the optimizers that step it.
+        taps: the taps that observe it; they know the gates.
+        options: options of the taps.
     """
 
     def __init__(
@@ -107,13 +107,13 @@ class EvidenceCollector:
             on_root=self._rooted,
         )
         self._guard: Guard | None = None  # while attached
-        self._biases: set[str] = set()  # of layers that are no modules
+        self._biases: set[str] = set()  # of layers that are not modules
         self._failed: list[str] = []  # what could not be evaluated
-        self._declared: set[str] = set()  # activations of the user's own that were counted
+        self._declared: set[str] = set()  # declared activations that were counted
         self._steps = 0
 
     def attach(self, guard: Guard) -> None:
-        """Begin."""
+        """Start gathering."""
         self._guard = guard
         self._declared |= declared_names()
         self._entrances.attach(guard)
@@ -130,7 +130,7 @@ class EvidenceCollector:
         self._loss.detach()
 
     def step(self, loss: Any) -> None:
-        """An optimizer step is complete; the first ones may be all there is before a divergence."""
+        """Record a completed optimizer step; the first ones may be all there is before a divergence."""
         self._entrances.step()
         self._metrics.step(loss)
         self._loss.step(loss)
@@ -139,11 +139,11 @@ class EvidenceCollector:
             self._snapshots.census()
 
     def census(self) -> None:
-        """A window closes."""
+        """Record the end of a window."""
         self._snapshots.census()
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values."""
+        """State that consists of tensors and plain values."""
         metrics, snapshots = self._metrics.state_dict(), self._snapshots.state_dict()
         return {
             "steps": self._steps,
@@ -153,7 +153,7 @@ class EvidenceCollector:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on."""
+        """Continue from a saved state."""
         self._steps = int(state["steps"])
         self._metrics.load_state_dict(state["vitals"])
         self._snapshots.load_state_dict(state["kept"])
@@ -163,14 +163,14 @@ class EvidenceCollector:
     def evidence(
         self, sites: Sequence[Site], census: pd.DataFrame | None, error: str = "", *, replay: bool = True
     ) -> Evidence:
-        """Evaluate what was gathered, in passes that are no part of the training.
+        """Evaluate the gathered data, in passes that are not part of the training.
 
         Args:
-            sites: those that were observed.
-            census: the last one that saw an input; of its sites with dead units the shares are computed, the
-                costly part, and of all if values were not finite.
+            sites: the observed sites.
+            census: the last one with an input. Shares, the costly part, are computed for its sites with dead
+                units, or for all sites if values were not finite.
             error: why this collector was switched off, if it was.
-            replay: whether the network is run again; without, there are the tables of the steps alone.
+            replay: whether to run the network again; otherwise only the step table is filled.
         """
         self._failed.clear()
         with self.outside_training():
@@ -190,7 +190,7 @@ class EvidenceCollector:
         return Evidence(steps, units, layers)
 
     def own_parameters(self, site: str) -> OwnParameters | None:
-        """Of one site; None where they are not known."""
+        """The parameters of one site's units; None if unknown."""
         if self._obstacle():
             return None
         with self.outside_training():
@@ -199,7 +199,7 @@ class EvidenceCollector:
 
     @contextmanager
     def outside_training(self) -> Iterator[None]:
-        """Passes and writes in the block are no part of what the evidence is about."""
+        """Context manager: passes and writes in the block do not become evidence."""
         guard = self._guard
         self.detach()
         try:
@@ -212,7 +212,7 @@ class EvidenceCollector:
     # --- inside -------------------------------------------------------------------------------------
 
     def _obstacle(self) -> str:
-        """Why the network of the start cannot be run again, or ""."""
+        """Why the initial network cannot be run again, "" if it can."""
         broken = self._entrances.broken
         if self._snapshots.by_parts and broken:
             return (
@@ -223,7 +223,7 @@ class EvidenceCollector:
         return self._snapshots.prepare_replay()
 
     def _rooted(self) -> None:
-        """The model's own forward trains: what parts were handed is not needed."""
+        """Handle that the model's own forward trains: inputs of submodules are no longer needed."""
         if self._snapshots.by_parts:
             self._snapshots.clear()
         self._metrics.forget_inputs()
@@ -235,7 +235,7 @@ class EvidenceCollector:
     def _replayed(
         self, replay: Replay, sites: Sequence[Site], census: pd.DataFrame | None
     ) -> tuple[pd.DataFrame, pd.DataFrame, int]:
-        """The tables of units and layers, and on how many inputs they rest where these were cut; else 0."""
+        """The tables of units and layers, and the number of inputs used if they were truncated, else 0."""
         with_deaths = _sites_with_deaths(census)
         progress = Progress("diagnose", 9, "passes")
         first, last = self._snapshots.first(), self._snapshots.last()
@@ -312,7 +312,7 @@ class EvidenceCollector:
         return units, _layer_table(rows), cut
 
     def _note_undeclared(self, sites: Sequence[Site]) -> None:
-        """Say which activations the passes do not see, since their declarations were taken back."""
+        """Record which activations the passes cannot see, since their declarations were removed."""
         used = {site.activation for site in sites}
         for name in sorted(used & (self._declared - declared_names())):
             self._failed.append(
@@ -321,7 +321,7 @@ class EvidenceCollector:
             )
 
     def _attempt(self, default: Any, function: Callable[..., Any], *args: Any) -> Any:
-        """What a function returns; where it fails, the rest of the evidence is worth as much."""
+        """The result of a function; if it fails, the default, so that the rest of the evidence remains."""
         try:
             return function(*args)
         except Exception as error:
@@ -330,7 +330,7 @@ class EvidenceCollector:
             return default
 
     def _evaluated(self, replay: Replay, last: Snapshot) -> dict[str, np.ndarray]:
-        """Site → rates on the stream's inputs with running statistics, where training uses a batch's own."""
+        """Site → rates on the stream's inputs with running statistics, if training uses batch statistics."""
         modes = {
             name: False
             for name, module in replay.modules.items()
@@ -356,7 +356,7 @@ class EvidenceCollector:
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside the wrappers of compile and data parallelism."""
+    """The module inside wrappers for compilation and data parallelism."""
     for name in ("_orig_mod", "module"):
         inner = dict(model.named_children()).get(name)
         alone = len(list(model.children())) == 1 and not list(model.parameters(recurse=False))
@@ -366,7 +366,7 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 
 def _sites_with_deaths(census: pd.DataFrame | None) -> list[str]:
-    """The sites where a census has dead units, the most first; all, if it has values that are not finite."""
+    """The sites where a census has dead units, most first; all sites if it has non-finite values."""
     if census is None:
         return []
     dead = census.loc[census["state"].eq("dead"), "site"].value_counts().index.tolist()
@@ -385,7 +385,7 @@ def _unit_table(
     evaluated: Mapping[str, np.ndarray] | None = None,
     starved: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Every unit's parts at birth, its incoming weights then, and its shares where they were computed."""
+    """Each unit's parts at birth, its initial incoming weights, and its shares where computed."""
     table = pd.DataFrame(columns=pd.Index(["site", "unit"])) if births is None else births
     more = [[_shares(site, value) for site, value in (rates or {}).items()], list(rows)]
     more.append([_column("rate_eval", site, rate) for site, rate in (evaluated or {}).items()])

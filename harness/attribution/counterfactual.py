@@ -1,13 +1,13 @@
-"""Counterfactuals: what a unit's rate would be, had only some of the things changed that did.
+"""Counterfactuals: a unit's rate if only some of the changes between two snapshots had happened.
 
-Between two snapshots (then and now) six factors can have changed for a unit: its incoming `weights` as the
-gradient moved them, the part that weight `decay` moved, its `bias` (and β), the `norm` (running mean and
-variance, where they are used), everything `upstream`, and the `data`. v(S) is the unit's activation rate
-with the factors in S as they are now and the others as they were then; Shapley values share
-v(all) - v(none) among the factors, exactly.
+Between two snapshots (then and now), six factors may have changed for a unit: its incoming `weights` as moved
+by the gradient, the part moved by weight `decay`, its `bias` (and β), the `norm` (running mean and variance,
+where they are used), everything `upstream`, and the `data`. v(S) is the unit's activation rate with the
+factors in S as they are now and the others as they were then; Shapley values divide v(all) - v(none) among
+the factors exactly.
 
 A layer's input depends on upstream and data alone, so four passes through the model serve every layer: in
-each, a hook on the layer computes its output with its own parameters mixed in every way.
+each, a hook on the layer computes its output for every mixture of its own parameters.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from harness.kernels.layout import as_units
 
 
 class CoalitionEvaluator:
-    """Replays a model while every layer's own parameters are mixed in every way.
+    """Replays a model with every mixture of each layer's own parameters.
 
     Args:
-        replay: of the model, in the modes of its training.
+        replay: replay of the model, in the modes of its training.
         then: the reference.
-        now: what came of it.
-        decayed: name of a parameter → the part of its change that weight decay made.
+        now: the state to explain.
+        decayed: name of a parameter → the part of its change due to weight decay.
     """
 
     def __init__(self, replay: Replay, then: Snapshot, now: Snapshot, decayed: Mapping[str, Tensor]) -> None:
@@ -48,13 +48,13 @@ class CoalitionEvaluator:
         """The rate of every unit under every coalition that can differ.
 
         Args:
-            layers: site name → what makes its pre-activation. For the other sites (a residual sum) `upstream`
-                is the whole network.
+            layers: site name → what makes its pre-activation. For other sites (a residual sum), `upstream` is
+                the whole network.
             on_pass: called after each of up to four passes.
 
         Returns:
-            Site name → coalition → rate per unit. Factors that did not change are in no coalition. Sites that
-            are not handed what their layer makes are left out: `SiteReplay` tells of them.
+            Site name → coalition → rate per unit. Factors that did not change are in no coalition. Sites
+            whose input is not exactly their layer's output are left out: see `SiteReplay`.
         """
         shared = ["upstream"] if equal(self._then.inputs, self._now.inputs) else ["upstream", "data"]
         own = {site: list(coalitions(self._mixture.changed(layer.names))) for site, layer in layers.items()}
@@ -82,7 +82,7 @@ class CoalitionEvaluator:
     ) -> dict[str, np.ndarray]:
         """Run the model with upstream and data of a coalition.
 
-        The rates of every own coalition of the layers are added to `mixed`; those of the sites are returned.
+        Adds the rates of every own coalition of the layers to `mixed`; returns those of the sites.
         """
         opened: dict[tuple[str, Coalition], Any] = defaultdict(float)
         inputs: dict[tuple[str, Coalition], int] = defaultdict(int)
@@ -92,7 +92,7 @@ class CoalitionEvaluator:
             known = {factor for _, factor in self._mixture.factors(first)}
             made: dict[
                 Coalition, tuple[Tensor, int]
-            ] = {}  # what the first module makes; a norm behind it costs far less
+            ] = {}  # output of the first module; a norm behind it costs far less
             for coalition in own[site]:
                 key = coalition & (known | {"decay"})
                 output = made.get(key)
@@ -123,7 +123,7 @@ def site_rates(replay: Replay, snapshot: Snapshot) -> dict[str, np.ndarray]:
 
 
 def _agree(mixed: Rates, whole: Rates, own: Coalition) -> bool:
-    """Whether a layer's output is what its site is handed: the rates at both times are the same."""
+    """Whether a layer's output is what its site receives: the rates at both times are the same."""
     for surroundings, rates in whole.items():
         there = mixed.get((own if "upstream" in surroundings else frozenset()) | surroundings)
         if there is None or there.shape != rates.shape:
@@ -134,7 +134,7 @@ def _agree(mixed: Rates, whole: Rates, own: Coalition) -> bool:
 
 
 def count_open(units: Tensor, gate: Gate | None) -> Tensor:
-    """On how many inputs each unit's gate is open; `units` is (A, F) or (A, F, P)."""
+    """Number of inputs on which each unit's gate is open; `units` is (A, F) or (A, F, P)."""
     assert gate is not None
     low = gate.low
     if isinstance(low, Tensor) and low.ndim and units.ndim == 3:

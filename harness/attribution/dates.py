@@ -1,8 +1,8 @@
 """Dates: at which step each dead unit died, on the evidence that shows it dead.
 
-The censuses of that evidence bracket a death: alive at one, dead at the next and ever after. Between the two
-the training stream tells the step, where its gate closed for good there in the same time. Never does one kind
-of evidence date what only the other has seen.
+Censuses of that evidence bracket a death: alive at one, dead at the next and ever after. In between, the
+training stream gives the step if the gate closed for good there in the same interval. One kind of evidence
+never dates a death that only the other has seen.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ UNIT = ["site", "unit"]
 
 
 def death_steps(rows: pd.DataFrame, stream: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
-    """When each dead unit died for the last time; NaN for those that are alive or were born dead.
+    """The step of each dead unit's last death; NaN for units that are alive or were born dead.
 
     Args:
-        rows: the censuses of the evidence on which units are called dead, up to the last that counts.
-        stream: those of the training stream; the same, or empty.
+        rows: censuses of the evidence on which units are called dead, up to the last relevant one.
+        stream: censuses of the training stream; the same, or empty.
         units: site, unit, dead, born.
     """
     alive, shut = (_of(values, units) for values in _brackets(rows))
     lived = units["dead"].to_numpy() & ~units["born"].to_numpy()
     closed = _closing_steps(stream, units)
-    if (rows["evidence"] == "stream").all():  # a window that shows a unit alive may close its gate
+    if (rows["evidence"] == "stream").all():  # a gate may close within the window that shows the unit alive
         died = np.where(np.isnan(closed), shut, closed)
     else:
         died = np.where((closed > alive) & (closed <= shut), closed, shut)
@@ -34,7 +34,7 @@ def death_steps(rows: pd.DataFrame, stream: pd.DataFrame, units: pd.DataFrame) -
 
 
 def _brackets(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Per unit the last census at which it lived (0 if none), and the first one after it."""
+    """For each unit, the last census at which it was alive (0 if none), and the first dead one after it."""
     grid = census_grid(rows)
     index = pd.MultiIndex.from_arrays([grid.site, grid.unit], names=UNIT)
     alive, nothing = grid.observed & ~grid.dead, np.zeros(len(index), int)
@@ -50,10 +50,10 @@ def _of(values: pd.Series, units: pd.DataFrame) -> np.ndarray:
 
 
 def _closing_steps(stream: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
-    """The step from which no input of the training opened a gate; NaN where one still does, or none ever did.
+    """The step from which no training input opened the gate; NaN if one still does, or none ever did.
 
-    silent_for counts inputs since the gate last opened, so that the step follows from the number of inputs
-    that each window saw.
+    silent_for counts inputs since the gate last opened, so the step follows from the number of inputs in each
+    window.
     """
     stream = stream[stream["unit"] >= 0]
     closed = np.full(len(units), np.nan)

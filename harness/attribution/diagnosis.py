@@ -24,13 +24,13 @@ class Diagnosis:
         units: one row per dead unit: site, unit, cause (a key of
             `harness.attribution.unit_causes.UNIT_CAUSES`), born, died_at, the share of every factor (weights,
             decay, bias, norm, upstream, data) in its fall, suddenness (share of the fall from its largest
-            margin that came in the window that killed it), evidence ("probe" or "stream": what it is dead
-            on, and was when it died). died_at is the step of its last death: of the probe the census that
-            first shows it dead, or the step since the one before from which training opened it no more; of
-            the stream the step after the last that opened it.
+            margin in the window that killed it), evidence ("probe" or "stream": on which it is dead). died_at
+            is the step of its last death. Probe: the first census that shows it dead, or the step since the
+            previous census from which training no longer opened it. Stream: the step after the last one that
+            opened it.
         events: one row per dated event: step, label, column, ratio, deaths (from there on), text.
         text: the sentences.
-        cause: that one of them which names the cause, or says that there is nothing to explain.
+        cause: the sentence that names the cause, or says that there is nothing to explain.
     """
 
     label: str
@@ -44,12 +44,12 @@ class Diagnosis:
 
 
 def diagnose(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | None = None) -> Diagnosis:
-    """Why the units of a run are dead.
+    """Explain why the units of a run are dead.
 
     Args:
         history: every census of the run.
         evidence: the tables of `Recorder.evidence()`, or of a stored run.
-        thresholds: of the states.
+        thresholds: thresholds of the states.
 
     Raises:
         ValueError: the history is empty.

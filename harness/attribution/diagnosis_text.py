@@ -1,4 +1,4 @@
-"""A diagnosis in words: what can honestly be said, each sentence with its number."""
+"""A diagnosis in words: only what the evidence supports, each sentence with its number."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from harness.attribution.starved_text import starved_text, unreached_text
 from harness.attribution.unit_causes import BIRTH_REASONS, birth_reasons, opens_at_birth
 from harness.detector.counts import AT_END, birth_words, dead_words, non_finite_words, of_the_dead, on
 
-#: What one run cannot tell apart, and what would tell.
+#: What one run cannot distinguish.
 INDISTINGUISHABLE = {
     "labels": "labels that are wrong, and a task that changed on purpose",
     "input_offset": "off-centre inputs and a learning rate that is too high for them: they multiply",
@@ -49,8 +49,8 @@ def diagnosis_text(cause: Cause, found: Findings, units: pd.DataFrame, evidence:
     """The sentences of a diagnosis.
 
     Args:
-        cause: of the run.
-        found: what the rules decided from.
+        cause: cause of the run.
+        found: findings that the rules used.
         units: the dead units, as in `Diagnosis.units`.
         evidence: the tables.
     """
@@ -72,7 +72,7 @@ def diagnosis_text(cause: Cause, found: Findings, units: pd.DataFrame, evidence:
 
 
 def cause_text(cause: Cause, found: Findings, units: pd.DataFrame, evidence: Evidence) -> str:
-    """The sentence of a diagnosis that names the cause; arguments as of `diagnosis_text`."""
+    """The sentence of a diagnosis that names the cause; arguments as for `diagnosis_text`."""
     if cause.label == "none":
         return " ".join(_no_cause(found))
     whose = _whose(cause, found)
@@ -83,7 +83,7 @@ def cause_text(cause: Cause, found: Findings, units: pd.DataFrame, evidence: Evi
 
 
 def _whose(cause: Cause, found: Findings) -> str:
-    """The sites that a cause is told of, where it is not told of all."""
+    """The sites to which a cause applies, if not to all."""
     if not cause.sites:
         return ""
     counts = found.units.groupby("site")["dead"].agg(["sum", "size"]).loc[list(cause.sites)]
@@ -93,7 +93,7 @@ def _whose(cause: Cause, found: Findings) -> str:
 
 
 def _too_few_inputs(found: Findings) -> list[str]:
-    """Dead units that were seen on too few inputs to be judged, beside others that were seen on enough."""
+    """Dead units seen on too few inputs to be judged."""
     dead = found.units[found.units["dead"]]
     few = dead.drop(informative(dead).index)
     if few.empty:
@@ -124,7 +124,7 @@ def _no_cause(found: Findings) -> list[str]:
 
 
 def _one_census(found: Findings) -> list[str]:
-    """What a single census over a whole training cannot show; nothing where there are more."""
+    """What a single census over a whole training run cannot show; empty if there are more."""
     if found.evidence != "stream" or found.rows["step"].nunique() > 1 or found.at < 2:
         return []
     return [
@@ -134,7 +134,7 @@ def _one_census(found: Findings) -> list[str]:
 
 
 def _contrast(found: Findings) -> list[str]:
-    """Units that are dead on the held-out inputs and alive on the training's, if they are many."""
+    """Units that are dead on held-out inputs but alive on training inputs, if there are many."""
     if found.evidence != "probe" or found.is_after_divergence:
         return []
     dead = found.units[found.units["dead"]]
@@ -162,7 +162,7 @@ def _when(found: Findings) -> str:
 
 
 def _divergence(found: Findings) -> list[str]:
-    """When training diverged, and what the censuses say of the time before."""
+    """When training diverged, and what the censuses show of the time before."""
     if found.diverged_at is None:
         return []
     text = f"Training diverged at step {found.diverged_at:,}"
@@ -205,11 +205,11 @@ def _deaths(units: pd.DataFrame, found: Findings, evidence: Evidence) -> list[st
 
 
 def _births(found: Findings, evidence: Evidence) -> list[str]:
-    """How many dead units were born so, and why each was."""
+    """How many dead units were born dead, and why."""
     born = found.units[found.units["dead"] & found.units["born"]]
     if born.empty:
         return []
-    known_start = born["first"].mask(born["rate_then"].notna(), 0)  # else only censuses tell
+    known_start = born["first"].mask(born["rate_then"].notna(), 0)  # otherwise only censuses show it
     firsts = known_start if known_start.eq(0).all() else born["first"]
     text = f"{of_the_dead(found.dead, _when(found))}, {len(born):,} {'was' if len(born) == 1 else 'were'} "
     text += birth_words(firsts.to_numpy(), int(found.units["first"].min()))
@@ -272,7 +272,7 @@ def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Eviden
 
 
 def _before_deaths(found: Findings) -> str:
-    """What stands before most of the deaths, though it did not bring them about."""
+    """The event before most of the deaths, though it did not cause them."""
     deaths = len(found.deaths)
     before = [event for event in found.events if 2 * len(found.deaths_from(event)) >= max(1, deaths)]
     if not before:
@@ -323,7 +323,7 @@ def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:
 
 
 def _unread(born: pd.DataFrame, evidence: Evidence) -> str:
-    """Why the births of units tell no cause."""
+    """Why the births of units indicate no cause."""
     if evidence.error:
         not_rerun = "the start could not be run again, so that " if evidence.layers.empty else ""
         return f"{not_rerun}nothing is known of their births ({evidence.error})"
@@ -360,7 +360,7 @@ def _penalty(evidence: Evidence) -> str:
 
 
 def _handed(first: pd.Series) -> str:
-    """The tensor that a layer's input statistics are about."""
+    """The tensor described by a layer's input statistics."""
     layer = first.get("layer")
     named = f" ({layer}, before {first['site']})" if isinstance(layer, str) and layer else ""
     source = first.get("source")

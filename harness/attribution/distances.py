@@ -1,6 +1,6 @@
 """Distances: how far many tensors have moved since they were last copied, in one pass over memory.
 
-On a CPU a compiled loop walks over all of them at once; elsewhere, and for odd layouts, torch does it.
+On a CPU, one compiled loop reads all of them; elsewhere, and for unusual layouts, torch does it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from torch import Tensor
 from harness.kernels.numba import REORDER, values
 
 BLOCK = 1024  # values whose squares are summed in their own precision
-STRIDE = 61  # every how many values of a large tensor are compared when nothing should have moved
-SMALL = 4096  # values of a tensor that are all compared
+STRIDE = 61  # distance between the values of a large tensor compared when no change is expected
+SMALL = 4096  # largest size of a tensor that is compared completely
 LIKE = {torch.float32: np.zeros(1, np.float32), torch.float64: np.zeros(1, np.float64)}
 
 
 class ReferenceCopy:
-    """A copy of tensors, against which their present values are held.
+    """A copy of tensors, with which their current values are compared.
 
     Args:
-        tensors: in an order that stays.
+        tensors: in a fixed order.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
@@ -34,21 +34,21 @@ class ReferenceCopy:
         self._addresses = addresses(self._copies) if flat(self._copies) is not None else None
 
     def fits(self, now: Sequence[Tensor]) -> bool:
-        """Whether these are still as many tensors, of the same shapes and kinds, on the same devices."""
+        """Whether the number of tensors, their shapes, dtypes and devices are unchanged."""
         return len(now) == len(self._copies) and all(
             t.shape == copy.shape and t.dtype is copy.dtype and t.device == copy.device
             for t, copy in zip(now, self._copies, strict=True)
         )
 
     def is_unchanged(self, now: Sequence[Tensor]) -> bool:
-        """Whether, as far as a sample of every 61st value shows, nothing has moved; never sure on a GPU."""
+        """Whether a sample of every 61st value shows no change; always False on a GPU."""
         like = flat(now)
         if like is None or self._addresses is None:
             return False
         return bool(_same(addresses(now), self._addresses, self._sizes, like))
 
     def update(self, now: Sequence[Tensor]) -> tuple[Any, Any]:
-        """L2 norm of how far the tensors have moved, and of the tensors; the copy is as they are now."""
+        """L2 norms of the tensors' movement and of the tensors; updates the copy to the current values."""
         if not now:
             return np.nan, np.nan
         like = flat(now)
@@ -60,7 +60,7 @@ class ReferenceCopy:
             torch._foreach_sub_(self._copies, list(now))  # pyright: ignore[reportPrivateImportUsage]
             distance = norm(self._copies)
             torch._foreach_copy_(self._copies, list(now))  # pyright: ignore[reportPrivateImportUsage]
-        else:  # sharded or otherwise special tensors know fewer operations
+        else:  # sharded or otherwise special tensors support fewer operations
             distance = norm([t.detach() - copy for t, copy in zip(now, self._copies, strict=True)])
             for t, copy in zip(now, self._copies, strict=True):
                 copy.copy_(t)
@@ -70,7 +70,7 @@ class ReferenceCopy:
 def norm(tensors: Sequence[Tensor]) -> Any:
     """L2 norm over all of them: a number on a CPU, else a tensor on the device; NaN if there are none.
 
-    Of sharded tensors (DTensor) it is that of the whole, the same on every rank: a collective call.
+    For sharded tensors (DTensor) it is the norm of the whole, the same on every rank: a collective call.
     """
     if not tensors:
         return np.nan
@@ -89,7 +89,7 @@ def norm(tensors: Sequence[Tensor]) -> Any:
 
 
 def _sharded_norms(tensors: Sequence[Any]) -> list[Tensor]:
-    """One norm for all tensors that are sharded alike, so that the ranks talk once and not for each."""
+    """One norm for all tensors with the same sharding, which needs one communication instead of many."""
     from torch.distributed.tensor import DTensor, Partial, Replicate
 
     groups: dict[Any, list[Tensor]] = {}
@@ -104,12 +104,12 @@ def _sharded_norms(tensors: Sequence[Any]) -> list[Tensor]:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor is of no subclass."""
+    """Whether a tensor is not a subclass instance."""
     return type(tensor) in (Tensor, torch.nn.Parameter)
 
 
 def flat(tensors: Sequence[Tensor]) -> np.ndarray | None:
-    """An array of the tensors' kind, if all lie on the CPU without gaps and are of one kind."""
+    """An array of the tensors' dtype, if all are contiguous, on the CPU and of one dtype."""
     if not tensors:
         return None
     dtype = tensors[0].dtype
@@ -124,7 +124,7 @@ def flat(tensors: Sequence[Tensor]) -> np.ndarray | None:
 
 
 def addresses(tensors: Sequence[Tensor]) -> np.ndarray:
-    """Of the first value of each."""
+    """Address of the first value of each."""
     return np.array([t.data_ptr() for t in tensors], np.int64)
 
 
@@ -135,7 +135,7 @@ def _move(now, copies, sizes, like, sums):
         for start in range(0, sizes[t], BLOCK):
             here, there = p[start : start + BLOCK], q[start : start + BLOCK]
             distance, size = like[0] * 0, like[0] * 0
-            for i in range(len(here)):  # from 0, so that the compiler sees no negative place
+            for i in range(len(here)):  # starts at 0, so that the compiler sees no negative index
                 d = here[i] - there[i]
                 distance += d * d
                 size += here[i] * here[i]
@@ -164,6 +164,6 @@ def _same(now, copies, sizes, like):
         p, q = values(now[t], sizes[t], like), values(copies[t], sizes[t], like)
         step = 1 if sizes[t] <= SMALL else STRIDE
         for i in range(0, sizes[t], step):
-            if p[i] != q[i] and (p[i] == p[i] or q[i] == q[i]):  # NaN where there was NaN has not moved
+            if p[i] != q[i] and (p[i] == p[i] or q[i] == q[i]):  # NaN that was NaN before has not moved
                 return False
     return True

@@ -1,7 +1,7 @@
-"""Entrances: how inputs come into a model of which only parts are called, as in `agent.act(x)`.
+"""Entrances: how inputs enter a model of which only submodules are called, as in `agent.act(x)`.
 
-As long as the model's own forward trains nothing, the outermost calls of its parts are followed. A call that
-is handed what another one made belongs to the same forward; what else it is handed are inputs of the model.
+As long as the model's own forward does not train, the outermost calls of its submodules are followed. A call
+that receives the output of another one belongs to the same forward; its other tensors are model inputs.
 """
 
 from __future__ import annotations
@@ -23,20 +23,18 @@ from harness.hooks._torch import outside_all_transforms, without_transforms
 from harness.recording.batches import tensors_in
 from harness.recording.listener import Guard
 
-OUTPUT = (
-    "\0output"  # begins what stands for an output of an earlier call: (OUTPUT, call, which of its tensors)
-)
-OPEN = 64  # forwards that may still go on
-CHECKED = 8  # calls of a part in which the graph of what it is handed is looked at
+OUTPUT = "\0output"  # marks an output of an earlier call: (OUTPUT, call, index of its tensor)
+OPEN = 64  # largest number of unfinished forwards
+CHECKED = 8  # calls of a submodule in which the graph of its arguments is checked
 
 
 @dataclass
 class PartsForward:
-    """A forward through parts.
+    """A forward through submodules.
 
     Attributes:
-        calls: name of the part, arguments and keyword arguments of each.
-        outputs: the tensors that each made, and how often they had been written to.
+        calls: name of the submodule, arguments and keyword arguments of each call.
+        outputs: the tensors made by each call, and their versions at that time.
         graph: whether autograd recorded it.
     """
 
@@ -46,17 +44,18 @@ class PartsForward:
 
 
 class Entrances:
-    """Follows the outermost calls of a model's parts, in training mode.
+    """Follows the outermost calls of a model's submodules, in training mode.
 
     Args:
-        model: the root.
-        on_inputs: called with a part and those of its arguments that are inputs of the model.
-        on_output: called with a part, its arguments and its output.
-        on_forward: called with a forward that is complete.
-        on_root: called when the model's own forward trains: from then on no part is followed.
+        model: the root module.
+        on_inputs: called with a submodule and those of its arguments that are inputs of the model.
+        on_output: called with a submodule, its arguments and its output.
+        on_forward: called with a completed forward.
+        on_root: called when the model's own forward trains; from then on submodules are not followed.
 
     Attributes:
-        broken: name of a part that was handed what parameters made outside of any part, "" if none was.
+        broken: name of a submodule that received something made from parameters outside of any submodule,
+            "" if there is none.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class Entrances:
         self.broken = ""
 
     def attach(self, guard: Guard) -> None:
-        """Begin, unless the model's own forward trains."""
+        """Start, unless the model's own forward trains."""
         for name, module in () if self._rooted else self._model.named_modules():
             if not isinstance(module, torch.jit.ScriptModule):
                 before, after = (
@@ -97,7 +96,7 @@ class Entrances:
         self.step()
 
     def step(self) -> None:
-        """A step is complete: no forward goes on."""
+        """Complete a step: all forwards have ended."""
         self._depth = 0
         while self._open:
             self._close()
@@ -115,7 +114,7 @@ class Entrances:
         if self._depth > 1 or not name or not module.training:
             return
         if any(without_transforms(tensor) is None for tensor in tensors_in((args, dict(kwargs)))):
-            return  # under vmap: members and inputs look alike there
+            return  # under vmap members and inputs look alike
         with outside_all_transforms():
             self._enter(name, module, *map_tensors(_plain, (args, dict(kwargs))))
 
@@ -154,7 +153,7 @@ class Entrances:
         self._on_output(module, args, output)
 
     def _forward_of(self, args: Any, kwargs: Mapping[str, Any]) -> PartsForward:
-        """The forward that a call goes on with: all that it is handed outputs of, made one; or a new one."""
+        """The forward that a call continues, merging all whose outputs it receives; or a new one."""
         tensors = list(tensors_in((args, dict(kwargs))))
         found = [one for one in self._open if any(_place(one, tensor) is not None for tensor in tensors)]
         if not found:
@@ -170,7 +169,7 @@ class Entrances:
         return first
 
     def _check(self, name: str, tensor: Tensor) -> None:
-        """Whether an argument was made by parameters of the model, out of sight."""
+        """Record a submodule whose argument was made unseen from parameters of the model."""
         if self.broken or not tensor.requires_grad or self._checked[name] >= CHECKED:
             return
         self._checked[name] += 1
@@ -188,10 +187,10 @@ class Entrances:
 
 
 class Parts(nn.Module):
-    """A model as the calls of its parts.
+    """A model in the form of calls of its submodules.
 
     Args:
-        model: the root.
+        model: the root module.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -200,7 +199,7 @@ class Parts(nn.Module):
         self._parts = dict(model.named_modules())
 
     def forward(self, *calls: tuple[str, Any, dict[str, Any]]) -> tuple[Tensor, ...]:
-        """Calls as in `PartsForward`; returns all tensors that they make."""
+        """Run calls as in `PartsForward`; returns all tensors that they make."""
         made: list[list[Tensor]] = []
         for name, args, kwargs in calls:
             output = self._parts[name](*_resolved(args, made), **_resolved(kwargs, made))
@@ -209,7 +208,7 @@ class Parts(nn.Module):
 
 
 def _place(forward: PartsForward, tensor: Tensor) -> tuple[str, int, int] | None:
-    """What stands for a tensor that an earlier call of a forward made, unless it was written to since."""
+    """The marker of a tensor made by an earlier call of a forward, unless it was written to since."""
     at = storage_of(tensor)
     for call, outputs in enumerate(forward.outputs):
         for number, (made, version) in enumerate(outputs):

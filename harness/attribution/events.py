@@ -1,8 +1,8 @@
 """Dated events: what deviated from its baseline first, and when.
 
-Inside one step the causal order is: what others wrote into the parameters, inputs, loss, gradient, learning
-rate, update. The first column to deviate names the event; what follows without a pause of ten steps is the
-same episode, unless it comes from outside (`OUTSIDE`) and what began the episode did not.
+Within one step the causal order is: writes into the parameters by others, inputs, loss, gradient, learning
+rate, update. The first column to deviate names the event. Deviations that follow without a pause of ten steps
+belong to the same episode, unless they come from outside (`OUTSIDE`) and the start of the episode did not.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ import pandas as pd
 from harness.attribution import baseline
 
 EPISODE = 10  # steps within which events are one episode
-CALM = 0.05  # ‖Δθ‖ / ‖θ‖ above which training was never calm
+CALM = 0.05  # ‖Δθ‖ / ‖θ‖ above which training is not calm
 LONG_STEP = 0.01  # ‖Δθ‖ / ‖θ‖ from which a step may raise the loss by its length
-SETTLED = 40  # steps without an event after which training has stood steps as long as these
-JUMP = 5  # ratio to its highest value before by which a loss jumps that training then brings down again
-STEEP = 1 / 3  # share of a rise (of its logarithm) that came in the step before: then it was no jump
-UNBOUNDED = 1e300  # ratio from which it is that of something that was not finite
+SETTLED = 40  # steps without an event after which steps of this length are tolerated
+JUMP = 5  # ratio of a jump of the loss to its previous maximum, after which training brings it down again
+STEEP = 1 / 3  # share of a rise (of the logarithm) in the previous step above which it is not a jump
+UNBOUNDED = 1e300  # ratio above which a value was not finite
 #: Columns in their causal order inside a step.
-OUTSIDE = ("written_norm", "input_rms", "input_mean", "weight_decay", "lr")  # these are no consequences
+OUTSIDE = ("written_norm", "input_rms", "input_mean", "weight_decay", "lr")  # these are not consequences
 ORDER = (*OUTSIDE, "loss", "grad_norm", "update_norm")
 
 
 class Event(NamedTuple):
-    """Something that happened.
+    """A dated event.
 
     Attributes:
-        step: the optimizer step in which it showed.
-        label: the cause that it would be.
-        column: which scalar deviated first.
-        ratio: to its baseline (of the input's mean: the shift in units of the inputs' rms).
-        text: in words.
-        inner: whether the training itself brought it about, so that it is no cause but a symptom.
+        step: the optimizer step in which it appeared.
+        label: the cause that it suggests.
+        column: the scalar that deviated first.
+        ratio: ratio to its baseline (for the inputs' mean: the shift in units of their rms).
+        text: description.
+        inner: whether the training itself produced it, which makes it a symptom, not a cause.
     """
 
     step: int
@@ -47,11 +47,11 @@ class Event(NamedTuple):
 
 
 def events(steps: pd.DataFrame) -> list[Event]:
-    """The first event of every episode of a training, in order of time.
+    """The first event of every episode of a training run, in order of time.
 
     Args:
         steps: step, input_mean, input_rms, written_norm, loss, grad_norm, update_norm, weight_norm, lr,
-            weight_decay; NaN where something was not observed, infinite where it was not finite.
+            weight_decay; NaN if something was not observed, infinite if it was not finite.
     """
     if len(steps) < 2:
         return []
@@ -81,7 +81,7 @@ def calm_before(steps: pd.DataFrame, step: int) -> bool:
 
 
 def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float) -> Event:
-    """The event that a deviation of a column at row t is."""
+    """The event for the deviation of a column at row t."""
     step, inner = int(values["step"][t]), False
     rise = f"rose to {ratio:.3g}× its past"
     if column == "written_norm":
@@ -114,10 +114,10 @@ def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float) -> 
 
 
 def _loss_rise(values: dict[str, np.ndarray], t: int) -> tuple[str, str, bool]:
-    """A loss that deviates before anything else: other labels, unless the steps before brought it about.
+    """Classify a loss that deviates first: changed labels, unless earlier steps caused the rise.
 
     Returns:
-        Label, in what way it rose, and whether the training itself brought it about.
+        Label, how it rose, and whether the training itself caused it.
     """
     loss = values["loss"]
     before, after = loss[max(0, t - baseline.LENGTH) : t], loss[t : t + EPISODE]
@@ -142,7 +142,7 @@ def _loss_rise(values: dict[str, np.ndarray], t: int) -> tuple[str, str, bool]:
 
 
 def _is_longer(update: np.ndarray, t: int) -> bool:
-    """Whether an update was longer than those before it, by more than these differ."""
+    """Whether an update was longer than those before it, beyond their variation."""
     before = update[max(0, t - baseline.LENGTH) : max(0, t)]
     before = before[np.isfinite(before) & (before > 0)]
     if t < 1 or len(before) < baseline.SHORTEST:
@@ -153,7 +153,7 @@ def _is_longer(update: np.ndarray, t: int) -> bool:
 
 
 def _was_rising(loss: np.ndarray, t: int) -> bool:
-    """Whether a loss was higher than ever in the step before already, and by no small part of its rise."""
+    """Whether the loss was already higher than ever in the previous step, by a large part of its rise."""
     before = loss[max(0, t - baseline.LENGTH) : t - 1]
     before = before[np.isfinite(before) & (before > 0)]
     if not len(before) or not loss[t - 1] > before.max():
@@ -163,7 +163,7 @@ def _was_rising(loss: np.ndarray, t: int) -> bool:
 
 
 def _goes_on_rising(loss: np.ndarray, t: int) -> bool:
-    """Whether the next steps raise a loss by as large a factor again: it jumps once where labels change."""
+    """Whether the next steps raise the loss by as large a factor again; changed labels raise it once."""
     before, after = loss[max(0, t - baseline.LENGTH) : t], loss[t + 1 : t + 4]
     usual = np.median(before[np.isfinite(before)])
     known = after[~np.isnan(after)]
@@ -171,7 +171,7 @@ def _goes_on_rising(loss: np.ndarray, t: int) -> bool:
 
 
 def _moved(values: dict[str, np.ndarray], rows: slice) -> float:
-    """Median of ‖Δθ‖ / ‖θ‖ over some rows; 0 where it was not observed."""
+    """Median ‖Δθ‖ / ‖θ‖ over some rows; 0 if it was not observed."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = values["update_norm"][rows] / values["weight_norm"][rows]
     ratio = ratio[np.isfinite(ratio)]
@@ -179,13 +179,13 @@ def _moved(values: dict[str, np.ndarray], rows: slice) -> float:
 
 
 def _inputs_stay(values: dict[str, np.ndarray], t: int) -> bool:
-    """Whether the inputs are still far from their baseline in most of the steps of the episode."""
+    """Whether the inputs are still far from their baseline in most steps of the episode."""
     rms, mean = values["input_rms"], values["input_mean"]
     before, later = slice(max(0, t - baseline.LENGTH), t), slice(t + 1, t + EPISODE)
     if not len(rms[later]):
         return False
     rms_baseline, mean_baseline = np.nanmedian(rms[before]), np.nanmedian(mean[before])
-    with np.errstate(divide="ignore", invalid="ignore"):  # inputs of nothing but zeros, or not finite
+    with np.errstate(divide="ignore", invalid="ignore"):  # all-zero or non-finite inputs
         resized = np.abs(np.log(rms[later] / rms_baseline)) > np.log(baseline.RATIOS["input_rms"])
     far = resized | (np.abs(mean[later] - mean_baseline) > baseline.MEAN_SHIFT * rms_baseline)
     return bool(np.mean(far) > 0.5)

@@ -1,4 +1,4 @@
-"""Why this unit: what is known of it, line by line."""
+"""Explains one unit: everything known about it, line by line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.graph.plan import Site, plain_name, qualified_names
 from harness.recording.batches import evaluation
 from harness.recording.incoming_gradients import by_unit
 
-#: Activations that are one straight line where their gate is open.
+#: Activations that are linear where their gate is open.
 STRAIGHT = ("relu", "relu6", "hardtanh", "clamp", "maximum", "threshold", "hardshrink")
 
 
@@ -27,22 +27,22 @@ def explain(
     own_parameters: Callable[[str], OwnParameters | None] | None = None,
     cause: Callable[[], str] | None = None,
 ) -> str:
-    """What the censuses and the model know of one unit.
+    """Describe one unit from the censuses and the model.
 
     Args:
         history: the censuses, oldest first.
-        sites: those of the model.
-        model: the root, in which the unit's layer is looked up.
-        site: name of its site.
+        sites: sites of the model.
+        model: the root module, in which the unit's layer is looked up.
+        site: name of the unit's site.
         unit: its number.
-        own_parameters: finds those of a site whose layer is no module.
-        cause: says why the unit is dead; asked only if it is.
+        own_parameters: finds the parameters of a site whose layer is not a module.
+        cause: returns why the unit is dead; called only if it is.
 
     Returns:
-        What is known, in lines; of a site that was never observed, why.
+        The description, in lines; for a site that was never observed, the reason.
 
     Raises:
-        ValueError: no such site or unit.
+        ValueError: the site or unit does not exist.
     """
     rows = history[(history["site"] == site) & (history["unit"] == unit)]
     described = next((s for s in sites if s.name == site), None)
@@ -71,7 +71,7 @@ def explain(
 
 
 def _incoming(layer: nn.Module, size: int, unit: int) -> list[str]:
-    """The unit's weights and bias as the forward uses them, also where they are reparametrised."""
+    """The unit's weights and bias as the forward uses them, including reparametrised ones."""
     if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
         return []
     lines = []
@@ -89,11 +89,11 @@ def _incoming(layer: nn.Module, size: int, unit: int) -> list[str]:
 def _parameters(
     model: nn.Module, site: Site, producer: str, unit: int, own: OwnParameters | None
 ) -> list[str]:
-    """The same of a layer that is made of single parameters."""
+    """The same for a layer made of single parameters."""
     values = {plain_name(name): p.detach() for name, p in model.named_parameters()}
     if own is not None:
         rows = {name: own.rows(name, values[name]) for name in own.axes if name in values}
-    else:  # those that the plan names, if it is clear which axis counts the units
+    else:  # parameters named by the plan, if it is clear which axis counts the units
         rows = {}
         for name, value in values.items():
             axes = [axis for axis, size in enumerate(value.shape) if size == site.size]
@@ -113,7 +113,7 @@ def _parameters(
 
 
 def _lines(rows: pd.DataFrame, values: Sequence[str], start: int) -> Iterator[str]:
-    """Of the unit's rows, its incoming values as told, and the step of the history's first census."""
+    """Lines for the unit's rows, with its incoming `values`; `start` is the history's first step."""
     last = rows[rows["n"] > 0].iloc[-1] if (rows["n"] > 0).any() else rows.iloc[-1]
     site, unit, state, step, kind = last[["site", "unit", "state", "step", "evidence"]]
     yield f"{site}, unit {unit}: {state} at step {step:,} ({kind})."
@@ -133,14 +133,14 @@ def _lines(rows: pd.DataFrame, values: Sequence[str], start: int) -> Iterator[st
     gradients = rows.dropna(subset=["grad_rms"])
     if len(gradients):
         latest = gradients.iloc[-1]
-        norm = latest["grad_norm"]  # NaN of a layer without parameters of single units
+        norm = latest["grad_norm"]  # NaN for a layer without parameters per unit
         incoming = "" if pd.isna(norm) else f", norm of the incoming weights' {norm:.4g}"
         yield f"gradient    rms of ∂L/∂z {latest['grad_rms']:.4g}{incoming}"
     yield f"life        {_life(rows, start)}"
 
 
 def _silence(last: pd.Series) -> str:
-    """For how long a gate has been closed; the inputs of a probe are the same every time."""
+    """How long a gate has been closed; a probe has the same inputs every time."""
     passes = int(last["silent_for"]) // int(last["n"])
     if last["evidence"] != "probe" or not passes:
         return f"silent for {last['silent_for']:,} inputs"

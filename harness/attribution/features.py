@@ -1,4 +1,4 @@
-"""Features: what a layer hands on, its effective rank, and whether the output still depends on the input."""
+"""Features: a layer's outputs, their effective rank, and whether the model's output depends on the input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.recording.batches import Batch, evaluation
 from harness.recording.model_calls import outputs
 from harness.recording.windows import WindowAccumulator
 
-MOST = 4096  # rows of features (inputs × positions) that are used per site
+MOST = 4096  # largest number of rows of features (inputs × positions) used per site
 
 
 def effective_rank(features: Tensor) -> float:
@@ -41,15 +41,15 @@ def effective_rank(features: Tensor) -> float:
 
 
 def feature_ranks(model: nn.Module, batches: Batch | Iterable[Batch]) -> pd.DataFrame:
-    """Effective rank of every site's features on some inputs, in evaluation mode; nothing is left behind.
+    """Effective rank of every site's features on some inputs, in evaluation mode; leaves no trace.
 
     Args:
         model: any module.
-        batches: as `harness.scan` takes them.
+        batches: as in `harness.scan`.
 
     Returns:
-        One row per site: site, units, n (rows of features used, at most 4,096), effective_rank (NaN where
-        the features are not finite). `attrs["collapsed"]` is whether the output is constant on all inputs.
+        One row per site: site, units, n (rows of features used, at most 4,096), effective_rank (NaN if the
+        features are not finite). `attrs["collapsed"]` is whether the output is constant on all inputs.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
@@ -85,14 +85,14 @@ def feature_ranks(model: nn.Module, batches: Batch | Iterable[Batch]) -> pd.Data
 
 
 def constant(outputs: list[Tensor], tolerance: float = 1e-6) -> bool | None:
-    """Whether a network is collapsed (Lu et al. 2019, 1903.06733): its output is the same for all inputs.
+    """Whether a network has collapsed (Lu et al. 2019, 1903.06733): its output is the same for all inputs.
 
     Args:
         outputs: batches of outputs, (inputs, …).
         tolerance: largest difference from the first input's output, relative to its size.
 
     Returns:
-        None where that is unknown: fewer than two inputs, or values that are not finite.
+        None if unknown: fewer than two inputs, or non-finite values.
     """
     if not outputs or sum(map(len, outputs)) < 2 or len({part.shape[1:] for part in outputs}) > 1:
         return None

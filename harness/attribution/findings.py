@@ -1,4 +1,4 @@
-"""Findings: censuses and evidence of a run, put together unit by unit."""
+"""Findings: censuses and evidence of a run, combined unit by unit."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from harness.detector.lifetimes import lifetimes
 from harness.detector.states import Thresholds, classify
 from harness.detector.verdict import last_census
 
-#: Reasons for starvation that are no sites.
+#: Reasons for starvation that are not sites.
 LOSS, ELSEWHERE, ZEROS, SELECTION = "the loss", "other inputs", "zero weights", "selection"
 UNUSED = "not in the loss"
-ENOUGH = 30  # inputs that opened a unit, without a gradient, from which this is no accident
+ENOUGH = 30  # inputs that opened a unit without a gradient, from which this is not an accident
 LEAST_DEAD = 0.1  # dead share below which nothing is blamed
 ROWS = ("row_z", "row_size", "bias_size")
 BIRTH = ("birth_bias", "birth_weight_mean", "birth_norm_mean", "birth_constant", "birth_rest")
@@ -26,22 +26,22 @@ BIRTH = ("birth_bias", "birth_weight_mean", "birth_norm_mean", "birth_constant",
 
 @dataclass(frozen=True)
 class Findings:
-    """What the rules decide from.
+    """The facts from which the rules decide.
 
     Attributes:
         units: one row per observed unit: site, unit, n, rate_upper, state, dead, born, first (step of the
-            first census that saw it), died_at (of its last death, as in `death_steps`), suddenness,
-            dead_stream (in the last census of the training stream), starved_by (why it is starved, None if
-            it is not), unreached (no backward pass ever came to its site, while some came to others), and
+            first census that saw it), died_at (step of its last death, as in `death_steps`), suddenness,
+            dead_stream (dead in the last census of the training stream), starved_by (why it is starved, None
+            if it is not), unreached (no backward pass ever reached its site, though some reached others), and
             the columns of `Evidence.units`.
         events: every dated event.
-        dead, total: units at the last census at which any was finite.
-        evidence: "probe" or "stream": whose last census that is.
-        diverged_at: step, or None.
+        dead, total: number of units at the last census with a finite one.
+        evidence: "probe" or "stream": the evidence of that census.
+        diverged_at: step of the divergence, or None.
         at: step of the last census.
-        before: step of the last census before the divergence, and how many units were dead then, of how many
-            observed; None if there is none.
-        rows: the censuses that `evidence` names, with their states.
+        before: step, dead units and observed units of the last census before the divergence; None if there is
+            none.
+        rows: the censuses of `evidence`, with their states.
     """
 
     units: pd.DataFrame
@@ -56,20 +56,20 @@ class Findings:
 
     @property
     def is_after_divergence(self) -> bool:
-        """Whether the last census came after the divergence: no copy of the parameters is as late as that."""
+        """Whether the last census is later than the divergence, and so than any copy of the parameters."""
         return self.diverged_at is not None and self.at >= self.diverged_at
 
     @property
     def deaths(self) -> pd.Series:
-        """Steps at which the units that are dead at the end died; the born dead are not among them."""
+        """Steps at which the units that are dead at the end died, without those born dead."""
         dead = self.units[self.units["dead"] & ~self.units["born"]]
         return dead["died_at"].dropna()
 
     def deaths_from(self, event: Event) -> pd.Series:
-        """Those of `deaths` that an event can have brought about.
+        """Those of `deaths` that an event may have caused.
 
-        A write into the parameters kills only what lived before it. The census of the step before may have
-        come after the write: an earlier one tells who lived.
+        A write into the parameters kills only units that were alive before it. The census of the previous
+        step may have come after the write, so an earlier one decides which were alive.
         """
         deaths = self.deaths
         deaths = deaths[deaths.astype(float) >= event.step - 1]
@@ -87,18 +87,18 @@ class Findings:
 
     @property
     def cut_off(self) -> int:
-        """Starved units behind whom dead units stop the gradient."""
+        """Number of starved units whose gradient is stopped by dead units."""
         by = self.starved["starved_by"]
         return int((~by.isin(("", LOSS, UNUSED, ELSEWHERE, ZEROS)) & ~by.str.startswith(SELECTION)).sum())
 
 
 def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | None = None) -> Findings:
-    """Put censuses and evidence together.
+    """Combine censuses and evidence.
 
     Args:
         history: every census of the run.
         evidence: its three tables.
-        thresholds: of the states.
+        thresholds: thresholds of the states.
     """
     history = whole = classify(history, thresholds)
     kind, rows = _informative(history)
@@ -109,18 +109,18 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
     units = last.loc[observed, [*UNIT, "n", "rate_upper", "state"]]
     units = units.merge(lives, on=UNIT, how="left").sort_values(UNIT, kind="stable", ignore_index=True)
     units["dead"] = units["state"].eq("dead")
-    units["born"] = units["born"].eq(True) & units.pop("revived_at").isna()  # never finite: not known
+    units["born"] = units["born"].eq(True) & units.pop("revived_at").isna()  # never finite: unknown
     if len(evidence.units):
         units = units.merge(evidence.units.drop_duplicates(UNIT), on=UNIT, how="left")
     for column in (*FACTORS, *BIRTH, *ROWS, "spread", "rate_then", "rate_now", "rate_eval"):
         if column not in units:
             units[column] = np.nan
     units["birth_constant"] = units["birth_constant"].fillna(0 * units["birth_rest"])  # of earlier versions
-    # without a probe a unit may have died before the first census
+    # without a probe, a unit may have died before the first census
     units["born"] &= ~((units["first"] > 0) & (units["rate_then"].astype(float) > 0))
     dead, diverged = int(units["dead"].sum()), _divergence(history, evidence.steps)
     at = int(last["step"].max())
-    history = history[history["step"] <= at]  # what is not finite opens no gate either
+    history = history[history["step"] <= at]  # non-finite values open no gate either
     died = death_steps(rows[rows["step"] <= at], history[history["evidence"] == "stream"], units)
     units["died_at"] = died if diverged is None else np.where(died > diverged, np.nan, died)
     units["rate_stream"] = _stream_rate(history, units)
@@ -132,7 +132,7 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
 
 
 def _stream_rate(history: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
-    """The rate of each unit in its last window of training; NaN where none was observed."""
+    """The rate of each unit in its last training window; NaN if none was observed."""
     stream = history[(history["evidence"] == "stream") & (history["n"] > 0)]
     last = stream.drop_duplicates(UNIT, keep="last").set_index(UNIT)
     last = last.reindex(pd.MultiIndex.from_frame(units[UNIT]))
@@ -140,7 +140,7 @@ def _stream_rate(history: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
 
 
 def _with_starved(units: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
-    """The units, why they are starved on the training stream, and whether no backward pass came to them."""
+    """Add why units are starved on the training stream, and whether a backward pass reached them."""
     stream = history[(history["evidence"] == "stream") & (history["n"] > 0)]
     gradient = stream["grad_rms"].astype(float) if "grad_rms" in stream else pd.Series(np.nan, stream.index)
     lives = stream.assign(some=gradient > 0).groupby(UNIT, sort=False)
@@ -161,7 +161,7 @@ def _with_starved(units: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
 
 
 def _informative(history: pd.DataFrame) -> tuple[str, pd.DataFrame]:
-    """The probe's censuses; the stream's, where units that are dead there are alive on the probe."""
+    """The probe's censuses; the stream's, if units that are dead there are alive on the probe."""
     parts = {str(kind): rows for kind, rows in history.groupby("evidence", sort=False)}
     if len(parts) < 2:
         kind = next(iter(parts), "stream")
@@ -177,11 +177,11 @@ def _dead_share(census: pd.DataFrame) -> float:
 
 
 def _divergence(history: pd.DataFrame, steps: pd.DataFrame) -> int | None:
-    """Step from which no loss is finite any more; without losses, of the first such census."""
+    """Step from which no loss is finite; without losses, the first census with a non-finite unit."""
     steps = steps.reindex(columns=["step", "loss"])
     finite = np.isfinite(steps["loss"].to_numpy(float))
     if finite.any():
-        end = int(np.flatnonzero(finite)[-1]) + 1  # a loss that came back had not diverged
+        end = int(np.flatnonzero(finite)[-1]) + 1  # a loss that became finite again had not diverged
         return int(steps["step"].iloc[end]) if end < len(steps) else None
     bad = history.loc[history["state"] == "non_finite", "step"]
     return None if bad.empty else int(bad.min())
@@ -197,7 +197,7 @@ def _census_before(rows: pd.DataFrame, diverged: int | None) -> tuple[int, int, 
 
 
 def _suddenness(rows: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
-    """Share of the fall from a unit's largest margin (max z) that came in the window that killed it."""
+    """Share of the fall from a unit's largest margin (max z) in the window that killed it."""
     table = rows[rows["unit"] >= 0].pivot_table(index=UNIT, columns="step", values="max", sort=False)
     margins = table.reindex(pd.MultiIndex.from_frame(units[UNIT])).to_numpy(float)
     sudden = np.full(len(units), np.nan)

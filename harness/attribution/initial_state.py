@@ -1,9 +1,9 @@
-"""The initial state: why units were closed before the first step, and what the weights were drawn from.
+"""The initial state: why units were closed before the first step, and the distribution of the weights.
 
-A unit that never opened was born so. The mean of its pre-activation is an exact sum: its bias, the mean of
-its weights times what comes in, what the running mean of a norm takes away, what the model's own code adds
-behind the layer where that is a constant, and the rest (how its weights happen to lie to inputs that are off
-centre), each in units of the pre-activation's deviation over the inputs.
+A unit that never opened was born dead. The mean of its pre-activation is an exact sum: its bias, the mean of
+its weights times its inputs, what a norm's running mean subtracts, a constant that the model's own code adds
+behind the layer, and the rest (the alignment of its weights with off-centre inputs), each in units of the
+pre-activation's standard deviation over the inputs.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from harness.recording.incoming_gradients import by_unit
 
 PARTS = ("bias", "weight_mean", "norm_mean", "constant", "rest")  # columns birth_bias, …
 ROW_COLUMNS = ("row_z", "row_size", "bias_size")
-STEADY = 1e-4  # deviation of a constant over its size, at most
-CLOSE = 1e-3  # relative difference of two means that are the same
+STEADY = 1e-4  # largest relative deviation of a constant
+CLOSE = 1e-3  # relative difference at which two means are the same
 PRODUCT = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 class InitialState:
-    """What one pass shows of the pre-activations at the start.
+    """Pre-activations of one pass through the initial model.
 
     Args:
-        replay: of the model.
-        snapshot: the parameters and inputs of that pass.
+        replay: replay of the model.
+        snapshot: parameters and inputs of that pass.
         layers: site name → what makes its pre-activation.
     """
 
@@ -47,7 +47,7 @@ class InitialState:
         self._sites = replay.watched(snapshot, layers, self._add)
 
     def is_handed(self, site: str) -> bool:
-        """Whether a site is handed just what its layer makes: as many values per unit, of the same mean."""
+        """Whether a site receives exactly its layer's output: as many values per unit, with the same mean."""
         sums, seen = self._sums.get(site), self._sites.get(site)
         if sums is None or seen is None:
             return False
@@ -58,15 +58,15 @@ class InitialState:
         return bool((close | ~np.isfinite(seen["mean"])).all())
 
     def units(self) -> pd.DataFrame:
-        """Per site × unit the parts of the mean pre-activation, in deviations, and the deviation."""
+        """For each site and unit, the parts of the mean pre-activation, in deviations, and the deviation."""
         return births(self._sums, self._thresholds)
 
     # --- inside -------------------------------------------------------------------------------------
 
     def _add(self, site: str, layer: Layer, args: tuple[Any, ...]) -> None:
-        """Sum over one batch of the layer's inputs."""
+        """Add one batch of the layer's inputs to the sums."""
         if not all(x.numel() for x in args if isinstance(x, Tensor)):
-            return  # no input came here in this batch
+            return  # no input in this batch
         z, parts = self._parts(layer, args)
         totals = {name: value * len(z) for name, value in parts.items()}
         totals |= {"z": z.sum(0), "zz": z.square().sum(0), "n": len(z)}
@@ -83,7 +83,7 @@ class InitialState:
         bias = norm = weight_mean = torch.zeros_like(mean)
 
         def loss_without(name: str, key: str, part: Tensor) -> Tensor:
-            """What the mean loses when a part of one value is taken away."""
+            """By how much the mean falls without a part of one value."""
             changed = values | {name: values[name] | {key: values[name][key] - part}}
             return mean - self._pre_activation(layer, changed, args).mean(0)
 
@@ -94,7 +94,7 @@ class InitialState:
         frozen = isinstance(modules[last], NORMS) and not modules[last].training
         if frozen and values[last].get("running_mean") is not None:
             norm = loss_without(last, "running_mean", values[last]["running_mean"])
-        if isinstance(modules[first], PRODUCT) and "weight" in values[first]:  # it may be reparametrised
+        if isinstance(modules[first], PRODUCT) and "weight" in values[first]:  # may be reparametrised
             averages = row_averages(values[first]["weight"], modules[first])
             if averages is not None:
                 weight_mean = loss_without(first, "weight", averages)
@@ -115,8 +115,8 @@ def births(
     """The table of `InitialState.units`.
 
     Args:
-        sums: site → inputs n, Σz, Σz² (z, zz), and Σ of what the parts but the rest make (by their names).
-        thresholds: site → pre-activation above 0 from which its gates open: a constant that is taken away.
+        sums: site → number of inputs n, Σz and Σz² (z, zz), and the sum of each part except the rest.
+        thresholds: site → threshold above 0 at which its gates open, treated as a subtracted constant.
     """
     frames = [pd.DataFrame(columns=pd.Index(["site", "unit"]))] if not sums else []
     for site, own in sums.items():
@@ -135,9 +135,9 @@ def birth_rows(
 
     Args:
         site: its name.
-        mean: of the pre-activations, (units,).
-        spread: their deviation, (units,).
-        parts: what each part but the rest makes of the mean; a layer's own output has no constant behind it.
+        mean: means of the pre-activations, (units,).
+        spread: their deviations, (units,).
+        parts: contribution of each part except the rest to the mean; a layer's own output has no constant.
         low: as in `births`.
     """
     scale = np.where(spread > 0, spread, np.maximum(np.abs(mean), 1e-30))
@@ -149,17 +149,17 @@ def birth_rows(
 
 
 def constant_part(mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """What is left of units whose own layer gives nothing, where it is a constant; else 0.
+    """The pre-activation of units without their own layer's contribution, if it is constant; else 0.
 
     Args:
-        mean: of their pre-activation then, (units,).
+        mean: mean of that pre-activation, (units,).
         spread: its deviation over the inputs, (units,).
     """
     return np.where(np.isfinite(mean) & (spread <= STEADY * np.abs(mean)), mean, 0.0)
 
 
 def row_averages(weight: Tensor, module: nn.Module) -> Tensor | None:
-    """The mean of every unit's weights, in the weight's shape; None where its rows are not the units'."""
+    """The mean of every unit's weights, in the weight's shape; None if its rows are not the units'."""
     rows = by_unit(weight, module)
     if rows.shape != weight.shape:
         return None
@@ -170,15 +170,15 @@ def row_averages(weight: Tensor, module: nn.Module) -> Tensor | None:
 def row_statistics(
     site: str, names: Sequence[str], modules: Mapping[str, nn.Module], start: Values
 ) -> pd.DataFrame:
-    """Each unit's own weights and bias at the start, against those of its layer.
+    """Each unit's own weights and bias at the start, compared with its layer's.
 
     Returns:
         site, unit; row_z: mean of the incoming weights in standard errors of as many of the layer's;
-        row_size: their norm over the layer's median; bias_size: of a layer, the bias over 1 / sqrt(fan_in),
-        the bound of PyTorch's own; of a norm, its shift.
+        row_size: their norm over the layer's median; bias_size: for a layer, the bias over 1 / sqrt(fan_in),
+        PyTorch's own bound; for a norm, its shift.
     """
     first, last = names[0], names[-1]
-    if first not in modules:  # a parameter that stands by itself
+    if first not in modules:  # a parameter that is not in a module
         return pd.DataFrame(columns=pd.Index(["site", "unit", *ROW_COLUMNS]))
     weight = start.get(f"{first}.weight" if first else "weight")
     bias = start.get(f"{last}.bias" if last else "bias")
@@ -197,7 +197,7 @@ def row_table(
         site: its name.
         weight: (units, fan_in), None if there is none.
         bias: (units,), None if there is none.
-        is_shift: whether the bias is a norm's.
+        is_shift: whether the bias is a norm's shift.
     """
     table: dict[str, Any] = {"site": site}
     fan_in = 1
@@ -221,7 +221,7 @@ def row_table(
 
 
 def weight_statistics(name: str, module: nn.Module, start: Values, latest: Values) -> dict[str, float]:
-    """A layer's weights at the start: how far their mean is from 0, how large they are; and their growth.
+    """A layer's weights at the start: distance of their mean from 0 and their size; and their growth.
 
     Returns:
         weight_z: mean in standard errors of a mean of as many; gain: deviation over He's sqrt(2 / fan_in)
@@ -235,12 +235,12 @@ def weight_statistics(name: str, module: nn.Module, start: Values, latest: Value
 
 
 def _infinite(mean: float) -> float:
-    """How many deviations a mean without spread lies from 0; NaN at 0."""
+    """Distance of a mean without spread from 0, in deviations; NaN at 0."""
     return float(np.sign(mean)) * np.inf if mean else float("nan")
 
 
 def weight_summary(start: Tensor, fan_in: int, latest: Tensor | None) -> dict[str, float]:
-    """What `weight_statistics` returns, of a layer's weights at the start and now."""
+    """The result of `weight_statistics` for a layer's weights at the start and now."""
     weight = start.double()
     spread = float(weight.std()) if weight.numel() > 1 else 0.0
     mean, size = float(weight.mean()), float(weight.norm())

@@ -1,8 +1,8 @@
-"""Input moments: mean and rms of a step's inputs, of like with like.
+"""Input moments: mean and rms of a step's inputs, comparable between steps.
 
-Between two steps a model may also be called on single inputs, to choose an action, say. Once a forward was
-seen that autograd records, the others count no more; and a step with far fewer inputs than usual tells
-nothing: the rms of a few is far off by chance.
+Between two steps, a model may also be called on single inputs, for example to choose an action. Once autograd
+has recorded a forward, other forwards no longer count. A step with far fewer inputs than usual is ignored:
+the rms of a few inputs varies by chance.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
-USUAL = 50  # steps whose number of inputs is the usual one
-FEW = 0.5  # share of it below which a step tells nothing
+USUAL = 50  # steps that define the usual number of inputs
+FEW = 0.5  # share of it below which a step is ignored
 
 
 class InputMoments:
-    """Gathers the inputs of a step's forwards; on their device."""
+    """Gathers the inputs of a step's forwards, on their device."""
 
     def __init__(self) -> None:
         self._sums: list[tuple[Tensor, Tensor]] = []  # mean and mean square of each forward
-        self._sizes: list[tuple[int, int]] = []  # inputs, and values in them
+        self._sizes: list[tuple[int, int]] = []  # numbers of inputs and of their values
         self._usual: deque[int] = deque(maxlen=USUAL)
         self._trains = False
 
     def add(self, x: Tensor) -> None:
-        """The inputs of a forward."""
+        """Add the inputs of a forward."""
         if torch.is_grad_enabled() and not self._trains:
             self._trains = True
             self.forget()
         if torch.is_grad_enabled() is not self._trains:
             return
         x = x.float()
-        norm = torch.linalg.vector_norm(x).double()  # its square overflows before it does
+        norm = torch.linalg.vector_norm(x).double()  # its square would overflow first
         self._sums.append((x.mean().double(), norm.square() / x.numel()))
         self._sizes.append((len(x) if x.ndim else 1, x.numel()))
 
     def forget(self) -> None:
-        """Those since the last step do not count."""
+        """Discard the inputs since the last step."""
         self._sums.clear()
         self._sizes.clear()
 
     def take(self) -> tuple[Any, Any]:
-        """Mean and rms of the inputs since the last call; NaN where they tell nothing."""
+        """Mean and rms of the inputs since the last call; NaN if there are too few."""
         sums, sizes = self._sums, self._sizes
         self._sums, self._sizes = [], []
         count = sum(inputs for inputs, _ in sizes)
@@ -62,7 +62,7 @@ class InputMoments:
 
 
 def observed(norm: Any) -> Any:
-    """A norm that was observed: infinite where it is not finite, since NaN means that it was not."""
+    """A norm that was observed: infinite if it is not finite, since NaN means not observed."""
     if isinstance(norm, Tensor):
         return norm.nan_to_num(torch.inf, torch.inf)
     return norm if norm == norm else np.inf

@@ -1,4 +1,4 @@
-"""Layer inputs: how large what a layer is handed is, and how far off centre."""
+"""Layer inputs: how large a layer's inputs are, and how far off centre."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def layer_inputs(
     """Site name → rms of its layer's inputs, rms of their mean, and the mean's share of their power.
 
     Args:
-        replay: of the model.
+        replay: replay of the model.
         snapshot: parameters and inputs of the pass.
         layers: site name → what makes its pre-activation.
     """
-    sums: dict[str, list[Any]] = {}  # inputs, Σx, Σx²
+    sums: dict[str, list[Any]] = {}  # number of inputs, Σx, Σx²
 
     def add(site: str, layer: Layer, args: tuple[Any, ...]) -> None:
         n, total, squares = sums.setdefault(site, [0, 0.0, 0.0])
@@ -41,7 +41,7 @@ def layer_inputs(
 
 
 def summary(n: int, total: Any, squares: Any) -> dict[str, float]:
-    """The columns, of a number of inputs, their sum and the sum of their squares, by feature."""
+    """The columns, from the number of inputs, their sum and the sum of their squares, per feature."""
     if not n:
         return dict.fromkeys(COLUMNS, np.nan)
     mean, square = total / n, squares / n

@@ -1,4 +1,4 @@
-"""Layers: which layer makes each site's pre-activation, and which one feeds that layer if it is a norm."""
+"""Layers: which layer makes each site's pre-activation, and which layer feeds it if it is a norm."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ from harness.graph.operations import function_name
 from harness.graph.plan import Site, plain_name
 from harness.recording.batches import tensors_in
 
-#: All that makes a pre-activation: names of modules and parameters, each with the norm that it feeds.
+#: Everything that makes a pre-activation: names of modules and parameters, each with the norm it feeds.
 Chains = tuple[tuple[str, ...], ...]
-LARGE_INPUTS = 5.0  # rms from which inputs are large
+LARGE_INPUTS = 5.0  # rms above which inputs are large
 
 
 def layers_of(
     replay: Replay, sites: Sequence[Site], gates: Mapping[str, Gate], snapshot: Snapshot
 ) -> tuple[dict[str, Layer], dict[str, Chains]]:
-    """Site name → its layer, and site name → all that makes its pre-activation.
+    """Site name → its layer, and site name → everything that makes its pre-activation.
 
-    A site with a sum of several layers has no layer; one of what the snapshot does not know has neither.
+    A site that reads a sum of several layers has no layer; a site made by something that is not in the
+    snapshot has neither.
 
     Args:
-        replay: of the model.
-        sites: that were observed.
+        replay: replay of the model.
+        sites: the observed sites.
         gates: site name → its gate.
         snapshot: its first inputs are run through the model once.
 
     Returns:
-        The layers, and the names of modules and parameters, a norm's behind that of the layer that feeds it.
+        The layers, and the names of modules and parameters; the name of a norm follows that of its layer.
     """
     modules = replay.modules
     names = {plain_name(name): name for name in reversed(modules)}
@@ -66,12 +67,12 @@ def layers_of(
 
 
 def _are_known(replay: Replay, makers: Sequence[str], snapshot: Snapshot) -> bool:
-    """Whether a snapshot has all that some modules and parameters hold."""
+    """Whether a snapshot has all values of some modules and parameters."""
     return all(key in snapshot.values for name in makers for key in replay.named_values(name).values())
 
 
 def _surroundings(replay: Replay, snapshot: Snapshot) -> tuple[dict[str, str], dict[str, str]]:
-    """Norm → the layer whose output is its input; layer → what it is handed (`Layer.source`)."""
+    """Norm → the layer whose output is its input; layer → the source of its input (`Layer.source`)."""
     outputs: dict[int, tuple[str, Any]] = {}
     feeders: dict[str, str] = {}
     sources: dict[str, str] = {}
@@ -86,11 +87,11 @@ def _surroundings(replay: Replay, snapshot: Snapshot) -> tuple[dict[str, str], d
             at = storage_of(args[0])
             own = at in given or not ran
             sources.setdefault(name, "norm" if at in normed.storages else "inputs" if own else behind_layers)
-        ran = ran or not any(True for _ in module.children())  # one around others begins before them
+        ran = ran or not any(True for _ in module.children())  # a module with children begins before them
 
     def after(name: str, module: nn.Module, args: Any, output: Any) -> None:
         if not isinstance(module, NORMS):
-            outputs[id(output)] = name, output  # held, so that its id is not given to another
+            outputs[id(output)] = name, output  # kept alive, so that its id is not reused
         elif args and id(args[0]) in outputs:
             feeders[name] = outputs[id(args[0])][0]
 
@@ -106,7 +107,7 @@ def _surroundings(replay: Replay, snapshot: Snapshot) -> tuple[dict[str, str], d
 
 
 def behind(snapshot: Snapshot) -> str:
-    """The source of what layers made (`Layer.source`)."""
+    """The source of something made by layers (`Layer.source`)."""
     return "inputs, through layers" if _are_off(snapshot) else "layers"
 
 
@@ -120,7 +121,7 @@ def _are_off(snapshot: Snapshot) -> bool:
 
 
 class _Normed(TorchFunctionMode):
-    """Notes what norms made; it is held, so that its memory is not given to another."""
+    """Records the outputs of norms and keeps them alive, so that their memory is not reused."""
 
     def __init__(self) -> None:
         super().__init__()

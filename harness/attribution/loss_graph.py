@@ -1,4 +1,4 @@
-"""The loss's graph: what a model's outputs are in it, and whether a way to the parameters leads past them."""
+"""The loss's graph: where a model's outputs are in it, and whether a path to the parameters bypasses them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.utils import _pytree
 
 from harness.hooks._torch import without_transforms
 
-NODES = 200_000  # of a graph that are looked at
+NODES = 200_000  # largest number of visited nodes
 
 
 def outputs_of(output: Any) -> list[Tensor]:
-    """The tensors of an output that take a gradient, in tuples, mappings and data classes too."""
+    """The differentiable tensors of an output, including those in tuples, mappings and data classes."""
     parts = [t for t in _pytree.tree_leaves(output) if isinstance(t, Tensor)]
     if not parts and hasattr(output, "__dict__"):
         parts = [t for t in vars(output).values() if isinstance(t, Tensor)]
@@ -23,7 +23,7 @@ def outputs_of(output: Any) -> list[Tensor]:
 
 
 def hidden_of(outputs: Sequence[Tensor]) -> set[int]:
-    """Outputs that another output is computed from: hidden layers that are given out too."""
+    """Outputs from which another output is computed: hidden layers that are returned as well."""
     if len(outputs) < 2:
         return set()
     roots: dict[int, Any] = {id(out): out.grad_fn for out in outputs}
@@ -35,24 +35,24 @@ def hidden_of(outputs: Sequence[Tensor]) -> set[int]:
 
 
 def bypassed(loss: Any, outputs: Sequence[Tensor], model: nn.Module) -> bool:
-    """Whether a parameter of the model stands behind the loss other than through the outputs."""
+    """Whether the loss depends on a parameter of the model other than through the outputs."""
     own = {id(p) for p in model.parameters()}
     stop = {out.grad_fn for out in outputs}
     return any(id(getattr(node, "variable", None)) in own for node in _walk([loss], stop))
 
 
 def behind_loss(loss: Any, outputs: Sequence[Tensor]) -> list[Tensor]:
-    """Those of some outputs that a loss is computed from."""
+    """The outputs from which a loss is computed."""
     nodes = {out.grad_fn for out in outputs}
     found = {node for node in _walk([loss], ()) if node in nodes}
     return [out for out in outputs if out.grad_fn in found]
 
 
 def _walk(start: Sequence[Any], stop: Any) -> Iterator[Any]:
-    """The nodes of a graph from some on, without those behind the ones to stop at."""
+    """The nodes of a graph from some nodes on, except those behind the nodes to stop at."""
     queue = [node for node in start if node not in stop]
     seen = set(queue)
-    for node in queue:  # grows while it is walked
+    for node in queue:  # grows during the loop
         yield node
         if len(queue) > NODES:
             return

@@ -1,9 +1,9 @@
 """The loss's path: whether all of its gradient comes through the model's outputs, and how far off they are.
 
-A penalty on activations or weights reaches the parameters past the outputs; autograd's graph of the loss
-tells whether there is such a way, and the gradients of the first step tell how much comes over it. A loss
-that is a sum of squares tells by itself how far the outputs are from their targets. Nothing is computed in
-training but a walk over the graph at the 1st, 2nd, 4th, … step.
+A penalty on activations or weights bypasses the outputs. Autograd's graph of the loss shows whether such a
+path exists, and the gradients of the first step show its share. If the loss is a sum of squares, its value
+shows how far the outputs are from their targets. During training, only the graph is walked, at steps 1, 2, 4,
+and so on.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from harness.attribution.snapshots import Snapshot, Values
 from harness.hooks.passes import GradientPasses, below
 from harness.recording.listener import Guard
 
-INPUTS = 512  # of the first batch that may be kept
-VALUES = 1 << 20  # of the first gradient that are kept
-CLOSE = 0.03  # relative difference of a replayed output that is the same
+INPUTS = 512  # largest number of inputs kept of the first batch
+VALUES = 1 << 20  # largest number of values kept of the first gradient
+CLOSE = 0.03  # relative difference at which a replayed output is the same
 UNTOLD = (float("nan"), float("nan"))
-LIKE_SQUARES = 0.02  # relative difference of the factor of a squared loss
+LIKE_SQUARES = 0.02  # tolerance for the factor of a squared loss
 
 
 class First(NamedTuple):
     """The first step.
 
     Attributes:
-        inputs: of its only forward.
-        outputs: of it that are no hidden layer's, and take a gradient.
-        gradients: of the loss with respect to them.
-        parameters: name → gradient, as the optimizer finds it.
+        inputs: inputs of its only forward.
+        outputs: its differentiable outputs that are not hidden layers.
+        gradients: gradients of the loss with respect to them.
+        parameters: name → gradient, as the optimizer receives it.
     """
 
     inputs: Inputs
@@ -51,22 +51,22 @@ class LossPath:
     """Follows the loss of one model's training.
 
     Args:
-        model: the root.
-        optimizers: that step it.
+        model: the root module.
+        optimizers: the optimizers that step it.
 
     Attributes:
-        penalty: whether a part of the loss does not go through the outputs; None where that is not known.
-        errors: rms of targets - outputs, and of the outputs, in the first step that told; NaN where the loss
-            is no sum of squares.
+        penalty: whether a part of the loss bypasses the outputs; None if unknown.
+        errors: rms of targets - outputs, and of the outputs, in the first step that shows them; NaN if the
+            loss is not a sum of squares.
     """
 
     def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         self._model, self._optimizers = model, optimizers
-        self._guard = Guard("the loss's path")  # its errors cost nothing but what it tells
+        self._guard = Guard("the loss's path")  # its errors disable only this
         self._handles: list[RemovableHandle] = []
         self._steps = 0
         self._passes = GradientPasses(model)
-        self._outputs: list[Tensor] = []  # of the running step's forwards
+        self._outputs: list[Tensor] = []  # of the forwards of the running step
         self._gradients: dict[int, Tensor] = {}
         self._inputs: Inputs | None = None
         self._forwards = 0
@@ -76,7 +76,7 @@ class LossPath:
         self.errors: tuple[float, float] = UNTOLD
 
     def attach(self) -> None:
-        """Begin."""
+        """Register the hooks."""
         add, guard = self._handles.append, self._guard
         add(self._model.register_forward_pre_hook(guard.hook(self._before), with_kwargs=True))
         add(self._model.register_forward_hook(guard.hook(self.read_output)))
@@ -91,13 +91,13 @@ class LossPath:
         self._clear()
 
     def step(self, loss: Any) -> None:
-        """A step is complete."""
+        """Complete a step."""
         self._guard.run(self._read, loss)
         self._steps += 1
         self._clear()
 
     def read_output(self, module: nn.Module, args: Any, output: Any) -> None:
-        """A forward, of the model or of a part that is called by itself, ends."""
+        """Handle the end of a forward, of the model or of a submodule called on its own."""
         if not self._is_due or not torch.is_grad_enabled():
             return
         self._forwards += 1
@@ -106,16 +106,17 @@ class LossPath:
             out.register_hook(partial(self._guard.run, self._keep, id(out), below(out)))
 
     def facts(self, replay: Replay, start: Values, biases: Collection[str] = ()) -> dict[str, Any]:
-        """What is known; the rest is left out.
+        """The known facts; unknown ones are left out.
 
         Args:
-            replay: of the model.
+            replay: replay of the model.
             start: its parameters and buffers before the first step.
-            biases: names of the parameters that are biases, besides those that are called so.
+            biases: names of further parameters that are biases, whatever they are called.
 
         Returns:
             penalty: as the attribute; penalty_share: its share of the first gradient's power; penalty_down:
-            of what it does to the biases, the share that lowers them; target_error, output_rms: `errors`.
+                the
+            share of its pull on the biases that lowers them; target_error, output_rms: `errors`.
         """
         share, down = self._penalty(replay, start, biases) if self.penalty else UNTOLD
         error, size = self.errors
@@ -124,12 +125,12 @@ class LossPath:
         return {name: value for name, value in found.items() if value is not None and value == value}
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values."""
+        """State that consists of tensors and plain values."""
         first = None if self._first is None else tuple(self._first)
         return {"steps": self._steps, "first": first, "penalty": self.penalty, "errors": self.errors}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on."""
+        """Continue from a saved state."""
         self._steps, self.penalty = int(state["steps"]), state["penalty"]
         self.errors = state["errors"][0], state["errors"][1]
         self._first = None if state["first"] is None else First(*state["first"])
@@ -137,7 +138,7 @@ class LossPath:
     # --- inside -------------------------------------------------------------------------------------
 
     def _read(self, loss: Any) -> None:
-        """What a step's loss tells."""
+        """Evaluate the loss of a step."""
         if self._is_due and isinstance(loss, Tensor) and self._outputs:
             hidden = hidden_of(self._outputs)
             outputs = [out for out in self._outputs if id(out) not in hidden]
@@ -145,7 +146,7 @@ class LossPath:
             reached = [out for out in outputs if id(out) in self._gradients]
             if (
                 loss.grad_fn is not None and len(reached) > 1
-            ):  # of a step's several backward passes, this loss's
+            ):  # if a step has several backward passes, those of this loss
                 behind = behind_loss(loss.grad_fn, reached)
                 reached, given = behind, [self._gradients[id(out)] for out in behind]
             if loss.grad_fn is not None and reached:
@@ -170,7 +171,7 @@ class LossPath:
             self._inputs = copy_inputs(args, kwargs, INPUTS)
 
     def _keep(self, key: int, behind: Any, gradient: Tensor | None) -> None:
-        """∂L/∂output: a backward of the user's own may give none, a pass inside of the loss gives another."""
+        """Keep ∂L/∂output; custom backwards may give None, and passes inside the loss are ignored."""
         if gradient is not None and self._passes.train(behind):
             self._gradients[key] = gradient.detach().clone()
 
@@ -186,7 +187,7 @@ class LossPath:
                 left -= gradient.numel()
 
     def _penalty(self, replay: Replay, start: Values, biases: Collection[str]) -> tuple[float, float]:
-        """Share of the first gradient's power that did not come through the outputs; its pull downwards."""
+        """Share of the first gradient's power that bypassed the outputs, and its downward pull on biases."""
         first = self._first
         if first is None or not first.parameters:
             return UNTOLD
@@ -205,7 +206,7 @@ class LossPath:
 
             next(replay.outputs(snapshot, first.parameters, leaves, back))
             if not through:
-                return UNTOLD  # a dropout, say: not the same pass
+                return UNTOLD  # not the same pass, for example with dropout
             there = [leaves[name] for name in first.parameters]
         whole = torch.cat([g.flatten() for g in first.parameters.values()]).double()
         own = [torch.zeros_like(p) if g is None else g for g, p in zip(through, there, strict=True)]
@@ -213,7 +214,7 @@ class LossPath:
         if not float(whole.norm()) > 0 or not bool(whole.isfinite().all()):
             return UNTOLD
         both = float(whole.norm() * expected.norm())
-        cosine = float(whole @ expected) / both if both else 0.0  # a clipped gradient is a shorter one
+        cosine = float(whole @ expected) / both if both else 0.0  # clipping only shortens a gradient
         share = min(1.0, max(0.0, 1 - cosine * abs(cosine)))
         parts = [
             (first.parameters[name] - part).flatten()
@@ -228,9 +229,9 @@ class LossPath:
 def _errors(
     loss: Tensor, outputs: Sequence[Tensor], gradients: Sequence[Tensor], forwards: int
 ) -> tuple[float, float]:
-    """Rms of outputs - targets, and of the outputs, where the loss is a Σ (output - target)²; else NaN.
+    """Rms of outputs - targets, and of the outputs, if the loss is a Σ (output - target)²; else NaN.
 
-    Then ‖∂L/∂output‖² = 4 a L, which tells a; only the usual ones are taken for it, and those over the number
+    Then ‖∂L/∂output‖² = 4 a L, which gives a. Only its usual values are accepted, also divided by the number
     of forwards in the step, whose gradients are accumulated.
     """
     if len(outputs) != 1 or loss.numel() != 1:
@@ -241,7 +242,7 @@ def _errors(
         return UNTOLD
     rows = len(out) if out.ndim else 1
     factor = power / (4 * value)
-    used = max(1, int((gradients[0] != 0).sum()))  # of a reward model, the outputs that were chosen
+    used = max(1, int((gradients[0] != 0).sum()))  # for a reward model, the outputs that were chosen
     usual = [share / whole for whole in (1, count, rows, used) for share in (1.0, 0.5)]
     usual += [one / forwards for one in usual]
     if not any(abs(factor / one - 1) < LIKE_SQUARES for one in usual):

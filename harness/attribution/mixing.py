@@ -1,4 +1,4 @@
-"""Mixing: parameters of what makes a pre-activation, some as they are now and the rest as they were then."""
+"""Mixing: parameters that make a pre-activation, some with current and the others with earlier values."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from harness.attribution.replay import NORMS, Replay
 from harness.attribution.shapley import Coalition
 from harness.attribution.snapshots import Values
 
-OWN = FACTORS[:4]  # of a unit's own layer
+OWN = FACTORS[:4]  # factors of a unit's own layer
 
 
 class Mixture:
     """Mixes the values of two times.
 
     Args:
-        replay: of the model.
+        replay: replay of the model.
         then: parameters and buffers of the reference.
-        now: what came of them.
-        decayed: name of a parameter → the part of its change that weight decay made.
-        biases: names of parameters that are biases, whatever they are called.
+        now: the current ones.
+        decayed: name of a parameter → the part of its change due to weight decay.
+        biases: names of further parameters that are biases, whatever they are called.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class Mixture:
         return [factor for factor in OWN if factor in changed]
 
     def factors(self, name: str) -> Iterator[tuple[str, str]]:
-        """Name in the model and factor of every parameter and statistic of a module, or of a parameter."""
+        """Name and factor of every parameter and statistic of a module, or of a parameter."""
         module = self._replay.modules.get(name)
         if module is None:
             is_bias = name in self._biases or _is_bias(name.rpartition(".")[2], self._then[name])
             yield name, "bias" if is_bias else "weights"
             return
         prefix = f"{name}." if name else ""
-        for short, parameter in module.named_parameters():  # its own, or those that it is reparametrised by
+        for short, parameter in module.named_parameters():  # its own, or those of its reparametrisation
             yield prefix + short, "bias" if _is_bias(short, parameter) else "weights"
         if not isinstance(module, NORMS):  # masks of a pruned weight, vectors of a spectral norm
             for short, _ in module.named_buffers():
@@ -66,13 +66,13 @@ class Mixture:
                     yield prefix + short, "norm"
 
     def values(self, name: str, own: Coalition) -> Values:
-        """What a module holds, by the names in it, with the factors of a coalition as they are now."""
+        """A module's values, by their names in it, with current values for the factors of a coalition."""
         factors = dict(self.factors(name))
         mixed = {}
         for short, key in self._replay.named_values(name).items():
             then, now = self._then[key], self._now[key]
             factor, decay = factors.get(key), self._decayed.get(key)
-            if factor is None:  # a statistic that the pass writes to
+            if factor is None:  # a statistic that the pass overwrites
                 mixed[short] = then.clone()
             elif factor != "weights" or decay is None or {"weights", "decay"} <= own:
                 mixed[short] = now if factor in own else then
@@ -83,7 +83,7 @@ class Mixture:
         return mixed
 
     def whole(self, makers: Sequence[str], coalition: Coalition) -> Values:
-        """All values of the model: those of the makers mixed, the others by whether `upstream` is in."""
+        """All values of the model: the makers' mixed, the others by whether `upstream` is included."""
         values = dict(self._now if "upstream" in coalition else self._then)
         for name in makers:
             mixed = self.values(name, coalition)

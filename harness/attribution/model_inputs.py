@@ -15,7 +15,7 @@ Inputs = tuple[Any, dict[str, Any]]  # arguments and keyword arguments of one fo
 
 
 def storage_of(tensor: Tensor) -> int:
-    """Where a tensor's memory begins; 0 where it has none of its own."""
+    """Address of a tensor's memory; 0 if it has none of its own."""
     try:
         return tensor.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError):  # sparse, say
@@ -23,7 +23,7 @@ def storage_of(tensor: Tensor) -> int:
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """The same nest with every tensor replaced; lists become tuples.
+    """The same nested structure with every tensor replaced; lists become tuples.
 
     Example:
         >>> map_tensors(torch.neg, ([torch.tensor(1)], {"mask": None}))
@@ -33,7 +33,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
 
 
 def map_leaves(is_leaf: Callable[[Any], bool], function: Callable[[Any], Any], value: Any) -> Any:
-    """The same nest with everything replaced that is a leaf; lists become tuples."""
+    """The same nested structure with every leaf replaced; lists become tuples."""
     if is_leaf(value):
         return function(value)
     if isinstance(value, Mapping):
@@ -44,7 +44,7 @@ def map_leaves(is_leaf: Callable[[Any], bool], function: Callable[[Any], Any], v
 
 
 def equal(a: Any, b: Any) -> bool:
-    """Whether two nests hold the same values."""
+    """Whether two nested structures hold the same values."""
     if isinstance(a, Tensor):
         return isinstance(b, Tensor) and a.shape == b.shape and torch.equal(a, b)
     if isinstance(a, Mapping):
@@ -55,10 +55,10 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def copy_inputs(args: Any, kwargs: Mapping[str, Any], most: int) -> Inputs | None:
-    """A copy of the first `most` inputs of a batch, or of all where it is not clear which axis counts them.
+    """A copy of the first `most` inputs of a batch, or of all if it is unclear which axis counts them.
 
     Returns:
-        None where there is no tensor, and under vmap.
+        None if there is no tensor, and under vmap.
     """
     given = (args, dict(kwargs))
     if any(without_transforms(t) is None for t in tensors_in(given)):
@@ -78,11 +78,11 @@ def copy_inputs(args: Any, kwargs: Mapping[str, Any], most: int) -> Inputs | Non
 
 
 def input_count(inputs: Inputs) -> int:
-    """How many inputs a batch holds."""
+    """Number of inputs in a batch."""
     first = next(tensors_in(inputs))
     return first.shape[0] if first.ndim else 1
 
 
 def byte_count(inputs: Inputs) -> int:
-    """How many bytes its tensors take."""
+    """Size of its tensors in bytes."""
     return sum(t.numel() * t.element_size() for t in tensors_in(inputs))

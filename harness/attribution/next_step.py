@@ -1,8 +1,8 @@
-"""What to try first against each cause of dead units: one sentence, and no promise."""
+"""What to try first against each cause of dead units: one sentence, not a promise."""
 
 from __future__ import annotations
 
-#: Label of a cause → what to try first. Of what is unknown, nothing is said.
+#: Label of a cause → what to try first. Unknown causes have no entry.
 NEXT_STEP = {
     "bias_init": "Draw the biases at 0 or above.",
     "weight_init": "Draw the weights around 0, at He's scale (torch.nn.init.kaiming_normal_).",
@@ -22,10 +22,10 @@ NEXT_STEP = {
 
 
 def next_step(label: str) -> str:
-    """What to try first; "" where nothing is known.
+    """What to try first; "" if the cause is unknown.
 
     Args:
-        label: of a diagnosis.
+        label: label of a diagnosis.
 
     Example:
         >>> next_step("bias_init"), next_step("unknown")

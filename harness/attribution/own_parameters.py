@@ -1,7 +1,7 @@
-"""Own parameters: which entries of a model's parameters make which unit of a site, however it is spelled.
+"""Own parameters: which entries of a model's parameters make which unit of a site, however it is written.
 
-A parameter is a site's own if each of its entries acts on one unit alone. Autograd tells: with weights c on
-the units, the gradient of the pre-activation's sum is c times the plain one, entry by entry.
+A parameter belongs to a site if each of its entries acts on one unit alone. Autograd shows this: with weights
+c on the units, the gradient of the pre-activation's sum is c times the plain one, entry by entry.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from harness.graph.units import UnitLayout, arranged
 from harness.recording.batches import tensors_in
 from harness.recording.windows import WindowAccumulator
 
-CLOSE = 1e-3  # relative difference of gradients that are the same
-ADDED = 1e-5  # the same of a parameter that is added: one that scales what hardly varies comes near it
+CLOSE = 1e-3  # relative difference at which gradients are the same
+ADDED = 1e-5  # the same for added parameters: one that scales a near-constant input almost looks added
 
 
 @dataclass
 class OwnParameters:
-    """The parameters that are one site's own.
+    """The parameters of one site's units.
 
     Attributes:
         axes: name of a parameter → its axes that count the units, in the units' order.
         biases: those that are added to the pre-activation.
-        source: as `harness.attribution.replay.Layer.source`.
+        source: as in `harness.attribution.replay.Layer.source`.
     """
 
     axes: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -44,27 +44,27 @@ class OwnParameters:
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """Names of those that are no biases."""
+        """Names of the parameters that are not biases."""
         return tuple(name for name in self.axes if name not in self.biases)
 
     def matrix(self, values: Values) -> str | None:
-        """The largest of the weights with several entries for a unit; None if there is none."""
+        """The largest weight with several entries per unit; None if there is none."""
         names = [name for name in self.weights if values[name].ndim > len(self.axes[name])]
         return max(names, key=lambda name: values[name].numel(), default=None)
 
     @property
     def factors(self) -> dict[str, str]:
-        """Name of a parameter → which factor of a unit's fall it is."""
+        """Name of a parameter → the factor it belongs to."""
         return {name: "bias" if name in self.biases else "weights" for name in self.axes}
 
     def rows(self, name: str, value: Tensor) -> Tensor:
-        """A parameter's entries, (units, entries of each)."""
+        """A parameter's entries, (units, entries per unit)."""
         axes = self.axes[name]
         moved = value.movedim(axes, tuple(range(len(axes))))
         return moved.reshape(math.prod(moved.shape[: len(axes)]), -1)
 
     def without_mean(self, name: str, value: Tensor) -> Tensor:
-        """A parameter with each unit's mean taken away."""
+        """A parameter minus the mean of each unit's entries."""
         others = [axis for axis in range(value.ndim) if axis not in self.axes[name]]
         return value - value.mean(others, keepdim=True) if others else value
 
@@ -72,13 +72,13 @@ class OwnParameters:
 def own_parameters(
     replay: Replay, snapshot: Snapshot, sites: Collection[str], behind: str = "layers"
 ) -> dict[str, OwnParameters]:
-    """Site name → its own parameters; sites at which none was found are left out.
+    """Site name → its own parameters; sites without any are left out.
 
     Args:
-        replay: of the model.
+        replay: replay of the model.
         snapshot: its first inputs are run through the model once.
-        sites: names of those to look at. One of a single unit is left out: all below acts on it alone.
-        behind: the source of what is no input of the model, nor what a norm made.
+        sites: names of the sites to examine. Sites with one unit are left out: everything below acts on it.
+        behind: the source of anything that is neither a model input nor made by a norm.
     """
     found: dict[str, OwnParameters] = {}
     trained = {name for name, _ in replay.model.named_parameters()}
@@ -102,24 +102,24 @@ def own_parameters(
 
 
 class Products(TorchFunctionMode):
-    """Notes what is multiplied with which parameter.
+    """Records what is multiplied with which parameter.
 
     Args:
         values: name → parameter of the running pass.
-        snapshot: of the pass; its inputs are the model's.
+        snapshot: snapshot of the pass; its inputs are the model's.
         behind: as in `own_parameters`.
 
     Attributes:
-        weights: name of a parameter → what is multiplied in its stead (a normalised weight, of its shape).
-        sources: name of a parameter → where what it is first multiplied with comes from.
-        moments: name of a parameter → inputs, Σx, Σx² of what it is multiplied with.
+        weights: name of a parameter → the factor used in its place (such as a normalised weight, same shape).
+        sources: name of a parameter → the source of its first other factor.
+        moments: name of a parameter → number of inputs, Σx, Σx² of its other factors.
     """
 
     def __init__(self, values: Values, snapshot: Snapshot, behind: str = "layers") -> None:
         super().__init__()
         self._values, self._behind = values, behind
         self._given = {storage_of(tensor) for tensor in tensors_in(snapshot.inputs)}
-        self._normed: dict[int, Tensor] = {}  # held, so that its memory is not given to another
+        self._normed: dict[int, Tensor] = {}  # kept alive, so that their memory is not reused
         self._derived: dict[int, tuple[Tensor, frozenset[str]]] = {}
         self._ran = False
         self.weights: Values = {}
@@ -161,7 +161,7 @@ class Products(TorchFunctionMode):
         source = "norm" if at in self._normed else "inputs" if own else self._behind
         axis = -CONVOLUTIONS[name] - 1 if name in CONVOLUTIONS and name != "convolution" else -1
         if name in PRODUCTS and operands[0] is not x and x.ndim > 1 and name != "einsum":
-            axis = -2 if operands[-1] is x else -1  # the weight stands before what it is multiplied with
+            axis = -2 if operands[-1] is x else -1  # the weight is the left factor
         rows = unit_rows(x, axis).double()
         for names, weight in weights:
             for key in names:
@@ -173,18 +173,18 @@ class Products(TorchFunctionMode):
 
 
 def _own(z: Tensor, layout: UnitLayout, leaves: Values) -> OwnParameters:
-    """Which leaves are a pre-activation's own."""
+    """Which leaves belong to a pre-activation's units."""
     y = arranged(z, layout)
     axes = sorted(axis % y.ndim for axis in layout.axes)
     sizes = tuple(y.shape[axis] for axis in axes)
     if not y.requires_grad or math.prod(sizes) < 2:
         return OwnParameters()
     draw = torch.Generator().manual_seed(0)
-    c = torch.rand(sizes, generator=draw).to(y) + 0.5  # of each unit
+    c = torch.rand(sizes, generator=draw).to(y) + 0.5  # weight of each unit
     shape = [size if axis in axes else 1 for axis, size in enumerate(y.shape)]
     first = next((axis for axis in range(y.ndim) if axis not in axes and y.shape[axis] > 1), None)
     others = [size if axis == first else 1 for axis, size in enumerate(y.shape)]
-    r = torch.rand(others, generator=draw).to(y) + 0.5  # of each input
+    r = torch.rand(others, generator=draw).to(y) + 0.5  # weight of each input
     names = list(leaves)
 
     def gradients(weights: Tensor) -> dict[str, Tensor]:
@@ -208,7 +208,8 @@ def _own(z: Tensor, layout: UnitLayout, leaves: Values) -> OwnParameters:
     biases = []
     for name in own:
         total = even[name]
-        # each input counts alike for what is added to all; for what is added to some, these are counted
+        # a bias added everywhere weighs all inputs alike; one added to some inputs has a gradient that counts
+        # them
         is_added_to_all = first is not None and _close(plain[name], float(r.double().mean()) * total, exact)
         counted = total.numel() < most and _close(total, total.round(), exact) and bool((total >= 0).all())
         if is_added_to_all or counted:
@@ -217,7 +218,7 @@ def _own(z: Tensor, layout: UnitLayout, leaves: Values) -> OwnParameters:
 
 
 def _layouts(gradient: Tensor, c: Tensor) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-    """How the units may lie in a parameter: its axes that count them, and the units' weights along these."""
+    """Possible unit layouts of a parameter: its unit axes, and the units' weights along them."""
     for flat in (c.flatten(), c) if c.ndim > 1 else (c,):
         for axes in combinations(range(gradient.ndim), flat.ndim):
             if tuple(gradient.shape[axis] for axis in axes) == tuple(flat.shape):

@@ -1,4 +1,4 @@
-"""Recorder: counts while you train, and tells why units died."""
+"""Recorder: counts during training, and explains why units died."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from harness.attribution.explain import explain
 from harness.attribution.unit_causes import unit_cause_words
 from harness.recording.recorder import ActivationRecorder
 
-TO_EXPLAIN = ("dead", "starved", "non_finite")  # states of units whose cause takes passes of the network
+TO_EXPLAIN = ("dead", "starved", "non_finite")  # states that need passes of the network to explain
 
 
 class Recorder(ActivationRecorder):
-    """An ActivationRecorder that also gathers why units die; `harness.Recorder` adds runs on disk to it.
+    """An ActivationRecorder that also gathers why units die; `harness.Recorder` adds storage on disk.
 
     Args:
-        model: as there.
-        evidence: whether to gather what `diagnose()` needs (the optimizer has to be given).
+        model: as in `ActivationRecorder`.
+        evidence: whether to gather what `diagnose()` needs (requires the optimizer).
         options: further arguments of `ActivationRecorder`.
 
     Raises:
-        TypeError, ValueError: as there; or evidence without an optimizer.
+        TypeError, ValueError: as in `ActivationRecorder`; or evidence without an optimizer.
     """
 
     def __init__(self, model: nn.Module, *, evidence: bool = False, **options: Any) -> None:
         super().__init__(model, **options)
         self._collector: EvidenceCollector | None = None
-        self._diagnosed: tuple[int, Diagnosis] | None = None  # after how many rows of history
-        self._known: tuple[tuple[int, int], Evidence] | None = None  # after how many steps and rows
+        self._diagnosed: tuple[int, Diagnosis] | None = None  # rows of history then, and it
+        self._known: tuple[tuple[int, int], Evidence] | None = None  # steps and rows then, and it
         if evidence:
             if not self._optimizers:
                 raise ValueError("evidence: the causes need learning rates and updates; give optimizer= too")
@@ -48,16 +48,16 @@ class Recorder(ActivationRecorder):
         return self._collector is not None
 
     def explain(self, site: str, unit: int) -> str:
-        """One unit in words: pre-activations, bias, incoming weights, gradient, when and why it died.
+        """Describe one unit: pre-activations, bias, incoming weights, gradient, when and why it died.
 
-        The cause is that of `diagnose()`, which is called if it was not since the latest census.
+        The cause comes from `diagnose()`, which runs if it has not since the latest census.
 
         Args:
             site: name of the site.
             unit: number of the unit.
 
         Raises:
-            ValueError: no such site or unit.
+            ValueError: the site or unit does not exist.
             RuntimeError: there is no census yet.
         """
         history = self.history()
@@ -69,18 +69,18 @@ class Recorder(ActivationRecorder):
         )
 
     def evidence(self) -> Evidence:
-        """The tables that the causes follow from; runs the model over the inputs that were copied.
+        """The tables from which causes are found; runs the model on the copied inputs.
 
         Raises:
-            RuntimeError: the recorder was made without evidence.
+            RuntimeError: the recorder was created without evidence.
         """
         return self._gathered(replay=True)
 
     def diagnose(self) -> Diagnosis:
-        """Why units are dead: label, units, events, and the sentences (`print` it).
+        """Explain why units are dead: label, units, events, and the sentences (`print` it).
 
         Raises:
-            RuntimeError: the recorder was made without evidence, or there is no census yet.
+            RuntimeError: the recorder was created without evidence, or there is no census yet.
         """
         history, evidence = self.history(), self._gathered_anew()
         if history.empty:
@@ -91,9 +91,9 @@ class Recorder(ActivationRecorder):
 
     @contextmanager
     def own_writes(self) -> Iterator[None]:
-        """What is written into the parameters in the block is the training's own: no evidence of surgery.
+        """Context manager: writes into the parameters belong to the training and are not evidence of surgery.
 
-        Forward passes in it are not counted either. Between two steps.
+        Forward passes in the block are not counted either. Use it between two steps.
         """
         if self._collector is None:
             yield
@@ -102,13 +102,13 @@ class Recorder(ActivationRecorder):
             yield
 
     def _latest_evidence(self) -> Evidence:
-        """That of the latest diagnosis, where nothing has happened since; else it is gathered anew."""
+        """The evidence of the latest diagnosis if nothing has happened since; else gathered again."""
         if self._known is not None and self._known[0] == (self.steps, len(self.history())):
             return self._known[1]
         return self._gathered_anew()
 
     def _gathered_anew(self) -> Evidence:
-        """As of now, without passes of the network where every unit lives and gets a gradient."""
+        """Current evidence, without passes of the network if every unit is alive and receives a gradient."""
         history = self.history()
         healthy = not history.empty and not history["state"].isin(TO_EXPLAIN).any()
         learning = healthy and bool(history.loc[history["evidence"] == "stream", "grad_rms"].gt(0).all())
@@ -124,13 +124,13 @@ class Recorder(ActivationRecorder):
         return self._collector.evidence(sites, self._log.latest_observed, error, replay=replay)
 
     def _cause_of_death(self, site: str, unit: int) -> str:
-        """In words, from the latest diagnosis; one is made if there is none of this census."""
+        """The cause in words, from the latest diagnosis; makes one if there is none for this census."""
         if self._collector is None:
             return "not known: it takes Recorder(..., optimizer=…, evidence=True)"
         if self._diagnosed is None or self._diagnosed[0] != len(self.history()):
             try:
                 self.diagnose()
-            except Exception as error:  # what else is known of the unit is worth as much
+            except Exception as error:  # other facts about the unit must not be lost
                 return f"not known: diagnose() failed ({type(error).__name__}: {error})"
         assert self._diagnosed is not None
         return unit_cause_words(self._diagnosed[1].units, site, unit)

@@ -1,7 +1,7 @@
-"""Replay: a model run again over inputs of its training, with parameters of then or now, layer by layer.
+"""Replay: runs a model again on inputs of its training, with earlier or current parameters, layer by layer.
 
-`initial_state`, `layer_inputs` and `counterfactual` read a trained model in such passes, which leave it as it
-was.
+`initial_state`, `layer_inputs` and `counterfactual` read a trained model in such passes, which leave it
+unchanged.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ NORMS = (*CHANNEL_AXIS, nn.LayerNorm, nn.RMSNorm)
 
 
 class Layer(NamedTuple):
-    """What makes a site's pre-activation: a layer, and the one before it where the first is a norm.
+    """What makes a site's pre-activation: a layer, and the layer before it if that layer is a norm.
 
     Attributes:
-        names: of its modules, in the order of computation.
-        gate: of the site that it feeds; None where only the inputs that were seen tell it.
-        source: what the first of them is handed: the model's "inputs", what a "norm" or what "layers" made;
-            "inputs, through layers" where the model's inputs are large or off centre.
+        names: names of its modules, in the order of computation.
+        gate: gate of the site; None if only the observed inputs determine it.
+        source: what the first module receives: the model's "inputs", or what a "norm" or "layers" made;
+            "inputs, through layers" if the model's inputs are large or off centre.
     """
 
     names: tuple[str, ...]
@@ -55,9 +55,9 @@ class Replay:
 
     Args:
         model: the model.
-        modes: module name → training mode; the others stay as they are.
-        options: of the taps through which its training was observed (gate_eps, per_call, axis).
-        by_parts: whether inputs are those of parts that are called by themselves (`Entrances`).
+        modes: module name → training mode; other modules keep theirs.
+        options: options of the taps that observed its training (gate_eps, per_call, axis).
+        by_parts: whether inputs are those of submodules called on their own (`Entrances`).
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Replay:
         self.modules = dict(model.named_modules())
 
     def taps(self, windows: WindowAccumulator, *, gradients: bool = False) -> EagerTaps:
-        """Observation of the replayed passes, with the sites that the training's observation has."""
+        """Taps that observe the replayed passes, with the same sites as in training."""
         return EagerTaps(self.model, windows, observe="all", gradients=gradients, **self.options)
 
     def watched(
@@ -83,12 +83,12 @@ class Replay:
         layers: Mapping[str, Layer] | None = None,
         on_layer: OnLayer = lambda *_: None,
     ) -> dict[str, dict[str, np.ndarray]]:
-        """Site → its column of a census (n, rate, mean, std, …), of one pass over a snapshot.
+        """Site → its census columns (n, rate, mean, std, …), from one pass over a snapshot.
 
         Args:
             snapshot: parameters, buffers and inputs.
-            layers: those whose calls are looked at on the way, as in `observing`.
-            on_layer: as there.
+            layers: layers to observe on the way, as in `observing`.
+            on_layer: as in `observing`.
         """
         windows = WindowAccumulator("stream")
         taps = self.taps(windows)
@@ -99,7 +99,7 @@ class Replay:
         return {site: {name: c[at] for name, c in columns.items()} for site, at in rows.items()}
 
     def run(self, snapshot: Snapshot) -> None:
-        """One forward for each of a snapshot's inputs; inside `observing`."""
+        """Run one forward for each of a snapshot's inputs; call inside `observing`."""
         for _ in self.outputs(snapshot):
             pass
 
@@ -110,14 +110,14 @@ class Replay:
         leaves: Values | None = None,
         then: Callable[[Any], None] = lambda _: None,
     ) -> Iterator[Any]:
-        """The output for each of a snapshot's inputs; inside `observing`.
+        """The output for each of a snapshot's inputs; call inside `observing`.
 
         Args:
             snapshot: parameters, buffers and inputs.
-            trained: names of the parameters that take a gradient where one is recorded.
+            trained: names of the parameters that require a gradient, if one is recorded.
             leaves: receives the parameters and buffers of the running pass, by name.
-            then: takes each output while the model has these values: what is checkpointed runs again in a
-                backward pass, and would take the model's own.
+            then: receives each output while the model still has these values: a backward pass recomputes
+                checkpointed parts, which would otherwise use the model's own values.
         """
         model = _Ending(self._called, then)
         device = next((value.device for value in snapshot.values.values()), None)
@@ -136,7 +136,7 @@ class Replay:
     def observing(
         self, layers: Mapping[str, Layer] | None = None, on_layer: OnLayer = lambda *_: None
     ) -> Iterator[None]:
-        """Have `on_layer` called after every layer of every pass in the block; it may call the layer itself.
+        """Context manager: call `on_layer` after every layer of every pass; it may call the layer itself.
 
         Args:
             layers: site name → what makes its pre-activation; None: nothing is called.
@@ -176,22 +176,22 @@ class Replay:
                     hooks.enter_context(self.modules[name].register_forward_pre_hook(partial(before, name)))
                 for name in by_last:
                     hooks.enter_context(self.modules[name].register_forward_hook(partial(after, name)))
-                warnings.filterwarnings("ignore", "None of the inputs have requires_grad")  # a checkpoint's
+                warnings.filterwarnings("ignore", "None of the inputs have requires_grad")  # by checkpoints
                 yield
         finally:
             for module, mode in modes:
                 module.training = mode
 
     def is_trained(self, name: str) -> bool:
-        """Whether a module has a parameter that takes a gradient, or a parameter by itself does."""
+        """Whether a module has a parameter that requires a gradient, or a single parameter does."""
         module = self.modules.get(name)
         parameters = [self.model.get_parameter(name)] if module is None else module.parameters()
         return any(parameter.requires_grad for parameter in parameters)
 
     def normed(self, layer: Layer) -> str:
-        """What the norm behind a layer takes from its inputs: "scale", or "offset and scale"; "" without one.
+        """What the norm behind a layer removes: "scale", or "offset and scale"; "" without a norm.
 
-        The statistics of a batch take both; those of one input's units leave what differs between units.
+        Batch statistics remove both; statistics over one input's units keep differences between units.
         """
         name = layer.names[-1]
         norm = self.modules[name]
@@ -203,12 +203,12 @@ class Replay:
         return "offset and scale" if own else ""
 
     def pre_activation(self, layer: Layer, values: Mapping[str, Values], args: Any) -> tuple[Tensor, int]:
-        """What a layer makes of its arguments, and its unit axis.
+        """The output of a layer for its arguments, and its unit axis.
 
         Args:
             layer: the layer.
             values: name of a module → its parameters and buffers by their names in it.
-            args: of its first module.
+            args: arguments of its first module.
         """
         for name in layer.names:
             args = (functional_call(self.modules[name], dict(values[name]), args),)
@@ -216,16 +216,16 @@ class Replay:
         return args[0], -1 if axis is None else axis
 
     def named_values(self, name: str) -> dict[str, str]:
-        """Of a module's parameters and buffers: name in it → name in the model."""
+        """A module's parameters and buffers: name in it → name in the model."""
         module = self.modules.get(name)
-        if module is None:  # a parameter that stands by itself
+        if module is None:  # a parameter that is not in a module
             return {name: name}
         named = (*module.named_parameters(), *module.named_buffers())
         return {short: f"{name}.{short}" if name else short for short, _ in named}
 
 
 class _Ending(nn.Module):
-    """A model, and what is done with its output."""
+    """A model that passes its output to a function."""
 
     def __init__(self, model: nn.Module, then: Callable[[Any], None]) -> None:
         super().__init__()
@@ -238,6 +238,6 @@ class _Ending(nn.Module):
 
 
 def unit_rows(x: Tensor, axes: int | tuple[int, ...]) -> Tensor:
-    """Inputs and positions × units, of a tensor with its units on these axes."""
+    """A tensor with its units on these axes, as inputs and positions × units."""
     units = as_units(x.detach(), axes)
     return units if units.ndim == 2 else units.transpose(1, 2).reshape(-1, units.shape[1])

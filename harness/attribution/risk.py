@@ -1,9 +1,10 @@
 """Risk: which of the units that are alive are likely to be dead at the end.
 
-A logistic model of what a census shows. Units die in company: the state of a unit's layer says more than its
-own margin. The coefficients were fitted on digit runs, at a tenth of their steps, and are frozen;
-`experiments.benchmarks.risk` measures them on other data, depths, widths and optimizers. There the order
-holds, while the probabilities are too low by half on average: other networks have another base rate.
+A logistic model of the values in a census. Units die in groups: the state of a unit's layer is more
+informative than the unit's own margin. The coefficients were fitted on runs on digits, at a tenth of their
+steps, and are fixed; `experiments.benchmarks.risk` evaluates them on other data, depths, widths and
+optimizers. There the ranking holds, while the probabilities are too low by half on average, because other
+networks have another base rate.
 """
 
 from __future__ import annotations
@@ -21,33 +22,33 @@ COEFFICIENTS = {
     "margin": -0.265,  # largest pre-activation, in deviations, within ±8
     "layer_dead": 2.911,  # dead share of the unit's layer
     "layer_rate": -1.152,  # mean activation rate of the unit's layer
-    "dead_in_dead_layer": -4.775,  # a dead unit among dead ones may come back with them
+    "dead_in_dead_layer": -4.775,  # a dead unit in a dead layer may revive with it
 }
-#: With it, the risks of the living in the runs fitted on have the share of them that died as mean.
+#: Chosen so that the mean risk of living units in the fitted runs is the share of them that died.
 INTERCEPT = -4.084
-BASE_RATE = {"runs fitted on": 0.028, "other settings": 0.053}  # of the living, the share dead at the end
-#: Area under the ROC curve at a tenth of the steps, on settings that were not fitted on: of all units, and of
+BASE_RATE = {"runs fitted on": 0.028, "other settings": 0.053}  # share of living units that died
+#: Area under the ROC curve at a tenth of the steps, on settings not used for fitting: of all units, and of
 #: those alive then (`python -m experiments.benchmarks.risk`).
 AUC = {"all units": 0.96, "alive now": 0.91}
 COLUMNS = ["site", "unit", "risk", "state", "rate", "margin", "layer_dead", "layer_rate"]
 
 
 def risk(history: pd.DataFrame, step: int | None = None) -> pd.DataFrame:
-    """The units of a run that are alive, those most at risk first; the dead are at no risk any more.
+    """The living units of a run, those most at risk first; dead units are left out.
 
     Args:
         history: its censuses (`Recorder.history()`, `run.census`).
-        step: of the census that is read; None: the last one.
+        step: step of the census to use; None: the last one.
 
     Returns:
         One row per unit that is observed, finite and alive: site, unit, risk (probability of being dead at
-        the end; above all their order counts), state, rate, margin (largest pre-activation in deviations),
-        layer_dead, layer_rate. `attrs`: dead (units left out as such), base_rate (what a unit's risk is to be
-        compared with).
+        the end; the ranking is more reliable than the value), state, rate, margin (largest pre-activation in
+        deviations), layer_dead, layer_rate. `attrs`: dead (number of dead units left out), base_rate (a
+        reference value for risks).
 
     Raises:
-        TypeError: no table.
-        ValueError: a needed column is missing, or there is no census at that step.
+        TypeError: `history` is not a table.
+        ValueError: a needed column is missing, or there is no finite census at that step.
 
     Example:
         >>> rows = {"evidence": "probe", "step": 0, "site": "a", "unit": [0, 1], "n": 100, "active": [2, 60]}
@@ -89,7 +90,7 @@ def risk(history: pd.DataFrame, step: int | None = None) -> pd.DataFrame:
 
 
 def features(census: pd.DataFrame) -> pd.DataFrame:
-    """What the model reads of one census, a column per coefficient."""
+    """The model's variables for one census, a column per coefficient."""
     dead = (census["active"] == 0).astype(float)
     sites = census["site"].astype(object)
     spread = census["std"].to_numpy(float)

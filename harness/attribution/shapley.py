@@ -1,4 +1,4 @@
-"""Shapley values: a total change shared among what brought it about (Shapley 1953)."""
+"""Shapley values: a total change divided among its factors (Shapley 1953)."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def coalitions(factors: Iterable[str]) -> Iterator[Coalition]:
 
 
 def shapley(value: Mapping[Coalition, np.ndarray], factors: Sequence[str]) -> dict[str, np.ndarray]:
-    """Shapley values of a game whose every coalition is known.
+    """Shapley values of a game, given the values of all coalitions.
 
     Args:
         value: coalition → its value, arrays of one shape.
-        factors: all of them.
+        factors: all factors.
 
     Returns:
         Factor → its value; they sum to v(all) - v(none).

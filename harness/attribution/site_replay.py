@@ -1,8 +1,8 @@
-"""Site replay: shares and births of sites that are handed something else than what one layer makes.
+"""Site replay: shares and births of sites whose input is not simply the output of one layer.
 
-Something is added to the layer's output, or it is sliced, padded, permuted on the way: then the layer alone
-does not tell the pre-activation. The whole model is run for every question, and the site itself is read: the
-truth whatever lies between, at the price of a pass for each.
+If something is added to the layer's output, or it is sliced, padded or permuted on the way, the layer alone
+does not determine the pre-activation. Then the whole model is run for every question and the site itself is
+read, which is correct whatever lies in between, at the cost of one pass each.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from harness.attribution.replay import NORMS, Rates, Replay
 from harness.attribution.shapley import coalitions
 from harness.attribution.snapshots import Snapshot, Values
 
-BIRTH = 4  # passes that a site's birth takes, at most
+BIRTH = 4  # largest number of passes for a site's birth
 
 
 class SiteReplay:
-    """Asks single sites, by passes through the whole model.
+    """Examines single sites by passes through the whole model.
 
     Args:
-        replay: of the model, in the modes of its training.
+        replay: replay of the model, in the modes of its training.
         then: the reference.
-        now: what came of it.
-        decayed: name of a parameter → the part of its change that weight decay made.
-        biases: names of parameters that are biases, whatever they are called.
+        now: the state to explain.
+        decayed: name of a parameter → the part of its change due to weight decay.
+        biases: names of further parameters that are biases, whatever they are called.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class SiteReplay:
         self._replay, self._then, self._now = replay, then, now
         self._mixture = Mixture(replay, then.values, now.values, decayed, biases)
         self._shared = ["upstream"] if equal(then.inputs, now.inputs) else ["upstream", "data"]
-        self._seen: dict[tuple[bool, bool], dict[str, dict[str, np.ndarray]]] = {}  # of unmixed passes
+        self._seen: dict[tuple[bool, bool], dict[str, dict[str, np.ndarray]]] = {}  # unmixed passes
 
     def passes(self, makers: Iterable[str]) -> int:
-        """That the rates of one site take, besides those that serve all sites."""
+        """Number of passes for the rates of one site, besides those that serve all sites."""
         factors = [*self._mixture.changed(tuple(makers)), *self._shared]
         return 2 ** len(factors) - 2 ** len(self._shared)
 
@@ -60,8 +60,8 @@ class SiteReplay:
 
         Args:
             site: its name.
-            makers: names of the modules and parameters that make its pre-activation: the own layer of its
-                units. All else is `upstream`.
+            makers: names of the modules and parameters that make its pre-activation: its units' own layer.
+                Everything else is `upstream`.
         """
         makers = tuple(makers)
         factors = [*self._mixture.changed(makers), *self._shared]
@@ -78,7 +78,7 @@ class SiteReplay:
         return rates
 
     def birth(self, site: str, makers: Iterable[str]) -> pd.DataFrame:
-        """Per unit the parts of the mean pre-activation at the start, as `InitialState.units`."""
+        """For each unit, the parts of the mean pre-activation at the start, as in `InitialState.units`."""
         makers = tuple(makers)
         start = self._unmixed(False, False)
         if site not in start:
@@ -94,7 +94,7 @@ class SiteReplay:
     # --- inside -------------------------------------------------------------------------------------
 
     def _unmixed(self, new_values: bool, new_inputs: bool) -> dict[str, dict[str, np.ndarray]]:
-        """One pass with all values of one time, and the inputs of one; it serves every site."""
+        """One pass with all values of one time and the inputs of one time; it serves every site."""
         key = new_values, new_inputs
         if key not in self._seen:
             values = (self._now if new_values else self._then).values
@@ -106,11 +106,11 @@ class SiteReplay:
         return self._replay.watched(Snapshot(values, self._then.inputs))[site]["mean"]
 
     def _constant(self, site: str, makers: Iterable[str]) -> np.ndarray:
-        """What stands behind the makers: the site's pre-activation where all they give is 0."""
+        """The constant added to the makers' output: the site's pre-activation if that output is 0."""
         modules = [self._replay.modules[name] for name in makers if name in self._replay.modules]
         values = dict(self._then.values)
         for name in makers:
-            if name not in self._replay.modules:  # a parameter that stands by itself
+            if name not in self._replay.modules:  # a parameter that is not in a module
                 values[name] = torch.zeros_like(values[name])
         with ExitStack() as hooks:
             for module in modules:
@@ -124,7 +124,7 @@ class SiteReplay:
     def _changed(
         self, makers: Iterable[str], change: Callable[[nn.Module | None, str, Tensor], Tensor | None]
     ) -> Values | None:
-        """The model's values without a part of what its makers hold; None if there is no such part."""
+        """The model's values without some part of the makers' values; None if there is no such part."""
         values, any_changed = dict(self._then.values), False
         for name in makers:
             module = self._replay.modules.get(name)
@@ -136,18 +136,18 @@ class SiteReplay:
 
 
 def _nothing(module: nn.Module, args: Any, output: Any) -> Any:
-    """A forward hook that makes an output 0; it stays computed from its parameters, which name its site."""
+    """Forward hook that makes an output 0 but keeps it computed from its parameters, which name the site."""
     return output * 0 if isinstance(output, Tensor) else output
 
 
 def _biases(module: nn.Module | None, name: str, value: Tensor) -> Tensor | None:
-    """Without the bias."""
+    """Zeros in place of the bias."""
     is_own = name == "bias" if module is not None else "bias" in name or value.ndim < 2
     return value.new_zeros(value.shape) if is_own and value.is_floating_point() else None
 
 
 def _averages(module: nn.Module | None, name: str, value: Tensor) -> Tensor | None:
-    """Without the mean of every unit's weights."""
+    """The weights minus the mean of each unit's weights."""
     if name != "weight" or not isinstance(module, PRODUCT):
         return None
     averages = row_averages(value, module)
@@ -155,6 +155,6 @@ def _averages(module: nn.Module | None, name: str, value: Tensor) -> Tensor | No
 
 
 def _statistics(module: nn.Module | None, name: str, value: Tensor) -> Tensor | None:
-    """Without a norm's running mean, where it is used."""
+    """Zeros in place of a norm's running mean, if it is used."""
     used = isinstance(module, NORMS) and not module.training
     return value.new_zeros(value.shape) if used and name == "running_mean" else None

@@ -1,7 +1,8 @@
-"""Snapshots: what is copied while a model trains, to ask afterwards "what if this had not changed?".
+"""Snapshots: copies made while a model trains, to ask later "what if this had not changed?".
 
-The parameters at the start and at the last census at which they were finite; inputs of the first window and
-of the latest forwards. A clean probe cannot show that the inputs moved, so the inputs are the stream's own.
+Copied are the parameters at the start and at the last census at which they were finite, and the inputs of the
+first window and of the latest forwards. The inputs are the stream's own, since a fixed probe cannot show that
+the inputs moved.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from harness.attribution.model_inputs import Inputs, byte_count, copy_inputs, in
 from harness.graph.plan import plain_name
 from harness.recording.listener import Guard
 
-INPUTS = 512  # of the first window, and of the latest
-BYTES = 2**26  # that they may take, each
+INPUTS = 512  # largest number of the first inputs, and of the latest
+BYTES = 2**26  # largest size of each of these
 
 Values = dict[str, Tensor]  # name → parameter or buffer
 
@@ -39,7 +40,7 @@ class Snapshots:
         start: parameters and buffers before the first step.
         latest: the same at the last census at which all were finite.
         modes: module name → whether it was in training mode in the last forward.
-        by_parts: whether the inputs are those of parts that are called by themselves.
+        by_parts: whether the inputs are those of submodules called on their own.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -50,13 +51,13 @@ class Snapshots:
         self.modes: dict[str, bool] = {}
         self._first: list[Inputs] = []
         self._recent: deque[Inputs] = deque()
-        self._recent_count = 0  # inputs in them
+        self._recent_count = 0  # number of inputs in them
         self._first_complete = self._modes_read = False
-        self._trains = False  # whether a forward that autograd records was seen
+        self._trains = False  # whether autograd has recorded a forward
         self.by_parts = False
 
     def first(self) -> Snapshot:
-        """The start, and the first inputs."""
+        """The values at the start, and the first inputs."""
         return Snapshot(self.start, self._first)
 
     def last(self) -> Snapshot:
@@ -64,7 +65,7 @@ class Snapshots:
         return Snapshot(self.latest or self.start, list(self._recent))
 
     def attach(self, guard: Guard) -> None:
-        """Begin to copy inputs; the first time, copy the parameters too."""
+        """Start copying inputs; the first time, copy the parameters, too."""
         if self._is_sharded():
             return
         self.start = self.start or copy_values(self._model)
@@ -72,13 +73,13 @@ class Snapshots:
         self._handle = self._model.register_forward_pre_hook(hook, with_kwargs=True)
 
     def detach(self) -> None:
-        """Stop."""
+        """Stop copying."""
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
 
     def census(self) -> None:
-        """Copy the parameters as they are now, if they are finite."""
+        """Copy the current parameters, if they are finite."""
         if self._is_sharded():
             return
         values = copy_values(self._model)
@@ -88,13 +89,13 @@ class Snapshots:
         self._modes_read = False
 
     def prepare_replay(self) -> str:
-        """Take the latest values if there are none.
+        """Copy the current values if the latest ones are missing or do not fit.
 
         Returns:
-            Why the network of the start cannot be run again, or "". It can if the model has all that it began
-            with, in the same shapes; more may have come.
+            Why the initial network cannot be run again, or "". It can if the model still has everything it
+            started with, in the same shapes; additions are allowed.
         """
-        if self._is_sharded():  # FSDP2 gathers its own parameters, whatever others are handed to the forward
+        if self._is_sharded():  # FSDP2 gathers its own parameters, and ignores others passed to the forward
             return "the parameters are sharded, so that the network of the start cannot be run again"
         shapes = _shapes(_named_values(self._model))
         if _shapes(self.latest) != shapes:
@@ -105,7 +106,7 @@ class Snapshots:
         return "" if fits else "the model has changed, so that the network of the start cannot be run again"
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values."""
+        """State that consists of tensors and plain values."""
         return {
             "start": self.start,
             "latest": self.latest,
@@ -117,7 +118,7 @@ class Snapshots:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from the state of `state_dict`."""
+        """Continue from the state of `state_dict`."""
         self.start, self.latest, self.modes = state["start"], state["latest"], state["modes"]
         self._first, self._recent = list(state["first"]), deque(state["recent"])
         self._trains, self.by_parts = state.get("trains", True), state.get("by_parts", False)
@@ -128,13 +129,13 @@ class Snapshots:
         return any(hasattr(parameter, "full_tensor") for parameter in self._model.parameters())
 
     def clear(self) -> None:
-        """Forget the inputs."""
+        """Discard the inputs."""
         self._first.clear()
         self._recent.clear()
         self._recent_count, self._first_complete, self.by_parts = 0, False, False
 
     def add_parts(self, forward: PartsForward) -> None:
-        """A forward through parts that were called by themselves."""
+        """Keep the inputs of a forward through submodules called on their own."""
         if not self._is_sharded():
             self._keep(tuple(forward.calls), {}, graph=forward.graph, by_parts=True)
 
@@ -145,14 +146,14 @@ class Snapshots:
             self._keep(args, kwargs, graph=torch.is_grad_enabled(), by_parts=False)
 
     def _keep(self, args: Any, kwargs: Mapping[str, Any], *, graph: bool, by_parts: bool) -> None:
-        """Keep inputs of one kind: those that train (with a graph), and the model's own before its parts'."""
+        """Keep inputs of one kind: preferably with a graph, and of the model rather than its submodules."""
         if graph is not self._trains or by_parts is not self.by_parts:
             kept = bool(self._first)
             if (self._trains, not self.by_parts) > (graph, not by_parts) and kept:
                 return
             self.clear()
             self._trains, self.by_parts = graph, by_parts
-        if not self._modes_read:  # once in a window: walking over the modules costs more than a small step
+        if not self._modes_read:  # once per window: iterating over the modules costs more than a small step
             self.modes = {plain_name(name): part.training for name, part in self._model.named_modules()}
             self._modes_read = True
         inputs = copy_inputs(args, kwargs, INPUTS)
@@ -171,7 +172,7 @@ class Snapshots:
 
 
 def copy_values(model: nn.Module) -> Values:
-    """Copies of all parameters and buffers, by the names that `functional_call` takes."""
+    """Copies of all parameters and buffers, by the names used in `functional_call`."""
     return {name: value.detach().clone() for name, value in _named_values(model).items()}
 
 

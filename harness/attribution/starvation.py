@@ -1,9 +1,9 @@
-"""Starvation: why no gradient comes back to units whose gates open.
+"""Starvation: why units whose gates open receive no gradient.
 
-Found by trial, on the latest inputs: with random gradients at the model's outputs, what has to be changed for
-something to reach the starved units? First nothing (then it was the loss), then they are opened themselves
-(then it was the inputs: what follows was closed on those that opened them), then the dead units of each later
-site as well, then all of these, then zeros among the weights are made small numbers.
+Determined by trials on the latest inputs with random gradients at the model's outputs: which change lets a
+gradient reach the starved units? First none (then it was the loss), then opening the units themselves (then
+it was the inputs: what follows was closed on those that opened them), then also opening the dead units of
+each later site, then of all these sites, then replacing zeros among the weights by small numbers.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.units import UnitLayout, arranged
 from harness.recording.windows import WindowAccumulator
 
-INPUTS = 256  # that are passed through
-MOST = 16  # sites with dead units that are opened one by one
-OPEN = 1e-3  # pre-activation of a unit that is opened: it changes what is behind it as little as may be
-SELECTING = ("topk", "kthvalue", "sort", "argsort", "argmax", "msort")  # torch functions that choose units
+INPUTS = 256  # number of inputs used
+MOST = 16  # largest number of sites examined one by one
+OPEN = 1e-3  # pre-activation of an opened unit: it changes subsequent layers as little as possible
+SELECTING = ("topk", "kthvalue", "sort", "argsort", "argmax", "msort")  # torch functions that select units
 
 
 def starvation(replay: Replay, snapshot: Snapshot, census: pd.DataFrame) -> pd.DataFrame:
-    """Why each starved unit gets no gradient.
+    """Why each starved unit receives no gradient.
 
     Args:
-        replay: of the model, in the modes of its training.
+        replay: replay of the model, in the modes of its training.
         snapshot: the latest parameters and inputs.
-        census: of the stream.
+        census: census of the stream.
 
     Returns:
-        site, unit, starved_by: the names of the sites whose dead units stop the gradient, one to a line; or
-        "the loss" (it gives no unit a gradient), "not in the loss" (the way to the outputs is open), "other
-        inputs" (on which it is), "zero weights", "selection: NAME" of the function that never selects them;
-        "" where none of these is the reason.
+        site, unit, starved_by: the names of the sites whose dead units stop the gradient, one per line; or
+        "the loss" (it gives no unit a gradient), "not in the loss" (the path to the outputs is open), "other
+        inputs" (on which it is open), "zero weights", "selection: NAME" of the function that never selects
+        them; "" if none of these is the reason.
     """
     table = census.loc[census["state"] == "starved", ["site", "unit"]].assign(starved_by="")
     if table.empty or not snapshot.inputs:
@@ -85,8 +85,8 @@ class _Trial:
     """Passes with random gradients at the outputs.
 
     Attributes:
-        first, last: site → place of its first and last call among those of a forward.
-        selected_after: site → name of a selecting function that was called behind it.
+        first, last: site → index of its first and last call in a forward.
+        selected_after: site → name of a selecting function that was called after it.
     """
 
     def __init__(self, replay: Replay, snapshot: Snapshot) -> None:
@@ -100,25 +100,25 @@ class _Trial:
         self._parameters = {name for name, _ in replay.model.named_parameters()}
         self.first: dict[str, int] = {}
         self.last: dict[str, int] = {}
-        self.called: list[str] = []  # sites so far in the running pass
+        self.called: list[str] = []  # sites called so far in the running pass
         self.selected_after: dict[str, str] = {}
 
     def is_before(self, own: str, other: str) -> bool:
-        """Whether another site is called after a call of one's own; both may be called several times."""
+        """Whether a call of `own` precedes a call of `other`; both may be called several times."""
         return own != other and self.first.get(own, -1) < self.last.get(other, 0)
 
     def run(
         self, opened: Collection[str] = (), *, forced: pd.DataFrame | None = None, fill: bool = False
     ) -> tuple[Mapping[str, np.ndarray], Sequence[str]]:
-        """One trial.
+        """Run one trial.
 
         Args:
             opened: sites whose dead units are opened.
-            forced: site and unit of those that are open on all inputs.
-            fill: whether zeros among the parameters become small numbers.
+            forced: site and unit of units that are opened on all inputs.
+            fill: whether to replace zeros among the parameters by small numbers.
 
         Returns:
-            Site → rms of the gradient of each unit, and the sites with dead units.
+            Site → rms of the gradient of each unit; and the sites with dead units.
         """
         windows = WindowAccumulator("stream")
         taps = self._replay.taps(windows, gradients=True)
@@ -128,7 +128,7 @@ class _Trial:
             self.last[site] = max(self.last.get(site, 0), len(self.called))
             self.called.append(site)
             if site in opened or site in always:
-                value = arranged(z.data, layout)  # autograd takes no notice of the change
+                value = arranged(z.data, layout)  # hides the change from autograd
                 units = sorted(axis % value.ndim for axis in layout.axes)
                 others = [axis for axis in range(value.ndim) if axis not in units]
                 shut = value <= 0
@@ -177,7 +177,7 @@ class _Trial:
 
 
 class _Selections(TorchFunctionMode):
-    """Notes behind which sites something is selected."""
+    """Records after which sites a selecting function is called."""
 
     def __init__(self, trial: _Trial) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ class _Selections(TorchFunctionMode):
 
 
 def _reached(gradients: Mapping[str, np.ndarray], units: pd.DataFrame) -> np.ndarray:
-    """Which units (bool) a gradient reaches."""
+    """Which units a gradient reaches, as a Boolean array."""
     found = [
         site in gradients and unit < len(gradients[site]) and bool(gradients[site][unit] > 0)
         for site, unit in zip(units["site"], units["unit"], strict=True)

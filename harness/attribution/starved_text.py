@@ -10,7 +10,7 @@ from harness.attribution.evidence import Evidence
 from harness.attribution.findings import ELSEWHERE, LOSS, SELECTION, UNUSED, ZEROS, Findings
 from harness.detector.counts import on, starved_words
 
-MOST_SITES = 5  # whose starved units are explained
+MOST_SITES = 5  # largest number of sites whose starved units are explained
 
 
 def starved_text(found: Findings) -> list[str]:
@@ -50,7 +50,7 @@ def starved_text(found: Findings) -> list[str]:
 
 
 def unreached_text(found: Findings, evidence: Evidence) -> list[str]:
-    """The units that no backward pass ever came to, though what makes them is trained."""
+    """The units that no backward pass ever reached, though their layer is trained."""
     layers = evidence.layers
     frozen = layers.loc[layers["trained"].eq(False), "site"] if "trained" in layers else []
     units = found.units[found.units["unreached"] & ~found.units["site"].isin(frozen)]
@@ -78,7 +78,7 @@ def _dead_behind(sites: Sequence[str], dead: pd.DataFrame, found: Findings) -> s
             named.append(f"{len(units):,} of {size:,} units of {site}")
     more = f" and those of {len(sites) - 3} sites more" if len(sites) > 3 else ""
     single = len(sites) == 1 and named[0].startswith(("the one", "unit "))
-    where = on("stream") if found.evidence == "probe" else ""  # beside a count of those on the probe
+    where = on("stream") if found.evidence == "probe" else ""  # distinguishes it from a count on the probe
     return f"{', '.join(named)}{more} {'is' if single else 'are'} dead{where}"
 
 

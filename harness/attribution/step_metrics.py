@@ -1,7 +1,7 @@
-"""Step metrics: ten scalars per step of a training, from which events can be dated.
+"""Step metrics: ten scalars per training step, from which events can be dated.
 
-Inputs come first in a step, then the loss, then the gradient, then the update: what leaves its baseline
-first names the event. Everything stays on its device until the table is read.
+Within a step, inputs come first, then the loss, the gradient and the update: the first to leave its baseline
+names the event. All values stay on their device until the table is read.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from harness.hooks._torch import outside_transforms, without_transforms
 from harness.recording.batches import tensors_in
 from harness.recording.listener import Guard
 
-#: input_mean, input_rms: of the model's first tensor input (see `InputMoments`); written_norm: of what others
-#: than the optimizer wrote into the parameters since its last step; the learning rates are the largest of the
-#: groups that hold matrices (lr) and vectors (lr_bias).
+#: input_mean, input_rms: of the model's first tensor input (see `InputMoments`); written_norm: norm of
+#: parameter changes since the optimizer's last step that it did not make; the learning rates are the largest
+#: among groups with matrices (lr) and vectors (lr_bias).
 COLUMNS = (
     "input_mean",
     "input_rms",
@@ -41,25 +41,25 @@ BUFFERED = 256  # steps whose scalars stay on the device
 
 
 class StepMetrics:
-    """Reads the scalars of every step of a loop.
+    """Reads the scalars of every training step.
 
     Args:
-        model: the inputs are those of its training forwards.
-        optimizers: gradients and updates are those of their steps; all parameters are theirs.
+        model: the model; inputs are those of its training forwards.
+        optimizers: the optimizers whose parameters, gradients and updates are measured.
     """
 
     def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         self._model, self._optimizers = model, optimizers
         self._handles: list[RemovableHandle] = []
         self._references: list[ReferenceCopy] = []  # one per optimizer: its parameters after its last step
-        self._row: dict[str, Any] = {}  # of the running step
+        self._row: dict[str, Any] = {}  # row of the running step
         self._inputs = InputMoments()
         self._buffered: list[dict[str, Any]] = []
         self._rows: list[np.ndarray] = []
-        self.decayed: dict[int, Tensor] = {}  # parameter id → Σ of what weight decay has moved
+        self.decayed: dict[int, Tensor] = {}  # parameter id → Σ of movements due to weight decay
 
     def attach(self, guard: Guard) -> None:
-        """Begin; what is written into the parameters from now on is noticed."""
+        """Start; later writes into the parameters are detected."""
         add = self._handles.append
         add(self._model.register_forward_pre_hook(guard.hook(self.read_inputs), with_kwargs=True))
         self._references = [ReferenceCopy(parameters(optimizer)) for optimizer in self._optimizers]
@@ -68,14 +68,14 @@ class StepMetrics:
             add(optimizer.register_step_post_hook(guard.hook(lambda *_, at=place: self._after_step(at))))
 
     def detach(self) -> None:
-        """Remove every hook; the copy of the parameters goes too."""
+        """Remove every hook and the copy of the parameters."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self._references.clear()
 
     def step(self, loss: Tensor | float | None) -> None:
-        """A step is complete."""
+        """Complete a step."""
         self._row["input_mean"], self._row["input_rms"] = self._inputs.take()
         self._row["loss"] = loss.detach() if isinstance(loss, Tensor) else np.nan if loss is None else loss
         self._buffered.append(self._row)
@@ -84,7 +84,7 @@ class StepMetrics:
             self._fetch()
 
     def read_inputs(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-        """A forward, of the model or of a part that is called by itself, begins."""
+        """Read the inputs when a forward begins, of the model or of a submodule called on its own."""
         x = next(tensors_in((args, dict(kwargs))), None)
         plain = None if x is None else without_transforms(x)
         if not module.training or x is None or plain is None or not plain.is_floating_point():
@@ -94,11 +94,11 @@ class StepMetrics:
                 self._inputs.add(plain.detach())
 
     def forget_inputs(self) -> None:
-        """Those of the running step do not count."""
+        """Discard the inputs of the running step."""
         self._inputs.forget()
 
     def frame(self) -> pd.DataFrame:
-        """One row per completed step, from step 1 on: `step` and `COLUMNS`; NaN where nothing was read."""
+        """One row per completed step, from step 1 on: `step` and `COLUMNS`; NaN if nothing was read."""
         self._fetch()
         values = np.concatenate(self._rows) if self._rows else np.empty((0, len(COLUMNS)))
         self._rows = [values]
@@ -107,13 +107,13 @@ class StepMetrics:
         return table
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far, as one tensor, and what decay has moved, in the order of the parameters."""
+        """The rows so far as one tensor, and movements due to decay, in the order of the parameters."""
         rows = self.frame()[list(COLUMNS)].to_numpy(float)
         decayed = [self.decayed.get(id(p)) for o in self._optimizers for p in parameters(o)]
         return {"rows": torch.from_numpy(rows.copy()), "decayed": decayed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on after the rows of `state_dict`."""
+        """Continue after the rows of `state_dict`."""
         self._rows, self._buffered = [state["rows"].numpy()], []
         owners = [p for o in self._optimizers for p in parameters(o)]
         pairs = zip(owners, state["decayed"], strict=True)
@@ -129,7 +129,7 @@ class StepMetrics:
         reference = self._references[place]
         self._add("written_norm", 0.0 if reference.is_unchanged(now) else observed(reference.update(now)[0]))
         gradients = [p.grad for p in now if p.grad is not None and p.grad.layout is torch.strided]
-        scale = getattr(self._optimizers[place], "grad_scale", None)  # a fused optimizer unscales by itself
+        scale = getattr(self._optimizers[place], "grad_scale", None)  # fused optimizers unscale them
         self._add("grad_norm", norm(gradients) / (1.0 if scale is None else scale))
         for group in self._optimizers[place].param_groups:
             lr, decay = group.get("lr", np.nan), group.get("weight_decay", 0.0)
@@ -146,7 +146,7 @@ class StepMetrics:
         self._add("weight_norm", size)
 
     def _decay(self, group: Sequence[Tensor], lr: Any, decay: float, options: Mapping[str, Any]) -> None:
-        """Weight decay's own part of the update: lr λ θ, which a momentum μ multiplies by 1 / (1 - μ)."""
+        """Add the update due to weight decay: lr λ θ, which a momentum μ multiplies by 1 / (1 - μ)."""
         factor = -lr * decay / (1 - options.get("momentum", 0.0))
         for p in group:
             if p.requires_grad:
@@ -155,12 +155,12 @@ class StepMetrics:
                 self.decayed[id(p)].add_(p.detach(), alpha=float(factor))
 
     def _add(self, name: str, value: Any) -> None:
-        """Norms of several optimizers add up in squares."""
+        """Combine norms of several optimizers: their squares add up."""
         before = self._row.get(name)
         self._row[name] = value if before is None else (before**2 + value**2) ** 0.5
 
     def _take_largest(self, name: str, value: Any) -> None:
-        """Of the settings of several groups the largest counts."""
+        """Keep the largest of the settings of several groups."""
         self._row[name] = max(self._row.get(name, value), value)
 
     def _fetch(self) -> None:
@@ -178,5 +178,5 @@ class StepMetrics:
 
 
 def parameters(optimizer: Optimizer) -> list[Tensor]:
-    """What an optimizer steps, in its order; without what autograd never fills."""
+    """Parameters of an optimizer that require gradients, in its order."""
     return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]

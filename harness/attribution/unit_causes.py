@@ -1,4 +1,4 @@
-"""Unit causes: what closed each dead unit, in one word for the tables and in words for the sentences."""
+"""Unit causes: what closed each dead unit, as one word for tables and in words for sentences."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BIRTH_REASONS = {
     "upstream": "since nothing comes in from below",
     "unknown": "by something that is not known",
 }
-#: The word in `Diagnosis.units` for a reason, where it is another.
+#: The word in `Diagnosis.units` for a reason, if it differs.
 CAUSE_OF_REASON = {"norm_eval": "norm_stats", "probe": "held_out_inputs", "empty": "weight_init"}
 #: Every cause of a unit.
 UNIT_CAUSES = {
@@ -51,7 +51,7 @@ UNIT_CAUSES = {
 
 
 def birth_reasons(born: pd.DataFrame, found: Findings, evidence: Evidence) -> pd.Series:
-    """Why units were born dead: a key of `BIRTH_REASONS` for each of which something is known."""
+    """Why units were born dead: a key of `BIRTH_REASONS` for each unit whose birth is known."""
     known = born[born["spread"].notna()]
     chance = is_by_chance(known, evidence.layers)
     reasons = pd.Series(birth_causes(known, evidence.layers), index=known.index, dtype=object)
@@ -62,12 +62,12 @@ def birth_reasons(born: pd.DataFrame, found: Findings, evidence: Evidence) -> pd
 
 
 def opens_at_birth(born: pd.DataFrame, found: Findings) -> pd.Series:
-    """Which units the training's own inputs opened at the start, unlike the held-out ones."""
+    """Which units training inputs opened at the start, unlike the held-out inputs."""
     return born["rate_then"].astype(float).ge(HARDLY) & (found.evidence == "probe")
 
 
 def unit_causes(dead: pd.DataFrame, found: Findings, evidence: Evidence) -> pd.Series:
-    """Of the born dead what closed them, of the others the factor that took most of their rate.
+    """What closed each dead unit: its birth, or the factor that took most of its rate.
 
     Returns:
         A key of `UNIT_CAUSES` for each unit.

@@ -1,6 +1,7 @@
-"""Whole passes: births of sites whose layer cannot be called by itself.
+"""Whole passes: births at sites whose layer cannot be called on its own.
 
-A layer made of single parameters is no module: the whole model is run with the site's parameters changed.
+A layer made of single parameters is not a module, so the whole model is run with the site's parameters
+changed.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class OwnPasses:
     """Runs a model again with one site's parameters changed.
 
     Args:
-        replay: of the model.
-        start: the parameters and inputs of the start.
+        replay: replay of the model.
+        start: parameters and inputs at the start.
         own: site → its own parameters.
     """
 
@@ -37,7 +38,7 @@ class OwnPasses:
         self._then = _products(replay, start) if own else _Products({}, {})
 
     def births(self) -> pd.DataFrame:
-        """As `InitialState.units`."""
+        """The same table as `InitialState.units`."""
         sums = self._moments(self._start, set(self._own))
         for site, own in self._own.items():
             if site in sums:
@@ -50,7 +51,7 @@ class OwnPasses:
         return births(sums)
 
     def rows(self) -> list[pd.DataFrame]:
-        """As `row_statistics`."""
+        """The same tables as `row_statistics`."""
         values, tables = self._start.values, []
         for site, own in self._own.items():
             matrix = own.matrix(values)
@@ -80,14 +81,14 @@ class OwnPasses:
     # --- inside -------------------------------------------------------------------------------------
 
     def _lost(self, site: str, sums: Mapping[str, Any], changed: Values) -> Tensor:
-        """What the sum of the pre-activation loses by a change of parameters."""
+        """By how much a change of parameters lowers the sum of the pre-activation."""
         if not changed:
             return torch.zeros_like(sums["z"])
         snapshot = self._start._replace(values={**self._start.values, **changed})
         return sums["z"] - self._moments(snapshot, {site})[site]["z"]
 
     def _constant(self, site: str, own: OwnParameters) -> Tensor:
-        """Σ of what is left of a pre-activation whose own parameters are all 0, if that is a constant."""
+        """Sum of the pre-activation if its own parameters are 0 and the rest is constant; else 0."""
         zeros = {name: torch.zeros_like(self._start.values[name]) for name in own.axes}
         left = self._moments(self._start._replace(values={**self._start.values, **zeros}), {site})[site]
         mean = left["z"] / left["n"]
@@ -96,7 +97,7 @@ class OwnPasses:
         return torch.from_numpy(constant).to(mean) * left["n"]
 
     def _moments(self, snapshot: Snapshot, sites: set[str]) -> dict[str, dict[str, Any]]:
-        """Site → rows, Σz and Σz² of its units."""
+        """Site → number of rows, Σz and Σz² of its units."""
         sums: dict[str, dict[str, Any]] = {}
 
         def add(caller: Any, site: str, z: Tensor, layout: UnitLayout) -> None:
@@ -114,14 +115,14 @@ class OwnPasses:
 
 
 class _Products(NamedTuple):
-    """Name of a parameter → moments of what it is multiplied with, and what is multiplied in its stead."""
+    """Name of a parameter → moments of its other factors, and the factor used in its place."""
 
     inputs: dict[str, dict[str, float]]
     weights: Values
 
 
 def _products(replay: Replay, snapshot: Snapshot) -> _Products:
-    """What one pass shows of the products with parameters."""
+    """The products with parameters in the passes over a snapshot."""
     moments: dict[str, tuple[int, Any, Any]] = {}
     weights: Values = {}
     for inputs in snapshot.inputs:
