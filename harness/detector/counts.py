@@ -1,7 +1,7 @@
-"""Numbers of units in words, the same everywhere.
+"""Wording of unit counts, the same everywhere.
 
-Three numbers are told apart: units that are *dead at the end*, units that *died at some time*, and *deaths*
-(a unit that came back can die again). Beside each stands on which inputs it was counted.
+Three numbers are distinguished: units that are *dead at the end*, units that *died at some time*, and
+*deaths* (a revived unit can die again). Each is given with the inputs on which it was counted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.detector.grid import Columns
 
-#: Evidence → the inputs on which units were counted.
+#: Evidence → name of the inputs on which units were counted.
 INPUTS = {"probe": "held-out probe", "stream": "training stream"}
 AT_END = " at the end"
 HEADS = {
@@ -24,7 +24,7 @@ HEADS = {
 
 
 def head(name: str, evidence: str = "probe") -> str:
-    """The name of a count of units over the whole run, for a tile or the head of a column.
+    """Name of a count of units over the whole run, for a tile or a column heading.
 
     Example:
         >>> head("died"), head("born_dead"), head("born_dead", "stream")
@@ -36,7 +36,7 @@ def head(name: str, evidence: str = "probe") -> str:
 
 
 def on(evidence: str) -> str:
-    """On which inputs, with a space before it.
+    """On which inputs, with a leading space.
 
     >>> on("probe")
     ' on the held-out probe'
@@ -45,12 +45,12 @@ def on(evidence: str) -> str:
 
 
 def sentence(units: Columns, when: str = "", where: str = "") -> str:
-    """What a census says, in one sentence that carries n and the bound.
+    """Summarise a census in one sentence, with n and the bound on the rate.
 
     Args:
-        units: with state, n and rate_upper.
-        when: `AT_END` where the census is a run's last.
-        where: on which inputs, as `on` says it.
+        units: columns state, n and rate_upper.
+        when: `AT_END` if the census is a run's last.
+        where: on which inputs, as returned by `on`.
 
     Example:
         >>> from harness.detector.states import classify
@@ -72,7 +72,7 @@ def sentence(units: Columns, when: str = "", where: str = "") -> str:
 
 
 def dead_words(units: Columns, when: str = "", where: str = "") -> str:
-    """How many of the observed units of a census are dead; arguments as of `sentence`."""
+    """How many of the observed units of a census are dead; arguments as for `sentence`."""
     state = np.asarray(units["state"], object)
     observed, dead = state != "unobserved", state == "dead"
     total = int(observed.sum())
@@ -87,7 +87,7 @@ def dead_words(units: Columns, when: str = "", where: str = "") -> str:
 
 
 def of_the_dead(count: int, when: str = AT_END) -> str:
-    """What begins a sentence about some of the dead units.
+    """Beginning of a sentence about some of the dead units.
 
     >>> of_the_dead(1200)
     'Of the 1,200 dead at the end'
@@ -111,19 +111,19 @@ def died_words(steps: Sequence[int] | np.ndarray) -> str:
 
 
 def revived_words(count: int) -> str:
-    """How many units came back at some time; "" for none."""
+    """How many units revived at some time; "" for none."""
     return f"{count:,} revived at some time." if count else ""
 
 
 def non_finite_words(units: Columns) -> str:
-    """How many units of a census are not finite, as a sentence with a space before it; "" for none."""
+    """How many units of a census are not finite, as a sentence with a leading space; "" for none."""
     state = np.asarray(units["state"], object)
     broken, total = int((state == "non_finite").sum()), int((state != "unobserved").sum())
     return f" {broken:,} of the {total:,} had NaN or infinite pre-activations." if broken else ""
 
 
 def starved_words(count: int, where: str = "") -> str:
-    """How many units are starved, as a sentence with a space before it; "" for none.
+    """How many units are starved, as a sentence with a leading space; "" for none.
 
     Example:
         >>> starved_words(2)
@@ -134,11 +134,11 @@ def starved_words(count: int, where: str = "") -> str:
 
 
 def birth_words(first: np.ndarray, start: int) -> str:
-    """How units that were dead from the start on were found so.
+    """How to describe units that were dead from the start.
 
     Args:
-        first: step of the first census that saw each of them.
-        start: step of the history's first.
+        first: for each of them, step of the first census that saw it.
+        start: step of the history's first census.
 
     >>> birth_words(np.array([0, 0]), 0), birth_words(np.array([7]), 7)
     ('born dead', 'dead at the first census, step 7')

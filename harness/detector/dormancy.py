@@ -1,4 +1,4 @@
-"""Dormancy: units whose activation or gradient is small beside the mean of their layer."""
+"""Dormancy: units whose activation or gradient is small compared with the mean of their layer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 TAUS = (0.0, 0.025, 0.1)
-#: Column → what dormancy by it is.
+#: Column → the kind of dormancy it measures.
 SCORES = {
     "grad_norm": "gradient-dormant: norm of the incoming weights' gradient (Ji et al. 2024, 2402.14528)",
     "grad_rms": "gradient-dormant: root mean square of the gradient w.r.t. the pre-activation "
@@ -18,16 +18,16 @@ SCORES = {
 
 
 def dormancy(census: pd.DataFrame, *, score: str = "grad_norm", taus: Sequence[float] = TAUS) -> pd.DataFrame:
-    """The share of dormant units by site and τ: score / mean of the layer's units ≤ τ.
+    """The share of dormant units by site and τ: score / mean score of the layer ≤ τ.
 
-    Not a synonym of dead: a healthy layer has dormant units too. A census holds pre-activations, so that
-    τ-dormancy of activations needs a further column, `mean_abs`; gradient-dormancy does not. Units of which
-    there is no score (NaN: an evaluation pass, no producer with a row per unit) are not counted, neither as
-    dormant nor as units. In a layer whose scores are all 0, all units are dormant.
+    Dormant is not a synonym of dead: a healthy layer has dormant units, too. A census holds pre-activations,
+    so τ-dormancy of activations needs an additional column, `mean_abs`; gradient dormancy does not. Units
+    without a score (NaN: an evaluation pass, no producer with a row per unit) count neither as dormant nor as
+    units. If all scores of a layer are 0, all its units are dormant.
 
     Args:
         census: rows of one or several censuses with evidence, step, site, unit and the score's column.
-        score: a column of scores that are not negative; `SCORES` says what the known ones mean.
+        score: a column of non-negative scores; `SCORES` describes the known ones.
         taus: thresholds.
 
     Returns:
@@ -35,7 +35,7 @@ def dormancy(census: pd.DataFrame, *, score: str = "grad_norm", taus: Sequence[f
         dead (how many of the dormant are dead; only if there is a column state).
 
     Raises:
-        ValueError: a missing column, a negative score or τ.
+            ValueError: a column is missing, or a score or τ is negative.
 
     Example:
         >>> c = pd.DataFrame({"site": "a", "unit": [0, 1, 2, 3], "grad_norm": [0.0, 0.02, 2.0, 1.98]})

@@ -1,4 +1,4 @@
-"""A history of censuses as a matrix, census × unit: what lifetimes, rates and overlaps are read from.
+"""A history of censuses as a matrix, census × unit, for lifetimes, rates and overlaps.
 
 Shapes: T censuses, U units, S sites.
 """
@@ -14,22 +14,22 @@ import numpy as np
 import pandas as pd
 
 COLUMNS = ("evidence", "step", "site", "unit", "state")
-SILENT = ("unobserved", "non_finite")  # states that say neither dead nor alive
+SILENT = ("unobserved", "non_finite")  # states that are neither dead nor alive
 
-#: A history or a census: a frame, or its columns as arrays, which are cut in a tenth of a frame's time.
+#: A history or a census: a frame, or its columns as arrays, which can be sliced ten times as fast.
 Columns = pd.DataFrame | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """When each unit was seen, and whether it was dead then.
+    """When each unit was observed, and whether it was dead then.
 
     Attributes:
-        step: (T,) of the censuses, ascending; two censuses may bear the same step.
-        site: (U,) names; the units of one site lie together.
+        step: (T,) steps of the censuses, ascending; two censuses may have the same step.
+        site: (U,) names; the units of one site are adjacent.
         unit: (U,) numbers, ascending within a site.
-        observed: (T, U) whether the census says anything about the unit.
-        dead: (T, U) whether it was dead (or in another state that was asked for); False where not observed.
+        observed: (T, U) whether the census is informative about the unit.
+        dead: (T, U) whether it was dead (or in another requested state); False if not observed.
     """
 
     step: np.ndarray
@@ -57,7 +57,7 @@ class Grid:
 
     @cached_property
     def moves(self) -> Moves:
-        """What happened between each unit's consecutive censuses."""
+        """Changes between each unit's consecutive informative censuses."""
         observed, dead, step = self.observed, self.dead, self.step
         known, before = np.zeros_like(observed), np.zeros_like(dead)
         gap = np.zeros(observed.shape, np.int64)
@@ -66,7 +66,7 @@ class Grid:
             gap[1:] = np.diff(step)[:, None]
             return Moves(known, before, gap)
         latest = np.where(observed, np.arange(len(step))[:, None], -1)
-        latest = np.maximum.accumulate(latest, axis=0)[:-1]  # (T-1, U): the last telling census so far
+        latest = np.maximum.accumulate(latest, axis=0)[:-1]  # (T-1, U): the last informative census so far
         known[1:] = observed[1:] & (latest >= 0)
         before[1:] = np.take_along_axis(dead, np.maximum(latest, 0), axis=0) & known[1:]
         gap[1:] = np.where(known[1:], step[1:, None] - step[latest], 0)
@@ -75,12 +75,12 @@ class Grid:
 
 @dataclass(frozen=True)
 class Moves:
-    """Arrays (T, U), about a unit's census and the last one before it that said anything.
+    """Arrays (T, U) that compare each census of a unit with the last informative one before it.
 
     Attributes:
-        known: whether there are both.
+        known: whether both exist.
         before: whether the unit was dead in the earlier one.
-        gap: steps between the two, 0 where not known.
+        gap: steps between the two, 0 if not known.
     """
 
     known: np.ndarray
@@ -89,7 +89,7 @@ class Moves:
 
 
 def census_grid(history: Columns, down: Sequence[str] = ("dead",)) -> Grid:
-    """The matrix of a history, from the probe's censuses where there are any, else the stream's.
+    """The matrix of a history, from the probe's censuses if there are any, else from the stream's.
 
     Args:
         history: censuses with the columns evidence, step, site, unit and state; in any order.
@@ -136,20 +136,20 @@ def one_evidence(history: pd.DataFrame) -> pd.DataFrame:
 
 
 def telling(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows that say whether their unit is dead: those that are unobserved or not finite do not."""
+    """The rows that show whether their unit is dead, without unobserved and non-finite ones."""
     return rows[~rows["state"].isin(SILENT)]
 
 
 def _used(history: Columns) -> np.ndarray | None:
-    """Which rows `one_evidence` takes; None: all."""
+    """Which rows `one_evidence` uses; None: all."""
     probe = np.asarray(history["evidence"] == "probe")
     return probe if probe.any() and not probe.all() else None
 
 
 def latest(history: Columns) -> np.ndarray:
-    """Which rows (bool) are the latest census: of the probe where there is one, a finite one if any is.
+    """Which rows (bool) are the latest census: of the probe if there is one, a finite one if possible.
 
-    Where several censuses bear its step, the last one that says something about a unit is taken.
+    If several censuses have its step, the last one that is informative about a unit is used.
     """
     used, step = _used(history), np.asarray(history["step"])
     codes, words = pd.factorize(history["state"])
@@ -160,7 +160,7 @@ def latest(history: Columns) -> np.ndarray:
     rows = telling if telling.any() else used
     found = used & (step == step[rows].max()) if rows.any() else used
     at = np.flatnonzero(found)
-    at = at[np.argsort(telling[at], kind="stable")]  # those that tell something come last
+    at = at[np.argsort(telling[at], kind="stable")]  # informative ones come last
     site, _ = pd.factorize(history["site"])
     unit = np.asarray(history["unit"])[at]
     names = site[at] * (int(unit.max(initial=0)) + 2) + unit
@@ -185,8 +185,8 @@ def _regular(step: np.ndarray, site: np.ndarray, unit: np.ndarray) -> int | None
 def _dense(
     step: np.ndarray, site: np.ndarray, unit: np.ndarray, values: tuple[np.ndarray, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Rows in any order, with any gaps, as matrices; False where there is no row."""
-    order = np.lexsort((step, unit, site))  # stable: of two censuses of one step the first stays first
+    """Rows in any order, with any gaps, as matrices; False for missing rows."""
+    order = np.lexsort((step, unit, site))  # stable: two censuses of one step keep their order
     step, site, unit = step[order], site[order], unit[order]
     new_unit = np.append(True, (site[1:] != site[:-1]) | (unit[1:] != unit[:-1]))[: len(site)]
     new_step = new_unit | np.append(True, step[1:] != step[:-1])[: len(step)]

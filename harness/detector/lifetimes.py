@@ -1,4 +1,4 @@
-"""Lifetimes: for each unit whether it was born dead, when it died and when it came back."""
+"""Lifetimes: for each unit, whether it was born dead, when it died and when it revived."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from harness.detector.grid import Columns, Grid, census_grid, one_evidence
 
 __all__ = ["PERSISTENT", "Lives", "lifetimes", "lifetimes_of", "lives_of", "one_evidence"]
 
-PERSISTENT = 3  # censuses that a unit has to be dead in, up to the last, to be called persistently dead
-NEVER = -1  # stands for the step of what has not happened
+PERSISTENT = 3  # last censuses in all of which a persistently dead unit is dead
+NEVER = -1  # step of an event that did not happen
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Lives:
     """Births and deaths of U units, in arrays (U,).
 
     Attributes:
-        seen: whether any census said something about the unit; of the others nothing is known.
-        first: step of the first that did.
+        seen: whether any census is informative about the unit; otherwise its other values mean nothing.
+        first: step of the first such census.
         born_dead: whether it was dead then.
-        died_at, revived_at: step of its first death or return, `NEVER` if there was none.
+        died_at, revived_at: step of its first death or revival, `NEVER` if there was none.
         deaths: how often it died.
     """
 
@@ -42,20 +42,20 @@ def lifetimes(
 ) -> pd.DataFrame:
     """Births and deaths of every unit, from the censuses of one kind of evidence.
 
-    With censuses on a probe, these are used alone: the same inputs every time, from before the first step.
-    Otherwise the training stream's are, and born dead means dead in the first of them. Censuses in which a
-    unit was not observed, or not finite, say nothing about it.
+    Censuses on a probe are used alone if there are any: the probe has the same inputs every time, from before
+    the first step. Otherwise those of the training stream are used, and born dead means dead in the first of
+    them. Censuses in which a unit was not observed or not finite are ignored for that unit.
 
     Args:
         history: censuses with the columns evidence, step, site, unit and state.
-        persistent: censuses, the last ones, in all of which a persistently dead unit is dead.
-        down: the states that count as dead, e.g. ("dead", "starved"); make states anew with `classify`.
+        persistent: number of last censuses in all of which a persistently dead unit is dead.
+        down: the states that count as dead, e.g. ("dead", "starved"); `classify` recomputes states.
 
     Returns:
         One row per site × unit: born_dead, died_at (step of the first census at which it is dead after
         having been alive, NA if never), revived_at (likewise alive after having been dead), deaths (how
-        often it died), dead_now (dead in its last census), persistently_dead (False too where there are
-        fewer censuses than asked for), censuses (in which it was observed), first (step of the first).
+        often it died), dead_now (dead in its last census), persistently_dead (also False if there are
+        fewer censuses than required), censuses (in which it was observed), first (step of the first).
 
     Raises:
         ValueError: a needed column is missing, or `persistent` is below 1.
@@ -71,7 +71,7 @@ def lifetimes(
 
 
 def lifetimes_of(grid: Grid, *, persistent: int = PERSISTENT) -> pd.DataFrame:
-    """`lifetimes` of a history that is a matrix already."""
+    """`lifetimes` for a history that is already a matrix."""
     if persistent < 1:
         raise ValueError(f"persistent: expected a number of censuses of at least 1, but got {persistent}")
     observed, dead, found = grid.observed, grid.dead, lives_of(grid)
@@ -82,7 +82,7 @@ def lifetimes_of(grid: Grid, *, persistent: int = PERSISTENT) -> pd.DataFrame:
     until = (
         np.where(alive.any(axis=0), censuses - 1 - alive[::-1].argmax(axis=0), -1) if censuses else nothing
     )
-    # how often it was dead after it was last alive
+    # number of censuses after the last one in which it was alive
     since = (observed & (np.arange(censuses)[:, None] > until)).sum(axis=0)
     table = pd.DataFrame(
         {
@@ -102,7 +102,7 @@ def lifetimes_of(grid: Grid, *, persistent: int = PERSISTENT) -> pd.DataFrame:
 
 
 def lives_of(grid: Grid) -> Lives:
-    """Births and deaths alone, as arrays: what a verdict counts."""
+    """Births and deaths only, as arrays: what a verdict needs."""
     observed, dead, moves = grid.observed, grid.dead, grid.moves
     seen = np.asarray(observed.any(axis=0))
     censuses, units = observed.shape
@@ -119,12 +119,12 @@ def lives_of(grid: Grid) -> Lives:
 
 
 def _first_step(event: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Step of the first census with the event, `NEVER` without one: (T, U) → (U,)."""
+    """Step of the first census with the event, `NEVER` if there is none: (T, U) → (U,)."""
     if not len(step):
         return np.full(event.shape[1], NEVER)
     return np.where(event.any(axis=0), step[event.argmax(axis=0)], NEVER).astype(np.int64)
 
 
 def _steps(at: np.ndarray) -> Any:
-    """Steps with NA where there is none."""
+    """Steps, with NA for events that did not happen."""
     return pd.arrays.IntegerArray(np.where(at == NEVER, 0, at), at == NEVER)

@@ -17,20 +17,20 @@ def overlap(
 ) -> pd.DataFrame:
     """The overlap coefficient of each census's dead set with another's, by site.
 
-    It is the size of the intersection over that of the smaller set (Sokar et al. 2023, 2302.12902): 1 when
-    one set lies within the other. Only units that both censuses say something about are counted.
+    It is the size of the intersection over that of the smaller set (Sokar et al. 2023, 2302.12902): 1 if one
+    set is a subset of the other. Only units observed and finite in both censuses are counted.
 
     Args:
         history: censuses with the columns evidence, step, site, unit and state.
-        against: the other census: "previous" (the first one then has no row), "first" or "last".
+        against: the other census: "previous" (then the first one has no row), "first" or "last".
         down: the states that count as dead.
 
     Returns:
         One row per census and site: step, site, other (its step), units (in both), dead, dead_other, both,
-        overlap (NaN where a set is empty), chance (what two random sets of these sizes have on average).
+        overlap (NaN if a set is empty), chance (expected overlap of two random sets of these sizes).
 
     Raises:
-        ValueError: a needed column is missing, or another `against`.
+        ValueError: a needed column is missing, or `against` has another value.
 
     Example:
         >>> rows = [(0, 0, "dead"), (0, 1, "dead"), (0, 2, "active"), (0, 3, "active"),

@@ -1,7 +1,7 @@
-"""What state a unit is in, from what was counted; every threshold can be changed afterwards.
+"""The state of a unit, from its counts; every threshold can be changed afterwards.
 
-A census has one row per site × unit. Its state is the first of `STATES` that applies. "Dead" is a
-statement about n inputs: it never comes without n and the bound `rate_upper` on the rate.
+A census has one row per site × unit. Its state is the first of `STATES` that applies. "Dead" is a statement
+about n inputs: it always comes with n and the bound `rate_upper` on the rate.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ CENSUS_COLUMNS = (
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What a verdict depends on beside the counts.
+    """Thresholds on which a verdict depends in addition to the counts.
 
     Args:
         rare: an alive unit whose rate is below this is `rare`.
-        confidence: of the one-sided upper bound on the rate.
+            confidence: confidence of the one-sided upper bound on the rate.
 
     Raises:
-        ValueError: a threshold outside [0, 1], or a confidence outside (0, 1).
+            ValueError: a threshold is outside [0, 1], or the confidence is outside (0, 1).
 
     Example:
         >>> Thresholds(rare=0.05).confidence
@@ -59,7 +59,7 @@ class Thresholds:
 
     @classmethod
     def of(cls, detect: Any) -> Thresholds:
-        """Those of a run: of the `detect` group of its configuration, typed or as stored."""
+        """The thresholds of a run: those in the `detect` group of its configuration, typed or as stored."""
         names = ("rare", "confidence")
         return cls(
             *(detect[name] if isinstance(detect, Mapping) else getattr(detect, name) for name in names)
@@ -73,12 +73,12 @@ class Thresholds:
 
 
 def rate_upper(active: np.ndarray, n: np.ndarray, confidence: float = 0.95) -> np.ndarray:
-    """Exact one-sided upper bound on a rate (Clopper & Pearson 1934); 1 where nothing was observed.
+    """Exact one-sided upper bound on a rate (Clopper & Pearson 1934); 1 if nothing was observed.
 
     Args:
-        active: inputs on which the gate was open, any shape.
-        n: inputs observed, same shape.
-        confidence: that the true rate lies below the bound.
+        active: number of inputs on which the gate was open, any shape.
+        n: number of observed inputs, same shape.
+        confidence: probability that the true rate is below the bound.
 
     Example:
         >>> rate_upper(np.array([0]), np.array([2000])).round(6)  # 1 - 0.05 ** (1 / 2000)
@@ -109,20 +109,20 @@ def states(census: Columns, thresholds: Thresholds | None = None) -> np.ndarray:
 def state_codes(
     n: np.ndarray, active: np.ndarray, non_finite: np.ndarray, gradient: np.ndarray, rare: Any
 ) -> np.ndarray:
-    """The state of units as places in `STATES` (int8): the first that applies.
+    """The state of units as indices into `STATES` (int8): the first that applies.
 
     Args:
-        n: inputs observed, any shape.
-        active: of these, gate open.
-        non_finite: count of NaN and infinite pre-activations.
-        gradient: `grad_rms`, NaN where no backward was seen.
+        n: number of observed inputs, any shape.
+        active: number of inputs on which the gate was open.
+        non_finite: number of NaN and infinite pre-activations.
+        gradient: `grad_rms`, NaN if no backward was seen.
         rare: rate below which an alive unit is rare; a number, or an array that broadcasts.
     """
     conditions = [
         n == 0,
         non_finite > 0,
         active == 0,
-        gradient == 0,  # the gate opens, yet nothing comes back: all behind it is dead, or never selects it
+        gradient == 0,  # no gradient comes back: everything behind the unit is dead, or never selects it
         active < rare * n,
         active == n,
     ]
@@ -133,7 +133,7 @@ def state_codes(
 
 
 def classify(units: pd.DataFrame, thresholds: Thresholds | None = None) -> pd.DataFrame:
-    """A census with `rate_upper` and `state` made anew under other thresholds; the input is not changed.
+    """A census with `rate_upper` and `state` recomputed for other thresholds; the input is not changed.
 
     Args:
         units: rows with n, active, non_finite and, if gradients were watched, grad_rms.
@@ -154,7 +154,7 @@ def classify(units: pd.DataFrame, thresholds: Thresholds | None = None) -> pd.Da
 
 
 def summarise(units: pd.DataFrame) -> pd.DataFrame:
-    """One row per site, in order of appearance: how many units in each state, n, rates and gradients.
+    """One row per site, in order of appearance: number of units per state, n, rates and gradients.
 
     Args:
         units: one census (one evidence, one step).
@@ -175,12 +175,12 @@ def summarise(units: pd.DataFrame) -> pd.DataFrame:
 
 
 def dead_fraction(units: Columns) -> float:
-    """Share of dead units among the observed ones of a census; NaN if none was observed and finite."""
+    """Share of dead units among the observed units of a census; NaN if none was observed and finite."""
     return dead_share(np.asarray(units["state"], object))
 
 
 def dead_share(state: np.ndarray) -> float:
-    """`dead_fraction` of an array of states.
+    """`dead_fraction` for an array of states.
 
     Example:
         >>> dead_share(np.array(["dead", "active", "unobserved"], dtype=object))

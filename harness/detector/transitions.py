@@ -1,4 +1,4 @@
-"""What changed from census to census: how many units of each site died or came back."""
+"""Changes from census to census: how many units of each site died or revived."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Transition(NamedTuple):
 class Transitions:
     """Follows the censuses of one run, and counts what `lifetimes` counts in the whole history.
 
-    A census in which a unit was not observed, or not finite, says nothing about it: the next one that does is
-    held against the last one that did.
+    A census in which a unit was not observed or not finite is ignored for that unit: the next informative one
+    is compared with the last informative one.
 
     Example:
         >>> a = pd.DataFrame({"evidence": "probe", "site": "x", "unit": [0, 1], "state": ["active", "dead"]})
@@ -36,14 +36,14 @@ class Transitions:
         self._dead: dict[str, pd.Series] = {}  # by evidence: whether a unit was dead when last known
 
     def resume(self, history: pd.DataFrame) -> None:
-        """Continue after these censuses, whose transitions are known."""
+        """Continue after these censuses, whose transitions are already known."""
         seen = telling(history)
         for evidence, rows in seen.groupby("evidence"):
             last = rows.drop_duplicates(UNIT, keep="last")
             self._dead[str(evidence)] = _dead(last)
 
     def add(self, census: pd.DataFrame) -> list[Transition]:
-        """The next census: its transitions (of the probe, where it has one), by site."""
+        """Add the next census; returns its transitions by site, on the probe if it has one."""
         found: list[Transition] = []
         rows = one_evidence(census)
         if rows.empty:

@@ -1,4 +1,4 @@
-"""Units as two-state processes, alive and dead: how often they change over, per 1,000 steps, by site."""
+"""Units as two-state processes, alive and dead: how often they change, per 1,000 steps, by site."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy.special import gammaincinv
 
 from harness.detector.grid import Grid, census_grid
 
-PER = 1000  # steps
+PER = 1000  # steps per rate
 COUNTS = ("units", "born_dead", "dead", "deaths", "revivals", "alive_steps", "dead_steps")
 
 
@@ -19,25 +19,25 @@ def two_state(
 ) -> pd.DataFrame:
     """Death and revival rates of every site.
 
-    A rate is the number of changes that two consecutive censuses of a unit show, over the steps that its
-    units spent in the state they left. What happens and is undone between two censuses is not seen: with
-    rare censuses a rate is a lower bound. The intervals are exact for independent changes (Garwood 1936).
-    Units of one run are not independent, so an interval says how well this run's rate is measured, and
-    nothing about another seed: that is `harness.compare.two_state_rates`.
+    A rate is the number of changes between consecutive censuses of a unit, divided by the steps that the
+    units spent in the state they left. Changes undone between two censuses are not seen: with infrequent
+    censuses, a rate is a lower bound. The intervals are exact for independent changes (Garwood 1936). Units
+    of one run are not independent, so an interval shows how precisely this run's rate is measured, but
+    nothing about other seeds: see `harness.compare.two_state_rates`.
 
     Args:
         history: censuses with the columns evidence, step, site, unit and state.
         down: the states that count as dead.
-        confidence: of the intervals.
+        confidence: confidence of the intervals.
 
     Returns:
         One row per site: units, born_dead, dead (in their last census), deaths, revivals, alive_steps and
         dead_steps (unit-steps), death_rate, death_low, death_high (per 1,000 steps alive), revival_rate,
-        revival_low, revival_high (per 1,000 steps dead; NaN where no unit was ever dead for a step), balance
-        (the dead share at which the two rates balance; NaN where a rate is).
+        revival_low, revival_high (per 1,000 steps dead; NaN if no unit was ever dead for a step), balance
+        (the dead share at which the two rates balance; NaN if a rate is NaN or both are 0).
 
     Raises:
-        ValueError: a needed column is missing, or a confidence outside (0, 1).
+            ValueError: a needed column is missing, or the confidence is outside (0, 1).
 
     Example:
         >>> states = ["active", "active", "dead", "dead", "active"]
@@ -92,7 +92,7 @@ def with_rates(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
 
 
 def poisson_interval(events: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Exact two-sided interval of a Poisson mean (Garwood 1936).
+    """Exact two-sided interval for a Poisson mean (Garwood 1936).
 
     Example:
         >>> low, high = poisson_interval(np.array([0, 10]))

@@ -1,4 +1,4 @@
-"""The verdict on a run: how many units are dead, how sure that is, when they died."""
+"""The verdict on a run: how many units are dead, with what confidence, and when they died."""
 
 from __future__ import annotations
 
@@ -34,15 +34,17 @@ HEALTHY = 0.1  # dead share below which a network is called healthy
 
 @dataclass(frozen=True)
 class Verdict:
-    """Numbers of a run's last good census and of its history; shares are of the observed units.
+    """Numbers from a run's last good census and from its history; shares are of the observed units.
 
     Attributes:
-        step: of the last good census.
+        step: step of the last good census.
         evidence: "probe" or "stream".
-        units: observed units.
-        dead, starved, rare, born_dead, died, revived: how many of them; died and revived ever.
-        dead_fraction: dead / units; NaN if nothing was observed.
-        born_dead_fraction, died_fraction: likewise.
+        units: number of observed units.
+        dead, rare: how many of them are dead or rare in that census.
+        starved: number of starved units in the stream's latest census.
+        born_dead, died, revived: how many were born dead, ever died, ever revived.
+        dead_fraction: dead / units; NaN if no unit was observed and finite.
+        born_dead_fraction, died_fraction: likewise; NaN if no unit was observed.
         text: the verdict in plain words.
     """
 
@@ -61,7 +63,7 @@ class Verdict:
     text: str
 
     def metrics(self) -> dict[str, Any]:
-        """The numbers alone, plain values; NaN becomes None."""
+        """The numbers alone, as plain values; NaN becomes None."""
         numbers = {k: v for k, v in asdict(self).items() if k not in ("text", "evidence", "step")}
         return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in numbers.items()}
 
@@ -73,11 +75,11 @@ def verdict(
     healthy: float = HEALTHY,
     diverged_at: int | None = None,
 ) -> Verdict:
-    """What the censuses of one run say.
+    """The verdict on the censuses of one run.
 
     Args:
         history: its censuses.
-        thresholds: of the states; the stored ones are made anew.
+        thresholds: thresholds of the states, which are recomputed.
         healthy: dead share below which the network is called healthy.
         diverged_at: step at which the loss stopped being finite, None if it never did.
     """
@@ -110,7 +112,7 @@ def verdict(
 
 
 def last_census(history: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the latest census, of the probe where there is one; of a finite one, if there is any."""
+    """The rows of the latest census: of the probe if there is one, and of a finite one if there is any."""
     return history[latest(history)]
 
 
@@ -139,7 +141,7 @@ def site_table(history: pd.DataFrame, thresholds: Thresholds | None = None) -> p
 
 
 def _columns(history: pd.DataFrame, thresholds: Thresholds) -> dict[str, np.ndarray]:
-    """What a verdict needs of a history, as arrays, with the states made anew."""
+    """The columns of a history that a verdict needs, as arrays, with recomputed states."""
     words = {name: history[name].to_numpy(object) for name in ("evidence", "site")}
     numbers = ("step", "unit", "n", "active", "non_finite", "grad_rms")
     kept = {name: history[name].to_numpy() for name in numbers if name in history}
@@ -147,7 +149,7 @@ def _columns(history: pd.DataFrame, thresholds: Thresholds) -> dict[str, np.ndar
 
 
 def _stream_states(columns: dict[str, np.ndarray]) -> Counter[str]:
-    """State → units in the stream's latest census."""
+    """State → number of units in the stream's latest census."""
     stream = columns["evidence"] == "stream"
     step, state = columns["step"][stream], columns["state"][stream]
     return Counter(state[step == step.max()].tolist()) if len(step) else Counter()
