@@ -1,7 +1,7 @@
 """Comparison of runs: effects, rankings, survival, dose–response, phase diagrams; frames in, frames out.
 
-The seed is the unit of analysis. Runs that diverged, failed or are not finished are counted in columns of
-their own, and never as 0 %.
+The seed is the unit of analysis. Runs that diverged, failed or are not finished are counted in separate
+columns, never as 0 %.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ import numpy as np
 from scipy import stats
 
 RESAMPLES = 2000
-WIDEST = 2.0  # times Student's quantile: as far as a bootstrapped one is believed
-STREAM = 20_240_607  # of the random numbers: the same runs give the same intervals
+WIDEST = 2.0  # limit for bootstrapped quantiles, relative to Student's
+STREAM = 20_240_607  # seed of the random numbers: the same runs give the same intervals
 
 
 @lru_cache(maxsize=64)
@@ -26,15 +26,15 @@ def mean_interval(
 ) -> tuple[float, float]:
     """Interval of a mean: the bootstrap-t (Efron & Tibshirani 1993, ch. 12).
 
-    It holds its level from few seeds on, where the percentile bootstrap falls short. A resample of equal
-    values has no spread to be studentised by: its t is infinite. Where that reaches the interval's end
-    (always with two or three values), the end is Student's. With four or five values the bootstrapped
-    quantiles can be enormous; they are cut at twice Student's, which costs next to no coverage.
+    It keeps its level with few seeds, where the percentile bootstrap falls short. A resample of equal values
+    has no spread for studentisation: its t is infinite. If an interval's end is infinite (always with two or
+    three values), Student's quantile is used instead. With four or five values, bootstrapped quantiles can be
+    enormous; they are limited to twice Student's, which hardly affects the coverage.
 
     Args:
         values: one per seed, NaN for none.
-        confidence: of the interval.
-        bounds: that the mean cannot leave.
+        confidence: confidence of the interval.
+        bounds: bounds of the mean.
 
     Returns:
         Low and high; NaN with fewer than two values, for which no interval exists.
@@ -70,9 +70,10 @@ def mean_interval(
 def difference_interval(
     a: np.ndarray, b: np.ndarray, confidence: float = 0.95, bounds: tuple[float, float] = (-np.inf, np.inf)
 ) -> tuple[float, float]:
-    """Interval of mean(a) - mean(b) of seeds that are not paired.
+    """Interval of mean(a) - mean(b) for unpaired seeds.
 
-    It is Welch's (1947), since each side may be too small for a bootstrap; NaN if a side has fewer than two.
+    Uses Welch's interval (1947), since a side may be too small for a bootstrap; NaN if a side has fewer than
+    two.
     """
     a, b = a[~np.isnan(a)], b[~np.isnan(b)]
     if min(len(a), len(b)) < 2:

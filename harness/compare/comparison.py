@@ -1,4 +1,4 @@
-"""All tables of one comparison, and what they say."""
+"""All tables of one comparison, and its conclusions in words."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from harness.compare.survival_curves import survival
 if TYPE_CHECKING:
     from harness.store.runs import Runs
 
-LEVELS = 24  # of a factor, for which effects and curves are made; more are a random search's
-RUNS = 512  # up to which censuses are read unasked
+LEVELS = 24  # largest number of levels of a factor with effects and curves; more come from a random search
+RUNS = 512  # largest number of runs whose censuses are read by default
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Tables as the functions of `harness.compare` make them; None where there is nothing to say.
+    """Tables made by the functions of `harness.compare`; None if there is nothing to report.
 
     Attributes:
         outcomes: one row per run.
-        effects: of the factor, or of all one after the other (column `factor`), corrected together.
-        ranking: without a factor, of the first outcome.
-        critical: of the factors that are numbers, per setting of the others.
-        survival: per factor (column `factor`) and setting of what is told apart: the last row of each curve.
-        logrank: likewise.
-        lives: that the last two were made from.
-        sentences: what it comes to.
-        notes: what has to be known to read it.
-        by: the factors that are told apart.
+        effects: of the factor, or of all factors one after the other (column `factor`), corrected together.
+        ranking: ranking for the first outcome, if no factor is given.
+        critical: critical values along numeric factors, per setting of the others.
+        survival: per factor (column `factor`) and setting of `by`: the last row of each curve.
+        logrank: tests, likewise.
+        lives: from which the last two were made.
+        sentences: the conclusions.
+        notes: what one must know to read them.
+        by: the factors whose settings are kept apart.
     """
 
     outcomes: pd.DataFrame
@@ -67,21 +67,21 @@ def compare_runs(
     confidence: float = 0.95,
     census: bool | None = None,
 ) -> Comparison:
-    """Compare runs along a factor, or along all that vary.
+    """Compare runs along one factor, or along all factors that vary.
 
     Args:
-        runs: any.
+        runs: any runs.
         factor: a column of `runs.table`; None: all factors, and their ranking.
-        by: factors that are told apart.
-        measures: outcomes; the first is what the ranking, the critical values and the sentences are about.
-        baseline: level of `factor` that the others are compared with.
-        share: that critical values are of.
+        by: factors whose settings are kept apart.
+        measures: outcomes; ranking, critical values and sentences are about the first one.
+        baseline: level of `factor` with which the others are compared.
+        share: share of the outcome at critical values.
         correction: "holm", "fdr" or "none".
-        confidence: of intervals.
-        census: whether the censuses are read, for survival; None: of up to 512 runs.
+        confidence: confidence of the intervals.
+        census: whether to read the censuses, for survival; None: for up to 512 runs.
 
     Raises:
-        ValueError: nothing to compare, or an argument that makes no sense for these runs.
+        ValueError: there is nothing to compare, or an argument does not apply to these runs.
     """
     if not len(runs):
         raise ValueError("runs: expected at least two runs, but there are none")

@@ -12,12 +12,12 @@ def adjust(p: np.ndarray, method: str = "holm") -> np.ndarray:
     """p-values adjusted over a table.
 
     Args:
-        p: any; NaN where there was no test: it stays, and counts for none.
-        method: "holm" (Holm 1979: the chance of any false rejection), "fdr" (Benjamini & Hochberg 1995: the
-            share of false rejections) or "none".
+        p: p-values; NaN where there was no test: it stays NaN and does not count as a test.
+        method: "holm" (Holm 1979: controls the chance of any false rejection), "fdr" (Benjamini & Hochberg
+            1995: controls the share of false rejections) or "none".
 
     Raises:
-        ValueError: another method.
+        ValueError: unknown method.
 
     Example:
         >>> adjust(np.array([0.01, 0.04, np.nan, 0.03])).round(3).tolist()

@@ -1,4 +1,4 @@
-"""Which runs can be compared with which: the factors that are held fixed, and means over what repeats."""
+"""Which runs are comparable: the factors that are held fixed, and means over repetitions."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from harness.compare.frames import cells, codes, columns_of
 
 
 def held(frame: pd.DataFrame, factor: str, by: Sequence[str] = ()) -> tuple[list[str], list[str]]:
-    """The other factors, which a comparison along `factor` holds fixed, and those which it cannot.
+    """The other factors that a comparison along `factor` holds fixed, and those that it cannot.
 
-    A factor that tells the level of `factor` (they vary together) cannot be fixed while that varies; nor can
-    one that only some levels have, such as the slope of a leaky activation.
+    A factor that determines the level of `factor` (they vary together) cannot be fixed while that varies; nor
+    can one that only some levels have, such as the slope of a leaky activation.
 
     Args:
         frame: outcomes.
-        factor: that is varied.
-        by: fixed anyway.
+        factor: the factor that varies.
+        by: factors that are fixed anyway.
 
     Example:
         >>> frame = pd.DataFrame({"optim.name": ["sgd", "adam"] * 2, "optim.lr": [0.1, 0.001] * 2,
@@ -37,7 +37,7 @@ def held(frame: pd.DataFrame, factor: str, by: Sequence[str] = ()) -> tuple[list
             continue
         optional = values[0] is None and name.partition(".")[0] == factor.partition(".")[0]
         pairs = len(np.unique(np.stack([index, levels]), axis=1).T)
-        if optional or pairs == len(values):  # each of its values comes with one level of the factor
+        if optional or pairs == len(values):  # each of its values occurs with one level of the factor only
             apart.append(name)
         else:
             fixed.append(name)
@@ -45,11 +45,11 @@ def held(frame: pd.DataFrame, factor: str, by: Sequence[str] = ()) -> tuple[list
 
 
 def seed_means(keys: dict[str, np.ndarray], y: np.ndarray) -> pd.DataFrame:
-    """One row per combination of the keys: the mean of the runs that share it (a run trained twice is one).
+    """One row per combination of the keys: the mean of the runs that share it, such as repeated runs.
 
     Args:
         keys: name → integer codes, one per run.
-        y: values, NaN for none; those are left out.
+        y: values, NaN for none; these are left out.
 
     Returns:
         The keys, and `y`.
@@ -60,7 +60,7 @@ def seed_means(keys: dict[str, np.ndarray], y: np.ndarray) -> pd.DataFrame:
 
 
 def settings(frame: pd.DataFrame, by: Sequence[str]) -> list[tuple[tuple, np.ndarray]]:
-    """Each setting of `by` that occurs, in order of its levels, with the rows that have it."""
+    """Each setting of `by` that occurs, in order of its levels, with its rows."""
     if not len(by):
         return [((), np.arange(len(frame)))]
     levels = [codes(frame[name]) for name in by]
@@ -75,7 +75,7 @@ def settings(frame: pd.DataFrame, by: Sequence[str]) -> list[tuple[tuple, np.nda
 
 
 def matrix(rows: np.ndarray, columns: np.ndarray, y: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Means of y by row and column, NaN where there is none: (rows, columns)."""
+    """Means of y by row and column, NaN if there are none: (rows, columns)."""
     flat = rows * shape[1] + columns
     count = np.bincount(flat, minlength=shape[0] * shape[1])
     total = np.bincount(flat, weights=y, minlength=shape[0] * shape[1])
@@ -84,6 +84,6 @@ def matrix(rows: np.ndarray, columns: np.ndarray, y: np.ndarray, shape: tuple[in
 
 
 def seed_codes(frame: pd.DataFrame) -> tuple[np.ndarray, int]:
-    """A number per seed for every run, and how many seeds there are."""
+    """A code for the seed of every run, and the number of seeds."""
     seeds = cells(frame, ["seed"])
     return seeds, int(seeds.max(initial=-1)) + 1

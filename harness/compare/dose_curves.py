@@ -1,4 +1,4 @@
-"""Dose–response along a number, and the critical value at which a share of the units is dead."""
+"""Dose–response along a numeric factor, and the critical value at which a share of the units is dead."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from harness.compare.frames import cells, codes, missing, need, setting_words, t
 from harness.compare.survivors import joined, why_no_crossing, why_not_nowhere
 from harness.formats import per_cent
 
-DECADE = 10.0  # ratio of the largest to the smallest value from which on the axis is logarithmic
+DECADE = 10.0  # ratio of the largest to the smallest value from which the axis is logarithmic
 
 
 def dose_response(
     frame: pd.DataFrame, axis: str, by: Sequence[str] = (), outcome: str = "dead", *, confidence: float = 0.95
 ) -> pd.DataFrame:
-    """The mean outcome at every value of a number, per setting of other factors.
+    """The mean outcome at every value of a numeric factor, per setting of other factors.
 
     Args:
-        frame: as `harness.compare.outcomes` makes it.
-        axis: a factor of numbers.
+        frame: as returned by `harness.compare.outcomes`.
+        axis: a numeric factor.
         by: factors; one curve per setting.
         outcome: dead, born_dead, died, revived, accuracy or diverged.
-        confidence: of the intervals: bootstrap-t over seeds.
+        confidence: confidence of the intervals (bootstrap-t over seeds).
 
     Returns:
-        One row per setting and value: the columns of `by`, setting (in words), one named as the axis, mean,
-        low, high (NaN with one seed), seeds, averaged (settings of the other factors that the mean is over:
-        where it changes along the axis, say because some diverge, so does what is averaged), runs, diverged,
-        failed, unfinished.
+        One row per setting and value: the columns of `by`, setting (in words), one named like the axis, mean,
+        low, high (NaN with one seed), seeds, averaged (number of settings of the other factors in the mean;
+        if it changes along the axis, for example because some diverge, so does what is averaged), runs,
+        diverged, failed, unfinished.
 
     Raises:
-        ValueError: no such factor, an axis that does not vary or is no number, or no such outcome.
+        ValueError: unknown factor or outcome, or an axis that does not vary or is not numeric.
     """
     by = _checked(frame, axis, by)
     measured, status = values(frame, outcome), frame["status"].to_numpy(object)
@@ -75,33 +75,33 @@ def critical(
     log: bool | None = None,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """The value of a number at which the mean outcome crosses a share, if it was seen to.
+    """The value of a numeric factor at which the mean outcome crosses a share, if a crossing was observed.
 
-    The means over seeds at the values that were run, made monotone (isotonic regression; the direction that
-    fits better), are interpolated between the two neighbours of the crossing. Between them nothing is known:
-    in the interval a resample's neighbours stand for its crossing, so that it is never finer than the values
-    that were run. No curve is drawn on beyond these.
+    The means over seeds at the values that were run are made monotone (isotonic regression, in the direction
+    that fits better) and interpolated between the two neighbours of the crossing. Between them nothing is
+    known: for the interval, the neighbours in a resample represent its crossing, so that it is never finer
+    than the values that were run. Curves are not extrapolated.
 
     Args:
-        frame: as `harness.compare.outcomes` makes it.
-        axis: a factor of numbers.
+        frame: as returned by `harness.compare.outcomes`.
+        axis: a numeric factor.
         by: factors; one critical value per setting.
-        share: of the outcome, in (0, 1).
+        share: share of the outcome, in (0, 1).
         outcome: as in `dose_response`.
         log: scale of the interpolation; None: logarithmic if all values are above 0 and span a decade.
-        confidence: of the intervals: percentiles over resampled seeds.
+        confidence: confidence of the intervals (percentiles over resampled seeds).
 
     Returns:
         One row per setting: the columns of `by`, axis, setting, critical (NaN: not reached), below and above
-        (the neighbours on the axis: the mean crosses between them), low, high (±inf: in some resamples it is
-        not reached at that end; NaN with one seed or without a crossing), rising, values (with an outcome),
-        lowest and highest (mean), seeds, runs, diverged, failed, unfinished, missing, note. `missing` says
-        what a sentence about this critical value lacks ("": nothing): three values, and three seeds and half
-        of the runs on each side of the crossing.
+        (the neighbours on the axis between which the mean crosses), low, high (±inf: not reached at that end
+        in some resamples; NaN with one seed or without a crossing), rising, values (with an outcome), lowest
+        and highest (mean), seeds, runs, diverged, failed, unfinished, missing, note. `missing` says what is
+        missing for a sentence about this critical value ("": nothing): it takes three values, and three seeds
+        and half of the runs on each side of the crossing.
 
     Raises:
-        ValueError: no such factor, an axis that does not vary or is no number, a share outside (0, 1), or a
-            logarithm of what is not above 0.
+        ValueError: unknown factor, an axis that does not vary or is not numeric, a share outside (0, 1), or a
+            logarithmic scale with values not above 0.
 
     Example:
         >>> frame = pd.DataFrame({"run": range(6), "status": "finished", "seed": [0, 1] * 3,
@@ -160,7 +160,7 @@ def critical(
 
 
 def numeric_axis(frame: pd.DataFrame, name: str) -> bool:
-    """Whether a factor is a number wherever it is given, with two values at least."""
+    """Whether a factor is numeric wherever it is given, and has at least two values."""
     levels = [level for level in codes(frame[name])[1] if not missing(level)]
     numbers = all(isinstance(level, int | float | np.number) and level is not True for level in levels)
     return numbers and False not in [level for level in levels if isinstance(level, bool)] and len(levels) > 1
@@ -181,7 +181,7 @@ def _checked(frame: pd.DataFrame, axis: str, by: Sequence[str]) -> list[str]:
 def _table(
     frame: pd.DataFrame, axis: str, measured: np.ndarray, where: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values of the axis (V,), outcome by seed and value (S, V, NaN: none), each run's value (-1: none)."""
+    """Values of the axis (V,), outcome by seed and value (S, V; NaN: none), each run's value (-1: none)."""
     at = pd.to_numeric(frame[axis], errors="coerce").to_numpy(float, na_value=np.nan)[where]
     given = ~np.isnan(at)
     dose = np.unique(at[given])
@@ -198,7 +198,7 @@ def _table(
 def _side(
     k: int, dose: np.ndarray, table: np.ndarray, index: np.ndarray, measured: np.ndarray, status: np.ndarray
 ) -> dict[str, Any]:
-    """How many seeds and runs stand for the mean at one value."""
+    """How many seeds and runs contribute to the mean at one value."""
     here = index == k
     known = ~np.isnan(measured)
     return {
@@ -211,7 +211,7 @@ def _side(
 
 
 def _averaged(cell: np.ndarray, index: np.ndarray, measured: np.ndarray, doses: int) -> np.ndarray:
-    """Settings of the other factors with an outcome at each value: (V,)."""
+    """Number of settings of the other factors with an outcome at each value: (V,)."""
     known = (index >= 0) & ~np.isnan(measured)
     pairs = np.unique(np.stack([index[known], cell[known]]), axis=1)
     return np.bincount(pairs[0], minlength=doses)
@@ -227,7 +227,7 @@ def _critical(
     found |= {"rising": None, "values": len(dose), "lowest": np.nan, "highest": np.nan, "note": ""}
     if len(dose) < 2:
         return {**found, "note": "no statement: it takes outcomes at two values"}
-    table = table[~np.isnan(table).all(axis=1)]  # a seed without an outcome is none
+    table = table[~np.isnan(table).all(axis=1)]  # without seeds that have no outcome
     filled, counts = np.nan_to_num(table), (~np.isnan(table)).astype(float)
     weights = counts.sum(0)
     mean = filled.sum(0) / weights
@@ -271,7 +271,7 @@ def _interval(
     with np.errstate(invalid="ignore", divide="ignore"):
         means = total / weights
     steps = np.diff(means, axis=1)
-    # those that are monotone as they are; NaN is not
+    # those that are already monotone; False for NaN
     smooth = np.asarray(((steps >= 0) if rising else (steps <= 0)).all(axis=1))
     lows, highs = np.empty(len(drawn)), np.empty(len(drawn))
     for k, (mean, weight) in enumerate(zip(means, weights, strict=True)):
@@ -281,7 +281,7 @@ def _interval(
         place = _crossing(curve, share, rising)
         if place is not None:
             lows[k], highs[k] = where[place], where[place + 1]
-        else:  # beyond an end: past the largest value if the curve has not come so far there
+        else:  # beyond an end: past the largest value if the curve has not reached the share there
             lows[k] = highs[k] = np.inf if (curve[-1] < share) == rising else -np.inf
     tail = (1 - confidence) / 2
     low = float(np.quantile(lows, tail, method="lower"))
@@ -301,6 +301,6 @@ def _monotone(mean: np.ndarray, weights: np.ndarray, rising: bool) -> np.ndarray
 
 
 def _crossing(curve: np.ndarray, share: float, rising: bool) -> int | None:
-    """The value after which a monotone curve has crossed the share."""
+    """Index of the last value before a monotone curve crosses the share."""
     over = curve >= share if rising else curve < share
     return int(over.argmax()) - 1 if over.any() and not over[0] else None

@@ -1,4 +1,4 @@
-"""The effect of one factor: differences of runs that share everything but its level."""
+"""The effect of one factor: differences between runs that share everything else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.compare.frames import (
 )
 from harness.compare.permutation import sign_flip, two_groups
 
-BOUNDS = (-1.0, 1.0)  # of a difference of shares
+BOUNDS = (-1.0, 1.0)  # bounds of a difference of shares
 COLUMNS = (
     "factor",
     "level",
@@ -60,30 +60,30 @@ def effects(
 ) -> pd.DataFrame:
     """Every level of a factor against its baseline, with seeds as blocks.
 
-    Two runs are a pair if they share the seed and all other factors. The differences of one seed are averaged
-    over the settings of the other factors, so that there is one per seed: the unit of analysis. Where no seed
-    was run at both levels, seeds are compared as independent ones, and the note says so. A run that diverged
-    or failed has no outcome and is no part of a pair: its count stands beside the difference.
+    Two runs are a pair if they share the seed and all other factors. Differences are averaged over the
+    settings of the other factors, so that there is one per seed, the unit of analysis. If no seed was run at
+    both levels, seeds are compared as independent, and the note says so. A run that diverged or failed has no
+    outcome and is not part of a pair; it is counted next to the difference.
 
     Args:
-        frame: as `harness.compare.outcomes` makes it.
+        frame: as returned by `harness.compare.outcomes`.
         factor: a column of it.
-        by: factors whose settings are told apart instead of averaged over.
+        by: factors whose settings are kept apart instead of averaged.
         outcomes: dead, born_dead, died, revived, accuracy; and diverged (share of the complete runs).
-        baseline: level that the others are compared with; None: null, none, 0 or relu if there is such a
+        baseline: level with which the others are compared; None: null, none, 0 or relu if there is such a
             level, else the first.
-        confidence: of the intervals.
-        correction: of the p-values over this table: "holm", "fdr" or "none".
+        confidence: confidence of the intervals.
+        correction: correction of the p-values over this table: "holm", "fdr" or "none".
 
     Returns:
         One row per setting of `by`, level and outcome: the columns of `by`, factor, level, baseline, outcome,
-        runs, pairs (seeds with a difference; 0 where they are not paired), diverged, failed, unfinished,
+        runs, pairs (seeds with a difference; 0 if they are not paired), diverged, failed, unfinished,
         baseline_runs, baseline_diverged, baseline_failed, baseline_unfinished, mean and baseline_mean (of the
         paired runs), difference, low, high (bootstrap-t over seeds), p (sign flips, exact up to 20 seeds),
         p_adjusted, note.
 
     Raises:
-        ValueError: no such column or level, a factor that does not vary, or no such outcome or correction.
+        ValueError: unknown column, level, outcome or correction, or a factor that does not vary.
 
     Example:
         >>> frame = pd.DataFrame({"run": list("abcdef"), "status": "finished", "seed": [0, 1, 2] * 2,

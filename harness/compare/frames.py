@@ -1,4 +1,4 @@
-"""From `runs.table` to outcomes: one row per run, with the factors that vary and what came of it."""
+"""From `runs.table` to outcomes: one row per run, with the factors that vary and the results."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from harness.store.runs import Runs
 
 OUTCOMES = ("dead", "born_dead", "died", "revived", "accuracy")
-DIVERGED = "diverged"  # an outcome as well: 1 where a run diverged, 0 where it finished
+DIVERGED = "diverged"  # also an outcome: 1 if a run diverged, 0 if it finished
 UNFINISHED = ("running", "interrupted", "damaged")
-ALL_RUNS = "all runs"  # the setting of no factor
+ALL_RUNS = "all runs"  # the setting without factors
 NO_FACTOR = ("run", "path", "status", "seed", "name", *OUTCOMES)
 
 
@@ -24,16 +24,16 @@ def outcomes(runs: Runs | pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFram
     """One row per run: run, status, seed, every factor, and its outcomes.
 
     Args:
-        runs: or their table.
-        also: further columns of the configuration to keep, if they are there.
+        runs: runs or their table.
+        also: further columns of the configuration to keep, if they exist.
 
     Returns:
-        Outcomes are shares of the observed units, and the accuracy on the test set. They are NaN where a run
-        has none: it diverged, failed, is not finished, or nothing was observed. Its status tells which.
-        `attrs["aliases"]` has what `aliases` says.
+        Outcomes are shares of the observed units, and the accuracy on the test set. They are NaN if a run has
+        none: it diverged, failed, is not finished, or nothing was observed. Its status shows which.
+        `attrs["aliases"]` holds the result of `aliases`.
 
     Raises:
-        ValueError: a table without the columns run and status.
+        ValueError: the table lacks the column run or status.
 
     Example:
         >>> final = {"final.units": 10, "final.dead_fraction": 0.3, "final.revived": 1}
@@ -73,10 +73,10 @@ def outcomes(runs: Runs | pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFram
 
 
 def factors(table: pd.DataFrame) -> list[str]:
-    """The configuration's columns that vary, each of which says something that no earlier one says.
+    """The columns of the configuration that vary, without those determined by earlier ones.
 
-    Left out: the seed, where things lie, thresholds of the verdict, and what only follows from another
-    factor (`activation.slope` where each activation has one slope): `aliases` names these.
+    Left out are the seed, paths, thresholds of the verdict, and columns determined by another factor
+    (`activation.slope` if each activation has one slope): `aliases` lists these.
 
     Args:
         table: `runs.table`, or outcomes.
@@ -91,7 +91,7 @@ def factors(table: pd.DataFrame) -> list[str]:
 
 
 def aliases(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Factor → columns that vary together with it in another group, so that effects cannot be told apart.
+    """Factor → columns of other groups that vary together with it, so that effects are inseparable.
 
     Example:
         >>> table = pd.DataFrame({"optim.name": ["sgd", "adam"] * 2, "optim.lr": [0.1, 0.001] * 2,
@@ -108,10 +108,10 @@ def columns_of(frame: pd.DataFrame) -> list[str]:
 
 
 def values(frame: pd.DataFrame, outcome: str) -> np.ndarray:
-    """An outcome of every run, NaN where there is none.
+    """An outcome of every run, NaN if it has none.
 
     Raises:
-        ValueError: no such outcome.
+        ValueError: unknown outcome.
     """
     if outcome == DIVERGED and outcome not in frame:
         status = frame["status"].to_numpy(object)
@@ -123,10 +123,10 @@ def values(frame: pd.DataFrame, outcome: str) -> np.ndarray:
 
 
 def need(frame: pd.DataFrame, *names: str, argument: str = "factor") -> None:
-    """Refuse a factor that is not there or does not vary.
+    """Check that factors exist and vary.
 
     Raises:
-        ValueError: it names the factors that there are.
+        ValueError: one does not; the message names the available factors.
     """
     swept = [name for name in columns_of(frame) if len(codes(frame[name])[1]) > 1]
     words = f"what varies: {', '.join(swept)}" if swept else "nothing but the seed varies in these runs"
@@ -165,7 +165,7 @@ def codes(column: pd.Series) -> tuple[np.ndarray, list[Any]]:
 
 
 def cells(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    """A number per row: equal for equal values in all these columns, 0 up."""
+    """A code per row, from 0: equal for rows with equal values in all these columns."""
     cell = np.zeros(len(frame), np.int64)
     for column in columns:
         index, _ = codes(frame[column])
@@ -174,12 +174,12 @@ def cells(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
 
 
 def baseline_of(levels: Sequence[Any], baseline: Any = None, factor: str = "factor") -> int:
-    """Index of the level that others are compared with.
+    """Index of the level with which others are compared.
 
-    It is the one asked for; else null, none, false, 0 or relu, if there is such a level; else the first.
+    It is `baseline` if given; else null, none, false, 0 or relu, if there is such a level; else the first.
 
     Raises:
-        ValueError: no such level.
+        ValueError: unknown level.
 
     Example:
         >>> baseline_of([-1, 0, 1]), baseline_of(["elu", "relu"]), baseline_of([0.1, 1.0], "1")
@@ -200,7 +200,7 @@ def baseline_of(levels: Sequence[Any], baseline: Any = None, factor: str = "fact
 
 
 def neutral(level: Any) -> bool:
-    """Whether a level means that nothing was done."""
+    """Whether a level means that nothing is applied."""
     return level is None or level is False or level in ("none", "relu") or level == 0
 
 
@@ -222,7 +222,7 @@ def missing(level: Any) -> bool:
 
 
 def setting_words(names: Sequence[str], levels: Sequence[Any]) -> str:
-    """A setting as it would be typed; "all runs" for none.
+    """A setting as it would be typed; "all runs" for the empty one.
 
     >>> setting_words(["activation.name", "optim.lr"], ["relu", 0.1])
     'activation=relu optim.lr=0.1'
@@ -232,7 +232,7 @@ def setting_words(names: Sequence[str], levels: Sequence[Any]) -> str:
 
 
 def tally(status: np.ndarray) -> dict[str, int]:
-    """How many runs there are, and how many of them have no result, by reason."""
+    """Number of runs, and of runs without a result, by reason."""
     return {
         "runs": len(status),
         "diverged": int((status == "diverged").sum()),
@@ -264,9 +264,9 @@ def _factors(table: pd.DataFrame) -> tuple[list[str], dict[str, list[str]]]:
 
 
 def _follows(place: np.ndarray, levels: list[Any], other: np.ndarray, others: list[Any]) -> bool:
-    """Whether a column is fixed by another.
+    """Whether a column is determined by another.
 
-    By more, that is, than the chance that every configuration has its own number (a random search).
+    Beyond, that is, the coincidence that every configuration has its own number (a random search).
     """
     if len(np.unique(np.stack([place, other]), axis=1).T) != len(others):
         return False
@@ -280,7 +280,7 @@ def _follows(place: np.ndarray, levels: list[Any], other: np.ndarray, others: li
 
 
 def _decides(name: str) -> bool:
-    """Whether a column is part of what decides a run's result."""
+    """Whether a column can influence a run's result."""
     return not (
         name in NO_FACTOR
         or name in WITHOUT_EFFECT
@@ -289,7 +289,7 @@ def _decides(name: str) -> bool:
 
 
 def _plain(column: pd.Series) -> Any:
-    """Numbers stay numbers; anything else as objects, what is missing as None."""
+    """Numbers stay numbers; other columns become objects, with None for missing values."""
     if pd.api.types.is_numeric_dtype(column) and not column.isna().any():
         return column.to_numpy()
     return column.astype(object).where(column.notna(), None).to_numpy(object)
@@ -302,7 +302,7 @@ def _numbers(table: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def _key(level: Any) -> tuple[int, Any]:
-    """What makes two levels the same, and their order: 1 and 1.0 are one level, 1 and true are two."""
+    """Key for equality and order of levels: 1 and 1.0 are one level, 1 and true are two."""
     if missing(level):
         return 0, 0
     if isinstance(level, bool | np.bool_):

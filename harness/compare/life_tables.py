@@ -1,4 +1,4 @@
-"""The lives of all units of many runs, counted: one pass over the censuses, one run in memory at a time."""
+"""Counts of the lives of all units of many runs: one pass over the censuses, one run in memory at a time."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ COUNTS = (
 
 @dataclass(frozen=True)
 class Lives:
-    """What survival curves, log-rank tests and rates are made from.
+    """The counts behind survival curves, log-rank tests and rates.
 
     Attributes:
-        outcomes: as `harness.compare.outcomes` makes them, one row per run.
-        counts: one row per run (its place in `outcomes`), site and census: `place, site, step` and units
-            observed, dead, born_dead (dead in their first census), entered (alive in their first), died (for
-            the first time, after having entered), ended (their last census, without a death before), deaths,
-            revivals, and alive_steps, dead_steps (unit-steps since the last census, by the state then).
+        outcomes: as returned by `harness.compare.outcomes`, one row per run.
+        counts: one row per run (`place`: its row in `outcomes`), site and census: `place, site, step` and
+            units observed, dead, born_dead (dead in their first census), entered (alive in their first), died
+            (for the first time, after having entered), ended (their last census, without a death before),
+            deaths, revivals, and alive_steps, dead_steps (unit-steps since the last census, by the state
+            then).
         unread: run → why its censuses could not be read.
     """
 
@@ -51,13 +52,13 @@ class Lives:
         return columns_of(self.outcomes)
 
     def of(self, rows: Any) -> Lives:
-        """Those of some of the runs.
+        """The lives of some of the runs.
 
         Args:
-            rows: a mask over the rows of `outcomes` (bool, one per run), or row numbers, each once.
+            rows: a mask over the rows of `outcomes` (bool, one per run), or distinct row numbers.
 
         Raises:
-            ValueError: neither of the two.
+            ValueError: `rows` is neither.
 
         Example:
             >>> table = pd.DataFrame({"run": ["a", "b", "c"], "status": "finished", "seed": [0, 1, 2]})
@@ -77,10 +78,10 @@ class Lives:
 
 
 def _row_numbers(rows: Any, runs: int) -> np.ndarray:
-    """A mask or row numbers as row numbers.
+    """Convert a mask or row numbers to row numbers.
 
     Raises:
-        ValueError: neither of the two.
+        ValueError: `rows` is neither.
     """
     expected = f"of: expected a mask of {runs} booleans or row numbers below {runs}, each once, but got"
     found = np.asarray(rows)
@@ -102,12 +103,12 @@ def _row_numbers(rows: Any, runs: int) -> np.ndarray:
 def lives(runs: Runs, *, also: tuple[str, ...] = ()) -> Lives:
     """Count the lives of all units of many runs.
 
-    Only the columns evidence, step, site, unit and state are read. Censuses of runs that diverged, failed or
-    are still running count as far as they go.
+    Reads only the columns evidence, step, site, unit and state. Runs that diverged, failed or are still
+    running count up to their last census.
 
     Args:
-        runs: any.
-        also: columns of the configuration to keep beside the factors.
+        runs: any runs.
+        also: columns of the configuration to keep besides the factors.
 
     Example:
         >>> from harness.store.runs import Runs
@@ -120,7 +121,7 @@ def lives(runs: Runs, *, also: tuple[str, ...] = ()) -> Lives:
     for place, run in enumerate(placed):
         try:
             table = run.read("census", COLUMNS)
-        except (OSError, ValueError) as error:  # a damaged table: the others still have theirs
+        except (OSError, ValueError) as error:  # a damaged table must not affect other runs
             unread[run.name] = str(error)
         else:
             if len(table):
@@ -162,5 +163,5 @@ def count(grid: Grid) -> pd.DataFrame:
 
 
 def as_lives(runs: Runs | Lives) -> Lives:
-    """The lives of runs, or lives that were counted before."""
+    """The lives of runs, counted if necessary."""
     return runs if isinstance(runs, Lives) else lives(runs)

@@ -30,28 +30,28 @@ def logrank(
     baseline: Any = None,
     correction: str = "holm",
 ) -> pd.DataFrame:
-    """Whether units die at different ages in different settings.
+    """Test whether units die at different ages in different settings.
 
-    Each cluster (the runs of a setting that share a seed) has a score: its deaths minus those expected of it
-    if all settings died alike, by the risk sets of the log-rank test (Mantel 1966). Risk sets are of one
-    setting of the other factors each (a stratified test). The scores, not the units, are permuted: within
-    seeds where both settings have the seed, else between the settings.
+    Each cluster (the runs of a setting that share a seed) has a score: its deaths minus those expected if all
+    settings died alike, according to the risk sets of the log-rank test (Mantel 1966). A risk set has one
+    setting of the other factors (a stratified test). Scores, not units, are permuted: within seeds if both
+    settings have the seed, else between the settings.
 
     Args:
-        runs: or their `lives`.
-        by: a factor, or several.
-        pairs: "baseline": each setting against the baseline; "all": each against each.
+        runs: runs or their `lives`.
+        by: one or several factors.
+        pairs: "baseline": each setting against the baseline; "all": all pairs.
         baseline: level of the single factor `by`; None: null, none, 0, relu if there is one, else the first.
-        correction: of the p-values of the pairs: "holm", "fdr" or "none".
+        correction: correction of the pairs' p-values: "holm", "fdr" or "none".
 
     Returns:
-        With more than two settings first the overall test (a = "all", b empty; not corrected). Then one row
-        per pair: a, b (settings in words), statistic (positive: units of a die more; about standard normal
-        over seeds), died and expected (deaths in a), pairs (seeds at both; 0: as if independent), p,
-        p_adjusted, note.
+        With more than two settings, the first row is the overall test (a = "all", b empty; not corrected).
+        Then one row per pair: a, b (settings in words), statistic (positive: units of a die more; about
+        standard normal over seeds), died and expected (deaths in a), pairs (seeds at both; 0: treated as
+        independent), p, p_adjusted, note.
 
     Raises:
-        ValueError: no such factor, level, way of pairing or correction.
+        ValueError: unknown factor, level, kind of pairs or correction.
     """
     if pairs not in ("baseline", ALL):
         raise ValueError(f"pairs: expected baseline or all, but got {pairs!r}")
@@ -91,15 +91,15 @@ def logrank(
 
 
 def scores(kept: Lives, rows: np.ndarray, stratum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Deaths of each run, and those expected of it by the pooled risk sets of its stratum.
+    """Deaths of each run, and those expected from the pooled risk sets of its stratum.
 
     Args:
-        kept: lives.
-        rows: runs that are compared (places in `kept.outcomes`).
-        stratum: of every run.
+        kept: the lives.
+        rows: the runs to compare (rows of `kept.outcomes`).
+        stratum: stratum of every run.
 
     Returns:
-        Two arrays (len(rows),); NaN for a run of which nothing was counted.
+        Two arrays (len(rows),); NaN for runs without counts.
     """
     died, expected = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
     position = np.full(len(kept.outcomes), -1)
@@ -164,7 +164,7 @@ _NOTHING = {"statistic": np.nan, "died": 0, "expected": np.nan, "pairs": 0, "p":
 def _overall(
     kept: Lives, place: np.ndarray, stratum: np.ndarray, seed: np.ndarray, shape: tuple[int, int]
 ) -> dict[str, Any]:
-    """Whether any setting differs."""
+    """Test whether any setting differs."""
     rows = np.unique(kept.counts["place"].to_numpy(int))
     died, expected = scores(kept, rows, stratum)
     u = died - expected

@@ -1,22 +1,22 @@
-"""Permutation tests with seeds as blocks: exact where the permutations can be counted out."""
+"""Permutation tests with seeds as blocks: exact if all permutations can be enumerated."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.stats import permutation_test
 
-EXACT = 20  # seeds up to which all sign flips are counted out
+EXACT = 20  # largest number of seeds whose sign flips are enumerated
 DRAWS = 9999
 STREAM = 20_240_608
-CELLS = 20_000_000  # numbers that a set of drawn permutations may have
-BATCH = 2_000_000  # of them held at a time
+CELLS = 20_000_000  # largest number of values in a set of drawn permutations
+BATCH = 2_000_000  # values held in memory at a time
 
 
 def sign_flip(differences: np.ndarray) -> float:
     """Two-sided p of a mean of paired differences (Fisher 1935).
 
-    Under the null each could as well have the other sign: all 2^n sign flips are counted up to `EXACT` seeds,
-    else 9,999 drawn ones and the observed one.
+    Under the null hypothesis, each difference could equally have the other sign. All 2^n sign flips are
+    enumerated for up to `EXACT` seeds, otherwise 9,999 are drawn and the observed one is added.
 
     Args:
         differences: one per seed, NaN for none.
@@ -35,7 +35,7 @@ def sign_flip(differences: np.ndarray) -> float:
 
 
 def flip_tables(tables: np.ndarray) -> float:
-    """The p of the squared length of a mean of vectors, each of which could as well have the other sign.
+    """The p of the squared length of a mean of vectors, whose signs are exchangeable.
 
     Args:
         tables: (seeds, values).
@@ -44,7 +44,7 @@ def flip_tables(tables: np.ndarray) -> float:
     if not tables.any():
         return 1.0
     if seeds <= EXACT and tables.shape[1] << (seeds - 1) <= CELLS:
-        sums = tables[:1]  # by symmetry the first sign can stay
+        sums = tables[:1]  # by symmetry, the first sign can be fixed
         for row in tables[1:]:
             sums = np.concatenate([sums + row, sums - row])
         return _share_as_far(np.square(sums).sum(axis=1), float(np.square(tables.sum(axis=0)).sum()))
@@ -61,7 +61,7 @@ def within_rows(table: np.ndarray) -> float:
     The statistic is the sum over columns of count × squared mean of the rows' centred values.
 
     Args:
-        table: (seeds, levels), NaN where a seed has no value; these places stay empty.
+            table: (seeds, levels), NaN if a seed has no value; these places stay empty.
 
     Returns:
         p; exact for two levels, else from 9,999 drawn permutations; NaN if fewer than two seeds have two
@@ -98,8 +98,9 @@ def within_rows(table: np.ndarray) -> float:
 def within_tables(tables: np.ndarray) -> float:
     """The p of "no interaction", permuting rows and columns of each seed's doubly centred table.
 
-    Under the null such a table holds noise alone, and noise that is exchangeable has the same law in any
-    order of the rows and of the columns; main effects, and how they vary from seed to seed, are centred out.
+    Under the null hypothesis, such a table holds only noise, and exchangeable noise has the same distribution
+    in any order of rows and columns; main effects, and their variation between seeds, are removed by
+    centring.
 
     Args:
         tables: (seeds, levels of one factor, levels of the other), complete.
@@ -126,11 +127,11 @@ def within_tables(tables: np.ndarray) -> float:
 
 
 def free_labels(y: np.ndarray, group: np.ndarray) -> float:
-    """The p of "all groups are alike" without blocks: labels permuted among all values.
+    """The p of "all groups are alike" without blocks: labels are permuted among all values.
 
     Args:
         y: (runs,) values.
-        group: (runs,) number of the group of each, 0 up.
+        group: (runs,) index of each value's group.
     """
     if len(y) < 3:
         return float("nan")
@@ -154,10 +155,10 @@ def free_labels(y: np.ndarray, group: np.ndarray) -> float:
 
 
 def two_groups(a: np.ndarray, b: np.ndarray) -> float:
-    """Two-sided p of a difference of means of seeds that are not paired.
+    """Two-sided p of a difference of means of unpaired seeds.
 
-    All divisions of them into groups of these sizes are counted while there are few, else 9,999 drawn ones;
-    NaN if a side has fewer than two.
+    All divisions into groups of these sizes are enumerated if there are few, otherwise 9,999 are drawn; NaN
+    if a side has fewer than two.
     """
     a, b = a[~np.isnan(a)], b[~np.isnan(b)]
     if min(len(a), len(b)) < 2:
@@ -175,5 +176,5 @@ def two_groups(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _share_as_far(statistics: np.ndarray, observed: float) -> float:
-    """The share at least as large as the observed one, which is among them; equal up to rounding is equal."""
+    """Share of statistics at least as large as the observed one, which is included; tolerates rounding."""
     return float((statistics >= observed * (1 - 1e-9) - 1e-300).mean())

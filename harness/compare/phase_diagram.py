@@ -13,18 +13,18 @@ def phase(frame: pd.DataFrame, x: str, y: str, outcome: str = "dead") -> pd.Data
     """The mean outcome in every cell of two factors.
 
     Args:
-        frame: as `harness.compare.outcomes` makes it.
+        frame: as returned by `harness.compare.outcomes`.
         x: a factor, of numbers or words.
         y: another one.
         outcome: dead, born_dead, died, revived, accuracy or diverged.
 
     Returns:
-        One row per cell of the full grid, in order of the levels: columns named as x and y, mean (over seeds;
-        NaN where no run has the outcome: never 0), seeds, runs (0 for a cell that was not run), diverged,
-        failed, unfinished.
+        One row per cell of the full grid, in order of the levels: columns named like x and y, mean (over
+        seeds; NaN, never 0, if no run has the outcome), seeds, runs (0 for a cell that was not run),
+        diverged, failed, unfinished.
 
     Raises:
-        ValueError: no such factor, one that does not vary, the same one twice, or no such outcome.
+        ValueError: unknown factor or outcome, a factor that does not vary, or the same factor twice.
 
     Example:
         >>> frame = pd.DataFrame({"status": ["finished", "diverged", "finished"], "seed": 0,

@@ -17,9 +17,9 @@ from harness.compare.permutation import flip_tables, free_labels, within_rows, w
 from harness.compare.survivors import enough
 from harness.compare.variance import Groups, explained, residuals
 
-MOST = 12  # levels of a number; with more of them it is divided into bins
+MOST = 12  # levels of a number above which it is divided into bins
 BINS = 8
-GROUPS = 20  # of seeds at most, each left out in turn
+GROUPS = 20  # largest number of groups of seeds, each left out in turn
 STREAM = 20_240_609
 
 
@@ -34,26 +34,26 @@ def ranking(
     """Main effects and two-way interactions of all swept factors, the largest first.
 
     A share is the sum of squares that a term adds to a model of all other main effects (an interaction: to
-    all main effects), over the total; designs need not be balanced. In a balanced one the shares, those of
-    the seed and of the rest (`attrs`) add up to 1. A share is never below 0 and has an upward bias of about
-    (levels - 1) / runs: whether there is an effect at all is for p to say. Runs without the outcome
-    (diverged, failed) are no part of it: `attrs` counts them.
+    all main effects), divided by the total; designs may be unbalanced. In a balanced design the shares, those
+    of the seed and of the rest (`attrs`) add up to 1. A share is never below 0 and has an upward bias of
+    about (levels - 1) / runs: p decides whether there is an effect at all. Runs without the outcome
+    (diverged, failed) are left out and counted in `attrs`.
 
     Args:
-        frame: as `harness.compare.outcomes` makes it.
-        outcome: what is explained; "diverged" is one too.
-        factors: of the frame; None: all that vary.
-        confidence: of the intervals: delete-a-group jackknife over seeds, with Student's t.
-        correction: of the p-values over the terms: "holm", "fdr" or "none".
+        frame: as returned by `harness.compare.outcomes`.
+        outcome: the outcome to explain, possibly "diverged".
+        factors: factors of the frame; None: all that vary.
+        confidence: confidence of the intervals (delete-a-group jackknife over seeds, with Student's t).
+        correction: correction of the p-values over the terms: "holm", "fdr" or "none".
 
     Returns:
-        One row per term: term ("a" or "a × b"), levels (of a number with more than 12 values: of its 8 bins),
-        share, low, high, p, p_adjusted. p permutes levels within seeds; NaN with a single seed. The `attrs`
-        have outcome, runs, used, diverged, failed, unfinished, seeds, seed and rest (shares), and
-        thin: the levels at which fewer than half of the runs have the outcome.
+        One row per term: term ("a" or "a × b"), levels (8 bins for a number with more than 12 values), share,
+        low, high, p, p_adjusted. p permutes levels within seeds; NaN with a single seed. The `attrs` have
+        outcome, runs, used, diverged, failed, unfinished, seeds, seed and rest (shares), and thin: the levels
+        at which fewer than half of the runs have the outcome.
 
     Raises:
-        ValueError: no factor varies, an unknown one, or no such outcome or correction.
+        ValueError: no factor varies, or an unknown factor, outcome or correction.
 
     Example:
         >>> frame = pd.DataFrame({"run": range(12), "status": "finished", "seed": [0, 1, 2] * 4,
@@ -113,7 +113,7 @@ def _thin(frame: pd.DataFrame, names: Sequence[str], used: np.ndarray) -> list[s
 
 
 class _Table:
-    """Outcomes by setting and seed; runs that share both are one, their mean."""
+    """Outcomes by setting and seed; runs that share both are averaged."""
 
     def __init__(self, y: np.ndarray, seed: np.ndarray, index: np.ndarray) -> None:
         self.total = float(np.square(y - y.mean()).sum()) if len(y) else 0.0
@@ -126,7 +126,7 @@ class _Table:
         self.blocked = self.seeds > 1 and bool((np.bincount(self.seed_group.index) > 1).sum() > 1)
 
     def crossed(self, pair: tuple[int, int]) -> bool:
-        """Whether an interaction can be told from the main effects."""
+        """Whether an interaction can be separated from the main effects."""
         a, b = pair
         if min(self.levels[a], self.levels[b]) < 2:
             return False
@@ -139,7 +139,7 @@ class _Table:
     def shares(
         self, pairs: Sequence[tuple[int, int]], confidence: float
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each main effect and pair: the share and its interval over seeds."""
+        """Share of each main effect and pair, and its interval over seeds."""
         count = len(self.levels) + len(pairs)
         if self.total <= 1e-12:
             return np.full(count, np.nan), np.full(count, np.nan), np.full(count, np.nan)
@@ -150,7 +150,7 @@ class _Table:
         rows, shape = self.seed_group.index, (self.seeds, len(setting))
 
         def of(kept: np.ndarray) -> np.ndarray:
-            """Shares with these seeds: (resamples, seeds) → (resamples, terms)."""
+            """Shares for these seeds: (resamples, seeds) → (resamples, terms)."""
 
             def summed(values: np.ndarray) -> np.ndarray:
                 return kept @ sparse.csr_array((values, (rows, cell)), shape=shape)
@@ -213,7 +213,7 @@ class _Table:
 
 
 def _divided(index: np.ndarray, levels: list[Any]) -> np.ndarray:
-    """A number with many values in bins of about as many runs each."""
+    """Codes of a number's values; with many values, bins with about equal numbers of runs."""
     if len(levels) <= MOST or not all(isinstance(level, int | float) for level in levels):
         return index
     edges = np.quantile(index, np.linspace(0, 1, BINS + 1)[1:-1], method="lower")

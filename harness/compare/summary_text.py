@@ -1,4 +1,4 @@
-"""A comparison in the two or three sentences that a colleague would say."""
+"""A comparison in two or three sentences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = {
     "diverged": "share of diverged runs",
 }
 SURE = 0.05
-FEW = 3  # levels that a sentence lists
+FEW = 3  # largest number of levels listed in a sentence
 
 
 def sentences(
@@ -31,15 +31,15 @@ def sentences(
     outcome: str = "dead",
     share: float = 0.5,
 ) -> list[str]:
-    """What was run and how it ended, what the outcome depends on, how much, and from which value on.
+    """Describe what was run and how it ended, what the outcome depends on, how much, and from which value on.
 
     Args:
         frame: outcomes.
-        effects: a table made from it; what is None is not spoken of.
+        effects: a table made from it; None: not mentioned.
         ranking: likewise.
         critical: likewise.
-        outcome: that is spoken of.
-        share: that the critical values are of.
+        outcome: the outcome to describe.
+        share: share of the outcome at the critical values.
 
     Example:
         >>> frame = pd.DataFrame({"run": list("abcd"), "seed": [0, 1] * 2, "optim.lr": [0.1, 0.1, 1, 1],
@@ -118,7 +118,7 @@ def importance(ranking: pd.DataFrame) -> str:
 
 
 def largest_effect(effects: pd.DataFrame, outcome: str = "dead") -> list[str]:
-    """The largest difference of a table of effects, of one factor or several, that enough runs survive."""
+    """The largest difference in a table of effects among those with enough runs left."""
     rows = effects[(effects["outcome"] == outcome) & effects["difference"].notna()]
     if rows.empty:
         return []
@@ -162,7 +162,7 @@ def _largest(rows: pd.DataFrame) -> int:
 
 
 def crossing(critical: pd.DataFrame, share: float = 0.5, outcome: str = "dead") -> list[str]:
-    """From which value on the share is passed: along the number along which most settings pass it."""
+    """From which value on the share is exceeded, along the number with the most crossings."""
     critical = critical[critical["values"] > 1]
     if critical.empty:
         return []
@@ -190,7 +190,7 @@ def crossing(critical: pd.DataFrame, share: float = 0.5, outcome: str = "dead") 
 
 
 def _no_crossing(critical: pd.DataFrame, what: str, passes: str) -> str:
-    """That no crossing was seen, or that what was seen is not to be told."""
+    """Say that no crossing was seen, or why those that were seen are not reported."""
     seen, sound = critical["critical"].notna(), critical["missing"].eq("")
     unsure = (critical[seen] if seen.any() else critical[~sound].nlargest(1, "highest")).to_dict("records")
     row = unsure[0] if unsure else {"missing": "", "setting": "all runs"}
@@ -203,7 +203,7 @@ def _no_crossing(critical: pd.DataFrame, what: str, passes: str) -> str:
 
 
 def alias_notes(aliases: Mapping[str, Sequence[str]]) -> list[str]:
-    """What varies together, in words.
+    """Which factors vary together, in words.
 
     >>> alias_notes({"optim.name": ["optim.lr"]})
     ['optim varies together with optim.lr: their effects cannot be told apart.']
@@ -215,7 +215,7 @@ def alias_notes(aliases: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def floor_note(effects: pd.DataFrame, correction: str) -> str:
-    """That a correction leaves a sign-flip test no way to be significant, if it is so."""
+    """Note that no sign-flip test can be significant after the correction, if so."""
     tested = effects[effects["p"].notna()]
     seeds = int(tested["pairs"].max()) if len(tested) else 0
     if not seeds or correction == "none":
@@ -232,7 +232,7 @@ def floor_note(effects: pd.DataFrame, correction: str) -> str:
 
 
 def _gathered(frame: pd.DataFrame, flag: np.ndarray) -> str:
-    """Where most of the flagged runs are, if they are at one level of a factor that is not most runs'."""
+    """Where most of the flagged runs are, if at one level of a factor that most other runs do not have."""
     best, text = 0.6, ""
     for name in columns_of(frame):
         index, levels = codes(frame[name])

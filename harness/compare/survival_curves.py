@@ -1,7 +1,7 @@
 """Survival of units: Kaplan–Meier curves, dead shares and rates over time, clustered by seed.
 
 Units of one run are not independent, and neither are runs that share a seed. A cluster is all runs of a
-setting that share a seed; intervals come from the spread of clusters.
+setting that share a seed; intervals come from the variation between clusters.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 
 
 def survival(runs: Runs | Lives, by: Sequence[str] = (), *, confidence: float = 0.95) -> pd.DataFrame:
-    """Kaplan–Meier curves of units: the share of those alive at first that have not died yet.
+    """Kaplan–Meier curves of units: the share of units alive at first that have not died yet.
 
     A unit's age is the number of steps; its event is the first death; it enters with its first census and is
-    censored at its last. Units born dead never enter and are counted apart. Deaths are seen at censuses only,
-    so the curve falls there. Runs that diverged count up to their last good census.
+    censored at its last. Units born dead never enter and are counted separately. Deaths are seen at censuses
+    only, so the curve falls there. Runs that diverged count up to their last good census.
 
     Args:
-        runs: or their `lives`, where several tables are wanted of one pass.
+        runs: runs, or their `lives` to make several tables from one pass.
         by: factors; one curve per setting.
-        confidence: of the intervals, pointwise.
+        confidence: confidence of the pointwise intervals.
 
     Returns:
         One row per setting and census step: the columns of `by`, setting (in words), step, survival, low,
         high (delete-one-cluster jackknife with Student's t, on the scale log(-log) where it is finite; NaN
         with a single seed; low = high = 1 as long as no unit has died), at_risk (units), died (at this step),
-        runs (under observation then), seeds; and of the setting as a whole units, born_dead, diverged,
+        runs (under observation then), seeds; and for the setting as a whole units, born_dead, diverged,
         failed, unfinished.
 
     Raises:
-        ValueError: a factor that is not there or does not vary.
+        ValueError: a factor does not exist or does not vary.
     """
     kept = as_lives(runs)
     by = _checked(kept, by)
@@ -80,20 +80,20 @@ def kaplan_meier(deaths: np.ndarray, at_risk: np.ndarray) -> np.ndarray:
 def dead_over_time(
     runs: Runs | Lives, by: Sequence[str] = (), *, sites: bool = False, confidence: float = 0.95
 ) -> pd.DataFrame:
-    """The dead share over the steps, revivals included: the mean over seeds of each setting.
+    """The dead share over the steps, including revivals: the mean over seeds for each setting.
 
     Args:
-        runs: or their `lives`.
+        runs: runs or their `lives`.
         by: factors; one curve per setting.
-        sites: a curve per site as well.
-        confidence: of the intervals: bootstrap-t over seeds.
+        sites: whether to make one curve per site.
+        confidence: confidence of the intervals (bootstrap-t over seeds).
 
     Returns:
         One row per setting, (site) and step: the columns of `by`, setting, (site,) step, dead, low, high,
         runs, seeds.
 
     Raises:
-        ValueError: a factor that is not there or does not vary.
+        ValueError: a factor does not exist or does not vary.
     """
     kept = as_lives(runs)
     by = _checked(kept, by)
@@ -127,19 +127,19 @@ def two_state_rates(
     """Death and revival rates per 1,000 steps of each setting (and site), with intervals over seeds.
 
     Args:
-        runs: or their `lives`.
+        runs: runs or their `lives`.
         by: factors.
-        sites: a row per site; else one for all.
-        confidence: of the intervals: bootstrap-t over the seeds' contributions to the ratio.
+        sites: one row per site; else one for all.
+        confidence: confidence of the intervals (bootstrap-t over the seeds' contributions to the ratio).
 
     Returns:
         One row per setting and site: the columns of `by`, setting, (site,) runs, seeds, units, deaths,
         revivals, alive_steps, dead_steps, death_rate, death_low, death_high (per 1,000 steps alive),
         revival_rate, revival_low, revival_high (per 1,000 steps dead), balance (dead share at which the two
-        balance). Intervals are NaN with one seed; rates are where no unit was in that state for a step.
+        balance). Intervals are NaN with one seed; rates are NaN if no unit was in that state for a step.
 
     Raises:
-        ValueError: a factor that is not there or does not vary.
+        ValueError: a factor does not exist or does not vary.
     """
     kept = as_lives(runs)
     by = _checked(kept, by)
@@ -196,7 +196,7 @@ def _checked(kept: Lives, by: Sequence[str]) -> list[str]:
 def _counts(
     kept: Lives, rows: np.ndarray
 ) -> tuple[np.ndarray, int, np.ndarray, np.ndarray, np.ndarray] | None:
-    """Of one setting: steps (T,), number of clusters, deaths and at risk (clusters, T), runs inside (T,)."""
+    """For one setting: steps (T,), number of clusters, deaths and at risk (clusters, T), runs inside (T,)."""
     counts = kept.counts[np.isin(kept.counts["place"].to_numpy(), rows)]
     if counts.empty or not counts["entered"].sum():
         return None
@@ -215,10 +215,10 @@ def risk_sets(
     """Deaths and units at risk by cluster and step, and the steps.
 
     Args:
-        counts: of `Lives`.
-        row: (len(counts),) the cluster of each.
-        rows: how many clusters there are.
-        steps: ascending, all that occur; None: those that do.
+        counts: counts of `Lives`.
+        row: (len(counts),) cluster of each row.
+        rows: number of clusters.
+        steps: ascending, with all that occur; None: those that occur.
     """
     step = np.unique(counts["step"].to_numpy()) if steps is None else steps
     column = np.searchsorted(step, counts["step"].to_numpy())

@@ -1,7 +1,7 @@
-"""Whether enough runs survive to speak of them, and what is missing where they do not.
+"""Whether enough runs survive to report on them, and what is missing if not.
 
-One rule for all that is said in a sentence: of a difference, a critical value and an edge. Tables keep every
-number; what the rule does not let pass is left out of sentences and figures, and the reason is given.
+One rule for everything reported in a sentence: differences, critical values and edges. Tables keep every
+number; whatever fails the rule is left out of sentences and figures, with the reason.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 LEAST_PAIRS = 3  # seeds, or pairs of them, on either side
-LEAST_SHARE = 0.5  # of the runs that have a result
-LEAST_VALUES = 3  # along a number: of two, any line through them crosses somewhere
+LEAST_SHARE = 0.5  # share of the runs with a result
+LEAST_VALUES = 3  # along a number: with two, any line through them has a crossing
 GONE = ("diverged", "failed", "unfinished")
 
 
 def enough(kept: int, runs: int) -> bool:
-    """Whether a mean over the runs that are left speaks for all of them."""
+    """Whether a mean over the remaining runs represents all of them."""
     return runs > 0 and kept >= LEAST_SHARE * runs
 
 
 def few_left(name: str, kept: int, runs: int, gone: Mapping[str, int]) -> str:
-    """That fewer than half of some runs have a result; "" if that many have one.
+    """State that fewer than half of some runs have a result; "" if at least half have one.
 
     Args:
-        name: of their level, in words.
+        name: their level, in words.
         kept: runs with a result.
-        runs: all of them.
+        runs: all runs.
         gone: why the others have none: word → how many.
 
     Example:
@@ -40,12 +40,12 @@ def few_left(name: str, kept: int, runs: int, gone: Mapping[str, int]) -> str:
 
 
 def why_no_headline(row: Mapping[Any, Any], level: str, baseline: str) -> str:
-    """Why a difference of two levels is no headline; "" if it is one.
+    """Why a difference between two levels is not reported; "" if it is.
 
     Args:
-        row: of a table of effects.
-        level: in words.
-        baseline: likewise.
+        row: a row of a table of effects.
+        level: the level, in words.
+        baseline: the baseline, in words.
 
     Example:
         >>> here = {"runs": 8, "diverged": 6, "failed": 0, "unfinished": 0}
@@ -58,7 +58,7 @@ def why_no_headline(row: Mapping[Any, Any], level: str, baseline: str) -> str:
     for side, name in (("", level), ("baseline_", baseline)):
         runs = int(row[f"{side}runs"])
         gone = {why: int(row[f"{side}{why}"]) for why in GONE}
-        if row["outcome"] == "diverged":  # a result, then
+        if row["outcome"] == "diverged":  # which is a result in that case
             del gone["diverged"]
         kept = runs - sum(gone.values())
         least = min(least, kept)
@@ -73,10 +73,10 @@ def why_no_headline(row: Mapping[Any, Any], level: str, baseline: str) -> str:
 
 
 def why_no_crossing(values: int, sides: Sequence[Mapping[str, Any]]) -> str:
-    """Why a critical value is not told; "" if it is.
+    """Why a critical value is not reported; "" if it is.
 
     Args:
-        values: along the number, that have an outcome.
+        values: number of values along the axis with an outcome.
         sides: the neighbours of the crossing: name (in words), seeds, kept, runs, and how many are gone by
             reason (diverged, failed, unfinished).
 
@@ -98,10 +98,10 @@ def why_no_crossing(values: int, sides: Sequence[Mapping[str, Any]]) -> str:
 
 
 def why_not_nowhere(sides: Sequence[Mapping[str, Any]]) -> str:
-    """Why it cannot be said that a share is crossed nowhere; "" if it can.
+    """Why it cannot be said that a share is never crossed; "" if it can.
 
     Args:
-        sides: all values along the number, as of `why_no_crossing`.
+        sides: all values along the axis, as in `why_no_crossing`.
 
     Example:
         >>> why_not_nowhere([{"name": "1", "kept": 1, "runs": 3}, {"name": "3", "kept": 0, "runs": 3}])
@@ -115,12 +115,12 @@ def why_not_nowhere(sides: Sequence[Mapping[str, Any]]) -> str:
 
 
 def why_no_edge(observed: int, seeds: int, tried: int) -> str:
-    """Why the median edge of an arm is not told; "" if it is.
+    """Why the median edge of an arm is not reported; "" if it is.
 
     Args:
-        observed: seeds with a result, be it that there is no crossing.
-        seeds: all of them.
-        tried: values that were tried with the seed that has the fewest.
+        observed: seeds with a result, including results without a crossing.
+        seeds: all seeds.
+        tried: number of values tried with the seed that has the fewest.
 
     Example:
         >>> why_no_edge(2, 2, 9)

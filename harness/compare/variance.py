@@ -1,6 +1,6 @@
 """How much of the variance of a table is explained by its factors, balanced or not.
 
-Additive models are fitted by backfitting: each factor's means are taken out in turn until nothing changes;
+Additive models are fitted by backfitting: each factor's means are subtracted in turn until nothing changes;
 on a balanced table the first round is exact. Shapes: B resamples, C cells, k levels.
 """
 
@@ -16,7 +16,7 @@ TOLERANCE = 1e-9
 
 
 class Groups:
-    """A division of C cells into k groups.
+    """A partition of C cells into k groups.
 
     Args:
         index: (C,) group of each cell.
@@ -30,7 +30,7 @@ class Groups:
         )
 
     def means(self, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """The weighted mean of each cell's group: (B, C) → (B, C); 0 where all weights are."""
+        """The weighted mean of each cell's group: (B, C) → (B, C); 0 if all its weights are 0."""
         total = (self.matrix @ (weights * y).T).T
         count = (self.matrix @ weights.T).T
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -39,7 +39,7 @@ class Groups:
 
 
 def residuals(y: np.ndarray, weights: np.ndarray, groups: Sequence[Groups]) -> np.ndarray:
-    """What an additive model of these groups leaves of y: (B, C)."""
+    """Residuals of y from an additive model of these groups: (B, C)."""
     left = y - _grand_mean(y, weights)
     scale = np.sqrt(np.average(left**2, weights=weights)) if weights.any() else 0.0
     for _ in range(ROUNDS if len(groups) > 1 else 1):
@@ -58,7 +58,7 @@ def explained(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums of squares that each term adds to a model of the others (type II).
 
-    A main effect is added to all other main effects; a pair, the joint division by two factors, to all main
+    A main effect is added to all other main effects; a pair, the joint partition by two factors, to all main
     effects.
 
     Args:
