@@ -1,1 +1,1 @@
-"""Views of what the store holds: console, TensorBoard, figures. Rebuildable at any time."""
+"""Views of stored runs: console, TensorBoard, figures. They can be rebuilt at any time."""

@@ -1,4 +1,4 @@
-"""`harness-tools compare`: from what was typed to what is printed and written."""
+"""`harness-tools compare`: from the command line to printed and written tables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(
     """Compare the runs in some folders.
 
     Raises:
-        ValueError, FileNotFoundError: what was typed cannot be done.
+        ValueError, FileNotFoundError: the request cannot be fulfilled.
     """
     runs = gathered(paths)
     table = runs.table
@@ -52,8 +52,8 @@ def gathered(paths: Sequence[Path]) -> Runs:
     """The runs of several folders, each once.
 
     Raises:
-        FileNotFoundError: no such folder.
-        ValueError: no run in any.
+        FileNotFoundError: a folder does not exist.
+        ValueError: there is no run in any of them.
     """
     from harness.store.runs import Runs, open_runs
 
@@ -67,17 +67,17 @@ def gathered(paths: Sequence[Path]) -> Runs:
 
 
 def tables_of(found: Comparison) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
-    """The tables of a comparison by name, and what stands beside them in a file."""
+    """The tables of a comparison by name, and the facts written next to them."""
     tables = {name: table for name in TABLES if (table := getattr(found, name)) is not None}
     ranked = {} if found.ranking is None else {"ranking_of": found.ranking.attrs}
     return tables, {"sentences": found.sentences, "notes": found.notes, **ranked}
 
 
 def _column(name: str, table: pd.DataFrame, option: str) -> str:
-    """A column of the configuration, as it may be typed: `activation` is `activation.name`.
+    """A column of the configuration, which may be abbreviated: `activation` is `activation.name`.
 
     Raises:
-        ValueError: there is none; with what is near, and what varies.
+        ValueError: there is none; the message suggests similar names and lists what varies.
     """
     from harness.compare.frames import factors
     from harness.config.errors import did_you_mean

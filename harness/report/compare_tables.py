@@ -1,4 +1,4 @@
-"""The console's view of a comparison: sentences first, then the tables."""
+"""Console view of a comparison: sentences first, then the tables."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from harness.formats import per_cent, points
 from harness.report.console_parts import plain_table
 
 LOST = ("diverged", "failed", "unfinished")
-ROWS = 40  # of a table
-FEW = 4  # settings that are listed even if there is nothing to tell of them
-TOLD_APART = 8  # settings of what is told apart
+ROWS = 40  # rows per table
+FEW = 4  # largest number of settings that are listed even without any critical value
+TOLD_APART = 8  # largest number of settings of `by`
 SURE = 0.05
 OUTCOME_WORDS = {"born_dead": "born dead"}
 
 
 def view(found: Comparison, share: float = 0.5) -> RenderableType:
-    """A comparison: sentences, tables, and how they were made.
+    """A comparison: sentences, tables, and the methods.
 
     Args:
-        found: of `harness.compare.comparison.compare_runs`.
-        share: that its critical values are of.
+        found: result of `harness.compare.comparison.compare_runs`.
+        share: share of the outcome at its critical values.
     """
     parts: list[RenderableType] = [*(Text(sentence) for sentence in found.sentences), Text("")]
     if found.ranking is not None:
@@ -84,7 +84,7 @@ def ranking_table(rows: pd.DataFrame) -> RenderableType:
 
 
 def effects_tables(rows: pd.DataFrame, factor: str, by: Sequence[str] = ()) -> Iterator[RenderableType]:
-    """Each level against the baseline: a table per setting of what is told apart."""
+    """Each level against the baseline: one table per setting of `by`."""
     groups = rows.groupby(list(by), sort=False, dropna=False) if by else [((), rows)]
     for k, (setting, part) in enumerate(groups):
         if k == TOLD_APART:
@@ -128,7 +128,7 @@ def effects_table(rows: pd.DataFrame, factor: str, within: str = "") -> Renderab
 
 
 def survival_table(rows: pd.DataFrame, tests: pd.DataFrame, factor: str, within: str = "") -> RenderableType:
-    """Where each survival curve ends, and its log-rank test."""
+    """The end of each survival curve, and its log-rank test."""
     title = f"{factor}: survival of units" + (f", with {within}" if within and within != ALL_RUNS else "")
     overall = tests[tests["a"] == "all"]
     under = "share of the units alive at first that had not died by the last step; p: log-rank test"
@@ -157,7 +157,7 @@ def survival_table(rows: pd.DataFrame, tests: pd.DataFrame, factor: str, within:
 
 
 def critical_table(rows: pd.DataFrame, axis: str, share: float) -> RenderableType:
-    """Critical values, and where there is none."""
+    """Critical values, including settings without one."""
     outcome = f"{100 * share:g} %"
     if len(rows) > FEW and rows["critical"].isna().all():
         lowest, highest = _dashed(rows["lowest"].min()), _dashed(rows["highest"].max())

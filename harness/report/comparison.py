@@ -1,4 +1,4 @@
-"""What the console and the page tell of a sweep: compared once, before anything is drawn."""
+"""The comparison behind the console and the page of a sweep, made once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from harness.compare.summary_text import sentences
 from harness.report.plots.settings import key
 from harness.store.runs import Runs
 
-LEVELS = 8  # levels of a factor up to which each has a line of its own
+LEVELS = 8  # largest number of levels of a factor that get a line each
 
 
 def compared(runs: Runs) -> Comparison:
-    """Compare the runs of a sweep by all that varies among them, be it nothing but the seed."""
+    """Compare the runs of a sweep by everything that varies among them, even if it is only the seed."""
     frame = outcomes(runs)
     if varying(frame):
         return compare_runs(runs)
@@ -29,7 +29,7 @@ def varying(frame: pd.DataFrame) -> list[str]:
 
 
 def ranked_factors(found: Comparison) -> list[str]:
-    """The factors, the one with the largest part in the dead share first."""
+    """The factors, ordered by their share of the dead share's variance."""
     swept = varying(found.outcomes)
     if found.ranking is None:
         return swept
@@ -38,21 +38,21 @@ def ranked_factors(found: Comparison) -> list[str]:
 
 
 def strongest_other(frame: pd.DataFrame, ranked: list[str], axis: str) -> tuple[str, ...]:
-    """The strongest factor beside one that has few levels, if there is one."""
+    """The strongest factor besides `axis` with few levels, if there is one."""
     rest = [name for name in ranked if name != axis and len(codes(frame[name])[1]) <= LEVELS]
     return tuple(rest[:1])
 
 
 def by_setting(frame: pd.DataFrame, factors: list[str]) -> pd.DataFrame:
-    """One row per setting, those with most dead units first: its runs, how they ended, and their means.
+    """One row per setting, most dead units first: its runs, how they ended, and their means.
 
     Args:
         frame: outcomes.
-        factors: that make a setting.
+        factors: the factors that define a setting.
 
     Returns:
-        The factors in words, runs, finished, diverged, failed, and of the finished the means dead,
-        born_dead, died, accuracy and the lowest and highest dead share; NaN where none finished.
+        The factors in words, runs, finished, diverged, failed, the means dead, born_dead, died, accuracy of
+        the finished runs, and their lowest and highest dead share; NaN if none finished.
 
     Example:
         >>> f = pd.DataFrame({"optim.lr": [0.1, 1.0], "status": ["finished", "diverged"]})

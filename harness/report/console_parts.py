@@ -1,4 +1,4 @@
-"""What the commands show alike: tables with a title on the left, and displays of progress."""
+"""Parts shared by the commands: tables with a title on the left, and progress bars."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rich.table import Table
 
 
 def plain_table(title: str = "", under: str = "", **options: Any) -> Table:
-    """A table without columns yet.
+    """A table without columns.
 
     Args:
-        title: above it.
-        under: in small print below the title.
+        title: text above the table.
+        under: small print below the title.
         options: further arguments of `rich.table.Table`.
     """
     text = escape(title) + (f"\n[not bold dim]{escape(under)}[/]" if under else "")
@@ -26,11 +26,11 @@ def plain_table(title: str = "", under: str = "", **options: Any) -> Table:
 
 
 def progress_bar(text: str, width: int = 24) -> Progress:
-    """A display of progress on stderr, if that is a terminal.
+    """A progress bar on stderr, if that is a terminal.
 
     Args:
-        text: behind the bar, with `{task.fields[…]}`.
-        width: of the bar.
+        text: text behind the bar, with `{task.fields[…]}`.
+        width: width of the bar.
     """
     return Progress(
         BarColumn(bar_width=width),

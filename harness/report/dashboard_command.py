@@ -1,4 +1,4 @@
-"""`harness-tools dashboard`: every TensorBoard view of a folder of runs, made anew from the store."""
+"""`harness-tools dashboard`: rebuilds every TensorBoard view of a folder of runs from the store."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from harness.store.runs import Run, Runs, open_runs
 
 
 def rebuild_dashboard(runs: Runs, folder: Path, *, maps: bool = True) -> Iterator[tuple[Run, str]]:
-    """Rebuild the event files of all runs, then those of the folders that they lie in.
+    """Rebuild the event files of all runs, then those of their parent folders.
 
     Args:
-        runs: found in `folder`.
-        folder: a run's own, a sweep's, or any above.
+        runs: the runs found in `folder`.
+        folder: the folder of a run, of a sweep, or any above.
         maps: whether to draw heat maps.
 
     Yields:
@@ -27,7 +27,7 @@ def rebuild_dashboard(runs: Runs, folder: Path, *, maps: bool = True) -> Iterato
 
 
 def rebuild_roots(runs: Runs, folder: Path | None = None) -> None:
-    """Rebuild the event files of the folders in which runs lie: columns of the HParams tab, and charts."""
+    """Rebuild the event files of folders that contain runs: columns of the HParams tab, and charts."""
     below: dict[Path, list[Run]] = {}
     for run in runs:
         below.setdefault(run.path.parent, []).append(run)
@@ -41,9 +41,9 @@ def rebuild_roots(runs: Runs, folder: Path | None = None) -> None:
 
 
 def finish_sweep(output: Path) -> None:
-    """At the end of a sweep: the views of its root, and of the runs that failed before they had any."""
+    """Finish a sweep: build the views of its root, and of runs that failed before they had any."""
     runs = Runs([run for run in open_runs(output) if run.path.parent.resolve() == output.resolve()])
-    with suppress(OSError):  # a full disk: the results are kept, and views can be made anew at any time
+    with suppress(OSError):  # a full disk: results are safe, and views can be rebuilt at any time
         for run in runs:
             if run.status.get("state") == "failed":
                 rebuild(run)

@@ -1,4 +1,4 @@
-"""A census as files for other programs: JSON, CSV, Parquet, SARIF, and the HTML report."""
+"""A census as a file for other programs: JSON, CSV, Parquet, SARIF, or an HTML report."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pandas as pd
 
 from harness.store.files import typed
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a formula begins
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of formulas
 SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
 def export(units: pd.DataFrame, path: Path, *, subject: str) -> None:
-    """Write a census in the format that the file's suffix names; whole or not at all.
+    """Write a census atomically, in the format given by the file's suffix.
 
     Args:
         units: rows of a census.
@@ -24,7 +24,7 @@ def export(units: pd.DataFrame, path: Path, *, subject: str) -> None:
         subject: what was scanned, for SARIF.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: unknown suffix.
     """
     write = WRITERS.get(path.suffix)
     if write is None:
@@ -34,7 +34,7 @@ def export(units: pd.DataFrame, path: Path, *, subject: str) -> None:
 
 
 def inert(table: pd.DataFrame) -> pd.DataFrame:
-    """A table for CSV: a word that a spreadsheet would take for a formula gets an apostrophe in front.
+    """A table for CSV: text that a spreadsheet would treat as a formula is prefixed with an apostrophe.
 
     Example:
         >>> inert(pd.DataFrame({"site": ["=cmd()", "fc1"], "rate": [-1.0, 0.5]}))["site"].tolist()
@@ -56,7 +56,7 @@ def _quoted(value: Any) -> Any:
 
 
 def sarif(units: pd.DataFrame, subject: str) -> dict[str, Any]:
-    """Static Analysis Results Interchange Format 2.1.0: one result per site with dead or unseen units."""
+    """Static Analysis Results Interchange Format 2.1.0: one result per site and notable state."""
     results = []
     for site, rows in units.groupby("site", sort=False):
         for state, level in (("dead", "warning"), ("non_finite", "error"), ("unobserved", "note")):

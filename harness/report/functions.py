@@ -1,4 +1,4 @@
-"""The activation functions of the textbook's diagrams, and where their gates are closed."""
+"""The activation functions in the textbook's diagrams, and where their gates are closed."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 from harness.activations.record import Activation
 from harness.activations.registry import RECORDS
 
-#: Those that are modules; clamp and maximum are other spellings of ReLU.
+#: Functions that are modules; clamp and maximum are other spellings of ReLU.
 FUNCTIONS = {name: record for name, record in RECORDS.items() if record.modules}
 
 
 class Interval(NamedTuple):
-    """Where the gate is closed, from `low` to `high`, both included; a single point if they are equal."""
+    """An interval in which the gate is closed, including both ends; a single point if they are equal."""
 
     low: float
     high: float
 
 
 def function(name: str) -> Activation:
-    """The function of that canonical name, with the parameters that torch gives it by default.
+    """The function with a canonical name, with torch's default parameters.
 
     Raises:
-        ValueError: there is none.
+        ValueError: unknown name.
 
     Example:
         >>> function("relu").slope(np.array([-1.0, 0.0, 2.0])).tolist()
@@ -36,11 +36,11 @@ def function(name: str) -> Activation:
 
 
 def closed(name: str, eps: float = 1e-6) -> list[Interval]:
-    """Where |f'| ≤ eps: pre-activations on which the unit gets no gradient, from left to right.
+    """Where |f'| ≤ eps: intervals of pre-activations without a gradient, from left to right.
 
     Args:
         name: canonical name of the function.
-        eps: as the Recorder's `gate_eps`.
+        eps: like the Recorder's `gate_eps`.
 
     Example:
         >>> closed("relu"), [round(i.low, 2) for i in closed("silu")][1:]

@@ -1,4 +1,4 @@
-"""Figures as PNG and SVG: bytes, files, and what a web page can hold."""
+"""Figures as PNG, SVG or PDF: bytes, files, and pixels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def image(made: Figure, kind: str, *, dpi: float = 110) -> bytes:
     Args:
         made: the figure.
         kind: "png", "svg" or "pdf".
-        dpi: of PNGs, and of pictures within the others.
+        dpi: resolution of PNGs, and of images within the other formats.
 
     Example:
         >>> image(Figure(figsize=(1, 1)), "png")[1:4]
@@ -49,15 +49,15 @@ def pixels(made: Figure) -> np.ndarray:
 
 
 def save(made: Figure, path: str | Path, *, dpi: float = 150) -> Path:
-    """Write a figure to a file, whole or not at all.
+    """Write a figure to a file atomically.
 
     Args:
         made: the figure.
         path: ends in .png, .svg or .pdf.
-        dpi: of PNGs.
+        dpi: resolution of PNGs.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: unknown suffix.
     """
     path = Path(path)
     if path.suffix not in FORMATS:

@@ -1,4 +1,4 @@
-"""Figures in a notebook: sharp on any screen, in a file that stays small."""
+"""Figures in a notebook: sharp on any screen, in a small file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from IPython.display import Image
 
 DPI = 150
-COLOURS = 16  # of the PNG; lines and bars need no more
+COLOURS = 16  # colours of the PNG; lines and bars need no more
 
 
 def notebook_image(made: Figure, *, dpi: float = DPI) -> Image:
@@ -21,7 +21,7 @@ def notebook_image(made: Figure, *, dpi: float = DPI) -> Image:
 
     Args:
         made: the figure.
-        dpi: of the picture, which is shown at its natural size.
+        dpi: resolution of the image, which is shown at its natural size.
 
     Returns:
         A PNG with a small palette.

@@ -19,10 +19,10 @@ LEFT = frozenset({"cure", "stands for", "verdict"})
 
 
 def prescription_view(table: pd.DataFrame) -> Table:
-    """The arms of a prescription of a run, those of the last round first.
+    """The arms of a run's prescription, those of the last round first.
 
     Args:
-        table: of a `Prescription`.
+        table: table of a `Prescription`.
     """
     view = plain_table()
     for head in HEADS:

@@ -1,4 +1,4 @@
-"""The matrix behind every map of unit × time; no matplotlib."""
+"""The matrix behind every unit × time map, without matplotlib."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-#: How a map is read.
+#: How to read a map.
 READ = (
     "one line per unit, the most active at the top; black = the gate opened on no input at that census, "
     "grey = not observed or not finite."
@@ -14,10 +14,10 @@ READ = (
 
 
 class RateGrid(NamedTuple):
-    """The units of one site over its censuses, sorted for the eye.
+    """The units of one site over its censuses, sorted for display.
 
     Attributes:
-        rate: (units, censuses); NaN where nothing is known.
+        rate: (units, censuses); NaN if unknown.
         dead: (units, censuses) bool.
         steps: (censuses,) ascending.
     """
@@ -30,14 +30,14 @@ class RateGrid(NamedTuple):
 def rate_grid(
     step: np.ndarray, unit: np.ndarray, rate: np.ndarray, dead: np.ndarray, known: np.ndarray
 ) -> RateGrid:
-    """The grid of one site, the units with the largest last rates first.
+    """The grid of one site, units with the largest last rates first.
 
     Args:
-        step: of each row of the site's censuses, in any order.
-        unit: likewise.
-        rate: likewise.
+        step: step of each row of the site's censuses, in any order.
+        unit: unit of each row.
+        rate: rate of each row.
         dead: whether the unit was dead.
-        known: whether anything is known of it.
+        known: whether its rate is known.
 
     Example:
         >>> rows = np.array([0, 0, 9, 9]), np.array([0, 1, 0, 1]), np.array([0.5, 0.5, 0.0, 0.75])

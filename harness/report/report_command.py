@@ -1,4 +1,4 @@
-"""`harness-tools report`: verdicts on the console, and the whole report as one HTML file."""
+"""`harness-tools report`: verdicts on the console, and the full report as one HTML file."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from harness.store.runs import Run, Runs
 if TYPE_CHECKING:
     from harness.attribution.diagnosis import Diagnosis
 
-FEW = 4  # runs up to which each is told of by itself
-ROWS = 40  # of the table of settings
-DETECT = {"rare": 0.01, "confidence": 0.95, "healthy": HEALTHY}  # of runs whose configuration is lost
+FEW = 4  # largest number of runs that are shown one by one
+ROWS = 40  # rows of the table of settings
+DETECT = {"rare": 0.01, "confidence": 0.95, "healthy": HEALTHY}  # for runs without a configuration
 
 
 def thresholds_of(run: Run, asked: dict[str, float]) -> tuple[Thresholds, float]:
-    """The thresholds of a run's verdict: those asked for, else its own; and what is healthy.
+    """The thresholds of a run's verdict, its own unless others are given, and the healthy dead share.
 
     Raises:
-        ValueError: one is no share.
+        ValueError: one is not a share.
     """
     detect = DETECT | (run.config.get("detect") or {}) | asked
     return Thresholds.of(detect), float(detect["healthy"])
 
 
 def stored_diagnosis(run: Run, asked: dict[str, float] | None = None) -> Diagnosis:
-    """Why the units of a run are dead, from the evidence that it kept.
+    """Why the units of a run are dead, from its stored evidence.
 
     Args:
-        run: on disk.
-        asked: thresholds other than its own.
+        run: a run on disk.
+        asked: thresholds that replace its own.
 
     Raises:
-        ValueError: it kept none, or an earlier version's that lacks something.
+        ValueError: it stored no evidence, or an earlier version stored too little.
     """
     from harness.attribution.diagnosis import diagnose
     from harness.attribution.evidence import Evidence
@@ -64,21 +64,21 @@ def stored_diagnosis(run: Run, asked: dict[str, float] | None = None) -> Diagnos
         )
     try:
         return diagnose(run.census, Evidence(**tables), thresholds_of(run, asked or {})[0])
-    except KeyError as error:  # of a version that gathered less
+    except KeyError as error:  # written by a version that gathered less
         raise ValueError(f"{run.path}: its evidence lacks {error}") from None
 
 
 def views(runs: Runs, asked: dict[str, float]) -> Iterator[RenderableType]:
-    """What the console shows of a few runs: of each the table of its sites and the verdict.
+    """What the console shows for a few runs: the table of sites and the verdict of each.
 
     Raises:
-        ValueError: a threshold is no share.
+        ValueError: a threshold is not a share.
     """
     for run in runs:
         thresholds, healthy = thresholds_of(run, asked)
         try:
             history = run.census
-        except (OSError, ValueError) as error:  # a damaged table: the other runs still have theirs
+        except (OSError, ValueError) as error:  # a damaged table must not hide other runs
             yield Text(f"{run.path}: cannot be read ({error})")
             continue
         yield run_view(
@@ -95,20 +95,20 @@ def views(runs: Runs, asked: dict[str, float]) -> Iterator[RenderableType]:
 def write_report(
     runs: Runs, folder: Path, out: Path | None, asked: dict[str, float], diagnose: Diagnose | None = None
 ) -> Iterator[RenderableType | Path]:
-    """Write the HTML report; before that, what the console shows.
+    """Write the HTML report; first yield what the console shows.
 
     Args:
-        runs: at least one.
-        folder: that they were found in; the report lies there unless `out` says otherwise.
+        runs: at least one run.
+        folder: the folder in which they were found, and of the report unless `out` is given.
         out: the file.
-        asked: thresholds other than the runs' own.
-        diagnose: names the causes of a run's deaths; None: from the evidence that it kept.
+        asked: thresholds that replace the runs' own.
+        diagnose: names the causes of a run's deaths; None: from its stored evidence.
 
     Yields:
         What to print, and last the path of the file.
 
     Raises:
-        ValueError: a threshold is no share, or `out` is a folder.
+        ValueError: a threshold is not a share, or `out` is a folder.
         OSError: the file cannot be written.
     """
     target = folder / "report.html" if out is None else out
@@ -145,11 +145,11 @@ def write_report(
 
 
 def settings_table(table: pd.DataFrame, factors: int) -> Table:
-    """The table of settings, those with most dead units first.
+    """The table of settings, most dead units first.
 
     Args:
-        table: of `comparison.by_setting`.
-        factors: how many of its first columns are the setting.
+        table: result of `comparison.by_setting`.
+        factors: number of its first columns that define the setting.
     """
     idle = [name for name in ("diverged", "failed") if not table[name].any()]
     shown = table.drop(columns=["finished", "lowest_dead", "highest_dead", *idle])

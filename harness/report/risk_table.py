@@ -1,4 +1,4 @@
-"""The units of a run that are alive and most likely to die, as a table."""
+"""The living units of a run that are most likely to die, as a table."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from harness.attribution.risk import AUC, BASE_RATE, risk
 
 
 def risk_view(history: pd.DataFrame, step: int | None = None, most: int = 20) -> RenderableType:
-    """A table in the order of risk, and how far order and probabilities can be trusted.
+    """A table in the order of risk, with a note on the reliability of order and probabilities.
 
     Args:
         history: the run's censuses.
-        step: of the census that is read; None: the last one.
-        most: units that are listed.
+        step: step of the census to use; None: the last one.
+        most: largest number of listed units.
 
     Raises:
         ValueError: there is no such census.

@@ -1,4 +1,4 @@
-"""One look for every figure: plain axes, colours that the colour-blind can tell apart, light and dark."""
+"""The common style of all figures: plain axes, colour-blind-safe colours, light and dark themes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from matplotlib.rcsetup import cycler
 
 DEAD = "#000000"  # a unit that never opened: darker than any rate
 UNOBSERVED = "#8a8a8a"
-PALE, DARK = "#fafafa", "#101418"  # text on dark and on pale colours, whatever the theme
+PALE, DARK = "#fafafa", "#101418"  # text on dark and on pale colours, in any theme
 
-#: Okabe & Ito (2008), without yellow, which white paper swallows, and black, which means dead here; orange
-#: and sky blue are darker than theirs, so that each has a contrast of 3:1 to both papers (WCAG 1.4.11).
+#: Okabe & Ito (2008), without yellow, which is too pale on white, and black, which means dead here; orange
+#: and sky blue are darkened for a contrast of 3:1 to both backgrounds (WCAG 1.4.11).
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B87B00", "#3D97D3")
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))  # a grey print still tells them apart
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))  # distinguishable in greyscale print
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
-#: State of a unit → its colour and hatch: told apart by either alone.
+#: State of a unit → its colour and hatch, each of which is unique.
 STATES: dict[str, tuple[str, str]] = {
     "dead": (DEAD, ""),
     "starved": ("#D55E00", "////"),
@@ -37,14 +37,14 @@ STATES: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of everything that carries no data.
+    """Colours of everything that is not data.
 
     Attributes:
-        paper: behind all.
+        paper: background.
         ink: text and axes.
         soft: captions, reference lines.
         grid: lines behind the data.
-        dead: bars of dead units, which have to stand out from the paper.
+        dead: bars of dead units, which must stand out from the background.
         on_dead: text on these bars.
     """
 
@@ -56,7 +56,7 @@ class Theme:
     on_dead: str
 
 
-# `dead` and `on_dead` are colours of their own, so that a page can tell them from others in a picture
+# `dead` and `on_dead` have unique values, so that a page can find and replace them in a picture
 THEMES = {
     "light": Theme("#ffffff", "#1b1f24", "#5c6570", "#d8dde3", dead="#010203", on_dead="#fafbfc"),
     "dark": Theme("#14171c", "#e6e8eb", "#a2abb5", "#363d46", dead="#f2f4f6", on_dead="#0f1115"),
@@ -65,7 +65,7 @@ THEMES = {
 
 @dataclass(frozen=True)
 class Look:
-    """How figures are drawn at the moment: the theme, and whether the caption stands in the picture."""
+    """How figures are currently drawn: the theme, and whether the caption is part of the picture."""
 
     theme: Theme = THEMES["light"]
     captions: bool = True
@@ -76,20 +76,20 @@ _look: ContextVar[Look] = ContextVar("look", default=LIGHT)
 
 
 def current() -> Look:
-    """The look in force."""
+    """The current look."""
     return _look.get()
 
 
 @contextmanager
 def look(theme: str = "light", *, captions: bool = True) -> Iterator[Look]:
-    """Draw the figures of a block in another look.
+    """Context manager: draw figures with another look.
 
     Args:
         theme: "light" or "dark".
         captions: whether the line "Read it as …" is part of the picture.
 
     Raises:
-        ValueError: there is no such theme.
+        ValueError: unknown theme.
 
     Example:
         >>> with look("dark") as dark:
@@ -106,7 +106,7 @@ def look(theme: str = "light", *, captions: bool = True) -> Iterator[Look]:
 
 
 def rc() -> Any:
-    """Matplotlib's settings for the look in force."""
+    """Matplotlib settings for the current look."""
     theme = current().theme
     return {
         "figure.dpi": 110,
@@ -126,8 +126,8 @@ def rc() -> Any:
         "figure.titlesize": 9.5,
         "hatch.linewidth": 0.7,
         "lines.markersize": 4,
-        "svg.fonttype": "none",  # text stays text: it can be searched, and read aloud
-        "svg.hashsalt": "harness",  # the same figure is the same file
+        "svg.fonttype": "none",  # text stays searchable and accessible to screen readers
+        "svg.hashsalt": "harness",  # the same figure gives the same file
         "figure.facecolor": theme.paper,
         "axes.facecolor": theme.paper,
         "savefig.facecolor": theme.paper,
@@ -144,7 +144,7 @@ def rc() -> Any:
 
 
 def rates() -> Colormap:
-    """Colours of activation rates: viridis without its darkest part, which could be taken for dead."""
+    """Colours of activation rates: viridis without its darkest part, which could be mistaken for dead."""
     colours = mpl.colormaps["viridis"](np.linspace(0.2, 1, 256))
     return ListedColormap(colours).with_extremes(bad=UNOBSERVED)
 
@@ -155,7 +155,7 @@ def shares() -> Colormap:
 
 
 def ordered(count: int) -> list[tuple[float, float, float, float]]:
-    """`count` colours from dark to light that keep their order in grey print.
+    """`count` colours from dark to light whose order is preserved in greyscale print.
 
     Example:
         >>> len(ordered(3))
@@ -165,7 +165,7 @@ def ordered(count: int) -> list[tuple[float, float, float, float]]:
 
 
 def text_on(colour: Any) -> str:
-    """The colour of text that reads well on a colour.
+    """The text colour that is readable on a colour.
 
     Example:
         >>> text_on("#000000"), text_on("#ffffff")

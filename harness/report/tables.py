@@ -1,4 +1,4 @@
-"""The console's view of a run: a table per site, torchinfo-like, and the verdict in plain words."""
+"""Console view of a run: a table of sites in the style of torchinfo, and the verdict in plain words."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def run_view(
 
     Args:
         history: its censuses; may be empty.
-        title: above the table.
-        thresholds: of the states.
+        title: title of the table.
+        thresholds: thresholds of the states.
         healthy: dead share below which a network is called healthy.
-        accuracy: on the test set, shown beside the dead share.
+        accuracy: accuracy on the test set, shown after the verdict.
         diverged_at: step at which the loss stopped being finite.
     """
     if history.empty:
@@ -52,7 +52,7 @@ def run_view(
 class SiteTable:
     """One row per site and a total; states that never occur have no column.
 
-    Where the console is too narrow, the columns in `EXPENDABLE` go, first to last.
+    If the console is too narrow, the columns in `EXPENDABLE` are dropped, first to last.
     """
 
     def __init__(self, table: pd.DataFrame, found: Verdict, title: str, healthy: float) -> None:
@@ -116,7 +116,7 @@ class SiteTable:
 
 
 def words(found: Verdict, accuracy: float | None = None) -> Text:
-    """The verdict, with the task metric beside it."""
+    """The verdict, followed by the test accuracy."""
     text = Text(found.text)
     if accuracy is not None:
         text.append(f"\nTest accuracy {100 * accuracy:.1f} %.")
@@ -128,7 +128,7 @@ def _counts(rows: Sequence[dict[Hashable, Any]], name: str, seen: Sequence[bool]
 
 
 def _header(name: str, evidence: str) -> str:
-    """The head of a column, a short line for each word or two."""
+    """The heading of a column, wrapped to short lines."""
     return fill(head(name, evidence), 7, break_long_words=False)
 
 

@@ -1,17 +1,17 @@
-"""What to say beside the command that starts TensorBoard."""
+"""Advice to print with the command that starts TensorBoard."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-TICKED = 40  # runs up to which TensorBoard ticks all of them at first
+TICKED = 40  # largest number of runs that TensorBoard selects at first
 
 
 def tick_hint(runs: int) -> str:
-    """What to tick where TensorBoard shows nothing at first; "" where it shows all.
+    """What to select if TensorBoard shows nothing at first; "" if it shows all runs.
 
     Args:
-        runs: below the folder that it is started on.
+        runs: number of runs below the folder on which it is started.
 
     Example:
         >>> tick_hint(40), tick_hint(41)[:34]
@@ -26,7 +26,7 @@ def tick_hint(runs: int) -> str:
 
 
 def runs_in(folder: Path) -> int:
-    """How many runs lie in a folder.
+    """Number of runs in a folder.
 
     Example:
         >>> runs_in(Path("nowhere"))

@@ -1,4 +1,4 @@
-"""How wide a command prints: as the terminal is, as COLUMNS says, or as wide as its tables are."""
+"""Width of a command's output: that of the terminal, of COLUMNS, or of its tables."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
 from rich.table import Table
 
-PLAIN = 110  # columns of a file or a pipe, unless a table needs more
+PLAIN = 110  # columns in a file or a pipe, unless a table needs more
 WIDEST = 400
 
 
 def console(*shown: RenderableType) -> Console:
-    """A console for what a command shows.
+    """A console for the output of a command.
 
     Args:
-        shown: of a file or a pipe, the tables among these have room for every word.
+        shown: what it will show; in a file or a pipe, tables among these get room for every word.
 
     Example:
         >>> console().width >= 20

@@ -1,4 +1,4 @@
-"""Tables as files for other programs: one JSON file, or a CSV file for each table."""
+"""Tables as files for other programs: one JSON file, or one CSV file per table."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def write_tables(
     """Write tables as one JSON file, as CSV files in a folder, or both.
 
     Args:
-        tables: by name.
+        tables: tables by name.
         json: the file; None writes none.
-        csv: the folder, made if it is not there; None writes none.
-        facts: what stands beside the tables in the JSON file.
+        csv: the folder, created if necessary; None writes none.
+        facts: further entries of the JSON file.
 
     Returns:
-        What was written.
+        The written files.
 
     Raises:
-        OSError: a place that cannot be written to.
+        OSError: a file cannot be written.
     """
     written = []
     if json is not None:
@@ -46,7 +46,7 @@ def write_tables(
 
 
 def plain(value: Any) -> Any:
-    """JSON's values; null for what is not a finite number, "inf" or "-inf" where that is an answer.
+    """JSON values; NaN and NA become null, infinities "inf" or "-inf", since those can be answers.
 
     Example:
         >>> plain({"p": float("nan"), "at": [float("inf"), pd.NA]})

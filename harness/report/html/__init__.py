@@ -1,6 +1,7 @@
-"""Reports as one self-contained HTML file each: a run, a sweep, a scan.
+"""Self-contained HTML reports on a run, a sweep or a scan, one file each.
 
-`run_report(run).write(path)`; `.html()` is the text. No file loads anything from the network.
+`run_report(run).write(path)` writes a report; `.html()` returns its text. Reports load nothing from the
+network.
 """
 
 from __future__ import annotations

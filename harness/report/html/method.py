@@ -1,4 +1,4 @@
-"""What the words of a report mean, and how its numbers came about."""
+"""Definitions of the terms in a report, and the methods behind its numbers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from harness.report.html.page import Section, Terms, Words
 
 
 def definitions(thresholds: Thresholds, *, sweep: bool = False, first: Sequence[str] = ()) -> Section:
-    """Method and definitions.
+    """The section on method and definitions.
 
     Args:
-        thresholds: of the states in the report.
+        thresholds: thresholds of the states in the report.
         sweep: whether runs are compared.
-        first: paragraphs that come first.
+        first: introductory paragraphs.
     """
     confidence = f"{100 * thresholds.confidence:g} %"
     unit = [

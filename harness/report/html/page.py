@@ -1,4 +1,4 @@
-"""A report as sections of blocks, and the page made of them: one file, nothing from the network."""
+"""A report as sections of blocks, and its page: one file that loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Words:
     """A paragraph.
 
     Attributes:
-        text: plain.
-        kind: "" for ordinary, "lead" for what matters most, "note" for what explains.
+        text: plain text.
+        kind: "" for ordinary text, "lead" for the most important, "note" for explanations.
     """
 
     text: str
@@ -31,14 +31,14 @@ class Words:
 
 @dataclass(frozen=True)
 class Code:
-    """Text as it is: a command, or what a program printed."""
+    """Verbatim text: a command, or a program's output."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Row:
-    """Figures of one kind beside each other, as far as there is room, with one caption."""
+    """Figures of one kind side by side, as far as there is room, with one caption."""
 
     pictures: Sequence[Picture]
 
@@ -52,10 +52,10 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Link:
-    """A cell that leads somewhere.
+    """A cell with a link.
 
     Attributes:
-        text: shown.
+        text: shown text.
         target: relative to the report.
     """
 
@@ -65,14 +65,14 @@ class Link:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells; numbers stand on the right.
+    """Rows of cells; numbers are right-aligned.
 
     Attributes:
         head: names of the columns.
         rows: cells: text, or links.
-        left: columns of words, by their place.
-        fold: what to click on to see the table; "" shows it at once.
-        caption: what it holds; of one that is folded, what is clicked on.
+        left: indices of left-aligned columns.
+        fold: text to click on to show the table; "" shows it at once.
+        caption: the table's contents; for a folded table, `fold` takes its place.
     """
 
     head: Sequence[str]
@@ -84,7 +84,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Terms:
-    """Definitions: (term, what it means)."""
+    """Definitions: (term, meaning)."""
 
     items: Sequence[tuple[str, str]]
 
@@ -94,10 +94,10 @@ Block = Words | Code | Tiles | Table | Terms | Picture | Row
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below.
+    """A heading and the blocks below it.
 
     Attributes:
-        title: of the section.
+        title: title of the section.
         blocks: in order.
     """
 
@@ -110,9 +110,9 @@ class Page:
     """A whole report.
 
     Attributes:
-        title: of the page.
-        subtitle: what it is about, in one line.
-        sections: in order; those without blocks are left out.
+        title: title of the page.
+        subtitle: the subject, in one line.
+        sections: in order; sections without blocks are left out.
     """
 
     title: str
@@ -120,7 +120,7 @@ class Page:
     sections: Sequence[Section] = field(default_factory=list)
 
     def html(self) -> str:
-        """The page; every text in it is escaped.
+        """The page as HTML; all text is escaped.
 
         Example:
             >>> "&lt;b&gt;" in Page("<b>", "").html()
@@ -135,7 +135,7 @@ class Page:
         return _template().render(page=self, sections=sections, kind=_kind, is_link=_is_link, shown=shown)
 
     def write(self, path: Path) -> Path:
-        """Write the page, whole or not at all."""
+        """Write the page atomically."""
         write_text(path, self.html(), typed)
         return path
 

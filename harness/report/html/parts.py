@@ -1,4 +1,4 @@
-"""Blocks that several reports share: figures as far as there are data, tables of sites, causes."""
+"""Blocks shared by several reports: figures if there are data, tables of sites, causes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from harness.report.html.page import Block, Code, Link, Row, Section, Table, Til
 from harness.report.html.pictures import Picture, picture
 
 STATE_COLUMNS = ("dead", "born_dead", "died", "revived", "rare", "starved", "non_finite", "always_on")
-EVENTS = 20  # rows of an event table that are shown
+EVENTS = 20  # largest number of shown rows of an event table
 
 
 class Diagnosis(Protocol):
-    """What a report needs of `harness.diagnose`: print(diagnosis) is the text."""
+    """The interface of `harness.diagnose` that a report needs; print(diagnosis) shows the text."""
 
     @property
     def label(self) -> str: ...
@@ -38,7 +38,7 @@ Diagnose = Callable[[Any], Diagnosis]
 
 
 def drawn(*draws: Callable[[], Figure]) -> list[Block]:
-    """The figures; one for which there are no data is a sentence that says so."""
+    """The figures; a figure without data is replaced by a sentence that says so."""
     blocks: list[Block] = []
     for draw in draws:
         try:
@@ -49,7 +49,7 @@ def drawn(*draws: Callable[[], Figure]) -> list[Block]:
 
 
 def beside(*draws: Callable[[], Figure]) -> list[Block]:
-    """Figures of one kind in a row; those for which there are no data are sentences below it."""
+    """Figures of one kind in a row; for those without data, sentences follow below."""
     blocks = drawn(*draws)
     pictures = [block for block in blocks if isinstance(block, Picture)]
     rest = [block for block in blocks if not isinstance(block, Picture)]
@@ -63,7 +63,7 @@ def frame_table(
     fold: str = "",
     caption: str = "",
 ) -> Table:
-    """A table of a frame; words on the left, numbers on the right."""
+    """A table of a frame, with text on the left and numbers on the right."""
     formats = formats or {}
     names = [str(name) for name in frame.columns]
     left = frozenset(k for k, name in enumerate(names) if not pd.api.types.is_numeric_dtype(frame[name]))
@@ -78,11 +78,11 @@ def frame_table(
 
 
 def site_rows(table: pd.DataFrame, evidence: str = "") -> Table:
-    """One row per site and their sum; states that never occur have no column.
+    """One row per site and their total; states that never occur have no column.
 
     Args:
-        table: of `detector.verdict.site_table` or `detector.states.summarise`.
-        evidence: of the dead units of a run; "" of a scan, which has no end.
+        table: result of `detector.verdict.site_table` or `detector.states.summarise`.
+        evidence: evidence of a run's dead units; "" for a scan, which has no end.
     """
     counts = [
         name
@@ -119,7 +119,7 @@ def site_rows(table: pd.DataFrame, evidence: str = "") -> Table:
 
 
 def numbers(found: Verdict, accuracy: float | None) -> Tiles:
-    """The verdict's numbers, large."""
+    """The verdict's numbers as tiles."""
     items = [
         (per_cent(found.dead_fraction), f"{head('dead')}: {found.dead:,} of {found.units:,} units"),
         (f"{found.born_dead:,}", head("born_dead", found.evidence)),
@@ -134,7 +134,7 @@ def numbers(found: Verdict, accuracy: float | None) -> Tiles:
 
 
 def diagnosed(run: Any, diagnose: Diagnose | None) -> Diagnosis | str:
-    """Why the units of a run died, or why that is not known."""
+    """Why the units of a run died, or why that is unknown."""
     if diagnose is None:
         return "no diagnosis was asked for."
     try:
@@ -144,7 +144,7 @@ def diagnosed(run: Any, diagnose: Diagnose | None) -> Diagnosis | str:
 
 
 def causes(found: Diagnosis | str) -> Section:
-    """Why the units died, as far as there is evidence."""
+    """The section on causes, as far as there is evidence."""
     title = "Causes"
     if isinstance(found, str):
         return Section(title, [Words(f"No cause is named: {found}", "note")])
@@ -162,7 +162,7 @@ def causes(found: Diagnosis | str) -> Section:
 
 
 def events_section(events: pd.DataFrame) -> Section:
-    """What the journal of a run noted, in short: each unit that died is a death, each that came back too."""
+    """The journal of a run in short; "deaths" and "revivals" count units."""
     if events.empty:
         return Section("Events", [])
     events = events.assign(kind=events["kind"].replace({"died": "deaths", "revived": "revivals"}))
@@ -182,12 +182,12 @@ def events_section(events: pd.DataFrame) -> Section:
 
 
 def commands(lines: Sequence[str]) -> Code:
-    """What to type for more."""
+    """Commands that show more."""
     return Code("\n".join(lines))
 
 
 def or_dash(share: float) -> str:
-    """A share in words for a table; – where there is none."""
+    """A share in words for a table; – if there is none."""
     return per_cent(share, missing="–")
 
 

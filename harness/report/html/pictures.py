@@ -1,4 +1,4 @@
-"""A figure within a page: inline SVG that follows the page's colours, or two PNGs where those are smaller."""
+"""A figure in a page: inline SVG in the page's colours, or two PNGs if those are smaller."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from harness.report.images import image
 from harness.report.style import THEMES, look
 
-#: Colours of the light theme → the page's variables, which change with the reader's colour scheme.
+#: Colours of the light theme → CSS variables of the page, which follow the reader's colour scheme.
 VARIABLES = {
     THEMES["light"].ink: "var(--ink)",
     THEMES["light"].soft: "var(--soft)",
@@ -23,21 +23,21 @@ VARIABLES = {
     THEMES["light"].dead: "var(--dead)",
     THEMES["light"].on_dead: "var(--on-dead)",
 }
-FONT = "'DejaVu Sans', Verdana, 'Bitstream Vera Sans', sans-serif"  # of nearly the same widths
-HEAVY = 120_000  # bytes of SVG from which on PNGs are tried
-NAME = "f@"  # of the figure among those of a page, within the names of its parts
-NUMBER = "@@"  # of the figure, in its alternative text
-SHARP = 160  # dots per inch of pixels
+FONT = "'DejaVu Sans', Verdana, 'Bitstream Vera Sans', sans-serif"  # of almost the same widths
+HEAVY = 120_000  # bytes of SVG above which PNGs are tried
+NAME = "f@"  # placeholder for the figure's number within the page, in ids
+NUMBER = "@@"  # placeholder for the figure's number, in its alternative text
+SHARP = 160  # resolution of PNGs, in dots per inch
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure and the line that tells how to read it.
+    """A figure and the line that explains how to read it.
 
     Attributes:
         markup: `<svg>` or `<picture>`.
         caption: "Read it as: …".
-        width: in CSS pixels at its natural size.
+        width: natural width in CSS pixels.
     """
 
     markup: Markup
@@ -45,7 +45,7 @@ class Picture:
     width: int
 
     def numbered(self, number: int) -> Markup:
-        """The markup of the page's figure of this number: ids and alternative texts are unique in a page."""
+        """The markup with the figure's number, which makes ids and alternative texts unique in a page."""
         return Markup(self.markup.replace(NAME, f"f{number}").replace(NUMBER, f"{number:,}"))
 
 
@@ -54,7 +54,7 @@ def picture(draw: Callable[[], Figure], alt: str = "") -> Picture:
 
     Args:
         draw: makes the figure; called again for the dark theme if PNGs are smaller.
-        alt: what it shows, for those who cannot see it; "": the titles of its panels. How it is read follows.
+        alt: alternative text; "": the titles of its panels. The caption is appended.
 
     Example:
         >>> from harness.report import plots
@@ -82,7 +82,7 @@ def picture(draw: Callable[[], Figure], alt: str = "") -> Picture:
 
 
 def _described(made: Figure) -> str:
-    """The words of a figure that tell it from others: titles of the panels, names of the axes."""
+    """Text that distinguishes a figure from others: titles of its panels, names of its axes."""
     parts = [axis.get_title(loc=side) for axis in made.axes for side in ("left", "center")]
     parts += [text.get_text() for text in made.texts if not text.get_text().startswith("Read it as")]
     parts += [f"{name()} by {axis.get_xlabel()}" for axis in made.axes[:1] if (name := axis.get_ylabel)()]
@@ -94,7 +94,7 @@ def _data(made: Figure) -> str:
 
 
 def _inline(svg: str, alt: str) -> str:
-    """The `<svg>` element alone, with names of its own and the page's colours."""
+    """The `<svg>` element alone, with unique ids and the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)

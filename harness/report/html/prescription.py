@@ -1,4 +1,4 @@
-"""The section on cures that were tried, of a run that has a `prescription.json`."""
+"""The section on tried cures, for a run with a `prescription.json`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TITLE = "Cures that were tried"
 
 
 def prescribed(run: Run) -> list[Section]:
-    """What `harness-tools prescribe` found; nothing where it was not asked."""
+    """The results of `harness-tools prescribe`; empty if it was not run."""
     try:
         found = read_prescription(run.path)
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The report on one run: the verdict first, then every layer and unit, causes, settings, method."""
+"""The report on one run: the verdict first, then layers and units, causes, settings, method."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def run_report(
     """The report on a stored run.
 
     Args:
-        run: on disk, in any status.
-        thresholds: of the states.
+        run: a run on disk, in any status.
+        thresholds: thresholds of the states.
         healthy: dead share below which the network is called healthy.
         diagnose: names the causes of a run's deaths; None leaves them out.
-        stays: whether the run stays where it is, so that commands can name it.
+        stays: whether the run stays where it is, so that commands can refer to it.
     """
     thresholds = thresholds or Thresholds()
     title, subtitle = run.name, f"status: {state_words(run)} · {run.path}"
@@ -74,13 +74,13 @@ def run_report(
 
 
 def state_words(run: Run) -> str:
-    """A run's status; of one whose process is gone, that it is."""
+    """A run's status, including whether its process ended without concluding it."""
     gone = run.state == "running" and not is_held(run.path)
     return "interrupted (its process ended without concluding it)" if gone else run.state
 
 
 def _table(run: Run, name: str) -> tuple[pd.DataFrame, str]:
-    """A table of a run; empty, with a sentence that says why, if it is damaged."""
+    """A table of a run; if it is damaged, an empty one and a sentence that says why."""
     try:
         return getattr(run, name), ""
     except (OSError, ValueError) as error:
@@ -88,7 +88,7 @@ def _table(run: Run, name: str) -> tuple[pd.DataFrame, str]:
 
 
 def _training(run: Run) -> Section:
-    """Loss, accuracy and further metrics over the steps, as far as any were given."""
+    """Loss, accuracy and further metrics over the steps, if there are any."""
     steps, lost = _table(run, "steps")
     if lost:
         return Section("Loss and accuracy", [Words(lost, "note")])
@@ -100,7 +100,7 @@ def _training(run: Run) -> Section:
 
 
 def unit_sections(history: pd.DataFrame, table: pd.DataFrame, evidence: str) -> list[Section]:
-    """Layers, times and units of a history, whose dead are of this evidence."""
+    """Sections on layers, times and units of a history; `evidence` is that of the dead units."""
     return [
         Section("Layer by layer", [*drawn(lambda: plots.state_bars(history)), site_rows(table, evidence)]),
         Section(
@@ -123,7 +123,7 @@ def unit_sections(history: pd.DataFrame, table: pd.DataFrame, evidence: str) -> 
 
 
 def _rates(history: pd.DataFrame) -> list[Block]:
-    """Deaths and revivals per 1,000 steps of every layer, if there were any."""
+    """Deaths and revivals per 1,000 steps for every layer, if there were any."""
     table = two_state(history)
     if not (table["deaths"] + table["revivals"]).any():
         return []
@@ -150,7 +150,7 @@ def _rate(row: dict[Hashable, Any], what: str) -> str:
 
 
 def _ending(run: Run) -> list[Block]:
-    """How it ended, where that was not at its last step."""
+    """How the run ended, if not at its last step."""
     error, state, stopped = run.status.get("error"), run.state, run.status.get("stopped")
     how = "failed" if state == "failed" else f"was {state}"
     blocks: list[Block] = [Words(f"The run {how}: {error}")] if error else []

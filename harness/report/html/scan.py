@@ -12,16 +12,16 @@ from harness.report.html.method import definitions
 from harness.report.html.page import Page, Section, Tiles, Words
 from harness.report.html.parts import drawn, frame_table, site_rows
 
-WORST = 50  # units listed
+WORST = 50  # largest number of listed units
 
 
 def scan_report(units: pd.DataFrame, *, title: str = "Scan", thresholds: Thresholds | None = None) -> Page:
-    """The report on the census that `harness.scan(model, batches).units` is.
+    """The report on a census from `harness.scan(model, batches).units`.
 
     Args:
         units: rows of one census.
         title: what was scanned.
-        thresholds: of the states; None keeps those of the census.
+        thresholds: thresholds of the states; None keeps those of the census.
 
     Raises:
         ValueError: a column is missing.

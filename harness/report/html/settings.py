@@ -1,4 +1,4 @@
-"""What a run was told, what to do next, and how to run it again."""
+"""A run's settings, what to do next, and how to run it again."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from harness.report.html.page import Block, Section, Table, Words
 from harness.report.html.parts import Diagnosis, commands
 from harness.store.runs import Run
 
-OPEN = 12  # settings of somebody's own that are shown without a click
+OPEN = 12  # largest number of a custom loop's settings that are shown unfolded
 
 
 def answer(run: Run, why: Diagnosis | str, *, sick: bool, stays: bool) -> list[Block]:
     """The cause and the next step, as far as they are known.
 
     Args:
-        run: on disk.
+        run: a run on disk.
         why: its diagnosis, or why there is none.
-        sick: whether more units are dead than is healthy.
-        stays: whether the run stays where it is, so that commands can name it.
+        sick: whether the dead share is above what is healthy.
+        stays: whether the run stays where it is, so that commands can refer to it.
     """
     ours, folder = stays and _asked(run) is not None, shlex.quote(str(run.path))
     if isinstance(why, str):
@@ -37,12 +37,12 @@ def answer(run: Run, why: Diagnosis | str, *, sick: bool, stays: bool) -> list[B
 
 
 def settings(run: Run) -> list[Section]:
-    """The configuration: what differs from the defaults first, with the default beside it."""
+    """The configuration: differences from the defaults first, next to the defaults."""
     plain = flatten(run.config)
     if not plain:
         return [Section("Settings", [])]
     changed = _asked(run)
-    if changed is None:  # somebody's own: there are no defaults to hold it against
+    if changed is None:  # a custom loop's: there are no defaults to compare with
         fold = f"All {len(plain)} settings" if len(plain) > OPEN else ""
         return [Section("Settings", [_listed(plain, fold)])]
     rows = [[key, word(value), word(default)] for key, (value, default) in changed.items()]
@@ -59,7 +59,7 @@ def settings(run: Run) -> list[Section]:
 
 
 def rerun_sections(run: Run) -> list[Section]:
-    """The commands that train the run again and show it again."""
+    """Commands that train the run again and show it again."""
     folder = shlex.quote(str(run.path))
     lines = [f"harness-tools report {folder}", f"harness-tools dashboard {folder}"]
     blocks: list[Block] = [commands(lines)]
@@ -72,13 +72,13 @@ def rerun_sections(run: Run) -> list[Section]:
             blocks.insert(0, commands([command_of(run.config, str(run.path.parent))]))
             note = "The first trains it again in the place of this result; another output=… keeps both."
             blocks.append(Words(note, "note"))
-        except ConfigError:  # a group of the user's own, which is not known here
+        except ConfigError:  # a user-defined group, unknown here
             pass
     return [Section("Again", blocks)]
 
 
 def _asked(run: Run) -> dict[str, tuple[Any, Any]] | None:
-    """What a run of ours changes against the defaults; None for one that we cannot train."""
+    """Settings of a run that differ from the defaults; None if the harness cannot train it."""
     if run.is_own_loop or not run.config:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The report on a sweep: the sentences first, then what matters, where it tips, and the runs themselves."""
+"""The report on a sweep: sentences first, then important factors, critical values, and the runs."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def sweep_report(
     """The report on many runs.
 
     Args:
-        runs: on disk, in any status.
-        title: of the page.
-        home: folder in which the report will lie; links are relative to it. None leaves them out.
-        thresholds: that the stored verdicts were made with.
+        runs: runs on disk, in any status.
+        title: title of the page.
+        home: folder of the report; links are relative to it. None leaves them out.
+        thresholds: thresholds of the stored verdicts.
         diagnose: names the causes of a run's deaths; None leaves them out.
-        comparison: of these runs, if it was made before.
+        comparison: comparison of these runs, if already made.
     """
     found = comparison or compared(runs)
     frame, ranked = found.outcomes, ranked_factors(found)
@@ -65,7 +65,7 @@ def sweep_report(
 
 
 def telling(frame: pd.DataFrame) -> dict[str, str]:
-    """What makes a run worth looking at → its name; none twice.
+    """Reason to look at a run → its name; no run appears twice.
 
     Example:
         >>> f = pd.DataFrame({"run": ["a", "b"], "dead": [0.1, 0.9], "died": [0.0, 0.1], "accuracy": 0.5})
@@ -108,7 +108,7 @@ def _maps(chosen: dict[str, str], by_name: dict[str, Run]) -> list[Block]:
 
 
 def _causes(chosen: dict[str, str], by_name: dict[str, Run], diagnose: Diagnose | None) -> Section:
-    """Of the run with most dead units: why they died."""
+    """Why the units of the run with most dead units died."""
     name = next(iter(chosen.values()), None)
     if name is None:
         return Section("Causes", [])

@@ -1,4 +1,4 @@
-"""The figures of a sweep's report: what matters, where it tips, when units die."""
+"""The figures of a sweep's report: important factors, critical values, survival."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from harness.report.html.page import Block, Section, Words
 from harness.report.html.parts import beside, drawn, frame_table, or_dash
 from harness.report.plots.settings import key
 
-PLANES = 4  # phase diagrams at most
+PLANES = 4  # largest number of phase diagrams
 OUTCOMES = ("dead", "born_dead", "died", "revived", "accuracy")
 
 
 def factors(found: Comparison, ranked: list[str]) -> list[Section]:
-    """What matters, and what each factor changes."""
+    """Which factors matter, and what each factor changes."""
     if not ranked:
         return [Section("What matters", [Words("Nothing but the seed varies: there is nothing to compare.")])]
     ranking = found.ranking
@@ -33,7 +33,7 @@ def factors(found: Comparison, ranked: list[str]) -> list[Section]:
 
 
 def _changes(found: Comparison, ranked: list[str]) -> list[Block]:
-    """A forest plot for each of the strongest factors, and all effects in numbers."""
+    """A forest plot for each of the strongest factors, and a table of all effects."""
     if found.effects is None:
         return [Words("No factor has few enough values to compare each with a baseline.", "note")]
     measured = found.effects[found.effects["outcome"].isin(OUTCOMES)]
@@ -56,7 +56,7 @@ def _changes(found: Comparison, ranked: list[str]) -> list[Block]:
 
 
 def phases(frame: pd.DataFrame, ranked: list[str]) -> list[Block]:
-    """The plane of the two strongest numbers (else of the two strongest factors), per level of the next."""
+    """Phase diagrams of the two strongest numeric factors (else any two), per level of the next factor."""
     numbers = [name for name in ranked if numeric_axis(frame, name)]
     plane = numbers[:2] if len(numbers) > 1 else ranked[:2]
     if len(plane) < 2:
@@ -75,7 +75,7 @@ def phases(frame: pd.DataFrame, ranked: list[str]) -> list[Block]:
 
 
 def doses(frame: pd.DataFrame, ranked: list[str]) -> list[Block]:
-    """Dose and response along every number, by the strongest other factor."""
+    """Dose–response curves along the strongest numeric factors, by the strongest other factor."""
     blocks: list[Block] = []
     for axis in [name for name in ranked if numeric_axis(frame, name)][:3]:
         by = strongest_other(frame, ranked, axis)
@@ -87,7 +87,7 @@ def doses(frame: pd.DataFrame, ranked: list[str]) -> list[Block]:
 
 
 def survival(kept: compare.Lives | None, ranked: list[str]) -> list[Block]:
-    """Survival and dead share over the steps by each of the two strongest factors, with the log-rank test."""
+    """Survival and dead share over the steps by the two strongest factors, with the log-rank test."""
     if kept is None:
         return [Words("Left out: censuses of so many runs are not read here.", "note")]
     if kept.counts.empty:

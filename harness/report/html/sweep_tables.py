@@ -17,12 +17,12 @@ from harness.report.html.parts import frame_table, or_dash
 from harness.report.plots.settings import key
 from harness.store.runs import Run
 
-LISTED = 5  # best and worst runs
-SETTINGS = 300  # rows of the table of settings
+LISTED = 5  # number of best and worst runs
+SETTINGS = 300  # largest number of rows in the table of settings
 
 
 def ends(frame: pd.DataFrame, ranked: list[str], by_name: dict[str, Run], home: Path | None) -> list[Block]:
-    """The runs with fewest and most dead units, and those without a result."""
+    """Tables of the runs with fewest and most dead units, and of those without a result."""
     measured = frame[frame["dead"].notna()]
     best = measured.sort_values(["dead", "accuracy"], ascending=[True, False], kind="stable").head(LISTED)
     worst = measured.sort_values(["dead", "accuracy"], ascending=[False, True], kind="stable")
@@ -53,7 +53,7 @@ def ends(frame: pd.DataFrame, ranked: list[str], by_name: dict[str, Run], home: 
 
 
 def every_setting(frame: pd.DataFrame, ranked: list[str]) -> list[Block]:
-    """One row per setting: its runs, how they ended, and the means of the finished."""
+    """One row per setting: its runs, how they ended, and the means of the finished ones."""
     if not ranked:
         return []
     table = by_setting(frame, ranked)
@@ -65,7 +65,7 @@ def every_setting(frame: pd.DataFrame, ranked: list[str]) -> list[Block]:
 
 
 def link_to(run: Run, home: Path | None) -> str | Link:
-    """A run's name, leading to its folder from the one in which the report lies."""
+    """A run's name with a link from the report's folder to the run's."""
     if home is None:
         return run.name
     target = os.path.relpath(run.path.resolve(), home.resolve())

@@ -1,6 +1,6 @@
-"""Figures, one function each: tidy frames in, a matplotlib Figure out; no pyplot, no display needed.
+"""Figures, one function each, from tidy frames to a matplotlib Figure, without pyplot or a display.
 
-`caption(plots.rate_map)` is the line that tells how to read it; `with look("dark"):` draws for a dark page.
+`caption(plots.rate_map)` explains how to read a figure; `with look("dark"):` draws for a dark page.
 """
 
 from __future__ import annotations

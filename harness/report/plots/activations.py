@@ -29,7 +29,7 @@ def activation(name: str, *, eps: float = 1e-6) -> Figure:
         eps: the gate is open where |f'| exceeds this.
 
     Raises:
-        ValueError: there is no such function.
+            ValueError: unknown function.
     """
     drawn = function(name)
     made = Figure(figsize=(5.6, 3.9), layout="constrained")
@@ -43,14 +43,14 @@ def activation(name: str, *, eps: float = 1e-6) -> Figure:
 
 @figure(READ)
 def activations(names: list[str] | None = None, *, eps: float = 1e-6) -> Figure:
-    """All activation functions in one sheet.
+    """All activation functions on one sheet.
 
     Args:
-        names: canonical names; None takes every function there is.
+        names: canonical names; None draws every function.
         eps: the gate is open where |f'| exceeds this.
 
     Raises:
-        ValueError: there is no such function.
+        ValueError: unknown function.
     """
     names = list(FUNCTIONS) if names is None else names
     made, axes = panels(len(names), width=3.0, height=2.5)
@@ -64,7 +64,7 @@ def activations(names: list[str] | None = None, *, eps: float = 1e-6) -> Figure:
 
 
 def in_words(shut: list[Interval]) -> str:
-    """Where the gate is closed, in words.
+    """Describe where the gate is closed.
 
     Example:
         >>> in_words([Interval(-np.inf, 0.0)]), in_words([]), in_words([Interval(-1.5, -1.5)])
@@ -115,7 +115,7 @@ def _diagram(axis: Axes, name: str, eps: float) -> None:
     for row, (value, slope) in enumerate(
         zip(np.atleast_2d(drawn.value(z)), np.atleast_2d(drawn.slope(z)), strict=True)
     ):
-        jump = np.abs(np.diff(slope, append=slope[-1])) > 0.05  # a kink is no steep line
+        jump = np.abs(np.diff(slope, append=slope[-1])) > 0.05  # a kink is not a steep line
         gap = np.abs(np.diff(value, append=value[-1])) > 0.05
         axis.plot(z, np.where(gap, np.nan, value), color=VALUE, linewidth=2.0 - 0.7 * row)
         axis.plot(

@@ -1,4 +1,4 @@
-"""What all figures share: the caption, the look, the panels, the axes of steps and shares."""
+"""Parts shared by all figures: captions, look, panels, axes of steps and shares."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from harness.report.style import current, rc
 P = ParamSpec("P")
 Draw = Callable[P, Figure]
 
-#: Name of a figure → the one line that tells how to read it.
+#: Name of a figure → the line that explains how to read it.
 CAPTIONS: dict[str, str] = {}
 
 
 def figure(read: str) -> Callable[[Draw[P]], Draw[P]]:
-    """Make a function that draws into a public figure: drawn in the look in force, with its caption.
+    """Decorator for functions that return a figure: applies the current look and adds the caption.
 
     Args:
-        read: goes on after "Read it as: "; also the figure's label, for whoever shows it.
+        read: continues "Read it as: "; also becomes the figure's label.
     """
 
     def decorate(draw: Draw[P]) -> Draw[P]:
@@ -49,14 +49,14 @@ def figure(read: str) -> Callable[[Draw[P]], Draw[P]]:
 
 
 def _write_below(made: Figure, text: str) -> None:
-    """Make room at the bottom of a figure, and write there."""
+    """Make room at the bottom of a figure, and write text there."""
     before, room = made.get_figheight(), 0.05 + 0.14 * (text.count("\n") + 1)
     made.set_figheight(before + room)
     small = {"fontsize": 7.5, "ha": "left", "color": current().theme.soft}
     if made.get_layout_engine() is not None:
         made.supxlabel(text, x=0.01, **small)
         return
-    for part in (*made.axes, *made.texts):  # what was placed by hand moves up
+    for part in (*made.axes, *made.texts):  # manually placed parts move up
         if isinstance(part, Axes):
             x, y, width, height = part.get_position().bounds
             share = before / (before + room)
@@ -67,10 +67,10 @@ def _write_below(made: Figure, text: str) -> None:
 
 
 def caption(of: Callable[..., Figure] | str) -> str:
-    """The line "Read it as: …" of a figure's function, or of its name.
+    """The line "Read it as: …" for a figure's function, or its name.
 
     Raises:
-        ValueError: there is no such figure.
+        ValueError: unknown figure.
 
     Example:
         >>> from harness.report import plots
@@ -84,7 +84,7 @@ def caption(of: Callable[..., Figure] | str) -> str:
 
 
 def need(frame: pd.DataFrame, columns: Sequence[str], who: str) -> None:
-    """Raise ValueError if the frame has no rows, or lacks a column."""
+    """Raise ValueError if the frame has no rows or lacks a column."""
     missing = [column for column in columns if column not in frame]
     if missing:
         raise ValueError(f"{who}: expected the columns {', '.join(columns)}; missing: {', '.join(missing)}")
@@ -95,7 +95,7 @@ def need(frame: pd.DataFrame, columns: Sequence[str], who: str) -> None:
 def panels(
     count: int, *, columns: int = 4, width: float = 2.9, height: float = 2.6, **shared: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels in rows of at most `columns`; what is left of the last row is empty."""
+    """A figure with `count` panels in rows of at most `columns`; the rest of the last row is empty."""
     columns = min(count, columns)
     rows = -(-count // columns)
     made = Figure(figsize=(max(5.2, width * columns + 0.4), height * rows + 0.6), layout="constrained")
@@ -106,7 +106,7 @@ def panels(
 
 
 def headline(made: Figure, *lines: str) -> None:
-    """Title and facts, each on lines of its own, above the figure on the left; empty ones are left out."""
+    """Title and facts, on separate lines, above the figure on the left; empty ones are left out."""
     width = max(30, int(14 * made.get_figwidth()))
     text = "\n".join(fill(line, width) for line in lines if line)
     if text:
@@ -114,7 +114,7 @@ def headline(made: Figure, *lines: str) -> None:
 
 
 def legend_above(axes: Axes, columns: int, **options: Any) -> None:
-    """The legend between title and axes, on the left."""
+    """Place the legend between title and axes, on the left."""
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(0, 1.0),
@@ -128,12 +128,12 @@ def legend_above(axes: Axes, columns: int, **options: Any) -> None:
 
 
 def share_axis(axis: Any, *, top: float = 1.0) -> None:
-    """An axis of shares, 0..1, printed in per cent."""
+    """Format an axis of shares in [0, 1] as percentages."""
     axis.set_major_formatter(PercentFormatter(1, decimals=0 if top > 0.04 else 1))
 
 
 def step_axis(axes: Axes, steps: np.ndarray) -> None:
-    """An axis of steps: logarithmic where censuses crowd at the beginning, since deaths do too."""
+    """Format an axis of steps: logarithmic if censuses are dense at the beginning, since deaths are, too."""
     last = float(steps.max())
     early = np.mean(np.unique(steps) <= 0.1 * last) > 0.25
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -148,11 +148,11 @@ def step_axis(axes: Axes, steps: np.ndarray) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlabel("step")
     axes.set_xlim(float(steps.min()), last if last > steps.min() else last + 1)
-    axes.get_xticklabels()[-1].set_horizontalalignment("right")  # or it touches the next panel's first
+    axes.get_xticklabels()[-1].set_horizontalalignment("right")  # or it overlaps the next panel
 
 
 def short(name: str, most: int = 28) -> str:
-    """A long name of a site by its end, which tells more than its beginning.
+    """The end of a long site name, which says more than its beginning.
 
     Example:
         >>> short("transformer.encoder.layers.11.feed_forward.activation")
@@ -162,7 +162,7 @@ def short(name: str, most: int = 28) -> str:
 
 
 def span(numbers: pd.Series) -> str:
-    """Smallest to largest of whole numbers.
+    """Smallest to largest of some integers.
 
     Example:
         >>> span(pd.Series([2000, 360]))

@@ -1,4 +1,4 @@
-"""What a factor changes, and which factor matters: tables of `harness.compare` as figures."""
+"""Figures of tables from `harness.compare`: what a factor changes, and which factors matter."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def effects(table: pd.DataFrame, *, factor: str = "", title: str = "", confidenc
     """Forest plot: what each level of a factor changes, against the baseline, with its interval.
 
     Args:
-        table: of `compare.effects.effects`: by columns, level, baseline, outcome, pairs, diverged, failed,
-            difference, low, high, p_adjusted.
+        table: result of `harness.compare.effects`: by columns, level, baseline, outcome, pairs, diverged,
+            failed, difference, low, high, p_adjusted.
         factor: its name, for the axis.
-        title: above the figure.
-        confidence: of the intervals.
+        title: title of the figure.
+        confidence: confidence of the intervals.
 
     Raises:
         ValueError: the table is empty, or a column is missing.
@@ -94,10 +94,10 @@ def ranking(table: pd.DataFrame, *, title: str = "", most: int = 15, alpha: floa
     """Factors and interactions in order of the share of variance that they explain.
 
     Args:
-        table: of `compare.ranking.ranking`: term, share, low, high, p_adjusted.
-        title: above the figure.
-        most: rows at most.
-        alpha: below which a term is called significant.
+        table: result of `harness.compare.ranking`: term, share, low, high, p_adjusted.
+        title: title of the figure.
+        most: largest number of rows.
+        alpha: p below which a term is called significant.
 
     Raises:
         ValueError: the table is empty, or a column is missing.
@@ -160,7 +160,7 @@ def _offsets(count: int) -> np.ndarray:
 
 
 def _level_axis(axis: Any, levels: list[Any], table: pd.DataFrame, factor: str) -> None:
-    """Names of the levels, with what did not end."""
+    """Names of the levels, with the numbers of diverged and failed runs."""
     names = []
     for level in levels:
         mine = table[table["level"] == level]

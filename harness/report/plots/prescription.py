@@ -1,4 +1,4 @@
-"""What cures cost and bring: the metric against the dead share."""
+"""Cost and benefit of cures: the metric against the dead share."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def trade_off(table: pd.DataFrame, *, metric: str = "accuracy", title: str = "")
     """Scatter plot: the mean metric of every arm of a prescription against its mean dead share.
 
     Args:
-        table: of a `harness.Prescription`.
-        metric: what was judged by.
-        title: above the figure.
+        table: table of a `harness.Prescription`.
+        metric: name of the metric.
+        title: title of the figure.
 
     Raises:
         ValueError: the table is empty, or a column is missing.
@@ -48,7 +48,7 @@ def trade_off(table: pd.DataFrame, *, metric: str = "accuracy", title: str = "")
 
 
 def best_of_both(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that no other beats in both, fewest dead first.
+    """The Pareto-optimal rows (few dead units, high metric), fewest dead first.
 
     Example:
         >>> arms = pd.DataFrame({"dead": [0.0, 0.1, 0.2], "metric": [0.8, 0.9, 0.7]})

@@ -1,4 +1,4 @@
-"""How the settings of a comparison are told apart: colour, line and marker, in the order of their values."""
+"""Styles for the settings of a comparison: colour, line and marker, in the order of their values."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Style(NamedTuple):
 
 
 def styles(settings: list[str]) -> dict[str, Style]:
-    """A style for each setting: words as far apart as can be, numbers and many of them along a scale.
+    """A style for each setting: distinct colours for words; a colour scale for numbers or many settings.
 
     Args:
-        settings: in words, "optim.lr=0.1".
+        settings: in words, such as "optim.lr=0.1".
 
     Example:
         >>> styles(["activation=relu", "activation=elu"])["activation=elu"].color
@@ -37,7 +37,7 @@ def styles(settings: list[str]) -> dict[str, Style]:
 
 
 def key(name: str) -> str:
-    """A configuration key in short: the group alone where it chooses what the group is.
+    """A configuration key in short: the name of the group for a key that selects its member.
 
     Example:
         >>> key("activation.name"), key("optim.lr")
@@ -47,7 +47,7 @@ def key(name: str) -> str:
 
 
 def logarithmic(values: np.ndarray) -> bool:
-    """Whether positive values are spread by factors rather than by differences.
+    """Whether positive values span at least a factor of 10.
 
     Example:
         >>> logarithmic(np.array([0.01, 0.1, 1.0])), logarithmic(np.array([1.0, 2.0, 3.0]))

@@ -1,4 +1,4 @@
-"""Which rows of a history a figure shows, and what it says about them."""
+"""The rows of a history that a figure shows, and notes about them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVIDENCE = {"probe": "held-out inputs", "stream": "training inputs"}
 
 
 def observed(history: pd.DataFrame, who: str, *columns: str) -> pd.DataFrame:
-    """Rows of known units, of the probe where there is one; words as plain objects.
+    """Rows of observed units, of the probe if there is one, with strings as plain objects.
 
     Raises:
         ValueError: a column is missing, or no unit was observed.
@@ -31,10 +31,10 @@ def observed(history: pd.DataFrame, who: str, *columns: str) -> pd.DataFrame:
 
 
 def known(rows: pd.DataFrame, who: str = "") -> pd.DataFrame:
-    """Rows that say something: unobserved and not finite units are neither dead nor alive.
+    """Informative rows: units that are unobserved or not finite are neither dead nor alive.
 
     Raises:
-        ValueError: there are none, and `who` cannot do without.
+        ValueError: there are none, and `who` requires some.
     """
     known_rows = telling(rows)
     if who and known_rows.empty:
@@ -43,11 +43,11 @@ def known(rows: pd.DataFrame, who: str = "") -> pd.DataFrame:
 
 
 def share_dead(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.Series:
-    """`detector.states.dead_fraction` of groups of rows: NaN where none was observed with finite values.
+    """`detector.states.dead_fraction` of groups of rows: NaN if none was observed with finite values.
 
     Args:
-        rows: of censuses.
-        by: columns that make the groups; none: one group, called 0.
+        rows: rows of censuses.
+        by: columns that define the groups; none: one group, called 0.
 
     Example:
         >>> states = ["dead", "non_finite", "active", "unobserved"]
@@ -62,7 +62,7 @@ def share_dead(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.Series:
 
 
 def choose(rows: pd.DataFrame, most: int) -> tuple[list[str], str]:
-    """At most `most` sites, those with the largest dead share at last, in the network's order.
+    """At most `most` sites, those with the largest final dead share, in the network's order.
 
     Returns:
         Their names, and a note if some are left out.
@@ -84,7 +84,7 @@ def choose(rows: pd.DataFrame, most: int) -> tuple[list[str], str]:
 
 
 def _confidence(rows: pd.DataFrame) -> float:
-    """That of the bounds in a census, so that a figure says the same as the verdict above it."""
+    """The confidence of the bounds in a census, so that a figure agrees with the verdict above it."""
     if not {"active", "n", "rate_upper"} <= set(rows):
         return Thresholds().confidence
     bounded = rows[rows["active"] < rows["n"]]
@@ -95,7 +95,7 @@ def _confidence(rows: pd.DataFrame) -> float:
 
 
 def basis(rows: pd.DataFrame) -> str:
-    """On what "dead" rests: evidence, n, and the bound on a dead unit's rate."""
+    """The basis of "dead": evidence, n, and the bound on a dead unit's rate."""
     n = rows.loc[rows["n"] > 0, "n"]
     if n.empty:
         return "nothing was observed"

@@ -1,4 +1,4 @@
-"""A sweep's plane, doses and survival: tables of `harness.compare` as figures."""
+"""Figures of tables from `harness.compare`: phase diagrams, dose–response curves and survival."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from harness.report.style import current, shares, text_on
     "half of its runs have a result; empty = not run."
 )
 def phase(table: pd.DataFrame, *, outcome: str = "dead", title: str = "") -> Figure:
-    """Phase diagram: the outcome over two settings; what did not end is hatched, never 0 %.
+    """Phase diagram: the outcome over two settings; cells without a result are hatched, never 0 %.
 
     Args:
-        table: of `compare.phase.phase`: x, y (the first two columns), mean, runs, diverged, failed.
+        table: result of `harness.compare.phase`: x, y (the first two columns), mean, runs, diverged, failed.
         outcome: its name, for the colour bar.
-        title: above the figure.
+        title: title of the figure.
 
     Raises:
         ValueError: the table is empty, or a column is missing.
@@ -98,12 +98,12 @@ def dose_response(
     """The outcome along a numeric setting, one line per other setting, with critical values.
 
     Args:
-        table: of `compare.dose.dose_response`: setting, the axis, mean, low, high, runs, diverged.
-        critical: of `compare.dose.critical`: setting, critical, low, high; those with something `missing` are
-            not drawn.
-        axis: name of the numeric column; else the one in front of `mean`.
+        table: result of `harness.compare.dose_response`: setting, the axis, mean, low, high, runs, diverged.
+        critical: result of `harness.compare.critical`: setting, critical, low, high; rows with something
+            `missing` are not drawn.
+        axis: name of the numeric column; by default the one before `mean`.
         outcome: its name.
-        title: above the figure.
+        title: title of the figure.
 
     Raises:
         ValueError: the table is empty, or a column is missing.
@@ -137,7 +137,7 @@ def dose_response(
     found = critical if critical is not None else pd.DataFrame(columns=["setting", "critical", "low", "high"])
     drawn = found["critical"].notna()
     if "missing" in found:
-        drawn &= found["missing"].eq("")  # a line that too few runs stand for is not drawn
+        drawn &= found["missing"].eq("")  # a line based on too few runs is not drawn
     for row in found[drawn].to_dict("records"):
         colour = style[row["setting"]].color if row["setting"] in style else current().theme.soft
         board.axvline(row["critical"], color=colour, linestyle="--", linewidth=0.9)
@@ -163,8 +163,8 @@ def survival(table: pd.DataFrame, *, title: str = "") -> Figure:
     """Kaplan-Meier curves of the units of each setting.
 
     Args:
-        table: of `compare.survival.survival`: setting, step, survival, low, high, at_risk, runs.
-        title: above the figure.
+        table: result of `harness.compare.survival`: setting, step, survival, low, high, at_risk, runs.
+        title: title of the figure.
 
     Raises:
         ValueError: the table is empty, or a column is missing.
@@ -181,8 +181,8 @@ def dead_over_time(table: pd.DataFrame, *, title: str = "") -> Figure:
     """Dead share over time, one line per setting.
 
     Args:
-        table: of `compare.survival.dead_over_time`: setting, step, dead, low, high, runs.
-        title: above the figure.
+        table: result of `harness.compare.dead_over_time`: setting, step, dead, low, high, runs.
+        title: title of the figure.
 
     Raises:
         ValueError: the table is empty, or a column is missing.
@@ -192,7 +192,7 @@ def dead_over_time(table: pd.DataFrame, *, title: str = "") -> Figure:
 
 
 def _lost(board: Axes, part: pd.DataFrame, axis: str, line: int, colour: Any) -> None:
-    """How many runs diverged at each value, above the axes."""
+    """Write how many runs diverged at each value above the axes."""
     place: Any = {"xycoords": ("data", "axes fraction"), "ha": "center", "annotation_clip": False}
     for value, runs, gone in part.loc[part["diverged"] > 0, [axis, "runs", "diverged"]].to_numpy():
         board.annotate(
@@ -201,7 +201,7 @@ def _lost(board: Axes, part: pd.DataFrame, axis: str, line: int, colour: Any) ->
 
 
 def _curves(table: pd.DataFrame, column: str, label: str, title: str, *, steps: bool) -> Figure:
-    """A line with its band per setting, over steps; stairs if `steps`."""
+    """A line with its interval per setting, over steps; as a step function if `steps`."""
     style = styles(list(dict.fromkeys(table["setting"])))
     made = Figure(figsize=(7.6, 4.0), layout="constrained")
     board = made.subplots()
@@ -219,7 +219,7 @@ def _curves(table: pd.DataFrame, column: str, label: str, title: str, *, steps: 
     step_axis(board, table["step"].to_numpy(dtype=float))
     ends = table[[column, "low", "high"]].to_numpy(dtype=float)
     lowest = float(np.nanmin(ends))
-    if steps:  # where hardly any died the axis is cut, and says so
+    if steps:  # if hardly any unit died, the axis is truncated, and its label says so
         board.set_ylim(np.floor(50 * lowest - 0.5) / 50 if lowest > 0.8 else 0, 1.0)
         label += f" (axis from {per_cent(board.get_ylim()[0], 0)})" if lowest > 0.8 else ""
     else:
@@ -233,7 +233,7 @@ def _curves(table: pd.DataFrame, column: str, label: str, title: str, *, steps: 
 
 
 def _facts(part: pd.DataFrame) -> str:
-    """How many runs a curve is of, and what share of their units never entered it."""
+    """The number of runs behind a curve, and the share of their units born dead."""
     text = f"{int(part['runs'].max()):,} runs"
     if "born_dead" not in part or not part["units"].iloc[0]:
         return text

@@ -1,4 +1,4 @@
-"""One run over its steps: how many units are dead, when they die, whether they are the same ones."""
+"""One run over its steps: how many units are dead, when they die, and whether they stay the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.report.plots.base import figure, headline, need, panels, share_axis
 from harness.report.plots.sites import basis, choose, known, observed, share_dead
 from harness.report.style import LINES, MARKERS, OKABE_ITO, current, ordered
 
-FEW = len(OKABE_ITO)  # lines that can be told apart; more are coloured by depth
+FEW = len(OKABE_ITO)  # lines that are distinguishable; more are coloured by depth
 
 
 @figure(
@@ -25,11 +25,11 @@ FEW = len(OKABE_ITO)  # lines that can be told apart; more are coloured by depth
     "one that climbs died in training."
 )
 def dead_share(history: pd.DataFrame, *, title: str = "") -> Figure:
-    """Dead share over time, by site and of all units together.
+    """Dead share over time, by site and for all units together.
 
     Args:
         history: censuses of one run.
-        title: above the figure.
+        title: title of the figure.
 
     Raises:
         ValueError: nothing was observed, or a column is missing.
@@ -60,12 +60,12 @@ def dead_share(history: pd.DataFrame, *, title: str = "") -> Figure:
     "two are units that came back."
 )
 def lifelines(history: pd.DataFrame, *, title: str = "", most: int = 8) -> Figure:
-    """First lives of the units of every site: what is left of them, step by step.
+    """First lives of the units of every site: the share that is left, step by step.
 
     Args:
         history: censuses of one run.
-        title: above the figure.
-        most: panels at most; the sites with most dead units are kept.
+        title: title of the figure.
+        most: largest number of panels; the sites with most dead units are kept.
 
     Raises:
         ValueError: nothing was observed, or a column is missing.
@@ -79,7 +79,7 @@ def lifelines(history: pd.DataFrame, *, title: str = "", most: int = 8) -> Figur
     for axis, name in zip(axes, names, strict=True):
         mine = lives[lives["site"] == name]
         born = mine["born_dead"].to_numpy(dtype=bool)
-        first = mine.loc[~born, "died_at"].dropna().astype(int).to_numpy()  # the born dead have lost theirs
+        first = mine.loc[~born, "died_at"].dropna().astype(int).to_numpy()  # not of those born dead
         gone = np.searchsorted(np.sort(first), steps, side="right") + int(born.sum())
         axis.step(steps, 1 - gone / len(mine), where="post", color=OKABE_ITO[0], linewidth=1.8)
         axis.plot(alive.index, alive[name], color=OKABE_ITO[1], linestyle=":", linewidth=1.6)
@@ -102,12 +102,12 @@ def overlap(table: pd.DataFrame, *, title: str = "", most: int = 8) -> Figure:
     """Whether the same units stay dead: overlap of dead sets over time.
 
     Args:
-        table: of `detector.overlap.overlap`: step, site, other, overlap, chance.
-        title: above the figure.
-        most: panels at most; the sites with most dead units are kept.
+        table: result of `detector.overlap.overlap`: step, site, other, overlap, chance.
+        title: title of the figure.
+        most: largest number of panels; the sites with most dead units are kept.
 
     Raises:
-        ValueError: no two dead sets were there to compare, or a column is missing.
+        ValueError: there are no two dead sets to compare, or a column is missing.
     """
     need(table, ("step", "site", "dead", "units", "overlap", "chance"), "overlap")
     rows = table[table["overlap"].notna()]
@@ -134,7 +134,7 @@ def overlap(table: pd.DataFrame, *, title: str = "", most: int = 8) -> Figure:
 
 
 def _lines(made: Figure, axis: Axes, share: pd.DataFrame) -> None:
-    """A line per site; many are coloured by depth, with a bar in place of names."""
+    """A line per site; many sites are coloured by depth, with a colour bar instead of names."""
     names = [str(name) for name in share.columns]
     if len(names) <= FEW:
         for k, name in enumerate(names):

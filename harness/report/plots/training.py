@@ -1,4 +1,4 @@
-"""What a run was trained for: its loss, its accuracy and the metrics beside them, over the steps."""
+"""Training curves of a run: loss, accuracy and further metrics over the steps."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from harness.formats import per_cent
 from harness.report.plots.base import figure, headline, panels, share_axis, step_axis
 from harness.report.style import LINES, MARKERS, OKABE_ITO
 
-#: Title of a panel → column → its name there. Further columns have panels of their own.
+#: Title of a panel → column → its name there. Further columns get their own panels.
 PANELS = {
     "loss": {"loss": "training batches", "test_loss": "test set"},
     "accuracy": {"accuracy": "training batches", "test_accuracy": "test set"},
 }
 ASIDE = ("step", "epoch", "lr")
-POINTS = 300  # of a line; of more steps, the mean of each stretch is drawn
-FEW = 40  # points up to which each has a marker
-DECADES = 30.0  # ratio of largest and smallest loss from which its axis is logarithmic
+POINTS = 300  # largest number of points of a line; for more steps, means of stretches are drawn
+FEW = 40  # largest number of points with markers
+DECADES = 30.0  # ratio of largest to smallest loss from which the axis is logarithmic
 READ = (
     "each line is one number over the steps, with its last value in the legend (of more than "
     f"{POINTS} steps, the mean of each stretch is drawn); a loss that stops falling while units die is a "
@@ -32,11 +32,11 @@ def training(steps: pd.DataFrame, *, title: str = "", most: int = 6) -> Figure:
 
     Args:
         steps: the table `steps` of a run.
-        title: above the figure.
-        most: panels at most.
+        title: title of the figure.
+        most: largest number of panels.
 
     Raises:
-        ValueError: no number was given.
+        ValueError: there is no loss or other metric.
     """
     shown = _panels(steps)
     if not shown:
@@ -67,10 +67,10 @@ def training(steps: pd.DataFrame, *, title: str = "", most: int = 6) -> Figure:
 
 
 def training_words(steps: pd.DataFrame) -> str:
-    """What the figure shows, in words: first and last value of every line.
+    """Describe the figure: first and last value of every line.
 
     Raises:
-        ValueError: no number was given.
+        ValueError: there is no loss or other metric.
 
     Example:
         >>> training_words(pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0], "test_accuracy": [0.2, 0.5]}))
@@ -88,14 +88,14 @@ def training_words(steps: pd.DataFrame) -> str:
 
 
 def points(steps: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps at which a number is given and finite, and the number."""
+    """Steps at which a value exists and is finite, and the values."""
     value = steps[column].to_numpy(dtype=float)
     good = np.isfinite(value)
     return steps["step"].to_numpy()[good], value[good]
 
 
 def _panels(steps: pd.DataFrame) -> dict[str, dict[str, str]]:
-    """Title → column → words, of the columns that hold a number."""
+    """Title → column → words, for the columns with numbers."""
     taken = {column for lines in PANELS.values() for column in lines}
     own = [str(name) for name in steps if name not in taken and name not in ASIDE]
     own = [name for name in own if pd.api.types.is_numeric_dtype(steps[name])]

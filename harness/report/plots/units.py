@@ -1,4 +1,4 @@
-"""Every unit of one run: rates over time, rates at last, states, gradients."""
+"""Every unit of one run: rates over time, final rates, states, gradients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.report.plots.sites import basis, choose, known, observed, share_dea
 from harness.report.rate_grid import READ, rate_grid
 from harness.report.style import DARK, DEAD, STATES, UNOBSERVED, current, rates, text_on
 
-BINS = np.linspace(0.0, 1.0, 31)  # of rate histograms: fixed, so that runs can be compared
+BINS = np.linspace(0.0, 1.0, 31)  # bins of rate histograms, fixed so that runs can be compared
 
 
 @figure(READ)
@@ -28,9 +28,9 @@ def rate_map(history: pd.DataFrame, *, site: str | None = None, title: str = "",
 
     Args:
         history: censuses of one run.
-        site: one site alone; None draws a panel for each.
-        title: above the figure.
-        most: panels at most; the sites with most dead units are kept.
+        site: a single site; None draws a panel for each.
+        title: title of the figure.
+        most: largest number of panels; the sites with most dead units are kept.
 
     Raises:
         ValueError: nothing was observed (at that site), or a column is missing.
@@ -79,8 +79,8 @@ def rate_histogram(history: pd.DataFrame, *, title: str = "", most: int = 8) -> 
 
     Args:
         history: censuses of one run, or one census.
-        title: above the figure.
-        most: panels at most; the sites with most dead units are kept.
+        title: title of the figure.
+        most: largest number of panels; the sites with most dead units are kept.
 
     Raises:
         ValueError: nothing was observed, or a column is missing.
@@ -125,7 +125,7 @@ def state_bars(history: pd.DataFrame, *, title: str = "") -> Figure:
     Args:
         history: censuses of one run, or one census; starved units come from the training stream, since a
             probe has no gradients.
-        title: above the figure.
+        title: title of the figure.
 
     Raises:
         ValueError: nothing was observed, or a column is missing.
@@ -165,11 +165,11 @@ def state_bars(history: pd.DataFrame, *, title: str = "") -> Figure:
     "left are those that hardly ever open."
 )
 def gradients(history: pd.DataFrame, *, title: str = "") -> Figure:
-    """Gradient norm of each unit's incoming weights over its activation rate, at the last census of training.
+    """Gradient norm of each unit's incoming weights over its activation rate, at the last training census.
 
     Args:
         history: censuses of one run, or one census, with gradients.
-        title: above the figure.
+        title: title of the figure.
 
     Raises:
         ValueError: no gradient was recorded, or a column is missing.
@@ -188,7 +188,7 @@ def gradients(history: pd.DataFrame, *, title: str = "") -> Figure:
     axis = made.subplots()
     axis.axhspan(floor / 2.2, floor * 1.5, color=current().theme.grid, alpha=0.6, linewidth=0)
     shapes = {"dead": "x", "starved": "v", "rare": "D", "active": "o", "always_on": "^"}
-    heavy = len(rows) > 1500  # so many points are smaller as a picture
+    heavy = len(rows) > 1500  # so many points take less space as pixels
     for state, marker in shapes.items():
         here = rows["state"].to_numpy() == state
         if here.any():
@@ -215,9 +215,9 @@ def gradients(history: pd.DataFrame, *, title: str = "") -> Figure:
 
 
 def _frame(count: int, above: float) -> tuple[Figure, list[Axes], Axes]:
-    """Panels and the place of the colour bar, set in inches.
+    """Panels and the axes of the colour bar, placed in inches.
 
-    A sweep draws hundreds of these, and a layout that is solved for takes longer than all the rest.
+    A sweep draws hundreds of these, and computing a layout takes longer than everything else.
     """
     columns = min(count, 4)
     rows = -(-count // columns)
@@ -235,7 +235,7 @@ def _frame(count: int, above: float) -> tuple[Figure, list[Axes], Axes]:
 
 
 def known_mask(rows: pd.DataFrame) -> np.ndarray:
-    """Which rows say something about their unit."""
+    """Which rows are informative about their unit."""
     return ~rows["state"].isin(SILENT).to_numpy()
 
 
@@ -256,7 +256,7 @@ def _dead_share(census: pd.DataFrame) -> str:
 
 
 def _with_starved(last: pd.DataFrame, history: pd.DataFrame) -> np.ndarray:
-    """States of a census of the probe, with those that starve in the latest census of training."""
+    """States in a census of the probe, with units that are starved in the latest training census."""
     stream = history[(history["evidence"] == "stream") & (history["unit"] >= 0)]
     state = last["state"].to_numpy(dtype=object)
     if stream.empty or str(last["evidence"].iloc[0]) == "stream":

@@ -1,4 +1,4 @@
-"""TensorBoard's views of runs and sweeps: event files, rebuildable from the store at any time."""
+"""TensorBoard views of runs and sweeps: event files that can be rebuilt from the store at any time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorBoard's view of a run, from the rows of its tables: live while it trains, or rebuilt afterwards.
+"""TensorBoard view of a run, from the rows of its tables: live during training, or rebuilt afterwards.
 
 Tags: loss/…, accuracy/…, lr; dead/all, dead/<site>, starved/all; rate/<site> (histogram of the units'
 activation rates); heat map (neuron × time); final/… of a finished run; verdict and causes (text); and the
@@ -24,25 +24,25 @@ from harness.report.tensorboard.hparams import METRICS, session_end, session_sta
 from harness.report.tensorboard.layout import layout
 
 STEP_TAGS = ("loss/train", "accuracy/train", "lr", "loss/test", "accuracy/test")
-BINS = np.linspace(0.0, 1.0, 31)  # of the rate histograms: fixed, so that runs can be compared
+BINS = np.linspace(0.0, 1.0, 31)  # bins of rate histograms, fixed so that runs can be compared
 
 
 class RunBoard:
     """Writes one event file into a run's folder (a Listener of `harness.training.run_logger`).
 
     Args:
-        folder: of the run; event files of an earlier attempt are removed.
+        folder: folder of the run; event files of an earlier attempt are removed.
     """
 
     def __init__(self, folder: Path) -> None:
         self._file = EventFile(folder)
-        self._file.write(0, layout())  # a run can be looked at by itself; TensorBoard merges equal layouts
+        self._file.write(0, layout())  # a run can be viewed on its own; TensorBoard merges equal layouts
 
     def tick(self, step: int) -> None:
-        """Nothing to show at every step."""
+        """Do nothing; there is nothing to show at every step."""
 
     def steps(self, rows: Columns) -> None:
-        """Scalars of every step."""
+        """Write the scalars of every step."""
         names = ("loss", "accuracy", "lr", "test_loss", "test_accuracy")
         columns = [np.asarray(rows[name], float).tolist() for name in names]
         for step, *values in zip(np.asarray(rows["step"]).tolist(), *columns, strict=True):
@@ -50,7 +50,7 @@ class RunBoard:
             self._file.scalars(step, {tag: v for tag, v in tagged if v == v or tag == "loss/train"})
 
     def census(self, rows: Columns) -> None:
-        """Dead shares and rate histograms of a census."""
+        """Write dead shares and rate histograms of a census."""
         evidence, site, state = (np.asarray(rows[c], object) for c in ("evidence", "site", "state"))
         observed = np.asarray(rows["unit"]) >= 0
         probe = evidence == "probe"
@@ -72,17 +72,17 @@ class RunBoard:
                 values.append(histogram(f"rate/{name}", rates, BINS))
         self._file.scalars(step, scalars)
         self._file.write(step, values)
-        self._file.flush()  # whoever looks sees it now
+        self._file.flush()  # makes it visible now
 
     def maps(self, history: pd.DataFrame) -> None:
-        """The neuron × time heat map, in the Images tab."""
+        """Write the neuron × time heat map for the Images tab."""
         found = heat_map(history) if len(history) else None
         if found is not None:
             places, words = found
             self._file.image("heat map", png(places), places.shape[::-1], int(history["step"].max()), words)
 
     def text(self, tag: str, markdown: str, step: int) -> None:
-        """A text that the Text tab shows."""
+        """Write a text for the Text tab."""
         self._file.text(tag, markdown, step)
 
     def conclude(
@@ -92,13 +92,13 @@ class RunBoard:
         history: pd.DataFrame,
         status: Mapping[str, Any],
     ) -> None:
-        """What is shown once a run has ended: its map, verdict, causes and row.
+        """Write what is shown once a run has ended: its map, verdict, causes and row.
 
         Args:
-            name: of the run.
-            config: dotted or nested, what its row shows.
+            name: name of the run.
+            config: dotted or nested configuration, shown in its row.
             history: its censuses.
-            status: what `status.json` says, or will say.
+            status: present or future content of `status.json`.
         """
         step = int(status.get("steps") or 0)
         self.maps(history)
@@ -108,13 +108,13 @@ class RunBoard:
         self.session(name, config, status, step)
 
     def session(self, name: str, config: Mapping[str, Any], status: Mapping[str, Any], step: int) -> None:
-        """The run as a row of the HParams tab.
+        """Write the run as a row of the HParams tab.
 
         Args:
-            name: of the run.
-            config: dotted or nested.
-            status: what `status.json` says, or will say.
-            step: of the final numbers.
+            name: name of the run.
+            config: dotted or nested configuration.
+            status: present or future content of `status.json`.
+            step: step of the final numbers.
         """
         state, final = str(status.get("state", "running")), status.get("final") or {}
         decisive = {
@@ -123,7 +123,7 @@ class RunBoard:
             if key not in WITHOUT_EFFECT and not key.startswith(WITHOUT_EFFECT_GROUPS)
         }
         self._file.write(0, session_start(name, decisive, state))
-        if state == "finished":  # what diverged or failed has no number, least of all 0 %
+        if state == "finished":  # diverged or failed runs have no numbers, least of all 0 %
             values = {tag: final.get(key) for tag, (key, _) in METRICS.items()}
             self._file.scalars(step, {tag: float(v) for tag, v in values.items() if v is not None})
         if state != "running":
@@ -131,5 +131,5 @@ class RunBoard:
         self._file.flush()
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Close the file."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""The neuron × time map of a run as pixels, by a colour table: so fast that every run has one."""
+"""The neuron × time map of a run as pixels with a palette, fast enough for every run to have one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from PIL import Image
 from harness.detector.grid import SILENT, one_evidence
 from harness.report.rate_grid import READ, RateGrid, rate_grid
 
-PANELS = 8  # sites at most: those with most dead units
-TALL, WIDE = 256, 192  # pixels of a panel, about; more units or censuses are thinned out evenly
+PANELS = 8  # largest number of sites: those with most dead units
+TALL, WIDE = 256, 192  # approximate pixels of a panel; more units or censuses are subsampled evenly
 GAP = 8
-#: matplotlib's viridis without its darkest fifth, as `report.style.rates`, at 33 places.
+#: matplotlib's viridis without its darkest fifth, as in `report.style.rates`, at 33 points.
 COLOURS = bytes.fromhex(
     "4144873e4a893b528b38598c355f8d31668e2f6c8e2c728e2a788e277f8e25848e238a8d21918c1f968b1e9d891fa28723a983"
     "27ad812fb47c38b97742be7150c46a5cc8636ccd5a7ad1518bd6469bd93caadc32bddf26cde11ddfe318efe51cfde725"
 )
-RATES = 253  # colours of rates; the last three places are those of what is none
+RATES = 253  # palette entries for rates; the last three are for values without a rate
 DEAD, UNKNOWN, PAPER = 253, 254, 255
 NONE = ((0, 0, 0), (184, 184, 184), (255, 255, 255))
 
@@ -33,7 +33,7 @@ def heat_map(history: pd.DataFrame) -> tuple[np.ndarray, str] | None:
         history: censuses of one run.
 
     Returns:
-        Places in the palette (height, width), uint8, a panel per site from left to right; and the words.
+        Palette indices (height, width), uint8, one panel per site from left to right; and the words.
 
     Example:
         >>> rows = {"step": [0, 9], "unit": 0, "rate": [0.5, 0.0], "state": ["active", "dead"]}
@@ -44,7 +44,7 @@ def heat_map(history: pd.DataFrame) -> tuple[np.ndarray, str] | None:
     rows = one_evidence(history)
     site, names = pd.factorize(rows["site"])
     kind, states = pd.factorize(rows["state"])
-    word = np.array([*states, "unobserved"], object)  # of a missing state, code -1
+    word = np.array([*states, "unobserved"], object)  # code -1 of a missing state becomes "unobserved"
     columns = [rows[name].to_numpy() for name in ("step", "unit", "rate")]
     columns += [(word == "dead")[kind], ~np.isin(word, SILENT)[kind]]
     site = np.where(columns[1] >= 0, site, -1)
@@ -63,7 +63,7 @@ def heat_map(history: pd.DataFrame) -> tuple[np.ndarray, str] | None:
 
 @cache
 def palette() -> np.ndarray:
-    """(256, 3) colours: of the rates 0 to 1, then of what is dead, unknown, and paper."""
+    """(256, 3) colours: of the rates 0 to 1, then of dead, unknown, and background."""
     anchors = np.frombuffer(COLOURS, np.uint8).reshape(-1, 3)
     at, places = np.linspace(0, RATES - 1, len(anchors)), np.arange(RATES)
     channels = [np.interp(places, at, anchors[:, k]) for k in range(3)]
@@ -71,7 +71,7 @@ def palette() -> np.ndarray:
 
 
 def png(places: np.ndarray) -> bytes:
-    """The map as the bytes of a PNG file; it is compressed little, since flat areas gain nothing by more."""
+    """The map as the bytes of a PNG file, compressed little, since flat areas would not gain from more."""
     picture, file = Image.fromarray(places), io.BytesIO()
     picture.putpalette(palette().tobytes())
     picture.save(file, "png", compress_level=1)
@@ -79,14 +79,14 @@ def png(places: np.ndarray) -> bytes:
 
 
 def _most_dead(grids: dict[str, RateGrid]) -> list[str]:
-    """The sites that are shown, in the network's order."""
+    """The sites to show, in the network's order."""
     by_share = sorted(grids, key=lambda name: -float(grids[name].dead[:, -1].mean()))
     kept = set(by_share[:PANELS])
     return [name for name in grids if name in kept]
 
 
 def _panel(grid: RateGrid) -> np.ndarray:
-    """One site: each unit a line, each census a column, both as thick as there is room."""
+    """One site: a row per unit, a column per census, scaled to the size of a panel."""
     unknown = np.isnan(grid.rate)
     places = np.round((RATES - 1) * np.where(unknown, 0.0, grid.rate)).astype(np.uint8)
     places[unknown] = UNKNOWN

@@ -1,10 +1,10 @@
-"""A sweep in the HParams tab: the experiment once in the sweep's root, a session per run.
+"""A sweep in the HParams tab: one experiment in the sweep's root, one session per run.
 
-The tab shows as columns what the experiment names: every key that varies, and the final numbers. A session
-holds its whole configuration, so that a run needs to know nothing of the sweep that it is part of.
+The tab's columns are those that the experiment lists: every key that varies, and the final numbers. A session
+has its whole configuration, so that a run need not know the sweep that it belongs to.
 
-In the protocol's own messages: `tensorboard.plugins.hparams.summary_v2`, which makes the same ones, takes a
-tenth of a second to import, clients of cloud storage among it.
+Built directly from the protocol's messages: `tensorboard.plugins.hparams.summary_v2` makes the same ones, but
+takes a tenth of a second to import, with clients of cloud storage among its imports.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from harness.report.tensorboard.events import (
     TensorShapeProto,
 )
 
-# generated modules, whose names no type checker sees
+# generated modules, whose names type checkers cannot see
 Message = vars(api_pb2) | vars(plugin_data_pb2)
 Status: Any = Message["Status"]
 DataType: Any = Message["DataType"]
 
-#: Tag of a final number → its key in `status.json`'s `final`, and the head of its column.
+#: Tag of a final number → its key in `final` of `status.json`, and the heading of its column.
 METRICS = {
     "final/dead": ("dead_fraction", "dead share"),
     "final/born_dead": ("born_dead_fraction", "born dead"),
     "final/died": ("died_fraction", "died"),
     "final/accuracy": ("accuracy", "test accuracy"),
 }
-STATE = "status"  # finished, diverged, …: TensorBoard's own status knows success and failure alone
+STATE = "status"  # finished, diverged, …: TensorBoard's own status is only success or failure
 STATES = {"finished": "STATUS_SUCCESS", "running": "STATUS_RUNNING"}
 OFTEN = ("data.name", "model.name", "activation.name", "optim.name", "optim.lr", "seed")
-MANY = 64  # numbers up to which a column is offered as a list to choose from, not as a range
+MANY = 64  # largest number of values for which a column offers a list instead of a range
 
 
 def experiment(table: pd.DataFrame, swept: Sequence[str]) -> list[Any]:
-    """What tells the tab its columns.
+    """The message that defines the tab's columns.
 
     Args:
         table: one row per run, with `status` and the dotted configuration.
@@ -62,10 +62,10 @@ def experiment(table: pd.DataFrame, swept: Sequence[str]) -> list[Any]:
 
 
 def short_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the row of a run on its own shows: what is chosen most often, and what differs from the defaults.
+    """The row of a single run: the most common settings, and those that differ from the defaults.
 
     Args:
-        config: of a run of ours, nested.
+        config: configuration of a run of the harness, nested.
 
     Example:
         >>> from harness.config import compose, to_mapping
@@ -80,11 +80,11 @@ def short_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def session_start(name: str, config: Mapping[str, Any], state: str) -> list[Any]:
-    """What begins a session: its name and all its settings, but those that are null.
+    """The message that starts a session: its name and all settings that are not null.
 
     Args:
-        name: of the run.
-        config: dotted keys.
+        name: name of the run.
+        config: configuration with dotted keys.
         state: the run's status.
     """
     settings = {STATE: state, **{key: _plain(value) for key, value in config.items() if value is not None}}
@@ -95,13 +95,13 @@ def session_start(name: str, config: Mapping[str, Any], state: str) -> list[Any]
 
 
 def session_end(state: str) -> list[Any]:
-    """What ends a session: success if it finished, failure if it diverged or failed."""
+    """The message that ends a session: success if it finished, failure if it diverged or failed."""
     status = Status.Value(STATES.get(state, "STATUS_FAILURE"))
     return _summary("session_end_info", Message["SessionEndInfo"](status=status))
 
 
 def _summary(name: str, content: Any) -> list[Any]:
-    """A message as the plugin looks for it: beside an empty tensor, under a tag of its own."""
+    """A message in the form the plugin expects: next to an empty tensor, under its own tag."""
     data = Message["HParamsPluginData"](**{name: content}).SerializeToString()
     plugin = SummaryMetadata.PluginData(plugin_name="hparams", content=data)
     nothing = TensorProto(dtype=DT_FLOAT, tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=0)]))
@@ -110,7 +110,7 @@ def _summary(name: str, content: Any) -> list[Any]:
 
 
 def _column(key: str, column: pd.Series) -> Any:
-    """A column, with the values to choose from; without them where they are of several kinds."""
+    """A column with its possible values, or without them if they have several types."""
     info = Message["HParamInfo"](name=key)
     values = list(dict.fromkeys(_plain(v) for v in column.tolist() if v is not None and v == v))
     kinds = {_kind(v) for v in values}

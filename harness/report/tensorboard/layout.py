@@ -1,4 +1,4 @@
-"""The layout of the Custom Scalars tab, which TensorBoard merges where several runs bear it."""
+"""The layout of the Custom Scalars tab; TensorBoard merges those of several runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Chart: Any = vars(layout_pb2)["Chart"]
 Layout: Any = vars(layout_pb2)["Layout"]
 Lines: Any = vars(layout_pb2)["MultilineChartContent"]
 
-#: Category → title of a chart → the tags in it, as regular expressions.
+#: Category → title of a chart → its tags, as regular expressions.
 CHARTS = {
     "Dead units": {
         "dead share, all units": ["^dead/all$"],
@@ -31,7 +31,7 @@ CHARTS = {
 
 @cache
 def layout(banner: str = "") -> list[Any]:
-    """What tells the tab its charts.
+    """The message that defines the tab's charts.
 
     Args:
         banner: a line above them.

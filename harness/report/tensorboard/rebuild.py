@@ -1,4 +1,4 @@
-"""The event files of runs and of a sweep's root, made anew from the store."""
+"""Rebuilds the event files of runs and of a sweep's root from the store."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from harness.store.files import cores
 from harness.store.reading import named_line
 from harness.store.runs import Run, Runs
 
-ALONE = 8  # runs up to which starting processes takes longer than it saves
+ALONE = 8  # largest number of runs for which starting processes takes longer than it saves
 
 
 def rebuild(run: Run, *, maps: bool = True, causes: str | None = None, alone: bool = False) -> None:
-    """Write a run's event file anew from its tables.
+    """Rebuild a run's event file from its tables.
 
     Args:
-        run: on disk.
+        run: a run on disk.
         maps: whether to draw the heat map.
-        causes: why the units died, in words; None takes what the status says.
-        alone: whether no other run is compared with it: then its row is short.
+        causes: why the units died, in words; None uses the status.
+        alone: whether no other run is compared with it; then its row is short.
 
     Raises:
-        OSError, ValueError: a table is damaged; what stands in the others is shown.
+        OSError, ValueError: a table is damaged; the others are shown.
     """
     status = run.status if causes is None else {**run.status, "diagnosis": causes}
     config = short_config(run.config) if alone and not run.is_own_loop else run.config
@@ -53,12 +53,12 @@ def rebuild(run: Run, *, maps: bool = True, causes: str | None = None, alone: bo
 
 
 def rebuild_all(runs: Runs, *, maps: bool = True, workers: int | None = None) -> Iterator[tuple[Run, str]]:
-    """Rebuild many runs, in processes where there are many.
+    """Rebuild many runs, in several processes if there are many.
 
     Args:
-        runs: on disk.
+        runs: runs on disk.
         maps: whether to draw heat maps.
-        workers: processes; None: one per core.
+        workers: number of processes; None: one per core.
 
     Yields:
         A run, and why it could not be rebuilt ("" if it could), in the order of the runs.
@@ -78,8 +78,8 @@ def write_root(root: Path, runs: Runs, swept: Sequence[str]) -> None:
     """Write the event file of a folder of runs: the columns of the HParams tab and the charts of all runs.
 
     Args:
-        root: the folder; a run's own is none.
-        runs: below it.
+        root: the folder; not that of a run.
+        runs: the runs below it.
         swept: the keys that vary between them.
     """
     file = EventFile(root)
@@ -89,7 +89,7 @@ def write_root(root: Path, runs: Runs, swept: Sequence[str]) -> None:
 
 
 def _censuses(history: pd.DataFrame) -> Iterator[Columns]:
-    """The history step by step, with what the board reads, as arrays: these are cut faster than frames."""
+    """The history step by step, with the board's columns, as arrays, which are sliced faster than frames."""
     order = np.argsort(history["step"].to_numpy(), kind="stable")
     columns = {name: history[name].to_numpy(object)[order] for name in ("evidence", "site", "state")}
     columns |= {name: history[name].to_numpy()[order] for name in ("step", "unit", "rate")}
@@ -101,12 +101,12 @@ def _censuses(history: pd.DataFrame) -> Iterator[Columns]:
 def _one(path: Path, maps: bool, alone: bool = False) -> str:
     try:
         rebuild(Run(path), maps=maps, alone=alone)
-    except (OSError, ValueError) as error:  # a damaged table: the other runs still have theirs
+    except (OSError, ValueError) as error:  # a damaged table must not affect other runs
         return named_line(error)
     return ""
 
 
 def _begin() -> None:
-    """A worker per core is enough, so no further threads; what is imported is no garbage to look through."""
+    """Initialise a worker: no further threads per core, and no garbage collection of imported objects."""
     pa.set_cpu_count(1)
     gc.freeze()

@@ -1,4 +1,4 @@
-"""TensorBoard itself, on a folder of runs."""
+"""Runs TensorBoard on a folder of runs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 def serve(folder: Path, port: int | None = None) -> str:
-    """Start TensorBoard in this process; it ends with it.
+    """Start TensorBoard in this process, with which it ends.
 
     Args:
-        folder: of runs.
-        port: None takes 6006, or the next one that is free.
+        folder: a folder of runs.
+        port: None uses 6006, or the next free one.
 
     Returns:
         Its address.
@@ -24,7 +24,7 @@ def serve(folder: Path, port: int | None = None) -> str:
     """
     from tensorboard.program import TensorBoard, TensorBoardServerException
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would tell of every request
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would log every request
     board = TensorBoard()
     chosen = [] if port is None else ["--port", str(port)]
     board.configure(argv=["tensorboard", "--logdir", str(folder), *chosen])
@@ -36,5 +36,5 @@ def serve(folder: Path, port: int | None = None) -> str:
 
 
 def wait() -> None:
-    """Until the user interrupts."""
+    """Wait until the user interrupts."""
     threading.Event().wait()
