@@ -1,1 +1,1 @@
-"""Thin callbacks for other people's trainers: the Recorder, its numbers in the host's own logger."""
+"""Thin callbacks for third-party trainers: they run the Recorder and log to the trainer's own loggers."""

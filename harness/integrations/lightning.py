@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
     from torch.utils.hooks import RemovableHandle
 else:
-    # The same library has two names, whose trainers refuse each other's callbacks: this one is for both.
+    # The same library has two package names, whose trainers reject each other's callbacks: support both.
     bases = []
     for package in ("lightning.pytorch", "pytorch_lightning"):
         try:
@@ -38,30 +38,30 @@ STEP = "training_step"
 
 
 class NeuronHealth(Watching, Callback):
-    """Counts every unit at every training step, logs `dead_fraction`, and says at the end who died.
+    """Counts every unit at every training step, logs `dead_fraction`, and reports at the end who died.
 
-    Everything that `training_step` calls counts, however it is called: `self(x)`, `self.net(x)`, several
-    networks. Validation, sanity checks, tests and predictions do not. A step of the record is a batch after
-    which an optimizer stepped, so that accumulated batches belong to one window. Training is not changed by
-    a single bit. A fit that starts at step 0 begins a new record; one that goes on, also from a checkpoint,
-    goes on with the record. Each census goes to the trainer's loggers at its own step, whatever
+    Everything that `training_step` calls is counted, however it is called: `self(x)`, `self.net(x)`, several
+    networks. Validation, sanity checks, tests and predictions are not. A step of the record is a batch after
+    which an optimizer stepped, so accumulated batches belong to one window. Training remains bitwise
+    identical. A fit that starts at step 0 begins a new record; one that continues, also from a checkpoint,
+    continues the record. Each census goes to the trainer's loggers at its own step, whatever
     `log_every_n_steps` is, and `dead_fraction` to the progress bar and `trainer.callback_metrics`.
 
     Args:
         census_every: steps between two censuses; None: one, at the end.
         probe: held-out batches, passed through `forward` (or `module`) at every census and before the first
             step.
-        module: name of the submodule that is watched alone, such as "net" or "model.encoder"; None:
-            whatever `training_step` calls, which includes activations in a loss.
-        per_site: log `dead_fraction/<site>` too.
+        module: name of the only submodule to observe, such as "net" or "model.encoder"; None: everything
+            that `training_step` calls, including activations in a loss.
+        per_site: whether to log `dead_fraction/<site>`, too.
         healthy: dead share below which the verdict is "Healthy".
-        thresholds: of the states.
-        say: print the verdict when a fit ends.
+        thresholds: thresholds of the states.
+        say: whether to print the verdict when a fit ends.
         options: further keyword arguments of `harness.Recorder`.
 
     Raises:
-        TypeError, ValueError: an argument out of range, at once; a name that is no submodule, when the
-            training starts.
+        TypeError, ValueError: immediately for an argument out of range; when training starts for a name that
+            is not a submodule.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -100,13 +100,13 @@ class NeuronHealth(Watching, Callback):
 
     @property
     def state_key(self) -> str:
-        """Under which the state lies in a checkpoint: callbacks on several modules are several."""
+        """Key of the state in a checkpoint; it differs between callbacks on different modules."""
         return f"NeuronHealth(module={self._module!r})"
 
     # --- Lightning's hooks --------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Attach: after the sanity check and after a checkpoint was loaded."""
+        """Attach, after the sanity check and after a checkpoint was loaded."""
         self._release()
         if self._module is None:
             root: nn.Module = _TrainingStep(trainer, pl_module)
@@ -115,9 +115,7 @@ class NeuronHealth(Watching, Callback):
         for optimizer in trainer.optimizers:
             self._handles.append(optimizer.register_step_post_hook(Call(self._on_step)))
         name = STEP if self._module is None else repr(self._module)
-        together = is_distributed(
-            trainer.strategy.model or pl_module
-        )  # also where a part of it is watched alone
+        together = is_distributed(trainer.strategy.model or pl_module)  # also if only a submodule is observed
         first = self._watch.start(
             root,
             trainer.optimizers,
@@ -144,7 +142,7 @@ class NeuronHealth(Watching, Callback):
             self._warn()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the last window, detach, log and say the verdict."""
+        """Close the last window, detach, log and print the verdict."""
         self._release()
         self._log(trainer, pl_module, self._watch.finish(), bar=False)
         self._warn()
@@ -152,24 +150,24 @@ class NeuronHealth(Watching, Callback):
             pl_module.print(self._watch.words())
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave nothing behind."""
+        """Detach and remove all hooks."""
         self._release()
         self._watch.stop()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave nothing behind, however the fit ended."""
+        """Detach and remove all hooks, however the fit ended."""
         self._release()
         self._watch.stop()
 
     def state_dict(self) -> dict[str, Any]:
-        """Steps, open windows and history, for the checkpoint: tensors and plain values."""
+        """Steps, open windows and history for the checkpoint: tensors and plain values."""
         return self._watch.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """The next fit goes on where the checkpoint was written.
+        """Make the next fit continue where the checkpoint was written.
 
         Raises:
-            ValueError: not a state of this callback.
+            ValueError: `state_dict` is not a state of this callback.
         """
         self._watch.load_state_dict(state_dict)
 
@@ -192,7 +190,7 @@ class NeuronHealth(Watching, Callback):
     ) -> None:
         if not metrics:
             return
-        if trainer.is_global_zero:  # not by `pl_module.log`, which drops what misses log_every_n_steps
+        if trainer.is_global_zero:  # not `pl_module.log`, which drops values between log_every_n_steps
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=self._watch.steps)
         if bar:
@@ -220,17 +218,17 @@ class StopOnDeadUnits(stop.StopOnDeadUnits, NeuronHealth):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count a step, and end the fit where too many units are dead."""
+        """Count a step, and end the fit if too many units are dead."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if self.should_stop:
             trainer.should_stop = True
 
 
 class _TrainingStep(nn.Module):
-    """The root that is watched: a forward of it is one training step of the trainer.
+    """The root to observe: its forward is one training step of the trainer.
 
-    A LightningModule's own `forward` need not be called in training at all, so that it cannot be the root.
-    Outside a step (for a probe), it is the LightningModule.
+    A LightningModule's own `forward` need not be called in training, so it cannot be the root. Outside a step
+    (for a probe), this module behaves like the LightningModule.
     """
 
     def __init__(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -243,10 +241,10 @@ class _TrainingStep(nn.Module):
         self._running: Any = None
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
-        """In place of the strategy's `training_step`."""
+        """Replaces the strategy's `training_step`."""
         self._running = partial(self._step, *args, **kwargs)
         try:
-            return self(*tensors_in([*args, *kwargs.values()]))  # so that the inputs are known as such
+            return self(*tensors_in([*args, *kwargs.values()]))  # makes the inputs known as such
         finally:
             self._running = None
 

@@ -1,4 +1,4 @@
-"""StopOnDeadUnits: one name for the trainers of Lightning and of Transformers."""
+"""StopOnDeadUnits: one class for the trainers of Lightning and of Transformers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Self
 from harness.integrations.watch import Watching
 from harness.tracking.alert import Condition
 
-#: The module with the face of a library → the names that it is installed under.
+#: Module with the implementation for a library → package names of the library.
 FACES = {
     "harness.integrations.lightning": ("lightning", "pytorch_lightning"),
     "harness.integrations.transformers": ("transformers",),
@@ -19,18 +19,18 @@ BOTH = "harness.integrations.any_trainer"
 
 
 class StopOnDeadUnits(Watching):
-    """A callback that ends a training at the first census with too many dead units.
+    """A callback that ends training at the first census with too many dead units.
 
-    It is a `NeuronHealth` for Lightning's Trainer and a `NeuronHealthCallback` for that of Transformers:
-    whichever of the two libraries is imported, or else installed; where both are, it serves either.
+    It is a `NeuronHealth` for Lightning's Trainer, or a `NeuronHealthCallback` for the Trainer of
+    Transformers, depending on which library is imported, or else installed; with both, it serves either.
 
     Args:
-        above: the dead share above which the training ends, or a function of the `Verdict`.
+        above: the dead share above which training ends, or a function of the `Verdict`.
         options: further arguments of `NeuronHealth` or `NeuronHealthCallback`.
 
     Raises:
         ImportError: neither library is installed.
-        TypeError, ValueError: an argument out of range.
+        TypeError, ValueError: an argument is out of range.
 
     Example:
         >>> from lightning.pytorch import Trainer  # doctest: +SKIP
@@ -38,7 +38,7 @@ class StopOnDeadUnits(Watching):
     """
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
-        """An instance of the face that fits."""
+        """Create an instance of the implementation that fits."""
         face: Any = _face() if cls is StopOnDeadUnits else cls
         return object.__new__(face)
 
@@ -47,7 +47,7 @@ class StopOnDeadUnits(Watching):
 
     @property
     def should_stop(self) -> bool:
-        """Whether a census has had too many dead units."""
+        """Whether a census had too many dead units."""
         return self.recorder is not None and self.recorder.should_stop
 
 

@@ -31,30 +31,30 @@ FILE = "neuron_health.pt"  # in every checkpoint folder
 
 
 class NeuronHealthCallback(Watching, TrainerCallback):
-    """Counts every unit at every training step, logs `dead_fraction`, and says at the end who died.
+    """Counts every unit at every training step, logs `dead_fraction`, and reports at the end who died.
 
-    Forwards of the model in training mode count; evaluation and prediction do not. Padding does not count
-    either, in training as in the probe: the `attention_mask` of a batch tells it. A step of the record is
-    the Trainer's own (`state.global_step`), so that accumulated batches belong to one window. Training is not
-    changed by a single bit. Each census is an entry of its own in `state.log_history` and in all that the
+    Forwards of the model in training mode are counted; evaluation and prediction are not. Padding, as marked
+    by the `attention_mask` of a batch, is not counted either, in training or in the probe. A step of the
+    record is the Trainer's own (`state.global_step`), so accumulated batches belong to one window. Training
+    remains bitwise identical. Each census is a separate entry in `state.log_history` and in everything the
     Trainer reports to, at its own step, whatever `logging_steps` is. Checkpoints hold the open windows and
-    the history (`neuron_health.pt`); `resume_from_checkpoint` goes on with them.
+    the history (`neuron_health.pt`); `resume_from_checkpoint` continues from them.
 
-    Give it to the Trainer's constructor, `Trainer(..., callbacks=[callback])`: then nothing is left in the
+    Pass it to the Trainer's constructor, `Trainer(..., callbacks=[callback])`: then it leaves nothing in the
     model even if `train()` raises. If it was added later, call `close()` in that case.
 
     Args:
         census_every: steps between two censuses; None: one, at the end.
         probe: held-out batches (dicts of keyword arguments), passed through the model at every census and
             before the first step.
-        per_site: log `dead_fraction/<site>` too.
+        per_site: whether to log `dead_fraction/<site>`, too.
         healthy: dead share below which the verdict is "Healthy".
-        thresholds: of the states.
-        say: print the verdict when a training ends.
+        thresholds: thresholds of the states.
+        say: whether to print the verdict when training ends.
         options: further keyword arguments of `harness.Recorder`.
 
     Raises:
-        TypeError, ValueError: an argument out of range.
+        TypeError, ValueError: an argument is out of range.
 
     Example:
         >>> from transformers import Trainer
@@ -88,7 +88,7 @@ class NeuronHealthCallback(Watching, TrainerCallback):
         self._trainer: Trainer | None = None
 
     def close(self) -> None:
-        """Detach from the model, if a training broke off; what was recorded stays."""
+        """Detach from the model after training was interrupted; the record is kept."""
         self._watch.stop()
         self._trainer = None
 
@@ -97,7 +97,7 @@ class NeuronHealthCallback(Watching, TrainerCallback):
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """See to it that `train()` leaves nothing behind when it raises: no event tells of that."""
+        """Wrap `train()` so that it leaves nothing behind when it raises, since no event reports that."""
         trainer, _path = _caller()
         if trainer is None:
             return
@@ -121,7 +121,7 @@ class NeuronHealthCallback(Watching, TrainerCallback):
         optimizer: Any = None,
         **_: Any,
     ) -> None:
-        """Attach; on resuming, go on with the checkpoint's windows."""
+        """Attach; when resuming, continue with the checkpoint's windows."""
         assert model is not None
         trainer, checkpoint = _caller()
         self._trainer = trainer
@@ -160,14 +160,14 @@ class NeuronHealthCallback(Watching, TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Close the last window with the Trainer's summary: `on_train_end` closes the reporters before us."""
+        """Close the last window with the Trainer's summary, before `on_train_end` closes the reporters."""
         if logs and "train_runtime" in logs:
             self._report(control, self._watch.finish())
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Detach, and say the verdict."""
+        """Detach, and print the verdict."""
         self._watch.finish()
         self._trainer = None
         if self._say and state.is_world_process_zero:
@@ -178,7 +178,7 @@ class NeuronHealthCallback(Watching, TrainerCallback):
     def _report(self, control: TrainerControl, metrics: dict[str, float] | None) -> None:
         if metrics and self._trainer is not None:
             due = control.should_log
-            self._trainer.log(dict(metrics))  # which takes the Trainer's own entry at this step for written
+            self._trainer.log(dict(metrics))  # marks the Trainer's own entry at this step as written
             control.should_log = due
 
 
@@ -188,17 +188,17 @@ class StopOnDeadUnits(stop.StopOnDeadUnits, NeuronHealthCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Count a step, and end the training where too many units are dead."""
+        """Count a step, and end training if too many units are dead."""
         super().on_step_end(args, state, control, **kwargs)
         if self.should_stop:
             control.should_training_stop = True
 
 
 def _caller() -> tuple[Trainer | None, Path | None]:
-    """The Trainer whose event this is, and the checkpoint that it resumes from.
+    """The Trainer that raised the current event, and the checkpoint from which it resumes.
 
-    Events carry neither, and by them alone no callback can reach the reporters: `on_log` comes to these
-    first. But every event is called from within the Trainer's own methods.
+    Events carry neither, and without the Trainer a callback cannot reach the reporters, which receive
+    `on_log` first. But every event is called from within a method of the Trainer.
     """
     frame = sys._getframe(1)
     trainer = None
@@ -213,7 +213,7 @@ def _caller() -> tuple[Trainer | None, Path | None]:
 
 
 def _optimizers(optimizer: Any) -> list[Optimizer]:
-    """The optimizer itself, without Accelerate's wrapper, which bears no hooks."""
+    """The optimizer itself, without Accelerate's wrapper, which does not accept hooks."""
     while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
         optimizer = optimizer.optimizer
     return [optimizer] if isinstance(optimizer, Optimizer) else []

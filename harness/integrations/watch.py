@@ -1,4 +1,4 @@
-"""What the callbacks share: one record of a training that somebody else's loop runs."""
+"""Code shared by the callbacks: one record of a training run driven by a third-party loop."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ NOTHING = "No verdict: no forward of {root} in training mode was seen, so nothin
 
 
 class Watch:
-    """A Recorder per training, its history in one piece across checkpoints, and the numbers for a logger.
+    """A Recorder per training run, its history across checkpoints, and the numbers for a logger.
 
     Args:
         census_every: steps between two censuses; None: one, at the end.
         probe: held-out batches, passed through at every census and once before the first step.
-        per_site: whether the metrics hold the dead share of every site too.
+        per_site: whether the metrics include the dead share of every site.
         healthy: dead share below which the network is called healthy.
-        thresholds: of the states.
+        thresholds: thresholds of the states.
         options: further keyword arguments of `harness.Recorder`.
 
     Raises:
-        TypeError, ValueError: whatever `harness.Recorder` says of the arguments.
+        TypeError, ValueError: as raised by `harness.Recorder` for its arguments.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU())
@@ -64,7 +64,7 @@ class Watch:
         thresholds: Thresholds | None = None,
         **options: Any,
     ) -> None:
-        # what is wrong with an argument is said now, not hours later when the training starts
+        # report wrong arguments now, not hours later when training starts
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
         Recorder(
             nn.Identity(), optimizer=optimizer, census_every=census_every, thresholds=thresholds, **options
@@ -75,10 +75,10 @@ class Watch:
         self._every, self._per_site, self._healthy = census_every, per_site, healthy
         self._probe = None if probe is None else list(as_batches(probe))
         self._thresholds, self._options = thresholds, options
-        self._past = pd.DataFrame()  # censuses of the recorders before this one
+        self._past = pd.DataFrame()  # censuses of earlier recorders
         self._loaded: dict[str, Any] | None = None
         self._attached = self._across = False
-        self._told = 0  # step of the last census whose metrics were handed out
+        self._told = 0  # step of the last census whose metrics were returned
         self._root = "the model"
 
     # --- the host's loop ------------------------------------------------------------------------------
@@ -93,17 +93,16 @@ class Watch:
         across_ranks: bool | None = None,
         scaler: Scaler | None = None,
     ) -> dict[str, float] | None:
-        """A training begins, or goes on.
+        """Start or continue a training run.
 
         Args:
             root: the module whose forwards count.
-            optimizers: those of this training.
-            steps: how many steps the host has behind it: 0 begins a new record; otherwise the loaded state,
-                or else the record so far, goes on.
-            name: of the root, for messages.
-            across_ranks: whether the processes take one census together; None: where the root is wrapped
-                or sharded for it.
-            scaler: of the host's loss.
+            optimizers: optimizers of this run.
+            steps: completed steps of the host: 0 begins a new record; otherwise the loaded state, or else the
+                current record, continues.
+            name: name of the root, for messages.
+            across_ranks: whether all processes share one census; None: if the root is wrapped or sharded.
+            scaler: gradient scaler of the host.
 
         Returns:
             The metrics of the census before the first step, if there is a probe.
@@ -134,10 +133,10 @@ class Watch:
         return None if first is None else self._metrics(first)
 
     def step(self, loss: Any = None) -> dict[str, float] | None:
-        """An optimizer step is complete: its metrics, if a census was due.
+        """Complete an optimizer step; returns its metrics if a census was due.
 
         Args:
-            loss: of the step, where the host tells it.
+            loss: loss of the step, if the host provides it.
         """
         assert self.recorder is not None
         self.recorder.step(loss=loss)
@@ -146,7 +145,7 @@ class Watch:
         return self._metrics(self.recorder.census())
 
     def finish(self) -> dict[str, float] | None:
-        """The training is over: closes a window that is not empty, detaches; its metrics, if it did."""
+        """End training: close a non-empty window and detach; returns its metrics, if any."""
         if self.recorder is None or not self._attached:
             return None
         self._attached = False
@@ -155,7 +154,7 @@ class Watch:
         return None if last is None or int(last["step"].max()) <= self._told else self._metrics(last)
 
     def stop(self) -> None:
-        """The training broke off: as `finish`, but without asking other ranks, which may be gone."""
+        """Stop after an interruption, like `finish`, but without other ranks, which may be gone."""
         if self.recorder is None or not self._attached:
             return
         self._attached = False
@@ -169,11 +168,11 @@ class Watch:
 
     @property
     def steps(self) -> int:
-        """Completed steps, also those before a checkpoint was loaded."""
+        """Completed steps, including those before a checkpoint was loaded."""
         return 0 if self.recorder is None else self.recorder.steps
 
     def history(self) -> pd.DataFrame:
-        """Every census so far, oldest first, also those before a checkpoint was loaded."""
+        """Every census so far, oldest first, including those before a checkpoint was loaded."""
         own = pd.DataFrame() if self.recorder is None else self.recorder.history()
         if self.recorder is not None and self._past.empty:
             return own
@@ -181,14 +180,14 @@ class Watch:
 
     @property
     def verdict(self) -> Verdict | None:
-        """What the censuses say; None before the first."""
+        """The verdict on the censuses; None before the first."""
         history = self.history()
         if history.empty:
             return None
         return verdict(history, self._thresholds, healthy=self._healthy)
 
     def words(self) -> str:
-        """The verdict in plain words, also when there is none."""
+        """The verdict in plain words, or a sentence that there is none."""
         found = self.verdict
         if found is None:
             return NOTHING.format(root=self._root)
@@ -199,7 +198,7 @@ class Watch:
     def state_dict(self) -> dict[str, Any]:
         """Steps, the open windows of every rank and the history: tensors and plain values.
 
-        In a distributed training a collective call, as the saving of a checkpoint is.
+        In distributed training this is a collective call, like saving a checkpoint.
         """
         if self._loaded is not None:
             return self._loaded
@@ -212,10 +211,10 @@ class Watch:
         return {"steps": self.steps, "windows": windows, "history": _packed(self.history())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The next `start` goes on from `state_dict`'s state.
+        """Make the next `start` continue from a state of `state_dict`.
 
         Raises:
-            ValueError: not such a state.
+            ValueError: `state` is not such a state.
         """
         if state and not {"steps", "windows", "history"} <= set(state):
             raise ValueError(f"expected the keys steps, windows, history, but got {', '.join(state)}")
@@ -224,7 +223,7 @@ class Watch:
     # --- inside ---------------------------------------------------------------------------------------
 
     def _metrics(self, census: pd.DataFrame) -> dict[str, float]:
-        """Dead shares by name, without those of which nothing is known: no number is not 0 % dead."""
+        """Dead shares by name, without unknown ones: no number does not mean 0 % dead."""
         self._told = self.steps
         rows = last_census(census)
         shares = {"dead_fraction": dead_fraction(rows)}
@@ -235,32 +234,32 @@ class Watch:
 
 
 class Watching:
-    """What every callback shows of its watch."""
+    """The parts of a callback's watch that every callback exposes."""
 
     _watch: Watch
 
     @property
     def recorder(self) -> Recorder | None:
-        """The Recorder of the latest training; None before the first."""
+        """The Recorder of the latest training run; None before the first."""
         return self._watch.recorder
 
     @property
     def verdict(self) -> Verdict | None:
-        """What the censuses say; None before the first."""
+        """The verdict on the censuses; None before the first."""
         return self._watch.verdict
 
     def history(self) -> pd.DataFrame:
-        """Every census so far, oldest first, also those before a checkpoint was loaded."""
+        """Every census so far, oldest first, including those before a checkpoint was loaded."""
         return self._watch.history()
 
 
 def _ranks() -> int:
-    """The processes of this training."""
+    """Number of processes in this training run."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def _of_this_rank(windows: Sequence[Mapping[str, Any]], across: bool) -> dict[str, Any]:
-    """The open windows that this process goes on with; none if the number of processes has changed."""
+    """The open windows with which this process continues; none if the number of processes has changed."""
     ranks, rank = (dist.get_world_size(), dist.get_rank()) if across else (1, 0)
     return dict(windows[rank]) if len(windows) == ranks else {}
 
