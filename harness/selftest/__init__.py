@@ -1,1 +1,1 @@
-"""Known truth: models whose dead units are known by construction, and what a census must say of them."""
+"""Known truth: models whose dead units are known by construction, and the census each must give."""

@@ -1,4 +1,4 @@
-"""Units that do not lie where a layer leaves them: views, matrix products, terms of a loss, other widths."""
+"""Units in unusual places: views, matrix products, loss terms, other widths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.selftest.truth import Keep, TrueSite, through
 
 
 class OneUnit(nn.Module):
-    """A layer of one unit whose axis is dropped before the activation: the batch is no axis of units."""
+    """A layer of one unit whose axis is dropped before the activation: the batch is not a unit axis."""
 
     def __init__(self, drop: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Hidden(nn.Module):
 
 
 class Viewed(Hidden):
-    """A layer's output in another shape at the activation, and back again."""
+    """A layer's output, reshaped for the activation and back."""
 
     def __init__(self, view: Callable[[Tensor], Tensor]) -> None:
         super().__init__(1, 6)
@@ -55,7 +55,7 @@ class Transposed(Hidden):
 
 
 class Products(nn.Module):
-    """A weight of one's own on the left: its rows are the units, wherever the product leaves them."""
+    """A custom weight as the left factor: its rows are the units, wherever the product puts them."""
 
     def __init__(self, product: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Products(nn.Module):
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """Of images, over their channels, as in torchvision and timm."""
+    """LayerNorm of images over their channels, as in torchvision and timm."""
 
     def forward(self, input: Tensor) -> Tensor:
         x = F.layer_norm(input.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
@@ -76,7 +76,7 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class ChannelsFirstNorm(nn.Module):
-    """A norm that subclasses one for features."""
+    """A norm of channels that subclasses one for features."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class ChannelsFirstNorm(nn.Module):
 
 
 class TwoWeights(nn.Module):
-    """One module, two weights: two layers, each with units of its own."""
+    """One module with two weights: two layers, each with its own units."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class TwoWeights(nn.Module):
 
 
 class Hinge(Hidden):
-    """A term of the loss inside of the forward: distances are no units."""
+    """A loss term inside the forward: distances are not units."""
 
     def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
         embedded = self.head(self.act(keep("act", self.fc(x))))
@@ -116,7 +116,7 @@ class Hinge(Hidden):
 
 
 class Widths(Hidden):
-    """One layer, used at two widths in turn: the narrow calls are a site of their own."""
+    """One layer, used at two widths in turn: the narrow calls are a separate site."""
 
     def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
         wide = self.head(self.act(keep("act", self.fc(x))))
@@ -125,7 +125,7 @@ class Widths(Hidden):
 
 
 class Tries(Hidden):
-    """A call that raises is none."""
+    """A call that raises does not count."""
 
     def forward(self, x: Tensor, keep: Keep = through) -> Tensor:
         z = keep("act", self.fc(x))
@@ -138,7 +138,7 @@ class Tries(Hidden):
 
 
 class Agent(nn.Module):
-    """Called by a method of its own, never as a module."""
+    """A model called through its own method, never as a module."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Transformers: torch's own layers, whose evaluation has a fused path, and attention by hand."""
+"""Transformers: torch's own layers, whose evaluation has a fused path, and custom attention blocks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def encoder_sites(name: str = "relu") -> tuple[TrueSite, ...]:
 
 
 class Attention(nn.Module):
-    """nn.MultiheadAttention inside a block, with its own ReLU behind it."""
+    """nn.MultiheadAttention inside a block, followed by the block's own ReLU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Attention(nn.Module):
 
 
 class Projected(nn.Module):
-    """An activation straight on what attention returns: its units are those of the output projection."""
+    """An activation directly on the output of attention: its units are those of the output projection."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Where the units lie: channels, features, and the norms and dropouts between layer and activation."""
+"""Unit axes: channels, features, and the norms and dropouts between layer and activation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.selftest.truth import Keep, TrueSite, through
 
 
 class ConvNet(nn.Module):
-    """Units are channels: alive at one position is alive."""
+    """Units are channels: alive at one position means alive."""
 
     def __init__(
         self, norm: Callable[[int], nn.Module] = lambda _: nn.Identity(), drop: bool = False
@@ -62,7 +62,7 @@ class NormMLP(nn.Module):
         super().__init__()
         self.fc, self.norm, self.drop, self.relu = nn.Linear(6, 8), norm, dropout, nn.ReLU()
         self.head = nn.Linear(8, 3)
-        if not isinstance(norm, nn.RMSNorm):  # which has no bias
+        if not isinstance(norm, nn.RMSNorm):  # RMSNorm has no bias
             kill(self.fc if isinstance(norm, nn.Identity) else norm, 1, 6)
 
     def forward(self, x: Tensor, keep: Keep = through) -> Tensor:

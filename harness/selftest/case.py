@@ -1,4 +1,4 @@
-"""A case: one awkward model, its inputs, and what is known about its units by construction."""
+"""A case: one difficult model, its inputs, and what is known about its units by construction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.selftest.truth import Keep, TrueSite
 
 
 def sum_of_squares(output: Tensor) -> Tensor:
-    """A loss that is finite for zero-size batches too."""
+    """A loss that is finite even for empty batches."""
     return (output - 0.3).square().sum() / 16
 
 
@@ -47,16 +47,16 @@ class Case:
 
     Attributes:
         make: builds the model; called after torch.manual_seed.
-        batches: the inputs, on the CPU, the same at every call.
+        batches: returns the inputs, on the CPU, the same at every call.
         sites: in order of first call.
-        reference: the forward that shows the pre-activations; by default the model's own.
-        loss: of the output.
+        reference: forward that exposes the pre-activations; by default the model's own.
+        loss: loss of the output.
         accumulate: forwards per optimizer step.
         train: False: forwards only.
         quiet: False if the recorder must warn.
         recorder: further arguments of the Recorder.
-        wrap: what is called instead of the model, e.g. its compiled form.
-        context: around every forward, for a type of device.
+        wrap: returns what is called instead of the model, e.g. its compiled form.
+        context: type of device → context manager around every forward.
         needs: names in torch without which the case is not available.
     """
 
@@ -75,7 +75,7 @@ class Case:
 
 
 def kill(layer: Any, *units: int) -> None:
-    """Make units never positive: nothing comes in, and the bias is negative."""
+    """Make units never positive: zero incoming weights and a negative bias."""
     with torch.no_grad():
         for unit in units:
             layer.weight[unit] = 0
@@ -87,7 +87,7 @@ def dead(*units: int) -> frozenset[int]:
 
 
 def sequential(names: dict[int, str]) -> Callable[[Any, Any, Keep], Tensor]:
-    """Forward of a Sequential; names: position of an activation → site."""
+    """Forward of a Sequential; names: index of an activation → site."""
 
     def reference(model: Any, x: Any, keep: Keep) -> Tensor:
         for i, layer in enumerate(model):

@@ -1,4 +1,4 @@
-"""All cases, in their groups."""
+"""All cases, by group."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ assert len(CASES) == sum(map(len, GROUPS.values())), "a name stands for one case
 
 
 def chosen(pattern: str | None) -> dict[str, dict[str, Case]]:
-    """The cases whose name contains `pattern` or fits it as a glob; None: all.
+    """The cases whose name contains `pattern` or matches it as a glob; None: all.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no case matches.
 
     Example:
         >>> list(chosen("layernorm*").values())[0].keys()

@@ -1,4 +1,4 @@
-"""Where a census departs from the truth: counts, states and silences exactly, the rest to five digits."""
+"""Differences between a census and the truth: counts, states and silences exactly, the rest to five digits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NEAR = ("rate", "rate_upper", "mean", "std", "max", "grad_rms", "grad_norm")
 
 
 class Difference(NamedTuple):
-    """One thing that is not as it must be."""
+    """One deviation from the truth."""
 
     where: str
     expected: str
@@ -27,10 +27,10 @@ def differences(
     """Every cell in which two censuses differ.
 
     Args:
-        actual: as a Recorder took it, in any order of rows.
+        actual: census from a Recorder, with rows in any order.
         true: the slow truth.
         skip: columns that are not compared.
-        rtol: relative tolerance of the columns that are no counts.
+        rtol: relative tolerance of columns that are not counts.
 
     Example:
         >>> from harness.selftest.truth import COLUMNS

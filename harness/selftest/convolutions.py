@@ -27,7 +27,7 @@ class Conv1dNet(nn.Module):
 
 
 class Convolved(nn.Module):
-    """Any convolution of six units, perhaps a norm, ReLU; units 1 and 4 are dead."""
+    """Any convolution with six units, an optional norm, and ReLU; units 1 and 4 are dead."""
 
     def __init__(self, conv: Any, norm: Any = None) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Convolved(nn.Module):
 
 
 def kill_transposed(conv: Any, *units: int) -> None:
-    """A transposed convolution's weight is (inputs, units of a group, …), block after block of inputs."""
+    """Kill units of a transposed convolution: its weight is (inputs, units per group, …), grouped by inputs."""
     blocks = torch.split(conv.weight.data, conv.in_channels // conv.groups)
     per_group = conv.out_channels // conv.groups
     for unit in units:
@@ -83,7 +83,7 @@ CASES: dict[str, Case] = {
             TrueSite("relu#1", axis=1, producer="conv2", size=4, dead=dead(0)),
         ),
     ),
-    # as many positions as units: only the layer tells which axis is which
+    # as many positions as units: only the layer shows which axis is which
     "conv1d square": case(lambda: nn.Conv1d(3, 6, 3, padding=1), 4, 3, 6, dims=1),
     "conv1d of one position": case(lambda: nn.Conv1d(3, 6, 3), 4, 3, 3, dims=1),
     "conv1d strided dilated": case(lambda: nn.Conv1d(3, 6, 3, stride=2, dilation=2), 4, 3, 15, dims=1),

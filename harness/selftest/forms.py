@@ -78,7 +78,7 @@ MODULE_FORMS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Functional(nn.Module):
-    """An activation as a function, twice, in the root's own forward."""
+    """An activation called twice as a function, in the root's own forward."""
 
     def __init__(self, name: str, function: Callable[[Tensor], Tensor], gain: float = 1.0) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What stands between a user's code and the kernels: checkpoints, autocast, compile, lazy layers."""
+"""Machinery between a user's code and the kernels: checkpoints, autocast, compile, lazy layers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.selftest.truth import Keep, TrueSite, through
 
 
 class Checkpointed(nn.Module):
-    """The middle is computed twice; its inputs count once."""
+    """The middle is computed twice, but its inputs count once."""
 
     def __init__(self, reentrant: bool) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Checkpointed(nn.Module):
 
 
 class CheckpointedFunction(nn.Module):
-    """A function of the root's own is checkpointed, with its activations as functions."""
+    """A function of the root is checkpointed, with its activations called as functions."""
 
     def __init__(self, reentrant: bool) -> None:
         super().__init__()

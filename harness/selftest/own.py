@@ -1,4 +1,4 @@
-"""Activations of one's own count as they are declared: JumpReLU, TopK, an autograd.Function, a function."""
+"""Declared activations are counted as declared: JumpReLU, TopK, an autograd.Function, a function."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ THRESHOLDS = torch.linspace(-0.2, 0.3, 6)
 
 @declare_activation(threshold=lambda module: module.threshold)
 class JumpReLU(nn.Module):
-    """Hands on what is above a threshold of each unit's own."""
+    """Passes values above a threshold per unit."""
 
     threshold: Tensor
 
@@ -39,7 +39,7 @@ def selected(z: Tensor, *_: Any) -> Tensor:
 
 @declare_activation(open=selected)
 class TopK(nn.Module):
-    """Hands on the two largest of each input."""
+    """Passes the two largest values of each input."""
 
     def forward(self, z: Tensor) -> Tensor:
         return z * selected(z)
@@ -47,7 +47,7 @@ class TopK(nn.Module):
 
 @declare_activation(threshold=0.1)
 class Step(torch.autograd.Function):
-    """ReLU with a threshold and a backward of its own."""
+    """ReLU with a threshold and a custom backward."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> Tensor:
@@ -62,12 +62,12 @@ class Step(torch.autograd.Function):
 
 @declare_activation(threshold=-0.1)
 def shifted(z: Tensor) -> Tensor:
-    """What it calls is its own."""
+    """A function whose inner calls do not count separately."""
     return torch.relu(z + 0.1) - 0.1
 
 
 class Calls(nn.Module):
-    """One hidden layer and a function."""
+    """One hidden layer and a declared function."""
 
     def __init__(self, function: Callable[[Tensor], Any]) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ NAMES: dict[Any, str] = {shifted: "shifted", Step.apply: "Step"}
 
 
 def layers(act: nn.Module) -> nn.Sequential:
-    """The same with a module; the biases let a dead unit never be selected."""
+    """One hidden layer and a declared module; the bias keeps the dead unit from ever being selected."""
     first = nn.Linear(6, 6)
     kill(first, 3)
     nn.init.constant_(first.bias[3:4].detach(), -50.0)

@@ -1,4 +1,4 @@
-"""Plain nets: every kind of input and window that a multi-layer perceptron can meet."""
+"""Plain nets: every kind of input and window that a multi-layer perceptron can have."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MLP_REFERENCE = sequential({1: "1", 3: "3"})
 
 
 def starved_mlp() -> nn.Sequential:
-    """Everything behind the first activation is dead, so its live units get no gradient."""
+    """Everything behind the first activation is dead, so its live units receive no gradient."""
     model = mlp()
     kill(model[2], *range(8))
     return model

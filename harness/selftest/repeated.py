@@ -1,4 +1,4 @@
-"""Weights and blocks that come back: nested, tied, recursive, concatenated, split."""
+"""Repeated weights and blocks: nested, tied, recursive, concatenated, split."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Inner(nn.Module):
 
 
 class Outer(nn.Module):
-    """Its own layer, then the activation of a block that others own too, then that block."""
+    """Its own layer, then the activation of a shared block, then that block."""
 
     def __init__(self, inner: Inner) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Outer(nn.Module):
 
 
 class Nested(nn.Module):
-    """One inner block inside two outer ones: its units are met twice in a forward."""
+    """One inner block inside two outer ones: its units are called twice per forward."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Nested(nn.Module):
 
 
 class Tied(nn.Module):
-    """Two layers with one weight and biases of their own are different units."""
+    """Two layers with one weight and separate biases have different units."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Tied(nn.Module):
 
 
 class Borrowed(nn.Module):
-    """A layer that is never called itself: its parameters are used by a function."""
+    """A layer that is never called itself: a function uses its parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Recursive(nn.Module):
 
 
 class Tree(nn.Module):
-    """A part calls itself on halves of its input, as often as the input asks for."""
+    """A module that calls itself on halves of its input, as often as the input requires."""
 
     class Node(nn.Module):
         def __init__(self) -> None:
@@ -113,7 +113,7 @@ class Tree(nn.Module):
 
 
 class Loop(nn.Module):
-    """A ModuleList walked through with one function: a site per layer."""
+    """A loop over a ModuleList with one activation function: one site per layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class Loop(nn.Module):
 
 
 class Dense(nn.Module):
-    """The units of two layers side by side have no layer of their own."""
+    """The concatenated units of two layers have no single layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class Dense(nn.Module):
 
 
 class Gated(nn.Module):
-    """One half of a layer's units goes through the activation, the other past it."""
+    """One half of a layer's units goes through the activation, the other bypasses it."""
 
     def __init__(self) -> None:
         super().__init__()

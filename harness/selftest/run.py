@@ -1,4 +1,4 @@
-"""The runner: every case through its checks, and what came of it."""
+"""The runner: every case through its checks, and the outcomes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ PASSED, FAILED, UNAVAILABLE = "passed", "failed", "not available"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one case.
+    """Outcome of one case.
 
     Attributes:
-        name: of the case.
-        group: it belongs to.
+        name: name of the case.
+        group: its group.
         status: "passed", "failed" or "not available".
-        differences: from the truth; each `where` begins with the check.
+        differences: differences from the truth; each `where` begins with the check.
         reason: why it is not available.
-        seconds: it took.
+        seconds: how long it took.
     """
 
     name: str
@@ -38,14 +38,14 @@ class Outcome:
 
 
 def run(groups: Mapping[str, Mapping[str, Case]], device: str = "cpu") -> Iterator[Outcome]:
-    """Run cases one by one, on one thread; random states are as before afterwards.
+    """Run cases one by one, on one thread; restores random states afterwards.
 
     Args:
         groups: group → name → case.
-        device: as torch names it.
+        device: name of the device in torch.
 
     Raises:
-        ValueError: there is no such device.
+        ValueError: the device does not exist.
 
     Example:
         >>> from harness.selftest.cases import chosen
@@ -54,7 +54,7 @@ def run(groups: Mapping[str, Mapping[str, Case]], device: str = "cpu") -> Iterat
     """
     try:
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # the second: a torch that was built without CUDA
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
         raise ValueError(f"device: {str(error).splitlines()[0]}") from None
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -63,7 +63,7 @@ def run(groups: Mapping[str, Mapping[str, Case]], device: str = "cpu") -> Iterat
             for name, case in cases.items():
                 start = time.perf_counter()
                 with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # torch's own, of what the user did not write
+                    warnings.simplefilter("ignore")  # torch's own warnings, which the user cannot act on
                     status, found, reason = outcome_of(case, device)
                 yield Outcome(name, group, status, tuple(found), reason, time.perf_counter() - start)
     finally:
@@ -82,7 +82,7 @@ def outcome_of(case: Case, device: str = "cpu") -> tuple[str, list[Difference], 
                 Difference(f"{check}: {where}", expected, got)
                 for where, expected, got in CHECKS[check](case, device)
             ]
-        except NotImplementedError as error:  # torch's word for an operation that a device does not have
+        except NotImplementedError as error:  # raised by torch for operations that a device does not support
             return UNAVAILABLE, [], str(error).splitlines()[0]
         except Exception as error:
             found.append(Difference(check, "no exception", f"{type(error).__name__}: {error}"))

@@ -1,4 +1,4 @@
-"""Modules and layers that are used more than once, sums, and several sites in one block."""
+"""Modules and layers used more than once, sums, and several sites in one block."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SharedReLU(nn.Module):
 
 
 class TwoNames(nn.Module):
-    """A module under two names bears its first; two ReLUs after one layer are two sites."""
+    """A module under two names uses the first; two ReLUs after one layer are two sites."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Residual(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """torchvision's: one in-place ReLU module called twice, after a norm and after a sum."""
+    """Like torchvision's: one in-place ReLU module called twice, after a norm and after a sum."""
 
     def __init__(self) -> None:
         super().__init__()

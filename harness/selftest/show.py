@@ -1,4 +1,4 @@
-"""The score: a table per group, every departure from the truth, and one line that says it all."""
+"""The score: a table per group, every difference from the truth, and a summary in one line."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rich.text import Text
 from harness.report.console_parts import plain_table
 from harness.selftest.run import FAILED, PASSED, UNAVAILABLE, Outcome
 
-SHOWN = 3  # differences per case; one fault has many
+SHOWN = 3  # shown differences per case; one fault causes many
 
 
 def sentence(outcomes: Sequence[Outcome], device: str) -> str:
-    """The score in one line; cases that are not available count on neither side.
+    """The score in one line; cases that are not available are not counted.
 
     Example:
         >>> sentence([Outcome("mlp", "plain", PASSED), Outcome("cell", "shared", FAILED)], "cpu")
@@ -41,9 +41,9 @@ def view(outcomes: Sequence[Outcome], device: str, *, verbose: bool = False) -> 
     """Tables and score of a finished run.
 
     Args:
-        outcomes: of all cases.
-        device: they ran on.
-        verbose: list every case.
+        outcomes: outcomes of all cases.
+        device: the device on which they ran.
+        verbose: whether to list every case.
     """
     parts: list[RenderableType] = [_cases(outcomes)] if verbose else []
     parts.append(_groups(outcomes))
@@ -54,7 +54,7 @@ def view(outcomes: Sequence[Outcome], device: str, *, verbose: bool = False) -> 
 
 
 def as_json(outcomes: Sequence[Outcome], device: str) -> dict[str, Any]:
-    """The same for other programs."""
+    """The score and the outcomes as JSON, for other programs."""
     ran = [one for one in outcomes if one.status != UNAVAILABLE]
     return {
         "torch": torch.__version__,

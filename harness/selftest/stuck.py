@@ -1,4 +1,4 @@
-"""Units held in the flat part of their activation are dead by the gate, and those on a slope never are."""
+"""Units held in the flat part of their activation are dead by the gate; those on a slope never are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Flat(NamedTuple):
     make: Callable[[], nn.Module]
     closed: Sequence[float]
     open: Sequence[float]
-    function: Callable[[Tensor], Tensor] | None = None  # where the module draws or learns its slope
+    function: Callable[[Tensor], Tensor] | None = None  # if the module draws or learns its slope
 
 
 def leaky(z: Tensor) -> Tensor:

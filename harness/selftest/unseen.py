@@ -1,4 +1,4 @@
-"""What cannot be seen must be said to be unobserved, never to be alive or dead."""
+"""Units that cannot be observed must be reported as unobserved, never as alive or dead."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NeverCalled(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """A fused recurrent kernel shows none of its gates."""
+    """A fused recurrent kernel, which exposes none of its gates."""
 
     def __init__(self, kind: Callable[..., nn.Module]) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Recurrent(nn.Module):
 
 
 class Stepped(nn.Module):
-    """A recurrent cell of torch, step by step: as fused as the whole."""
+    """torch's recurrent cell, step by step, which is fused as well."""
 
     def __init__(self, kind: Callable[[int, int], nn.Module]) -> None:
         super().__init__()
