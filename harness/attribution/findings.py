@@ -35,7 +35,7 @@ class Findings:
             if it is not), unreached (no backward pass ever reached its site, though some reached others), and
             the columns of `Evidence.units`.
         events: every dated event.
-        dead, total: number of units at the last census with a finite one.
+        dead, total: numbers of dead and of all units at the last census with a finite unit.
         evidence: "probe" or "stream": the evidence of that census.
         diverged_at: step of the divergence, or None.
         at: step of the last census.
