@@ -70,8 +70,8 @@ def effects(
         factor: a column of it.
         by: factors whose settings are kept apart instead of averaged.
         outcomes: dead, born_dead, died, revived, accuracy; and diverged (share of the complete runs).
-        baseline: level with which the others are compared; None: null, none, 0 or relu if there is such a
-            level, else the first.
+        baseline: level with which the others are compared; None: null, none, false, 0 or relu if there is
+            such a level, else the first.
         confidence: confidence of the intervals.
         correction: correction of the p-values over this table: "holm", "fdr" or "none".
 

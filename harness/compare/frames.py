@@ -266,7 +266,7 @@ def _factors(table: pd.DataFrame) -> tuple[list[str], dict[str, list[str]]]:
 def _follows(place: np.ndarray, levels: list[Any], other: np.ndarray, others: list[Any]) -> bool:
     """Whether a column is determined by another.
 
-    Beyond, that is, the coincidence that every configuration has its own number (a random search).
+    The coincidence that every configuration has its own number (a random search) does not count.
     """
     if len(np.unique(np.stack([place, other]), axis=1).T) != len(others):
         return False

@@ -41,7 +41,8 @@ def logrank(
         runs: runs or their `lives`.
         by: one or several factors.
         pairs: "baseline": each setting against the baseline; "all": all pairs.
-        baseline: level of the single factor `by`; None: null, none, 0, relu if there is one, else the first.
+        baseline: level of the single factor `by`; None: null, none, false, 0 or relu if there is
+            one, else the first.
         correction: correction of the pairs' p-values: "holm", "fdr" or "none".
 
     Returns:
