@@ -83,7 +83,7 @@ class UnitStatistics:
 
 
 def leaf_of(statistics: UnitStatistics) -> Tensor:
-    """The leaf `returned`, created if necessary, with its gradient in memory of its own."""
+    """The leaf `returned`, created if necessary, with a separately allocated gradient."""
     if statistics.returned is None:
         with torch.inference_mode(False), torch.no_grad():
             size, device = statistics.size + 1, statistics.counts.device
