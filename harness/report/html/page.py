@@ -72,7 +72,7 @@ class Table:
         rows: cells: text, or links.
         left: indices of left-aligned columns.
         fold: text to click on to show the table; "" shows it at once.
-        caption: the table's contents; for a folded table, `fold` takes its place.
+        caption: the table's contents; `fold` is used if it is empty.
     """
 
     head: Sequence[str]

@@ -47,7 +47,7 @@ def key(name: str) -> str:
 
 
 def logarithmic(values: np.ndarray) -> bool:
-    """Whether positive values span at least a factor of 10.
+    """Whether values are positive and span at least a factor of 10.
 
     Example:
         >>> logarithmic(np.array([0.01, 0.1, 1.0])), logarithmic(np.array([1.0, 2.0, 3.0]))

@@ -102,7 +102,7 @@ def overlap(table: pd.DataFrame, *, title: str = "", most: int = 8) -> Figure:
     """Whether the same units stay dead: overlap of dead sets over time.
 
     Args:
-        table: result of `detector.overlap.overlap`: step, site, other, overlap, chance.
+        table: result of `detector.overlap.overlap`: step, site, other, units, dead, overlap, chance.
         title: title of the figure.
         most: largest number of panels; the sites with most dead units are kept.
 

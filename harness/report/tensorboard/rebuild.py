@@ -107,6 +107,6 @@ def _one(path: Path, maps: bool, alone: bool = False) -> str:
 
 
 def _begin() -> None:
-    """Initialise a worker: no further threads per core, and no garbage collection of imported objects."""
+    """Initialise a worker process: one Arrow thread, and no garbage collection of imported objects."""
     pa.set_cpu_count(1)
     gc.freeze()
