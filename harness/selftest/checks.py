@@ -1,4 +1,4 @@
-"""The checks of a case: a live Recorder and scan, each against the slow truth."""
+"""The checks of a case: a live Recorder and a scan, each compared with the slow truth."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def built(case: Case, device: str = "cpu") -> Any:
 
 
 def inputs(case: Case, device: str = "cpu") -> list[Any]:
-    """Its batches, on the device."""
+    """The case's batches, on the device."""
     return [x.to(device) for x in case.batches()]
 
 
 def watched_training(case: Case, model: nn.Module, device: str = "cpu", census_every: int = 2) -> Recorder:
-    """Train the model as the case says, under a Recorder."""
+    """Train the model as specified by the case, under a Recorder."""
     optimizer = _optimizer(case, model)
     run = case.wrap(model)
     with Recorder(model, optimizer=optimizer, census_every=census_every, **case.recorder) as recorder:
@@ -51,7 +51,7 @@ def watched_training(case: Case, model: nn.Module, device: str = "cpu", census_e
 
 
 def live(case: Case, device: str = "cpu") -> list[Difference]:
-    """Train one model under a Recorder and its twin in slow motion: every census, and every last weight."""
+    """Train a model under a Recorder and its twin by the slow truth; compare all censuses and weights."""
     model = built(case, device)
     twin = built(case, device)
     torch.manual_seed(1)
@@ -79,11 +79,11 @@ def live(case: Case, device: str = "cpu") -> list[Difference]:
 
 
 def scanned(case: Case, device: str = "cpu", *, with_loss: bool = False) -> list[Difference]:
-    """One pass in evaluation mode, with or without gradients."""
+    """Scan in evaluation mode, with or without gradients."""
     model = built(case, device)
     twin = built(case, device)
     loss = case.loss if with_loss else None
-    torch.manual_seed(1)  # lazy layers are drawn in the first forward
+    torch.manual_seed(1)  # lazy layers are initialised in the first forward
     true = true_scan(twin, partial(_reference, case, device), case.sites, inputs(case, device), loss)
     torch.manual_seed(1)
     with _warnings() as spoken, case.context(device):
@@ -115,7 +115,7 @@ CHECKS: dict[str, Callable[[Case, str], list[Difference]]] = {
 
 
 def checks_of(case: Case) -> list[str]:
-    """The names of the checks that a case goes through."""
+    """The names of the checks that apply to a case."""
     return [name for name in CHECKS if case.train or name != "scan with loss"]
 
 
@@ -130,11 +130,11 @@ def _reference(case: Case, device: str, model: nn.Module, x: Any, keep: Keep) ->
 
 @contextmanager
 def _warnings() -> Iterator[list[str]]:
-    """What the recorder warns of; other warnings go on as they would."""
+    """Collects warnings about unobserved sites; other warnings are passed on."""
     spoken: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        # of a checkpoint in a scan without gradients, which is nobody's mistake
+        # raised by a checkpoint in a scan without gradients, which is not a mistake
         warnings.filterwarnings("ignore", message="None of the inputs have requires_grad")
         yield spoken
     for one in caught:

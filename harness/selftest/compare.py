@@ -1,4 +1,4 @@
-"""Differences between a census and the truth: counts, states and silences exactly, the rest to five digits."""
+"""Differences between a census and the truth: counts, states and silences exactly, others to five digits."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Convolved(nn.Module):
 
 
 def kill_transposed(conv: Any, *units: int) -> None:
-    """Kill units of a transposed convolution: its weight is (inputs, units per group, …), grouped by inputs."""
+    """Kill units of a transposed convolution, whose weight is (inputs, units per group, …) by groups."""
     blocks = torch.split(conv.weight.data, conv.in_channels // conv.groups)
     per_group = conv.out_channels // conv.groups
     for unit in units:

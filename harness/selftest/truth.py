@@ -1,7 +1,7 @@
-"""Slow truth: what a census must say, from explicit pre-activations and Python loops.
+"""Slow truth: the correct census, from explicit pre-activations and Python loops.
 
-Nothing of the hooks is used. A model under test calls `keep(site, z)` on each pre-activation; here `keep`
-stores the tensor and hands on a copy, so that in-place activations do no harm.
+Does not use hooks. A model under test calls `keep(site, z)` on each pre-activation; here `keep` stores the
+tensor and returns a copy, so that in-place activations do no harm.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Keep = Callable[[str, Tensor], Tensor]
 
 
 def through(site: str, z: Tensor) -> Tensor:
-    """The `keep` of an ordinary forward: nothing."""
+    """The `keep` of an ordinary forward, which does nothing."""
     return z
 
 
@@ -38,14 +38,14 @@ class TrueSite:
     """A site as its model's author knows it.
 
     Attributes:
-        name: of the module called, `#1` … for later calls, `:relu` for a function.
-        axis: of the units.
+        name: name of the module called, `#1` … for later calls, `:relu` for a function.
+        axis: unit axis.
         producer: nearest module with per-unit parameters, None for a sum.
-        function: the activation; its gate is found by differentiating it. None: ReLU, open iff z > 0.
-        size: number of units; -1: cannot be seen.
+        function: the activation, whose gate is found by differentiation. None: ReLU, open iff z > 0.
+        size: number of units; -1: cannot be observed.
         dead: units that are dead in every census, by construction.
-        alive: units that are dead in none.
-        transposed: the second axis of the producer's weight holds the units.
+        alive: units that are never dead.
+        transposed: whether the second axis of the producer's weight counts the units.
     """
 
     name: str
@@ -104,7 +104,7 @@ def by_unit(site: TrueSite, z: Tensor) -> np.ndarray:
 
 @dataclass
 class Truth:
-    """Observes forwards and backwards of one model and tells the censuses."""
+    """Observes forwards and backwards of one model and computes the censuses."""
 
     sites: tuple[TrueSite, ...]
     values: dict[str, list[np.ndarray]] = field(default_factory=dict)
@@ -117,7 +117,7 @@ class Truth:
     def forward(
         self, run: Callable[[Keep], Tensor], observed: bool = True
     ) -> tuple[Tensor, list[tuple[str, Tensor]]]:
-        """Run a forward; its output and the pre-activations, in order."""
+        """Run a forward; returns its output and the pre-activations, in order."""
         kept: list[tuple[str, Tensor]] = []
 
         def keep(site: str, z: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ class Truth:
             self.silent[name] = [0 if o else s + seen[name] for o, s in zip(any_open, before, strict=True)]
 
     def backward(self, loss: Tensor, kept: list[tuple[str, Tensor]]) -> None:
-        """Backward of a loss, with the gradient at every pre-activation."""
+        """Run the backward of a loss, recording the gradient at every pre-activation."""
         known = {site.name: site for site in self.sites}
         wanted = [(name, z) for name, z in kept if z.requires_grad]
         if wanted:
@@ -157,7 +157,7 @@ class Truth:
         """Read the gradients of every unit's incoming parameters."""
         for site in self.sites:
             owner = None if site.producer is None else _owner(model, site.producer)
-            if owner is not None and hasattr(owner, "weight"):  # weights by other names are nobody's rows
+            if owner is not None and hasattr(owner, "weight"):  # other parameter names have no rows per unit
                 self.norms[site.name] = unit_norms(owner, site.transposed)
 
     def census(self, evidence: str = "stream") -> pd.DataFrame:
@@ -234,13 +234,13 @@ class Truth:
 
 
 def _owner(model: nn.Module, producer: str) -> nn.Module:
-    """The module that a producer is, or whose parameter it is."""
+    """The module that is a producer, or that owns the parameter with that name."""
     is_parameter = any(name == producer for name, _ in model.named_parameters())
     return model.get_submodule(producer.rpartition(".")[0] if is_parameter else producer)
 
 
 def unit_norms(producer: nn.Module, transposed: bool = False) -> list[float]:
-    """L2 norm of each unit's row of weight.grad and bias.grad; NaN where there is no gradient."""
+    """L2 norm of each unit's row of weight.grad and bias.grad; NaN without a gradient."""
     found = []
     for name in ("weight", "bias"):
         parameter = getattr(producer, name, None)
@@ -250,7 +250,7 @@ def unit_norms(producer: nn.Module, transposed: bool = False) -> list[float]:
         if parameter.grad is None:
             return [NAN] * (getattr(producer, "weight").shape[1 if transposed else 0] * blocks)  # noqa: B009
         gradient = parameter.grad.detach().cpu().to(torch.float64).numpy()
-        if transposed and name == "weight":  # (inputs, units of a group, …): each group has inputs of its own
+        if transposed and name == "weight":  # (inputs, units per group, …): each group has its own inputs
             gradient = np.concatenate([np.swapaxes(g, 0, 1) for g in np.split(gradient, blocks)])
         found.append(gradient.reshape(len(gradient), -1))
     return [
@@ -296,7 +296,7 @@ def true_scan(
     batches: Iterable[Any],
     loss: Callable[[Tensor], Tensor] | None = None,
 ) -> pd.DataFrame:
-    """One pass in evaluation mode (the model is left in it)."""
+    """Scan in evaluation mode, in which the model is left."""
     truth = Truth(sites)
     model.eval()
     for x in batches:
