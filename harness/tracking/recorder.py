@@ -272,8 +272,12 @@ class Recorder(Observer):
         folder = run_path(given.parent, given.name)
         writer = self._writer_to(folder, plain_config(config), tensorboard=False)
         writer.begin(0)
-        for _, census in history.groupby("step", sort=True):
-            writer.census(census)
+        try:
+            for _, census in history.groupby("step", sort=True):
+                writer.census(census)
+        except BaseException as error:
+            writer.finish(self.steps, error)
+            raise
         writer.finish(self.steps, None, self._evidence_tables())
         return folder
 

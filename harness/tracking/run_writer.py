@@ -72,7 +72,7 @@ class RunWriter:
         try:
             self._open(folder, steps)
         except BaseException:
-            self._lock.release()
+            self.close()
             raise
 
     def _open(self, folder: RunFolder, steps: int) -> None:
@@ -91,7 +91,8 @@ class RunWriter:
         else:
             folder.write_status("running", **{MADE: True})
         kept = {name: keep_rows(self.path, name, steps) if steps else 0 for name in TABLES}
-        self._writers = {name: TableWriter(self.path, name, kept[name]) for name in TABLES}
+        for name in TABLES:
+            self._writers[name] = TableWriter(self.path, name, kept[name])
         if steps:
             self._transitions.resume(read_table(self.path, "census").to_pandas())
         folder.write_config(self._config)

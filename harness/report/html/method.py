@@ -66,7 +66,7 @@ def definitions(thresholds: Thresholds, *, sweep: bool = False, first: Sequence[
         (
             "survival",
             "Kaplan and Meier's estimate over units that were alive at first; its interval treats the units "
-            "of a run as one cluster, since they are not independent.",
+            "of all runs of a seed as one cluster, since they are not independent.",
         ),
     ]
     texts = [Words(text) for text in first]

@@ -103,7 +103,7 @@ def survival(kept: compare.Lives | None, ranked: list[str]) -> list[Block]:
             row = compare.logrank(kept, by[0]).iloc[0]  # the overall test, or that of the only pair
             if pd.notna(row["p"]):
                 note = f" ({row['note']})" if row["note"] else ""
-                text = f"Log-rank test by {key(by[0])}, clustered by run: p = {_p(row['p'])}{note}."
+                text = f"Log-rank test by {key(by[0])}, clustered by seed: p = {_p(row['p'])}{note}."
                 blocks.append(Words(text, "note"))
     return blocks
 

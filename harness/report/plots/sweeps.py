@@ -157,7 +157,7 @@ def dose_response(
 
 @figure(
     "the share of units, alive at the start, that have not died up to that step; the lower the line, the "
-    "more died, the band is the interval over runs."
+    "more died, the band is the interval over seeds."
 )
 def survival(table: pd.DataFrame, *, title: str = "") -> Figure:
     """Kaplan-Meier curves of the units of each setting.
