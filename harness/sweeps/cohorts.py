@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from harness.config import RunSpec, run_folder
 from harness.config.schema import Mlp
@@ -59,9 +59,10 @@ def why_not(spec: RunSpec) -> str:
 
 
 def divide(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST) -> list[Task]:
-    """Divide a sweep into tasks: cohorts of at most `most` runs of one shape, in order, then single runs.
+    """Divide a sweep: cohorts of at most `most` runs of one shape, the largest first, then single runs.
 
-    The limit on open files also bounds the size of a cohort.
+    The limit on open files also bounds the size of a cohort. A run whose shape no other run has is a cohort
+    of its own: even a stack of one takes half the time of a run by itself.
 
     Example:
         >>> from harness.config import plan
@@ -83,10 +84,7 @@ def divide(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST) ->
         parts = -(-len(members) // most)
         size = -(-len(members) // parts)
         cohorts += [Task(tuple(members[k : k + size])) for k in range(0, len(members), size)]
-    lonely = [
-        replace(task, why_single="no other run has its shape") for task in cohorts if len(task.specs) == 1
-    ]
-    return [task for task in cohorts if len(task.specs) > 1] + lonely + single
+    return sorted(cohorts, key=lambda task: -len(task.specs)) + single
 
 
 def _weights(spec: RunSpec) -> int:
