@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 
 def per_cent(share: float | None, decimals: int = 1, *, missing: str = "no value") -> str:
@@ -13,6 +15,26 @@ def per_cent(share: float | None, decimals: int = 1, *, missing: str = "no value
         ('12.5 %', 'no value', '-')
     """
     return missing if share is None or share != share else f"{100 * share:.{decimals}f} %"
+
+
+def dead_words(row: Mapping[Any, Any], *, decimals: int = 1, unit: str = " %") -> str:
+    """Format the dead share of a site: of its observed units, if any of them is finite.
+
+    Args:
+        row: units, dead, and as far as they are known unobserved and non_finite, of a site or of several.
+        decimals: digits behind the point.
+        unit: what follows the number.
+
+    Example:
+        >>> dead_words({"units": 8, "dead": 1}), dead_words({"units": 8, "dead": 0, "non_finite": 8})
+        ('12.5 %', 'not finite')
+    """
+    observed = row["units"] - row.get("unobserved", 0)
+    if observed <= 0:
+        return "unobserved"
+    if observed <= row.get("non_finite", 0):
+        return "not finite"
+    return f"{100 * row['dead'] / observed:.{decimals}f}{unit}"
 
 
 def points(difference: float) -> str:

@@ -356,7 +356,7 @@ def prescribe(
         console(view).print(view)
     out.print(found.text, markup=False)
     for name, reason in found.left_out.items():
-        out.print(f"not tried: {name} ({reason})", markup=False)
+        out.print(f"left out: {name} ({reason})", markup=False)
     if found.command:
         print(f"\n{found.command}")
     write_found({"arms": found.table}, json, csv, cure=found.cure, command=found.command, text=found.text)

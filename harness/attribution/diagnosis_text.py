@@ -190,8 +190,8 @@ def _deaths(units: pd.DataFrame, found: Findings, evidence: Evidence) -> list[st
     if len(sudden) >= 5:
         middle = float(sudden.median())
         how = "jumped" if middle >= 0.8 else "drifted" if middle < 0.3 else "fell in a few windows"
-        lost = f"at least {100 * middle:.0f} % of their margin in one window"
-        parts.append(f"They {how}: half of them lost {lost}.")
+        fall = f"at least {100 * middle:.0f} % of the fall from their largest margin"
+        parts.append(f"They {how}: for half of them, one window holds {fall}.")
     shares = died[list(FACTORS)].mean().dropna()
     whole = died.loc[~has_known_layer(died, evidence.layers), "upstream"].sum() / max(
         1, died["upstream"].count()

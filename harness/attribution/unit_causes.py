@@ -97,6 +97,7 @@ def unit_cause_words(units: pd.DataFrame, site: str, unit: int) -> str:
     if row.empty:
         return "none: on the evidence that the diagnosis rests on it is not dead"
     cause, evidence = row[["cause", "evidence"]].iloc[0]
-    share = f" ({100 * row[cause].iloc[0]:.0f} % of its fall)" if cause in FACTORS else ""
+    part = float(row[cause].iloc[0]) if cause in FACTORS else float("nan")  # NaN if it was born dead
+    share = "" if part != part else f" ({100 * part:.0f} % of its fall)"
     where = "probe" if evidence == "probe" else "training stream"
     return f"{UNIT_CAUSES[cause]}{share}; dead on the {where}"

@@ -83,9 +83,8 @@ def overview(frame: pd.DataFrame, outcome: str = "dead") -> str:
     else:
         text += f" No mean {NAMES[outcome]} is told: {kept:,} of {_plural(len(frame), 'run')} have one."
     unseen = int((np.isnan(y) & (status == "finished")).sum())
-    return text + (
-        f" {_plural(unseen, 'finished run')} without one (nothing was observed)." if unseen else ""
-    )
+    why = "" if outcome == "accuracy" else " (nothing was observed, or nothing finite)"
+    return text + (f" {_plural(unseen, 'finished run')} without one{why}." if unseen else "")
 
 
 def importance(ranking: pd.DataFrame) -> str:
@@ -100,7 +99,8 @@ def importance(ranking: pd.DataFrame) -> str:
         return f"The {name} is the same in all runs: there is nothing to explain."
     tested = ranking["p"].notna().any()
     sure = ranking[ranking["p_adjusted"] < SURE] if tested else ranking
-    sure = sure[sure["share"] >= 0.01].head(3)
+    large = sure[sure["share"] >= 0.01]
+    sure = (large if len(large) else sure).head(3)
     if sure.empty:
         first, seeds = ranking.iloc[0], ranking.attrs.get("seeds")
         part = _percent(first["share"])
@@ -198,6 +198,8 @@ def _no_crossing(critical: pd.DataFrame, what: str, passes: str) -> str:
     if seen.any():
         return f"From which {row['axis']} on the {passes}{where} is not told: {row['missing']}."
     axes = _listed([str(axis) for axis in critical["axis"].unique()])
+    if critical["note"].str.contains("comes back").any():
+        return f"{what} is crossed more than once along {axes}, so there is no critical value."
     left = f", as far as runs are left{where}: {row['missing']}" if unsure else ""
     return f"{what} is crossed nowhere along {axes}{left}."
 
@@ -224,10 +226,12 @@ def floor_note(effects: pd.DataFrame, correction: str) -> str:
     needed = least * len(tested) if correction == "holm" else least
     if needed <= SURE:
         return ""
+    text = f"With {_plural(seeds, 'seed')} no sign-flip p is below {_p(least)}"
+    if least > SURE:
+        return f"{text}: the intervals carry the evidence. Only more seeds give tests power."
     return (
-        f"With {_plural(seeds, 'seed')} no sign-flip p is below {_p(least)}; over {len(tested)} tests "
-        f"{'Holm makes that ' + _p(min(needed, 1)) if correction == 'holm' else 'no correction helps'}: "
-        "the intervals carry the evidence. More seeds or fewer outcomes (or correction fdr) give tests power."
+        f"{text}; over {len(tested)} tests Holm makes that {_p(min(needed, 1))}: the intervals carry the "
+        "evidence. More seeds or fewer outcomes (or correction fdr) give tests power."
     )
 
 

@@ -179,6 +179,8 @@ def _words(
         parts.append("Most units are dead or starved:")
     elif max(fraction, hungry) > healthy:
         parts.append("Unhealthy:")
+    elif (state == "non_finite").any():
+        parts.append("Not finite:")
     else:
         parts.append("Healthy:")
     where = on(str(last["evidence"][0])) if len(last["evidence"]) else ""

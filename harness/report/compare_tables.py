@@ -51,8 +51,9 @@ def view(found: Comparison, share: float = 0.5) -> RenderableType:
 
 METHOD = (
     "Seeds are the unit of analysis. Differences: means of pairs that share seed and all other factors; "
-    "bold: the interval (bootstrap-t, 95 %) excludes 0; p: exact sign flips, adjusted over all tables. "
-    "Survival: Kaplan–Meier, log-rank permuted within seeds. "
+    "bold: the interval (bootstrap-t, 95 %) excludes 0; p: sign flips, exact up to 20 seeds, adjusted over "
+    "all tables of differences. Ranking: jackknife over seeds; bold: adjusted p < 0.05. "
+    "Survival: Kaplan–Meier, log-rank permuted within seeds, adjusted within each table. "
     "Runs that diverged, failed or are not finished are counted, never 0 %."
 )
 
@@ -102,7 +103,7 @@ def effects_table(rows: pd.DataFrame, factor: str, within: str = "") -> Renderab
     lost = [name for name in LOST if rows[name].any() or rows[f"baseline_{name}"].any()]
     table.add_column("level", overflow="fold")
     table.add_column("outcome", no_wrap=True)
-    for name in ("runs", *lost, "pairs", "mean", f"at {base}", "difference", "interval", "p", "adjusted"):
+    for name in ("runs", *lost, "seeds", "mean", f"at {base}", "difference", "interval", "p", "adjusted"):
         table.add_column(escape(name), justify="right", no_wrap=True)
     if lost:
         counts = [f"[dim]{rows[f'baseline_{name}'].iloc[0]:,}[/]" for name in ("runs", *lost)]

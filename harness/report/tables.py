@@ -16,6 +16,7 @@ from rich.text import Text
 from harness.detector.counts import INPUTS, head
 from harness.detector.states import Thresholds
 from harness.detector.verdict import HEALTHY, Verdict, site_table, verdict
+from harness.formats import dead_words
 from harness.report.console_parts import plain_table
 
 EXPENDABLE = ("dead", "always_on", "gradient", "median_rate", "rare", "starved", "revived")
@@ -72,6 +73,8 @@ class SiteTable:
     def _view(self, hidden: Sequence[str]) -> Table:
         table, found = self._table, self._found
         under = f"step {found.step:,}, {INPUTS[found.evidence]}"
+        if found.evidence == "probe":
+            under += "; starved and gradient: training stream"
         view = plain_table(self._title, under, show_footer=len(table) > 1)
         cells = self._cells()
         for name, (footer, _) in cells.items():
@@ -94,11 +97,12 @@ class SiteTable:
         """Column → footer and cells."""
         rows = self._table.to_dict("records")
         seen = [row["units"] > 0 for row in rows]
-        units, dead = self._table["units"].sum(), self._table["dead"].sum()
+        known = self._table[self._table["units"] > self._table["unobserved"]]
+        total = known[["units", "dead", "unobserved", "non_finite"]].sum().to_dict()
         cells = {
             "site": ("all", [escape(row["site"]) for row in rows]),
-            "units": (f"{units:,}", _counts(rows, "units", seen)),
-            "dead %": (_share(dead, units), [self._dead(row) for row in rows]),
+            "units": (f"{self._table['units'].sum():,}", _counts(rows, "units", seen)),
+            "dead %": (dead_words(total, unit=""), [self._dead(row) for row in rows]),
         }
         for name in COUNTS:
             if name in ("dead", "born_dead", "died", "revived") or self._table[name].any():
@@ -111,7 +115,7 @@ class SiteTable:
         return cells
 
     def _dead(self, row: dict[Hashable, Any]) -> str:
-        share = _share(row["dead"], row["units"])
+        share = dead_words(row, unit="")
         return f"[bold red]{share}[/]" if row["dead"] > self._healthy * row["units"] else share
 
 
@@ -130,7 +134,3 @@ def _counts(rows: Sequence[dict[Hashable, Any]], name: str, seen: Sequence[bool]
 def _header(name: str, evidence: str) -> str:
     """The heading of a column, wrapped to short lines."""
     return fill(head(name, evidence), 7, break_long_words=False)
-
-
-def _share(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.1f}" if whole else "unobserved"

@@ -69,10 +69,13 @@ def _sentence(census: pd.DataFrame, history: pd.DataFrame, condition: Condition)
     here = dead[dead["site"] == site]
     lives = lifetimes(history)
     lives = lives[(lives["site"] == site) & lives["unit"].isin(here["unit"])]
-    born, steps = int(lives["born_dead"].sum()), lives["died_at"].dropna()
+    back = lives["revived_at"].notna()  # and died again since
+    born, steps = int((lives["born_dead"] & ~back).sum()), lives["died_at"].where(~back).dropna()
     since = [f"{born} since the first census"] if born else []
     if len(steps):
         first, last = int(steps.min()), int(steps.max())
         since.append(f"{len(steps)} since step {first:,}" + (f" to {last:,}" if last > first else ""))
+    if back.any():
+        since.append(f"{int(back.sum())} again after a revival")
     of = int((observed["site"] == site).sum())
     return f"{text} Most of them are in {site}: {len(here)} of {of}, {' and '.join(since)}."

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from harness.detector.states import Thresholds, dead_fraction, summarise
+from harness.detector.states import Thresholds, dead_fraction
 from harness.detector.verdict import last_census, verdict
 from harness.tracking.alert import LOG, Alert
 from harness.tracking.loggers import Logger
 
 PREFIX = "dead_units"
-COUNTED = ("dead", "starved", "rare")
+COUNTED = ("dead", "rare")
 
 
 class Announcer:
@@ -39,7 +39,7 @@ class Announcer:
         rows = last_census(census)
         step = int(rows["step"].max())
         if self._loggers:
-            self._tell(rows, step)
+            self._tell(rows, census, step)
         said = "" if self._alert is None else self._alert.look(census, history)
         if said:
             LOG.disabled = False  # logging.config disables loggers that it does not know
@@ -59,15 +59,18 @@ class Announcer:
             for logger in self._loggers:
                 logger.image(f"{PREFIX}/rate_map", pixels, found.step)
 
-    def _tell(self, rows: pd.DataFrame, step: int) -> None:
-        sites = summarise(rows)
-        values = {name: float(sites[name].sum()) for name in COUNTED}
-        values["dead_fraction"] = dead_fraction(rows)
+    def _tell(self, rows: pd.DataFrame, census: pd.DataFrame, step: int) -> None:
+        values = {"dead_fraction": dead_fraction(rows)}
+        if not np.isnan(values["dead_fraction"]):  # else no unit was observed and finite
+            values |= {name: float(rows["state"].eq(name).sum()) for name in COUNTED}
+        stream = census[census["evidence"].eq("stream")]
+        if not np.isnan(dead_fraction(stream)):  # a probe has no backward
+            values["starved"] = float(stream["state"].eq("starved").sum())
         for site, units in rows[rows["unit"] >= 0].groupby("site", sort=False):  # -1: unknown width
             own = self._histories.setdefault(str(site), _UnitHistories(len(units)))
             own.add(units)
             values[f"{site}/dead_fraction"] = dead_fraction(units)
-        for name in ("born_dead", "died", "revived"):
+        for name in ("born_dead", "died", "revived") if "dead" in values else ():
             values[name] = float(sum(int(getattr(own, name).sum()) for own in self._histories.values()))
         known = {f"{PREFIX}/{name}": value for name, value in values.items() if value == value}
         for logger in self._loggers:

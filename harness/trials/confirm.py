@@ -20,6 +20,7 @@ from scipy import stats
 from harness.attribution.findings import LEAST_DEAD
 from harness.config import RunSpec, restore, run_folder
 from harness.config import schema as s
+from harness.formats import per_cent
 from harness.report.console_parts import plain_table
 from harness.store.folder import read_status
 from harness.store.runs import Run
@@ -127,7 +128,9 @@ def _concluded(observed: str, steps: int, arms: pd.DataFrame, seeds: int) -> Con
     sure = tried[tried["low"] > 0]
     before = float(arms.loc[arms["factor"] == ORIGINAL, "dead"].iloc[0])
     share = f"{100 * before:.1f} % of the units"
-    text = f"As it was, {share} are dead after {steps:,} steps (mean of {seeds} seeds)."
+    lost = int(arms.loc[arms["factor"] == ORIGINAL, "diverged"].iloc[0])
+    counted = f"; {lost} diverged, counted as all units dead" if lost else ""
+    text = f"As it was, {share} are dead after {steps:,} steps (mean of {seeds} seeds{counted})."
     if sure.empty:
         label = "none"
         text += " No single factor removes deaths for sure."
@@ -226,7 +229,7 @@ def view(found: Confirmation) -> Group:
             str(arm["label"]),
             f"{100 * arm['dead']:.1f}",
             f"{arm['diverged']} of {arm['seeds']}",
-            "" if original else f"{100 * arm['removed']:.0f} %",
+            "" if original else per_cent(arm["removed"], 0, missing="-"),
             "" if original or np.isnan(arm["low"]) else interval,
         )
     return Group(Text(found.text), table)

@@ -69,7 +69,8 @@ def in_words(cure: str, label: str, table: pd.DataFrame, total: int, metric: str
     before, tried = rows[UNTOUCHED], [name for name in rows if name not in (UNTOUCHED, AGAIN)]
     lines = [
         f"As it was: {metric} {shown(before['metric'])}, {per_cent(before['dead'])} of the units dead"
-        f" ({before['seeds']} seeds, {before['steps']:,} of {total:,} steps; diagnosis: {label}).",
+        f" ({before['seeds']} seeds, {before['steps']:,} of {total:,} steps{_lost(before)}; "
+        f"diagnosis: {label}).",
         _found(cure, rows, metric, shown)
         if cure
         else f"None of the {len(tried)} cures that were tried helped.",
@@ -83,6 +84,11 @@ def in_words(cure: str, label: str, table: pd.DataFrame, total: int, metric: str
     if AGAIN in rows:
         lines.append(f"On other seeds the run as it was has {metric} {shown(rows[AGAIN]['metric'])}.")
     return " ".join(lines)
+
+
+def _lost(arm: dict[Any, Any]) -> str:
+    count = int(arm.get("diverged") or 0)
+    return f"; {count} diverged, which counts as the lowest metric and all units dead" if count else ""
 
 
 def _found(cure: str, rows: dict[str, dict[Any, Any]], metric: str, shown: Show) -> str:

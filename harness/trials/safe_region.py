@@ -78,11 +78,16 @@ def safe_region(runs: Runs, folder: Path, dead: float = HEALTHY, within: float =
     ).reset_index()
     best = float(table["metric"].max())
     table["safe"] = table["dead"].le(dead) & table["metric"].ge(best - within) & table["diverged"].eq(0)
-    numbers = [n for n in names if pd.api.types.is_numeric_dtype(table[n]) and table[n].nunique() > 1]
+    numbers = [n for n in names if _is_number(table[n]) and table[n].nunique() > 1]
     words = [n for n in names if n not in numbers]
     return Region(
         table, _next(runs, table, numbers, words, folder), _summary(table, numbers, words, best, dead, within)
     )
+
+
+def _is_number(levels: pd.Series) -> bool:
+    """Whether all levels of a factor are numbers; `null` beside numbers makes them names."""
+    return pd.api.types.is_numeric_dtype(levels) and bool(levels.notna().all())
 
 
 def _summary(
@@ -97,9 +102,9 @@ def _summary(
         return f"None of the {len(table)} settings is safe ({rule})."
     verb = "is" if len(safe) == 1 else "are"
     lines = [f"{len(safe)} of {len(table)} settings {verb} safe ({rule})."]
-    for level, group in safe.groupby(words, sort=True) if words else [((), safe)]:
+    for level, group in safe.groupby(words, sort=True, dropna=False) if words else [((), safe)]:
         named = dict(zip(words, level, strict=True)) if words else {}
-        where = ", ".join(f"{k.removesuffix('.name')}={v}" for k, v in named.items())
+        where = ", ".join(_word(name, value) for name, value in named.items())
         spans = [f"{n} {_span(group[n])}" for n in numbers]
         whole = _of(table, named)
         full = all(
@@ -117,15 +122,19 @@ def _span(values: pd.Series) -> str:
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
+def _word(name: str, value: Any) -> str:
+    return f"{name.removesuffix('.name')}={'null' if pd.isna(value) else value}"
+
+
 def _of(table: pd.DataFrame, named: dict[str, Any]) -> pd.DataFrame:
     for name, value in named.items():
-        table = table[table[name].eq(value)]
+        table = table[table[name].isna() if pd.isna(value) else table[name].eq(value)]
     return table
 
 
 def _next(runs: Runs, table: pd.DataFrame, numbers: list[str], words: list[str], folder: Path) -> str:
     """Return the command that trains the grid of runs at which the fitted surface is least certain."""
-    groups = [((), table)] if not words else list(table.groupby(words, sort=True))
+    groups = [((), table)] if not words else list(table.groupby(words, sort=True, dropna=False))
     fitted = [
         (level, *found)
         for level, group in groups
@@ -140,7 +149,7 @@ def _next(runs: Runs, table: pd.DataFrame, numbers: list[str], words: list[str],
         base = overrides_of(first.config)
     except ConfigError:  # a user-defined group, or a user's own training loop
         return ""
-    changes = [f"{name.removesuffix('.name')}={value}" for name, value in named.items()]
+    changes = [_word(name, value) for name, value in named.items()]
     changes += [f"{name}={','.join(f'{v:.4g}' for v in values)}" for name, values in grid.items()]
     return shlex.join(["harness", "-m", *merged(base, changes), place(str(folder))])
 

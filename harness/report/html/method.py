@@ -53,15 +53,18 @@ def definitions(thresholds: Thresholds, *, sweep: bool = False, first: Sequence[
         ),
         (
             "diverged, not finite, unobserved",
-            "States of their own. They are never counted as 0 % dead, and enter no mean.",
+            "States of their own, never counted as dead. Shares are of the observed units; where none of "
+            "them is finite there is no share.",
         ),
     ]
     compared = [
         (
             "seeds as blocks",
-            "The unit of analysis is the run, not the neuron: settings are compared within the same seed "
-            "(same initial weights and batches), intervals are bootstrapped over seeds, and p-values come "
-            "from exact sign flips of the paired differences, corrected over the whole table (Holm).",
+            "The unit of analysis is the seed, not the neuron or the run: settings are compared within the "
+            "same seed (same initial weights and batches), intervals are bootstrapped over seeds, and "
+            "p-values come from sign flips of the paired differences (all up to 20 seeds, else 9,999), "
+            "corrected over the whole table (Holm). Settings without common seeds are compared by Welch's "
+            "interval and a permutation test.",
         ),
         (
             "survival",

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from harness.detector.counts import head, on
 from harness.detector.verdict import Verdict
-from harness.formats import per_cent
+from harness.formats import dead_words, per_cent
 from harness.report.html.page import Block, Code, Link, Row, Section, Table, Tiles, Words
 from harness.report.html.pictures import Picture, picture
 
@@ -102,26 +102,35 @@ def site_rows(table: pd.DataFrame, evidence: str = "") -> Table:
     for row in table.to_dict("records"):
         seen = row["units"] > row.get("unobserved", 0)
         finite = row["units"] > row.get("unobserved", 0) + row.get("non_finite", 0)  # else no statement
-        share = per_cent(row["dead"] / row["units"]) if finite else "not finite" if seen else "unobserved"
         cells = [f"{row[name]:,.0f}" if seen else "–" for name in counts]
         gradient = "–" if pd.isna(row["grad_rms"]) else f"{row['grad_rms']:.1e}"
         rate = per_cent(row["rate"]) if finite and pd.notna(row["rate"]) else "–"
-        rows.append([str(row["site"]), f"{row['units']:,}", share, *cells, f"{row['n']:,}", rate, gradient])
+        rows.append(
+            [str(row["site"]), f"{row['units']:,}", dead_words(row), *cells, f"{row['n']:,}", rate, gradient]
+        )
     if len(table) > 1:
         seen = table[table["units"] > table.get("unobserved", 0)]
-        units = seen["units"].sum()
-        share = per_cent(seen["dead"].sum() / units) if units else "unobserved"
+        total = seen[["units", *{"dead", "unobserved", "non_finite"}.intersection(seen)]].sum().to_dict()
         rows.append(
-            ["all", f"{units:,}", share, *(f"{seen[name].sum():,.0f}" for name in counts), "", "", ""]
+            [
+                "all",
+                f"{total['units']:,}",
+                dead_words(total),
+                *(f"{seen[name].sum():,.0f}" for name in counts),
+                "",
+                "",
+                "",
+            ]
         )
     where = f"; dead units{on(evidence)}, starved and gradient{on('stream')}" if evidence else ""
     return Table(heads, rows, caption=f"Units of every site{where}")
 
 
-def numbers(found: Verdict, accuracy: float | None) -> Tiles:
+def numbers(found: Verdict, accuracy: float | None, *, diverged: bool = False) -> Tiles:
     """The verdict's numbers as tiles."""
+    when = "dead at the last good census" if diverged else head("dead")
     items = [
-        (per_cent(found.dead_fraction), f"{head('dead')}: {found.dead:,} of {found.units:,} units"),
+        (per_cent(found.dead_fraction), f"{when}: {found.dead:,} of {found.units:,} units"),
         (f"{found.born_dead:,}", head("born_dead", found.evidence)),
         (f"{found.died:,}", head("died")),
         (f"{found.revived:,}", head("revived")),

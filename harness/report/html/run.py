@@ -56,11 +56,12 @@ def run_report(
     why = diagnosed(run, diagnose)
     first = [Words(found.text, "lead"), *answer(run, why, sick=found.dead_fraction > healthy, stays=stays)]
     events, torn = _table(run, "events")
+    tiles = numbers(found, run.final.get("accuracy"), diverged=run.status.get("diverged_at") is not None)
     return Page(
         title,
         subtitle,
         [
-            Section("Verdict", [*first, numbers(found, run.final.get("accuracy")), *_ending(run)]),
+            Section("Verdict", [*first, tiles, *_ending(run)]),
             trained,
             *unit_sections(history, site_table(history, thresholds), found.evidence),
             causes(why),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.detector.counts import sentence
+from harness.detector.grid import SILENT
 from harness.detector.states import Thresholds, classify, dead_fraction, summarise
 from harness.formats import per_cent
 from harness.report import plots
@@ -42,7 +43,7 @@ def scan_report(units: pd.DataFrame, *, title: str = "Scan", thresholds: Thresho
     ]
     hidden = sorted(units.loc[units["state"] == "unobserved", "site"].unique())
     notes = [Words(f"Not observed, so without any statement: {', '.join(hidden)}.")] if hidden else []
-    closest = observed[observed["state"] != "dead"].nsmallest(WORST, "rate", keep="first")
+    closest = observed[~observed["state"].isin(("dead", *SILENT))].nsmallest(WORST, "rate", keep="first")
     columns = [name for name in ("site", "unit", "state", "rate", "rate_upper", "n") if name in units]
     formats = {"rate": lambda v: per_cent(v, 2), "rate_upper": lambda v: per_cent(v, 2)}
     lists = [

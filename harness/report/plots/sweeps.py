@@ -51,6 +51,7 @@ def phase(table: pd.DataFrame, *, outcome: str = "dead", title: str = "") -> Fig
             axis.text(i, j, "not run", ha="center", va="center", fontsize=7, color=current().theme.soft)
             continue
         lost = int(row["diverged"]) + int(row["failed"])
+        gone = lost + int(row.get("unfinished", 0))
         if pd.isna(row["mean"]):
             look = {"facecolor": "none", "hatch": "////", "edgecolor": current().theme.soft, "linewidth": 0}
             axis.add_patch(Rectangle((i - 0.5, j - 0.5), 1, 1, **look))
@@ -65,7 +66,7 @@ def phase(table: pd.DataFrame, *, outcome: str = "dead", title: str = "") -> Fig
         ink = text_on(colour)
         if numbers:
             number = f"{100 * row['mean']:.0f}"
-            sound = enough(int(row["runs"]) - lost, int(row["runs"]))
+            sound = enough(int(row["runs"]) - gone, int(row["runs"]))
             axis.text(i, j, number if sound else f"({number})", ha="center", va="center", color=ink)
         if lost:
             axis.text(i + 0.46, j + 0.42, f"×{lost}", ha="right", va="top", fontsize=7, color=ink)
@@ -174,8 +175,8 @@ def survival(table: pd.DataFrame, *, title: str = "") -> Figure:
 
 
 @figure(
-    "the share of dead units over the steps, revivals included: the mean of each setting's runs, with the "
-    "interval over seeds as a band."
+    "the share of dead units over the steps, revivals included: the mean over the seeds of each setting, "
+    "with the interval as a band."
 )
 def dead_over_time(table: pd.DataFrame, *, title: str = "") -> Figure:
     """Dead share over time, one line per setting.
@@ -241,5 +242,6 @@ def _facts(part: pd.DataFrame) -> str:
 
 
 def _runs(table: pd.DataFrame) -> str:
-    low, high = int(table["runs"].min()), int(table["runs"].max())
+    runs = table.loc[table["runs"].gt(0), "runs"]
+    low, high = (int(runs.min()), int(runs.max())) if len(runs) else (0, 0)
     return f"{low:,} run{'s' * (low != 1)}" if low == high else f"{low:,} to {high:,} runs"

@@ -61,7 +61,8 @@ class RunBoard:
         scalars = {"dead/all": dead_share(state[seen])}
         stream = observed & (evidence == "stream")
         if stream.any():
-            scalars["starved/all"] = float((state[stream] == "starved").mean())
+            known = not np.isnan(dead_share(state[stream]))  # else the curve has a gap
+            scalars["starved/all"] = float((state[stream] == "starved").mean()) if known else float("nan")
         values = []
         for name in dict.fromkeys(site[seen]):
             here = seen & (site == name)
