@@ -59,10 +59,9 @@ def declare_activation(
         open: function that computes which gates are open: z → torch.bool tensor of the same shape. It
             receives a copy of z. If it has a second parameter without default, it is called as open(z,
             module), or with all arguments of a function. Give either this or a threshold.
-            of a function. Give this or a threshold.
 
     Returns:
-            The target, or the function to use instead.
+        The target, or the function to use instead.
 
     Raises:
         ValueError: neither or both of `threshold` and `open` are given; a threshold is NaN or empty.

@@ -61,7 +61,7 @@ def within_rows(table: np.ndarray) -> float:
     The statistic is the sum over columns of count × squared mean of the rows' centred values.
 
     Args:
-            table: (seeds, levels), NaN if a seed has no value; these places stay empty.
+        table: (seeds, levels), NaN if a seed has no value; these places stay empty.
 
     Returns:
         p; exact for two levels, else from 9,999 drawn permutations; NaN if fewer than two seeds have two

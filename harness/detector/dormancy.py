@@ -35,7 +35,7 @@ def dormancy(census: pd.DataFrame, *, score: str = "grad_norm", taus: Sequence[f
         dead (how many of the dormant are dead; only if there is a column state).
 
     Raises:
-            ValueError: a column is missing, or a score or τ is negative.
+        ValueError: a column is missing, or a score or τ is negative.
 
     Example:
         >>> c = pd.DataFrame({"site": "a", "unit": [0, 1, 2, 3], "grad_norm": [0.0, 0.02, 2.0, 1.98]})

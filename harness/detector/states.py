@@ -44,10 +44,10 @@ class Thresholds:
 
     Args:
         rare: an alive unit whose rate is below this is `rare`.
-            confidence: confidence of the one-sided upper bound on the rate.
+        confidence: confidence of the one-sided upper bound on the rate.
 
     Raises:
-            ValueError: a threshold is outside [0, 1], or the confidence is outside (0, 1).
+        ValueError: a threshold is outside [0, 1], or the confidence is outside (0, 1).
 
     Example:
         >>> Thresholds(rare=0.05).confidence

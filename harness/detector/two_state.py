@@ -37,7 +37,7 @@ def two_state(
         (the dead share at which the two rates balance; NaN if a rate is NaN or both are 0).
 
     Raises:
-            ValueError: a needed column is missing, or the confidence is outside (0, 1).
+        ValueError: a needed column is missing, or the confidence is outside (0, 1).
 
     Example:
         >>> states = ["active", "active", "dead", "dead", "active"]

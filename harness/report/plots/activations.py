@@ -29,7 +29,7 @@ def activation(name: str, *, eps: float = 1e-6) -> Figure:
         eps: the gate is open where |f'| exceeds this.
 
     Raises:
-            ValueError: unknown function.
+        ValueError: unknown function.
     """
     drawn = function(name)
     made = Figure(figsize=(5.6, 3.9), layout="constrained")
