@@ -59,3 +59,17 @@ def test_the_command_says_it_and_one_run_is_no_sweep(folder: Path, tmp_path: Pat
     with pytest.raises(ValueError, match="nothing was varied but the seed"):
         safe_region(open_runs(folder)[:1], folder)
     assert isinstance(safe_region(open_runs(folder), folder).table, pd.DataFrame)
+
+
+@pytest.mark.parametrize("levels", ["null,0.5,5", "null,1"])
+def test_null_beside_numbers_is_a_level_of_its_own(tmp_path: Path, levels: str) -> None:
+    words = (f"train.clip_grad={levels}", "optim.lr=0.01,0.03,0.1", "model.width=16", "train.epochs=3")
+    run(["-m", *words, "record.tensorboard=false", "hydra.launcher.workers=1", f"output={tmp_path}"])
+    found = safe_region(open_runs(tmp_path), tmp_path, dead=1.0, within=1.0)
+    named = [line.partition(":")[0] for line in found.text.splitlines()[1:]]
+    assert sorted(named) == sorted(f"train.clip_grad={level}" for level in _shown(levels))
+    plan(shlex.split(found.command)[2:], multirun=True)
+
+
+def _shown(levels: str) -> list[str]:
+    return [level if level == "null" else str(float(level)) for level in levels.split(",")]
