@@ -53,20 +53,24 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Look at finished runs, rebuild their views, scan models, and test the counting itself."""
+    """Analyse stored runs, scan models, find causes and cures, and check that counting is exact."""
 
 
 @app.command()
 def report(
     path: Folder,
-    out: Annotated[Path | None, typer.Option(help="The HTML file; by default report.html in it.")] = None,
-    rare: Annotated[float | None, typer.Option(help="Alive units with a rate below this are rare.")] = None,
-    confidence: Annotated[float | None, typer.Option(help="Of the bound on a dead unit's rate.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write; default: report.html in the folder.")
+    ] = None,
+    rare: Annotated[float | None, typer.Option(help="Living units with a rate below this are rare.")] = None,
+    confidence: Annotated[
+        float | None, typer.Option(help="Confidence of the bound on a dead unit's rate.")
+    ] = None,
     healthy: Annotated[float | None, typer.Option(help="Dead share below which a run is healthy.")] = None,
     json: Json = None,
     csv: Csv = None,
 ) -> None:
-    """Say what runs tell, under their own thresholds or any others; write it all as one HTML file."""
+    """Summarise runs, with their own thresholds or with others, and write an HTML report."""
     from harness.report.report_command import write_report
 
     if healthy is not None and not 0 <= healthy <= 1:
@@ -85,23 +89,25 @@ def report(
 
 @app.command()
 def compare(
-    paths: Annotated[list[Path], typer.Argument(help="Folders of runs, or folders above.")],
-    factor: Annotated[str | None, typer.Option(help="What is varied; by default all that vary.")] = None,
-    by: Annotated[list[str] | None, typer.Option(help="Factors that are told apart.")] = None,
-    outcome: Annotated[
-        list[str] | None, typer.Option(help="dead, born_dead, died, revived, accuracy, diverged.")
+    paths: Annotated[list[Path], typer.Argument(help="Folders of runs, or parent folders.")],
+    factor: Annotated[str | None, typer.Option(help="Factor to compare; default: all that vary.")] = None,
+    by: Annotated[
+        list[str] | None, typer.Option(help="Factors whose settings get tables of their own.")
     ] = None,
-    baseline: Annotated[str | None, typer.Option(help="Level that the others are compared with.")] = None,
-    share: Annotated[float, typer.Option(help="Dead share of the critical values.")] = 0.5,
-    correction: Annotated[str, typer.Option(help="Of the p-values: holm, fdr or none.")] = "holm",
+    outcome: Annotated[
+        list[str] | None, typer.Option(help="Outcomes: dead, born_dead, died, revived, accuracy, diverged.")
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="Level to compare the others with.")] = None,
+    share: Annotated[float, typer.Option(help="Share of the first outcome at its critical values.")] = 0.5,
+    correction: Annotated[str, typer.Option(help="Correction of the p-values: holm, fdr or none.")] = "holm",
     survival: Annotated[
         bool | None,
-        typer.Option("--survival/--no-survival", help="Read censuses; by default of up to 512 runs."),
+        typer.Option("--survival/--no-survival", help="Read the censuses; default: for up to 512 runs."),
     ] = None,
     json: Json = None,
     csv: Csv = None,
 ) -> None:
-    """Say what the swept factors do: effects, ranking, survival, critical values, with seeds as blocks."""
+    """Compare the settings of a sweep: effects, ranking, survival, critical values, with seeds as blocks."""
     from harness.report.compare_command import run, tables_of
     from harness.report.compare_tables import view
 
@@ -116,11 +122,13 @@ def compare(
 @app.command()
 def dashboard(
     path: Folder,
-    maps: Annotated[bool, typer.Option(help="Draw the heat map of every run.")] = True,
-    serve: Annotated[bool, typer.Option("--serve", help="Start TensorBoard on it.")] = False,
-    port: Annotated[int | None, typer.Option(help="Of TensorBoard; by default from 6006 on.")] = None,
+    maps: Annotated[bool, typer.Option(help="Draw a heat map of every run.")] = True,
+    serve: Annotated[bool, typer.Option("--serve", help="Start TensorBoard afterwards.")] = False,
+    port: Annotated[
+        int | None, typer.Option(help="Port of TensorBoard; default: the first free one from 6006.")
+    ] = None,
 ) -> None:
-    """Rebuild everything that TensorBoard shows of runs and sweeps from their tables."""
+    """Rebuild the TensorBoard files of runs and sweeps from their tables."""
     from harness.report.dashboard_command import rebuild_dashboard
     from harness.report.tensorboard_hint import tick_hint
 
@@ -143,7 +151,7 @@ def dashboard(
 
 @app.command()
 def status(path: Folder, json: Json = None) -> None:
-    """Say how far the runs in a folder are: finished, running, waiting, failed and why."""
+    """Show the state of the runs in a folder: finished, running, waiting, failed and why."""
     from harness.sweeps.status import status_of
 
     with refusing(FileNotFoundError):
@@ -176,16 +184,22 @@ def status(path: Folder, json: Json = None) -> None:
 @app.command()
 def scan(
     factory: Annotated[str, typer.Argument(help="package.module:function that returns the model.")],
-    data: Annotated[str, typer.Option(help="A data group of ours, its held-out probe.")] = "digits",
-    batches: Annotated[str, typer.Option(help="package.module:function that returns batches, instead.")] = "",
-    override: Annotated[list[str] | None, typer.Option(help="e.g. data.root=…, data.path=…")] = None,
-    out: Annotated[
-        list[Path] | None, typer.Option(help="Files (.html, .json, .csv, .parquet, .sarif).")
+    data: Annotated[
+        str, typer.Option(help="One of our data sets, of which the held-out probe is used.")
+    ] = "digits",
+    batches: Annotated[
+        str, typer.Option(help="package.module:function that returns batches to use instead.")
+    ] = "",
+    override: Annotated[
+        list[str] | None, typer.Option(help="Overrides for the data, such as data.root=…")
     ] = None,
-    fail_over: Annotated[float | None, typer.Option(help="Exit with 1 above this dead share.")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Show what would be counted, no more.")] = False,
+    out: Annotated[
+        list[Path] | None, typer.Option(help="Files to write (.html, .json, .csv, .parquet, .sarif).")
+    ] = None,
+    fail_over: Annotated[float | None, typer.Option(help="Exit with code 1 above this dead share.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only show what would be counted.")] = False,
 ) -> None:
-    """Pass data through any model and say which units are dead (exit code 1 over --fail-over, for CI)."""
+    """Pass data through any model and list its dead units (exit code 1 above --fail-over, for CI)."""
     from harness.config import ConfigError
     from harness.recording.batches import as_batches
     from harness.recording.model_calls import arguments_of
@@ -225,12 +239,14 @@ def scan(
 
 @app.command()
 def selftest(
-    only: Annotated[str | None, typer.Option(help="A part of a case's name, or a glob.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Run only cases whose name contains this, or matches this glob.")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List every case.")] = False,
-    device: Annotated[str, typer.Option(help="On which the cases run: cpu, cuda, …")] = "cpu",
-    json: Annotated[Path | None, typer.Option(help="Write the result to this file too.")] = None,
+    device: Annotated[str, typer.Option(help="Device to run the cases on: cpu, cuda, …")] = "cpu",
+    json: Annotated[Path | None, typer.Option(help="Also write the result to this file.")] = None,
 ) -> None:
-    """Count models whose dead units are known, on your own torch, and print the score (exit code 0 or 1)."""
+    """Check the counting on models whose dead units are known (exit code 1 if a count is wrong)."""
     from harness.selftest.cases import chosen
     from harness.selftest.run import run
     from harness.selftest.show import as_json, sound, view
@@ -248,7 +264,7 @@ def selftest(
 
 @app.command()
 def diagnose(path: Folder, json: Json = None, csv: Csv = None) -> None:
-    """Say why units of every run are dead (a run of a sweep is trained once more to gather the evidence)."""
+    """Explain why units are dead (a run of a sweep is trained once more to gather evidence)."""
     import pandas as pd
 
     from harness.attribution.next_step import next_step
@@ -273,12 +289,12 @@ def diagnose(path: Folder, json: Json = None, csv: Csv = None) -> None:
 @app.command()
 def risk(
     path: Annotated[Path, typer.Argument(help="The folder of one run.")],
-    step: Annotated[int | None, typer.Option(help="Of the census that is read; by default the last.")] = None,
-    most: Annotated[int, typer.Option(min=1, help="Units that are listed.")] = 20,
+    step: Annotated[int | None, typer.Option(help="Step of the census to use; default: the last.")] = None,
+    most: Annotated[int, typer.Option(min=1, help="Number of units to list.")] = 20,
     json: Json = None,
     csv: Csv = None,
 ) -> None:
-    """List the units that are alive and most likely to die, in order."""
+    """List the living units that are most likely to die, in order."""
     from harness.attribution.risk import risk as at_risk
     from harness.report.risk_table import risk_view
     from harness.store.reading import DamagedFile
@@ -299,11 +315,11 @@ def risk(
 @app.command()
 def confirm(
     path: Annotated[Path, typer.Argument(help="The folder of one run.")],
-    seeds: Annotated[int, typer.Option(help="In every arm.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Number of seeds per arm.")] = 3,
     json: Json = None,
     csv: Csv = None,
 ) -> None:
-    """Train a run's beginning again with one thing made normal at a time: which removes the deaths?"""
+    """Confirm a cause: train the beginning again with one setting made normal at a time."""
     from harness.config import ConfigError
     from harness.trials.confirm import confirm as confirmed
     from harness.trials.confirm import view
@@ -319,15 +335,18 @@ def confirm(
 @app.command()
 def prescribe(
     path: Annotated[Path, typer.Argument(help="The folder of one run, or of a sweep.")],
-    budget: Annotated[str, typer.Option(help="Work, in times of the run's own on every core.")] = "2x",
-    seeds: Annotated[int, typer.Option(help="Of every cure.")] = 3,
+    budget: Annotated[
+        str, typer.Option(help="Work to spend: a multiple of the run's own time on every core.")
+    ] = "2x",
+    seeds: Annotated[int, typer.Option(help="Number of seeds per cure, from the second round on.")] = 3,
     begin: Annotated[
-        Begin, typer.Option("--from", help="Its first step, or its last healthy census.")
+        Begin,
+        typer.Option("--from", help="Start the trials at the first step, or at the last healthy census."),
     ] = Begin.start,
     json: Json = None,
     csv: Csv = None,
 ) -> None:
-    """Try the plausible cures on a run, recommend the smallest that works; of a sweep, say what is safe."""
+    """Try plausible cures on a run, recommend the smallest that works; of a sweep, find the safe settings."""
     from harness.config import ConfigError
     from harness.report.prescription_table import prescription_view
     from harness.trials.safe_region import safe_region
@@ -364,20 +383,27 @@ def prescribe(
 
 @app.command()
 def threshold(
-    axis: Annotated[str, typer.Option(help="A number in the configuration, e.g. optim.lr")],
+    axis: Annotated[str, typer.Option(help="Number in the configuration to vary, such as optim.lr")],
     words: Annotated[
         list[str] | None,
-        typer.Argument(help="Overrides, each combination an arm; or, without --between, a folder of runs."),
+        typer.Argument(
+            help="Overrides (each combination is an arm) or, without --between, a folder of runs."
+        ),
     ] = None,
-    between: Annotated[tuple[float, float] | None, typer.Option(help="Train runs between these.")] = None,
-    share: Annotated[float, typer.Option(help="The dead share that is crossed.")] = 0.5,
-    seeds: Annotated[int, typer.Option(help="How many, in every arm.")] = 8,
+    between: Annotated[
+        tuple[float, float] | None, typer.Option(help="Train runs between these two values.")
+    ] = None,
+    share: Annotated[float, typer.Option(help="Dead share to cross.")] = 0.5,
+    seeds: Annotated[int, typer.Option(help="Number of seeds per arm.")] = 8,
     resolution: Annotated[
-        float | None, typer.Option(help="Ratio (log, 1.1) or difference (linear, 1/64 of the range).")
+        float | None,
+        typer.Option(help="Precision: a ratio (log, 1.1) or a difference (linear, 1/64 of the range)."),
     ] = None,
     scale: Annotated[str, typer.Option(help="log, linear, or auto: log above 0.")] = "auto",
-    checks: Annotated[int, typer.Option(help="Values per seed that look for another crossing.")] = 2,
-    output: Annotated[Path | None, typer.Option(help="Folder of results; by default runs/edge.")] = None,
+    checks: Annotated[int, typer.Option(help="Extra values per seed that check for another crossing.")] = 2,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of results; default: runs/edge, or the given folder.")
+    ] = None,
     json: Json = None,
     csv: Csv = None,
 ) -> None:
