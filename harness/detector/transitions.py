@@ -52,12 +52,13 @@ class Transitions:
         now = _dead(seen)
         evidence = str(rows["evidence"].iloc[0])
         then = self._dead.get(evidence, now.iloc[:0])
-        both = then.index.intersection(now.index, sort=False)
-        before, after = then[both], now[both]
+        before, after, kept = then, now, then.iloc[:0]
+        if not then.index.equals(now.index):
+            both = then.index.intersection(now.index, sort=False)
+            before, after, kept = then[both], now[both], then[~then.index.isin(now.index)]
         for kind, changed in (("died", after & ~before), ("revived", before & ~after)):
-            counts = changed.groupby(level="site", sort=False).sum()
-            found += [Transition(kind, str(site), int(units)) for site, units in counts.items() if units]
-        kept = then[~then.index.isin(now.index)]
+            counts = changed[changed].groupby(level="site", sort=False).size()
+            found += [Transition(kind, str(site), int(units)) for site, units in counts.items()]
         self._dead[evidence] = pd.concat([now, kept]) if len(kept) else now
         return found
 

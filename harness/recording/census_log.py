@@ -25,6 +25,7 @@ class CensusLog:
         self._censuses: list[dict[str, Any]] = []
         self.last: list[dict[str, Any]] | None = None
         self._last_observed: list[dict[str, Any]] = []
+        self._built: tuple[list[dict[str, Any]], pd.DataFrame] | None = None  # parts and table of `latest`
 
     def add(self, parts: list[dict[str, Any]]) -> None:
         """Append a census."""
@@ -39,7 +40,11 @@ class CensusLog:
     @property
     def latest(self) -> pd.DataFrame | None:
         """The last census; None before the first."""
-        return None if self.last is None else self._frame(self.last)
+        if self.last is None:
+            return None
+        table = self._frame(self.last)
+        self._built = self.last, table
+        return table.copy()
 
     @property
     def latest_observed(self) -> pd.DataFrame | None:
@@ -61,4 +66,6 @@ class CensusLog:
         return drained
 
     def _frame(self, parts: list[dict[str, Any]]) -> pd.DataFrame:
+        if self._built is not None and [*map(id, self._built[0])] == [*map(id, parts)]:
+            return self._built[1].copy()
         return pd.concat([frame(columns, self._thresholds) for columns in parts], ignore_index=True)
