@@ -23,13 +23,15 @@ HEADS = {
 }
 
 
-def head(name: str, evidence: str = "probe") -> str:
+def head(name: str, evidence: str = "probe", *, diverged: bool = False) -> str:
     """Name of a count of units over the whole run, for a tile or a column heading.
 
     Example:
         >>> head("died"), head("born_dead"), head("born_dead", "stream")
         ('died at some time', 'born dead', 'dead at the first census')
     """
+    if name == "dead" and diverged:
+        return "dead at the last good census"
     if name == "born_dead" and evidence == "stream":
         return "dead at the first census"
     return HEADS.get(name, name.replace("_", " "))

@@ -46,7 +46,9 @@ def run_view(
         return Text("No census is stored (record=off, or its table is gone): no statement about dead units.")
     found = verdict(history, thresholds, healthy=healthy, diverged_at=diverged_at)
     return Group(
-        SiteTable(site_table(history, thresholds), found, title, healthy), Text(""), words(found, accuracy)
+        SiteTable(site_table(history, thresholds), found, title, healthy, diverged=diverged_at is not None),
+        Text(""),
+        words(found, accuracy),
     )
 
 
@@ -56,8 +58,11 @@ class SiteTable:
     If the console is too narrow, the columns in `EXPENDABLE` are dropped, first to last.
     """
 
-    def __init__(self, table: pd.DataFrame, found: Verdict, title: str, healthy: float) -> None:
+    def __init__(
+        self, table: pd.DataFrame, found: Verdict, title: str, healthy: float, *, diverged: bool
+    ) -> None:
         self._table, self._found, self._title, self._healthy = table, found, title, healthy
+        self._diverged = diverged
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         hidden: list[str] = []
@@ -82,7 +87,7 @@ class SiteTable:
                 right = "left" if name == "site" else "right"
                 fold = name == "site" and len(hidden) == len(EXPENDABLE)
                 view.add_column(
-                    _header(name, found.evidence),
+                    _header(name, found.evidence, self._diverged),
                     footer=footer,
                     justify=right,
                     no_wrap=not fold,
@@ -131,6 +136,6 @@ def _counts(rows: Sequence[dict[Hashable, Any]], name: str, seen: Sequence[bool]
     return [f"{row[name]:,}" if known else "-" for row, known in zip(rows, seen, strict=True)]
 
 
-def _header(name: str, evidence: str) -> str:
+def _header(name: str, evidence: str, diverged: bool) -> str:
     """The heading of a column, wrapped to short lines."""
-    return fill(head(name, evidence), 7, break_long_words=False)
+    return fill(head(name, evidence, diverged=diverged), 7, break_long_words=False)

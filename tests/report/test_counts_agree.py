@@ -110,6 +110,7 @@ SENTENCES = {
     r"([\d,]+) starved on the training stream()()": "starved",
 }
 BIRTH = ("born dead", "dead at the first census")
+END = ("dead at the end", "dead at the last good census")
 
 
 def numbers(page: str) -> dict[str, set[int]]:
@@ -122,7 +123,7 @@ def numbers(page: str) -> dict[str, set[int]]:
             inputs = where or inputs
             found[f"{name} {where or inputs}" if name == "dead" else name].add(int(count.replace(",", "")))
     for number, what in re.findall(r"<li><b>([^<]*)</b><span>([^<]*)</span>", page):
-        if what.startswith("dead at the end: "):
+        if what.startswith(END):
             found["dead tile"].add(int(what.split(": ")[1].split()[0]))
         elif re.fullmatch(r"[\d,]+", number):
             found["born" if what in BIRTH else what.removesuffix(" on the training stream")].add(int(number))
@@ -132,9 +133,8 @@ def numbers(page: str) -> dict[str, set[int]]:
         if head[:3] == ["site", "units", "dead share"]:
             for name, cell in zip(head[3:], body[-1][3:], strict=True):
                 if cell:
-                    found[{"dead at the end": "dead tile"}.get(name, "born" if name in BIRTH else name)].add(
-                        int(cell)
-                    )
+                    own = "dead tile" if name in END else "born" if name in BIRTH else name
+                    found[own].add(int(cell))
         elif head[:2] == ["site", "deaths"]:
             for k, name in ((1, "deaths"), (3, "revivals")):
                 found[name].add(sum(int(row[k]) for row in body))

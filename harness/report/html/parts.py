@@ -77,12 +77,13 @@ def frame_table(
     return Table([name.replace("_", " ") for name in names], rows, left, fold, caption)
 
 
-def site_rows(table: pd.DataFrame, evidence: str = "") -> Table:
+def site_rows(table: pd.DataFrame, evidence: str = "", *, diverged: bool = False) -> Table:
     """One row per site and their total; states that never occur have no column.
 
     Args:
         table: result of `detector.verdict.site_table` or `detector.states.summarise`.
         evidence: evidence of a run's dead units; "" for a scan, which has no end.
+        diverged: whether the run diverged, so that its last census is not its end.
     """
     counts = [
         name
@@ -93,7 +94,7 @@ def site_rows(table: pd.DataFrame, evidence: str = "") -> Table:
         "site",
         "units",
         "dead share",
-        *(head(name, evidence) if evidence else name.replace("_", " ") for name in counts),
+        *(head(name, evidence, diverged=diverged) if evidence else name.replace("_", " ") for name in counts),
         "n",
         "median rate",
         "gradient",
@@ -128,7 +129,7 @@ def site_rows(table: pd.DataFrame, evidence: str = "") -> Table:
 
 def numbers(found: Verdict, accuracy: float | None, *, diverged: bool = False) -> Tiles:
     """The verdict's numbers as tiles."""
-    when = "dead at the last good census" if diverged else head("dead")
+    when = head("dead", diverged=diverged)
     items = [
         (per_cent(found.dead_fraction), f"{when}: {found.dead:,} of {found.units:,} units"),
         (f"{found.born_dead:,}", head("born_dead", found.evidence)),

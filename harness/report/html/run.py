@@ -56,14 +56,15 @@ def run_report(
     why = diagnosed(run, diagnose)
     first = [Words(found.text, "lead"), *answer(run, why, sick=found.dead_fraction > healthy, stays=stays)]
     events, torn = _table(run, "events")
-    tiles = numbers(found, run.final.get("accuracy"), diverged=run.status.get("diverged_at") is not None)
+    diverged = run.status.get("diverged_at") is not None
+    tiles = numbers(found, run.final.get("accuracy"), diverged=diverged)
     return Page(
         title,
         subtitle,
         [
             Section("Verdict", [*first, tiles, *_ending(run)]),
             trained,
-            *unit_sections(history, site_table(history, thresholds), found.evidence),
+            *unit_sections(history, site_table(history, thresholds), found.evidence, diverged=diverged),
             causes(why),
             *prescribed(run),
             Section("Events", [Words(torn, "note")]) if torn else events_section(events),
@@ -100,10 +101,15 @@ def _training(run: Run) -> Section:
     return Section("Loss and accuracy", [picture(lambda: plots.training(steps), words)])
 
 
-def unit_sections(history: pd.DataFrame, table: pd.DataFrame, evidence: str) -> list[Section]:
+def unit_sections(
+    history: pd.DataFrame, table: pd.DataFrame, evidence: str, *, diverged: bool
+) -> list[Section]:
     """Sections on layers, times and units of a history; `evidence` is that of the dead units."""
     return [
-        Section("Layer by layer", [*drawn(lambda: plots.state_bars(history)), site_rows(table, evidence)]),
+        Section(
+            "Layer by layer",
+            [*drawn(lambda: plots.state_bars(history)), site_rows(table, evidence, diverged=diverged)],
+        ),
         Section(
             "Over time",
             [
