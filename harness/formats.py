@@ -17,16 +17,15 @@ def per_cent(share: float | None, decimals: int = 1, *, missing: str = "no value
     return missing if share is None or share != share else f"{100 * share:.{decimals}f} %"
 
 
-def dead_words(row: Mapping[Any, Any], *, decimals: int = 1, unit: str = " %") -> str:
-    """Format the dead share of a site: of its observed units, if any of them is finite.
+def dead_share_text(row: Mapping[Any, Any], *, unit: str = " %") -> str:
+    """Format the share of a site's observed units that are dead, or say why there is none.
 
     Args:
-        row: units, dead, and as far as they are known unobserved and non_finite, of a site or of several.
-        decimals: digits behind the point.
+        row: counts of units: units, dead and, if known, unobserved and non_finite.
         unit: what follows the number.
 
     Example:
-        >>> dead_words({"units": 8, "dead": 1}), dead_words({"units": 8, "dead": 0, "non_finite": 8})
+        >>> dead_share_text({"units": 8, "dead": 1}), dead_share_text({"units": 8, "non_finite": 8})
         ('12.5 %', 'not finite')
     """
     observed = row["units"] - row.get("unobserved", 0)
@@ -34,7 +33,7 @@ def dead_words(row: Mapping[Any, Any], *, decimals: int = 1, unit: str = " %") -
         return "unobserved"
     if observed <= row.get("non_finite", 0):
         return "not finite"
-    return f"{100 * row['dead'] / observed:.{decimals}f}{unit}"
+    return f"{100 * row['dead'] / observed:.1f}{unit}"
 
 
 def points(difference: float) -> str:

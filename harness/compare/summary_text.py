@@ -170,7 +170,7 @@ def crossing(critical: pd.DataFrame, share: float = 0.5, outcome: str = "dead") 
     seen, sound = critical["critical"].notna(), critical["missing"].eq("")
     reached = (seen & sound).groupby(critical["axis"], sort=False).mean()
     if not reached.any():
-        return [_no_crossing(critical, what, f"{NAMES[outcome]} passes {100 * share:g} %")]
+        return [_no_crossing(critical, what, f"{NAMES[outcome]} passes {100 * share:g} %", share)]
     axis = reached.idxmax()
     rows = critical[critical["axis"] == axis]
     rows = rows.assign(critical=rows["critical"].where(rows["missing"].eq("")))
@@ -189,7 +189,7 @@ def crossing(critical: pd.DataFrame, share: float = 0.5, outcome: str = "dead") 
     return [f"{text}."]
 
 
-def _no_crossing(critical: pd.DataFrame, what: str, passes: str) -> str:
+def _no_crossing(critical: pd.DataFrame, what: str, passes: str, share: float) -> str:
     """Say that no crossing was seen, or why those that were seen are not reported."""
     seen, sound = critical["critical"].notna(), critical["missing"].eq("")
     unsure = (critical[seen] if seen.any() else critical[~sound].nlargest(1, "highest")).to_dict("records")
@@ -197,9 +197,10 @@ def _no_crossing(critical: pd.DataFrame, what: str, passes: str) -> str:
     where = "" if row["setting"] == "all runs" else f" (with {row['setting']})"
     if seen.any():
         return f"From which {row['axis']} on the {passes}{where} is not told: {row['missing']}."
-    axes = _listed([str(axis) for axis in critical["axis"].unique()])
-    if critical["note"].str.contains("comes back").any():
-        return f"{what} is crossed more than once along {axes}, so there is no critical value."
+    back = critical[critical["lowest"].lt(share) & critical["highest"].ge(share)]
+    axes = _listed([str(axis) for axis in (back if len(back) else critical)["axis"].unique()])
+    if len(back):
+        return f"{what} is crossed along {axes}, but not just once: there is no critical value."
     left = f", as far as runs are left{where}: {row['missing']}" if unsure else ""
     return f"{what} is crossed nowhere along {axes}{left}."
 

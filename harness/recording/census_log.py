@@ -25,12 +25,12 @@ class CensusLog:
         self._censuses: list[dict[str, Any]] = []
         self.last: list[dict[str, Any]] | None = None
         self._last_observed: list[dict[str, Any]] = []
-        self._built: tuple[list[dict[str, Any]], pd.DataFrame] | None = None  # parts and table of `latest`
+        self._latest: pd.DataFrame | None = None  # built when first read
 
     def add(self, parts: list[dict[str, Any]]) -> None:
         """Append a census."""
         self._censuses += parts
-        self.last = parts
+        self.last, self._latest = parts, None
         if any((part["n"] > 0).any() for part in parts):
             self._last_observed = parts
 
@@ -42,9 +42,9 @@ class CensusLog:
         """The last census; None before the first."""
         if self.last is None:
             return None
-        table = self._frame(self.last)
-        self._built = self.last, table
-        return table.copy()
+        if self._latest is None:
+            self._latest = self._frame(self.last)
+        return self._latest.copy()
 
     @property
     def latest_observed(self) -> pd.DataFrame | None:
@@ -58,6 +58,8 @@ class CensusLog:
                 {c: v[:0] for c, v in WindowAccumulator("stream").close(0, [], None).items()},
                 self._thresholds,
             )
+        if self._latest is not None and self.last is not None and len(self._censuses) == len(self.last):
+            return self._latest.copy()  # the last census is the only one
         return self._frame(self._censuses)
 
     def drain(self) -> pd.DataFrame:
@@ -66,6 +68,4 @@ class CensusLog:
         return drained
 
     def _frame(self, parts: list[dict[str, Any]]) -> pd.DataFrame:
-        if self._built is not None and [*map(id, self._built[0])] == [*map(id, parts)]:
-            return self._built[1].copy()
         return pd.concat([frame(columns, self._thresholds) for columns in parts], ignore_index=True)

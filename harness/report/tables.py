@@ -16,7 +16,7 @@ from rich.text import Text
 from harness.detector.counts import INPUTS, head
 from harness.detector.states import Thresholds
 from harness.detector.verdict import HEALTHY, Verdict, site_table, verdict
-from harness.formats import dead_words
+from harness.formats import dead_share_text
 from harness.report.console_parts import plain_table
 
 EXPENDABLE = ("dead", "always_on", "gradient", "median_rate", "rare", "starved", "revived")
@@ -107,7 +107,7 @@ class SiteTable:
         cells = {
             "site": ("all", [escape(row["site"]) for row in rows]),
             "units": (f"{self._table['units'].sum():,}", _counts(rows, "units", seen)),
-            "dead %": (dead_words(total, unit=""), [self._dead(row) for row in rows]),
+            "dead %": (dead_share_text(total, unit=""), [self._dead(row) for row in rows]),
         }
         for name in COUNTS:
             if name in ("dead", "born_dead", "died", "revived") or self._table[name].any():
@@ -120,7 +120,7 @@ class SiteTable:
         return cells
 
     def _dead(self, row: dict[Hashable, Any]) -> str:
-        share = dead_words(row, unit="")
+        share = dead_share_text(row, unit="")
         return f"[bold red]{share}[/]" if row["dead"] > self._healthy * row["units"] else share
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from harness.detector.counts import head, on
 from harness.detector.verdict import Verdict
-from harness.formats import dead_words, per_cent
+from harness.formats import dead_share_text, per_cent
 from harness.report.html.page import Block, Code, Link, Row, Section, Table, Tiles, Words
 from harness.report.html.pictures import Picture, picture
 
@@ -107,7 +107,15 @@ def site_rows(table: pd.DataFrame, evidence: str = "", *, diverged: bool = False
         gradient = "–" if pd.isna(row["grad_rms"]) else f"{row['grad_rms']:.1e}"
         rate = per_cent(row["rate"]) if finite and pd.notna(row["rate"]) else "–"
         rows.append(
-            [str(row["site"]), f"{row['units']:,}", dead_words(row), *cells, f"{row['n']:,}", rate, gradient]
+            [
+                str(row["site"]),
+                f"{row['units']:,}",
+                dead_share_text(row),
+                *cells,
+                f"{row['n']:,}",
+                rate,
+                gradient,
+            ]
         )
     if len(table) > 1:
         seen = table[table["units"] > table.get("unobserved", 0)]
@@ -116,7 +124,7 @@ def site_rows(table: pd.DataFrame, evidence: str = "", *, diverged: bool = False
             [
                 "all",
                 f"{total['units']:,}",
-                dead_words(total),
+                dead_share_text(total),
                 *(f"{seen[name].sum():,.0f}" for name in counts),
                 "",
                 "",
