@@ -10,17 +10,21 @@ import argparse
 import multiprocessing as mp
 import warnings
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
-from experiments.benchmarks.faults import FAULTS, Result, Setting, train
+import harness
+from experiments.benchmarks.faults import FAULTS, Fault, begin
+from experiments.benchmarks.trainings import Setting
+from harness.attribution.evidence import FACTORS
 
 DEVELOPMENT = (
     *(
@@ -78,6 +82,47 @@ def one(job: tuple[Setting, int, int, float]) -> dict[str, Any]:
         "gap": ill.gap,
         "text": ill.text,
     }
+
+
+@dataclass(frozen=True)
+class Result:
+    """One training, diagnosed."""
+
+    dead: float
+    diverged: bool
+    label: str
+    gap: float  # |Σ Shapley - (v(all) - v(none))|, the largest over the units
+    text: str
+
+
+def train(setting: Setting, seed: int, fault: Fault, dose: float = 0.0, *, healthy: bool) -> Result:
+    """An ordinary loop around the public API (arguments as in `faults.begin`)."""
+    training = begin(setting, seed, fault, dose, healthy=healthy)
+    optimizer, model, diverged = training.optimizer, training.model, False
+    probe, _ = training.held_out()
+    with harness.Recorder(
+        model, optimizer=optimizer, census_every=20, probe=probe, evidence=True
+    ) as recorder:
+        for step in range(training.setting.steps):
+            loss = training.loss_of(model, training.batch_at(step))
+            optimizer.zero_grad()
+            (loss * training.loss_at(step)).backward()
+            optimizer.step()
+            recorder.step(loss=loss)
+            if not torch.isfinite(loss):
+                diverged = True
+                break
+    units = recorder.evidence().units
+    gap = (units[list(FACTORS)].sum(axis=1) - (units["rate_now"] - units["rate_then"])).abs().max()
+    found = recorder.diagnose()
+    history = recorder.history()
+    kind = history[history["evidence"].eq("probe")]
+    last = kind[kind["step"].eq(kind["step"].max())]
+    stream = history[history["evidence"].eq("stream")]
+    latest = stream[stream["step"].eq(stream["step"].max())]
+    useless = ("dead", "starved") if fault.starves else ("dead",)
+    dead = max(last["state"].eq("dead").mean(), latest["state"].isin(useless).mean())
+    return Result(float(dead), diverged, found.label, float(np.nan_to_num(gap)), str(found))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Faults that kill units, injected into an ordinary training loop; each has a healthy twin.
+"""Faults that kill units, injected into an ordinary training; each has a healthy twin.
 
 A twin has the same initialisation, batches and optimizer. A fault had an effect if at its end a tenth of the
 units more than in its twin are dead, or if it diverged and its twin did not.
@@ -7,71 +7,14 @@ units more than in its twin are dead, or if it diverged and its twin did not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-import harness
-from harness.attribution.evidence import FACTORS
-
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-Loss = Callable[[Tensor, Tensor], Tensor]  # outputs, labels
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A network, an optimizer and data, on which every fault is tried."""
-
-    network: str
-    optimizer: str
-    data: str
-    lr: float
-    batch: int = 64
-    steps: int = 400
-    warmup: int = 20
-
-    @property
-    def name(self) -> str:
-        return f"{self.network}, {self.optimizer}, {self.data}"
-
-
-@dataclass
-class Training:
-    """One training, which a fault changes before its first step (`before`) or while it goes on (`at`)."""
-
-    setting: Setting
-    model: nn.Module
-    x: Tensor
-    y: Tensor
-    lr: float
-    bias_lr: float = 1.0  # factor
-    decay: float = 0.0
-    warmup: int = 0
-    loss_factor: float = 1.0
-    batch: Callable[[int, Tensor], Tensor] = lambda _, x: x
-    labels: Callable[[int, Tensor], Tensor] = lambda _, y: y
-    lr_at: Callable[[int], float] = lambda _: 1.0
-    loss_at: Callable[[int], float] = lambda _: 1.0
-    write: Callable[[int], None] = lambda _: None
-    loss: Loss = F.cross_entropy
-    optimizer: Any = field(default=None)
-
-    @property
-    def middle(self) -> int:
-        return self.setting.steps // 2
-
-    def hidden(self) -> list[nn.Linear | nn.Conv2d]:
-        """Layers that feed an activation, without the norms."""
-        return [m for m in self.model.modules() if isinstance(m, nn.Linear | nn.Conv2d)][:-1]
-
-    def norms(self) -> list[Any]:
-        return [m for m in self.model.modules() if isinstance(m, BATCH_NORMS)]
+from experiments.benchmarks.trainings import Setting, Training, data, network
 
 
 @dataclass(frozen=True)
@@ -291,24 +234,8 @@ FAULTS = (
 )
 
 
-# --- the loop ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Result:
-    """One training, diagnosed."""
-
-    dead: float
-    diverged: bool
-    label: str
-    gap: float  # |Σ Shapley - (v(all) - v(none))|, the largest over the units
-    text: str
-
-
-def train(
-    setting: Setting, seed: int, fault: Fault | None = None, dose: float = 0.0, *, healthy: bool
-) -> Result:
-    """An ordinary loop around the public API.
+def begin(setting: Setting, seed: int, fault: Fault, dose: float = 0.0, *, healthy: bool) -> Training:
+    """A training at its beginning.
 
     Args:
         setting: network, optimizer, data.
@@ -317,132 +244,10 @@ def train(
         dose: how strong.
         healthy: whether this is the twin, in which nothing is injected.
     """
-    base = setting if fault is None else fault.base(setting)
+    base = fault.base(setting)
     torch.manual_seed(seed)
-    x, y, probe = data(base.data)
-    training = Training(base, network(base.network, x), x, y, base.lr)
-    if fault is not None:
-        (fault.twin(training) if healthy else fault.inject(training, dose))
-    optimizer = training.optimizer = make_optimizer(training)
-    order = torch.Generator().manual_seed(seed)
-    held_out = (probe - x.mean()) / x.std() * training.x.std() + training.x.mean()  # moved as the inputs were
-    model = training.model
-    rates = [group["lr"] for group in optimizer.param_groups]
-    diverged = False
-    with harness.Recorder(
-        model, optimizer=optimizer, census_every=20, probe=held_out, evidence=True
-    ) as recorder:
-        for step in range(base.steps):
-            training.write(step)
-            factor = training.lr_at(step) * min(1.0, (step + 1) / max(1, training.warmup))
-            for group, lr in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = lr * factor
-            index = torch.randint(0, len(x), (base.batch,), generator=order)
-            inputs = training.batch(step, training.x[index])
-            loss = training.loss(model(inputs), training.labels(step, training.y[index]))
-            optimizer.zero_grad()
-            (loss * training.loss_at(step)).backward()
-            optimizer.step()
-            recorder.step(loss=loss)
-            if not torch.isfinite(loss):
-                diverged = True
-                break
-    units = recorder.evidence().units
-    gap = (units[list(FACTORS)].sum(axis=1) - (units["rate_now"] - units["rate_then"])).abs().max()
-    found = recorder.diagnose()
-    history = recorder.history()
-    kind = history[history["evidence"].eq("probe")]
-    last = kind[kind["step"].eq(kind["step"].max())]
-    stream = history[history["evidence"].eq("stream")]
-    latest = stream[stream["step"].eq(stream["step"].max())]
-    useless = ("dead", "starved") if fault is not None and fault.starves else ("dead",)
-    dead = max(last["state"].eq("dead").mean(), latest["state"].isin(useless).mean())
-    return Result(float(dead), diverged, found.label, float(np.nan_to_num(gap)), str(found))
-
-
-def make_optimizer(t: Training) -> torch.optim.Optimizer:
-    """Biases in a group of their own, as many people have them."""
-    weights = [p for p in t.model.parameters() if p.ndim > 1]
-    biases = [p for p in t.model.parameters() if p.ndim < 2]
-    groups = [{"params": weights}, {"params": biases, "lr": t.lr * t.bias_lr}]
-    if t.setting.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=t.lr, weight_decay=t.decay)
-    momentum = 0.9 if t.setting.optimizer == "momentum" else 0.0
-    return torch.optim.SGD(groups, lr=t.lr, momentum=momentum, weight_decay=t.decay)
-
-
-def network(name: str, x: Tensor) -> nn.Module:
-    """`MLP 3x128`, `MLP 5x64`, `CNN`, with or without batch norm."""
-    norm = "batch norm" in name
-    if name == "pre-norm transformer":
-        return Transformer(x.shape[1])
-    if name.startswith("CNN"):
-        layers: list[nn.Module] = [nn.Unflatten(1, (1, 8, 8))]
-        for inputs, outputs in ((1, 16), (16, 32)):
-            layers += [nn.Conv2d(inputs, outputs, 3, padding=1)]
-            layers += [nn.BatchNorm2d(outputs)] if norm else []
-            layers += [nn.ReLU(), nn.MaxPool2d(2)]
-        layers += [nn.Flatten(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10)]
-    else:
-        depth, width = (int(n) for n in name.split(",")[0].split()[1].split("x"))
-        layers, size = [], x.shape[1]
-        for _ in range(depth):
-            layers += [nn.Linear(size, width), *([nn.BatchNorm1d(width)] if norm else []), nn.ReLU()]
-            size = width
-        layers.append(nn.Linear(size, 10))
-    model = nn.Sequential(*layers)
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-    return model
-
-
-class Transformer(nn.Module):
-    """Two pre-norm blocks over eight tokens."""
-
-    def __init__(self, features: int, width: int = 32) -> None:
-        super().__init__()
-        self.embed = nn.Linear(features // 8, width)
-        self.place = nn.Parameter(torch.randn(8, width))
-        self.blocks = nn.ModuleList(Block(width) for _ in range(2))
-        self.head = nn.Linear(width, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.embed(x.unflatten(1, (8, -1))) + self.place
-        for block in self.blocks:
-            h = block(h)
-        return self.head(h.mean(1))
-
-
-class Block(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
-        self.attention = nn.MultiheadAttention(width, 4, batch_first=True)
-        self.layers = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
-
-    def forward(self, h: Tensor) -> Tensor:
-        a = self.norms[0](h)
-        h = h + self.attention(a, a, a, need_weights=False)[0]
-        return h + self.layers(self.norms[1](h))
-
-
-@cache
-def data(name: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Training inputs, labels, held-out inputs: digits, standardised or in [0, 1]; Gaussian classes."""
-    if name == "Gaussian classes":
-        draw = np.random.default_rng(0)
-        labels = draw.integers(0, 10, 3000)
-        centres = draw.normal(size=(10, 40))
-        inputs = centres[labels] + 1.5 * draw.normal(size=(3000, 40))
-    else:
-        inputs, labels = load_digits(return_X_y=True)
-        inputs = inputs / 16.0
-        if "standardised" in name:
-            inputs = (inputs - inputs.mean()) / inputs.std()
-    order = np.random.default_rng(1).permutation(len(inputs))
-    x = torch.tensor(inputs[order], dtype=torch.float32)
-    y = torch.tensor(np.asarray(labels)[order])
-    held_out = len(x) // 4
-    return x[held_out:], y[held_out:], x[:held_out]
+    x, y, *_ = data(base.data)
+    training = Training(base, seed, network(base.network, x), x, y, base.lr)
+    (fault.twin(training) if healthy else fault.inject(training, dose))
+    training.begin()
+    return training

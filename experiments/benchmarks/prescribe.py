@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
-from scipy.stats import binomtest
 
 import harness
+from experiments.benchmarks.cured import EFFECT, Score, cured, print_results
 from experiments.images import PART
 from harness.config import compose
 from harness.config.command import merged
@@ -58,22 +56,15 @@ ALWAYS: dict[str, Any] = {
     "ReDo": lambda spec: ("remedy=redo", "remedy.every=20"),
 }
 ON_IMAGES = ("bias -3", "weights' mean -3", "gain 10", "inputs +8", "lr x 60", "labels wrong")
-EFFECT = 0.1  # of the dead share beyond the twin's, from which a fault had an effect
 
 
-def score(words: tuple[str, ...] | list[str], folder: Path) -> tuple[float, float, bool]:
+def score(words: tuple[str, ...] | list[str], folder: Path) -> Score:
     """Accuracy, dead share, whether it diverged, of a run."""
     outcome = run_job(compose(merged(words, ("record.tensorboard=false", f"output={folder}"))))
     run = harness.open_runs(outcome.path)[0]
     if run.state == "diverged":
-        return 0.0, 1.0, True
-    return float(run.final["accuracy"]), float(run.final["dead_fraction"]), False
-
-
-def cured(after: tuple[float, float, bool], ill: tuple[float, float, bool], twin: Any) -> bool:
-    """Whether at least 95 % of the twin's gain is reached, and at most 5 points more are dead than in it."""
-    gain = max(0.0, twin[0] - ill[0])
-    return after[0] >= ill[0] + 0.95 * gain - 0.01 * (gain == 0) and after[1] <= twin[1] + 0.05
+        return Score(0.0, 1.0, diverged=True)
+    return Score(float(run.final["accuracy"]), float(run.final["dead_fraction"]), diverged=False)
 
 
 def image_networks(root: Path) -> dict[str, tuple[str, ...]]:
@@ -96,8 +87,8 @@ def one(
     words = merged(base, FAULTS[fault](optimizer))
     ill, twin = score(words, folder), score(base, folder)
     row: dict[str, Any] = {"fault": fault, "network": network, "optimizer": optimizer, "seed": seed}
-    row |= {"ill": ill[0], "ill_dead": ill[1], "twin": twin[0], "twin_dead": twin[1]}
-    row["effect"] = ill[1] - twin[1] >= EFFECT or (ill[2] and not twin[2])
+    row |= {"ill": ill.accuracy, "ill_dead": ill.dead, "twin": twin.accuracy, "twin_dead": twin.dead}
+    row["effect"] = ill.dead - twin.dead >= EFFECT or (ill.diverged and not twin.diverged)
     if not row["effect"] and fault != "healthy":
         return row
     spec = compose(merged(words, ("record.tensorboard=false", f"output={folder}")))
@@ -107,7 +98,7 @@ def one(
     if fault == "healthy":
         return row
     after = score(shlex.split(found.command)[1:], folder) if found.command else ill
-    row |= {"after": after[0], "after_dead": after[1], "cured": cured(after, ill, twin)}
+    row |= {"after": after.accuracy, "after_dead": after.dead, "cured": cured(after, ill, twin)}
     for name, always in ALWAYS.items() if network in NETWORKS else ():
         row[name] = cured(score(merged(words, always(spec)), folder), ill, twin)
     return row
@@ -127,36 +118,10 @@ def main(seeds: int, faults: str, out: str, root: str, budget: float) -> None:
     results = pd.DataFrame(rows)
     if out:
         results.to_csv(out, index=False)
-    console = Console(highlight=False, width=140)
-    table = Table(
-        title="Prescriptions: cured by the recommended command, and by four that are always the same"
-    )
-    for name in ("fault", "runs", "effective", "cured", *ALWAYS, "recommended"):
-        table.add_column(name, justify="left" if name in ("fault", "recommended") else "right")
-    for fault, group in results.groupby(["network", "fault"] if root else "fault", sort=False):
-        hit, named = (
-            group[group["effect"]],
-            ", ".join(map(str, fault)) if isinstance(fault, tuple) else str(fault),
-        )
-        names = ", ".join(
-            f"{k or 'none'} {v}" for k, v in hit.get("cure", pd.Series()).value_counts().items()
-        )
-        counts = [
-            f"{int(hit[name].sum())}" if len(hit) and name in hit else "" for name in ("cured", *ALWAYS)
-        ]
-        table.add_row(named, str(len(group)), str(len(hit)), *counts, names)
-    console.print(table)
+    by = ("network", "fault") if root else ("fault",)
+    print_results(results, by, tuple(ALWAYS) if not root else ())
     hit = results[results["effect"] & results["fault"].ne("healthy")]
-    healthy = results[results["fault"].eq("healthy")]
-    right = binomtest(int(hit["cured"].sum()), max(1, len(hit)))
-    interval = right.proportion_ci()
-    console.print(
-        f"cured: {int(hit['cured'].sum())} of {len(hit)} ({100 * right.statistic:.1f} %, 95 % interval "
-        f"{100 * interval.low:.1f} to {100 * interval.high:.1f}); "
-        + "; ".join(f"always {name}: {int(hit[name].sum())}" for name in ALWAYS if name in hit)
-        + f"; healthy runs with nothing to cure: {int(healthy['label'].eq('none').sum())} of {len(healthy)}; "
-        f"time: median {statistics.median(hit['time']):.1f} times the run's own"
-    )
+    print(f"time: median {statistics.median(hit['time']):.2f} times the run's own")
 
 
 if __name__ == "__main__":

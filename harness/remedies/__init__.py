@@ -16,6 +16,7 @@ from harness.remedies.recycle import dormant, redo
 from harness.remedies.shrink import shrink_perturb
 from harness.remedies.surgery import reset_incoming, reset_outgoing
 from harness.remedies.surrogate import Sugar, sugar
+from harness.remedies.update_clipping import clip_updates
 from harness.remedies.wiring import Wiring, wire
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "UnitConnections",
     "Wiring",
     "bias_lift",
+    "clip_updates",
     "dormant",
     "leaky_swap",
     "redo",

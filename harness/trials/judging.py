@@ -15,7 +15,7 @@ UNTOUCHED, AGAIN = "as it was", "as it was, other seeds"
 HELPS, REVIVES, NO_HELP = "helps", "revives, no sure gain", "no sure gain"
 HARMS, DIVERGES, SEED = "harms", "diverges", "no surer than another seed"
 BEHIND = "fell behind"  # dropped after a round with one seed, which proves nothing
-POINTS = 0.05  # smallest difference in the dead share that counts
+POINTS = 0.05  # smallest difference in the dead share that counts; between equal changes half of it
 SLACK = 0.01  # loss in the metric that is accepted from a cure that only revives units
 NOISE = 0.02  # share of the best gain: cures this close to the best count as equally good
 
@@ -37,12 +37,13 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
             on the seeds of the cures and on other seeds.
 
     Returns:
-        cure, seeds, metric (mean), gain with low and high (paired by seed, Student's t), dead (mean), drop of
-        the dead share with drop_low and drop_high, diverged (runs), seconds (per run), verdict. A cure helps
-        if the interval of its paired gain lies above 0 and its mean is significantly above that of the
-        unchanged run on all seeds (Welch's t-test). One seed has no interval and proves nothing.
+        cure, seeds, metric (mean), gain over the unchanged run on all seeds with low and high (Welch), dead
+        (mean), drop of the dead share with drop_low and drop_high, diverged (runs), seconds (per run),
+        verdict. A cure helps if the interval of its gain lies above 0 and it beats the unchanged run on every
+        seed. One seed has no interval and proves nothing.
     """
-    wide = {name: trials.pivot(index="seed", columns="cure", values=name) for name in ("metric", "dead")}
+    wide = trials.pivot(index="seed", columns="cure", values="metric")
+    unchanged = trials[trials["cure"].isin((UNTOUCHED, AGAIN))]
     rows = []
     for cure, group in trials.groupby("cure", sort=False):
         row: dict[str, Any] = {
@@ -57,28 +58,27 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
             nothing = dict.fromkeys(("gain", "low", "high", "drop", "drop_low", "drop_high"), float("nan"))
             rows.append(row | nothing | {"verdict": ""})
             continue
-        gain = paired(wide["metric"][cure] - wide["metric"][UNTOUCHED])
-        drop = paired(wide["dead"][UNTOUCHED] - wide["dead"][cure])
-        again = trials.loc[trials["cure"].isin((UNTOUCHED, AGAIN)), "metric"]
-        if row["diverged"]:
-            verdict = DIVERGES
-        else:
-            verdict = _verdict(gain, drop, group["metric"], again) if len(group) > 1 else BEHIND
+        own = unchanged if len(group) > 1 else unchanged[unchanged["seed"].isin(group["seed"])]
+        gain, drop = welch(group["metric"], own["metric"]), welch(own["dead"], group["dead"])
+        each = (wide[cure] - wide[UNTOUCHED]).dropna()
+        verdict = _verdict(gain, drop, each) if len(group) > 1 else BEHIND
+        verdict = DIVERGES if row["diverged"] else verdict
         row |= {"gain": gain.mean, "low": gain.low, "high": gain.high, "drop": drop.mean}
         rows.append(row | {"drop_low": drop.low, "drop_high": drop.high, "verdict": verdict})
     return pd.DataFrame(rows).sort_values("metric", ascending=False, kind="stable", ignore_index=True)
 
 
-def paired(differences: pd.Series) -> Interval:
-    """Mean of paired differences and its interval: NaN bounds for one seed, zero width without spread."""
-    values = differences.dropna().to_numpy(float)
-    mean = float(values.mean()) if len(values) else float("nan")
-    if len(values) < 2:
+def welch(values: pd.Series, others: pd.Series) -> Interval:
+    """Difference of two means and its interval (Welch); its bounds are NaN for one value."""
+    mean = float(values.mean() - others.mean())
+    if min(len(values), len(others)) < 2:
         return Interval(mean, float("nan"), float("nan"))
-    if np.ptp(values) < 1e-9:
+    parts = np.array([values.var() / len(values), others.var() / len(others)])
+    if parts.sum() < 1e-12:
         return Interval(mean, mean, mean)
-    low, high = stats.t.interval(0.95, len(values) - 1, mean, stats.sem(values))
-    return Interval(mean, float(low), float(high))
+    freedom = parts.sum() ** 2 / (parts**2 / np.array([len(values) - 1, len(others) - 1])).sum()
+    half = float(stats.t.ppf(0.975, freedom) * parts.sum() ** 0.5)
+    return Interval(mean, mean - half, mean + half)
 
 
 def recommended(
@@ -94,7 +94,8 @@ def recommended(
     Args:
         table: result of `judged`.
         changes: cure → how much it changes.
-        order: the cures, most likely first; breaks ties between changes of the same size.
+        order: the cures, most likely first; breaks ties between changes of the same size that leave about
+            as many units dead.
         learned: whether the unchanged run learned anything. Only then does reviving units at the same metric
             count as a cure.
         scale: scale of the metric: what counts as one whole unit; 1 for a share.
@@ -110,24 +111,18 @@ def recommended(
     if near.empty:
         return ""
     near = near[near["dead"] <= max(near["dead"].min() + POINTS, HEALTHY)]
-    return min(near["cure"], key=lambda cure: (changes[cure], list(order).index(cure)))
+    size = near["cure"].map(changes)
+    near = near[size.eq(size.min())]
+    near = near[near["dead"] <= near["dead"].min() + POINTS / 2]
+    return min(near["cure"], key=list(order).index)
 
 
-def _verdict(gain: Interval, drop: Interval, metric: pd.Series, again: pd.Series) -> str:
-    if gain.low > 0:
-        return HELPS if _above(metric, again) else SEED
+def _verdict(gain: Interval, drop: Interval, each: pd.Series) -> str:
+    better = bool((each > 0).all())
+    if gain.low > 0 and better:
+        return HELPS
     if gain.high < 0:
         return HARMS
     if drop.low > 0 and drop.mean >= POINTS:
         return REVIVES
-    return NO_HELP
-
-
-def _above(metric: pd.Series, others: pd.Series) -> bool:
-    """Whether the mean is significantly above that of the other trials (Welch's t-test, 97.5 % quantile)."""
-    parts = np.array([metric.var() / len(metric), others.var() / len(others)])
-    gain = metric.mean() - others.mean()
-    if parts.sum() < 1e-12:
-        return bool(gain > 0)
-    freedom = parts.sum() ** 2 / (parts**2 / np.array([len(metric) - 1, len(others) - 1])).sum()
-    return bool(gain > stats.t.ppf(0.975, freedom) * parts.sum() ** 0.5)
+    return SEED if better else NO_HELP

@@ -6,17 +6,17 @@ import math
 import pickle
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
-from itertools import chain
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from itertools import chain, repeat
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
 
 from harness.attribution.diagnosis import Diagnosis
 from harness.attribution.recorder import Recorder
@@ -25,35 +25,15 @@ from harness.detector.states import dead_fraction
 from harness.progress import Progress
 from harness.store.reading import named_line
 from harness.sweeps.sweep import cores
-from harness.trials.code_cures import BY_HAND, CODE_CURES, CodeCure, FreshTraining, by_name
+from harness.trials.code_cures import BY_HAND, CODE_CURES, CodeCure, by_name
 from harness.trials.cures import in_turns
+from harness.trials.fresh_training import FreshTraining
 from harness.trials.halving import Round, rounds
-from harness.trials.judging import AGAIN, UNTOUCHED, paired
+from harness.trials.judging import AGAIN, UNTOUCHED, welch
 from harness.trials.median_death import median_death
+from harness.trials.parts import Make, Parts, checked, endless, inputs_of
 from harness.trials.prescription import Prescription, in_words
 from harness.trials.search import Say, search
-
-
-class Parts(NamedTuple):
-    """What `make(seed)` returns.
-
-    Attributes:
-        model: a newly built model.
-        optimizer: the optimizer of its parameters.
-        batches: an iterable of batches, restarted when it ends, or a function step → batch.
-        loss: (model, batch) → the loss, or None if the function performs the whole step itself.
-        metric: model → a score on held-out data, higher is better; None: minus the mean loss of the last
-            tenth of the steps.
-    """
-
-    model: nn.Module
-    optimizer: Optimizer
-    batches: Iterable[Any] | Callable[[int], Any]
-    loss: Callable[[nn.Module, Any], Tensor | None]
-    metric: Callable[[nn.Module], float] | None = None
-
-
-Make = Callable[[int], Parts | tuple[Any, ...]]
 
 
 class Trial(NamedTuple):
@@ -133,7 +113,7 @@ def prescribe_training(
     def train(arms: Sequence[CodeCure], one: Round, last: bool) -> pd.DataFrame:
         jobs = [(name, seed) for name in ("", *(cure.name for cure in arms)) for seed in range(one.seeds)]
         jobs += [("", seed + seeds) for seed in range(seeds)] if last else []
-        found = _run(make, one.steps, jobs, workers)
+        found = _run(make, one.steps, jobs, pool)
         as_it_was[:] = found[:seeds]
         worst = min((t.metric for t in found if math.isfinite(t.metric)), default=0.0)
         left_out.update({name: t.refused for (name, _), t in zip(jobs, found, strict=True) if t.refused})
@@ -146,8 +126,12 @@ def prescribe_training(
             rows += [] if name in left_out else [row]
         return pd.DataFrame(rows)
 
-    tried = search(candidates, plan, train, label, say, scale)
-    learned = paired(pd.Series([t.metric - t.before for t in as_it_was if not t.diverged])).low > 0
+    with _pool(workers) as pool:
+        tried = search(candidates, plan, train, label, say, scale)
+    lasting = pd.DataFrame(
+        [(t.metric, t.before) for t in as_it_was if not t.diverged], columns=["at", "from"]
+    )
+    learned = welch(lasting["at"], lasting["from"]).low > 0
     cure = tried.recommended(learned=learned)
     text = in_words(cure, label, tried.table, steps)
     command = _code(make, tried.cures[cure], steps) if cure else ""
@@ -168,19 +152,23 @@ def _possible(make: Make, label: str) -> tuple[list[CodeCure], dict[str, str]]:
     return in_turns(families.values(), label), left_out
 
 
-def _run(make: Make, steps: int, jobs: Sequence[tuple[str, int]], workers: int) -> list[Trial]:
+def _pool(workers: int) -> AbstractContextManager[ProcessPoolExecutor | None]:
+    """Worker processes, started once for all rounds; None for one worker, which is this process."""
+    if workers == 1:
+        return nullcontext()
+    return ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,))
+
+
+def _run(
+    make: Make, steps: int, jobs: Sequence[tuple[str, int]], pool: ProcessPoolExecutor | None
+) -> list[Trial]:
     """Train every job, with a progress display if that takes long."""
     progress, found = Progress(f"prescribe, {steps:,} steps each", len(jobs), "trainings"), []
-    if workers == 1:
-        for name, seed in jobs:
-            found.append(_trial(make, seed, steps, name))
-            progress.step()
-    else:
-        with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-            waiting = [pool.submit(_trial, make, seed, steps, name) for name, seed in jobs]
-            for one in waiting:
-                found.append(one.result())
-                progress.step()
+    names, seeds = zip(*jobs, strict=True)
+    each = repeat(make), seeds, repeat(steps), names
+    for trial in pool.map(_trial, *each) if pool else map(_trial, *each):
+        found.append(trial)
+        progress.step()
     progress.close()
     return found
 
@@ -191,8 +179,8 @@ def _trial(make: Make, seed: int, steps: int, cure: str, *, evidence: bool = Fal
         if not evidence:
             warnings.simplefilter("ignore")
         torch.manual_seed(seed)
-        parts = _parts(make(seed))
-        batches = _endless(parts.batches)
+        parts = checked(make(seed))
+        batches = endless(parts.batches)
         first = next(batches)
         if cure:
             try:
@@ -213,15 +201,16 @@ def _trial(make: Make, seed: int, steps: int, cure: str, *, evidence: bool = Fal
 
 
 def _fresh(parts: Parts, batch: Any, steps: int) -> FreshTraining:
-    return FreshTraining(parts.model, parts.optimizer, _inputs(parts, batch), steps)
+    metric = partial(_measured, parts, []) if parts.metric else None
+    return FreshTraining(parts.model, parts.optimizer, inputs_of(parts, batch), steps, metric)
 
 
 def _code(make: Make, cure: CodeCure, steps: int) -> str:
     """Return the code that applies a cure to this training."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        parts = _parts(make(0))
-        return _fresh(parts, next(_endless(parts.batches)), steps).written_out(cure.code)
+        parts = checked(make(0))
+        return _fresh(parts, next(endless(parts.batches)), steps).written_out(cure.code)
 
 
 def _train(parts: Parts, batches: Iterator[Any], steps: int, *, evidence: bool) -> Trial:
@@ -276,57 +265,6 @@ def _measured(parts: Parts, losses: list[float]) -> float:
             return float(parts.metric(parts.model))
     finally:
         parts.model.train(training)
-
-
-def _parts(made: Any) -> Parts:
-    if not isinstance(made, tuple) or len(made) not in (4, 5):
-        raise TypeError(
-            "make: expected (model, optimizer, batches, loss) or the same with a metric, "
-            f"but got {type(made).__name__}"
-        )
-    parts = Parts(*made)
-    if not isinstance(parts.model, nn.Module) or not isinstance(parts.optimizer, Optimizer):
-        names = type(parts.model).__name__, type(parts.optimizer).__name__
-        raise TypeError(f"make: expected a module and an optimizer first, but got {names[0]} and {names[1]}")
-    return parts
-
-
-def _endless(batches: Iterable[Any] | Callable[[int], Any]) -> Iterator[Any]:
-    if callable(batches):
-        step = 0
-        while True:
-            yield batches(step)
-            step += 1
-    while True:
-        count = 0
-        for batch in batches:  # type: ignore[union-attr]
-            count += 1
-            yield batch
-        if not count:
-            raise ValueError(
-                "batches: expected at least one in every pass, but there is none (a used-up iterator?)"
-            )
-
-
-class _Seen(Exception):
-    """Raised to stop at the model's first call."""
-
-
-def _inputs(parts: Parts, batch: Any) -> Any:
-    """Return the arguments with which a step calls the model, without running its forward."""
-    seen: list[Any] = []
-
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append(args or kwargs)
-        raise _Seen
-
-    handle = parts.model.register_forward_pre_hook(before, with_kwargs=True)
-    try:
-        with suppress(_Seen), torch.no_grad():
-            parts.loss(parts.model, batch)
-    finally:
-        handle.remove()
-    return seen[0] if seen else batch
 
 
 def _finite(model: nn.Module) -> bool:

@@ -29,7 +29,7 @@ class Prescription:
         text: summary in words.
         table: one row per arm, those of the last round first: cure, stands_for, seeds, steps (of its last
             round), metric (mean, on held-out data), gain with low and high (95 % interval against the
-            unchanged run on the same seeds), dead (mean share), drop of the dead share with drop_low and
+            unchanged run on all seeds), dead (mean share), drop of the dead share with drop_low and
             drop_high, diverged (runs), seconds (per training; for a stack, the member's share), verdict. An
             arm with one seed has no interval.
         left_out: cure → why it could not be tried.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from harness.trials import judging
 from harness.trials.judging import AGAIN, UNTOUCHED, judged, recommended
@@ -36,15 +37,29 @@ def test_a_cure_helps_if_it_wins_on_the_same_seeds_and_on_others() -> None:
     row = next(row for row in table.to_dict("records") if row["cure"] == "small")
     assert row["verdict"] == judging.HELPS
     assert row["gain"] == pytest.approx(0.8)
-    assert row["low"] == pytest.approx(row["high"]) == pytest.approx(0.8)  # the same gain on every seed
+    welch = stats.ttest_ind([0.9, 0.92, 0.91], [0.10, 0.12, 0.11, 0.11, 0.10, 0.12], equal_var=False)
+    interval = welch.confidence_interval()  # against the unchanged run on all seeds
+    assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
     assert table["cure"].iloc[0] == "small"
-    lucky = trials(small=([0.9, 0.92, 0.91], [0.1, 0.1, 0.0]))
+    lucky = trials(small=([0.9, 0.92, 0.91], [0.9, 0.9, 0.8]))
     lucky.loc[lucky["cure"].eq(AGAIN), "metric"] = [0.9, 0.93, 0.9]  # seeds do as much by themselves
     assert verdicts(judged(lucky))["small"] == judging.SEED
 
 
 def test_a_gain_on_one_seed_alone_is_no_help() -> None:
     table = judged(trials(small=([0.9, 0.12, 0.11], [0.9, 0.9, 0.8])))
+    assert verdicts(table)["small"] == judging.NO_HELP
+
+
+def test_a_fault_that_strikes_every_seed_differently_does_not_hide_its_cure() -> None:
+    erratic = trials(small=([0.947, 0.95, 0.95], [0.1] * 3))
+    unchanged = erratic["cure"].isin((UNTOUCHED, AGAIN))
+    erratic.loc[unchanged, "metric"] = [0.9, 0.6, 0.1, 0.5, 0.2, 0.4]
+    assert verdicts(judged(erratic))["small"] == judging.HELPS
+
+
+def test_a_gain_that_one_seed_lacks_is_no_help() -> None:
+    table = judged(trials(small=([0.1198] * 3, [0.9, 0.9, 0.8])))  # below the unchanged run on one
     assert verdicts(table)["small"] == judging.NO_HELP
 
 
@@ -88,7 +103,10 @@ def test_the_smallest_change_near_the_best_is_recommended() -> None:
 def test_of_equal_changes_the_likelier_is_recommended() -> None:
     good = ([0.95, 0.96, 0.95], [0.0, 0.0, 0.0])
     table = judged(trials(small=good, other=good))
-    assert recommended(table, {"small": 1, "other": 1}, ["other", "small"], learned=True) == "other"
+    order, changes = ["other", "small"], {"small": 1, "other": 1}
+    assert recommended(table, changes, order, learned=True) == "other"
+    table = judged(trials(small=good, other=(good[0], [0.08] * 3)))  # it leaves clearly more units dead
+    assert recommended(table, changes, order, learned=True) == "small"
 
 
 def test_where_nothing_helps_for_sure_the_smallest_change_that_revives_is_taken() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import Any
 
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 
 import harness
 from harness import progress
-from harness.trials.code_cures import BY_HAND, CODE_CURES, FreshTraining
-from harness.trials.own_training import _run, _trial
+from harness.trials.code_cures import BY_HAND, CODE_CURES
+from harness.trials.fresh_training import FreshTraining
+from harness.trials.own_training import _pool, _run, _trial
 
 DRAW = torch.Generator().manual_seed(0)
 X = torch.randn(256, 8, generator=DRAW)
@@ -74,25 +76,31 @@ def test_the_same_call_finds_the_same() -> None:
 
 
 def test_how_far_it_is_is_said_where_it_takes_long(monkeypatch: Any, capsys: Any) -> None:
-    _run(low_biases, 2, [("", 0), ("", 1)], 1)
+    _run(low_biases, 2, [("", 0), ("", 1)], None)
     assert not capsys.readouterr().err
     monkeypatch.setattr(progress, "QUIET", 0.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    _run(low_biases, 2, [("", 0), ("", 1)], 1)
+    _run(low_biases, 2, [("", 0), ("", 1)], None)
     assert "prescribe, 2 steps each: 2 of 2 trainings" in capsys.readouterr().err
 
 
 def test_workers_find_what_this_process_finds() -> None:
-    one, two = (_run(low_biases, 5, [("", 0), ("zero bias", 1)], crew) for crew in (1, 2))
+    jobs = [("", 0), ("zero bias", 1)]
+    one = _run(low_biases, 5, jobs, None)
+    with _pool(2) as pool:
+        two = _run(low_biases, 5, jobs, pool)
     assert [trial.metric for trial in one] == [trial.metric for trial in two]
 
 
 def _fresh() -> FreshTraining:
     torch.manual_seed(0)
-    model = network()
+    model = nn.Sequential(nn.Linear(8, 32), nn.BatchNorm1d(32), *network()[1:])
     nn.init.constant_(model[0].bias, -1.0)  # type: ignore[arg-type]
-    optimizer = torch.optim.SGD(model.parameters(), 0.3, weight_decay=0.1)
-    return FreshTraining(model, optimizer, (100 * X + 50,), 20)
+    weights, biases = ([p for p in model.parameters() if p.ndim == k] for k in (2, 1))
+    groups = [{"params": weights}, {"params": biases, "lr": 3.0}]
+    optimizer = torch.optim.SGD(groups, 0.3, weight_decay=0.1)
+    falling = itertools.count(0, -1)
+    return FreshTraining(model, optimizer, (100 * X + 50,), 20, metric=lambda: next(falling))
 
 
 @pytest.mark.parametrize("name", sorted(CODE_CURES))
@@ -106,6 +114,8 @@ def test_every_cure_changes_the_training_and_lets_it_run(name: str) -> None:
             training.optimizer.zero_grad()
             inputs, labels = batches(step)
             nn.functional.cross_entropy(training.model(100 * inputs + 50), labels).backward()
+            for group, lr in zip(training.optimizer.param_groups, (0.3, 3.0), strict=True):
+                group["lr"] = lr * (100 if step == 15 else 1)  # a schedule, with a spike
             training.optimizer.step()
         weights[cured] = torch.cat([p.detach().flatten() for p in training.model.parameters()])
     assert not torch.equal(weights[False].nan_to_num(), weights[True][: len(weights[False])].nan_to_num())
