@@ -108,12 +108,19 @@ def write_report(
         What to print, and last the path of the file.
 
     Raises:
-        ValueError: a threshold is not a share, or `out` is a folder.
+        ValueError: a threshold is not a share, there are thresholds for more than one run, whose verdicts are
+            stored, or `out` is a folder.
         OSError: the file cannot be written.
     """
     target = folder / "report.html" if out is None else out
     if target.is_dir() or not target.parent.is_dir():
         raise ValueError(f"--out: expected a file in a folder that is there, but got {target}")
+    if asked and len(runs) > 1:
+        names = ", ".join(f"--{name}" for name in asked)
+        raise ValueError(
+            f"{names}: expected one run, since a sweep is reported with the verdicts that its runs stored, "
+            f"but {folder} has {len(runs):,} runs"
+        )
     thresholds, healthy = thresholds_of(runs[0], asked)
     diagnose = diagnose or partial(stored_diagnosis, asked=asked)
     if len(runs) <= FEW:

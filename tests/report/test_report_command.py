@@ -37,16 +37,24 @@ def test_a_sweep_is_told_in_sentences_and_a_table(tmp_path: Path) -> None:
     assert (root / "report.html").is_file()
 
 
+def test_thresholds_of_a_sweep_are_refused_instead_of_ignored(tmp_path: Path) -> None:
+    root = write_sweep(tmp_path / "runs", seeds=1)
+    done = runner.invoke(app, ["report", str(root), "--rare", "0.2", "--healthy", "0.5"])
+    assert done.exit_code == 2
+    assert "--rare, --healthy: expected one run" in " ".join(done.output.split())
+    assert not (root / "report.html").exists()
+
+
 def test_a_few_runs_are_told_one_by_one_and_compared(tmp_path: Path) -> None:
     root = write_sweep(tmp_path / "runs", seeds=1)
     for name in ("elu-lr0.1-s0", "elu-lr1-s0", "elu-lr0.01-s0"):
         for file in (root / name).iterdir():
             file.unlink()
         (root / name).rmdir()
-    done = runner.invoke(app, ["report", str(root), "--healthy", "0.2"])
+    done = runner.invoke(app, ["report", str(root)])
     assert done.exit_code == 0, done.output
     assert done.output.count("units dead") == 3
-    assert "Healthy: 1 of 8 units dead" in done.output
+    assert "1 of 8 units dead" in done.output
     assert "3 runs" in done.output
 
 
