@@ -29,7 +29,7 @@ from harness.trials.code_cures import BY_HAND, CODE_CURES, CodeCure, by_name
 from harness.trials.cures import in_turns
 from harness.trials.fresh_training import FreshTraining
 from harness.trials.halving import Round, rounds
-from harness.trials.judging import AGAIN, UNTOUCHED, welch
+from harness.trials.judging import AGAIN, UNTOUCHED, difference
 from harness.trials.median_death import median_death
 from harness.trials.parts import Make, Parts, checked, endless, inputs_of
 from harness.trials.prescription import Prescription, in_words
@@ -131,7 +131,7 @@ def prescribe_training(
     lasting = pd.DataFrame(
         [(t.metric, t.before) for t in as_it_was if not t.diverged], columns=["at", "from"]
     )
-    learned = welch(lasting["at"], lasting["from"]).low > 0
+    learned = difference(lasting["at"], lasting["from"]).low > 0
     cure = tried.recommended(learned=learned)
     text = in_words(cure, label, tried.table, steps)
     command = _code(make, tried.cures[cure], steps) if cure else ""

@@ -52,10 +52,15 @@ def test_a_gain_on_one_seed_alone_is_no_help() -> None:
 
 
 def test_a_fault_that_strikes_every_seed_differently_does_not_hide_its_cure() -> None:
-    erratic = trials(small=([0.947, 0.95, 0.95], [0.1] * 3))
+    erratic = trials(small=([0.947, 0.95, 0.95], [0.9, 0.9, 0.8]))
     unchanged = erratic["cure"].isin((UNTOUCHED, AGAIN))
-    erratic.loc[unchanged, "metric"] = [0.9, 0.6, 0.1, 0.5, 0.2, 0.4]
-    assert verdicts(judged(erratic))["small"] == judging.HELPS
+    for spared, ruined in ((0.9, 0.1), (0.5, 0.2)):
+        erratic.loc[unchanged, "metric"] = [spared, ruined, spared, spared, ruined, spared]
+        row = judged(erratic).set_index("cure").loc["small"].to_dict()
+        assert row["verdict"] == judging.HELPS
+        assert 0 < row["low"] < row["gain"] < row["high"]
+    erratic.loc[unchanged, "metric"] = [0.9, 0.1, 0.9, 0.96, 0.1, 0.9]  # one seed does better by itself
+    assert verdicts(judged(erratic))["small"] == judging.SEED
 
 
 def test_a_gain_that_one_seed_lacks_is_no_help() -> None:
