@@ -17,7 +17,7 @@ from harness.config.identity import run_id
 from harness.config.schema import Device, Dtype
 from harness.store.folder import RunFolder
 from harness.training.interrupts import DeferredInterrupts
-from harness.training.loop import TrainResult, census_steps_of, total_of
+from harness.training.loop import TrainResult
 from harness.training.models import activation_of
 from harness.training.run_logger import View
 from harness.training.stacked import checkpoint
@@ -31,6 +31,7 @@ from harness.training.stacked.parameters import Parameter
 from harness.training.stacked.recording import Recording
 from harness.training.stacked.remedies import PlacedEvent, StackRemedyRunner
 from harness.training.stacking import stacking_blocker, stacking_key
+from harness.training.step_counts import census_steps_of, total_of
 from harness.training.stopping import stop_reason
 from harness.training.tasks import new_tasks
 
