@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import harness
-from harness.graph import provenance, units
+from harness.graph import origin, provenance, units
 from harness.hooks.function_calls import FunctionCalls
 from harness.hooks.function_modes import ActivationMode, FunctionMode
 from harness.hooks.zero_constants import ZeroConstants
@@ -49,7 +49,7 @@ CALLS_THE_MODEL = (
     MADE.__code__,
 )
 #: Indices of units are small tensors that always lie on the CPU.
-ON_THE_CPU = (units.__file__, provenance.__file__)
+ON_THE_CPU = (units.__file__, origin.__file__, provenance.__file__)
 
 
 def asker() -> str:
