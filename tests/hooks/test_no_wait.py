@@ -22,9 +22,8 @@ from torch.utils.checkpoint import checkpoint
 
 import harness
 from harness.graph import origin, provenance, units
-from harness.hooks.function_calls import FunctionCalls
+from harness.hooks.function_calls import FunctionCalls, ZeroConstants
 from harness.hooks.function_modes import ActivationMode, FunctionMode
-from harness.hooks.zero_constants import ZeroConstants
 from harness.kernels.accumulators import Accumulators
 
 READS = {
@@ -207,7 +206,7 @@ def test_no_value_is_asked_for_between_censuses(name: str, monkeypatch: pytest.M
         with reads(monkeypatch) as found:
             step(model, optimizer)
             recorder.step()
-        once = {f"{what} in zero_constants.py:is_zero" for what in ("__bool__", "_local_scalar_dense")}
+        once = {f"{what} in function_calls.py:is_zero" for what in ("__bool__", "_local_scalar_dense")}
         assert set(found.seen) == (once if name == "maximum of a buffer" else set())
         with reads(monkeypatch) as found:
             for _ in range(40):  # past the first optimizer steps, in which more is watched
