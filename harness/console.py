@@ -235,7 +235,7 @@ def progress(spec: RunSpec, total: int) -> AbstractContextManager[Any]:
 
 def started(spec: RunSpec, total: int) -> str:
     """Describe a run: its name, device, length and changes from the defaults."""
-    from harness.training.loop import place
+    from harness.training.device import place
 
     changed = [
         f"{key.removesuffix('.name')}={_short(value)}"

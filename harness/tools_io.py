@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.store.runs import Run, Runs
+
+Folder = Annotated[Path, typer.Argument(help="A run's folder, or any folder above.")]
+Json = Annotated[Path | None, typer.Option(help="Write all tables to this file.")]
+Csv = Annotated[Path | None, typer.Option(help="Write each table to a file in this folder.")]
 
 
 @contextmanager

@@ -22,7 +22,7 @@ OPTIONAL = {
     "ray": ("ray", set()),
 }
 #: Comes with torch where there is a GPU.
-WITH_TORCH = {"triton": {"kernels/triton_kernels.py"}}
+WITH_TORCH = {"triton": {"kernels/triton_kernels.py", "kernels/triton_reduction.py"}}
 
 
 def imports() -> dict[str, set[str]]:

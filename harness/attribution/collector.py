@@ -22,22 +22,15 @@ from harness.activations.stored import stored
 from harness.attribution.budget import FEWEST, SOME, Budget, first_of
 from harness.attribution.counterfactual import CoalitionEvaluator, site_rates
 from harness.attribution.entrances import Entrances
-from harness.attribution.evidence import FACTORS, Evidence
-from harness.attribution.initial_state import (
-    PARTS,
-    ROW_COLUMNS,
-    InitialState,
-    row_statistics,
-    weight_statistics,
-)
-from harness.attribution.layer_inputs import COLUMNS as INPUT_COLUMNS
+from harness.attribution.evidence import Evidence
+from harness.attribution.evidence_tables import layer_table, unit_table
+from harness.attribution.initial_state import InitialState, row_statistics, weight_statistics
 from harness.attribution.layer_inputs import layer_inputs
 from harness.attribution.layers import behind, layers_of
 from harness.attribution.loss_path import LossPath
 from harness.attribution.model_inputs import input_count
 from harness.attribution.own_parameters import OwnParameters, own_parameters
-from harness.attribution.replay import NORMS, Layer, Rates, Replay
-from harness.attribution.shapley import shapley
+from harness.attribution.replay import NORMS, Layer, Replay
 from harness.attribution.site_replay import BIRTH as SITE_BIRTH
 from harness.attribution.site_replay import SiteReplay
 from harness.attribution.snapshots import Snapshot, Snapshots
@@ -49,33 +42,9 @@ from harness.hooks.eager import EagerTaps
 from harness.progress import Progress
 from harness.recording.listener import Guard
 
-UNIT_COLUMNS = (
-    "site",
-    "unit",
-    *(f"birth_{part}" for part in PARTS),
-    "spread",
-    *ROW_COLUMNS,
-    "rate_eval",
-    "starved_by",
-)
-SHARE_COLUMNS = ("rate_then", "rate_now", *FACTORS)
-LAYER_COLUMNS = (
-    "site",
-    "depth",
-    "units",
-    "layer",
-    "source",
-    "normed",
-    "trained",
-    "weight_z",
-    "gain",
-    "growth",
-    *INPUT_COLUMNS,
-)
 PASSES = 12  # approximate number of forward passes over the inputs, without the shares
 MIXED = 40  # additional passes for the shares, if every layer has dead units
 OWN_BIRTH = 7  # additional passes for births at each site whose layer is not a module
-NOW_COLUMNS = tuple(f"{name}_now" for name in INPUT_COLUMNS)
 
 
 class EvidenceCollector:
@@ -175,7 +144,7 @@ class EvidenceCollector:
         self._failed.clear()
         with self.outside_training():
             steps, obstacle = self._metrics.frame(), self._obstacle()
-            units, layers = _unit_table(), _layer_table([])
+            units, layers = unit_table(), layer_table([])
             self._note_undeclared(sites)
             if replay and not obstacle:
                 again = self._replay()
@@ -290,7 +259,7 @@ class EvidenceCollector:
         if census is not None:
             stream = census[census["evidence"] == "stream"]
             starved = self._attempt(None, starvation, replay, last, stream)
-        units = _unit_table(births, rates, rows_of, evaluated, starved)
+        units = unit_table(births, rates, rows_of, evaluated, starved)
         progress.step()
         inputs, inputs_now = layer_inputs(replay, first, layers), layer_inputs(replay, last, layers)
         own_layers = own.layers(last)
@@ -309,7 +278,7 @@ class EvidenceCollector:
             row |= {f"{name}_now": value for name, value in inputs_now.get(site.name, {}).items()}
             rows.append(row | own_layers.get(site.name, {}))
         cut = sum(map(input_count, last.inputs)) if share < 1.0 else 0
-        return units, _layer_table(rows), cut
+        return units, layer_table(rows), cut
 
     def _note_undeclared(self, sites: Sequence[Site]) -> None:
         """Record which activations the passes cannot see, since their declarations were removed."""
@@ -372,39 +341,3 @@ def _sites_with_deaths(census: pd.DataFrame | None) -> list[str]:
     dead = census.loc[census["state"].eq("dead"), "site"].value_counts().index.tolist()
     broken = census["state"].eq("non_finite").any()
     return list(dict.fromkeys([*dead, *census["site"]])) if broken else dead
-
-
-def _layer_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=pd.Index([*LAYER_COLUMNS, *NOW_COLUMNS]))
-
-
-def _unit_table(
-    births: pd.DataFrame | None = None,
-    rates: Mapping[str, Rates] | None = None,
-    rows: Sequence[pd.DataFrame] = (),
-    evaluated: Mapping[str, np.ndarray] | None = None,
-    starved: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """Each unit's parts at birth, its initial incoming weights, and its shares where computed."""
-    table = pd.DataFrame(columns=pd.Index(["site", "unit"])) if births is None else births
-    more = [[_shares(site, value) for site, value in (rates or {}).items()], list(rows)]
-    more.append([_column("rate_eval", site, rate) for site, rate in (evaluated or {}).items()])
-    more.append([] if starved is None or starved.empty else [starved])
-    for frames in more:
-        if frames:
-            other = pd.concat(frames, ignore_index=True)
-            table = table.merge(other, on=["site", "unit"], how="outer", sort=False)
-    return table.reindex(columns=pd.Index([*UNIT_COLUMNS, *SHARE_COLUMNS]))
-
-
-def _column(name: str, site: str, values: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame({"site": site, "unit": np.arange(len(values)), name: values})
-
-
-def _shares(site: str, value: Rates) -> pd.DataFrame:
-    factors = [f for f in FACTORS if any(f in coalition for coalition in value)]
-    then, now = value[frozenset()], value[frozenset(factors)]
-    columns = dict.fromkeys(FACTORS, np.zeros(len(then))) | shapley(value, factors)
-    return pd.DataFrame(
-        {"site": site, "unit": np.arange(len(then)), "rate_then": then, "rate_now": now, **columns}
-    )

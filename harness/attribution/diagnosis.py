@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from harness.attribution.cause_text import cause_text
 from harness.attribution.causes import cause_of, explained_by, factor_shares
-from harness.attribution.diagnosis_text import cause_text, diagnosis_text
+from harness.attribution.diagnosis_text import diagnosis_text
 from harness.attribution.events import Event
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import find

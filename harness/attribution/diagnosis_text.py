@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import pandas as pd
 
-from harness.attribution.causes import (
-    MEANING,
-    Cause,
-    do_inputs_differ,
-    early_step,
-    has_known_layer,
-    informative,
-    is_only_evaluated,
-    longest_step,
-    opens_in_training,
-)
-from harness.attribution.events import CALM, LONG_STEP, Event
+from harness.attribution.cause_text import cause_text, doubts, no_cause, too_few_inputs
+from harness.attribution.causes import Cause, has_known_layer, is_only_evaluated, opens_in_training
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import BIRTH, LEAST_DEAD, Findings
 from harness.attribution.starved_text import starved_text, unreached_text
 from harness.attribution.unit_causes import BIRTH_REASONS, birth_reasons, opens_at_birth
 from harness.detector.counts import AT_END, birth_words, dead_words, non_finite_words, of_the_dead, on
 
-#: What one run cannot distinguish.
-INDISTINGUISHABLE = {
-    "labels": "labels that are wrong, and a task that changed on purpose",
-    "input_offset": "off-centre inputs and a learning rate that is too high for them: they multiply",
-    "target_scale": "large targets and a learning rate that is too high for them: they multiply",
-    "loss_penalty": "the penalty itself, and a task that needs no more units",
-}
 #: The parts of a mean pre-activation that are always named.
 PART_NAMES = {"birth_bias": "bias", "birth_weight_mean": "mean of the weights", "birth_rest": "the rest"}
 FACTOR_NAMES = {
@@ -62,75 +42,12 @@ def diagnosis_text(cause: Cause, found: Findings, units: pd.DataFrame, evidence:
         parts.append(f"To answer in time, births and shares rest on {few}.")
     parts += _divergence(found)
     if cause.label == "none":
-        return " ".join([*parts, *_births(found, evidence), *_no_cause(found)])
-    parts += [*_deaths(units, found, evidence), *_births(found, evidence), *_too_few_inputs(found)]
+        return " ".join([*parts, *_births(found, evidence), *no_cause(found)])
+    parts += [*_deaths(units, found, evidence), *_births(found, evidence), *too_few_inputs(found)]
     parts.append(cause_text(cause, found, units, evidence))
-    doubts = _doubts(cause.label, cause.events, evidence)
-    if doubts:
-        parts.append(f"Not told apart in one run: {'; '.join(doubts)}.")
+    if others := doubts(cause.label, cause.events, evidence):
+        parts.append(f"Not told apart in one run: {'; '.join(others)}.")
     return " ".join(parts)
-
-
-def cause_text(cause: Cause, found: Findings, units: pd.DataFrame, evidence: Evidence) -> str:
-    """The sentence of a diagnosis that names the cause; arguments as for `diagnosis_text`."""
-    if cause.label == "none":
-        return " ".join(_no_cause(found))
-    whose = _whose(cause, found)
-    if cause.label == "unknown":
-        return f"Cause{whose}: unknown{_excluded(cause, found, evidence)}."
-    reason = _reason(cause, units, found, evidence)
-    return f"Cause{whose}: {cause.label} ({MEANING[cause.label]}){reason}."
-
-
-def _whose(cause: Cause, found: Findings) -> str:
-    """The sites to which a cause applies, if not to all."""
-    if not cause.sites:
-        return ""
-    counts = found.units.groupby("site")["dead"].agg(["sum", "size"]).loc[list(cause.sites)]
-    named = [f"{dead:,} of {size:,} at {site}" for site, (dead, size) in counts.head(3).iterrows()]
-    more = f" and {len(counts) - 3} sites more" if len(counts) > 3 else ""
-    return f" of the layers that are mostly dead ({', '.join(named)}{more})"
-
-
-def _too_few_inputs(found: Findings) -> list[str]:
-    """Dead units seen on too few inputs to be judged."""
-    dead = found.units[found.units["dead"]]
-    few = dead.drop(informative(dead).index)
-    if few.empty:
-        return []
-    n = f"n = {int(few['n'].max()):,}" + (" at most" if few["n"].nunique() > 1 else "")
-    return [
-        f"No cause is told of {len(few):,} dead units ({n}): n is too small; a unit that is silent on so few "
-        "inputs may be alive."
-    ]
-
-
-def _no_cause(found: Findings) -> list[str]:
-    dead = found.units[found.units["dead"]]
-    too_few = _too_few_inputs(found)
-    if too_few and informative(dead).empty:
-        return too_few
-    if dead.empty:
-        whole = "" if found.starved.empty else " in the run as a whole"
-        return [f"Nothing to explain{whole}: no unit is dead.", *_one_census(found)]
-    later = int((~dead["born"]).sum())
-    if found.dead / max(1, found.total) < LEAST_DEAD:
-        few = "so few dead units need no cause of their own"
-    elif later:
-        few = f"what chance does needs no cause of its own, nor do as few as the {later:,} that died later"
-    else:
-        few = "what chance does need no cause of their own"
-    return [*too_few, f"Nothing to explain in the run as a whole: {few}."]
-
-
-def _one_census(found: Findings) -> list[str]:
-    """What a single census over a whole training run cannot show; empty if there are more."""
-    if found.evidence != "stream" or found.rows["step"].nunique() > 1 or found.at < 2:
-        return []
-    return [
-        f"There is one census, over all steps up to {found.at:,}: a unit that opened early and died on the "
-        "way counts as alive; a smaller census_every, or probe=, shows it."
-    ]
 
 
 def _contrast(found: Findings) -> list[str]:
@@ -228,160 +145,3 @@ def _births(found: Findings, evidence: Evidence) -> list[str]:
     if len(reasons) < len(born):
         words += f"; of {len(born) - len(reasons):,} it is not known why"
     return [f"{text}: {words}."]
-
-
-def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Evidence) -> str:
-    name, causal = cause.label, cause.events
-    first = evidence.layers.iloc[0] if len(evidence.layers) else None
-    if cause.chance:
-        return ", by chance: weights and biases are as usual ones are drawn, another draw may open them"
-    if causal:
-        event = causal[0]
-        after, when = len(found.deaths_from(event)), len(found.deaths)
-        alive = ", of units that lived before it" if event.column == "written_norm" else ""
-        dated = f"; {after:,} of {when:,} dated deaths came at or after it{alive}" if when else ""
-        return f"; {event.text}{dated}"
-    if name == "input_shift":
-        return "; they drifted: no single step stands out"
-    if name == "step_size" and len(evidence.steps):
-        return f"; {_before_deaths(found)}; {_moved(found, evidence)}"
-    if name == "norm_stats" and bool(is_only_evaluated(found.units).any()):
-        return "; training uses the statistics of each batch, evaluation those of the norm, which do not fit"
-    if name == "input_offset" and first is not None:
-        return (
-            f"; rms of {_handed(first)} {first['input_rms']:.3g}, "
-            f"their mean makes {100 * first['off_centre']:.0f} % of their power"
-        )
-    if name == "weight_init":
-        z, gain = evidence.layers["weight_z"].min(), evidence.layers["gain"].max()
-        if np.isnan(z):
-            return "; how the weights were drawn is not known"
-        return f"; lowest layer mean of weights {z:+.1f} standard errors, largest gain {gain:.2g}× He"
-    if name == "decay" and len(evidence.steps):
-        growth, decay = evidence.layers["growth"].median(), evidence.steps["weight_decay"].max()
-        return f"; weight decay {decay:.3g}, layers' ‖W‖ at {growth:.2g}× their start (median)"
-    if name == "bias_lr" and len(evidence.steps):
-        lr, bias = evidence.steps["lr"].median(), evidence.steps["lr_bias"].median()
-        return f"; learning rate {bias:.3g} for biases, {lr:.3g} for weights"
-    if name == "target_scale":
-        error, size = evidence.loss["target_error"], evidence.loss["output_rms"]
-        return f"; in the first step the outputs, of rms {size:.2g}, missed them by an rms of {error:.3g}"
-    if name == "loss_penalty":
-        return f"; {_penalty(evidence)}; {_moved(found, evidence)}, which is not unusually far"
-    return ""
-
-
-def _before_deaths(found: Findings) -> str:
-    """The event before most of the deaths, though it did not cause them."""
-    deaths = len(found.deaths)
-    before = [event for event in found.events if 2 * len(found.deaths_from(event)) >= max(1, deaths)]
-    if not before:
-        some = any(len(found.deaths_from(event)) for event in found.events)
-        return f"no event stands before {'most of ' if some else ''}the deaths"
-    inner = [event for event in before if event.inner]
-    event = (inner or before)[0]
-    why = "a symptom" if inner else f"after steps of over {100 * CALM:.0f} % of ‖θ‖"
-    after = len(found.deaths_from(event))
-    return f"{event.text} ({why}; {after:,} of {deaths:,} dated deaths came at or after it)"
-
-
-def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:
-    """What an unknown cause is not, and what it may be."""
-    dead = informative(found.units[found.units["dead"]])
-    dead = dead[dead["site"].isin(cause.sites)] if cause.sites else dead
-    if do_inputs_differ(dead, found):
-        return (
-            ": the training's own inputs open these units, the held-out ones do not. Do the two differ, or "
-            "is something done to one of them alone (scaling, augmentation)"
-        )
-    if len(dead) and dead["born"].mean() > 0.5:
-        return f": most of them were dead from the start, and {_unread(dead[dead['born']], evidence)}"
-    excluded = [
-        "units that start closed",
-        "large or off-centre inputs",
-        "large initial weights",
-        "weight decay",
-    ]
-    excluded += ["fast biases", "running statistics", "anything sudden"]
-    if longest_step(evidence.steps, found.deaths) < LONG_STEP:
-        excluded.append(f"long steps ({_moved(found, evidence)})")
-    possible = []
-    if longest_step(evidence.steps, found.deaths) >= LONG_STEP:
-        possible.append(f"steps that were too long ({_moved(found, evidence)})")
-    if evidence.loss.get("penalty"):
-        possible.append(f"a penalty in the loss ({_penalty(evidence)})")
-    elif "penalty" in evidence.loss:
-        excluded.append("a penalty beside the outputs")
-    else:
-        possible.append("a penalty in the loss (its graph was not seen: recorder.step(loss=loss))")
-    if "target_error" in evidence.loss:
-        excluded.append("the targets' scale")
-    else:
-        possible.append("the loss itself, or the scale of its targets")
-    out = f". As far as the evidence goes, it is none of these: {', '.join(excluded)}"
-    return f"{out}. Possible: {'; '.join(possible)}" if possible else out
-
-
-def _unread(born: pd.DataFrame, evidence: Evidence) -> str:
-    """Why the births of units indicate no cause."""
-    if evidence.error:
-        not_rerun = "the start could not be run again, so that " if evidence.layers.empty else ""
-        return f"{not_rerun}nothing is known of their births ({evidence.error})"
-    sites = born.loc[born["spread"].isna(), "site"].drop_duplicates().tolist()
-    if sites:
-        shown = ", ".join(sites[:3]) + (f" and {len(sites) - 3:,} more" if len(sites) > 3 else "")
-        return f"the parameters that make the units of {shown} could not be told from the rest of the model"
-    return (
-        "what closed them is neither a bias, nor a norm, nor weights that are known, nor the model's inputs"
-    )
-
-
-def _moved(found: Findings, evidence: Evidence) -> str:
-    ratio, longest = early_step(evidence.steps), longest_step(evidence.steps, found.deaths)
-    if np.isnan(ratio):
-        return "how far early steps went is not known"
-    if np.isinf(longest):
-        return f"an early step moved {100 * ratio:.3g} % of ‖θ‖ (median), the longest past every number"
-    if longest > 3 * ratio:
-        shown = [f"{100 * value:.{2 if value < 1 else 3}g} %" for value in (ratio, longest)]
-        return f"an early step moved {shown[0]} of ‖θ‖ (median), the longest {shown[1]}"
-    return f"an early step moved {100 * ratio:.{2 if ratio < 1 else 3}g} % of ‖θ‖ (median)"
-
-
-def _penalty(evidence: Evidence) -> str:
-    share = evidence.loss.get("penalty_share", float("nan"))
-    if np.isnan(share):
-        return (
-            "a part of the loss does not go through the final outputs; its share of the gradient is not known"
-        )
-    down = evidence.loss.get("penalty_down", float("nan"))
-    pull = "" if np.isnan(down) else f", {100 * down:.3g} % of its pull on the biases is downward"
-    return f"{100 * share:.3g} % of the first gradient's power did not come through the final outputs{pull}"
-
-
-def _handed(first: pd.Series) -> str:
-    """The tensor described by a layer's input statistics."""
-    layer = first.get("layer")
-    named = f" ({layer}, before {first['site']})" if isinstance(layer, str) and layer else ""
-    source = first.get("source")
-    if source == "norm":
-        return f"what a norm hands to the first layer{named}"
-    if source in ("layers", "inputs, through layers"):
-        return f"what earlier layers hand to the first layer with an activation{named}"
-    return f"the model's inputs, as the first layer gets them{named},"
-
-
-def _doubts(name: str, causal: Sequence[Event], evidence: Evidence) -> list[str]:
-    first = evidence.layers.iloc[0] if len(evidence.layers) else None
-    doubts = [text for label, text in INDISTINGUISHABLE.items() if label == name]
-    if name == "step_size" and not causal:
-        own = first is not None and first.get("source", "inputs") in ("inputs", None)
-        if own and first is not None and np.isfinite(first["off_centre"]) and first["off_centre"] > 0.2:
-            share = 100 * first["off_centre"]
-            doubts.append(f"step size and off-centre inputs (mean² is {share:.0f} % of the inputs' power)")
-        doubts.append("step size and labels that were wrong from the start")
-        if evidence.loss.get("penalty"):
-            doubts.append(f"step size and a penalty in the loss ({_penalty(evidence)})")
-    if name in ("step_size", "labels") and len(evidence.steps) and evidence.steps["loss"].isna().all():
-        doubts.append("labels (no loss was given: recorder.step(loss=loss))")
-    return doubts

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.kernels.numba import REORDER, values
+from harness.kernels.numba_intrinsics import REORDER, values
 
 BLOCK = 1024  # values whose squares are summed in their own precision
 STRIDE = 61  # distance between the values of a large tensor compared when no change is expected

@@ -2,7 +2,8 @@
 
 Each class is one choice of a Hydra group (or a whole group); its field names are the dotted keys of
 the command line. Defaults live in the YAML files, so that a user finds each in one place; ranges live
-here, beside the types (see `ranges.py`). Optimizers, learning rates and lengths stand in `optimisation.py`.
+here, beside the types (see `ranges.py`). Optimizers, learning rates and lengths stand in `optimisation.py`,
+remedies in `remedy_schema.py`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,19 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from harness.config.enums import BiasBase, Device, Dtype, Norm, Skip, Swapped
+from harness.config.enums import BiasBase, Device, Dtype, Norm, Skip
 from harness.config.optimisation import Adam, Cosine, Momentum, Optim, Schedule, Step, Train, Warmup
 from harness.config.ranges import limits
+from harness.config.remedy_schema import (
+    Auto,
+    BiasLift,
+    ContinualBackprop,
+    LeakySwap,
+    Redo,
+    Remedy,
+    ShrinkPerturb,
+    Sugar,
+)
 
 # --- data ---------------------------------------------------------------------------------------
 
@@ -192,77 +203,7 @@ class Bias:
     offset: float = limits(at_least=-1e6, at_most=1e6)
 
 
-# --- remedies, and what is kept and told ---------------------------------------------------------
-
-
-@dataclass
-class Remedy:
-    """What is done about units that do not work, while they are trained; `none` does nothing.
-
-    Remedies act after a step, once it has been measured, and never after the last one. What they decide on
-    (scores, silence) is the batch of that step.
-    """
-
-    name: str = MISSING
-
-
-@dataclass
-class Redo(Remedy):
-    """Recycling dormant units (Sokar et al. 2023)."""
-
-    every: int = limits(at_least=1)
-    tau: float = limits(at_least=0, at_most=1e6)
-
-
-@dataclass
-class ContinualBackprop(Remedy):
-    """Replacing the least useful units at every step (Dohare et al. 2024)."""
-
-    rate: float = limits(above=0, at_most=1)
-    maturity: int = limits(at_least=0)
-    decay: float = limits(at_least=0, below=1)
-
-
-@dataclass
-class ShrinkPerturb(Remedy):
-    """Shrinking all parameters towards 0 and adding fresh ones (Ash & Adams 2020)."""
-
-    every: int = limits(at_least=1)
-    shrink: float = limits(at_least=0, at_most=1)
-    noise: float = limits(at_least=0, at_most=1e6)
-
-
-@dataclass
-class BiasLift(Remedy):
-    """Raising the biases of silent units."""
-
-    every: int = limits(at_least=1)
-    share: float = limits(above=0, at_most=1)
-
-
-@dataclass
-class LeakySwap(Remedy):
-    """Leaky ReLUs in place of ReLUs."""
-
-    every: int = limits(at_least=1)
-    above: float = limits(at_least=0, below=1)
-    units: Swapped = MISSING
-    slope: float = limits(above=0, at_most=1000)
-
-
-@dataclass
-class Sugar(Remedy):
-    """ReLU with a surrogate gradient (Horuz et al. 2025)."""
-
-    alpha: float = limits(at_least=-1000, at_most=1000)
-
-
-@dataclass
-class Auto(Remedy):
-    """What the diagnosis asks for, at a census with too many dead units."""
-
-    above: float = limits(at_least=0, below=1)
-    every: int = limits(at_least=1)
+# --- what is kept and told -----------------------------------------------------------------------
 
 
 @dataclass

@@ -19,8 +19,9 @@ from harness.activations.stored import stored
 from harness.graph import operations as ops
 from harness.graph import units
 from harness.graph.operations import tensors_in
+from harness.graph.origin import Origin
 from harness.graph.plan import qualified_names
-from harness.graph.provenance import Origin, TensorProvenance
+from harness.graph.provenance import TensorProvenance
 from harness.graph.unit_connections import Consumer, UnitConnections
 
 PLAIN_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from harness.graph.autograd import NORMS, Ancestry, Leaf
+from harness.graph.origin import Origin
 from harness.graph.producers import Producer
-from harness.graph.provenance import Origin, TensorProvenance
+from harness.graph.provenance import TensorProvenance
 from harness.graph.units import UnitLayout, layout_of
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,38 +12,9 @@ from torch import Tensor, nn
 from harness.graph import operations as ops
 from harness.graph import units
 from harness.graph.operations import tensors_in as _tensors
+from harness.graph.origin import DATA, Origin, adapted, made, moved, reduced
 from harness.graph.producers import Producer, Producers
 from harness.graph.recurrence import Recurrence
-from harness.graph.unit_connections import UnitConnections
-
-
-class Origin(NamedTuple):
-    """What is known about a tensor.
-
-    Attributes:
-        producers: the nearest weights that made it; those behind an activation only if there are no others.
-        units: index of each entry's unit (see `units`), None if unknown.
-        activated: whether it is the output of an activation.
-        summed: whether something with another origin was added to it (a residual sum).
-        part: whether it holds only some of its producer's units.
-        term: whether its units were summed away.
-        reason: why its units are unknown, "" if they are known.
-        direct: whether only norms, dropout, moves and residual sums lie between it and a layer's output.
-        connections: connections of its units, where they are recorded.
-    """
-
-    producers: tuple[Producer, ...] = ()
-    units: Tensor | None = None
-    activated: bool = False
-    summed: bool = False
-    part: bool = False
-    term: bool = False
-    reason: str = ""
-    direct: bool = False
-    connections: UnitConnections | None = None
-
-
-DATA = Origin()  # an input of the model
 
 
 class TensorProvenance:
@@ -120,7 +91,7 @@ class TensorProvenance:
             if weights:
                 self._derived(weights, outs)
             return
-        found = self._origins(name, function, args, kwargs, operands, weights, out, outs)
+        found = self._origins(name, function, args, kwargs, operands, weights, outs)
         for tensor, origin in zip(outs, found, strict=False):
             self.put(tensor, origin)
 
@@ -134,24 +105,23 @@ class TensorProvenance:
         kwargs: Mapping[str, Any],
         operands: list[Tensor],
         weights: list[tuple[Tensor, Producer]],
-        out: Any,
         outs: list[Tensor],
     ) -> Iterable[Origin]:
         first = outs[0]
         if name in ops.CONVOLUTIONS:
             dims = ops.CONVOLUTIONS[name] if name != "convolution" else first.ndim - 2
-            return [self._made(weights, first, -dims - 1)]
+            return [made(weights, first, -dims - 1)]
         if name in ops.LAST_AXIS:
-            return [self._made(weights, first, -1)]
+            return [made(weights, first, -1)]
         if name in ops.FUSED_RECURRENT:
-            return [self._made(weights, one, -1) for one in outs]
+            return [made(weights, one, -1) for one in outs]
         if name == "multi_head_attention_forward":  # the last matrix makes the units
             last = [*args[ops.OUT_PROJECTION :], kwargs.get("out_proj_weight")]
             found = [(t, w) for t in _tensors(last) if (w := self._weight(t)) is not None]
-            return [self._made(found, first, -1), *(Origin(reason="attention weights") for _ in outs[1:])]
+            return [made(found, first, -1), *(Origin(reason="attention weights") for _ in outs[1:])]
         if name == "scaled_dot_product_attention":
             value = args[2] if len(args) > 2 else kwargs.get("value", operands[-1])
-            return [self._adapted(self.get(value) or DATA, first)]
+            return [adapted(self.get(value) or DATA, first)]
         if name in ops.CHANNEL_NORMS or name in ops.TRAILING_NORMS:
             return [self._normed(name, args, kwargs, operands, weights, one) for one in outs]
         if name in ops.PRODUCTS:
@@ -166,28 +136,14 @@ class TensorProvenance:
         if name in ops.DISTANCES:
             return [self._union(operands)._replace(units=None, term=True)] * len(outs)
         if name in ops.REDUCTIONS and first.ndim <= operands[0].ndim and first.shape != operands[0].shape:
-            return [self._reduced(source, operands[0], args, kwargs, one) for one in outs]
+            return [reduced(source, operands[0], args, kwargs, one) for one in outs]
         if (name in ops.MOVES or name in ops.TURNS) and (len(operands) == 1 or name.endswith("_as")):
-            return self._moved(name, function, source, operands[0], args, kwargs, out, outs)
+            return moved(name, function, source, operands[0], args, kwargs, outs)
         matrices = [(t, w) for t, w in weights if t.ndim > 1]
         if matrices and first.ndim and first.shape != operands[0].shape:  # a product under another name
-            return [self._made(matrices, one, -1) for one in outs]
+            return [made(matrices, one, -1) for one in outs]
         found = [self._elementwise(operands, one) for one in outs]
         return found if name in ops.KEEP_DIRECT else [origin._replace(direct=False) for origin in found]
-
-    def _made(self, weights: list[tuple[Tensor, Producer]], out: Tensor, axis: int) -> Origin:
-        """The output of a layer."""
-        matrices = [(t, w) for t, w in weights if t.ndim > 1] or weights
-        made = tuple(dict.fromkeys(self._layer_of(t, w, weights) for t, w in matrices))
-        index = units.fresh(out.ndim, axis, out.shape[axis]) if out.ndim >= -axis else None
-        return Origin(made, index, direct=True)
-
-    def _layer_of(self, matrix: Tensor, own: Producer, weights: list[tuple[Tensor, Producer]]) -> Producer:
-        """The owner of a weight; of layers that share it, the one whose bias is used."""
-        for _, other in weights:
-            if other is not own and any(p is matrix for p in other.module._parameters.values()):
-                return other
-        return own
 
     def _normed(
         self,
@@ -230,14 +186,14 @@ class TensorProvenance:
                 place = next(i for i, t in enumerate(factors) if t is tensor)
                 axis = ops.einsum_axis(args[0], place, len(factors))
                 if axis is not None:
-                    return self._made(matrices, out, axis)
+                    return made(matrices, out, axis)
             return self._union(operands)._replace(units=None, activated=False)
         if len(factors) != 2:
             return Origin()
         left, right = factors
         if matrices:
             first = any(t is left for t, _ in matrices)
-            return self._made(matrices, out, -2 if first and out.ndim > 1 and right.ndim > 1 else -1)
+            return made(matrices, out, -2 if first and out.ndim > 1 and right.ndim > 1 else -1)
         origin = self._union(operands)._replace(units=None, activated=False)
         for tensor, axis in ((right, -1), (left, -2)):
             known = self.get(tensor)
@@ -275,59 +231,6 @@ class TensorProvenance:
             return union._replace(units=None)
         return union._replace(units=torch.cat(shifted, axis))
 
-    def _reduced(
-        self, source: Origin, x: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
-    ) -> Origin:
-        if source.units is None:
-            return source if source.term else source._replace(units=None)
-        dims = ops.dims_of(args, kwargs)
-        chosen = range(x.ndim) if dims is None else [d % x.ndim for d in dims]
-        if any(source.units.shape[d] > 1 for d in chosen):
-            return source._replace(units=None, term=True)
-        index = source.units
-        if out.ndim < x.ndim:
-            for d in sorted(chosen, reverse=True):
-                index = index.select(d, 0)
-        return source._replace(units=index) if index.ndim == out.ndim else source._replace(units=None)
-
-    def _moved(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        source: Origin,
-        x: Tensor,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        out: Any,
-        outs: list[Tensor],
-    ) -> Iterable[Origin]:
-        """Functions that move entries, applied to the unit indices."""
-        if source.units is None:
-            return [source] * len(outs)
-        given = list(_tensors([*args[1:], *kwargs.values()]))
-        if given and name == "__getitem__" and isinstance(args[1], Tensor):
-            return [source._replace(units=units.selected(source.units, given[0], one.ndim)) for one in outs]
-        if any(not a.is_cpu for a in given):  # unit indices are on the CPU
-            return [source._replace(units=None)] * len(outs)
-        full = source.units.expand(_filled(x))
-        try:
-            with torch.no_grad():
-                if name in ops.TURNS:
-                    done = getattr(full, name)
-                else:
-                    done = function(full.contiguous() if name == "view" else full, *args[1:], **kwargs)
-        except RuntimeError:
-            if x.numel():
-                raise
-            return [source._replace(units=None)] * len(outs)
-        found = list(_tensors([done]))
-        if [_filled(t) for t in found] != [_filled(t) for t in outs]:
-            return [source._replace(units=None)] * len(outs)
-        indices = [units.compact(t) for t in found]
-        return [
-            source._replace(units=i, part=source.part or i.numel() < source.units.numel()) for i in indices
-        ]
-
     def _elementwise(self, operands: list[Tensor], out: Tensor) -> Origin:
         """Everything else: units are kept if their axes keep their places and sizes."""
         origin = self._union(operands)
@@ -339,10 +242,7 @@ class TensorProvenance:
             index = known.units
             if index.ndim < out.ndim and tensor.ndim < out.ndim:
                 index = index.reshape((1,) * (out.ndim - index.ndim) + tuple(index.shape))
-            same = index.ndim == out.ndim and all(
-                size == 1 or size == out.shape[axis] for axis, size in enumerate(index.shape)
-            )
-            if same:
+            if units.fits(index, out.shape):
                 fitting.append(index)
         wide = [i for i in fitting if units.varying(i)]
         if not fitting:
@@ -398,33 +298,14 @@ class TensorProvenance:
         origin = self.get(value) if isinstance(value, Tensor) else None
         if origin is None:
             return
-        index = origin.units
-        fits = index is not None and index.ndim == target.ndim
-        fits = fits and all(
-            s in (1, target.shape[d]) for d, s in enumerate(index.shape if index is not None else ())
-        )
-        before = self.get(target)
+        index, before = origin.units, self.get(target)
         if before is not None:
             joined = self._union([target, value])
             same = before.units is not None and index is not None and torch.equal(before.units, index)
             self.put(target, joined._replace(units=index if same else None))
             return
-        self.put(target, origin._replace(units=index if fits else None))
-
-    def _adapted(self, origin: Origin, out: Tensor) -> Origin:
-        """The output of attention, with the units of its values."""
-        index = origin.units
-        fits = index is not None and index.ndim == out.ndim
-        fits = fits and all(
-            s in (1, out.shape[d]) for d, s in enumerate(index.shape if index is not None else ())
-        )
-        return origin._replace(units=index if fits else None, activated=False)
+        self.put(target, origin._replace(units=index if units.fits(index, target.shape) else None))
 
 
 def _equal(indices: Sequence[Tensor]) -> bool:
     return all(torch.equal(i, indices[0]) for i in indices)
-
-
-def _filled(tensor: Tensor) -> list[int]:
-    """The shape with empty axes as 1: a batch without inputs still has units."""
-    return [max(1, size) for size in tensor.shape]

@@ -77,6 +77,17 @@ def selected(indices: Tensor, places: Tensor, ndim: int) -> Tensor | None:
     return indices.reshape((1,) * (ndim - len(rest)) + tuple(rest))
 
 
+def fits(indices: Tensor | None, shape: torch.Size) -> bool:
+    """Whether a tensor of that shape can have these unit indices.
+
+    >>> fits(fresh(2, -1, 3), torch.Size([5, 3])), fits(fresh(2, -1, 3), torch.Size([3, 5]))
+    (True, False)
+    """
+    if indices is None or indices.ndim != len(shape):
+        return False
+    return all(size in (1, shape[axis]) for axis, size in enumerate(indices.shape))
+
+
 def varying(indices: Tensor) -> list[int]:
     """The axes, from the end, along which the unit changes."""
     return [axis - indices.ndim for axis, size in enumerate(indices.shape) if size > 1]

@@ -14,6 +14,7 @@ from harness.detector.states import Thresholds
 
 OBSERVE = ("train", "eval", "all")
 STATISTIC = ("zero", "update", "update_gradient", "merge", "columns")  # methods of a UnitStatistic
+STATE = ("steps", "stream", "probe")  # required keys of a recorder's own state
 NUMBERS = (Tensor, Real, np.generic, np.ndarray)
 
 
@@ -39,22 +40,23 @@ def check(model: Any, observe: Any, census_every: Any, gate_eps: Any) -> None:
         raise ValueError(f"gate_eps: expected a number at least 0 and below 1, but got {gate_eps!r}")
 
 
-def check_state(steps: Any, windows: Mapping[str, Any]) -> None:
-    """Check the state of a recorder.
-
-    Args:
-        steps: number of completed steps.
-        windows: name of a group of windows → their state by site.
+def check_state(state: Any) -> None:
+    """Check the state of a recorder: completed steps, and two groups of windows by site.
 
     Raises:
-        TypeError: a part has the wrong type.
-        ValueError: the number of steps is negative, or a window is incomplete.
+        TypeError: it, or a part, has the wrong type.
+        ValueError: a part is missing, the number of steps is negative, or a window is incomplete.
     """
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state: expected that of a Recorder, but got {type(state).__name__}")
+    if not set(STATE) <= set(state):
+        raise ValueError(f"expected the keys {', '.join(STATE)}, but got {', '.join(state)}")
+    steps, *windows = (state[name] for name in STATE)
     if not hasattr(steps, "__index__") or isinstance(steps, bool):
         raise TypeError(f"state: expected a whole number of steps, but got {type(steps).__name__}")
     if int(steps) < 0:
         raise ValueError(f"state: expected at least 0 steps, but got {int(steps)}")
-    for name, sites in windows.items():
+    for name, sites in zip(STATE[1:], windows, strict=True):
         if not isinstance(sites, Mapping):
             raise TypeError(f"state: expected the windows by site as {name}, but got {type(sites).__name__}")
         for site, kept in sites.items():

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from harness.activations.lookup import lookup
-from harness.graph.provenance import DATA, TensorProvenance
+from harness.graph.origin import DATA
+from harness.graph.provenance import TensorProvenance
 from harness.hooks._torch import version_of
 from harness.hooks.compiled.expected_calls import SeenForward
 from harness.hooks.function_modes import FunctionMode

@@ -1,134 +1,26 @@
-"""EagerTaps: attaches observers to a model's forward and backward passes, and detaches them cleanly.
-
-The first forwards, and later the 16th, 32nd, …, are traced: every torch function is seen, which shows where
-each pre-activation comes from. All other forwards use what the traces found: a tap on each activation module,
-and an interceptor in the forwards that call activations as functions. At every call, autograd's own graph
-tells whether the pre-activation was made in a known way. Forwards without a graph are always traced.
-"""
+"""EagerTaps: attaches observers to a model's forward and backward passes, and detaches them cleanly."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import nn
 
 from harness.activations.declared import parts_of_declared
-from harness.activations.lookup import lookup, open_of
 from harness.graph.plan import Site
-from harness.graph.provenance import TensorProvenance
-from harness.graph.recurrence import Recurrence
-from harness.hooks._torch import is_recompute
-from harness.hooks.captured import MASKED, NO_FORWARD, is_capturing
-from harness.hooks.compiled.compiled_taps import MISSED, UNSURE, CompiledTaps
-from harness.hooks.compiled.compiler_stance import CompilerStance
-from harness.hooks.counting import CallCounter
-from harness.hooks.discovery import ModuleStack, Trace
-from harness.hooks.forward_state import ForwardState, ForwardStates
-from harness.hooks.function_calls import FunctionCalls
-from harness.hooks.function_taps import FunctionTaps
-from harness.hooks.hook import NO_KEYWORDS, Call
-from harness.hooks.known_calls import KnownCalls
-from harness.hooks.module_registry import ModuleRegistry
+from harness.hooks.compiled.compiled_taps import MISSED, UNSURE
+from harness.hooks.forwards import ForwardHooks
+from harness.hooks.hook import Call
 from harness.hooks.passes import NOT_KNOWN, OUT_OF_SIGHT, USED_TWICE
-from harness.hooks.sites import Caller, Sink, SiteBook
-from harness.hooks.taps import ModuleTap
-from harness.hooks.unobservable import UNKNOWN_MAKER, failure
 
-MODES = {True: "it was called in training mode alone", False: "it was called in evaluation mode alone"}
-MANY = 10_000  # largest number of tensors followed across calls of submodules
 ATTACHED: weakref.WeakSet[EagerTaps] = weakref.WeakSet()
-WARM_UP = 8  # forwards traced after attaching, and after a module was added
 
 
-class EagerTaps:
-    """Observers of one model.
-
-    Args:
-        model: the root module.
-        sink: receives what is observed.
-        observe: "train", "eval" or "all": observe forwards of the root in that mode.
-        gate_eps: a gate is open where |f'(z)| exceeds it.
-        gradients: whether ∂L/∂z is observed.
-        per_call: keep repeated calls with the same producers apart.
-        axis: site name → unit axis, overriding the detected one.
-        root_only: count only the root's own forwards, not those of submodules called on their own.
-
-    Attributes:
-        forwards: number of counted forwards.
-        called: activation modules called in them.
-        passed: activation modules called otherwise → the reason they were not counted.
-        compiled: observers of compiled code.
-        ready: whether `release` is due.
-        captured: whether a CUDA graph of a forward was captured.
-        book: the sites.
-        counter: counts the calls.
-        on_forward: called when a forward begins.
-        provenance: creates the object that follows the tensors of a traced forward.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        sink: Sink,
-        *,
-        observe: str = "train",
-        gate_eps: float = 1e-6,
-        gradients: bool = True,
-        per_call: bool = False,
-        axis: Mapping[str, int] | None = None,
-        root_only: bool = False,
-    ) -> None:
-        self._model, self._gradients, self._per_call = model, gradients, per_call
-        self._training = None if observe == "all" else observe == "train"
-        self._registry = ModuleRegistry(model)
-        self._names = self._registry.names
-        self._handles: list[RemovableHandle] = []
-        self._states = ForwardStates()
-        self.book = SiteBook(sink, gate_eps, axis)
-        self.counter = CallCounter(
-            model,
-            self._states,
-            self.book,
-            self._follow,
-            self._trace_next,
-            gate_eps=gate_eps,
-            gradients=gradients,
-            per_call=per_call,
-        )
-        self.compiled = CompiledTaps(model, self._training, self.counter, gradients, per_call)
-        self._functions = FunctionCalls(
-            self._states, self.counter, self.book, self._names, gate_eps, self.compiled.functions
-        )
-        self._stack = ModuleStack(lambda: self._states.own.tracing, self._outside, self._failed)
-        self._function_taps = FunctionTaps(
-            self._functions.interceptor, self._outside, self._failed, self.compiled.functions
-        )
-        self._activations: set[nn.Module] = set()
-        self._root_only = root_only
-        self._parts: dict[nn.Module, None] = {}  # submodules that were called on their own
-        self._of_declared: set[nn.Module] = set()
-        self._followed: TensorProvenance | None = None  # across calls of submodules
-        self._seek = 0  # modules stay hooked until this forward: an unknown submodule is sought
-        self._recurrence = Recurrence()
-        self._parameters: tuple[nn.Parameter, ...] = ()  # as of the last traced forward
-        self._trained: set[tuple[bool, ...]] = set()  # requires_grad of the parameters in traced forwards
-        self._trains: list[bool] = []  # the same in the last forward
-        self._to_trace, self._threads, self._traces = WARM_UP, 0, 0
-        self._recursive = self._attached = False
-        self.forwards = 0
-        self.ready = self.captured = False
-        self.called: set[nn.Module] = set()
-        self.passed: dict[nn.Module, str] = {}
-        self.on_forward: Callable[[], None] | None = None
-        self.provenance: Callable[[nn.Module], TensorProvenance] = TensorProvenance
-
-    # --- attach and detach ----------------------------------------------------------------------
+class EagerTaps(ForwardHooks):
+    """Observers of one model; arguments and attributes as in `ForwardHooks`."""
 
     def attach(self) -> None:
         """Register the hooks; compiled models run eagerly until their calls are known."""
@@ -150,7 +42,7 @@ class EagerTaps:
             self._hook_part(part)
         self._stack.attach(self._names, self._model)
         self._registry.listen()
-        self._to_trace = WARM_UP
+        self._warm_up()
 
     def detach(self) -> None:
         """Remove every hook and leave nothing in the model."""
@@ -166,21 +58,6 @@ class EagerTaps:
             self.compiled.detach()
             self._forgotten()
             self._attached = False
-
-    def _hook(self, module: nn.Module) -> None:
-        """Attach the tap of an activation module."""
-        found = lookup(module)
-        if found is None or isinstance(module, torch.jit.ScriptModule) or module in self._of_declared:
-            return
-        activation, gate_of = found
-        name = self._names[module] or f":{activation}"
-        compute = partial(type(module).forward, module)
-        caller = Caller(module, name, activation, partial(gate_of, module), compute, open_of=open_of(module))
-        self._activations.add(module)
-        traced = self.compiled.nothing()
-        tap = ModuleTap(caller, self._states, self.counter, self.called, self.pass_by, traced)
-        self.compiled.taps[module] = tap
-        self._handles.append(module.register_forward_pre_hook(tap, with_kwargs=True))
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -229,121 +106,6 @@ class EagerTaps:
             for name in self.book.without_gradients:
                 self.counter.say(f"{name}: {OUT_OF_SIGHT}")
 
-    # --- the root's forward ---------------------------------------------------------------------
-
-    def _enter(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any] = NO_KEYWORDS) -> None:
-        state = self._states.own
-        if state.depth and (module is state.entry or module is self._model):
-            if self._recursive:
-                state.depth += 1
-                return
-            self._traces -= state.tracing is not None
-            self.compiled.resume()
-            state.reset()  # the last forward raised, and then torch calls no hook
-        if state.depth or (module is not self._model and self._is_recompute()):
-            return
-        state.depth, state.entry = 1, module
-        if self._registry.changed:
-            added, self._of_declared = self._registry.take(), parts_of_declared(self._names)
-            for one in added:
-                self._hook(one)
-                self._to_trace = WARM_UP
-        if self.counter.paused:
-            return
-        observed = self._training is None or module.training is self._training
-        masking, capturing = self.counter.masking, is_capturing()
-        if kwargs or masking.told or masking.now is not None:
-            masking.begin(kwargs if observed and not capturing else {})
-        if not observed:
-            return
-        if capturing and (masking.used or not self.forwards):
-            self.book.lose(self._not_captured)
-            return
-        if not state.seen:
-            state.seen = True
-            self._threads += 1
-        state.active, state.graph = True, torch.is_grad_enabled()
-        self.forwards = forward = self.forwards + 1
-        state.forward = forward
-        if not CompilerStance.in_force:
-            CompilerStance.look()
-        if state.ordinals:
-            state.ordinals.clear()
-        if capturing:  # no trace while capturing: it might read a value from the device
-            state.following = self.captured = True
-            return
-        if self.on_forward is not None:
-            self.on_forward()
-        due = self._to_trace > 0 or forward & (forward - 1) == 0 or not state.graph or self._traces_all
-        trained = [p.requires_grad for p in self._parameters]  # if other parameters train, makings differ
-        if due or (trained != self._trains and tuple(trained) not in self._trained):
-            if module is self._model and state.graph:
-                self.compiled.note(args, kwargs)
-            self._begin_trace(state, [*args, *kwargs.values()])
-        else:
-            self._trains = trained
-            state.following, state.fast = True, self._threads < 2 and masking.now is None
-
-    @property
-    def _traces_all(self) -> bool:
-        return self.counter.ambiguous or self._per_call or self.counter.on_call is not None
-
-    @property
-    def _not_captured(self) -> str:
-        return MASKED if self.counter.masking.used else NO_FORWARD
-
-    def _trace_next(self) -> None:
-        """Trace the next forward, since a call was unknown."""
-        self._to_trace = max(self._to_trace, 1)
-
-    def _begin_trace(self, state: ForwardState, values: Sequence[Any]) -> None:
-        self._to_trace -= state.graph  # without a graph every forward is traced, and adds no known calls
-        self._traces += 1
-        if state.graph:
-            parameters = tuple(self._model.parameters())
-            if len(parameters) != len(self._parameters) or len(self._trained) > MANY:
-                self._trained.clear()
-            self._parameters = parameters
-            self._trained.add(tuple([p.requires_grad for p in parameters]))
-        self._stack.attach(self._names, self._model)
-        self.compiled.pause()
-        entry = self._model if state.entry is None else state.entry
-        followed = self.provenance(self._model) if entry is self._model else self._follow()
-        followed.recurrence = self._recurrence
-        self._recurrence.separate()
-        state.tracing = Trace(entry, self._functions.traced, followed)
-        state.tracing.start(values)
-
-    def _follow(self) -> TensorProvenance:
-        """The provenance that follows tensors from one submodule to the next."""
-        if self._followed is None or len(self._followed) > MANY:
-            self._followed = self.provenance(self._model)
-            self._followed.recurrence = self._recurrence
-        return self._followed
-
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        state = self._states.own
-        if state.entry is not None and module is not state.entry:
-            return  # a submodule inside a forward
-        if state.depth != 1:
-            # a forward ended that never began: what seemed an interrupted forward was a recursive one
-            self._recursive = self._recursive or (state.depth == 0 and not is_recompute())
-            state.depth = max(state.depth - 1, 0)
-            return
-        trace = state.tracing
-        state.reset()
-        if trace is not None:
-            self._traces -= 1
-            self.compiled.resume()
-            self._recurrence.separate()
-            self.compiled.expected.add(trace.seen)
-            suspended = trace.to_suspend(self._activations)
-            self._function_taps.attach(trace.owners, suspended)
-            idle = self._to_trace <= 0 and not self._traces_all and state.graph and self._traces <= 0
-            if idle and self.forwards >= self._seek:
-                self._stack.detach()
-                self.ready = True
-
     def release(self) -> None:
         """Let compiled code run and attach its taps, once the model's calls are known. Not within a call."""
         self.ready = False
@@ -355,72 +117,4 @@ class EagerTaps:
         """Trace again and warn if compiled code called something that the traced forwards did not."""
         for module in self.compiled.missed():
             self.counter.say(f"{self._names.get(module, '?')}: {MISSED}")
-            self._to_trace = WARM_UP
-
-    def _entry(self) -> Call:
-        return Call(self._enter, self._failed, self.compiled.begin)
-
-    # --- submodules called on their own ---------------------------------------------------------
-
-    def _outside(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-        """Handle a module called outside of any forward: from now on its own forwards count."""
-        known = module in self._parts or module in self._activations
-        if known or self._states.own.depth or self._root_only or self.counter.paused or self._is_recompute():
-            return
-        self._parts[module] = None
-        self._to_trace = max(self._to_trace, WARM_UP)
-        self._hook_part(module)  # torch will call the end hook of this forward, but not its begin hook
-        self._enter(module, args, kwargs)
-
-    def _hook_part(self, module: nn.Module) -> None:
-        keep = self._handles.append
-        keep(module.register_forward_pre_hook(self._entry(), with_kwargs=True))
-        keep(module.register_forward_hook(Call(self._leave, self._failed), always_call=True))
-
-    def pass_by(self, caller: Caller, module: nn.Module, z: Any, known: KnownCalls) -> None:
-        """Handle an activation module called outside of a counted forward: it may count on its own."""
-        state = self._states.own
-        if self.counter.paused:
-            return
-        if is_capturing():
-            self.passed.setdefault(module, self._not_captured)
-            return
-        entry = module if state.entry is None else state.entry
-        if self._training is not None and entry.training is not self._training:
-            self.passed.setdefault(module, MODES[entry.training])
-            return
-        if state.depth or self._root_only or not isinstance(z, Tensor):
-            self.passed.setdefault(module, "it was called outside of the model's forward")
-            return
-        if z.grad_fn is None and self._follow().get(z) is None:  # nothing shows which layer made z
-            self.passed.setdefault(module, "it was called outside of the model's forward")
-            if not self._stack.attached:
-                self._stack.attach(self._names, self._model)
-                self._seek = 2 * self.forwards + WARM_UP  # the submodule that contains it may be called again
-                return
-            if self.book.has(caller):
-                self.counter.hide(caller, UNKNOWN_MAKER)
-                return
-        if known.find(z) is None:  # there may be other submodules
-            self._stack.attach(self._names, self._model)
-            self._to_trace = max(self._to_trace, 1)
-        self.counter.masking.begin({})
-        self.forwards = state.forward = self.forwards + 1
-        state.graph = torch.is_grad_enabled()
-        state.ordinals.clear()
-        if self.on_forward is not None:
-            self.on_forward()
-        self.called.add(module)
-        self.counter.count(caller, z, known, False)
-
-    def _is_recompute(self) -> bool:
-        recompute = is_recompute()
-        self.compiled.recomputes |= recompute
-        return recompute
-
-    def _failed(self, error: Exception) -> None:
-        """Stop following a forward after an error: its remaining calls are not counted."""
-        self.book.lose(failure("a forward", error))
-        self._traces -= self._states.own.tracing is not None
-        self.compiled.resume()
-        self._states.own.reset()
+            self._warm_up()

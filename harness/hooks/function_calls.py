@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
+from weakref import ref
 
 from torch import Tensor, nn
 
 from harness.activations import lookup as functional
 from harness.activations.fused import fused_activation
 from harness.activations.gates import Gate
-from harness.hooks._torch import is_recompute
+from harness.hooks._torch import is_recompute, version_of
 from harness.hooks.compiled.traceable import TracedFunctions
 from harness.hooks.counting import CallCounter
 from harness.hooks.forward_state import ForwardState, ForwardStates
 from harness.hooks.function_taps import Interceptor
 from harness.hooks.known_calls import KnownCalls
 from harness.hooks.sites import Caller, SiteBook
-from harness.hooks.zero_constants import ZeroConstants
 
 THRESHOLDS = ("clamp", "maximum")  # count as activations only on a layer's output
 INPLACE = {"inplace"}
@@ -180,3 +180,29 @@ def _gate_of_call(name: str, arguments: Mapping[str, Any], eps: float) -> Gate:
     gate = functional.gate(name, arguments, eps)
     assert gate is not None
     return gate
+
+
+class ZeroConstants:
+    """Remembers which tensors that a model compares with are zero, until they are written to.
+
+    A device is not read at every step.
+
+    Example:
+        >>> import torch
+        >>> zeros = ZeroConstants()
+        >>> zeros.is_zero(torch.zeros(3)), zeros.is_zero(torch.ones(3))
+        (True, False)
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[ref[Tensor], int, bool]] = {}
+
+    def is_zero(self, tensor: Tensor) -> bool:
+        """Whether all values are 0; reads each tensor once, and again after it was written to."""
+        version = version_of(tensor)
+        found = self._known.get(id(tensor))
+        if found is not None and found[0]() is tensor and found[1] == version:
+            return found[2]
+        zero = not bool(tensor.any())
+        self._known[id(tensor)] = ref(tensor), version, zero
+        return zero

@@ -17,7 +17,9 @@ from harness.kernels import numba, traced, triton
 from harness.kernels.accumulators import GRADIENT, Accumulators, shifted  # noqa: F401  (of the example)
 from harness.kernels.countable import PLAIN, Uncountable, countable
 from harness.kernels.layout import Axes, as_units, unit_shape
-from harness.kernels.numba import LIKE, bounds_of
+from harness.kernels.numba_arguments import bounds_of
+from harness.kernels.numba_gradients import add_squares
+from harness.kernels.numba_intrinsics import LIKE
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -76,7 +78,7 @@ def accumulate_gradient(sums: Accumulators, gradient: Tensor, axes: Axes) -> int
     if arrays is not None and units is not None:
         rows, positions = units.shape[0], units[0, 0].numel()
         like = LIKE[units.dtype]
-        numba.add_squares(units.data_ptr(), rows, positions, like, arrays[1][GRADIENT])
+        add_squares(units.data_ptr(), rows, positions, like, arrays[1][GRADIENT])
         return rows * positions
     if triton.serves(gradient):
         try:
@@ -99,7 +101,7 @@ def unit_squares(weight: Tensor, bias: Tensor | None) -> Tensor:
             if part is not None and part.numel():
                 part = part.detach().contiguous()
                 positions = part.numel() // len(part)
-                numba.add_squares(part.data_ptr(), 1, positions, LIKE[part.dtype], squares)
+                add_squares(part.data_ptr(), 1, positions, LIKE[part.dtype], squares)
         return torch.from_numpy(squares)
     squares = flat.to(torch.float64).square().sum(1)
     return squares if bias is None else squares + bias.detach().to(torch.float64).square()

@@ -13,69 +13,24 @@ typical, is counted again value by value.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba as nb
 import numpy as np
 import torch
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
-from numba.np.numpy_support import carray
-from torch import Tensor
 
-from harness.activations.gates import Gate
-from harness.kernels.accumulators import (
-    ACTIVE,
-    GRADIENT,
-    INPUTS_SINCE_ACTIVE,
-    MAX,
-    NON_FINITE,
-    SHIFT,
-    SQUARES,
-    SUM,
-)
+from harness.kernels.accumulators import ACTIVE, INPUTS_SINCE_ACTIVE, MAX, NON_FINITE, SHIFT, SQUARES, SUM
+from harness.kernels.numba_intrinsics import DOUBLE, REORDER, SINGLE, WHOLE, larger, values
 from harness.kernels.traced import HUGE
 
-LIKE = {torch.float32: np.zeros(1, np.float32), torch.float64: np.zeros(1, np.float64)}
 TILE = 1024  # lanes: columns that are processed together
 PITCH = TILE + 80  # distance between rows of the table; not a power of 2, so that a cache holds all rows
 RUN = 256  # values that a lane adds up
 LONG, BLOCK = 128, 8192  # positions from which a unit has one lane; the most positions in a run
 FAR = 64.0  # if mean² around the shift exceeds this many variances, squares around it are inaccurate
-REORDER = {"reassoc", "contract", "nsz"}  # allows vectorised sums; NaN and infinities keep their meaning
 # Rows of the table of lanes. Like all indices in the loops, they are unsigned: signed ones may be negative.
 SUMS, SQUARED, LARGEST, OPENED, LOW, HIGH, HOLE_LOW, HOLE_HIGH, SHIFTS, UNIT_SHIFTS, LANES = (
     np.uint64(row * PITCH) for row in range(11)
 )
 ONE, TWO, FOUR = np.uint64(1), np.uint64(2), np.uint64(4)
-
-
-def _as_pointer(typing_context: Any, address: Any) -> Any:
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], cgutils.voidptr_t)
-
-    return types.voidptr(types.int64), code
-
-
-def _as_maximum(typing_context: Any, a: Any, b: Any) -> Any:
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        no_nan = ("nnan", "nsz")
-        return builder.select(builder.fcmp_ordered(">", *args, flags=no_nan), *args, flags=no_nan)
-
-    return a(a, a), code
-
-
-_void: Any = intrinsic(_as_pointer)
-# The larger of two, undefined if one is NaN: otherwise LLVM would not vectorise a maximum. A unit with a NaN
-# has a NaN sum and is counted again anyway.
-_larger: Any = intrinsic(_as_maximum)
-
-
-@nb.njit(cache=True)
-def values(address, size, like):
-    """The `size` values at an address, with the dtype of the array `like`."""
-    return carray(_void(address), size, like.dtype)
 
 
 @nb.njit(cache=True)
@@ -93,19 +48,19 @@ def _two(p, q, table, j, gated):
     """Sum and squares around the lane's shift, maximum, and number of open gates of two values."""
     opened = _is_open(p, table, j, gated) + _is_open(q, table, j, gated)
     d, e = p - table[SHIFTS + j], q - table[SHIFTS + j]
-    return d + e, d * d + e * e, _larger(p, q), opened
+    return d + e, d * d + e * e, larger(p, q), opened
 
 
 @nb.njit(cache=True, fastmath=REORDER)
 def _joined(a, b):
-    return a[0] + b[0], a[1] + b[1], _larger(a[2], b[2]), a[3] + b[3]
+    return a[0] + b[0], a[1] + b[1], larger(a[2], b[2]), a[3] + b[3]
 
 
 @nb.njit(cache=True, fastmath=REORDER)
 def _add(found, table, j):
     table[SUMS + j] += found[0]
     table[SQUARED + j] += found[1]
-    table[LARGEST + j] = _larger(found[2], table[LARGEST + j])
+    table[LARGEST + j] = larger(found[2], table[LARGEST + j])
     table[OPENED + j] += found[3]
 
 
@@ -144,7 +99,7 @@ def _along(z, at, positions, table, j, gated):
         d = z[p] - table[SHIFTS + j]
         total += d
         squares += d * d
-        largest = _larger(z[p], largest)
+        largest = larger(z[p], largest)
         opened += _is_open(z[p], table, j, gated)
     _add((total, squares, largest, opened), table, j)
 
@@ -189,7 +144,7 @@ def _fold(table, units, lanes):
             a, b = here + TWO * j, here + TWO * j + ONE
             table[there + j] = table[a] + table[b]
             table[there + SQUARED + j] = table[a + SQUARED] + table[b + SQUARED]
-            table[there + LARGEST + j] = _larger(table[a + LARGEST], table[b + LARGEST])
+            table[there + LARGEST + j] = larger(table[a + LARGEST], table[b + LARGEST])
             table[there + OPENED + j] = table[a + OPENED] + table[b + OPENED]
         here, there = there, here
     for j in range(np.uint64(units if lanes > 1 else 0)):
@@ -199,7 +154,7 @@ def _fold(table, units, lanes):
         for k in range(first + ONE, first + np.uint64(lanes)):
             total += table[k]
             squares += table[k + SQUARED]
-            largest = _larger(table[k + LARGEST], largest)
+            largest = larger(table[k + LARGEST], largest)
             opened += table[k + OPENED]
         table[here + j], table[here + SQUARED + j] = total, squares
         table[here + LARGEST + j], table[here + OPENED + j] = largest, opened
@@ -345,51 +300,6 @@ def accumulate(address, rows, positions, same_forward, bounds, counts, sums):
     _count(address, rows, positions, same_forward, bounds, np.empty(LANES, bounds.dtype), counts, sums)
 
 
-@nb.njit(cache=True, fastmath=REORDER)
-def add_squares(address, rows, positions, like, sums):
-    """Add the squares of a gradient (A, F, P) at `address` to `sums` (F,): exactly 0 iff all are 0.
-
-    `like` is an array with its dtype; squares are computed and added in float64.
-    """
-    units, width = len(sums), len(sums) * positions
-    z = values(address, rows * width, like)
-    if positions >= LONG:
-        for i in range(rows):
-            for j in range(units):
-                total, row = 0.0, z[i * width + j * positions :]
-                for p in range(positions):
-                    total += np.float64(row[p]) * np.float64(row[p])
-                sums[j] += total
-    elif positions == 1:
-        _square_columns(z, rows, width, sums)
-    else:
-        total = np.zeros(width)
-        _square_columns(z, rows, width, total)
-        for j in range(units):
-            for p in range(j * positions, (j + 1) * positions):
-                sums[j] += total[p]
-
-
-@nb.njit(cache=True, fastmath=REORDER)
-def _square_columns(z, rows, width, total):
-    i = 0
-    while i + 4 <= rows:
-        a, b = z[i * width :], z[(i + 1) * width :]
-        c, d = z[(i + 2) * width :], z[(i + 3) * width :]
-        for j in range(width):
-            p, q, r, s = np.float64(a[j]), np.float64(b[j]), np.float64(c[j]), np.float64(d[j])
-            total[j] += (p * p + q * q) + (r * r + s * s)
-        i += 4
-    while i < rows:
-        a = z[i * width :]
-        for j in range(width):
-            total[j] += np.float64(a[j]) * np.float64(a[j])
-        i += 1
-
-
-WHOLE, SINGLE, DOUBLE = np.zeros(1, np.int64), np.zeros(1, np.float32), np.zeros(1, np.float64)
-
-
 @nb.njit(cache=True)
 def _accumulate_at(address, call, same_forward, like):
     r = values(call, 9, WHOLE)
@@ -400,15 +310,7 @@ def _accumulate_at(address, call, same_forward, like):
     _count(address, r[0], r[1], same_forward, bounds, values(r[8], LANES, like), counts, sums)
 
 
-@nb.njit(cache=True)
-def _add_squares_at(address, call, like):
-    r = values(call, 8, WHOLE)
-    units = r[2]
-    sums = values(r[7], 5 * units, DOUBLE)[GRADIENT * units : (GRADIENT + 1) * units]
-    add_squares(address, r[0], r[1], like, sums)
-
-
-# Like `accumulate` and `add_squares`, with all constant arguments in the record at the address `call`:
+# Like `accumulate`, with all constant arguments in the record at the address `call`:
 # numbers are cheaper to pass than arrays, and a small network's call takes longer than its loops.
 
 
@@ -422,31 +324,7 @@ def _accumulate_double(address, call, same_forward):
     _accumulate_at(address, call, same_forward, DOUBLE)
 
 
-@nb.njit(cache=True)
-def _add_squares_single(address, call):
-    _add_squares_at(address, call, SINGLE)
-
-
-@nb.njit(cache=True)
-def _add_squares_double(address, call):
-    _add_squares_at(address, call, DOUBLE)
-
-
 ACCUMULATE_AT = {torch.float32: _accumulate_single, torch.float64: _accumulate_double}
-ADD_SQUARES_AT = {torch.float32: _add_squares_single, torch.float64: _add_squares_double}
-
-
-SCRATCH = np.empty(int(LANES) + 8)
-SCRATCH = SCRATCH[-SCRATCH.ctypes.data % 64 // 8 :]  # shared by all calls: the loops hold the GIL
-
-
-def record_of(
-    rows: int, positions: int, bounds: np.ndarray, counts: np.ndarray, sums: np.ndarray
-) -> np.ndarray:
-    """The record of a call, int64: sizes, and addresses of arrays, which must outlive it."""
-    sizes = (rows, positions, counts.shape[1])
-    places = (bounds.ctypes.data, *bounds.shape, counts.ctypes.data, sums.ctypes.data, SCRATCH.ctypes.data)
-    return np.array((*sizes, *places), np.int64)
 
 
 @nb.njit(cache=True)
@@ -463,21 +341,3 @@ def accumulate_members(address, rows, bounds, counts, sums):
     size = rows * counts.shape[2] * bounds.itemsize
     for k in range(len(counts)):
         accumulate(address + k * size, rows, 1, False, bounds[k], counts[k], sums[k])
-
-
-@nb.njit(cache=True)
-def add_squares_members(address, rows, like, sums):
-    """Add the squares of a gradient (K, A, F) at `address` to row GRADIENT of `sums` (K, 5, F)."""
-    size = rows * sums.shape[2] * like.itemsize
-    for k in range(len(sums)):
-        add_squares(address + k * size, rows, 1, like, sums[k, GRADIENT])
-
-
-def bounds_of(gate: Gate, dtype: torch.dtype) -> np.ndarray:
-    """The gate in the form the loops expect, in the precision of z: lows (1, units or 1), or (4, 1)."""
-    kind = LIKE[dtype].dtype
-    if isinstance(gate.low, Tensor):
-        return gate.low.detach().cpu().numpy().astype(kind, copy=False).reshape(1, -1)
-    if gate.high == np.inf and not gate.has_hole:
-        return np.full((1, 1), gate.low, kind)
-    return np.array(gate, kind).reshape(4, 1)

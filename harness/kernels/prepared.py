@@ -13,7 +13,10 @@ from torch import Tensor
 from harness.activations.gates import Gate
 from harness.kernels.countable import Uncountable, countable
 from harness.kernels.layout import Axes, as_units
-from harness.kernels.numba import ACCUMULATE_AT, ADD_SQUARES_AT, LIKE, bounds_of, record_of
+from harness.kernels.numba import ACCUMULATE_AT
+from harness.kernels.numba_arguments import bounds_of, record_of
+from harness.kernels.numba_gradients import ADD_SQUARES_AT
+from harness.kernels.numba_intrinsics import LIKE
 from harness.kernels.statistics import UnitStatistics
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,28 +15,19 @@ from torch.optim import Optimizer
 
 from harness.detector.states import Thresholds
 from harness.graph.plan import Plan, Site
-from harness.graph.producers import Producer
-from harness.hooks.arguments import as_optimizers, check, check_numbers, check_options, check_state
+from harness.hooks.arguments import STATE, as_optimizers, check, check_numbers, check_options, check_state
 from harness.hooks.captured import STEP, is_capturing
-from harness.hooks.eager import EagerTaps
 from harness.hooks.masks import Mask
 from harness.kernels.unit_statistic import UnitStatistic
 from harness.recording.batches import Batch, as_batches
 from harness.recording.census_log import CensusLog
-from harness.recording.distributed import is_distributed
-from harness.recording.incoming_gradients import IncomingGradients
 from harness.recording.listener import Listener, Listeners
-from harness.recording.loss_scale import LossScale, Scaler, as_scaler
+from harness.recording.loss_scale import Scaler
 from harness.recording.model_calls import arguments_of
 from harness.recording.probe import Probe
+from harness.recording.recorder_warnings import NO_ACTIVATION, NO_STEP, RecorderWarnings
 from harness.recording.schedule import due
-from harness.recording.windows import WindowAccumulator
-
-NO_STEP = (
-    "step() was never called: all forwards are one window, labelled step 0. Call recorder.step() after each"
-    " optimizer step."
-)
-STATE = ("steps", "stream", "probe")  # required keys of a recorder's own state
+from harness.recording.stream import Stream
 
 
 class ActivationRecorder:
@@ -75,29 +65,17 @@ class ActivationRecorder:
         self._optimizers = as_optimizers(optimizer)
         self._every = census_every
         self._thresholds = thresholds or Thresholds()
-        self._stream = WindowAccumulator("stream", self._incoming_site if gradients else None, statistics)
         options: dict[str, Any] = {"gate_eps": gate_eps, "per_call": per_call, "axis": axis}
-        own: dict[str, Any] = {"observe": observe, "gradients": gradients, "root_only": root_only}
-        self._taps = EagerTaps(model, self._stream, **own, **options)
-        self._compiled = self._taps.compiled.functions
-        failed = partial(self._taps.counter.failed, "the gradients of an optimizer's step")
-        self._incoming = IncomingGradients(self._optimizers, failed)
-        self._taps.on_forward = self._incoming.forward if gradients else None
-        given = as_scaler(scaler)
-        if given is not None and gradients:
-            failed = partial(self._taps.counter.failed, "the loss scale")
-            scale = LossScale(given, self._stream.statistics, failed)
-            self._taps.counter.on_gradient, self._stream.before_reading = scale.gradient, scale.close
+        own = {"observe": observe, "root_only": root_only, "scaler": scaler, "across_ranks": across_ranks}
+        self._stream = Stream(model, self._optimizers, statistics, gradients=gradients, **own, **options)
+        self._windows, self._taps = self._stream.windows, self._stream.taps
+        self._incoming, self._compiled = self._stream.incoming, self._taps.compiled.functions
         self._probe = Probe(model, statistics, **options)
         self.probe = probe
         self._log = CensusLog(self._thresholds)
-        self._steps = 0
-        self._closed = -1  # step of the last census
+        self._steps, self._closed = 0, -1  # completed steps; step of the last census
         self._attached = False
-        self._warned: set[str] = set()
-        self._axis = dict(axis or {})
-        self._gradients = gradients
-        self._across_ranks = across_ranks
+        self._warnings = RecorderWarnings(self._taps, self._probe.taps, axis or {})
         self._listeners = Listeners()
 
     def add_listener(self, name: str, listener: Listener) -> None:
@@ -134,12 +112,12 @@ class ActivationRecorder:
         Without any step, one window closes, labelled 0.
         """
         try:
-            nothing_yet = self._log.last is None and not self._stream.sites
-            due = self._stream.nonempty and self._closed < self._steps
+            nothing_yet = self._log.last is None and not self._windows.sites
+            due = self._windows.nonempty and self._closed < self._steps
             if due or (nothing_yet and self._taps.unobserved(self._taps.called)):
                 # also if no site can be observed, which is a result too
                 self._close(warn=error is None)
-                if self._steps == 0 and self._stream.trained and error is None:
+                if self._steps == 0 and self._windows.trained and error is None:
                     warnings.warn(NO_STEP, stacklevel=2)
         except Exception:
             if error is None:  # never hide the user's own exception
@@ -149,10 +127,11 @@ class ActivationRecorder:
 
     def __repr__(self) -> str:
         """Name of the model's class, and progress."""
-        sites = len(self._stream.sites) or len(self._probe.windows.sites)
+        sites, steps = len(self._windows.sites) or len(self._probe.windows.sites), self._steps
         last = "no census yet" if self._closed < 0 else f"last census at step {self._closed}"
         kind, model = type(self).__name__, type(self._model).__name__
-        return f"<{kind} of {model}: {_number(sites, 'site')}, {_number(self._steps, 'step')}, {last}>"
+        counts = f"{sites} site{'s' * (sites != 1)}, {steps} step{'s' * (steps != 1)}"
+        return f"<{kind} of {model}: {counts}, {last}>"
 
     def attach(self) -> None:
         """Register the hooks (the context manager calls this).
@@ -165,10 +144,7 @@ class ActivationRecorder:
                 "this Recorder is already attached: leave its block first, or make another one"
             )
         self._attached = True
-        self._taps.attach()
-        if self._gradients:
-            self._incoming.attach()
-            self._incoming.closing = due(self._steps + 1, self._every)
+        self._stream.attach(closing=due(self._steps + 1, self._every))
         self._listeners.attach()
         if self.probe is not None and self._steps == 0 and not self._log:
             try:
@@ -180,9 +156,8 @@ class ActivationRecorder:
     def detach(self) -> None:
         """Remove all hooks; recorded data stays available."""
         self._attached = False
-        self._taps.detach()
+        self._stream.detach()
         self._probe.taps.detach()
-        self._incoming.detach()
         self._listeners.detach()
 
     # --- the loop -----------------------------------------------------------------------------------
@@ -270,7 +245,7 @@ class ActivationRecorder:
             ValueError: no activation was seen in the model.
             RuntimeError: nothing was recorded and the recorder is not attached.
         """
-        if self._attached or (self._stream.nonempty and self._closed < self._steps):
+        if self._attached or (self._windows.nonempty and self._closed < self._steps):
             self._close()
         latest = self.latest
         if latest is None:
@@ -281,24 +256,16 @@ class ActivationRecorder:
         """Close the window and store its columns; tables are built only when read."""
         if self._taps.counter.wrong_argument is not None:
             raise self._taps.counter.wrong_argument
-        unseen = [site for site in self._unseen() if site.name not in self._stream.restored_names]
+        unseen = [site for site in self._unseen() if site.name not in self._windows.restored_names]
         known = self._probe.windows.sites
-        if not self._stream.sites and not unseen and not known and not self._stream.restored_names:
-            raise ValueError(
-                "no activation was seen in this model: expected modules such as nn.ReLU or calls like F.relu"
-                " in its forward. Did a forward run in the observed mode? Activations of your own are counted"
-                " once harness.declare_activation has declared them."
-            )
-        self._taps.say_unknown_gradients(trained=self._stream.trained)
+        if not self._windows.sites and not unseen and not known and not self._windows.restored_names:
+            raise ValueError(NO_ACTIVATION)
+        self._taps.say_unknown_gradients(trained=self._windows.trained)
         self._taps.say_missed()
         if warn:  # not while a user's exception propagates
-            self._warn(unseen)
-        norms = self._incoming.close if self._gradients else None
-        together = is_distributed(self._model) if self._across_ranks is None else self._across_ranks
-        columns = self._stream.close(self._steps, unseen, norms, known, across_ranks=together)
-        self._incoming.clear()
+            self._warnings.warn(unseen, self.sites)
+        parts = [self._stream.census(self._steps, unseen, known)]
         self._listeners.census()
-        parts = [columns]
         if self.probe is not None:
             parts.append(self._probe.census(self._steps, self._taps))
         self._log.add(parts)
@@ -335,7 +302,7 @@ class ActivationRecorder:
     def sites(self) -> tuple[Site, ...]:
         """The sites so far, in order of their first call, followed by those that cannot be observed."""
         empty = self._taps.book.without_inputs
-        seen = [empty.get(site.name, site) for site in self._stream.sites]
+        seen = [empty.get(site.name, site) for site in self._windows.sites]
         return (*(seen or self._probe.windows.sites), *self._unseen())
 
     @property
@@ -356,7 +323,7 @@ class ActivationRecorder:
         state = {
             "steps": self._steps,
             "closed": self._closed,
-            "stream": self._stream.state_dict(),
+            "stream": self._windows.state_dict(),
             "probe": self._probe.windows.state_dict(),
         }
         return state | self._listeners.state_dict()
@@ -367,13 +334,9 @@ class ActivationRecorder:
         Raises:
             TypeError, ValueError: it is not the state of a Recorder.
         """
-        if not isinstance(state, Mapping):
-            raise TypeError(f"state: expected that of a Recorder, but got {type(state).__name__}")
-        if not set(STATE) <= set(state):
-            raise ValueError(f"expected the keys {', '.join(STATE)}, but got {', '.join(state)}")
-        check_state(state["steps"], {name: state[name] for name in ("stream", "probe")})
+        check_state(state)
         self._steps, self._closed = int(state["steps"]), int(state.get("closed", -1))
-        self._stream.load_state_dict(state["stream"])
+        self._windows.load_state_dict(state["stream"])
         self._probe.windows.load_state_dict(state["probe"])
         self._listeners.load_state_dict(state)
 
@@ -382,25 +345,5 @@ class ActivationRecorder:
     def _mask(self, mask: Mask | None) -> None:
         self._taps.counter.masking.tell(mask)
 
-    def _incoming_site(self, index: int, site: Site, producer: Producer | None) -> None:
-        self._incoming.add(index, None if producer is None else producer.module, site.size)
-
     def _unseen(self) -> list[Site]:
         return self._taps.unobserved({*self._probe.taps.called, *self._taps.called})
-
-    def _warn(self, unseen: list[Site]) -> None:
-        """Warn once of what is not observed; not during a pass, where a warning could become an error."""
-        sites = [*unseen, *self._taps.book.without_inputs.values()]
-        messages = [f"{site.name} ({site.activation}) is unobserved: {site.reason}" for site in sites]
-        names = [site.name for site in self.sites]
-        for name in self._axis:
-            if name not in names:
-                messages.append(f"axis: no site is named {name!r}, only {', '.join(names)}")
-        for message in (*messages, *self._taps.counter.messages, *self._probe.taps.counter.messages):
-            if message not in self._warned:
-                self._warned.add(message)
-                warnings.warn(message, stacklevel=4)
-
-
-def _number(count: int, of: str) -> str:
-    return f"{count} {of}{'' if count == 1 else 's'}"

@@ -143,7 +143,7 @@ def _prepare(spec: RunSpec) -> tuple[Any, Any]:
         from torch.nn.modules.batchnorm import _NormBase
 
         from harness.training.data import load
-        from harness.training.loop import place
+        from harness.training.device import place
         from harness.training.models import build
         from harness.training.remedy_runner import reach
 
@@ -167,7 +167,8 @@ def _train(
 ) -> JobResult:
     from harness.store.runs import Run
     from harness.training import checkpoint
-    from harness.training.loop import total_steps, train
+    from harness.training.loop import train
+    from harness.training.step_counts import total_steps
 
     if spec.force or not checkpoint.continues(folder.path, total_steps(spec, data)):
         folder.clear()
@@ -243,7 +244,7 @@ def hardware(spec: RunSpec) -> dict[str, Any]:
     """Describe the device and machine of the run."""
     import torch
 
-    from harness.training.loop import place
+    from harness.training.device import place
 
     device, _ = place(spec)
     name = (

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import pandas as pd
 import torch
@@ -16,12 +15,11 @@ from torch import nn
 
 from harness.attribution.diagnosis import diagnose
 from harness.attribution.recorder import Recorder
-from harness.config import ConfigError, RunSpec
-from harness.config.schema import Auto, CustomModel, Device, Dtype
+from harness.config import RunSpec
+from harness.config.schema import Auto, CustomModel, Dtype
 from harness.detector.states import Thresholds
 from harness.detector.transitions import Transitions
 from harness.detector.verdict import last_census
-from harness.recording.schedule import census_steps
 from harness.remedies import RemedyEvent
 from harness.remedies.auto import dead_share
 from harness.store.evidence import write_evidence
@@ -29,6 +27,7 @@ from harness.store.folder import RunFolder
 from harness.store.tables import read_table
 from harness.training import checkpoint
 from harness.training.data import Dataset
+from harness.training.device import place, reproducible
 from harness.training.initialisation import initialise
 from harness.training.interrupts import DeferredInterrupts
 from harness.training.models import build
@@ -36,10 +35,10 @@ from harness.training.optimisation import factor, make_optimizer, set_learning_r
 from harness.training.randomness import stream
 from harness.training.remedy_runner import RemedyRunner, Seen
 from harness.training.run_logger import Listener, RunLogger
+from harness.training.step_counts import census_steps_of, total_steps
 from harness.training.stopping import stop_reason
 from harness.training.tasks import new_tasks, task
 
-SMALL = ("mlp", "rnn")  # networks too small to benefit from a second thread
 DEVICE_LOOK = 25  # steps between two checks of the loss on a GPU, since each check synchronises
 
 
@@ -84,7 +83,7 @@ def train(
         KeyboardInterrupt: between two steps, after a checkpoint has been written.
     """
     device, _ = place(spec)
-    with _reproducible(spec):
+    with reproducible(spec):
         model = model or build(spec, data.shape, data.classes)
         kept = checkpoint.load(folder.path, torch.device("cpu"))
         if kept is None:
@@ -111,21 +110,6 @@ def train(
         finally:
             journal.close()
         return ending
-
-
-def place(spec: RunSpec) -> tuple[torch.device, torch.dtype]:
-    """Return the device and parameter dtype of a run.
-
-    Raises:
-        ConfigError: device=cuda, but no CUDA device is available.
-    """
-    gpu = torch.cuda.is_available()
-    if spec.device is Device.cuda and not gpu:
-        raise ConfigError("device", "no CUDA device is available", hint="Use device=auto or device=cpu.")
-    use = spec.device is not Device.cpu and gpu
-    return torch.device("cuda" if use else "cpu"), (
-        torch.float64 if spec.dtype is Dtype.float64 else torch.float32
-    )
 
 
 def make_recorder(
@@ -328,35 +312,6 @@ class _Run:
         self.latest = census
 
 
-def total_steps(spec: RunSpec, data: Dataset) -> int:
-    """Optimizer steps of the whole run: the smaller of `train.epochs` and `train.max_steps`."""
-    return total_of(spec, data.steps_per_epoch)
-
-
-def census_steps_of(spec: RunSpec, data: Any) -> frozenset[int]:
-    """Return the steps after which a run takes a census.
-
-    Args:
-        spec: the run.
-        data: an object with `steps_per_epoch`, `batch_size` and `probe_size`.
-    """
-    record = spec.record
-    return census_steps(
-        total_of(spec, data.steps_per_epoch),
-        record.census_every,
-        early=record.early,
-        share=record.census_share,
-        probe=data.probe_size if record.probe else 0,
-        batch=data.batch_size,
-    )
-
-
-def total_of(spec: RunSpec, steps_per_epoch: int) -> int:
-    """Like `total_steps`, given only the steps per epoch."""
-    by_epochs = spec.train.epochs * steps_per_epoch
-    return by_epochs if spec.train.max_steps is None else min(by_epochs, spec.train.max_steps)
-
-
 @torch.no_grad()
 def evaluate(model: nn.Module, data: Dataset) -> tuple[float, float]:
     """Compute mean loss and accuracy on the test set, in evaluation mode and the parameters' precision."""
@@ -369,19 +324,3 @@ def evaluate(model: nn.Module, data: Dataset) -> tuple[float, float]:
         inputs += len(y)
     model.train()
     return torch.stack(losses).sum().item() / inputs, torch.stack(hits).sum().item() / inputs
-
-
-@contextmanager
-def _reproducible(spec: RunSpec) -> Iterator[None]:
-    """Set threads, random state and deterministic algorithms for a run; restore the caller's afterwards."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(spec.train.threads or (1 if spec.model.name in SMALL else threads))
-    deterministic = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(stream(spec.seed, "global").initial_seed())
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic

@@ -152,7 +152,7 @@ def _subject(run: Run, seeds: int) -> _Subject:
     import torch
 
     from harness.training.data import load
-    from harness.training.loop import total_steps
+    from harness.training.step_counts import total_steps
 
     try:
         spec = restore(run.config)

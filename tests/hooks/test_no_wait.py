@@ -21,10 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import harness
-from harness.graph import provenance, units
-from harness.hooks.function_calls import FunctionCalls
+from harness.graph import origin, provenance, units
+from harness.hooks.function_calls import FunctionCalls, ZeroConstants
 from harness.hooks.function_modes import ActivationMode, FunctionMode
-from harness.hooks.zero_constants import ZeroConstants
 from harness.kernels.accumulators import Accumulators
 
 READS = {
@@ -49,7 +48,7 @@ CALLS_THE_MODEL = (
     MADE.__code__,
 )
 #: Indices of units are small tensors that always lie on the CPU.
-ON_THE_CPU = (units.__file__, provenance.__file__)
+ON_THE_CPU = (units.__file__, origin.__file__, provenance.__file__)
 
 
 def asker() -> str:
@@ -207,7 +206,7 @@ def test_no_value_is_asked_for_between_censuses(name: str, monkeypatch: pytest.M
         with reads(monkeypatch) as found:
             step(model, optimizer)
             recorder.step()
-        once = {f"{what} in zero_constants.py:is_zero" for what in ("__bool__", "_local_scalar_dense")}
+        once = {f"{what} in function_calls.py:is_zero" for what in ("__bool__", "_local_scalar_dense")}
         assert set(found.seen) == (once if name == "maximum of a buffer" else set())
         with reads(monkeypatch) as found:
             for _ in range(40):  # past the first optimizer steps, in which more is watched

@@ -13,7 +13,8 @@ from harness.config import RunSpec, compose, run_folder
 from harness.store.folder import RunFolder
 from harness.store.tables import read_table
 from harness.training.data import load
-from harness.training.loop import TrainResult, place, train
+from harness.training.device import place
+from harness.training.loop import TrainResult, train
 from harness.training.stacked import train_cohort
 
 SMALL = [

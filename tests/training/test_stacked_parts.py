@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from harness.config import compose
 from harness.kernels import numba as loops
+from harness.kernels import numba_gradients as gradients
 from harness.kernels.accumulators import GRADIENT
 from harness.training.stacked.losses import cross_entropy
 from harness.training.stacked.optimizers import Optimizer
@@ -24,11 +25,11 @@ def test_members_are_counted_as_each_would_be_alone(kind: type, bounds: int) -> 
     gates = draws.normal(size=(5, bounds, 1)).astype(kind)
     counts, sums = np.zeros((5, 3, 19), np.int64), np.zeros((5, 5, 19))
     loops.accumulate_members(z.ctypes.data, 37, gates, counts, sums)
-    loops.add_squares_members(z.ctypes.data, 37, gates, sums)
+    gradients.add_squares_members(z.ctypes.data, 37, gates, sums)
     for k in range(5):
         c, s = np.zeros((3, 19), np.int64), np.zeros((5, 19))
         loops.accumulate(z[k].ctypes.data, 37, 1, False, gates[k], c, s)
-        loops.add_squares(z[k].ctypes.data, 37, 1, gates, s[GRADIENT])
+        gradients.add_squares(z[k].ctypes.data, 37, 1, gates, s[GRADIENT])
         np.testing.assert_array_equal(c, counts[k])
         np.testing.assert_array_equal(s, sums[k])
 

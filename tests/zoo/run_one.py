@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import harness
-from harness.hooks import eager
+from harness.hooks import forwards
 from tests.zoo.check import compared, digest
 from tests.zoo.models import Animal, run, zoo
 from tests.zoo.oracle import Oracle
@@ -180,7 +180,7 @@ def heard(work: Callable[[], Any]) -> tuple[list[str], Any]:
 def report(name: str) -> dict[str, Any]:
     """Everything found out about one model."""
     began, animal = time.perf_counter(), zoo()[name]
-    warm_up, eager.WARM_UP = eager.WARM_UP, WARM_UP
+    warm_up, forwards.WARM_UP = forwards.WARM_UP, WARM_UP
     line: dict[str, Any] = {"model": name, "problems": 0}
     tables = []
     for part, check in (("train", training), ("scan", scanning)):
@@ -191,7 +191,7 @@ def report(name: str) -> dict[str, Any]:
             line[part] = {"problems": [f"raises {type(error).__name__}: {str(error)[:300]}"]}
         line["problems"] += len(line[part]["problems"])
         gc.collect()
-    eager.WARM_UP = warm_up
+    forwards.WARM_UP = warm_up
     line["digest"] = digest(*tables) if tables else ""
     line["seconds"] = round(time.perf_counter() - began, 2)
     return line

@@ -14,23 +14,23 @@ import torch
 
 from harness.config import RunSpec
 from harness.config.identity import run_id
-from harness.config.schema import Device, Dtype
+from harness.config.schema import Dtype
 from harness.store.folder import RunFolder
 from harness.training.interrupts import DeferredInterrupts
-from harness.training.loop import TrainResult, census_steps_of, total_of
+from harness.training.loop import TrainResult
 from harness.training.models import activation_of
 from harness.training.run_logger import View
 from harness.training.stacked import checkpoint
 from harness.training.stacked.batch_tables import BatchTableWriter
 from harness.training.stacked.batches import CohortData
 from harness.training.stacked.losses import cross_entropy, evaluate
-from harness.training.stacked.members import initial, order, sites
+from harness.training.stacked.members import check_members, initial, order, sites
 from harness.training.stacked.network import StackedMLP
 from harness.training.stacked.optimizers import Optimizer, learning_rates
 from harness.training.stacked.parameters import Parameter
 from harness.training.stacked.recording import Recording
 from harness.training.stacked.remedies import PlacedEvent, StackRemedyRunner
-from harness.training.stacking import stacking_blocker, stacking_key
+from harness.training.step_counts import census_steps_of, total_of
 from harness.training.stopping import stop_reason
 from harness.training.tasks import new_tasks
 
@@ -66,7 +66,7 @@ def train_cohort(
         ConfigError: the network cannot read the data, or similar.
         KeyboardInterrupt: between two steps, after a checkpoint has been written.
     """
-    _check(specs, folders)
+    check_members(specs, folders)
     threads = torch.get_num_threads()
     torch.set_num_threads(specs[0].train.threads or 1)
     try:
@@ -106,21 +106,6 @@ def _train(
         return cohort.endings
     finally:
         ledger.close()
-
-
-def _check(specs: Sequence[RunSpec], folders: Sequence[RunFolder]) -> None:
-    """Raise ValueError if the runs cannot be trained as one stack."""
-    if not specs:
-        raise ValueError("expected at least one run")
-    if len({folder.path for folder in folders}) != len(specs):
-        raise ValueError("expected each run once, with a folder of its own")
-    if specs[0].device is Device.auto and torch.cuda.is_available():
-        raise ValueError("device=auto finds a GPU here: stacks are trained on the CPU")
-    for spec in specs:
-        if stacking_blocker(spec):
-            raise ValueError(stacking_blocker(spec))
-        if stacking_key(spec) != stacking_key(specs[0]):
-            raise ValueError("expected runs that share network, data, length, optimizer and recording")
 
 
 class _Cohort:
@@ -186,11 +171,7 @@ class _Cohort:
         self.members = self.ledger.members = list(kept["stack"])
         if not self.members:
             return
-        parameters = [
-            Parameter(name, range(*span), value, torch.empty_like(value), list(moments), since.numpy(), fixed)
-            for name, span, value, moments, since, fixed in kept["parameters"]
-        ]
-        self._assemble(parameters, kept["buffers"])
+        self._assemble([Parameter.from_state(state) for state in kept["parameters"]], kept["buffers"])
         if self.recording is not None:
             self.recording.load(kept["recording"])
         if self.remedies is not None:
@@ -214,17 +195,6 @@ class _Cohort:
     def save(self, *, done: bool = False) -> None:
         """Write a checkpoint of the current state."""
         self.ledger.flush()
-        parameters = [
-            (
-                p.name,
-                (p.members.start, p.members.stop),
-                p.value,
-                p.moments,
-                torch.from_numpy(p.since),
-                p.fixed,
-            )
-            for p in self.parameters
-        ]
         content = {
             "members": [run_id(spec) for spec in self.specs],
             "step": self.step,
@@ -232,7 +202,7 @@ class _Cohort:
             "stack": self.members,
             "endings": [None if e is None else (e.steps, e.diverged_at, e.stopped) for e in self.found],
             "positions": self.ledger.positions,
-            "parameters": parameters,
+            "parameters": [p.state() for p in self.parameters],
             "buffers": self.buffers,
             "cures": None if self.remedies is None else self.remedies.state(),
             "recording": None if self.recording is None else self.recording.state(),

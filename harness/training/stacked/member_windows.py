@@ -16,9 +16,11 @@ from torch import Tensor
 from harness.activations.lookup import lookup
 from harness.config import RunSpec
 from harness.config.schema import Activation
-from harness.kernels import numba
 from harness.kernels.accumulators import INPUTS_SINCE_ACTIVE, MAX, Accumulators
-from harness.kernels.numba import LIKE, bounds_of
+from harness.kernels.numba import accumulate_members
+from harness.kernels.numba_arguments import bounds_of
+from harness.kernels.numba_gradients import add_squares_members
+from harness.kernels.numba_intrinsics import LIKE
 from harness.kernels.statistics import UnitStatistics, finalise
 from harness.training.models import activation_of, make_activation
 from harness.training.stacked.parameters import Parameter
@@ -82,13 +84,13 @@ class StackWindows:
         size = z.stride(0) * z.element_size()
         for part, bounds, counts, sums in self._parts[site]:
             gates = self._learned(site, part) if bounds is None else bounds
-            numba.accumulate_members(address + part.start * size, rows, gates, counts, sums)
+            accumulate_members(address + part.start * size, rows, gates, counts, sums)
         self.statistics[site].n += rows
 
     def backward(self, site: int, gradient: Tensor) -> None:
         """Add the squares of ∂L/∂z (K, A, F)."""
         running = self.statistics[site]
-        numba.add_squares_members(gradient.data_ptr(), gradient.shape[1], self._like, running.sums)
+        add_squares_members(gradient.data_ptr(), gradient.shape[1], self._like, running.sums)
         running.grad_n += gradient.shape[1]
 
     def close(self) -> dict[str, np.ndarray]:

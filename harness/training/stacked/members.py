@@ -1,4 +1,4 @@
-"""Build the network of every member as in its own run, and stack them."""
+"""The members of a stack: whether they fit together, their order, and their networks as in their own runs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,33 @@ import torch
 from torch import Tensor
 
 from harness.config import RunSpec
-from harness.config.schema import Dtype
+from harness.config.schema import Device, Dtype
 from harness.graph.plan import Site
 from harness.hooks.eager import EagerTaps
 from harness.recording.windows import WindowAccumulator
+from harness.store.folder import RunFolder
 from harness.training.initialisation import initialise
 from harness.training.models import activation_of, build
 from harness.training.stacked.batches import CohortData
 from harness.training.stacked.parameters import Parameter, stack
+from harness.training.stacking import stacking_blocker, stacking_key
 
 SLOPES = ".act.slope"  # suffix of buffers that only members with the remedy leaky_swap have
+
+
+def check_members(specs: Sequence[RunSpec], folders: Sequence[RunFolder]) -> None:
+    """Raise ValueError if the runs cannot be trained as one stack."""
+    if not specs:
+        raise ValueError("expected at least one run")
+    if len({folder.path for folder in folders}) != len(specs):
+        raise ValueError("expected each run once, with a folder of its own")
+    if specs[0].device is Device.auto and torch.cuda.is_available():
+        raise ValueError("device=auto finds a GPU here: stacks are trained on the CPU")
+    for spec in specs:
+        if stacking_blocker(spec):
+            raise ValueError(stacking_blocker(spec))
+        if stacking_key(spec) != stacking_key(specs[0]):
+            raise ValueError("expected runs that share network, data, length, optimizer and recording")
 
 
 def order(specs: Sequence[RunSpec]) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,17 @@ class Parameter:
     def row(self, place: int) -> int:
         """Row of `value` for the member at a place of the stack."""
         return place - self.members.start
+
+    def state(self) -> tuple[Any, ...]:
+        """Itself as tensors and plain values, without the gradients."""
+        span, since = (self.members.start, self.members.stop), torch.from_numpy(self.since)
+        return self.name, span, self.value, self.moments, since, self.fixed
+
+    @classmethod
+    def from_state(cls, state: Sequence[Any]) -> Parameter:
+        """The parameter of such a state."""
+        name, span, value, moments, since, fixed = state
+        return cls(name, range(*span), value, torch.empty_like(value), list(moments), since.numpy(), fixed)
 
     def keep(self, places: Sequence[int]) -> Parameter | None:
         """Return the parameter of the members at these places only; None if none of them has it."""

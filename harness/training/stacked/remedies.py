@@ -14,6 +14,7 @@ from torch import Tensor
 
 from harness.config import RunSpec
 from harness.config import schema as s
+from harness.config.enums import Swapped
 from harness.graph.plan import Site
 from harness.remedies import RemedyEvent, UnitConnections
 from harness.remedies.continual import replace
@@ -225,7 +226,7 @@ class StackRemedyRunner:
         own = [self._slopes(site, place) for site in self._sites]
         if not exceeds(peaks, own, remedy.above):
             return []
-        whole = remedy.units is s.Swapped.all
+        whole = remedy.units is Swapped.all
         chosen = [to_swap(peak, slope, all_of_them=whole) for peak, slope in zip(peaks, own, strict=True)]
         return [
             swap(site.name, slope, units, remedy.slope)

@@ -1,0 +1,121 @@
+"""Origin: what is known of where a tensor comes from, and what layers, reductions and moves make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from harness.graph import operations as ops
+from harness.graph import units
+from harness.graph.operations import tensors_in
+from harness.graph.producers import Producer
+from harness.graph.unit_connections import UnitConnections
+
+
+class Origin(NamedTuple):
+    """What is known about a tensor.
+
+    Attributes:
+        producers: the nearest weights that made it; those behind an activation only if there are no others.
+        units: index of each entry's unit (see `units`), None if unknown.
+        activated: whether it is the output of an activation.
+        summed: whether something with another origin was added to it (a residual sum).
+        part: whether it holds only some of its producer's units.
+        term: whether its units were summed away.
+        reason: why its units are unknown, "" if they are known.
+        direct: whether only norms, dropout, moves and residual sums lie between it and a layer's output.
+        connections: connections of its units, where they are recorded.
+    """
+
+    producers: tuple[Producer, ...] = ()
+    units: Tensor | None = None
+    activated: bool = False
+    summed: bool = False
+    part: bool = False
+    term: bool = False
+    reason: str = ""
+    direct: bool = False
+    connections: UnitConnections | None = None
+
+
+DATA = Origin()  # an input of the model
+
+
+def made(weights: list[tuple[Tensor, Producer]], out: Tensor, axis: int) -> Origin:
+    """The output of a layer."""
+    matrices = [(t, w) for t, w in weights if t.ndim > 1] or weights
+    producers = tuple(dict.fromkeys(_layer_of(t, w, weights) for t, w in matrices))
+    index = units.fresh(out.ndim, axis, out.shape[axis]) if out.ndim >= -axis else None
+    return Origin(producers, index, direct=True)
+
+
+def _layer_of(matrix: Tensor, own: Producer, weights: list[tuple[Tensor, Producer]]) -> Producer:
+    """The owner of a weight; of layers that share it, the one whose bias is used."""
+    for _, other in weights:
+        if other is not own and any(p is matrix for p in other.module._parameters.values()):
+            return other
+    return own
+
+
+def reduced(source: Origin, x: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor) -> Origin:
+    """The result of a reduction, which has units if their axes remain."""
+    if source.units is None:
+        return source if source.term else source._replace(units=None)
+    dims = ops.dims_of(args, kwargs)
+    chosen = range(x.ndim) if dims is None else [d % x.ndim for d in dims]
+    if any(source.units.shape[d] > 1 for d in chosen):
+        return source._replace(units=None, term=True)
+    index = source.units
+    if out.ndim < x.ndim:
+        for d in sorted(chosen, reverse=True):
+            index = index.select(d, 0)
+    return source._replace(units=index) if index.ndim == out.ndim else source._replace(units=None)
+
+
+def moved(
+    name: str,
+    function: Callable[..., Any],
+    source: Origin,
+    x: Tensor,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    outs: list[Tensor],
+) -> Iterable[Origin]:
+    """Functions that move entries, applied to the unit indices."""
+    if source.units is None:
+        return [source] * len(outs)
+    given = list(tensors_in([*args[1:], *kwargs.values()]))
+    if given and name == "__getitem__" and isinstance(args[1], Tensor):
+        return [source._replace(units=units.selected(source.units, given[0], one.ndim)) for one in outs]
+    if any(not a.is_cpu for a in given):  # unit indices are on the CPU
+        return [source._replace(units=None)] * len(outs)
+    full = source.units.expand(_filled(x))
+    try:
+        with torch.no_grad():
+            if name in ops.TURNS:
+                done = getattr(full, name)
+            else:
+                done = function(full.contiguous() if name == "view" else full, *args[1:], **kwargs)
+    except RuntimeError:
+        if x.numel():
+            raise
+        return [source._replace(units=None)] * len(outs)
+    found = list(tensors_in([done]))
+    if [_filled(t) for t in found] != [_filled(t) for t in outs]:
+        return [source._replace(units=None)] * len(outs)
+    indices = [units.compact(t) for t in found]
+    return [source._replace(units=i, part=source.part or i.numel() < source.units.numel()) for i in indices]
+
+
+def adapted(origin: Origin, out: Tensor) -> Origin:
+    """The output of attention, with the units of its values."""
+    index = origin.units
+    return origin._replace(units=index if units.fits(index, out.shape) else None, activated=False)
+
+
+def _filled(tensor: Tensor) -> list[int]:
+    """The shape with empty axes as 1: a batch without inputs still has units."""
+    return [max(1, size) for size in tensor.shape]

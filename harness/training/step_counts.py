@@ -1,0 +1,38 @@
+"""How many steps a run takes, and after which of them it takes a census."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.config import RunSpec
+from harness.recording.schedule import census_steps
+from harness.training.data import Dataset
+
+
+def total_steps(spec: RunSpec, data: Dataset) -> int:
+    """Optimizer steps of the whole run: the smaller of `train.epochs` and `train.max_steps`."""
+    return total_of(spec, data.steps_per_epoch)
+
+
+def total_of(spec: RunSpec, steps_per_epoch: int) -> int:
+    """Like `total_steps`, given only the steps per epoch."""
+    by_epochs = spec.train.epochs * steps_per_epoch
+    return by_epochs if spec.train.max_steps is None else min(by_epochs, spec.train.max_steps)
+
+
+def census_steps_of(spec: RunSpec, data: Any) -> frozenset[int]:
+    """Return the steps after which a run takes a census.
+
+    Args:
+        spec: the run.
+        data: an object with `steps_per_epoch`, `batch_size` and `probe_size`.
+    """
+    record = spec.record
+    return census_steps(
+        total_of(spec, data.steps_per_epoch),
+        record.census_every,
+        early=record.early,
+        share=record.census_share,
+        probe=data.probe_size if record.probe else 0,
+        batch=data.batch_size,
+    )
