@@ -42,15 +42,19 @@ class Trial(NamedTuple):
     metric: float
     before: float
     dead: float
-    diverged: bool
+    diverged_at: int | None  # step
     history: pd.DataFrame
     diagnosis: Diagnosis | None
     refused: str
     seconds: float = 0.0
 
+    @property
+    def diverged(self) -> bool:
+        return self.diverged_at is not None
+
 
 AFTER_CURE = 2**31  # offset, so that the seeds after a cure differ from those given to `make`
-NOTHING = Trial(math.nan, math.nan, math.nan, False, pd.DataFrame(), None, "")
+NOTHING = Trial(math.nan, math.nan, math.nan, None, pd.DataFrame(), None, "")
 
 
 def prescribe_training(
@@ -104,7 +108,7 @@ def prescribe_training(
     if diagnosis is not None and label == "none" and not first.diverged:
         return Prescription("", "none", "", f"Nothing to cure. {diagnosis.cause or diagnosis}")
     candidates, left_out = _possible(make, label)
-    least = median_death(first.history, steps) if len(first.history) else steps // 10
+    least = median_death(first.history, steps, first.diverged_at) if len(first.history) else steps // 10
     workers = workers or (cores() if _portable(make) else 1)
     plan = rounds(len(candidates), seeds, steps, least + least // 4, budget * workers)
     scale = _scale(first)
@@ -215,7 +219,7 @@ def _code(make: Make, cure: CodeCure, steps: int) -> str:
 
 def _train(parts: Parts, batches: Iterator[Any], steps: int, *, evidence: bool) -> Trial:
     model, optimizer = parts.model, parts.optimizer
-    before, losses, diverged = _measured(parts, []), [], False
+    before, losses, diverged_at = _measured(parts, []), [], None
     options: dict[str, Any] = {"optimizer": optimizer, "evidence": True} if evidence else {"gradients": False}
     every = max(1, steps // (40 if evidence else 4))
     diagnosis = None
@@ -227,13 +231,14 @@ def _train(parts: Parts, batches: Iterator[Any], steps: int, *, evidence: bool) 
                 loss.backward()
                 optimizer.step()
                 losses.append(float(loss.detach()))
-                diverged = not math.isfinite(losses[-1])
+                finite = math.isfinite(losses[-1])
             else:
-                diverged = step == steps - 1 and not _finite(model)
+                finite = step < steps - 1 or _finite(model)
             recorder.step(loss=loss if evidence else None)
             if step == 0 and math.isnan(before) and losses:
                 before = -losses[0]
-            if diverged:
+            if not finite:
+                diverged_at = step + 1
                 break
         if steps:
             recorder.census()
@@ -242,12 +247,12 @@ def _train(parts: Parts, batches: Iterator[Any], steps: int, *, evidence: bool) 
         diagnosis = recorder.diagnose()
     last = one_evidence(history) if len(history) else history
     dead = dead_fraction(last[last["step"].eq(last["step"].max())]) if len(last) else math.nan
-    dead = 1.0 if diverged or not math.isfinite(dead) else dead
+    dead = 1.0 if diverged_at or not math.isfinite(dead) else dead
     return Trial(
         _measured(parts, losses),
         before,
         dead,
-        diverged,
+        diverged_at,
         history if evidence else pd.DataFrame(),
         diagnosis,
         "",
