@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 import harness
-from experiments.benchmarks.cured import EFFECT, Score, cured, print_results
+from experiments.benchmarks.cure_scores import EFFECT, Score, cured, print_results
 from experiments.images import PART
 from harness.config import compose
 from harness.config.command import merged
@@ -121,7 +121,8 @@ def main(seeds: int, faults: str, out: str, root: str, budget: float) -> None:
     by = ("network", "fault") if root else ("fault",)
     print_results(results, by, tuple(ALWAYS) if not root else ())
     hit = results[results["effect"] & results["fault"].ne("healthy")]
-    print(f"time: median {statistics.median(hit['time']):.2f} times the run's own")
+    if len(hit):
+        print(f"time: median {statistics.median(hit['time']):.2f} times the run's own")
 
 
 if __name__ == "__main__":

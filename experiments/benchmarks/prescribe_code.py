@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 import harness
-from experiments.benchmarks.cured import EFFECT, Score, cured, print_results
+from experiments.benchmarks.cure_scores import EFFECT, Score, cured, print_results
 from experiments.benchmarks.faults import FAULTS, begin, normed
 from experiments.benchmarks.trainings import Setting, Training
 from harness.trials.code_cures import by_name
@@ -38,7 +38,7 @@ SETTINGS = tuple(
     for optimizer, lr in (("momentum", 0.02), ("adam", 1.5e-3))
 )
 ALWAYS = {"lr / 10": "learning rate / 10", "leaky ReLU": "leaky_relu", "ReDo": "redo"}
-#: Another kind of network, or a loss or statistics that no change from outside can mend.
+#: Beyond the sixteen faults that this benchmark asks about.
 LEFT_OUT = (
     *("pre-norm transformer, high lr", "starved output"),
     *("L1 penalty", "target scale", "running statistics"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from harness.remedies import sugar
-from harness.trials import from_outside as outside
+from harness.trials import apply_cures
 from harness.trials.cures import ACTIVATION, NETWORK, NUMBER, SHAPING
 from harness.trials.fresh_training import FreshTraining
 
@@ -30,7 +30,7 @@ class CodeCure:
     labels: tuple[str, ...]
     change: int
     code: str
-    apply: outside.Apply
+    apply: apply_cures.Apply
     groups: frozenset[str]
 
     def __add__(self, other: CodeCure) -> CodeCure:
@@ -59,7 +59,7 @@ def by_name(name: str) -> CodeCure:
 
 
 FAST = ("step_size", "bias_lr", "target_scale", "labels", "bad_batch")
-RATE = 'for group in optimizer.param_groups:\n    group["lr"] /= {}'
+RATE = 'for group in optimizer.param_groups:  # before a scheduler is made\n    group["lr"] /= {}'
 WARM = "torch.optim.lr_scheduler.LinearLR(optimizer, 1e-3, total_iters=steps // 10)  # and step it"
 CLIP = "nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # before optimizer.step()"
 UNDECAYED = 'for group in optimizer.param_groups:\n    group["weight_decay"] = 0.0'
@@ -86,57 +86,47 @@ REMEDY = "if step % EVERY == 0:  # in the loop, after optimizer.step()\n    harn
 
 def _cures() -> Iterator[CodeCure]:
     def one(
-        name: str, apply: outside.Apply, code: str, groups: str, change: int, labels: tuple[str, ...] = ()
+        name: str, apply: apply_cures.Apply, code: str, groups: str, change: int, labels: tuple[str, ...] = ()
     ) -> CodeCure:
         return CodeCure(name, labels, change, code, apply, frozenset(groups.split()))
 
     for part in (3, 10, 30):
-        yield one(f"learning rate / {part}", outside.slower(part), RATE.format(part), "rate", NUMBER, FAST)
-    yield one("warm-up", outside.warm_up, WARM, "rate", SHAPING, ("step_size",))
+        yield one(
+            f"learning rate / {part}", apply_cures.slower(part), RATE.format(part), "rate", NUMBER, FAST
+        )
+    yield one("warm-up", apply_cures.warm_up, WARM, "rate", SHAPING, ("step_size",))
     labels = ("step_size", "bad_batch", "target_scale")
-    yield one("gradient clipping", outside.clipped, CLIP, "clip", SHAPING, labels)
+    yield one("gradient clipping", apply_cures.clipped, CLIP, "clip", SHAPING, labels)
     bounded, sudden = "harness.remedies.clip_updates(optimizer)", ("step_size", "bad_batch")
-    yield one("update clipping", outside.updates_clipped, bounded, "clip", SHAPING, sudden)
-    yield one("one learning rate", outside.one_rate, ONE_RATE, "rates", NUMBER, ("bias_lr",))
-    yield one("early stopping", outside.stopped_early, f"# {STOP}", "stop", SHAPING, ("labels",))
-    yield one("no decay", outside.undecayed, UNDECAYED, "decay", NUMBER, ("decay",))
-    yield one("zero bias", outside.zero_bias, ZERO, "start", NUMBER, ("bias_init",))
-    yield one("He weights", outside.he, HE, "start", NUMBER, ("weight_init",))
+    yield one("update clipping", apply_cures.updates_clipped, bounded, "clip", SHAPING, sudden)
+    yield one("one learning rate", apply_cures.one_rate, ONE_RATE, "rates", NUMBER, ("bias_lr",))
+    yield one("early stopping", apply_cures.stopped_early, f"# {STOP}", "stop", SHAPING, ("labels",))
+    yield one("no decay", apply_cures.undecayed, UNDECAYED, "decay", NUMBER, ("decay",))
+    yield one("zero bias", apply_cures.zero_bias, ZERO, "start", NUMBER, ("bias_init",))
+    yield one("He weights", apply_cures.he, HE, "start", NUMBER, ("weight_init",))
     both = ("weight_init", "bias_init")
-    yield one("He weights and zero bias", outside.he_and_zero, f"{HE}\n{ZERO}", "start", 2 * NUMBER, both)
-    yield one("standardised inputs", outside.standardised, SCALED, "inputs", SHAPING, ("input_offset",))
+    yield one("He weights and zero bias", apply_cures.he_and_zero, f"{HE}\n{ZERO}", "start", 2 * NUMBER, both)
+    yield one("standardised inputs", apply_cures.standardised, SCALED, "inputs", SHAPING, ("input_offset",))
     moving = ("input_shift", "bad_batch")
-    yield one("standardised batches", outside.standardised_batches, PER_BATCH, "inputs", SHAPING, moving)
+    yield one("standardised batches", apply_cures.standardised_batches, PER_BATCH, "inputs", SHAPING, moving)
     yield one(
-        "group norm for batch norm", outside.without_batch_norm, GROUPED, "norm", NETWORK, ("norm_stats",)
+        "group norm for batch norm", apply_cures.without_batch_norm, GROUPED, "norm", NETWORK, ("norm_stats",)
     )
     leaky, gelu = SWAP.format("nn.LeakyReLU(0.01)"), SWAP.format("nn.GELU()")
-    yield one("leaky_relu", outside.swapped(nn.LeakyReLU), leaky, "activation", ACTIVATION)
-    yield one("gelu", outside.swapped(nn.GELU), gelu, "activation", ACTIVATION)
+    yield one("leaky_relu", apply_cures.swapped(nn.LeakyReLU), leaky, "activation", ACTIVATION)
+    yield one("gelu", apply_cures.swapped(nn.GELU), gelu, "activation", ACTIVATION)
     sugared = "harness.remedies.sugar(model)"
     yield one("sugar", lambda t: sugar(t.model), sugared, "activation", NETWORK)
+    gone = ("surgery",)
+    recycled = apply_cures.regularly(apply_cures.recycle, FreshTraining.replaceable)
     code = REMEDY.format("redo(model, optimizer, x, tau=0.025, sites=REPLACEABLE)")
-    yield one(
-        "redo",
-        outside.regularly(outside.recycle, FreshTraining.replaceable),
-        code,
-        "remedy",
-        NETWORK,
-        ("surgery",),
-    )
+    yield one("redo", recycled, code, "remedy", NETWORK, gone)
+    lifted = apply_cures.regularly(apply_cures.lift, FreshTraining.liftable)
     code = REMEDY.format("bias_lift(model, optimizer, x, sites=LIFTABLE)")
-    yield one(
-        "bias_lift",
-        outside.regularly(outside.lift, FreshTraining.liftable),
-        code,
-        "remedy",
-        NETWORK,
-        ("surgery",),
-    )
+    yield one("bias_lift", lifted, code, "remedy", NETWORK, gone)
+    swapped = apply_cures.regularly(apply_cures.swap, apply_cures.swappable)
     code = REMEDY.format("leaky_swap(model, x)")
-    yield one(
-        "leaky_swap", outside.regularly(outside.swap, outside.swappable), code, "remedy activation", NETWORK
-    )
+    yield one("leaky_swap", swapped, code, "remedy activation", NETWORK)
 
 
 CODE_CURES = {cure.name: cure for cure in _cures()}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ class FreshTraining:
         inputs: the arguments of the first call of the model's forward.
         steps: length of the training.
         metric: measures the model on held-out data, higher is better; None if the training has no metric.
+        factors: what multiplies the learning rates, as functions of (step, number of the group).
     """
 
     model: nn.Module
@@ -34,6 +36,7 @@ class FreshTraining:
     inputs: Batch
     steps: int
     metric: Callable[[], float] | None = None
+    factors: list[Callable[[int, int], float]] = field(default_factory=list)
 
     @property
     def every(self) -> int:
@@ -81,13 +84,18 @@ class FreshTraining:
 
     def at_rate(self, factor: Callable[[int, int], float]) -> None:
         """Multiply the learning rates by a factor of (step, number of the group), whatever their schedule."""
+        self.factors.append(factor)
+        if (
+            len(self.factors) > 1
+        ):  # the first one's hooks multiply by all: two pairs would undo each other wrongly
+            return
         done = 0
         rates: list[Any] = []
 
         def before(optimizer: Optimizer, *_: Any) -> None:
             rates[:] = [group["lr"] for group in optimizer.param_groups]
             for number, group in enumerate(optimizer.param_groups):
-                group["lr"] *= factor(done, number)
+                group["lr"] = group["lr"] * prod(one(done, number) for one in self.factors)
 
         def after(optimizer: Optimizer, *_: Any) -> None:
             nonlocal done

@@ -31,9 +31,9 @@ from harness.trials.fresh_training import FreshTraining
 from harness.trials.halving import Round, rounds
 from harness.trials.judging import AGAIN, UNTOUCHED, difference
 from harness.trials.median_death import median_death
-from harness.trials.parts import Make, Parts, checked, endless, inputs_of
 from harness.trials.prescription import Prescription, in_words
 from harness.trials.search import Say, search
+from harness.trials.training_parts import Make, Parts, checked, endless, inputs_of
 
 
 class Trial(NamedTuple):
@@ -132,10 +132,8 @@ def prescribe_training(
 
     with _pool(workers) as pool:
         tried = search(candidates, plan, train, label, say, scale)
-    lasting = pd.DataFrame(
-        [(t.metric, t.before) for t in as_it_was if not t.diverged], columns=["at", "from"]
-    )
-    learned = difference(lasting["at"], lasting["from"]).low > 0
+    change = pd.Series([t.metric - t.before for t in as_it_was if not t.diverged], dtype=float)
+    learned = difference(change, 0 * change).low > 0  # paired by seed
     cure = tried.recommended(learned=learned)
     text = in_words(cure, label, tried.table, steps)
     command = _code(make, tried.cures[cure], steps) if cure else ""

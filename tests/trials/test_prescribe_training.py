@@ -121,6 +121,25 @@ def test_every_cure_changes_the_training_and_lets_it_run(name: str) -> None:
     assert not torch.equal(weights[False].nan_to_num(), weights[True][: len(weights[False])].nan_to_num())
 
 
+@pytest.mark.parametrize("tensor", [False, True])
+def test_learning_rates_come_back_after_each_step_under_several_cures(tensor: bool) -> None:
+    training = _fresh()
+    for group in training.optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"]) if tensor else group["lr"]
+    used: list[list[float]] = []
+    for name in ("learning rate / 10", "one learning rate", "early stopping"):
+        CODE_CURES[name].apply(training)
+    training.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: used.append([float(group["lr"]) for group in optimizer.param_groups])
+    )
+    for step in range(4):
+        nn.functional.cross_entropy(training.model(batches(step)[0]), batches(step)[1]).backward()
+        training.optimizer.step()
+        rates = [float(group["lr"]) for group in training.optimizer.param_groups]
+        assert rates == pytest.approx([0.3, 3.0])
+    assert used == [pytest.approx([0.03, 0.03])] * 4
+
+
 def test_what_is_no_training_is_refused() -> None:
     with pytest.raises(TypeError, match=r"expected \(model, optimizer, batches, loss\).*but got Sequential"):
         harness.prescribe(lambda seed: network(), steps=5)

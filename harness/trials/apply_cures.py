@@ -41,9 +41,10 @@ def clipped(training: FreshTraining) -> None:
 
 def one_rate(training: FreshTraining) -> None:
     rates = [float(group["lr"]) for group in training.optimizer.param_groups]
-    if min(rates) == max(rates):
+    least = min((rate for rate in rates if rate > 0), default=0.0)  # a rate of 0 is a part that is frozen
+    if max(rates) == least:
         raise ValueError("all parameters have the same learning rate")
-    training.at_rate(lambda _, number: min(rates) / rates[number])
+    training.at_rate(lambda _, number: least / rates[number] if rates[number] > 0 else 1.0)
 
 
 def updates_clipped(training: FreshTraining) -> None:
@@ -55,7 +56,7 @@ def stopped_early(training: FreshTraining) -> None:
     if training.metric is None:
         raise ValueError("the training has no metric")
     metric, best, since, stopped = training.metric, -math.inf, 0, False
-    kept: dict[str, Any] = {}
+    best_state: dict[str, Any] = {}
 
     def look(done: int) -> None:
         nonlocal best, since, stopped
@@ -65,12 +66,12 @@ def stopped_early(training: FreshTraining) -> None:
             reached = metric()
         if reached > best:
             best, since = reached, 0
-            kept.update(deepcopy(training.model.state_dict()))
+            best_state.update(deepcopy(training.model.state_dict()))
         else:
             since += 1
-        if since == PATIENCE:
+        if since == PATIENCE and best_state:  # a metric that was never finite has no best
             stopped = True
-            training.model.load_state_dict(kept)
+            training.model.load_state_dict(best_state)
 
     training.after_each(look)
     training.at_rate(lambda *_: 0.0 if stopped else 1.0)
@@ -108,15 +109,10 @@ def he_and_zero(training: FreshTraining) -> None:
 
 def swapped(make: Callable[[], nn.Module]) -> Apply:
     def apply(training: FreshTraining) -> None:
-        found = [
-            (parent, name)
-            for parent in training.model.modules()
-            for name, child in parent.named_children()
-            if type(child) in (nn.ReLU, nn.ReLU6)
-        ]
+        found = _children(training.model, (nn.ReLU, nn.ReLU6))
         if not found:
             raise ValueError("the model has no module nn.ReLU; functions cannot be swapped from outside")
-        for parent, name in found:
+        for parent, name, _ in found:
             setattr(parent, name, make())
 
     return apply
@@ -146,18 +142,23 @@ def standardised_batches(training: FreshTraining) -> None:
 
 def without_batch_norm(training: FreshTraining) -> None:
     """Replace batch norm by group norm of one group, with the same weights and biases."""
-    found = [
-        (parent, name, child)
-        for parent in training.model.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, BATCH_NORMS)
-    ]
+    found = _children(training.model, BATCH_NORMS)
     if not found:
         raise ValueError("the model has no batch norm")
     for parent, name, child in found:
         norm = nn.GroupNorm(1, child.num_features, child.eps, affine=child.affine)
         norm.weight, norm.bias = child.weight, child.bias
         setattr(parent, name, norm)
+
+
+def _children(model: nn.Module, types: tuple[type, ...]) -> list[tuple[nn.Module, str, Any]]:
+    """The modules of exactly these types, with their parents and names."""
+    return [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if type(child) in types
+    ]
 
 
 def _first(batch: Batch) -> Tensor:

@@ -38,6 +38,7 @@ def print_results(results: pd.DataFrame, by: Sequence[str], always: Sequence[str
         always: names of the cures that are always the same.
     """
     console = Console(highlight=False, width=140)
+    results = results.reindex(columns=[*dict.fromkeys((*results, "cured", "cure", "label"))])
     table = Table(title="Cured by what was recommended, and by cures that are always the same; worst first")
     for name in ("fault", "runs", "effective", "cured", *always, "recommended"):
         table.add_column(name, justify="left" if name in ("fault", "recommended") else "right")
