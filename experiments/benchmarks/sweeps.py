@@ -39,6 +39,7 @@ class Case:
 
 
 SMALL = ("model.width=32", "model.depth=2", "optim.lr=0.01,0.03,0.1,0.3", "seed=range(16)")
+OTHERS = ("optim.lr=0.01,0.03,0.1,0.3", "seed=range(16)", "train.epochs=3")
 IMAGES = ("train.epochs=1", "train.batch_size=128", "data.subset=10000")
 CASES = {
     "64 runs, digits, 64-32-32-10, 3 epochs": Case((*SMALL, "train.epochs=3"), 7),
@@ -49,6 +50,11 @@ CASES = {
     "8 runs, MNIST, 784-512-512-10, 1 epoch of 10,000": Case(
         ("model.width=512", "model.depth=2", *IMAGES, "optim.lr=0.01,0.1", "seed=range(4)"), 1
     ),
+    "64 runs, digits, RNN of 32, 3 epochs": Case((*OTHERS, "model=rnn", "model.width=32"), 2),
+    "64 runs, digits, CNN 4-8-32, 3 epochs": Case(
+        (*OTHERS, "model=cnn", "model.channels=4", "model.width=32"), 2
+    ),
+    "64 runs, digits, transformer of 32, 3 epochs": Case((*OTHERS, "model=transformer", "model.width=32"), 1),
     "4 runs, MNIST, small CNN, 1 epoch of 10,000": Case(
         ("model=cnn", *IMAGES, "optim.lr=0.01,0.1", "seed=range(2)"), 1
     ),

@@ -130,7 +130,8 @@ def _typed(choices: tuple[str, ...], word: str) -> tuple[str, Any]:
         value = OmegaConf.select(config, key)
     except OmegaConfBaseException as error:
         raise _unresolved(error) from None
-    if value is None and key in OmegaConf.missing_keys(config):
+    node = OmegaConf.select(config, parent) if parent else config
+    if value is None and OmegaConf.is_missing(node, leaf):  # other values of the scratch may be broken
         raise ConfigError(key, "a value is needed", hint=f"Give it with {key}=…")
     value = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
     owner: Any = _base(choices)

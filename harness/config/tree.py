@@ -25,7 +25,7 @@ class Workers:
     _target_: str = OURS
     workers: int | None = None  # processes; null: one per core
     stack: bool = True  # whether runs of one shape train together
-    cohort: int = 32  # members of a cohort at most
+    cohort: int | None = None  # members of a cohort at most; null: 32 on a CPU, what fits on a GPU
 
 
 def config_dir() -> Path:

@@ -242,16 +242,14 @@ def finalise(statistics: UnitStatistics) -> dict[str, np.ndarray]:
         variance = np.where(finite > 0, sums[SQUARES] / finite, np.nan) - beside**2
         rms = np.sqrt(sums[GRADIENT] / statistics.grad_n) if statistics.grad_n else mean * np.nan
         rate = s["active"] / statistics.n if statistics.n else mean * np.nan
+        constant = variance <= 1e-14 * beside**2  # a variance this small is its rounding error
     return {
         "n": np.full(len(mean), statistics.n, np.int64),
         "active": s["active"].copy(),
         "rate": rate,
         "silent_for": s["silent_for"].copy(),
         "mean": mean,
-        # a variance this small is the rounding error of a constant
-        "std": np.sqrt(
-            np.where(variance > 1e-14 * beside**2, variance, np.where(np.isnan(mean), np.nan, 0.0))
-        ),
+        "std": np.sqrt(np.where(constant, 0.0, variance)),
         "max": np.where(finite > 0, sums[MAX], np.nan),
         "non_finite": s["non_finite"].copy(),
         "grad_rms": rms,

@@ -116,7 +116,8 @@ class TableWriter:
 
 def _array(values: Any, kind: pa.DataType) -> pa.Array:
     if isinstance(values, np.ndarray) and pa.types.is_floating(kind):
-        values = values.astype(kind.to_pandas_dtype(), copy=False)
+        with np.errstate(over="ignore"):
+            values = values.astype(kind.to_pandas_dtype(), copy=False)
     return pa.array(values, type=kind, from_pandas=False)
 
 

@@ -1,24 +1,33 @@
 """Decide which runs of a sweep train together: runs of the same shape form cohorts, others train singly.
 
-The decision uses the specifications and the limit on open files, without torch, so that a continued sweep
-has the same cohorts as before.
+The decision uses the specifications, the limit on open files and whether there is a GPU, so that a continued
+sweep has the same cohorts as before.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from math import prod
 
 from harness.config import RunSpec, run_folder
-from harness.config.schema import Mlp
+from harness.config.schema import CustomModel, Device, Mlp
+from harness.store.reading import named_line
 from harness.sweeps.descriptors import most_members
 from harness.training.stacking import stacking_blocker, stacking_key
 
-MOST = 32  # members per cohort: more gain little, and leave other workers idle
-HEAVY = 2**18  # number of weights above which the matrix products of one run keep a core busy
-INPUTS = {"digits": 64, "mnist": 784, "fashion_mnist": 784, "kmnist": 784, "cifar10": 3072, "cifar100": 3072}
-UNKNOWN_INPUTS = 784  # assumed for the user's own arrays
+MOST = 32  # members per cohort on a CPU: more gain little, and leave other workers idle
+HEAVY = 2**18  # multiplications per input above which the matrix products of one run keep a core busy
+MOST_ON_GPU, GPU_BYTES = 1024, 2**33  # most members of a cohort on a GPU, and their memory there
+#: Data set → shape of an input.
+SHAPES = {"digits": (1, 8, 8)}
+SHAPES |= dict.fromkeys(("mnist", "fashion_mnist", "kmnist"), (1, 28, 28))
+SHAPES |= dict.fromkeys(("cifar10", "cifar100"), (3, 32, 32))
+UNKNOWN = (1, 28, 28)  # assumed for the user's own arrays
 
 
 @dataclass(frozen=True)
@@ -50,18 +59,37 @@ def why_not(spec: RunSpec) -> str:
     Example:
         >>> from harness.config import compose
         >>> why_not(compose(["model.width=32"])), why_not(compose(["data=mnist", "model.width=512"]))
-        ('', '925,696 weights: its matrix products keep a core busy alone')
+        ('', '925,696 multiplications per input: its matrix products keep a core busy alone')
     """
-    weights = _weights(spec)
-    if not stacking_blocker(spec) and weights > HEAVY:
-        return f"{weights:,} weights: its matrix products keep a core busy alone"
-    return stacking_blocker(spec)
+    reason = stacking_blocker(spec)
+    if reason or (on_gpu(spec) and isinstance(spec.model, Mlp)):
+        return reason
+    try:
+        work = _multiplications(spec)
+        if work > HEAVY and not on_gpu(spec):
+            return f"{work:,} multiplications per input: its matrix products keep a core busy alone"
+        if isinstance(spec.model, CustomModel):
+            from harness.training.stacked.dry_step import dry_step
+
+            dry_step(spec, _shape(spec))
+    except Exception as error:
+        return f"model={spec.model.name}: {named_line(error)}"
+    return ""
 
 
-def divide(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST) -> list[Task]:
+def on_gpu(spec: RunSpec) -> bool:
+    """Whether a run is probably trained on a GPU, judged without torch."""
+    if spec.device is not Device.auto:
+        return spec.device is Device.cuda
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1")
+    return not hidden and shutil.which("nvidia-smi") is not None and "+cpu" not in version("torch")
+
+
+def divide(specs: Sequence[RunSpec], *, stack: bool = True, most: int | None = None) -> list[Task]:
     """Divide a sweep: cohorts of at most `most` runs of one shape, the largest first, then single runs.
 
-    The limit on open files also bounds the size of a cohort. A run whose shape no other run has is a cohort
+    By default, a cohort has as many members as pay off on its device. The limit on open files also bounds
+    its size. A run whose shape no other run has is a cohort
     of its own: even a stack of one takes half the time of a run by itself.
 
     Example:
@@ -70,7 +98,6 @@ def divide(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST) ->
         >>> [len(task.specs) for task in divide(specs, most=4)]
         [3, 3, 3, 3]
     """
-    most = min(most, most_members())
     groups: dict[str, list[RunSpec]] = {}
     single: list[Task] = []
     for spec in specs:
@@ -81,14 +108,30 @@ def divide(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST) ->
             groups.setdefault(stacking_key(spec), []).append(spec)
     cohorts = []
     for members in groups.values():
-        parts = -(-len(members) // most)
+        parts = -(-len(members) // min(most or _most(members[0]), most_members()))
         size = -(-len(members) // parts)
         cohorts += [Task(tuple(members[k : k + size])) for k in range(0, len(members), size)]
     return sorted(cohorts, key=lambda task: -len(task.specs)) + single
 
 
-def _weights(spec: RunSpec) -> int:
-    if not isinstance(spec.model, Mlp):
-        return 0
-    inputs = INPUTS.get(spec.data.name, getattr(spec.data, "features", UNKNOWN_INPUTS))
-    return inputs * spec.model.width + (spec.model.depth - 1) * spec.model.width**2
+def _most(spec: RunSpec) -> int:
+    """Most members of a cohort."""
+    if not on_gpu(spec):
+        return MOST
+    from harness.training.network_cost import network_cost
+
+    return max(1, min(MOST_ON_GPU, GPU_BYTES // network_cost(spec, _shape(spec)).step_bytes))
+
+
+def _multiplications(spec: RunSpec) -> int:
+    """Multiplications of a run's network per input; torch is imported only if it is no MLP."""
+    if isinstance(spec.model, Mlp):
+        return prod(_shape(spec)) * spec.model.width + (spec.model.depth - 1) * spec.model.width**2
+    from harness.training.network_cost import network_cost
+
+    return network_cost(spec, _shape(spec)).multiplications
+
+
+def _shape(spec: RunSpec) -> tuple[int, ...]:
+    features = getattr(spec.data, "features", None)
+    return SHAPES.get(spec.data.name, UNKNOWN) if features is None else (features,)

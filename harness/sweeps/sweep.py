@@ -14,7 +14,7 @@ from harness.config.stored import flatten
 from harness.store.files import cores
 from harness.store.locks import lock_of
 from harness.sweeps.cohort_job import run_task
-from harness.sweeps.cohorts import MOST, Task, divide
+from harness.sweeps.cohorts import Task, divide, on_gpu
 from harness.sweeps.job import JobResult, check_output, stored
 from harness.sweeps.manifest import FOLDER, manifest_path, read_tasks, write_manifest
 from harness.sweeps.pool import Died, Done, Progress, run_in_worker, run_tasks
@@ -97,13 +97,13 @@ def refuse_idle_axes(specs: Sequence[RunSpec]) -> None:
             )
 
 
-def plan_sweep(specs: Sequence[RunSpec], *, stack: bool = True, most: int = MOST) -> Sweep:
+def plan_sweep(specs: Sequence[RunSpec], *, stack: bool = True, most: int | None = None) -> Sweep:
     """Name the runs, and divide those without a result into tasks, as stored in the manifest if possible.
 
     Args:
         specs: the jobs.
         stack: whether runs of the same shape train together.
-        most: largest number of members of a cohort.
+        most: largest number of members of a cohort; None: as many as pay off on the device.
     """
     named = {run_folder(spec).name: spec for spec in specs}
     first = next(iter(named.values()))
@@ -124,7 +124,7 @@ def run_sweep(sweep: Sweep, workers: int | None = None, tell: Teller | None = No
 
     Args:
         sweep: result of `plan_sweep`.
-        workers: number of processes; None: one per core.
+        workers: number of processes; None: one per core, or two that share a GPU between cohorts.
         tell: called with the sweep and each event.
 
     Raises:
@@ -140,7 +140,8 @@ def run_sweep(sweep: Sweep, workers: int | None = None, tell: Teller | None = No
             with _written(sweep.output):
                 write_manifest(sweep.manifest, list(sweep.specs), sweep.tasks, names)
         began, before, last_beat = time.monotonic(), len(sweep.outcomes), 0.0
-        for event in run_tasks(sweep.tasks, run_task, workers or cores()):
+        shared = any(task.stacked and on_gpu(task.specs[0]) for task in sweep.tasks)
+        for event in run_tasks(sweep.tasks, run_task, workers or (2 if shared else cores())):
             task = sweep.tasks[event.task]
             sweep.steps.pop(event.task, None)
             if isinstance(event, Progress):

@@ -65,8 +65,7 @@ class Dataset:
         self.size = len(kept)
         self.batch_size = min(batch_size, self.size)
         self.steps_per_epoch = self.size // self.batch_size
-        if options.augment and len(self.shape) != 3:
-            raise ConfigError("data.augment", expected="false for inputs that are not images", came="true")
+        check_augment(options, self.shape)
         self._seed, self._dtype, self._device, self._options = seed, dtype, device, options
         self._x = (raw.x_train if whole else raw.x_train[kept]).to(device)
         self._y = noisy_labels(raw.y_train[kept], options.label_noise, raw.classes, seed).to(device)
@@ -140,6 +139,12 @@ class Dataset:
     def _normalised(self, x: Tensor) -> Tensor:
         x = normalised(x, self._centre, self._spread, self._dtype)
         return x if self._pixels is None else x.flatten(1).index_select(1, self._pixels).view_as(x)
+
+
+def check_augment(options: Data, shape: tuple[int, ...]) -> None:
+    """Raise ConfigError if inputs that are not images are to be augmented."""
+    if options.augment and len(shape) != 3:
+        raise ConfigError("data.augment", expected="false for inputs that are not images", came="true")
 
 
 def take_rows(x: Tensor, rows: Tensor) -> Tensor:

@@ -33,13 +33,24 @@ def place(spec: RunSpec) -> tuple[torch.device, torch.dtype]:
 def reproducible(spec: RunSpec) -> Iterator[None]:
     """Set threads, random state and deterministic algorithms for a run; restore the caller's afterwards."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(spec.train.threads or (1 if spec.model.name in SMALL else threads))
-    deterministic = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    own = spec.train.threads or (1 if spec.model.name in SMALL else threads)
+    with computing(own), torch.random.fork_rng():
+        torch.manual_seed(stream(spec.seed, "global").initial_seed())
+        yield
+
+
+@contextmanager
+def computing(threads: int) -> Iterator[None]:
+    """Set threads and, on a GPU, deterministic convolutions in full precision; restore both afterwards.
+
+    TF32 would round the inputs of convolutions to 10 bits, differently in a stack than in a single run.
+    """
+    cudnn, before = torch.backends.cudnn, torch.get_num_threads()
+    flags = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
+    torch.set_num_threads(threads)
+    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, False
     try:
-        with torch.random.fork_rng():
-            torch.manual_seed(stream(spec.seed, "global").initial_seed())
-            yield
+        yield
     finally:
-        torch.set_num_threads(threads)
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic
+        torch.set_num_threads(before)
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = flags

@@ -41,21 +41,15 @@ def stacking_blocker(spec: RunSpec) -> str:
 
     Example:
         >>> from harness.config import compose
-        >>> stacking_blocker(compose([])), stacking_blocker(compose(["model=cnn"]))
-        ('', 'model=cnn: only MLPs are stacked, convolutions gain nothing from it on a CPU')
+        >>> stacking_blocker(compose(["model=cnn"])), stacking_blocker(compose(["model=cnn", "remedy=redo"]))
+        ('', 'remedy=redo: only MLPs are stacked with a remedy')
     """
-    if isinstance(spec.model, s.CustomModel):
-        return "model=custom: only our own MLPs are stacked"
-    if not isinstance(spec.model, s.Mlp):
-        return f"model={spec.model.name}: only MLPs are stacked, convolutions gain nothing from it on a CPU"
     if isinstance(spec.remedy, s.Auto):
         return "remedy=auto: its diagnosis needs evidence of one run alone, which is not stacked"
+    if not isinstance(spec.model, s.Mlp) and spec.remedy.name != "none":
+        return f"remedy={spec.remedy.name}: only MLPs are stacked with a remedy"
     if spec.dtype is s.Dtype.bfloat16:
         return "dtype=bfloat16: autocast is not stacked"
-    if spec.data.augment:
-        return "data.augment=true: crops and flips are not stacked"
-    if spec.device is s.Device.cuda:
-        return "device=cuda: stacks are trained on the CPU"
     if RECORDS[spec.activation.name].units and spec.activation.name not in LEARNED:
         return f"activation={spec.activation.name}: its learned parameters are not stacked"
     return ""
@@ -77,5 +71,6 @@ def stacking_key(spec: RunSpec) -> str:
         for group, value in to_mapping(spec).items()
         if group not in FREE
     }
-    shared["activation"] = {"outputs": RECORDS[spec.activation.name].outputs}
+    if isinstance(spec.model, s.Mlp):  # members can have activations of their own
+        shared["activation"] = {"outputs": RECORDS[spec.activation.name].outputs}
     return repr(shared)

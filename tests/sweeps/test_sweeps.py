@@ -25,7 +25,7 @@ from filelock import FileLock
 from harness import open_runs
 from harness.config import plan
 from harness.sweeps import cohort_job, pool
-from harness.sweeps.cohorts import Task, divide, why_not
+from harness.sweeps.cohorts import Task, divide, on_gpu, why_not
 from harness.sweeps.job import JobResult
 from harness.sweeps.manifest import manifests
 from harness.sweeps.status import status_of, write_heartbeat
@@ -123,15 +123,36 @@ def test_runs_of_one_shape_are_one_cohort() -> None:
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["model=cnn"], "convolutions"),
-        (["data=mnist", "model.width=512"], "weights"),
+        (["model=cnn"], "347,392 multiplications per input"),
+        (["data=mnist", "model.width=512"], "925,696 multiplications per input"),
         (["dtype=bfloat16"], "autocast"),
-        (["model=transformer"], "only MLPs"),
-        (["data.augment=true"], "crops and flips"),
+        (["model=rnn", "remedy=redo"], "only MLPs are stacked with a remedy"),
+        (["remedy=auto"], "evidence"),
     ],
 )
 def test_what_is_not_stacked_and_why(overrides: list[str], reason: str) -> None:
     assert reason in why_not(plan(overrides, multirun=True)[0])
+
+
+SMALL_NETWORKS = [["model=rnn"], ["model=cnn", "model.channels=4"], ["data.augment=true"]]
+
+
+@pytest.mark.parametrize("overrides", SMALL_NETWORKS)
+def test_small_networks_of_every_kind_are_stacked(overrides: list[str]) -> None:
+    assert why_not(plan(overrides, multirun=True)[0]) == ""
+
+
+def test_on_a_gpu_everything_is_stacked_that_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = plan(["model=cnn,resnet", "data=mnist", "seed=range(300)", "device=cuda"], multirun=True)
+    sizes = [len(task.specs) for task in divide(specs)]
+    assert sum(sizes) == 600
+    assert 30 < max(sizes) <= 1024
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr("harness.sweeps.cohorts.version", lambda name: "2.14.0+cu130")
+    assert on_gpu(plan([], multirun=False)[0])
+    assert not on_gpu(plan(["device=cpu"], multirun=False)[0])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not on_gpu(plan([], multirun=False)[0])
 
 
 def test_the_division_does_not_depend_on_what_is_done(tmp_path: Path) -> None:

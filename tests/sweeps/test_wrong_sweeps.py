@@ -9,6 +9,7 @@ import pytest
 from command_line import SWEPT, TINY, run
 
 from harness import open_runs
+from harness.config import ConfigError, compose, plan
 from harness.sweeps.status import status_of
 
 WRONG = {
@@ -55,3 +56,9 @@ def test_damaged_files_of_a_sweep_stop_nobody(tmp_path: Path) -> None:
     shutil.rmtree(second.path)
     assert run("-m", *SWEPT, f"output={tmp_path}") == 0
     assert status_of(tmp_path).states == {"finished": 6}
+
+
+def test_a_value_that_cannot_be_resolved_spoils_no_later_command() -> None:
+    with pytest.raises(ConfigError, match="cannot be resolved"):
+        plan(["optim.lr=${nope},1"], multirun=True)
+    assert compose(["record.census_share=null"]).record.census_share is None

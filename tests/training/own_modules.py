@@ -38,6 +38,23 @@ def with_activation(activation, width: int = 8):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, width), activation(width), nn.Linear(width, 10))
 
 
+def with_dropout():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 10))
+
+
+def half_frozen():
+    network = plain()
+    network[3].requires_grad_(False)
+    return network
+
+
+def half_used():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    network.add_module("spare", nn.Identity())
+    network.spare.weight = nn.Parameter(torch.ones(3))
+    return network
+
+
 def typed(*, width: int, norm: bool = False, scale: float | None = None): return plain(width)
 def positional(width, /): return plain(width)
 def raises(): raise RuntimeError("no\\nluck")

@@ -20,11 +20,13 @@ from harness.config import (
     RunSpec,
     compose,
     overrides_of,
+    plan,
     restore,
     run_folder,
     run_id,
     to_mapping,
 )
+from harness.sweeps.cohorts import why_not
 from harness.sweeps.job import run_job
 from harness.tools import app
 from harness.training import loop, own_data
@@ -132,9 +134,24 @@ def test_a_run_and_what_is_told_of_it(capsys: pytest.CaptureFixture[str]) -> Non
     assert (found.path / "census.parquet").stat().st_mtime_ns != stamp
 
 
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("own_nets:Wide model.args.dropout=0", "one is a function"),
+        ("own_nets:with_dropout", "RuntimeError"),
+        ("own_nets:half_frozen", "frozen"),
+        ("own_nets:half_used", "gets no gradient"),
+        ("own_nets:Pair", "ConfigError"),
+    ],
+)
+def test_why_a_network_is_not_stacked(target: str, reason: str) -> None:
+    words = f"model=custom data=digits model.target={target}".split()
+    assert reason in why_not(plan(words, multirun=False)[0])
+
+
 def test_arguments_are_swept_and_are_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("-m", *PLAIN, "model.args.width=4,6", "seed=0,1", *TINY) == 0
-    assert "4 one by one: model=custom: only our own MLPs are stacked" in capsys.readouterr().out
+    assert "4 as 2 cohort(s) of 2: trained as one stack each" in capsys.readouterr().out
     runs = open_runs("runs")
     assert sorted(runs.table["model.args.width"]) == [4, 4, 6, 6]
     assert set(runs.table["status"]) == {"finished"}

@@ -150,8 +150,8 @@ def test_units_die_and_the_events_tell(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_stacked_is_refused(tmp_path: Path) -> None:
-    refused = ["model=cnn", "dtype=bfloat16", "data.augment=true"]
-    assert all(stacking_blocker(compose([o])) for o in refused)
+    refused = [["model=cnn", "remedy=redo"], ["dtype=bfloat16"], ["remedy=auto"]]
+    assert all(stacking_blocker(compose(o)) for o in refused)
     a = compose([f"output={tmp_path}"])
     for other in ("model.width=7", "optim=adam", "train.epochs=3", "activation=crelu", "record.early=false"):
         assert stacking_key(a) != stacking_key(compose([other]))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import torch
+from torch import Tensor
 
 from harness.store.files import side_by_side
 from harness.store.folder import RunFolder
 from harness.store.schema import STEPS
 from harness.training.run_logger import RunLogger, View, tell_before
+from harness.training.stacked import backend
 
 
 class BatchTableWriter:
@@ -48,12 +52,29 @@ class BatchTableWriter:
         self.members = list(range(len(folders)))  # members still in the stack, in its order
         self._steps: list[int] = []
         self._values: list[np.ndarray] = []  # (2, members) of each step
+        self._on_device: list[Tensor] = []  # the same of the latest steps, still on a GPU
+        self._until: dict[int, int] = {}  # place → step after which a member's rows count no longer
         self._tests: dict[int, np.ndarray] = {}
 
-    def step(self, step: int, loss: np.ndarray, accuracy: np.ndarray) -> None:
-        """Buffer one step of all members, in the order of the stack."""
+    def step(self, step: int, loss: Tensor, accuracy: Tensor) -> None:
+        """Buffer one step of all members, in the order of the stack; does not synchronise a GPU."""
         self._steps.append(step)
-        self._values.append(np.stack([loss, accuracy]).astype(np.float64))
+        values = torch.stack([loss.double(), accuracy.double()])
+        if backend.compiled(values.device):
+            self._values.append(values.numpy())
+        else:
+            self._on_device.append(values)
+
+    def losses(self, after: int) -> np.ndarray:
+        """Losses (steps, members) of the buffered steps after step `after`."""
+        self._fetch()
+        new = len(self._steps) - bisect_right(self._steps, after)
+        rows = [values[0] for values in self._values[len(self._values) - new :]]
+        return np.array(rows).reshape(-1, len(self.members))
+
+    def end(self, place: int, step: int) -> None:
+        """End a member at a step: its buffered rows after it are dropped when it leaves."""
+        self._until[place] = step
 
     def test(self, step: int, loss: np.ndarray, accuracy: np.ndarray) -> None:
         """Buffer the test set's results after `step` steps."""
@@ -78,11 +99,15 @@ class BatchTableWriter:
     def keep(self, places: Sequence[int]) -> None:
         """Keep only the members at these places; write the buffered rows of the others."""
         gone = [k for k in range(len(self.members)) if k not in set(places)]
+        self._fetch()
         for place in gone:
             if self._steps:
                 rows, member = self._rows([place]), self.members[place]
+                until = self._until.get(place, self._steps[-1])
+                rows = rows.slice(0, sum(step <= until for step in self._steps))
                 self._journals[member].append("steps", rows)
                 self._tell("steps", arrays_of(rows), [member])
+        self._until.clear()
         self._values = [value[:, list(places)] for value in self._values]
         self._tests = {step: value[:, list(places)] for step, value in self._tests.items()}
         self.members = [self.members[k] for k in places]
@@ -100,8 +125,15 @@ class BatchTableWriter:
         for journal in self._journals:
             journal.close()
 
+    def _fetch(self) -> None:
+        """Copy what is still on a GPU."""
+        if self._on_device:
+            self._values += list(torch.stack(self._on_device).cpu().numpy())
+            self._on_device = []
+
     def _rows(self, places: Sequence[int]) -> pa.RecordBatch:
         """Return the buffered rows of some members, concatenated."""
+        self._fetch()
         steps = np.array(self._steps, np.int64)
         values = np.stack(self._values)[:, :, list(places)]  # (steps, 2, members)
         tests = np.full(values.shape, np.nan)

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from harness.config import RunSpec
+from harness.training.augment import crop_and_flip
 from harness.training.data import (
     channel_scale,
+    check_augment,
     kept_places,
     noisy_labels,
     normalised,
@@ -23,6 +25,7 @@ from harness.training.randomness import stream
 from harness.training.sources import load_arrays
 from harness.training.tasks import permutation, task
 
+CPU = torch.device("cpu")
 TABLE = 2**28  # largest cache of normalised inputs in bytes; with it a batch only copies rows
 
 
@@ -32,6 +35,7 @@ class CohortData:
     Args:
         specs: the members, in the order of the stack; they share data set and batch size.
         dtype: dtype of the inputs.
+        device: where the inputs are kept.
 
     Attributes:
         shape: shape of one input.
@@ -51,19 +55,20 @@ class CohortData:
         (torch.Size([3, 32, 64]), torch.Size([3, 32]))
     """
 
-    def __init__(self, specs: Sequence[RunSpec], dtype: torch.dtype) -> None:
-        options = specs[0].data
+    def __init__(self, specs: Sequence[RunSpec], dtype: torch.dtype, device: torch.device = CPU) -> None:
+        options, self.device = specs[0].data, device
         raw = load_arrays(options)
         kept = kept_places(raw.y_train, options)
         self.shape, self.classes = tuple(raw.x_train.shape[1:]), raw.classes
         self.size = len(kept)
         self.batch_size = min(specs[0].train.batch_size, self.size)
         self.steps_per_epoch = self.size // self.batch_size
+        check_augment(options, self.shape)
         self._dtype, self._options = dtype, options
-        self._x = raw.x_train if self.size == len(raw.y_train) else raw.x_train[kept]
-        self._x_test, self._y_test = raw.x_test, raw.y_test
+        self._x = (raw.x_train if self.size == len(raw.y_train) else raw.x_train[kept]).to(device)
+        self._x_test, self._y_test = raw.x_test.to(device), raw.y_test.to(device)
         fixed = torch.randperm(len(raw.y_test), generator=stream(0, "probe"))
-        self._probe = fixed[: options.probe_size]
+        self._probe = fixed[: options.probe_size].to(device)
         self._seeds = [spec.seed for spec in specs]
         self._scales, self._view = self._views(specs, raw.divisor)
         clean = raw.y_train[kept]
@@ -71,7 +76,7 @@ class CohortData:
         for spec in specs:
             key = spec.seed, spec.data.label_noise
             if key not in labels:
-                labels[key] = noisy_labels(clean, key[1], raw.classes, spec.seed)
+                labels[key] = noisy_labels(clean, key[1], raw.classes, spec.seed).to(device)
         self._labels = [labels[spec.seed, spec.data.label_noise] for spec in specs]
         self._table = self._normalised_table()
         self._epoch = -1
@@ -118,8 +123,11 @@ class CohortData:
             x = torch.index_select(self._table, 0, rows, out=self._buffer)
         else:
             raw = take_rows(self._x, rows).view(len(self._rows), self.batch_size, *self.shape)
-            views = self._view[: len(raw)]  # only one view if all members share one batch
-            x = torch.cat([self._see(part, v) for part, v in zip(raw, views, strict=True)])
+            own = list(zip(self._seeds, self._view, strict=True))[: len(raw)]  # one if all share one batch
+            if self._options.augment:
+                draws = [stream(seed, "augment", epoch, within) for seed, _ in own]
+                raw = [crop_and_flip(part, draw) for part, draw in zip(raw, draws, strict=True)]
+            x = torch.cat([self._see(part, view) for part, (_, view) in zip(raw, own, strict=True)])
         x = self._permuted(x.view(len(self._rows), self.batch_size, -1))
         return x.expand(self.members, -1, -1), y
 
@@ -135,8 +143,10 @@ class CohortData:
 
     def first(self, place: int) -> Tensor:
         """Return the first batch (B, *shape) of one member."""
-        order = self._order(self._seeds[place], 0)[: self.batch_size]
-        return self._see(take_rows(self._x, order), self._view[place]).view(-1, *self.shape)
+        x = take_rows(self._x, self._order(self._seeds[place], 0)[: self.batch_size])
+        if self._options.augment:
+            x = crop_and_flip(x, stream(self._seeds[place], "augment", 0, 0))
+        return self._see(x, self._view[place]).view(-1, *self.shape)
 
     # --- inside -------------------------------------------------------------------------------------
 
@@ -161,7 +171,7 @@ class CohortData:
     def _normalised_table(self) -> Tensor | None:
         """Normalised inputs of all views, (V · N, F); None if they would be too large."""
         size = self._x.numel() * torch.empty(0, dtype=self._dtype).element_size()
-        if size * len(self._scales) > TABLE:
+        if size * len(self._scales) > TABLE or self._options.augment:
             return None
         return torch.cat([self._see(self._x, v) for v in range(len(self._scales))])
 
@@ -173,7 +183,7 @@ class CohortData:
         seen = torch.stack([self._see(x, v) for v in distinct])
         if len(distinct) == 1:
             return self._permuted(seen.expand(len(self._view), -1, -1))
-        return self._permuted(seen[torch.tensor([distinct.index(v) for v in self._view])])
+        return self._permuted(seen[[distinct.index(v) for v in self._view]])
 
     def _permuted(self, x: Tensor) -> Tensor:
         """Permute the features of inputs (K or 1, n, F) as in each member's task."""
@@ -182,14 +192,16 @@ class CohortData:
         return x.gather(2, self._pixels[: len(x), None].expand(-1, x.shape[1], -1))
 
     def _order(self, seed: int, epoch: int) -> Tensor:
-        return torch.randperm(self.size, generator=stream(seed, "order", epoch))
+        return torch.randperm(self.size, generator=stream(seed, "order", epoch)).to(self.device)
 
     def _begin(self, epoch: int) -> None:
         """Set order and labels of an epoch: rows (K or 1, N) of the table, y (K, N)."""
         orders = {seed: self._order(seed, epoch) for seed in set(self._seeds)}
         period = task(epoch, self._options.reshuffle_labels_every)
         mixed = {
-            seed: torch.randperm(self.size, generator=stream(seed, "reshuffle", period)) if period else None
+            seed: torch.randperm(self.size, generator=stream(seed, "reshuffle", period)).to(self.device)
+            if period
+            else None
             for seed in orders
         }
         labels = []
@@ -204,5 +216,5 @@ class CohortData:
         self._rows = torch.stack([orders[seed] + offset * view for seed, view in pairs])
         period = task(epoch, self._options.permute_inputs_every)
         pixels = [permutation(self.shape, seed, period) for seed in self._seeds] if period else []
-        self._pixels = torch.stack(pixels) if pixels else None
+        self._pixels = torch.stack(pixels).to(self.device) if pixels else None
         self._epoch = epoch

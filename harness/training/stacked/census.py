@@ -17,6 +17,7 @@ from harness.graph.plan import Site
 from harness.store.schema import CENSUS
 
 DEAD, NON_FINITE = STATES.index("dead"), STATES.index("non_finite")
+MOST = 2**17  # largest n of which the bounds are kept
 UNKNOWN, ALIVE, GONE = -1, 0, 1  # last known state of a unit
 
 
@@ -46,14 +47,18 @@ class Verdicts:
         n, active = columns["n"], columns["active"]
         upper = np.empty(n.shape)
         for confidence in np.unique(self._confidence):
-            rows = self._confidence == confidence
-            upper[rows] = self._upper(active[rows], int(n.flat[0]), float(confidence))
+            for inputs in np.unique(n[0]):
+                here = np.ix_(self._confidence == confidence, n[0] == inputs)
+                upper[here] = self._upper(active[here], int(inputs), float(confidence))
         columns["rate_upper"] = upper
         counts = n, active, columns["non_finite"], columns["grad_rms"]
         columns["state"] = state_codes(*counts, self._rare)
 
     def _upper(self, active: np.ndarray, n: int, confidence: float) -> np.ndarray:
-        """Compute the bounds, once per distinct value of `active`, since n is the same for all units."""
+        """Compute the bounds of units with the same n, once per distinct value of `active`."""
+        if n > MOST:
+            values, places = np.unique(active, return_inverse=True)
+            return rate_upper(values, np.full(len(values), n), confidence)[places].reshape(active.shape)
         known = self._bounds.get((confidence, n))
         if known is None:
             if len(self._bounds) > 64:

@@ -14,17 +14,18 @@ import torch
 
 from harness.config import RunSpec
 from harness.config.identity import run_id
-from harness.config.schema import Dtype
 from harness.store.folder import RunFolder
+from harness.training.device import computing
+from harness.training.device import place as place_of
 from harness.training.interrupts import DeferredInterrupts
-from harness.training.loop import TrainResult
-from harness.training.models import activation_of
+from harness.training.loop import DEVICE_LOOK, TrainResult
 from harness.training.run_logger import View
-from harness.training.stacked import checkpoint
+from harness.training.stacked import backend, checkpoint
 from harness.training.stacked.batch_tables import BatchTableWriter
 from harness.training.stacked.batches import CohortData
+from harness.training.stacked.divergence import divergences
 from harness.training.stacked.losses import cross_entropy, evaluate
-from harness.training.stacked.members import check_members, initial, order, sites
+from harness.training.stacked.members import Observed, check_members, initial, network_of, observed, order
 from harness.training.stacked.network import StackedMLP
 from harness.training.stacked.optimizers import Optimizer, learning_rates
 from harness.training.stacked.parameters import Parameter
@@ -67,13 +68,8 @@ def train_cohort(
         KeyboardInterrupt: between two steps, after a checkpoint has been written.
     """
     check_members(specs, folders)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(specs[0].train.threads or 1)
-    try:
-        with torch.no_grad():
-            return _train(specs, folders, keep, tick, views)
-    finally:
-        torch.set_num_threads(threads)
+    with computing(specs[0].train.threads or 1), torch.no_grad():
+        return _train(specs, folders, keep, tick, views)
 
 
 def _train(
@@ -84,8 +80,8 @@ def _train(
     views: Sequence[Sequence[View]],
 ) -> list[TrainResult]:
     kept = checkpoint.load(keep, specs, [folder.path for folder in folders])
-    dtype = torch.float64 if specs[0].dtype is Dtype.float64 else torch.float32
-    data = CohortData([specs[k] for k in order(specs)], dtype)
+    device, dtype = place_of(specs[0])
+    data = CohortData([specs[k] for k in order(specs)], dtype, device)
     rates = learning_rates(specs, total_of(specs[0], data.steps_per_epoch))
     positions = [{} for _ in specs] if kept is None else kept["positions"]
     if kept is None:
@@ -133,7 +129,10 @@ class _Cohort:
         self.found: list[TrainResult | None] = [None] * len(specs)
         self.census_seconds = 0.0  # of all members together, in this process
         self.patience = min(spec.train.checkpoint_seconds for spec in specs)
-        self.sites = sites(specs[0], data)
+        self.looked, self.look_every = 0, 1 if backend.compiled(data.device) else DEVICE_LOOK
+        self.sites, self.calls = Observed((), ())
+        if specs[0].record.enabled:
+            self.sites, self.calls = observed(specs[0], data.shape, data.classes)
         self.recording: Recording | None = None
         self.remedies: StackRemedyRunner | None = None
 
@@ -156,7 +155,11 @@ class _Cohort:
 
     def begin(self) -> None:
         """Initialise the members before their first step."""
-        self._assemble(*initial(self.stacked, self.data))
+        beginning = initial(self.stacked, self.data)
+        self._assemble(beginning.parameters, beginning.buffers)
+        logits = self.network.forward(beginning.sample, training=False)
+        if not torch.allclose(logits, beginning.logits, rtol=1e-3, atol=1e-4, equal_nan=True):
+            raise ValueError("the stack computes something else than its members' own networks")
         table = None if self.recording is None else self.recording.before(self.data)
         if table is not None:
             self.ledger.census(table)
@@ -165,7 +168,7 @@ class _Cohort:
 
     def restore(self, kept: dict[str, Any]) -> None:
         """Restore the members from a checkpoint."""
-        self.step = kept["step"]
+        self.step = self.looked = kept["step"]
         self.found = [None if e is None else TrainResult(*e) for e in kept["endings"]]
         self.data.keep([self.members.index(k) for k in kept["stack"]])
         self.members = self.ledger.members = list(kept["stack"])
@@ -180,20 +183,20 @@ class _Cohort:
     def _assemble(self, parameters: list[Parameter], buffers: dict[str, torch.Tensor]) -> None:
         specs = self.stacked
         self.parameters, self.buffers = parameters, buffers
-        model: Any = specs[0].model
-        self.network = StackedMLP(model, [activation_of(spec) for spec in specs], parameters, buffers)
+        self.network = network_of(specs, self.data, parameters, buffers, self.calls)
         self.optimizer = Optimizer(specs, parameters)
         self.own_rates = self.rates[:, self.members]
         if specs[0].record.enabled:
-            dtype = parameters[0].value.dtype
-            self.recording = Recording(specs, self.sites, self.network, parameters, dtype)
+            self.recording = Recording(specs, self.sites, self.network, parameters)
         self.remedies = None
-        if any(spec.remedy.name != "none" for spec in specs):
+        if isinstance(self.network, StackedMLP) and any(spec.remedy.name != "none" for spec in specs):
             making = self.sites, self.data.shape, self.data.classes
             self.remedies = StackRemedyRunner(specs, self.network, parameters, buffers, *making)
 
     def save(self, *, done: bool = False) -> None:
         """Write a checkpoint of the current state."""
+        if not done:
+            self._look(census=False)
         self.ledger.flush()
         content = {
             "members": [run_id(spec) for spec in self.specs],
@@ -232,7 +235,7 @@ class _Cohort:
         last = self.step + 1 == self.total
         census = self.step + 1 in self.due
         x, y = self.data.batch(epoch, within)
-        logits = self.network.forward(x, None if recording is None else recording.forward)
+        logits = self.network.forward(x, None if recording is None else recording.begin())
         if self.remedies is not None:
             self.remedies.watch()
         losses, accuracies, gradient = cross_entropy(logits, y)
@@ -244,8 +247,8 @@ class _Cohort:
         self.optimizer.step(self.own_rates[self.step], self.step + 1, scales)
         self.step += 1
         members = self.members
-        if not math.isfinite(losses.sum(dtype=np.float64)) or census:
-            self._drop_diverged(np.isfinite(losses), census=census)
+        if census or last or self.step % self.look_every == 0:
+            self._look(census=census)
         if not self.members:
             return
         recording = self.recording  # replaced if members have left
@@ -280,26 +283,19 @@ class _Cohort:
                 place, self.step, event.kind, site=event.site, units=event.units, detail=event.detail
             )
 
-    def _drop_diverged(self, good: np.ndarray, *, census: bool) -> None:
-        """Remove members with a non-finite loss or, at a census, a non-finite parameter."""
-        sound = good.copy()
-        if census:
-            for p in self.parameters:
-                rows = slice(p.members.start, p.members.stop)
-                if not math.isfinite(p.value.sum()):  # quick check of all members, four times as fast
-                    sound[rows] &= p.value.flatten(1).isfinite().all(1).numpy()
-        if sound.all():
-            return
-        places = [int(k) for k in np.flatnonzero(sound)]
-        for place in np.flatnonzero(~sound):
-            member = self.members[place]
-            completed = (
-                self.step if good[place] else self.step - 1
-            )  # a step with a non-finite loss does not count as completed
-            self.found[member] = TrainResult(completed, self.step)
-            detail = "the loss or a parameter is not finite"
-            self.ledger.event(int(place), self.step, "diverged", detail=detail)
-        self._keep(places)
+    def _look(self, *, census: bool) -> None:
+        """Remove members that have diverged since the last look."""
+        losses = self.ledger.losses(self.looked)
+        self.looked = self.step
+        diverged = divergences(losses, self.step, self.parameters if census else ())
+        for place, step in diverged.items():
+            # a step with a non-finite loss does not count as completed
+            lost = not math.isfinite(losses[step - self.step - 1, place])
+            self.found[self.members[place]] = TrainResult(step - lost, step)
+            self.ledger.end(place, step)
+            self.ledger.event(place, step, "diverged", detail="the loss or a parameter is not finite")
+        if diverged:
+            self._keep([place for place in range(len(self.members)) if place not in diverged])
 
     def _stop_dead(self, dead: np.ndarray, *, tested: bool) -> None:
         """Stop and remove the members in which enough units are dead.

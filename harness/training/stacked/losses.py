@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.training.stacked import backend
 from harness.training.stacked.batches import CohortData
+from harness.training.stacked.module import StackedModule
 from harness.training.stacked.network import StackedMLP
 
 compiled: Any = nb.njit(nogil=True, cache=True, error_model="numpy")
 
 
-def cross_entropy(logits: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray, Tensor]:
+def cross_entropy(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Compute each member's mean loss and accuracy, and ∂loss/∂logits.
 
     Args:
@@ -26,38 +28,44 @@ def cross_entropy(logits: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray, Te
         y: (K, B) int64.
 
     Returns:
-        loss (K,) in the precision of the logits, accuracy (K,) float32 and gradient (K, C, B).
+        loss (K,) in the precision of the logits, accuracy (K,) float32 and gradient (K, C, B), on one device.
 
     Example:
         >>> loss, accuracy, gradient = cross_entropy(torch.zeros(1, 4, 2), torch.tensor([[0, 1]]))
         >>> loss, accuracy, gradient[0, :, 0]
-        (array([1.3862944], dtype=float32), array([0.5], dtype=float32),
-         tensor([-0.3750,  0.1250,  0.1250,  0.1250]))
+        (tensor([1.3863]), tensor([0.5000]), tensor([-0.3750,  0.1250,  0.1250,  0.1250]))
     """
     n = y.shape[1]
     losses, hits, log_p = losses_and_hits(logits, y)
     gradient = log_p.exp_()
-    _towards_the_truth(gradient.numpy(), y.numpy())
-    return losses / n, (hits / n).astype(np.float32), gradient
+    if backend.compiled(logits.device):
+        _towards_the_truth(gradient.numpy(), y.numpy())
+    else:
+        gradient.scatter_add_(1, y.unsqueeze(1), gradient.new_full((len(y), 1, n), -1.0)).div_(n)
+    return losses / n, (hits / n).float(), gradient
 
 
-def losses_and_hits(logits: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray, Tensor]:
+def losses_and_hits(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sum over the inputs the loss, in the logits' precision, and the hits; also return log p (K, C, B)."""
     log_p = torch.log_softmax(logits, 1)
-    losses, hits = np.zeros(len(y)), np.zeros(len(y))
-    _tally(logits.numpy(), log_p.numpy(), y.numpy(), losses, hits)
-    with np.errstate(over="ignore"):
-        return losses.astype(logits.numpy().dtype), hits, log_p
+    if backend.compiled(logits.device):
+        losses, hits = torch.zeros(2, len(y), dtype=torch.float64)
+        _tally(logits.numpy(), log_p.numpy(), y.numpy(), losses.numpy(), hits.numpy())
+    else:
+        losses = -log_p.gather(1, y.unsqueeze(1)).sum((1, 2), dtype=torch.float64)
+        hits = (logits.argmax(1) == y).sum(1).double()
+    return losses.to(logits.dtype), hits, log_p
 
 
-def evaluate(network: StackedMLP, data: CohortData) -> tuple[np.ndarray, np.ndarray]:
+def evaluate(network: StackedMLP | StackedModule, data: CohortData) -> tuple[np.ndarray, np.ndarray]:
     """Compute mean loss and accuracy (K,) on the test set, in evaluation mode."""
-    losses, hits, inputs = np.zeros(data.members), np.zeros(data.members), 0
+    losses, hits = torch.zeros(2, data.members, dtype=torch.float64, device=data.device)
+    inputs = 0
     for x, y in data.test_batches():
         logits = network.forward(x, training=False)
         loss, hit, _ = losses_and_hits(logits, y.expand(len(logits), -1))
         losses, hits, inputs = losses + loss, hits + hit, inputs + len(y)
-    return losses / inputs, hits / inputs
+    return (losses / inputs).cpu().numpy(), (hits / inputs).cpu().numpy()
 
 
 @compiled

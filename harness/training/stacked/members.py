@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from harness.config import RunSpec
-from harness.config.schema import Device, Dtype
+from harness.config.schema import Dtype, Mlp
 from harness.graph.plan import Site
 from harness.hooks.eager import EagerTaps
 from harness.recording.windows import WindowAccumulator
@@ -16,9 +17,12 @@ from harness.store.folder import RunFolder
 from harness.training.initialisation import initialise
 from harness.training.models import activation_of, build
 from harness.training.stacked.batches import CohortData
+from harness.training.stacked.module import StackedModule
+from harness.training.stacked.network import StackedMLP
 from harness.training.stacked.parameters import Parameter, stack
 from harness.training.stacking import stacking_blocker, stacking_key
 
+SAMPLE = 4  # inputs by which a stack is compared with its members' own networks
 SLOPES = ".act.slope"  # suffix of buffers that only members with the remedy leaky_swap have
 
 
@@ -28,8 +32,6 @@ def check_members(specs: Sequence[RunSpec], folders: Sequence[RunFolder]) -> Non
         raise ValueError("expected at least one run")
     if len({folder.path for folder in folders}) != len(specs):
         raise ValueError("expected each run once, with a folder of its own")
-    if specs[0].device is Device.auto and torch.cuda.is_available():
-        raise ValueError("device=auto finds a GPU here: stacks are trained on the CPU")
     for spec in specs:
         if stacking_blocker(spec):
             raise ValueError(stacking_blocker(spec))
@@ -49,30 +51,89 @@ def order(specs: Sequence[RunSpec]) -> list[int]:
     return sorted(range(len(specs)), key=lambda k: (own[k].name, repr(own[k]), k))
 
 
-def initial(specs: Sequence[RunSpec], data: CohortData) -> tuple[list[Parameter], dict[str, Tensor]]:
-    """Return parameters and buffers of freshly initialised members, in the order of `specs`.
+class Beginning(NamedTuple):
+    """The members before their first step.
+
+    Attributes:
+        parameters: the stack's parameters.
+        buffers: the stack's buffers, (K, ...).
+        sample: some inputs of each member, (K, n, F).
+        logits: what each member's own network makes of them in evaluation mode, (K, C, n).
+    """
+
+    parameters: list[Parameter]
+    buffers: dict[str, Tensor]
+    sample: Tensor
+    logits: Tensor
+
+
+def initial(specs: Sequence[RunSpec], data: CohortData) -> Beginning:
+    """Return the freshly initialised members, in the order of `specs`.
 
     Raises:
         ConfigError: a network cannot read the data or carry the activation.
     """
     states, names = [], dict[str, None]()
+    samples, logits = [], []
     for place, spec in enumerate(specs):
         model = build(spec, data.shape, data.classes)
-        initialise(model, spec, data.first(place) if spec.init.name == "sign_flip" else None)
-        states.append(model.state_dict())
+        initialise(model, spec, data.first(place).cpu() if spec.init.name == "sign_flip" else None)
+        states.append({name: tensor.to(data.device) for name, tensor in model.state_dict().items()})
         names |= dict.fromkeys(name for name, _ in model.named_parameters())
+        samples.append(data.first(place)[:SAMPLE])
+        logits.append(model.eval()(samples[-1].cpu()).T)
     fixed = sorted({name for state in states for name in state if name.endswith(SLOPES)})
     names |= dict.fromkeys(fixed)
     parameters = stack(states, list(names), fixed)
     buffers = {name: torch.stack([s[name] for s in states]) for name in states[0] if name not in names}
-    return parameters, buffers
+    sample = torch.stack(samples).flatten(2)
+    return Beginning(parameters, buffers, sample, torch.stack(logits).to(data.device))
 
 
-def sites(spec: RunSpec, data: CohortData) -> tuple[Site, ...]:
-    """Return the sites of a member's network, as an ordinary Recorder finds them."""
-    model = build(spec, data.shape, data.classes)
+def network_of(
+    specs: Sequence[RunSpec],
+    data: CohortData,
+    parameters: Sequence[Parameter],
+    buffers: Mapping[str, Tensor],
+    calls: Sequence[tuple[str, int]],
+) -> StackedMLP | StackedModule:
+    """Return the network of a stack.
+
+    Args:
+        specs: the members, in the order of the stack.
+        data: their data.
+        parameters: parameters of the stack.
+        buffers: buffers of the stack.
+        calls: the calls of activations, as in `Observed`.
+    """
+    config = specs[0].model
+    if isinstance(config, Mlp):
+        return StackedMLP(config, [activation_of(spec) for spec in specs], parameters, buffers)
+    model = build(specs[0], data.shape, data.classes).to(data.device)
+    return StackedModule(model, calls, parameters, buffers, data.shape)
+
+
+class Observed(NamedTuple):
+    """What a Recorder observes in a member's network.
+
+    Attributes:
+        sites: the sites.
+        calls: (name of the module, place of its site in `sites`) of each call in a forward pass, in order.
+    """
+
+    sites: tuple[Site, ...]
+    calls: tuple[tuple[str, int], ...]
+
+
+def observed(spec: RunSpec, shape: tuple[int, ...], classes: int) -> Observed:
+    """Return what an ordinary Recorder observes in a member's network, with inputs of a shape."""
+    model = build(spec, shape, classes)
     dtype = torch.float64 if spec.dtype is Dtype.float64 else torch.float32
-    windows = WindowAccumulator("stream")
-    with EagerTaps(model, windows, gradients=False).attached(), torch.no_grad():
-        model(torch.zeros(2, *data.shape, dtype=dtype))
-    return tuple(windows.sites)
+    names = {module: name for name, module in model.named_modules()}
+    windows, calls = WindowAccumulator("stream"), list[tuple[str, str]]()
+    taps = EagerTaps(model, windows, gradients=False)
+    taps.counter.on_call = lambda caller, site, *_: calls.append((names.get(caller.key, ""), site))
+    with taps.attached(), torch.no_grad():
+        model(torch.zeros(2, *shape, dtype=dtype))
+    places = {site.name: place for place, site in enumerate(windows.sites)}
+    return Observed(tuple(windows.sites), tuple((module, places[site]) for module, site in calls))

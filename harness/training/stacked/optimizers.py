@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from harness.config import RunSpec
 from harness.config import schema as s
 from harness.training.optimisation import factor
-from harness.training.stacked import updates
+from harness.training.stacked import backend, device_updates, updates
 from harness.training.stacked.parameters import Parameter
 
 
@@ -62,44 +63,57 @@ class Optimizer:
         for p in parameters:
             if len(p.moments) != wanted:
                 p.moments = [torch.zeros_like(p.value) for _ in range(wanted)]
-        self._ones = np.ones(len(specs))
-        self._flat: list[tuple[int, int, list[Any], np.ndarray]] = [
-            (p.members.start, p.members.stop, [_flat(t) for t in (p.value, p.grad, *p.moments)], p.since)
+        device = parameters[0].value.device
+        self._ones = torch.ones(len(specs), dtype=torch.float64, device=device)
+        self._compiled = backend.compiled(device)
+        self._flat: list[tuple[slice, list[Any], np.ndarray]] = [
+            (
+                slice(p.members.start, p.members.stop),
+                [self._seen(t.view(len(t), -1)) for t in (p.value, p.grad, *p.moments)],
+                p.since,
+            )
             for p in parameters
         ]
 
-    def scales(self) -> np.ndarray:
-        """Factors (K,) by which clipping scales the gradients of each member."""
+    def scales(self) -> Tensor:
+        """Factors (K,), float64, by which clipping scales the gradients of each member."""
         if not self._clipping:
             return self._ones
-        norms = torch.zeros(len(self._clips), len(self._parameters), dtype=self._parameters[0].value.dtype)
+        first = self._parameters[0].value
+        norms = first.new_zeros(len(self._clips), len(self._parameters))
         for column, p in enumerate(self._parameters):
             rows = slice(p.members.start, p.members.stop)
             norms[rows, column] = torch.linalg.vector_norm(p.grad.flatten(1), dim=1)
         whole = torch.linalg.vector_norm(norms, dim=1)
-        clipped = torch.from_numpy(self._clips)
+        clipped = torch.from_numpy(self._clips).to(first.device)
         held = (clipped.to(whole.dtype) / (whole + 1e-6)).clamp(max=1.0)
-        return torch.where(clipped.isinf(), 1.0, held.double()).numpy()
+        return torch.where(clipped.isinf(), 1.0, held.double())
 
-    def step(self, lr: np.ndarray, step: int, scales: np.ndarray) -> None:
+    def step(self, lr: np.ndarray, step: int, scales: Tensor) -> None:
         """Perform update number `step` (from 1) with learning rates lr and gradient factors scales (K,)."""
-        hyper = self._hyper
-        for start, stop, arrays, since in self._flat:
-            scale, rate, decay = scales[start:stop], lr[start:stop], hyper["weight_decay"][start:stop]
+        kind: Any = updates if self._compiled else device_updates
+        own = {name: self._of_members(values) for name, values in (*self._hyper.items(), ("lr", lr))}
+        scaled = scales.numpy() if self._compiled else scales.unsqueeze(1)
+        for rows, tensors, since in self._flat:
+            shared = *tensors, scaled[rows], own["lr"][rows], own["weight_decay"][rows]
             if self._adam:
-                betas = hyper["beta1"][start:stop], hyper["beta2"][start:stop]
-                updates.adam(*arrays, scale, rate, decay, *betas, self._decoupled, step - since)
+                counts = self._of_members(step - since)
+                kind.adam(*shared, own["beta1"][rows], own["beta2"][rows], self._decoupled, counts)
             elif self._momentum:
-                own = hyper["momentum"][start:stop], hyper["nesterov"][start:stop]
-                updates.momentum(*arrays, scale, rate, decay, *own, step == 1)
+                kind.momentum(*shared, own["momentum"][rows], own["nesterov"][rows], step == 1)
             else:
-                updates.sgd(*arrays, scale, rate, decay)
+                kind.sgd(*shared)
+
+    def _seen(self, tensor: Tensor) -> Any:
+        return tensor.numpy() if self._compiled else tensor
+
+    def _of_members(self, values: np.ndarray) -> Any:
+        """Values (K,) in the form that the updates expect."""
+        if self._compiled:
+            return values
+        return torch.from_numpy(values.astype(np.float64)).unsqueeze(1).to(self._ones.device)
 
 
 def _betas(spec: RunSpec) -> list[float]:
     assert isinstance(spec.optim, s.Adam)
     return spec.optim.betas
-
-
-def _flat(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.view(len(tensor), -1).numpy()

@@ -13,9 +13,11 @@ from torch import Tensor
 from harness.config import RunSpec
 from harness.graph.plan import Site
 from harness.kernels.dispatch import unit_squares
+from harness.training.stacked.activations import SLOPED
 from harness.training.stacked.batches import CohortData
 from harness.training.stacked.census import DEAD, UNKNOWN, Change, Layout, Verdicts, last_known
 from harness.training.stacked.member_windows import StackWindows
+from harness.training.stacked.module import StackedModule
 from harness.training.stacked.network import Seen, StackedMLP
 from harness.training.stacked.parameters import Parameter
 
@@ -28,25 +30,26 @@ class Recording:
         sites: sites of every member.
         network: the network of the stack; its slopes are read.
         parameters: parameters of the stack; their gradients are read.
-        dtype: dtype of the pre-activations.
     """
 
     def __init__(
         self,
         specs: Sequence[RunSpec],
         sites: Sequence[Site],
-        network: StackedMLP,
+        network: StackedMLP | StackedModule,
         parameters: Sequence[Parameter],
-        dtype: torch.dtype,
     ) -> None:
         record = specs[0].record
         self._probing, self._gradients = record.probe, record.gradients
         self._layout, self._verdicts = Layout(sites), Verdicts(specs)
-        slopes = [block.act.slopes for block in network.blocks]
-        sizes = [site.size for site in sites]
-        self._stream, self._probe = (StackWindows(specs, sizes, dtype, slopes) for _ in range(2))
-        self._network, self._members = network, len(specs)
         named = {p.name: p for p in parameters}
+        kinds = SLOPED.values()
+        slopes = [[p for p in parameters if p.name in {f"{s.name}.{kind}" for kind in kinds}] for s in sites]
+        first, rows = parameters[0].value, isinstance(network, StackedMLP)
+        self._stream, self._probe = (
+            StackWindows(specs, sites, first.dtype, first.device, slopes, rows=rows) for _ in range(2)
+        )
+        self._network, self._members = network, len(specs)
         self._incoming = [
             [
                 named[name]
@@ -60,15 +63,15 @@ class Recording:
         self._dead: np.ndarray | None = None  # (K, U), of the last census
         self._known = np.full(shape, UNKNOWN, np.int8)
 
-    @property
-    def forward(self) -> Seen:
-        return self._stream.forward
+    def begin(self) -> Seen:
+        """Start a training pass; returns what receives its pre-activations."""
+        return self._stream.begin()
 
     @property
     def backward(self) -> Seen | None:
         return self._stream.backward if self._gradients else None
 
-    def read_gradients(self, scales: np.ndarray) -> None:
+    def read_gradients(self, scales: Tensor) -> None:
         """Compute the norms of the gradients of this step, for its census.
 
         Args:
@@ -81,10 +84,10 @@ class Recording:
             units = self._members * site.size
             gradients = [p.grad.view(units, -1) for p in parameters]
             bias = gradients[1].view(units) if len(gradients) > 1 else None
-            squares = unit_squares(gradients[0], bias) if gradients else torch.full((units,), torch.nan)
+            unknown = scales.new_full((units,), torch.nan)
+            squares = unit_squares(gradients[0], bias) if gradients else unknown
             parts.append(squares.view(self._members, site.size))
-        with np.errstate(invalid="ignore"):  # members that diverge
-            self._norms = torch.cat(parts, 1).sqrt().numpy() * scales[:, None]
+        self._norms = (torch.cat(parts, 1).sqrt() * scales[:, None]).cpu().numpy()
 
     def before(self, data: CohortData) -> pa.RecordBatch | None:
         """Take the census of the probe before the first step; None without a probe."""
@@ -135,11 +138,8 @@ class Recording:
 
     def _pass(self, data: CohortData) -> dict[str, np.ndarray]:
         for x in data.probe_batches():
-            self._network.forward(x, self._seen, training=False)
+            self._network.forward(x, self._probe.begin(), training=False)
         columns = self._probe.close()
         columns["grad_norm"] = np.full(columns["mean"].shape, np.nan)
         self._verdicts.add(columns)
         return columns
-
-    def _seen(self, site: int, z: Tensor) -> None:
-        self._probe.forward(site, z)
