@@ -54,6 +54,7 @@ class Trial(NamedTuple):
 
 
 AFTER_CURE = 2**31  # offset, so that the seeds after a cure differ from those given to `make`
+IDLE = "Few units are dead, but the training gains nothing on the held-out data."
 NOTHING = Trial(math.nan, math.nan, math.nan, None, pd.DataFrame(), None, "")
 
 
@@ -104,8 +105,9 @@ def prescribe_training(
     began = time.monotonic()
     first = _trial(make, 0, steps, "", evidence=True)
     diagnosis = first.diagnosis
-    label = "unknown" if diagnosis is None else diagnosis.label
-    if diagnosis is not None and label == "none" and not first.diverged:
+    idle = diagnosis is not None and diagnosis.label == "none" and not first.diverged
+    label = "unknown" if diagnosis is None or idle else diagnosis.label
+    if diagnosis is not None and idle and _learns(make, steps, first, seeds):
         return Prescription("", "none", "", f"Nothing to cure. {diagnosis.cause or diagnosis}")
     candidates, left_out = _possible(make, label)
     least = median_death(first.history, steps, first.diverged_at) if len(first.history) else steps // 10
@@ -135,10 +137,19 @@ def prescribe_training(
     change = pd.Series([t.metric - t.before for t in as_it_was if not t.diverged], dtype=float)
     learned = difference(change, 0 * change).low > 0  # paired by seed
     cure = tried.recommended(learned=learned)
-    text = in_words(cure, label, tried.table, steps)
+    text = f"{IDLE} " * idle + in_words(cure, label, tried.table, steps)
     command = _code(make, tried.cures[cure], steps) if cure else ""
     seconds = round(time.monotonic() - began, 1)
     return Prescription(cure, label, command, text, tried.table, left_out, seconds)
+
+
+def _learns(make: Make, steps: int, first: Trial, seeds: int) -> bool:
+    """Whether a training gains on the held-out data: by half of its scale, or on average over the seeds."""
+    if first.metric - first.before > _scale(first) / 2:
+        return True
+    gains = [t.metric - t.before for t in (first, *(_trial(make, s, steps, "") for s in range(1, seeds)))]
+    change = pd.Series(gains, dtype=float)
+    return not change.notna().all() or difference(change, 0 * change).low > 0
 
 
 def _possible(make: Make, label: str) -> tuple[list[CodeCure], dict[str, str]]:

@@ -70,6 +70,18 @@ def test_a_healthy_training_has_nothing_to_cure() -> None:
     assert found.table.empty
 
 
+def idle(seed: int) -> tuple[Any, ...]:
+    model = network()
+    return model, torch.optim.SGD(model.parameters(), 1e-9), batches, loss, accuracy
+
+
+def test_a_training_that_learns_nothing_is_not_called_healthy() -> None:
+    found = harness.prescribe(idle, steps=20, seeds=3, budget=20, workers=1)
+    assert found.label == "unknown"
+    assert found.text.startswith("Few units are dead, but the training gains nothing on the held-out data.")
+    assert not found.table.empty
+
+
 def test_the_same_call_finds_the_same() -> None:
     options: dict[str, Any] = {"steps": 20, "seeds": 2, "budget": 4, "workers": 1}
     assert harness.prescribe(low_biases, **options).text == harness.prescribe(low_biases, **options).text
