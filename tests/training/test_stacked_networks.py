@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from side_by_side import assert_alike, one_by_one, tables, together
+from side_by_side import assert_alike, assert_same, one_by_one, tables, together
 
-from harness.config import RunSpec, compose
+from harness.config import RunSpec, compose, run_folder
+from harness.store.folder import RunFolder
+from harness.training.stacked import train_cohort
 
 SMALL = [
     "record.tensorboard=false",
@@ -113,3 +115,31 @@ def test_a_divergence_between_two_looks_is_dated_to_its_step(
         a, b = tables(one), tables(two)
         assert len(a["steps"]) == len(b["steps"])
         assert a["events"].equals(b["events"])
+
+
+@pytest.mark.parametrize("compiled", [True, False], ids=["numba", "as on a GPU"])
+def test_a_continued_cohort_equals_an_uninterrupted_one(
+    compiled: bool, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if not compiled:
+        request.getfixturevalue("as_on_a_gpu")
+    shared = [
+        *NETWORKS["cnn with batch norm"],
+        "optim=adamw",
+        "train.checkpoint_seconds=0",
+        "data.augment=true",
+    ]
+    members = [*MEMBERS[:3], ["optim.lr=1e36", "init.gain=1e6"]]
+    whole, torn = (made(tmp_path / folder, members, shared) for folder in ("whole", "torn"))
+    endings = together(whole, tmp_path / "keep whole")
+
+    def stop(step: int) -> None:
+        if step == 5:
+            raise RuntimeError("stopped")
+
+    folders = [RunFolder(run_folder(spec)) for spec in torn]
+    with pytest.raises(RuntimeError, match="stopped"):
+        train_cohort(torn, folders, tmp_path / "keep", stop)
+    assert train_cohort(torn, folders, tmp_path / "keep") == endings
+    for one, two in zip(whole, torn, strict=True):
+        assert_same(one, two)

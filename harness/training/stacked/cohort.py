@@ -174,7 +174,9 @@ class _Cohort:
         self.members = self.ledger.members = list(kept["stack"])
         if not self.members:
             return
-        self._assemble([Parameter.from_state(state) for state in kept["parameters"]], kept["buffers"])
+        device = self.data.device
+        parameters = [Parameter.from_state(state, device) for state in kept["parameters"]]
+        self._assemble(parameters, {name: buffer.to(device) for name, buffer in kept["buffers"].items()})
         if self.recording is not None:
             self.recording.load(kept["recording"])
         if self.remedies is not None:

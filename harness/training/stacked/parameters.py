@@ -47,10 +47,11 @@ class Parameter:
         return self.name, span, self.value, self.moments, since, self.fixed
 
     @classmethod
-    def from_state(cls, state: Sequence[Any]) -> Parameter:
-        """The parameter of such a state."""
+    def from_state(cls, state: Sequence[Any], device: torch.device) -> Parameter:
+        """The parameter of such a state, on a device."""
         name, span, value, moments, since, fixed = state
-        return cls(name, range(*span), value, torch.empty_like(value), list(moments), since.numpy(), fixed)
+        value, moments = value.to(device), [moment.to(device) for moment in moments]
+        return cls(name, range(*span), value, torch.empty_like(value), moments, since.numpy(), fixed)
 
     def keep(self, places: Sequence[int]) -> Parameter | None:
         """Return the parameter of the members at these places only; None if none of them has it."""
