@@ -208,9 +208,10 @@ class TensorProvenance:
     ) -> Origin:
         """Concatenated or stacked tensors."""
         parts = list(_tensors(args[:1])) or list(_tensors([kwargs.get("tensors", ())]))
+        parts = [part for part in parts if part.numel()]  # an empty part adds no unit
         union = self._union(operands)
         known = [self.get(t) for t in parts]
-        if any(o is None or o.units is None for o in known) or name in ("hstack", "vstack"):
+        if not known or any(o is None or o.units is None for o in known) or name in ("hstack", "vstack"):
             return union._replace(units=None)
         indices = [o.units for o in known if o is not None and o.units is not None]
         dim = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else 0))

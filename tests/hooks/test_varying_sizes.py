@@ -23,6 +23,8 @@ BETWEEN: dict[str, Callable[[Tensor], Tensor]] = {
     "a part of the rows": lambda z: z[: len(z) // 2 + 1],
     "scaled": lambda z: z * 0.9,
     "rolled": lambda z: z.roll(len(z) // 3, 0),
+    "beside no units": lambda z: torch.cat([z[:, :0], z], 1),
+    "after no rows": lambda z: torch.cat([z.new_empty(0), z, z[:0]]),
 }
 
 
