@@ -31,7 +31,7 @@ from harness.trials.fresh_training import FreshTraining
 from harness.trials.halving import Round, rounds
 from harness.trials.judging import AGAIN, UNTOUCHED, difference
 from harness.trials.median_death import median_death
-from harness.trials.prescription import Prescription, in_words
+from harness.trials.prescription import IDLE, Prescription, in_words
 from harness.trials.search import Say, search
 from harness.trials.training_parts import Make, Parts, checked, endless, inputs_of
 
@@ -54,7 +54,6 @@ class Trial(NamedTuple):
 
 
 AFTER_CURE = 2**31  # offset, so that the seeds after a cure differ from those given to `make`
-IDLE = "Few units are dead, but the training gains nothing on the held-out data."
 NOTHING = Trial(math.nan, math.nan, math.nan, None, pd.DataFrame(), None, "")
 
 

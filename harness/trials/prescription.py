@@ -15,6 +15,7 @@ from harness.store.prescription import write_prescription
 from harness.trials.judging import AGAIN, HELPS, REVIVES, UNTOUCHED
 
 Show = Callable[[float], str]
+IDLE = "Few units are dead, but the training gains nothing on the held-out data."
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import pandas as pd
 from harness.config import ConfigError, RunSpec, flatten, restore, run_folder, to_mapping
 from harness.config.command import overrides_of, place, value_word
 from harness.config.ranges import check_together
+from harness.config.schema import Mlp
 from harness.store.folder import read_status
 from harness.store.runs import Run
 from harness.sweeps.cohorts import why_not
@@ -27,11 +28,12 @@ from harness.trials.halving import Round, rounds
 from harness.trials.healthy_start import healthy_start
 from harness.trials.judging import AGAIN, UNTOUCHED
 from harness.trials.median_death import median_death
-from harness.trials.prescription import Prescription, in_words
+from harness.trials.prescription import IDLE, Prescription, in_words
 from harness.trials.search import Say, search
 
 FOLDER = "prescribe"
-STACKED = 6  # members of a stack that train in the time of one run (small networks)
+# Members of a stack that train in the time of one run: small MLPs, small networks of other kinds.
+STACKED, STACKED_OTHERS = 6, 2
 START = 300  # cost of reading the run and starting the workers, in steps of one run
 FILES = 40  # cost of writing a member's files and verdict, in steps of a stack's member
 CENSUSES = 4  # censuses of a trial, besides the one before its first step
@@ -113,11 +115,14 @@ def prescribe_run(
             "makes the training: harness.prescribe(make, steps=…)."
         )
     diagnosis = diagnose(found)
-    if diagnosis.label == "none" and found.state != "diverged":
+    idle = diagnosis.label == "none" and found.state != "diverged"
+    accuracy = found.final.get("accuracy")
+    if idle and (accuracy is None or _subject(found, seeds).has_learned(accuracy)):
         text = f"Nothing to cure. {diagnosis.cause or diagnosis}".strip()
         nothing = Prescription("", "none", "", text)
         nothing.write(found.path)
         return nothing
+    label = "unknown" if idle else diagnosis.label
     began = time.monotonic()
     subject = _subject(found, seeds)
     gone = 0
@@ -125,7 +130,7 @@ def prescribe_run(
         spec, gone = healthy_start(subject.spec, found.census, subject.steps, subject.folder)
         subject = replace(subject, spec=spec, steps=subject.steps - gone)
     mean = input_mean(subject.spec)
-    named = cures(subject.spec, diagnosis.label, mean, subject.steps)
+    named = cures(subject.spec, label, mean, subject.steps)
     if gone:
         named = [cure for cure in named if not cure.groups & {"init", "bias", "model"}]
     candidates, left_out = _possible(subject, named)
@@ -135,15 +140,15 @@ def prescribe_run(
         candidates,
         plan,
         lambda arms, one, last: _train(subject, arms, one, left_out, controls=last),
-        diagnosis.label,
+        label,
         say,
         fits=lambda pair: not _possible(subject, [pair])[1],
     )
     cure = tried.recommended(learned=subject.has_learned(tried.before))
-    text = in_words(cure, diagnosis.label, tried.table, subject.steps, "accuracy")
+    text = f"{IDLE} " * idle + in_words(cure, label, tried.table, subject.steps, "accuracy")
     command = _command(subject.spec, tried.cures[cure].apply(subject.spec), found) if cure else ""
     seconds = round(time.monotonic() - began, 1)
-    result = Prescription(cure, diagnosis.label, command, text, tried.table, left_out, seconds)
+    result = Prescription(cure, label, command, text, tried.table, left_out, seconds)
     result.write(found.path)
     return result
 
@@ -182,7 +187,8 @@ def _possible(subject: _Subject, candidates: Sequence[Cure]) -> tuple[list[Cure]
 
 def _plan(subject: _Subject, count: int, least: int, budget: float) -> list[Round]:
     if not why_not(subject.spec):
-        budget = STACKED * max(1.0, budget - START / subject.steps)
+        faster = STACKED if isinstance(subject.spec.model, Mlp) else STACKED_OTHERS
+        budget = faster * max(1.0, budget - START / subject.steps)
     return rounds(count, subject.seeds, subject.steps, least + least // 4, cores() * budget, subject.fixed)
 
 

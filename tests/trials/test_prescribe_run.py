@@ -112,6 +112,13 @@ def test_a_healthy_run_has_nothing_to_cure(tmp_path: Path) -> None:
     assert not (run.path / "prescribe").exists()
 
 
+def test_a_run_that_learned_nothing_is_not_called_healthy(tmp_path: Path) -> None:
+    found = harness.prescribe(trained(tmp_path, "optim.lr=1e-9", "optim.weight_decay=0.1", "train.epochs=2"))
+    assert found.label == "unknown"
+    assert found.text.startswith("Few units are dead, but the training gains nothing on the held-out data.")
+    assert not found.table.empty
+
+
 def test_bad_input_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no run in"):
         harness.prescribe(tmp_path)
