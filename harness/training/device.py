@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -45,7 +46,8 @@ def computing(threads: int) -> Iterator[None]:
 
     TF32 would round the inputs of convolutions to 10 bits, differently in a stack than in a single run.
     """
-    cudnn, before = torch.backends.cudnn, torch.get_num_threads()
+    cudnn: Any = torch.backends.cudnn
+    before = torch.get_num_threads()
     flags = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
     torch.set_num_threads(threads)
     cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, False
