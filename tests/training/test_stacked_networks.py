@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from side_by_side import assert_alike, assert_same, one_by_one, tables, together
 
 from harness.config import RunSpec, compose, run_folder
@@ -94,6 +95,13 @@ def test_mlps_and_every_optimizer_as_on_a_gpu(optim: str, tmp_path: Path, as_on_
 @pytest.mark.parametrize("network", ["cnn with batch norm", "rnn"])
 def test_other_networks_as_on_a_gpu(network: str, tmp_path: Path, as_on_a_gpu: None) -> None:
     compare(tmp_path, MEMBERS, [*NETWORKS[network], "optim=momentum", "optim.lr=0.01"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU (torch.cuda)")
+@pytest.mark.parametrize("network", ["mlp", *NETWORKS])
+def test_on_a_gpu(network: str, tmp_path: Path) -> None:
+    own = NETWORKS.get(network, ["model.width=8", "model.norm=batch"])
+    compare(tmp_path, MEMBERS, [*own, "device=cuda", "optim=adamw", "optim.lr=0.01"], 1e-6)
 
 
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
