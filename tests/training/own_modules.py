@@ -42,6 +42,17 @@ def with_dropout():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 10))
 
 
+def in_place():
+    layers = nn.Linear(64, 8), nn.ReLU(inplace=True), nn.Linear(8, 8), nn.LeakyReLU(0.1, inplace=True)
+    return nn.Sequential(nn.Flatten(), *layers, nn.Linear(8, 10))
+
+
+def tied():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.Linear(64, 10))
+    network[3].weight = network[1].weight
+    return network
+
+
 def half_frozen():
     network = plain()
     network[3].requires_grad_(False)

@@ -134,6 +134,16 @@ def test_a_run_and_what_is_told_of_it(capsys: pytest.CaptureFixture[str]) -> Non
     assert (found.path / "census.parquet").stat().st_mtime_ns != stamp
 
 
+def test_activations_in_place_are_counted_in_a_stack_as_alone() -> None:
+    words = ["model=custom", "data=digits", "model.target=own_nets:in_place", "dtype=float64"]
+    for folder, stack in (("alone", "false"), ("stack", "true")):
+        swept = [*words, *TINY, "seed=0,1", f"output={folder}", f"hydra.launcher.stack={stack}"]
+        assert run("-m", *swept) == 0
+    for one, two in zip(open_runs("alone"), open_runs("stack"), strict=True):
+        pd.testing.assert_frame_equal(one.census, two.census, rtol=1e-6)
+        assert one.census.query("evidence == 'stream'")["grad_rms"].notna().all()
+
+
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
@@ -141,6 +151,7 @@ def test_a_run_and_what_is_told_of_it(capsys: pytest.CaptureFixture[str]) -> Non
         ("own_nets:with_dropout", "RuntimeError"),
         ("own_nets:half_frozen", "frozen"),
         ("own_nets:half_used", "gets no gradient"),
+        ("own_nets:tied", "the parameter of another layer"),
         ("own_nets:Pair", "ConfigError"),
     ],
 )

@@ -130,9 +130,9 @@ class _Cohort:
         self.census_seconds = 0.0  # of all members together, in this process
         self.patience = min(spec.train.checkpoint_seconds for spec in specs)
         self.looked, self.look_every = 0, 1 if backend.compiled(data.device) else DEVICE_LOOK
-        self.sites, self.calls = Observed((), ())
+        self.observed = Observed((), (), ())
         if specs[0].record.enabled:
-            self.sites, self.calls = observed(specs[0], data.shape, data.classes)
+            self.observed = observed(specs[0], data.shape, data.classes)
         self.recording: Recording | None = None
         self.remedies: StackRemedyRunner | None = None
 
@@ -185,14 +185,14 @@ class _Cohort:
     def _assemble(self, parameters: list[Parameter], buffers: dict[str, torch.Tensor]) -> None:
         specs = self.stacked
         self.parameters, self.buffers = parameters, buffers
-        self.network = network_of(specs, self.data, parameters, buffers, self.calls)
+        self.network = network_of(specs, self.data, parameters, buffers, self.observed.calls)
         self.optimizer = Optimizer(specs, parameters)
         self.own_rates = self.rates[:, self.members]
         if specs[0].record.enabled:
-            self.recording = Recording(specs, self.sites, self.network, parameters)
+            self.recording = Recording(specs, self.observed, self.network, parameters)
         self.remedies = None
         if isinstance(self.network, StackedMLP) and any(spec.remedy.name != "none" for spec in specs):
-            making = self.sites, self.data.shape, self.data.classes
+            making = self.observed.sites, self.data.shape, self.data.classes
             self.remedies = StackRemedyRunner(specs, self.network, parameters, buffers, *making)
 
     def save(self, *, done: bool = False) -> None:

@@ -7,7 +7,8 @@ import torch
 from harness.config import RunSpec
 from harness.config.schema import Dtype
 from harness.training.models import build
-from harness.training.stacked.members import observed
+from harness.training.stacked.member_windows import gates_of
+from harness.training.stacked.members import Observed, observed
 from harness.training.stacked.module import StackedModule
 from harness.training.stacked.parameters import stack
 
@@ -25,10 +26,16 @@ def dry_step(spec: RunSpec, shape: tuple[int, ...]) -> None:
         Exception: the network cannot be stacked, for example because it draws random numbers.
     """
     model = build(spec, shape, CLASSES)
+    own = dict(model.named_parameters()).keys() | dict(model.named_buffers()).keys()
+    for name in model.state_dict().keys() - own:
+        raise ValueError(
+            f"{name}: it is the parameter of another layer, too, and a stack does not share them"
+        )
     parameters = stack([dict(model.named_parameters())] * 2, [name for name, _ in model.named_parameters()])
     buffers = {name: torch.stack([buffer, buffer]) for name, buffer in model.named_buffers()}
-    calls = observed(spec, shape, CLASSES).calls if spec.record.enabled else ()
-    network = StackedModule(model, calls, parameters, buffers, shape)
+    seen = observed(spec, shape, CLASSES) if spec.record.enabled else Observed((), (), ())
+    network = StackedModule(model, seen.calls, parameters, buffers, shape)
+    gates_of([spec], [module for _, module in seen.modules], own=False)
     dtype = torch.float64 if spec.dtype is Dtype.float64 else torch.float32
     x = torch.zeros(2, 2, *shape, dtype=dtype).flatten(2)
     network.backward(network.forward(x, lambda number, z: None))

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from harness.activations.declared import declared_class
 from harness.activations.gates import Gate
 from harness.activations.lookup import lookup
 from harness.config import RunSpec
-from harness.config.schema import Activation
 from harness.graph.plan import Site
 from harness.kernels.accumulators import INPUTS_SINCE_ACTIVE, MAX, Accumulators
 from harness.kernels.dispatch import accumulate, accumulate_gradient
@@ -143,6 +143,7 @@ class StackWindows:
     Args:
         specs: the members, in the order of the stack.
         sites: sites of every member.
+        gates: at each site the gate of each member; None: it depends on the slopes.
         dtype: dtype of the pre-activations.
         device: their device.
         slopes: parameters at each site that hold slopes (of PReLU, or set by a remedy).
@@ -153,6 +154,7 @@ class StackWindows:
         self,
         specs: Sequence[RunSpec],
         sites: Sequence[Site],
+        gates: Sequence[Sequence[Gate | None]],
         dtype: torch.dtype,
         device: torch.device,
         slopes: Sequence[Sequence[Parameter]],
@@ -161,14 +163,15 @@ class StackWindows:
     ) -> None:
         self._slopes, self._sites, self._members = slopes, sites, len(specs)
         self._eps = torch.tensor([spec.record.gate_eps for spec in specs], dtype=dtype, device=device)
-        gates = [_gate(activation_of(spec), spec.record.gate_eps) for spec in specs]
         if rows and backend.compiled(device):
-            forms = [gate and bounds_of(gate, dtype).shape for gate in gates]
-            self._parts = _parts(gates, forms, dtype)
+            forms = [[gate and bounds_of(gate, dtype).shape for gate in own] for own in gates]
             self._sums: list[Any] = [HostSums(len(specs), site.size, dtype) for site in sites]
         else:
-            self._parts = _parts(gates, gates, dtype)
-            self._sums = [UnitSums(self._parts, site, device) for site in sites]
+            forms = gates
+            self._sums = []
+        self._parts = [_parts(own, form, dtype) for own, form in zip(gates, forms, strict=True)]
+        if not self._sums:
+            self._sums = [UnitSums(p, site, device) for p, site in zip(self._parts, sites, strict=True)]
         self._n, self._grad_n = [0] * len(sites), [0] * len(sites)
         self._called: set[int] = set()
 
@@ -179,8 +182,9 @@ class StackWindows:
 
     def _forward(self, site: int, z: Tensor) -> None:
         """Add the pre-activations of all members to the counts."""
-        lows = [self._low(site, part) for part in self._parts]
-        self._n[site] += self._sums[site].add(z, self._parts, lows, again=site in self._called)
+        parts = self._parts[site]
+        lows = [self._low(site, part) for part in parts]
+        self._n[site] += self._sums[site].add(z, parts, lows, again=site in self._called)
         self._called.add(site)
 
     def backward(self, site: int, gradient: Tensor) -> None:
@@ -223,12 +227,31 @@ class StackWindows:
         return torch.where(closed, 0.0, -torch.inf).to(value.dtype)
 
 
-def _gate(activation: Activation, eps: float) -> Gate | None:
-    """Return the gate of a member; None if it can change."""
-    module = make_activation(activation, 1)
-    known = lookup(module)
-    assert known is not None, f"{activation.name} has no gate"
-    gate = known[1](module, eps)
+def gates_of(specs: Sequence[RunSpec], modules: Sequence[nn.Module], *, own: bool) -> list[list[Gate | None]]:
+    """Return the gates of each member at each site; None if a gate can change.
+
+    Args:
+        specs: the members.
+        modules: the activation module of each site, of the first member.
+        own: whether members differ in activation, which their specifications then give.
+
+    Raises:
+        ValueError: the gates of a module are its own, as it declares them.
+    """
+    if own:
+        gates = [_gate(make_activation(activation_of(spec), 1), spec.record.gate_eps) for spec in specs]
+        return [gates] * len(modules)
+    return [[_gate(module, spec.record.gate_eps) for spec in specs] for module in modules]
+
+
+def _gate(module: nn.Module, eps: float) -> Gate | None:
+    found = lookup(module)
+    name = type(module).__name__
+    if found is None or declared_class(type(module)) is not None:
+        raise ValueError(f"{name}: a stack counts torch's activations, not those that declare their gates")
+    gate = found[1](module, eps)
+    if isinstance(gate.low, Tensor) and found[0] != "prelu":
+        raise ValueError(f"{name}: its gates depend on its parameters")
     return None if isinstance(gate.low, Tensor) else gate
 
 

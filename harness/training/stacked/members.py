@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.config import RunSpec
 from harness.config.schema import Dtype, Mlp
@@ -119,10 +119,12 @@ class Observed(NamedTuple):
     Attributes:
         sites: the sites.
         calls: (name of the module, place of its site in `sites`) of each call in a forward pass, in order.
+        modules: the activation module of each site, with its name.
     """
 
     sites: tuple[Site, ...]
     calls: tuple[tuple[str, int], ...]
+    modules: tuple[tuple[str, nn.Module], ...]
 
 
 def observed(spec: RunSpec, shape: tuple[int, ...], classes: int) -> Observed:
@@ -136,4 +138,6 @@ def observed(spec: RunSpec, shape: tuple[int, ...], classes: int) -> Observed:
     with taps.attached(), torch.no_grad():
         model(torch.zeros(2, *shape, dtype=dtype))
     places = {site.name: place for place, site in enumerate(windows.sites)}
-    return Observed(tuple(windows.sites), tuple((module, places[site]) for module, site in calls))
+    called = {places[site]: module for module, site in calls}
+    modules = tuple((called[place], model.get_submodule(called[place])) for place in range(len(places)))
+    return Observed(tuple(windows.sites), tuple((m, places[site]) for m, site in calls), modules)

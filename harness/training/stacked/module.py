@@ -92,13 +92,16 @@ class StackedModule:
         if called != name:
             raise ValueError(f"{name}: it is called where a member's own network calls {called}")
         self._next += 1
-        return (_Tap.apply(args[0], partial(self._watch, number)), *args[1:])
+        overwrites = bool(getattr(module, "inplace", False))
+        return (_Tap.apply(args[0], partial(self._watch, number, overwrites)), *args[1:])
 
-    def _watch(self, number: int, z: Tensor) -> None:
+    def _watch(self, number: int, overwrites: bool, z: Tensor) -> Tensor:
         assert self._seen is not None
         self._seen(number, z.detach())
-        if z.requires_grad:
-            z.register_hook(partial(self._watch_back, number))
+        if not z.requires_grad:
+            return z
+        z.register_hook(partial(self._watch_back, number))
+        return z.clone() if overwrites else z  # an overwritten view would lose its hook
 
     def _watch_back(self, number: int, gradient: Tensor) -> None:
         if self._back is not None:
@@ -118,7 +121,7 @@ def _plain_attention() -> Iterator[None]:
 
 
 class _Tap(torch.autograd.Function):
-    """The identity on a pre-activation; under vmap, `watch` sees the values of all members (K, B, ...)."""
+    """The identity on a pre-activation; under vmap, `watch` gets the values of all members (K, B, ...)."""
 
     @staticmethod
     def forward(*_: Any) -> Any:
@@ -130,6 +133,5 @@ class _Tap(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:
-        z, watch = args[0].movedim(in_dims[0], 0), args[1]
-        watch(z)
-        return z, 0
+        z, watch = args
+        return watch(z.movedim(in_dims[0], 0)), 0

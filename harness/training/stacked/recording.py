@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from harness.config import RunSpec
-from harness.graph.plan import Site
 from harness.kernels.dispatch import unit_squares
 from harness.training.stacked.activations import SLOPED
 from harness.training.stacked.batches import CohortData
 from harness.training.stacked.census import DEAD, UNKNOWN, Change, Layout, Verdicts, last_known
-from harness.training.stacked.member_windows import StackWindows
+from harness.training.stacked.member_windows import StackWindows, gates_of
+from harness.training.stacked.members import Observed
 from harness.training.stacked.module import StackedModule
 from harness.training.stacked.network import Seen, StackedMLP
 from harness.training.stacked.parameters import Parameter
@@ -27,7 +27,7 @@ class Recording:
 
     Args:
         specs: the members, in the order of the stack.
-        sites: sites of every member.
+        seen: what is observed in every member.
         network: the network of the stack; its slopes are read.
         parameters: parameters of the stack; their gradients are read.
     """
@@ -35,19 +35,24 @@ class Recording:
     def __init__(
         self,
         specs: Sequence[RunSpec],
-        sites: Sequence[Site],
+        seen: Observed,
         network: StackedMLP | StackedModule,
         parameters: Sequence[Parameter],
     ) -> None:
         record = specs[0].record
         self._probing, self._gradients = record.probe, record.gradients
+        sites = seen.sites
         self._layout, self._verdicts = Layout(sites), Verdicts(specs)
         named = {p.name: p for p in parameters}
-        kinds = SLOPED.values()
-        slopes = [[p for p in parameters if p.name in {f"{s.name}.{kind}" for kind in kinds}] for s in sites]
-        first, rows = parameters[0].value, isinstance(network, StackedMLP)
+        rows = isinstance(network, StackedMLP)
+        gates = gates_of(specs, [module for _, module in seen.modules], own=rows)
+        slopes = [
+            [p for p in parameters if p.name in {f"{name}.{kind}" for kind in SLOPED.values()}]
+            for name, _ in seen.modules
+        ]
+        first = parameters[0].value
         self._stream, self._probe = (
-            StackWindows(specs, sites, first.dtype, first.device, slopes, rows=rows) for _ in range(2)
+            StackWindows(specs, sites, gates, first.dtype, first.device, slopes, rows=rows) for _ in range(2)
         )
         self._network, self._members = network, len(specs)
         self._incoming = [
