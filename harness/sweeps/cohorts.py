@@ -120,7 +120,11 @@ def _most(spec: RunSpec) -> int:
         return MOST
     from harness.training.network_cost import network_cost
 
-    return max(1, min(MOST_ON_GPU, GPU_BYTES // network_cost(spec, _shape(spec)).step_bytes))
+    try:
+        needed = network_cost(spec, _shape(spec)).step_bytes
+    except Exception:  # a network that cannot be made is told of before the sweep begins
+        return MOST
+    return max(1, min(MOST_ON_GPU, GPU_BYTES // needed))
 
 
 def _multiplications(spec: RunSpec) -> int:

@@ -197,7 +197,7 @@ class _Cohort:
 
     def save(self, *, done: bool = False) -> None:
         """Write a checkpoint of the current state."""
-        if not done:
+        if not done and self.members:
             self._look(census=False)
         self.ledger.flush()
         content = {

@@ -137,6 +137,9 @@ def observed(spec: RunSpec, shape: tuple[int, ...], classes: int) -> Observed:
     taps.counter.on_call = lambda caller, site, *_: calls.append((names.get(caller.key, ""), site))
     with taps.attached(), torch.no_grad():
         model(torch.zeros(2, *shape, dtype=dtype))
+        hidden = taps.unobserved(taps.called)
+    if hidden:
+        raise ValueError(f"{hidden[0].name}: {hidden[0].reason or 'it is not called'}")
     places = {site.name: place for place, site in enumerate(windows.sites)}
     called = {places[site]: module for module, site in calls}
     modules = tuple((called[place], model.get_submodule(called[place])) for place in range(len(places)))

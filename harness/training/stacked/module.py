@@ -83,12 +83,15 @@ class StackedModule:
 
     def _one(self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
         self._next = 0
-        return functional_call(self._model, (parameters, buffers), (x,))  # pyright: ignore[reportArgumentType]
+        logits = functional_call(self._model, (parameters, buffers), (x,))  # pyright: ignore[reportArgumentType]
+        if self._seen is not None and self._next != len(self._calls):
+            raise ValueError("the network does not call the same activations in every forward pass")
+        return logits
 
     def _tap(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if self._seen is None:
             return None
-        called, number = self._calls[self._next % len(self._calls)]
+        called, number = self._calls[self._next] if self._next < len(self._calls) else ("nothing", 0)
         if called != name:
             raise ValueError(f"{name}: it is called where a member's own network calls {called}")
         self._next += 1

@@ -165,7 +165,7 @@ class StackRemedyRunner:
             size, mean = self._given[number]
             weight = self._parameters[f"{one.consumers[0].name}.weight"].value
             outgoing = weight.abs().sum(1, dtype=torch.float64)
-            utilities.update((size * outgoing)[members], mean[members].unsqueeze(1), decay)
+            utilities.update((size * outgoing)[members].cpu(), mean[members].unsqueeze(1).cpu(), decay)
             chosen.append(utilities.choose(rate, maturity, decay))
         events = []
         for row, place in enumerate(self._continual):
