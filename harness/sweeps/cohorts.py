@@ -16,11 +16,13 @@ from math import prod
 
 from harness.config import RunSpec, run_folder
 from harness.config.schema import CustomModel, Device, Mlp
+from harness.store.files import cores
 from harness.store.reading import named_line
 from harness.sweeps.descriptors import most_members
 from harness.training.stacking import stacking_blocker, stacking_key
 
 MOST = 32  # members per cohort on a CPU: more gain little, and leave other workers idle
+FEW = 4  # members from which a stack of a network that is no MLP pays off on a core
 HEAVY = 2**18  # multiplications per input above which the matrix products of one run keep a core busy
 MOST_ON_GPU, GPU_BYTES = 1024, 2**33  # most members of a cohort on a GPU, and their memory there
 #: Data set → shape of an input.
@@ -89,8 +91,8 @@ def divide(specs: Sequence[RunSpec], *, stack: bool = True, most: int | None = N
     """Divide a sweep: cohorts of at most `most` runs of one shape, the largest first, then single runs.
 
     By default, a cohort has as many members as pay off on its device. The limit on open files also bounds
-    its size. A run whose shape no other run has is a cohort
-    of its own: even a stack of one takes half the time of a run by itself.
+    its size. An MLP whose shape no other run has is a cohort of its own: even a stack of one takes half the
+    time of a run by itself. Other networks gain from a few members on, so few runs train faster singly.
 
     Example:
         >>> from harness.config import plan
@@ -98,17 +100,24 @@ def divide(specs: Sequence[RunSpec], *, stack: bool = True, most: int | None = N
         >>> [len(task.specs) for task in divide(specs, most=4)]
         [3, 3, 3, 3]
     """
-    groups: dict[str, list[RunSpec]] = {}
-    single: list[Task] = []
+    groups: dict[tuple[str, str], list[RunSpec]] = {}
     for spec in specs:
-        reason = why_not(spec) if stack else "stacking is switched off"
-        if reason:
-            single.append(Task((spec,), reason))
-        else:
-            groups.setdefault(stacking_key(spec), []).append(spec)
-    cohorts = []
+        groups.setdefault((stacking_blocker(spec), stacking_key(spec)), []).append(spec)
+    cohorts: list[Task] = []
+    single: list[Task] = []
     for members in groups.values():
-        parts = -(-len(members) // min(most or _most(members[0]), most_members()))
+        first = members[0]
+        reason = why_not(first) if stack else "stacking is switched off"
+        shared = not isinstance(first.model, Mlp) and not on_gpu(first)  # a stack occupies one core
+        if not reason and shared and len(members) < FEW * cores():
+            reason = (
+                f"fewer than {FEW * cores()} runs of one shape: {cores()} core(s) train them faster singly"
+            )
+        if reason:
+            single += [Task((spec,), reason) for spec in members]
+            continue
+        parts = -(-len(members) // min(most or _most(first), most_members()))
+        parts = max(parts, cores()) if shared else parts
         size = -(-len(members) // parts)
         cohorts += [Task(tuple(members[k : k + size])) for k in range(0, len(members), size)]
     return sorted(cohorts, key=lambda task: -len(task.specs)) + single

@@ -142,6 +142,13 @@ def test_small_networks_of_every_kind_are_stacked(overrides: list[str]) -> None:
     assert why_not(plan(overrides, multirun=True)[0]) == ""
 
 
+def test_few_runs_of_other_networks_train_singly(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, sizes in {2: [4, 4], 3: [1] * 8}.items():
+        monkeypatch.setattr("harness.sweeps.cohorts.cores", lambda many=cores: many)
+        tasks = divide(plan(["model=rnn", "seed=range(8)"], multirun=True))
+        assert [len(task.specs) for task in tasks] == sizes
+
+
 def test_on_a_gpu_everything_is_stacked_that_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
     specs = plan(["model=cnn,resnet", "data=mnist", "seed=range(300)", "device=cuda"], multirun=True)
     sizes = [len(task.specs) for task in divide(specs)]

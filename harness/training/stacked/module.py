@@ -25,7 +25,7 @@ class StackedModule:
     """The passes of a network with a leading member axis; the same interface as `StackedMLP`.
 
     Args:
-        model: a member's network on the stack's device, hooked for good; its own parameters are not read.
+        model: a member's network on the stack's device; its hooks stay, its own parameters are not read.
         calls: (name of the activation module, number of its site) of each call in a forward pass, in order.
         parameters: parameters of the stack; every member has all of them.
         buffers: buffers of the stack, (K, ...), updated in place.
