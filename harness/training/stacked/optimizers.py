@@ -53,7 +53,6 @@ class Optimizer:
         if self._momentum:
             names += ["momentum", "nesterov"]
             rows += [[float(getattr(spec.optim, name)) for spec in specs] for name in names[1:]]
-        self._hyper = dict(zip(names, (np.array(row, float) for row in rows), strict=True))
         clips = [spec.train.clip_grad for spec in specs]
         self._clips = np.array([np.inf if c is None else c for c in clips])
         self._clipping = any(c is not None for c in clips)
@@ -66,6 +65,9 @@ class Optimizer:
         device = parameters[0].value.device
         self._ones = torch.ones(len(specs), dtype=torch.float64, device=device)
         self._compiled = backend.compiled(device)
+        self._hyper = {
+            name: self._of_members(np.array(row, float)) for name, row in zip(names, rows, strict=True)
+        }
         self._flat: list[tuple[slice, list[Any], np.ndarray]] = [
             (
                 slice(p.members.start, p.members.stop),
@@ -92,10 +94,10 @@ class Optimizer:
     def step(self, lr: np.ndarray, step: int, scales: Tensor) -> None:
         """Perform update number `step` (from 1) with learning rates lr and gradient factors scales (K,)."""
         kind: Any = updates if self._compiled else device_updates
-        own = {name: self._of_members(values) for name, values in (*self._hyper.items(), ("lr", lr))}
+        own, rates = self._hyper, self._of_members(lr)
         scaled = scales.numpy() if self._compiled else scales.unsqueeze(1)
         for rows, tensors, since in self._flat:
-            shared = *tensors, scaled[rows], own["lr"][rows], own["weight_decay"][rows]
+            shared = *tensors, scaled[rows], rates[rows], own["weight_decay"][rows]
             if self._adam:
                 counts = self._of_members(step - since)
                 kind.adam(*shared, own["beta1"][rows], own["beta2"][rows], self._decoupled, counts)
