@@ -19,6 +19,9 @@ def main(
     ] = "small",
     output: Annotated[Path, typer.Option(help="Folder of runs, results and pictures.")] = OUTPUT,
     all_: Annotated[bool, typer.Option("--all", help="Every claim; writes RESULTS.md.")] = False,
+    data: Annotated[
+        str, typer.Option(help="Data sets, with commas: digits, mnist, fashion_mnist, cifar10.")
+    ] = "digits",
     judge: Annotated[bool, typer.Option("--judge", help="Judge stored results anew; train nothing.")] = False,
     papers: Annotated[
         bool, typer.Option("--papers", help="Papers' numbers beside ours: writes PAPERS.md.")
@@ -47,7 +50,13 @@ def main(
             command.listing(output, HOME)
         else:
             command.run(
-                names or [], budget, output, page if all_ else None, only_judge=judge, workers=workers
+                names or [],
+                budget,
+                output,
+                page if all_ else None,
+                data=[one.strip() for one in data.split(",") if one.strip()],
+                only_judge=judge,
+                workers=workers,
             )
     except (ConfigError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None

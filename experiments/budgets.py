@@ -6,13 +6,17 @@ import os
 from pathlib import Path
 from typing import get_args
 
-from experiments.claim import Budget, Claim, Sweep
+from experiments.claim import DATA_SETS, Budget, Claim, Sweep
 from harness.config import RunSpec, plan
 
 BUDGETS: tuple[str, ...] = get_args(Budget)
 SEEDS = {"toy": 2, "small": 12, "standard": 16, "full": 32}
 EPOCHS = {"toy": 1, "small": 10, "standard": 20, "full": 20}
 DATA = "HARNESS_DATA"  # environment: folder of downloaded data sets
+CIFAR_PART = "cifar10-part.npz"  # x_train, y_train, x_test, y_test; where the whole of CIFAR-10 is not there
+#: Training images of a data set that has more than the digits. The small budget takes as many as the digits
+#: have, so that epochs and updates are theirs and nothing but the data differs.
+IMAGES = {"toy": 300, "small": 1_437, "standard": 10_000, "full": 0}
 
 #: Of every run, unless a claim says otherwise: a 3 × 64 ReLU MLP, a constant learning rate, few censuses.
 COMMON = (
@@ -28,8 +32,8 @@ COMMON = (
 )
 
 
-def specs(claim: Claim, budget: str, output: Path) -> list[tuple[str, RunSpec]]:
-    """Every run of a claim: the name of its sweep, and its specification.
+def specs(claim: Claim, budget: str, output: Path, data: str = "digits") -> list[tuple[str, RunSpec]]:
+    """Every run of a claim on a data set: the name of its sweep, and its specification.
 
     Raises:
         ConfigError: an override that makes no sense.
@@ -38,15 +42,15 @@ def specs(claim: Claim, budget: str, output: Path) -> list[tuple[str, RunSpec]]:
     return [
         (sweep.name, spec)
         for sweep in claim.sweeps
-        for spec in plan([*overrides(sweep, budget), f"output={output}"], multirun=True)
+        for spec in plan([*overrides(sweep, budget, data), f"output={output}"], multirun=True)
     ]
 
 
-def overrides(sweep: Sweep, budget: str) -> list[str]:
+def overrides(sweep: Sweep, budget: str, data: str = "digits") -> list[str]:
     """The command line of a sweep; of a key that is given twice the later one holds.
 
     Raises:
-        ValueError: no such budget.
+        ValueError: no such budget or data set.
 
     Example:
         >>> found = overrides(Sweep(("optim.lr=0.1,1", "model.depth=1")), "toy")
@@ -58,11 +62,11 @@ def overrides(sweep: Sweep, budget: str) -> list[str]:
     own = any(word.startswith("data=") for word in sweep.overrides)
     words = [
         *COMMON,
-        *([] if own else data(budget)),
+        *([] if own else data_words(data, budget)),
         f"train.epochs={EPOCHS[budget]}",
         f"seed=range({SEEDS[budget]})",
     ]
-    words += [*sweep.overrides, *sweep.budgets.get(budget, ())]
+    words += [*sweep.overrides, *sweep.budgets.get(budget, ()), *sweep.on.get(data, ())]
     if budget == "toy":
         words += ["seed=range(2)", "train.max_steps=3"]
     last = {word.partition("=")[0]: word for word in words}
@@ -72,16 +76,24 @@ def overrides(sweep: Sweep, budget: str) -> list[str]:
     return sorted([*groups, *values])
 
 
-def data(budget: str) -> list[str]:
-    """Digits, which need no network; larger budgets take MNIST where its files are found.
+def data_words(name: str, budget: str) -> list[str]:
+    """The overrides that choose a data set: the digits need no network, the others a folder of data sets.
 
-    They are looked for in the folder `HARNESS_DATA` and in the default `data.root`.
+    Raises:
+        ValueError: no such data set.
     """
-    root = data_folder()
-    if budget in ("toy", "small") or not (root / "MNIST" / "raw").is_dir():
+    if name not in DATA_SETS:
+        raise ValueError(f"data: expected some of {', '.join(DATA_SETS)}, but got {name!r}")
+    if name == "digits":
         return ["data=digits"]
-    size = {"standard": 10_000, "full": 0}[budget]
-    return ["data=mnist", f"data.root={root}", f"data.subset={size}"]
+    return [*source(name, data_folder()), f"data.subset={IMAGES[budget]}"]
+
+
+def source(name: str, root: Path) -> list[str]:
+    """The overrides that read a data set from a folder; of CIFAR-10 also the part that a file holds."""
+    if name == "cifar10" and (root / CIFAR_PART).is_file() and not (root / "cifar-10-batches-py").is_dir():
+        return ["data=arrays", f"data.path={root / CIFAR_PART}"]
+    return [f"data={name}", f"data.root={root}"]
 
 
 def data_folder() -> Path:

@@ -13,8 +13,11 @@ from rich.table import Table
 
 from experiments import registry, running
 from experiments.budgets import BUDGETS
-from experiments.claim import Claim
+from experiments.claim import DATA_SETS, Claim
+from experiments.confirmation import together
+from experiments.figures.data_sets import data_sets
 from experiments.page import corrected, lead, page
+from experiments.running import Trial
 from experiments.shelf import Result, Shelf, with_verdict
 from harness.console import sweep_progress
 from harness.report.images import save
@@ -50,6 +53,7 @@ def run(
     output: Path,
     to: Path | None = None,
     *,
+    data: Sequence[str] = ("digits",),
     only_judge: bool = False,
     workers: int | None = None,
 ) -> list[Result]:
@@ -60,6 +64,8 @@ def run(
         budget: of `BUDGETS`.
         output: folder of runs, results and pictures.
         to: folder of the page, with its results and pictures; None: no page.
+        data: data sets, of `DATA_SETS`. A claim that is named is tried on each of them; without names, on
+            those that it is made for. Claims with data of their own are tried on these alone.
         only_judge: whether only what is stored is judged, and nothing trained or measured.
         workers: processes.
 
@@ -67,31 +73,40 @@ def run(
         The judged results.
 
     Raises:
-        ValueError: an unknown claim or budget; with `only_judge`, a claim without a result.
+        ValueError: an unknown claim, budget or data set; with `only_judge`, a claim that is named and has no
+            result.
         ConfigError: a sweep that cannot be run.
         FailedRunsError: runs of a claim failed; the results of the others are stored.
         KeyboardInterrupt: after the state has been kept.
     """
     if budget not in BUDGETS:
         raise ValueError(f"budget: expected one of {', '.join(BUDGETS)}, but got {budget!r}")
+    unknown = [one for one in data if one not in DATA_SETS]
+    if unknown or not data:
+        said = ", ".join(map(repr, unknown)) or "none"
+        raise ValueError(f"data: expected some of {', '.join(DATA_SETS)}, but got {said}")
     claims = [registry.claim(name) for name in dict.fromkeys(names)] or registry.claims()
+    trials = [(claim, one) for claim in claims for one in _tried(claim, data, named=bool(names))]
     shelf = Shelf(output / RESULTS)
     errors: list[str] = []
     if not only_judge:
-        errors = _make(claims, budget, output, shelf, workers)
+        errors = _make(trials, budget, output, shelf, workers)
     judged, console = [], _console()
-    for claim in claims:
-        result = shelf.get(claim.name, budget)
-        if result is None and only_judge and (result := _committed(claim, budget)) is None:
+    for claim, one in trials:
+        result = shelf.get(claim.name, budget, one)
+        if result is None and only_judge:
+            result = _committed(claim, budget, one)
+        if result is None and only_judge and names:
+            where = f" on {one}" if one else ""
             raise ValueError(
-                f"--judge: {claim.name} has no stored result of budget {budget} in {shelf.folder}"
+                f"--judge: {claim.name}{where} has no stored result of budget {budget} in {shelf.folder}"
             )
         if result is None:
             continue
         result = with_verdict(result, claim.decide(result.table))
         shelf.put(result)
         judged.append(result)
-        pictures = output / "pictures" / budget
+        pictures = output / "pictures" / budget / one
         pictures.mkdir(parents=True, exist_ok=True)
         save(draw(claim, result), pictures / f"{claim.name}.png")
         show(claim, result, console)
@@ -113,7 +128,8 @@ def show(claim: Claim, result: Result, console: Console) -> None:
     """Print a verdict."""
     verdict = result.verdict
     assert verdict is not None
-    console.print(f"\n{claim.name}", style="bold", markup=False, end="  ")
+    where = f" on {DATA_SETS[result.data]}" if result.data else ""
+    console.print(f"\n{claim.name}{where}", style="bold", markup=False, end="  ")
     console.print(verdict.word, style=STYLES[verdict.word])
     console.print(f"  “{claim.sentence}”", style="italic", markup=False)
     console.print(f"  {lead(verdict)} {verdict.text}", markup=False)
@@ -134,47 +150,64 @@ def write_page(claims: Sequence[Claim], results: Sequence[Result], to: Path) -> 
     from harness.store.files import write_text
 
     (to / "pictures").mkdir(parents=True, exist_ok=True)
-    shelf, by_name = Shelf(to / RESULTS), {claim.name: claim for claim in claims}
+    shelf = Shelf(to / RESULTS)
     for result in results:
         shelf.put(result)
-        save(draw(by_name[result.claim], result), to / "pictures" / f"{result.claim}.png", dpi=110)
-    entries = corrected([(by_name[result.claim], result) for result in results])
+    tried = [(claim, [result for result in results if result.claim == claim.name]) for claim in claims]
+    entries = corrected([(claim, found) for claim, found in tried if found])
+    for entry in entries:
+        name = entry.claim.name
+        save(draw(entry.claim, entry.result), to / "pictures" / f"{name}.png", dpi=110)
+        if len(entry.results) > 1:
+            save(data_sets(entry.results), to / "pictures" / f"{name}_data_sets.png", dpi=110)
     there = {result.claim for result in results}
     write_text(to / "RESULTS.md", page(entries, [claim for claim in claims if claim.name not in there]))
 
 
-def _make(claims: Sequence[Claim], budget: str, output: Path, shelf: Shelf, workers: int | None) -> list[str]:
-    """Train and measure what has no result yet; what went wrong, a line per claim."""
-    plans = running.planned(claims, budget, output)
+def _tried(claim: Claim, data: Sequence[str], *, named: bool) -> Sequence[str]:
+    """The data sets of those asked for that a claim is tried on."""
+    if not any(claim.tried_on) or (named and claim.sweeps):
+        return claim.tried_on if not any(claim.tried_on) else data
+    return [one for one in claim.tried_on if one in data]
+
+
+def _make(trials: Sequence[Trial], budget: str, output: Path, shelf: Shelf, workers: int | None) -> list[str]:
+    """Train and measure what has no result yet; what went wrong, a line per claim and data set."""
+    plans = running.planned(trials, budget, output)
     sweep = running.train(plans)
     if sweep is not None and sweep.tasks:
         left = sum(len(task.specs) for task in sweep.tasks)
-        _console().print(f"{len(sweep.specs):,} runs of {len(plans)} claims in {output}: {left:,} to train.")
+        count = len({name for name, _ in plans})
+        _console().print(f"{len(sweep.specs):,} runs of {count} claims in {output}: {left:,} to train.")
         with sweep_progress(sweep) as tell:
             running.carry_out(sweep, workers, tell)
     errors = []
-    for claim in claims:
+    for claim, data in trials:
         try:
             if claim.sweeps:
-                shelf.put(running.gather(claim, plans[claim.name], budget))
-            elif not running.fresh(claim, shelf.get(claim.name, budget)):
-                shelf.put(running.measured(claim, budget))
+                shelf.put(running.gather(claim, plans[claim.name, data], budget, data))
+            elif not running.fresh(claim, shelf.get(claim.name, budget, data)):
+                shelf.put(running.measured(claim, budget, data))
         except running.FailedRunsError as error:
             errors.append(str(error))
     return errors
 
 
-def _committed(claim: Claim, budget: str) -> Result | None:
+def _committed(claim: Claim, budget: str, data: str) -> Result | None:
     """The result that is committed beside the claims."""
-    return Shelf(Path(__file__).parent / RESULTS).get(claim.name, budget)
+    return Shelf(Path(__file__).parent / RESULTS).get(claim.name, budget, data)
 
 
 def _told(name: str, shelves: Sequence[Shelf]) -> str:
+    """The verdict of the largest budget, and on which data it rests."""
     for shelf in shelves:
         for budget in reversed(BUDGETS[1:]):
-            verdict = shelf.verdict(name, budget)
-            if verdict is not None:
-                return f"[{STYLES[verdict.word]}]{verdict.word}[/] ({budget})"
+            found = {one: shelf.verdict(name, budget, one) for one in ("", *DATA_SETS)}
+            verdicts = {one: verdict for one, verdict in found.items() if verdict is not None}
+            if verdicts:
+                word, _, on = together(verdicts)
+                where = ", ".join(filter(None, (budget, *(DATA_SETS.get(one, "") for one in on))))
+                return f"[{STYLES[word]}]{word}[/] ({where})"
     return "[dim]no result[/]"
 
 

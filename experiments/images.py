@@ -5,15 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import torch
 from torch import Tensor
 
+from experiments.budgets import source
 from harness.config import compose
 from harness.training.sources import load_arrays
-
-PART = "cifar10-part.npz"  # uint8 x_train, y_train, x_test, y_test; where the whole of CIFAR-10 is not there
-KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 class Images(NamedTuple):
@@ -37,17 +33,11 @@ def images(name: str, root: Path, train: int = 0, test: int = 0) -> Images:
     Raises:
         ConfigError: they are not there, and cannot be fetched.
     """
-    if name == "cifar10" and (root / PART).is_file() and not (root / "cifar-10-batches-py").is_dir():
-        with np.load(root / PART) as part:
-            x, y, x_test, y_test = (torch.from_numpy(part[key]) for key in KEYS)
-        divisor = 255.0
-    else:
-        raw = load_arrays(compose([f"data={name}", f"data.root={root}"]).data)
-        x, y, x_test, y_test, divisor = raw.x_train, raw.y_train, raw.x_test, raw.y_test, raw.divisor
-    train, test = train or len(x), test or len(x_test)
+    raw = load_arrays(compose(source(name, root)).data)
+    train, test = train or len(raw.x_train), test or len(raw.x_test)
     return Images(
-        x[:train].float() / divisor,
-        y[:train].long(),
-        x_test[:test].float() / divisor,
-        y_test[:test].long(),
+        raw.x_train[:train].float() / raw.divisor,
+        raw.y_train[:train].long(),
+        raw.x_test[:test].float() / raw.divisor,
+        raw.y_test[:test].long(),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -83,13 +83,17 @@ def first_to_last_gradient(run: Run) -> dict[str, float]:
         return {"gradient_ratio": float(np.log10(rms[0] / rms[-1])) if rms[-1] > 0 else np.nan}
 
 
-def epochs_to(accuracy: float) -> Callable[[Run], dict[str, float]]:
+def epochs_to(levels: Mapping[str, float]) -> Callable[[Run], dict[str, float]]:
     """Epochs until the test accuracy first reaches a level, between two epochs by a straight line.
 
-    A run that does not reach it counts with the whole budget, which is the least that it would have taken.
+    Args:
+        levels: name of the data set → test accuracy.
+
+    A run that does not get there counts with the whole budget, which is the least that it would have taken.
     """
 
     def read(run: Run) -> dict[str, float]:
+        accuracy = levels[run.config["data"]["name"]]
         steps = run.read("steps", ["epoch", "test_accuracy"]).to_pandas()
         told = steps[steps["test_accuracy"].notna()]
         x = np.concatenate([[0.0], told["epoch"].to_numpy(float)])

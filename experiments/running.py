@@ -23,22 +23,28 @@ from harness.sweeps.sweep import Sweep, plan_sweep, run_sweep
 
 RUNS = "runs"  # below the output
 Teller = Callable[[Sweep, Any], None]
+Trial = tuple[Claim, str]  # and the name of the data set; empty: data of the claim's own
+Plans = dict[tuple[str, str], list[tuple[str, RunSpec]]]
 
 
 class FailedRunsError(RuntimeError):
     """Some runs of a claim failed: nothing is judged from the others."""
 
 
-def planned(claims: Sequence[Claim], budget: str, output: Path) -> dict[str, list[tuple[str, RunSpec]]]:
-    """Name of a claim → its runs, for the claims that are made of runs.
+def planned(trials: Sequence[Trial], budget: str, output: Path) -> Plans:
+    """Names of claim and data set → the runs, for the claims that are made of runs.
 
     Raises:
         ConfigError, ValueError: as `experiments.budgets.specs`.
     """
-    return {claim.name: specs(claim, budget, output / RUNS) for claim in claims if claim.sweeps}
+    return {
+        (claim.name, data): specs(claim, budget, output / RUNS, data)
+        for claim, data in trials
+        if claim.sweeps
+    }
 
 
-def train(plans: dict[str, list[tuple[str, RunSpec]]]) -> Sweep | None:
+def train(plans: Plans) -> Sweep | None:
     """The one sweep of several claims; runs that have a result are not in it. None without any run."""
     every = [spec for plan in plans.values() for _, spec in plan]
     return plan_sweep(every) if every else None
@@ -55,8 +61,8 @@ def carry_out(sweep: Sweep | None, workers: int | None = None, tell: Teller | No
         run_sweep(sweep, workers, tell)
 
 
-def gather(claim: Claim, plan: Sequence[tuple[str, RunSpec]], budget: str) -> Result:
-    """The result of a claim whose runs are done.
+def gather(claim: Claim, plan: Sequence[tuple[str, RunSpec]], budget: str, data: str = "digits") -> Result:
+    """The result of a claim on a data set whose runs are done.
 
     Raises:
         FailedRunsError: runs failed or are not there.
@@ -66,22 +72,22 @@ def gather(claim: Claim, plan: Sequence[tuple[str, RunSpec]], budget: str) -> Re
     if failed:
         first = failed[0]
         raise FailedRunsError(
-            f"{claim.name}: {len(failed)} of {len(runs)} runs failed or are not done; the first is "
+            f"{claim.name} on {data}: {len(failed)} of {len(runs)} runs failed or are not done; the first is "
             f"{first.path}: {first.status.get('error') or first.status.get('state', 'not there')}"
         )
     table = tidy(runs, claim.read)
     once = {run.path: float(run.status.get("seconds") or 0) for _, run in runs}
-    return Result(claim.name, budget, table, facts(sum(once.values())) | _data(plan))
+    return Result(claim.name, budget, table, facts(sum(once.values())) | _data(plan), data=data)
 
 
-def measured(claim: Claim, budget: str) -> Result:
+def measured(claim: Claim, budget: str, data: str = "") -> Result:
     """The result of a claim that is measured instead of trained."""
     assert claim.measure is not None
     began = time.monotonic()
-    table = claim.measure(budget)
+    table = claim.measure(budget, data) if data else claim.measure(budget)
     made = facts(time.monotonic() - began) | {"code": code_of(claim)}
     told = {"data": ", ".join(sorted(set(table["data"])))} if "data" in table else {}
-    return Result(claim.name, budget, table, made | told)
+    return Result(claim.name, budget, table, made | told, data=data)
 
 
 def fresh(claim: Claim, result: Result | None) -> bool:

@@ -1,4 +1,4 @@
-"""Results on disk: per claim a table (Parquet) and its facts and verdict (JSON); judging needs no more."""
+"""Results on disk: per claim and data set a table (Parquet), with facts and verdict (JSON)."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Result:
         table: tidy.
         facts: seconds, hardware, versions, data.
         verdict: None before it is judged.
+        data: name of the data set; empty: data of the claim's own.
     """
 
     claim: str
@@ -33,10 +34,11 @@ class Result:
     table: pd.DataFrame
     facts: Mapping[str, Any] = field(default_factory=dict)
     verdict: Verdict | None = None
+    data: str = ""
 
 
 class Shelf:
-    """A folder of results: `<budget>/<claim>.parquet` and `.json`.
+    """A folder of results: `<budget>/<data>/<claim>.parquet` and `.json`, without a folder for no data set.
 
     Example:
         >>> import tempfile
@@ -51,20 +53,20 @@ class Shelf:
 
     def put(self, result: Result) -> None:
         """Keep a result, in place of an earlier one."""
-        path = self._path(result.claim, result.budget)
+        path = self._path(result.claim, result.budget, result.data)
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as part:
             result.table.to_parquet(part, compression="zstd", index=False)
         said = None if result.verdict is None else _plain(asdict(result.verdict))
         write_json(path.with_suffix(".json"), {"facts": dict(result.facts), "verdict": said})
 
-    def get(self, claim: str, budget: str) -> Result | None:
+    def get(self, claim: str, budget: str, data: str = "") -> Result | None:
         """A result; None if there is none.
 
         Raises:
             ValueError: its files are damaged.
         """
-        path = self._path(claim, budget)
+        path = self._path(claim, budget, data)
         notes = self._notes(path)
         if notes is None or not path.is_file():
             return None
@@ -72,15 +74,15 @@ class Shelf:
             table = pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise ValueError(f"{path} cannot be read ({error})") from None
-        return Result(claim, budget, table, notes["facts"], _verdict(notes["verdict"]))
+        return Result(claim, budget, table, notes["facts"], _verdict(notes["verdict"]), data)
 
-    def verdict(self, claim: str, budget: str) -> Verdict | None:
+    def verdict(self, claim: str, budget: str, data: str = "") -> Verdict | None:
         """The verdict alone, without the table."""
-        notes = self._notes(self._path(claim, budget))
+        notes = self._notes(self._path(claim, budget, data))
         return None if notes is None else _verdict(notes["verdict"])
 
-    def _path(self, claim: str, budget: str) -> Path:
-        return self.folder / budget / f"{claim}.parquet"
+    def _path(self, claim: str, budget: str, data: str) -> Path:
+        return self.folder / budget / data / f"{claim}.parquet"
 
     def _notes(self, path: Path) -> dict[str, Any] | None:
         path = path.with_suffix(".json")

@@ -19,7 +19,7 @@ import pandas as pd
 
 import harness
 from experiments.benchmarks.cure_scores import EFFECT, Score, cured, print_results
-from experiments.images import PART
+from experiments.budgets import source
 from harness.config import compose
 from harness.config.command import merged
 from harness.sweeps.job import run_job
@@ -70,12 +70,16 @@ def score(words: tuple[str, ...] | list[str], folder: Path) -> Score:
 def image_networks(root: Path) -> dict[str, tuple[str, ...]]:
     """A CNN on MNIST and a ResNet-20 on CIFAR-10, small enough for a CPU."""
     shortly = ("train.batch_size=50", "data.probe_size=200")
-    part = f"data.path={root / PART}"
-    cifar = ("data=arrays", part) if (root / PART).is_file() else ("data=cifar10", f"data.root={root}")
-    mnist = ("data=mnist", f"data.root={root}", "data.subset=4000", "train.epochs=2", *shortly)
+    mnist = (*source("mnist", root), "data.subset=4000", "train.epochs=2", *shortly)
     return {
         "CNN": ("model=cnn", "model.channels=8", "model.width=64", *mnist),
-        "ResNet-20": ("model=resnet", *cifar, "data.subset=1000", "train.epochs=3", *shortly),
+        "ResNet-20": (
+            "model=resnet",
+            *source("cifar10", root),
+            "data.subset=1000",
+            "train.epochs=3",
+            *shortly,
+        ),
     }
 
 

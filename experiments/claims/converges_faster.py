@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from experiments.claim import Claim, Sweep
+from experiments.claim import DATA_SETS, Claim, Sweep
 from experiments.contrasts import Arm, contrast
 from experiments.figures import doses
 from experiments.readings import epochs_to
@@ -15,7 +15,8 @@ from experiments.verdicts import Part, Verdict, judge
 SENTENCE = "ReLU networks converge faster than sigmoid and tanh networks."
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 TUNING = 4  # seeds 0 to 3 choose the learning rates, the others judge
-LEVEL = 0.9
+#: What ReLU at 0.1 reaches within three epochs: looked up on seed 999, which does not judge.
+LEVELS = {"digits": 0.9, "mnist": 0.85, "fashion_mnist": 0.72}
 
 
 def tuned(table: pd.DataFrame) -> dict[str, float]:
@@ -31,7 +32,7 @@ def tuned(table: pd.DataFrame) -> dict[str, float]:
 
 
 def decide(table: pd.DataFrame) -> Verdict:
-    """Sigmoid and tanh against ReLU: epochs to 90 % test accuracy, each at its own learning rate."""
+    """Sigmoid and tanh against ReLU: epochs to a test accuracy, each at its own learning rate."""
     best = tuned(table)
     judged = table[table["seed"] >= TUNING] if (table["seed"] >= TUNING).any() else table
 
@@ -45,12 +46,17 @@ def decide(table: pd.DataFrame) -> Verdict:
         )
 
     names = ("tanh", "sigmoid")
-    words = {name: f"tuned ({best[name]:g} and {best['relu']:g})" for name in names}
     same: dict[str, float] = dict.fromkeys((*names, "relu"), 0.1)
     return judge(
-        *(part(name, best, words[name]) for name in names),
+        *(part(name, best, "each tuned") for name in names),
         also=[part(name, same, "both at 0.1") for name in names],
     )
+
+
+def rates(table: pd.DataFrame) -> str:
+    """The learning rates that were chosen."""
+    best = tuned(table)
+    return f"Learning rates chosen: {', '.join(f'{name} {best[name]:g}' for name in best)}."
 
 
 draw = partial(
@@ -65,8 +71,9 @@ CLAIM = Claim(
     name="converges_faster",
     sentence=SENTENCE,
     source="Krizhevsky et al. 2012 (six times faster than tanh on CIFAR-10), and CS231n after it",
-    metric=f"Epochs until the test accuracy first reaches {LEVEL:.0%}, as a ratio; a run that does not get "
-    "there counts with all its epochs, which favours the slower one.",
+    metric="Epochs until the test accuracy first reaches a level "
+    f"({', '.join(f'{DATA_SETS[name]} {level:.0%}' for name, level in LEVELS.items())}), "
+    "as a ratio; a run that does not get there counts with all its epochs, which favours the slower one.",
     interest="A quarter more epochs.",
     design=f"SGD at five learning rates; seeds 0 to {TUNING - 1} choose one for each activation, the others "
     "judge. Glorot's initialisation for sigmoid and tanh, He's for ReLU. The comparison at one learning "
@@ -84,7 +91,8 @@ CLAIM = Claim(
         )
         for names, init in (("relu", "kaiming_normal"), ("sigmoid,tanh", "xavier_normal"))
     ),
-    read=epochs_to(LEVEL),
+    read=epochs_to(LEVELS),
+    beside=rates,
     decide=decide,
     figure=draw,
 )

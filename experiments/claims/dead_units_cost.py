@@ -35,13 +35,13 @@ ARMS: dict[str, tuple[tuple[str, ...], float, float]] = {
 }
 
 
-def measure(budget: str) -> pd.DataFrame:
+def measure(budget: str, data_set: str) -> pd.DataFrame:
     """Every arm and seed, trained with the same batches: test accuracy and dead share on the test inputs."""
     rows = []
     with one_thread():
         for seed in range(SEEDS[budget]):
             for arm, (words, share, when) in ARMS.items():
-                common = overrides(Sweep(words), budget)
+                common = overrides(Sweep(words), budget, data_set)
                 spec = compose([*(word for word in common if not word.startswith("seed=")), f"seed={seed}"])
                 data = load(spec, torch.device("cpu"), torch.float32)
                 model = build(spec, data.shape, data.classes)
@@ -49,8 +49,8 @@ def measure(budget: str) -> pd.DataFrame:
                 steps = spec.train.epochs * data.steps_per_epoch
                 steps = min(steps, spec.train.max_steps or steps)
                 train(model, data, steps, spec.optim.lr, share, int(when * steps), seed)
-                rows.append((seed, arm, spec.data.name, *tested(model, data)))
-    columns = ["seed", "arm", "data", "n", "accuracy", "dead"]
+                rows.append((seed, arm, *tested(model, data)))
+    columns = ["seed", "arm", "n", "accuracy", "dead"]
     return pd.DataFrame(rows, columns=pd.Index(columns))
 
 
@@ -130,6 +130,7 @@ CLAIM = Claim(
     "bias alone, "
     "so that the two could not be told apart. SGD at the default rate, the same batches for every arm.",
     measure=measure,
+    data_sets=("digits", "mnist", "fashion_mnist"),
     decide=decide,
     figure=partial(
         arms, arms={name: {"arm": name} for name in ARMS}, outcomes=("accuracy", "dead"), title=SENTENCE

@@ -46,7 +46,6 @@ CLAIM = Claim(
     sweeps=(
         Sweep(
             (
-                "data=digits",
                 "optim.lr=0.1,0.3",
                 f"record.census_every={WINDOW}",
                 "record.early=false",

@@ -42,12 +42,12 @@ CLAIM = Claim(
     source="textbook folklore",
     metric="Dead share on the held-out, balanced probe after training, with test accuracy.",
     interest="3 points of dead share.",
-    design=f"Digits with an exponential class profile of {RATIO} : 1, which leaves {SAME} images. The "
+    design=f"An exponential class profile of {RATIO} : 1, which leaves {SAME} of 1,437 digits. The "
     f"control "
     "has as many images of all classes alike: data that are unbalanced are also fewer, and only this "
     "comparison tells the two apart. All arms take the same number of steps.",
     sweeps=tuple(
-        Sweep(("data=digits", "train.epochs=1000", "train.max_steps=440", "optim=sgd,adam", *words), name)
+        Sweep(("train.epochs=1000", "train.max_steps=440", "optim=sgd,adam", *words), name)
         for name, words in (
             ("all", ()),
             ("same", (f"data.subset={SAME}",)),

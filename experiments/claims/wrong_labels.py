@@ -37,7 +37,7 @@ CLAIM = Claim(
     metric="Dead share on the held-out probe after training, with test accuracy (chance is what is "
     "expected there).",
     interest="3 points of dead share.",
-    design="Digits with right labels; with labels drawn at random once (9 of 10 are wrong); with labels "
+    design="Images with right labels; with labels drawn at random once (9 of 10 are wrong); with labels "
     "reshuffled anew in every epoch, so that nothing can be learned. SGD at 0.1 and Adam at 0.001, 40 "
     "epochs: whether an effect is one of the labels or of an optimizer that magnifies small gradients. "
     "Changed after a first run of 20 epochs, which was undecided on reshuffled labels.",

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from experiments.units import Unit
 from experiments.verdicts import Finding, Verdict
 from harness.report.plots.base import share_axis
 from harness.report.style import OKABE_ITO, current
@@ -91,33 +92,40 @@ def forest(axis: Axes, verdict: Verdict) -> None:
     """Every deciding effect with its interval, against its margin; those that only go along are pale."""
     found: Sequence[Finding] = [*verdict.findings, *verdict.also]
     deciding = len(verdict.findings)
-    place = np.arange(len(found), dtype=float)
-    scales = [finding.unit.scale for finding in found]
     axis.axvline(0, color=current().theme.ink, linewidth=0.9)
-    for y, finding, scale in zip(place, found, scales, strict=True):
-        colour, alpha = COLOURS[finding.word], 1.0 if y < deciding else 0.45
-        margin = finding.margin * scale
-        if finding.within:
-            axis.fill_betweenx([y - 0.34, y + 0.34], -abs(margin), abs(margin), color="#7a828c", alpha=0.18)
-        else:
-            axis.plot([margin, margin], [y - 0.36, y + 0.36], color="#7a828c", linestyle="--", linewidth=1.2)
-        if np.isnan(finding.effect):
-            axis.text(0, y, " no pair has the outcome", va="center", fontsize=7.5)
-            continue
-        effect = finding.effect * scale
-        ends = [finding.low * scale, finding.high * scale]
-        if not np.isnan(ends).any():
-            axis.plot(ends, [y, y], color=colour, linewidth=1.8, alpha=alpha, solid_capstyle="butt")
-        axis.plot(effect, y, MARKS[finding.word], color=colour, markersize=5.5, alpha=alpha)
-    axis.set_yticks(place, [label(finding) for finding in found], fontsize=7.5)
+    for y, finding in enumerate(found):
+        effect_line(axis, y, finding, COLOURS[finding.word], 1.0 if y < deciding else 0.45)
+    axis.set_yticks(range(len(found)), [label(finding) for finding in found], fontsize=7.5)
     axis.yaxis.tick_right()
     axis.spines["right"].set_visible(False)
+    axis.set_ylim(len(found) - 0.4, -0.6)
+    effect_axis(axis, verdict.findings[0].unit)
+    axis.set_title(f"verdict: {verdict.word}", color=COLOURS[verdict.word], fontweight="bold")
+
+
+def effect_line(axis: Axes, y: float, finding: Finding, colour: str, alpha: float = 1.0) -> None:
+    """One contrast: its margin, the effect with its interval, the word as a mark."""
+    scale = finding.unit.scale
+    margin = finding.margin * scale
+    if finding.within:
+        axis.fill_betweenx([y - 0.4, y + 0.4], -abs(margin), abs(margin), color="#7a828c", alpha=0.18)
+    else:
+        axis.plot([margin, margin], [y - 0.4, y + 0.4], color="#7a828c", linestyle="--", linewidth=1.2)
+    if np.isnan(finding.effect):
+        axis.text(0, y, " no pair has the outcome", va="center", fontsize=7.5)
+        return
+    ends = [finding.low * scale, finding.high * scale]
+    if not np.isnan(ends).any():
+        axis.plot(ends, [y, y], color=colour, linewidth=1.8, alpha=alpha, solid_capstyle="butt")
+    axis.plot(finding.effect * scale, y, MARKS[finding.word], color=colour, markersize=5.5, alpha=alpha)
+
+
+def effect_axis(axis: Axes, unit: Unit) -> None:
+    """The axis of effects; factors where they are ratios."""
     axis.spines["left"].set_visible(False)
     axis.tick_params(axis="y", length=0)
-    axis.set_ylim(len(found) - 0.4, -0.6)
     axis.margins(x=0.12)
     axis.grid(axis="x")
-    unit = verdict.findings[0].unit
     axis.xaxis.set_major_locator(MaxNLocator(5))
     if unit.ratio:
         low, high = axis.get_xlim()
@@ -125,7 +133,6 @@ def forest(axis: Axes, verdict: Verdict) -> None:
         ticks = np.array(sorted(value for value in factors if low <= np.log(value) <= high))
         axis.set_xticks(np.log(ticks), [f"×{value:g}" for value in ticks])
     axis.set_xlabel(f"effect, {unit.name}" if unit.name else "effect")
-    axis.set_title(f"verdict: {verdict.word}", color=COLOURS[verdict.word], fontweight="bold")
 
 
 def label(finding: Finding) -> str:

@@ -28,15 +28,16 @@ def test_it_runs_at_toy_size(name: str, tmp_path: Path) -> None:
     assert len(result.table) == result.verdict.runs > 2
     for finding in (*result.verdict.findings, *result.verdict.also):
         assert finding.seeds + finding.lost >= 2, finding.label
-    picture = tmp_path / "pictures" / "toy" / f"{name}.png"
+    picture = tmp_path / "pictures" / "toy" / result.data / f"{name}.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
-    stored = Shelf(tmp_path / command.RESULTS).get(name, "toy")
+    data = "digits" if any(claim.tried_on) else ""
+    stored = Shelf(tmp_path / command.RESULTS).get(name, "toy", data)
     assert stored is not None
     pd.testing.assert_frame_equal(stored.table, result.table, check_dtype=False)
     assert repr(stored.verdict) == repr(result.verdict)
     again = claim.decide(stored.table)
     assert (again.word, again.text) == (result.verdict.word, result.verdict.text)
-    plan = running.train(running.planned([claim], "toy", tmp_path))
+    plan = running.train(running.planned([(claim, data)], "toy", tmp_path))
     assert plan is None or not plan.tasks
 
 
@@ -50,7 +51,8 @@ def test_it_says_what_it_has_to(name: str) -> None:
     for field in ("sentence", "metric", "interest", "design"):
         assert getattr(claim, field).endswith("."), field
     for budget in ("small", "standard", "full"):
-        runs = running.planned([claim], budget, Path("x")).get(name, [])
+        plans = running.planned([(claim, data) for data in claim.tried_on], budget, Path("x"))
+        runs = [run for plan in plans.values() for run in plan]
         seeds = {spec.seed for _, spec in runs}
         assert not runs or len(seeds) >= 8
         assert all(not spec.record.tensorboard for _, spec in runs)

@@ -29,7 +29,7 @@ def cli(*words: str) -> tuple[int, str]:
     return found.exit_code, found.output
 
 
-def result(name: str, effect: float = 0.3, seeds: int = 12) -> Result:
+def result(name: str, effect: float = 0.3, seeds: int = 12, data: str = "digits") -> Result:
     """A result of one contrast, judged; the table is that of negative_bias."""
     rows = [
         {
@@ -52,7 +52,7 @@ def result(name: str, effect: float = 0.3, seeds: int = 12) -> Result:
         "versions": {"python": "3", "torch": "2"},
         "data": "digits",
     }
-    made = Result(name, "small", table, facts)
+    made = Result(name, "small", table, facts, data=data)
     return with_verdict(made, registry.claim("negative_bias").decide(table))
 
 
@@ -62,7 +62,14 @@ def test_the_list_has_every_sentence_and_the_stored_verdicts(tmp_path: Path) -> 
     assert code == 0
     for claim in registry.claims():
         assert claim.name in said
-    assert "supported (small)" in said
+    assert "supported (small, digits)" in said
+
+
+def test_the_list_prefers_data_that_nobody_had_looked_at(tmp_path: Path) -> None:
+    for data, effect in (("digits", 0.3), ("mnist", 0.3), ("fashion_mnist", 0.0)):
+        Shelf(tmp_path / "results").put(result("negative_bias", effect, data=data))
+    _, said = cli("--output", str(tmp_path))
+    assert "refuted (small, Fashion-MNIST)" in said
 
 
 @pytest.mark.parametrize(
@@ -73,6 +80,11 @@ def test_the_list_has_every_sentence_and_the_stored_verdicts(tmp_path: Path) -> 
         (("negative_bias", "--all"), "either names or --all"),
         (("--judge",), "give the names of claims"),
         (("negative_bias", "--judge", "--budget", "full"), "no stored result of budget full"),
+        (
+            ("negative_bias", "--data", "digits,mnits"),
+            "expected some of digits, mnist, fashion_mnist, cifar10",
+        ),
+        (("negative_bias", "--data", ","), "but got none"),
     ],
 )
 def test_what_is_refused(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
@@ -83,24 +95,24 @@ def test_what_is_refused(words: tuple[str, ...], told: str, tmp_path: Path) -> N
 
 
 def test_a_verdict_of_earlier_rules_is_none(tmp_path: Path) -> None:
-    shelf, path = Shelf(tmp_path), tmp_path / "small" / "negative_bias.json"
+    shelf, path = Shelf(tmp_path), tmp_path / "small" / "digits" / "negative_bias.json"
     shelf.put(result("negative_bias"))
     said = json.loads(path.read_text())
     for finding in said["verdict"]["findings"]:
         del finding["power"]
     path.write_text(json.dumps(said))
-    assert shelf.verdict("negative_bias", "small") is None
+    assert shelf.verdict("negative_bias", "small", "digits") is None
 
 
 def test_judging_anew_needs_the_table_alone_and_follows_the_rule(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "results")
     kept = result("negative_bias")
     table = kept.table.assign(dead=0.1, born_dead=0.1)
-    shelf.put(Result("negative_bias", "small", table, kept.facts, kept.verdict))
+    shelf.put(Result("negative_bias", "small", table, kept.facts, kept.verdict, "digits"))
     code, said = cli("negative_bias", "--judge", "--output", str(tmp_path))
     assert code == 0
     assert "The data contradict the sentence" in " ".join(said.split())
-    verdict = shelf.verdict("negative_bias", "small")
+    verdict = shelf.verdict("negative_bias", "small", "digits")
     assert verdict is not None
     assert verdict.word == "refuted"
     assert not (tmp_path / "runs").exists()
@@ -108,7 +120,7 @@ def test_judging_anew_needs_the_table_alone_and_follows_the_rule(tmp_path: Path)
 
 def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     Shelf(tmp_path / "results").put(result("negative_bias"))
-    (tmp_path / "results" / "small" / "negative_bias.json").write_text("{")
+    (tmp_path / "results" / "small" / "digits" / "negative_bias.json").write_text("{")
     code, said = cli("negative_bias", "--judge", "--output", str(tmp_path))
     assert code == 2
     assert "negative_bias.json cannot be read" in " ".join(said.replace("│", " ").split())
@@ -119,9 +131,9 @@ def test_failed_runs_are_an_error_and_nothing_is_judged_from_the_others(tmp_path
     command.run(["sparsity"], "toy", tmp_path, workers=1)
     folder = next((tmp_path / "runs").glob("digits-*"))
     shutil.rmtree(folder)
-    plans = running.planned([claim], "toy", tmp_path)
+    plans = running.planned([(claim, "digits")], "toy", tmp_path)
     with pytest.raises(running.FailedRunsError, match="1 of 4 runs failed or are not done"):
-        running.gather(claim, plans["sparsity"], "toy")
+        running.gather(claim, plans["sparsity", "digits"], "toy")
 
 
 def test_holm_takes_back_what_does_not_survive() -> None:
@@ -129,18 +141,18 @@ def test_holm_takes_back_what_does_not_survive() -> None:
     strong, weak = result("negative_bias"), result("negative_bias", seeds=7)
     assert weak.verdict is not None
     assert weak.verdict.word == "supported"
-    alone = corrected([(claim, weak)])
-    together = corrected([(claim, strong)] * 2 + [(claim, weak)] * 4)
+    alone = corrected([(claim, [weak])])
+    together = corrected([(claim, [strong])] * 2 + [(claim, [weak])] * 4)
     assert alone[0].word == "supported"
     assert [entry.word for entry in together] == ["supported"] * 2 + ["undecided"] * 4
     assert "does not survive the correction" in page(together)
     with pytest.raises(ValueError, match="judged results"):
-        corrected([(claim, Result("negative_bias", "small", strong.table))])
+        corrected([(claim, [Result("negative_bias", "small", strong.table)])])
 
 
 def test_the_page_has_the_sentence_the_verdict_the_numbers_and_the_picture() -> None:
     claim = registry.claim("negative_bias")
-    text = page(corrected([(claim, result("negative_bias"))]), [registry.claim("depth")])
+    text = page(corrected([(claim, [result("negative_bias")])]), [registry.claim("depth")])
     assert "1 claim: 1 supported." in text
     assert f"> {claim.sentence}" in text
     assert "![negative_bias: supported](pictures/negative_bias.png)" in text
@@ -148,6 +160,28 @@ def test_the_page_has_the_sentence_the_verdict_the_numbers_and_the_picture() -> 
     assert "a machine" in text
     assert "seeds 0 to 11" in text
     assert "Without a result: depth." in text
+
+
+def test_the_page_tells_data_sets_apart_and_new_ones_decide() -> None:
+    """A rule made on the digits confirms nothing there: what was not looked at before has the verdict."""
+    claim = registry.claim("negative_bias")
+    kept = [result("negative_bias", data="fashion_mnist", effect=0.0), result("negative_bias", data="mnist")]
+    text = page(corrected([(claim, kept)]))
+    assert "1 claim: 1 refuted." in text
+    assert "| claim | verdict | MNIST | Fashion-MNIST |" in text
+    assert "| **refuted** | supported | **refuted** |" in text
+    assert "**Refuted** on Fashion-MNIST." in text
+    assert "looked at when the rule was made: MNIST: supported." in text
+    assert "(pictures/negative_bias_data_sets.png)" in text
+    assert "--data mnist,fashion_mnist" in text
+
+
+def test_the_page_is_written_with_a_forest_over_data_sets(tmp_path: Path) -> None:
+    kept = [result("negative_bias", data=data) for data in ("digits", "fashion_mnist")]
+    command.write_page([registry.claim("negative_bias")], kept, tmp_path)
+    for name in ("negative_bias", "negative_bias_data_sets"):
+        assert (tmp_path / "pictures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "results" / "small" / "fashion_mnist" / "negative_bias.json").is_file()
 
 
 def test_every_word_has_a_sentence_a_style_and_a_colour() -> None:
@@ -175,8 +209,8 @@ def test_what_is_committed_is_what_the_rules_say() -> None:
     """The page's verdicts follow from the committed tables."""
     shelf = Shelf(HOME / command.RESULTS)
     found = 0
-    for claim in registry.claims():
-        kept = shelf.get(claim.name, "small")
+    for claim, data in [(one, data) for one in registry.claims() for data in one.tried_on]:
+        kept = shelf.get(claim.name, "small", data)
         if kept is None:
             continue
         found += 1
@@ -185,4 +219,4 @@ def test_what_is_committed_is_what_the_rules_say() -> None:
             kept.verdict
         )
         assert f"### {claim.name}" in (HOME / "RESULTS.md").read_text(encoding="utf-8")
-    assert found == len(list((HOME / command.RESULTS).glob("small/*.json")))
+    assert found == len(list((HOME / command.RESULTS).glob("small/**/*.json")))

@@ -31,6 +31,12 @@ SILENT = [f"silent_{which}{when_}_share" for which in ("", "living_") for when_ 
 CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
     "high_learning_rate": (when(high, "dead", 0.6), always(dead=0.05)),
     "warm_up": (when(is_not("schedule.name", "warmup"), "dead", 0.6), always(dead=0.6)),
+    "n_of_inputs": (
+        always(born_dead=0.1, dead=0.1),
+        several(
+            *(when(lambda row: row["data.probe_size"] == 100, name, 0.3) for name in ("born_dead", "dead"))
+        ),
+    ),
     "negative_bias": (
         several(
             when(lambda row: row["bias.offset"] <= -1, "dead", 0.8),

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from experiments import paper, papers_page
 from experiments.__main__ import HOME
+from experiments.budgets import CIFAR_PART
 from experiments.command import RESULTS
-from experiments.images import PART, Images, images
+from experiments.images import Images, images
 from experiments.paper import AGREES, DIFFERS, NOT_RUN, UNDECIDED, Row, word_of
 from experiments.papers import dohare_2024, mehta_2019, rister_2020, sae_2026, sokar_2023, uva_tutorial_3
 from experiments.shelf import Result, Shelf
@@ -226,6 +227,6 @@ def test_the_part_of_cifar_is_read(tmp_path: Path) -> None:
         "x_test": np.zeros((2, 3, 32, 32), np.uint8),
         "y_test": np.arange(2),
     }
-    np.savez(tmp_path / PART, **arrays)  # type: ignore[arg-type]
+    np.savez(tmp_path / CIFAR_PART, **arrays)  # type: ignore[arg-type]
     found = images("cifar10", tmp_path, train=3)
     assert (len(found.x), len(found.x_test), float(found.x.max())) == (3, 2, 1.0)
