@@ -66,6 +66,41 @@ def half_used():
     return network
 
 
+class Counting(nn.Sequential):
+    """Scales its output by how often it was called."""
+
+    def __init__(self):
+        super().__init__(*plain())
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) / self.calls
+
+
+class BatchMean(nn.Sequential):
+    """Subtracts the mean of a batch in training alone."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return logits - logits.mean(0) if self.training else logits
+
+
+def batch_mean():
+    return BatchMean(*plain())
+
+
+class Unsteady(nn.Sequential):
+    """Computes something else where its weights are no parameters, as inside `torch.func.functional_call`."""
+
+    def forward(self, x):
+        return super().forward(x) * (1.0 if isinstance(self[1].weight, nn.Parameter) else 2.0)
+
+
+def unsteady():
+    return Unsteady(*plain())
+
+
 def typed(*, width: int, norm: bool = False, scale: float | None = None): return plain(width)
 def positional(width, /): return plain(width)
 def raises(): raise RuntimeError("no\\nluck")

@@ -154,11 +154,18 @@ def test_activations_in_place_are_counted_in_a_stack_as_alone(monkeypatch: pytes
         ("own_nets:half_used", "gets no gradient"),
         ("own_nets:tied", "the parameter of another layer"),
         ("own_nets:Pair", "ConfigError"),
+        ("own_nets:Counting", "calls: a forward pass changes it"),
+        ("own_nets:unsteady", "logits: it differs between a step in a stack and a step alone"),
     ],
 )
 def test_why_a_network_is_not_stacked(target: str, reason: str) -> None:
     words = f"model=custom data=digits model.target={target}".split()
     assert reason in why_not(plan(words, multirun=False)[0])
+
+
+def test_what_a_network_does_to_a_batch_is_done_to_each_members_batch() -> None:
+    words = ["model=custom", "data=digits", "model.target=own_nets:batch_mean"]
+    assert why_not(plan(words, multirun=False)[0]) == ""
 
 
 def test_arguments_are_swept_and_are_columns(capsys: pytest.CaptureFixture[str]) -> None:

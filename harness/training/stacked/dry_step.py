@@ -1,9 +1,12 @@
-"""Whether a user's own network can be stacked, tried with two members and inputs of zeros."""
+"""Whether a user's own network can be stacked: two members take a step, and so does each by itself."""
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from harness.config import RunSpec
@@ -15,10 +18,13 @@ from harness.training.stacked.module import StackedModule
 from harness.training.stacked.parameters import stack
 
 CLASSES = 10
+INPUTS = 4  # of each member
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+PLAIN = (bool, int, float, complex, str, type(None), list, tuple, dict, set)
 
 
 def dry_step(spec: RunSpec, shape: tuple[int, ...]) -> None:
-    """Take a step of a stack of two equal members.
+    """Take a step of a stack of two members that begin alike, and compare it with their own steps.
 
     Args:
         spec: the run.
@@ -35,27 +41,61 @@ def dry_step(spec: RunSpec, shape: tuple[int, ...]) -> None:
         )
     if any(isinstance(module, _ConvTransposeNd) for module in model.modules()):
         raise ValueError("transposed convolutions are not stacked")
-    _refuse_hidden_state(model, shape)
+    draw = torch.Generator().manual_seed(0)
+    dtype = torch.float64 if spec.dtype is Dtype.float64 else torch.float32
+    x = torch.rand(2, INPUTS, *shape, dtype=dtype, generator=draw)
+    d = torch.randn(2, INPUTS, CLASSES, dtype=dtype, generator=draw)
+    _refuse_hidden_state(copy.deepcopy(model), x[0])
+    alone = [_own_step(copy.deepcopy(model), *inputs) for inputs in zip(x, d, strict=True)]
     parameters = stack([dict(model.named_parameters())] * 2, [name for name, _ in model.named_parameters()])
     buffers = {name: torch.stack([buffer, buffer]) for name, buffer in model.named_buffers()}
     seen = observed(spec, shape, CLASSES) if spec.record.enabled else Observed((), (), ())
     network = StackedModule(model, seen.calls, parameters, buffers, shape)
     gates_of([spec], [module for _, module in seen.modules], own=False)
-    dtype = torch.float64 if spec.dtype is Dtype.float64 else torch.float32
-    x = torch.zeros(2, 2, *shape, dtype=dtype).flatten(2)
-    network.backward(network.forward(x, lambda number, z: None))
+    logits = network.forward(x.flatten(2), lambda number, z: None)
+    network.backward(d.transpose(1, 2))
+    together = {"logits": logits.transpose(1, 2), **{p.name: p.grad for p in parameters}, **buffers}
+    for place, found in enumerate(alone):
+        for name, tensor in found.items():
+            if not torch.allclose(together[name][place], tensor, rtol=1e-3, atol=1e-4, equal_nan=True):
+                raise ValueError(f"{name}: it differs between a step in a stack and a step alone")
 
 
-def _refuse_hidden_state(model: nn.Module, shape: tuple[int, ...]) -> None:
-    """Raise ValueError if a forward replaces buffers, or if outputs in evaluation depend on the batch."""
-    before = {name: id(buffer) for name, buffer in model.named_buffers()}
-    dtype = next(model.parameters()).dtype
-    x = torch.randn(4, *shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
+def _own_step(model: nn.Module, x: Tensor, d: Tensor) -> dict[str, Tensor]:
+    """Logits, gradients and buffers of an ordinary step; `d` is ∂L/∂logits."""
+    logits = model.train()(x)
+    logits.backward(d)
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {"logits": logits.detach(), **gradients, **dict(model.named_buffers())}
+
+
+def _refuse_hidden_state(model: nn.Module, x: Tensor) -> None:
+    """Raise ValueError if a forward changes what a stack does not carry, or mixes inputs in evaluation."""
+    model.train()
     with torch.no_grad():
-        model.train()(x)
-        if before != {name: id(buffer) for name, buffer in model.named_buffers()}:
+        buffers, before = {name: id(buffer) for name, buffer in model.named_buffers()}, _attributes(model)
+        model(x)
+        if buffers != {name: id(buffer) for name, buffer in model.named_buffers()}:
             raise ValueError("a forward pass replaces a buffer")
         model.eval()
-        if not torch.allclose(model(x)[:2], model(x[:2]), rtol=1e-3, atol=1e-4):
-            raise ValueError("in evaluation mode, the output for an input depends on the others")
-    model.train()
+        whole, part = model(x), model(x[:2])
+    after = _attributes(model)
+    for name in before.keys() | after.keys():
+        if before.get(name) != after.get(name):
+            raise ValueError(f"{name}: a forward pass changes it, and a stack has it once for all members")
+    if not torch.allclose(whole[:2], part, rtol=1e-3, atol=1e-4):
+        raise ValueError("in evaluation mode, the output for an input depends on the others")
+
+
+def _attributes(model: nn.Module) -> dict[str, str]:
+    """The Python values and tensors that modules keep, other than parameters and buffers."""
+
+    def told(value: Any) -> str:
+        return repr(value) if isinstance(value, PLAIN) else str(id(value))
+
+    return {
+        f"{name}.{key}".lstrip("."): told(value)
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if key not in OF_EVERY_MODULE
+    }
