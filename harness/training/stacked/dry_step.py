@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from harness.config import RunSpec
 from harness.config.schema import Dtype
 from harness.training.models import build
-from harness.training.stacked.member_windows import gates_of
+from harness.training.stacked.member_gates import gates_of
 from harness.training.stacked.members import Observed, observed
 from harness.training.stacked.module import StackedModule
 from harness.training.stacked.parameters import stack

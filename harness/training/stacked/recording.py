@@ -15,7 +15,8 @@ from harness.kernels.dispatch import unit_squares
 from harness.training.stacked.activations import SLOPED
 from harness.training.stacked.batches import CohortData
 from harness.training.stacked.census import DEAD, UNKNOWN, Change, Layout, Verdicts, last_known
-from harness.training.stacked.member_windows import StackWindows, gates_of
+from harness.training.stacked.member_gates import gates_of
+from harness.training.stacked.member_windows import StackWindows
 from harness.training.stacked.members import Observed
 from harness.training.stacked.module import StackedModule
 from harness.training.stacked.network import Seen, StackedMLP
