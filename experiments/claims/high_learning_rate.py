@@ -44,7 +44,7 @@ def edge(table: pd.DataFrame) -> str:
         (row,) = critical(table[table["sweep"] == optimizer], "optim.lr").to_dict("records")
         where = f"{row['critical']:.2g}, between {row['below']:g} and {row['above']:g}"
         if row["missing"]:
-            where = f"is not told: {row['missing']}"
+            where = f"is not known: {row['missing']}"
         elif np.isnan(row["critical"]):
             where = f"nowhere from {grid[0]:g} to {grid[-1]:g}: {row['note']}"
         elif not np.isnan(row["low"]):

@@ -77,8 +77,8 @@ def too_few_inputs(found: Findings) -> list[str]:
         return []
     n = f"n = {int(few['n'].max()):,}" + (" at most" if few["n"].nunique() > 1 else "")
     return [
-        f"No cause is told of {len(few):,} dead units ({n}): n is too small; a unit that is silent on so few "
-        "inputs may be alive."
+        f"No cause is given for {len(few):,} dead units ({n}): n is too small; a unit that is silent on so "
+        "few inputs may be alive."
     ]
 
 
@@ -192,7 +192,7 @@ def _unread(born: pd.DataFrame, evidence: Evidence) -> str:
     sites = born.loc[born["spread"].isna(), "site"].drop_duplicates().tolist()
     if sites:
         shown = ", ".join(sites[:3]) + (f" and {len(sites) - 3:,} more" if len(sites) > 3 else "")
-        return f"the parameters that make the units of {shown} could not be told from the rest of the model"
+        return f"the parameters that make the units of {shown} were not found in the model"
     return (
         "what closed them is neither a bias, nor a norm, nor weights that are known, nor the model's inputs"
     )
@@ -234,7 +234,7 @@ def _handed(first: pd.Series) -> str:
 
 
 def doubts(name: str, causal: Sequence[Event], evidence: Evidence) -> list[str]:
-    """What cannot be told from a cause in one run."""
+    """What cannot be distinguished from a cause in one run."""
     first = evidence.layers.iloc[0] if len(evidence.layers) else None
     doubts = [text for label, text in INDISTINGUISHABLE.items() if label == name]
     if name == "step_size" and not causal:

@@ -295,7 +295,7 @@ class EvidenceCollector:
             return function(*args)
         except Exception as error:
             what = function.__name__.strip("_")
-            self._failed.append(f"{what} could not be told ({type(error).__name__}: {error})")
+            self._failed.append(f"{what} could not be computed ({type(error).__name__}: {error})")
             return default
 
     def _evaluated(self, replay: Replay, last: Snapshot) -> dict[str, np.ndarray]:

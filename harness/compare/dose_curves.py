@@ -134,7 +134,7 @@ def critical(
             missing = why_no_crossing(found["values"], near)
         else:
             missing = why_not_nowhere(sides)
-        notes = [f"not told: {missing}" if crossed and missing else "", found.pop("note")]
+        notes = [f"not known: {missing}" if crossed and missing else "", found.pop("note")]
         if lost:
             gone = int((there == "diverged").sum())
             notes.append(f"no outcome at {', '.join(map(word, lost))} ({gone} of {len(there)} diverged)")

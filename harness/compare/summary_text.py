@@ -81,7 +81,7 @@ def overview(frame: pd.DataFrame, outcome: str = "dead") -> str:
     if enough(kept, len(frame)):
         text += f" Mean {NAMES[outcome]} of the {of}: {_percent(float(np.nanmean(y)))}."
     else:
-        text += f" No mean {NAMES[outcome]} is told: {kept:,} of {_plural(len(frame), 'run')} have one."
+        text += f" No mean {NAMES[outcome]} is given: {kept:,} of {_plural(len(frame), 'run')} have one."
     unseen = int((np.isnan(y) & (status == "finished")).sum())
     why = "" if outcome == "accuracy" else " (nothing was observed, or nothing finite)"
     return text + (f" {_plural(unseen, 'finished run')} without one{why}." if unseen else "")
@@ -92,7 +92,7 @@ def importance(ranking: pd.DataFrame) -> str:
     name = NAMES[ranking.attrs.get("outcome", "dead")]
     used, runs = (ranking.attrs.get(key, 1) for key in ("used", "runs"))
     if not enough(used, runs):
-        return f"What the {name} depends on is not told: {used:,} of {_plural(runs, 'run')} have one."
+        return f"What the {name} depends on is not known: {used:,} of {_plural(runs, 'run')} have one."
     thin = ranking.attrs.get("thin", [])
     few = f" Too few runs have a result at {_listed(thin[:FEW])}: not much is known there." if thin else ""
     if ranking["share"].isna().all():
@@ -128,11 +128,11 @@ def largest_effect(effects: pd.DataFrame, outcome: str = "dead") -> list[str]:
     ]
     comparable = np.array([not gap for gap in gaps])
     if not comparable.any():
-        return [f"No difference in {NAMES[outcome]} is told: {gaps[_largest(rows)]}."]
+        return [f"No difference in {NAMES[outcome]} is given: {gaps[_largest(rows)]}."]
     few = int((~comparable).sum())
     if few:
         first = gaps[np.flatnonzero(~comparable)[_largest(rows[~comparable])]]
-        hidden = f" {_plural(few, 'difference')} with too few runs left: not told ({first})."
+        hidden = f" {_plural(few, 'difference')} with too few runs left: not given ({first})."
     else:
         hidden = ""
     rows = rows[comparable]
@@ -185,7 +185,7 @@ def crossing(critical: pd.DataFrame, share: float = 0.5, outcome: str = "dead") 
     if passed < settings or settings > len(parts):
         text += f"; in {passed} of {settings} settings of the other factors"
     if unsure := int((critical["axis"].eq(str(axis)) & seen & ~sound).sum()):
-        text += f" ({unsure} not told: too few runs or values)"
+        text += f" ({unsure} not given: too few runs or values)"
     return [f"{text}."]
 
 
@@ -196,7 +196,7 @@ def _no_crossing(critical: pd.DataFrame, what: str, passes: str, share: float) -
     row = unsure[0] if unsure else {"missing": "", "setting": "all runs"}
     where = "" if row["setting"] == "all runs" else f" (with {row['setting']})"
     if seen.any():
-        return f"From which {row['axis']} on the {passes}{where} is not told: {row['missing']}."
+        return f"From which {row['axis']} on the {passes}{where} is not known: {row['missing']}."
     back = critical[critical["lowest"].lt(share) & critical["highest"].ge(share)]
     axes = _listed([str(axis) for axis in (back if len(back) else critical)["axis"].unique()])
     if len(back):

@@ -1,4 +1,4 @@
-"""The types and ranges of all a run can be told; values stand in `configs/`, activations' in their records.
+"""Types and ranges of all that configures a run; values stand in `configs/`, activations' in their records.
 
 Each class is one choice of a Hydra group (or a whole group); its field names are the dotted keys of
 the command line. Defaults live in the YAML files, so that a user finds each in one place; ranges live
@@ -218,7 +218,7 @@ class Record:
     gradients: bool = MISSING  # of the pre-activations too
     gate_eps: float = limits(at_least=0, below=0.1)
     tensorboard: bool = MISSING  # write what TensorBoard shows
-    evidence: bool = MISSING  # what causes are told from; kept by runs on their own, not by those of a sweep
+    evidence: bool = MISSING  # what causes are found from; kept by runs on their own, not by those of a sweep
 
 
 @dataclass

@@ -169,7 +169,7 @@ class ForwardHooks:
             return
         observed = self._training is None or module.training is self._training
         masking, capturing = self.counter.masking, is_capturing()
-        if kwargs or masking.told or masking.now is not None:
+        if kwargs or masking.pending or masking.now is not None:
             masking.begin(kwargs if observed and not capturing else {})
         if not observed:
             return

@@ -125,7 +125,7 @@ class Masking:
     Attributes:
         now: the mask, None if every input counts.
         used: whether there has been one.
-        told: the mask set for the next forward, in a list of at most one.
+        pending: the mask set for the next forward, in a list of at most one.
     """
 
     def __init__(self, model: nn.Module, say: Callable[[str], None]) -> None:
@@ -134,18 +134,18 @@ class Masking:
         self._said: set[str] = set()
         self.now: Mask | None = None
         self.used = False
-        self.told: list[Mask | None] = []
+        self.pending: list[Mask | None] = []
 
     def tell(self, mask: Mask | None) -> None:
         """Set the mask of the next forward, overriding one among its arguments; None: all inputs count."""
-        self.told = [mask]
+        self.pending = [mask]
 
     def begin(self, arguments: Mapping[str, Any]) -> None:
         """Start a forward with these keyword arguments."""
-        if not arguments and not self.told:
+        if not arguments and not self.pending:
             self.now = None
             return
-        mask = self.told.pop() if self.told else attention_mask(arguments)
+        mask = self.pending.pop() if self.pending else attention_mask(arguments)
         self.now = None if mask is None or mask.keeps_all else mask
         self.used |= self.now is not None
 

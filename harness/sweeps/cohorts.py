@@ -131,7 +131,7 @@ def _most(spec: RunSpec) -> int:
 
     try:
         needed = network_cost(spec, _shape(spec)).step_bytes
-    except Exception:  # a network that cannot be made is told of before the sweep begins
+    except Exception:  # a network that cannot be made is reported before the sweep begins
         return MOST
     return max(1, min(MOST_ON_GPU, GPU_BYTES // needed))
 

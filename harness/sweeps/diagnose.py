@@ -51,7 +51,7 @@ def diagnose(run: Run | str | os.PathLike[str]) -> Diagnosis:
             " A training of your own keeps its evidence with evidence=True."
         ) from None
     if not spec.record.enabled:
-        raise ValueError(f"{found.path}: nothing was recorded (record=off), so nothing can be told")
+        raise ValueError(f"{found.path}: nothing was recorded (record=off), so there is nothing to diagnose")
     _gather(found)
     return stored_diagnosis(Run(found.path))
 

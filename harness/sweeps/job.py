@@ -232,7 +232,7 @@ def conclusion(spec: RunSpec, run: Run, ending: TrainResult, *, diagnose: bool =
 
 
 def _board(spec: RunSpec, path: Path) -> Any:
-    """Open a new TensorBoard writer; a continued run fills it from its journal first."""
+    """Open a new TensorBoard writer; a continued run fills it from its stored tables first."""
     if not spec.record.tensorboard:
         return None
     from harness.report.tensorboard import RunBoard

@@ -99,16 +99,16 @@ def train(
             remedy = RemedyRunner(spec, model, optimizer, data.shape, data.classes, recorder)
         if kept is not None:
             checkpoint.restore(kept, model, optimizer, recorder, remedy)
-        journal = RunLogger(folder, {} if kept is None else kept["positions"], listeners)
-        run = _Run(spec, data, model, optimizer, recorder, remedy, journal, folder)
+        logger = RunLogger(folder, {} if kept is None else kept["positions"], listeners)
+        run = _Run(spec, data, model, optimizer, recorder, remedy, logger, folder)
         run.step = 0 if kept is None else kept["step"]
         try:
             ending = run.train()
             if recorder is not None and evidence:
                 write_evidence(folder.path, recorder.evidence()._asdict())
-            journal.finish()
+            logger.finish()
         finally:
-            journal.close()
+            logger.close()
         return ending
 
 
@@ -149,11 +149,11 @@ class _Run:
         optimizer: torch.optim.Optimizer,
         recorder: Recorder | None,
         remedy: RemedyRunner | None,
-        journal: RunLogger,
+        logger: RunLogger,
         folder: RunFolder,
     ) -> None:
         self.spec, self.data, self.model, self.optimizer = spec, data, model, optimizer
-        self.recorder, self.remedy, self.journal, self.folder = recorder, remedy, journal, folder
+        self.recorder, self.remedy, self.logger, self.folder = recorder, remedy, logger, folder
         self.total = total_steps(spec, data)
         self.step, self.task = 0, 0
         self.latest: pd.DataFrame | None = None
@@ -189,8 +189,8 @@ class _Run:
         saved = time.monotonic()
         while self.step < self.total and not self.stopped:
             if not self._one_step():
-                diverged = self.journal.flush() or self.step
-                self.journal.event(diverged, "diverged", detail="the loss or a parameter is not finite")
+                diverged = self.logger.flush() or self.step
+                self.logger.event(diverged, "diverged", detail="the loss or a parameter is not finite")
                 return TrainResult(self.step, diverged, census_seconds=self.census_seconds)
             if interrupts.requested:
                 self.save()
@@ -209,8 +209,8 @@ class _Run:
 
     def save(self) -> None:
         """Write a checkpoint of the current state."""
-        self.journal.flush()
-        positions = self.journal.positions
+        self.logger.flush()
+        positions = self.logger.positions
         parts = self.model, self.optimizer, self.recorder, self.remedy
         checkpoint.save(self.folder.path, self.step, *parts, positions)
 
@@ -230,7 +230,7 @@ class _Run:
             output = self.model(x)
             loss = F.cross_entropy(output.float() if output.dtype == torch.bfloat16 else output, y)
         accuracy = (output.detach().argmax(1) == y).float().mean()
-        self.journal.step(self.step + 1, (self.step + 1) / self.data.steps_per_epoch, lr, loss, accuracy)
+        self.logger.step(self.step + 1, (self.step + 1) / self.data.steps_per_epoch, lr, loss, accuracy)
         look = census or (self.step + 1) % self.look_every == 0
         if look and not math.isfinite(loss.item()):
             return False
@@ -244,10 +244,10 @@ class _Run:
             return False
         tested = within + 1 == self.data.steps_per_epoch or last
         if tested:
-            self.journal.test(self.step, *evaluate(self.model, self.data))
+            self.logger.test(self.step, *evaluate(self.model, self.data))
         if within == 0:
             for kind in new_tasks(self.spec.data, epoch):
-                self.journal.event(self.step, kind, detail=f"epoch {epoch}")
+                self.logger.event(self.step, kind, detail=f"epoch {epoch}")
         if self.recorder is not None:
             with self._census_time() if census else nullcontext():
                 self.recorder.step(loss=loss)
@@ -257,10 +257,10 @@ class _Run:
         if census:
             self.stopped = "" if last else self._stop_reason()
             if self.stopped:
-                self.journal.event(self.step, "stopped", detail=self.stopped)
+                self.logger.event(self.step, "stopped", detail=self.stopped)
                 if not tested:
-                    self.journal.test(self.step, *evaluate(self.model, self.data))
-            self.journal.flush()
+                    self.logger.test(self.step, *evaluate(self.model, self.data))
+            self.logger.flush()
         if self.remedy is not None and not last and not self.stopped:
             with self.autocast:
                 self._tell(self.remedy.act(self.step, x, self._seen() if census else None))
@@ -294,21 +294,21 @@ class _Run:
 
     def _tell(self, events: Sequence[RemedyEvent]) -> None:
         for event in events:
-            self.journal.event(self.step, event.kind, site=event.site, units=event.units, detail=event.detail)
+            self.logger.event(self.step, event.kind, site=event.site, units=event.units, detail=event.detail)
 
     def _write_censuses(self) -> None:
         assert self.recorder is not None
         census = self.recorder.drain()
         if census.empty:
             return
-        self.journal.census(census)
+        self.logger.census(census)
         unseen = census[census["state"].eq("unobserved") & census["unit"].eq(-1)]["site"].unique()
         if self.latest is None:
             for site in self.recorder.sites:
                 if site.name in unseen:
-                    self.journal.event(self.step, "unobserved", site=site.name, detail=site.reason)
+                    self.logger.event(self.step, "unobserved", site=site.name, detail=site.reason)
         for kind, site, units in self.transitions.add(census):
-            self.journal.event(self.step, kind, site=site, units=units)
+            self.logger.event(self.step, kind, site=site, units=units)
         self.latest = census
 
 

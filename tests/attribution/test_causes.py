@@ -1,4 +1,4 @@
-"""Which cause is told, of which units, and that the sentences do not contradict it."""
+"""Which cause is given, of which units, and that the sentences do not contradict it."""
 
 from __future__ import annotations
 
@@ -107,5 +107,5 @@ def test_a_site_of_one_row_withholds_no_others_verdict() -> None:
     found = trained(Coded(), lr=1e-3).diagnose()
     assert found.label == "bias_init"
     assert "n = 10 to 320 on the training stream" in found.text
-    assert "No cause is told of " in found.text
+    assert "No cause is given for " in found.text
     assert "dead units (n = 10): n is too small" in found.text

@@ -118,7 +118,7 @@ def test_one_seed() -> None:
     assert row["critical"] == pytest.approx(10**-0.5)
     assert np.isnan(row["low"])
     few = "1 seed at 0.1 and 1 seed at 1, 3 are needed"
-    assert row["note"] == f"not told: {few}; one seed: no interval"
+    assert row["note"] == f"not known: {few}; one seed: no interval"
 
 
 def test_a_seed_without_an_outcome_is_none() -> None:

@@ -38,14 +38,14 @@ def told(frame: pd.DataFrame) -> str:
 def test_a_headline_needs_three_pairs_and_half_of_the_runs(seeds: int, lost: int, headline: bool) -> None:
     said = told(runs(seeds, lost))
     assert ("points (" in said) == headline
-    assert ("No difference in dead share is told" in said) == (not headline)
+    assert ("No difference in dead share is given" in said) == (not headline)
 
 
 @pytest.mark.parametrize("status", ["diverged", "failed", "interrupted"])
 def test_what_is_missing_is_said_instead(status: str) -> None:
     word = "unfinished" if status == "interrupted" else status
     assert (
-        "No difference in dead share is told: "
+        "No difference in dead share is given: "
         f"3 of 8 runs at optim.lr=10 have a result (5 {word})." in told(runs(8, 5, status))
     )
     assert "2 pairs of seeds are left, 3 are needed" in told(runs(4, 2, status))
@@ -58,7 +58,7 @@ def test_a_level_that_hardly_any_run_survives_is_left_to_the_tables() -> None:
     said = told(frame)
     assert "optim.lr=1 against 0.1" in said
     assert (
-        "1 difference with too few runs left: not told "
+        "1 difference with too few runs left: not given "
         "(2 of 8 runs at optim.lr=10 have a result (6 diverged); 2 pairs of seeds are left, 3 are needed)."
     ) in said
     assert "Too few runs have a result at optim.lr=10: not much is known there." in said
@@ -68,8 +68,8 @@ def test_no_mean_and_no_ranking_from_a_minority() -> None:
     frame = runs(8, 8)
     frame.loc[frame["seed"] < 6, ["status", "dead"]] = ["diverged", np.nan]
     said = told(frame)
-    assert "No mean dead share is told: 2 of 16 runs have one." in said
-    assert "What the dead share depends on is not told: 2 of 16 runs have one." in said
+    assert "No mean dead share is given: 2 of 16 runs have one." in said
+    assert "What the dead share depends on is not known: 2 of 16 runs have one." in said
     assert "%" not in said
 
 
@@ -111,8 +111,8 @@ def test_a_critical_value_that_too_few_runs_stand_for_is_not_told(frame: pd.Data
     found = critical(frame, "optim.lr")
     assert found["critical"].notna().all(), "the table keeps the number"
     assert found["missing"].tolist() == [why]
-    assert found.iloc[0]["note"].startswith(f"not told: {why}")
-    assert crossed(frame) == f"From which optim.lr on the dead share passes 50 % is not told: {why}."
+    assert found.iloc[0]["note"].startswith(f"not known: {why}")
+    assert crossed(frame) == f"From which optim.lr on the dead share passes 50 % is not known: {why}."
 
 
 def test_nowhere_is_said_of_values_at_which_runs_are_left() -> None:
@@ -128,4 +128,4 @@ def test_settings_whose_critical_value_is_not_told_are_counted() -> None:
         [ladder().assign(depth=1), ladder(lost_at={10.0: 3}).assign(depth=2)], ignore_index=True
     ).assign(run=range(24))
     (said,) = sentences(two, critical=critical(two, "optim.lr", ["depth"]))[1:]
-    assert said.endswith("in 1 of 2 settings of the other factors (1 not told: too few runs or values).")
+    assert said.endswith("in 1 of 2 settings of the other factors (1 not given: too few runs or values).")

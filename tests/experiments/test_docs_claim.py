@@ -41,4 +41,4 @@ def test_it_is_found_run_and_judged(tmp_path: Path) -> None:
     (result,) = command.run([NAME], "toy", tmp_path / "out", workers=1)
     assert result.verdict is not None
     assert result.verdict.word == "undecided"
-    assert (tmp_path / "out" / "pictures" / "toy" / f"{NAME}.png").is_file()
+    assert (tmp_path / "out" / "pictures" / "toy" / "digits" / f"{NAME}.png").is_file()

@@ -122,7 +122,7 @@ def test_a_hole_on_the_living_side_is_seen_by_a_check_and_said() -> None:
     assert not seen.monotone
     text = notes(over_seeds({}, {0: seen}, log=True), 0.5, 0.01, 10)
     assert text == [
-        f"no edge is told: 1 seed has a result, 3 are needed (found per seed: {seen.value:.4g})",
+        f"no edge is given: 1 seed has a result, 3 are needed (found per seed: {seen.value:.4g})",
         "not monotone in the one seed: below 50 % again beyond the edge",
     ]
 

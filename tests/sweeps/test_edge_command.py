@@ -49,7 +49,7 @@ def test_it_trains_writes_reuses_and_agrees_with_the_stored_runs(
     assert list(table["seed"]) == [0, 1, 0, 1]
     assert list(table["state"]) == ["dead"] * 2 + ["diverged"] * 2, "leaky units do not die, they explode"
     assert "an edge of divergence in 2 of 2 seeds" in text
-    assert "no edge is told: 2 seeds have a result, 3 are needed (found per seed: " in text
+    assert "no edge is given: 2 seeds have a result, 3 are needed (found per seed: " in text
     assert {arm["missing"] for arm in kept["arms"]} == {"2 seeds have a result, 3 are needed"}
     assert kept["runs"] == table["tried"].sum() == len(open_runs(tmp_path))
     assert kept["grid_runs"] == 4 * 8

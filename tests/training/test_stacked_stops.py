@@ -46,8 +46,8 @@ def test_a_continued_cohort_equals_an_uninterrupted_one(
 
     def dying(self: cohort._Cohort) -> None:
         if self.step == stop:
-            self.ledger.step(stop + 1, torch.ones(3), torch.ones(3))
-            self.ledger.flush()  # rows behind the checkpoint, to be cut off
+            self.writer.step(stop + 1, torch.ones(3), torch.ones(3))
+            self.writer.flush()  # rows behind the checkpoint, to be cut off
             raise Stop
         honest(self)
 

@@ -180,7 +180,7 @@ def causes(found: Diagnosis | str) -> Section:
 
 
 def events_section(events: pd.DataFrame) -> Section:
-    """The journal of a run in short; "deaths" and "revivals" count units."""
+    """The log of a run in short; "deaths" and "revivals" count units."""
     if events.empty:
         return Section("Events", [])
     events = events.assign(kind=events["kind"].replace({"died": "deaths", "revived": "revivals"}))

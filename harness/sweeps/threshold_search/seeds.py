@@ -120,7 +120,7 @@ def notes(found: ArmEdge, threshold: float, low: float, high: float) -> list[str
     lines = []
     if found.missing:
         each = ", ".join(f"{edge.value:.4g}" for _, edge in sorted(found.seeds.items()) if edge.found)
-        lines.append(f"no edge is told: {found.missing} (found per seed: {each})")
+        lines.append(f"no edge is given: {found.missing} (found per seed: {each})")
     if states["diverged"]:
         of = _of(states["diverged"], n)
         lines.append(f"an edge of divergence in {of}: training diverges before {share} are dead")

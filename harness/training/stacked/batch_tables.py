@@ -37,14 +37,14 @@ class BatchTableWriter:
         steps_per_epoch: int,
         views: Sequence[Sequence[View]] = (),
     ) -> None:
-        self._journals: list[RunLogger] = []
+        self._loggers: list[RunLogger] = []
         self._views = views or [()] * len(folders)
         try:
             for folder, position in zip(folders, positions, strict=True):
-                self._journals.append(RunLogger(folder, position, ()))
-            for folder, position, told in zip(folders, positions, self._views, strict=True):
+                self._loggers.append(RunLogger(folder, position, ()))
+            for folder, position, own in zip(folders, positions, self._views, strict=True):
                 if position:
-                    tell_before(folder.path, told)
+                    tell_before(folder.path, own)
         except BaseException:
             self.close()
             raise
@@ -88,7 +88,7 @@ class BatchTableWriter:
         self, place: int, step: int, kind: str, *, site: str = "", units: int = 0, detail: str = ""
     ) -> None:
         """Write an event of the member at a place of the stack."""
-        self._journals[self.members[place]].event(step, kind, site=site, units=units, detail=detail)
+        self._loggers[self.members[place]].event(step, kind, site=site, units=units, detail=detail)
 
     def flush(self) -> None:
         """Write the buffered steps."""
@@ -105,7 +105,7 @@ class BatchTableWriter:
                 rows, member = self._rows([place]), self.members[place]
                 until = self._until.get(place, self._steps[-1])
                 rows = rows.slice(0, sum(step <= until for step in self._steps))
-                self._journals[member].append("steps", rows)
+                self._loggers[member].append("steps", rows)
                 self._tell("steps", arrays_of(rows), [member])
         self._until.clear()
         self._values = [value[:, list(places)] for value in self._values]
@@ -114,16 +114,16 @@ class BatchTableWriter:
 
     @property
     def positions(self) -> list[dict[str, int]]:
-        return [journal.positions for journal in self._journals]
+        return [logger.positions for logger in self._loggers]
 
     def finish(self) -> None:
         """Convert the streams to Parquet files."""
-        side_by_side(RunLogger.finish, self._journals)
+        side_by_side(RunLogger.finish, self._loggers)
 
     def close(self) -> None:
         """Close the streams so that they can be continued."""
-        for journal in self._journals:
-            journal.close()
+        for logger in self._loggers:
+            logger.close()
 
     def _fetch(self) -> None:
         """Copy what is still on a GPU."""
@@ -156,7 +156,7 @@ class BatchTableWriter:
     def _write(self, name: str, table: pa.RecordBatch, members: int) -> None:
         length = len(table) // members
         for place, member in enumerate(self.members):
-            self._journals[member].append(name, table.slice(place * length, length))
+            self._loggers[member].append(name, table.slice(place * length, length))
         if any(self._views):
             self._tell(name, arrays_of(table), self.members)
 

@@ -88,9 +88,9 @@ def _train(
         for folder in folders:  # tables of an earlier training would take precedence over the new streams
             for table in folder.path.glob("*.parquet"):
                 table.unlink()
-    ledger = BatchTableWriter(folders, positions, rates, data.steps_per_epoch, views)
+    writer = BatchTableWriter(folders, positions, rates, data.steps_per_epoch, views)
     try:
-        cohort = _Cohort(specs, folders, data, rates, ledger, keep, tick)
+        cohort = _Cohort(specs, folders, data, rates, writer, keep, tick)
         if kept is None:
             cohort.begin()
         else:
@@ -98,10 +98,10 @@ def _train(
         with DeferredInterrupts() as interrupts:
             cohort.train(interrupts)
         checkpoint.leave_networks(*cohort.networks)
-        ledger.finish()
+        writer.finish()
         return cohort.endings
     finally:
-        ledger.close()
+        writer.close()
 
 
 class _Cohort:
@@ -113,16 +113,16 @@ class _Cohort:
         folders: Sequence[RunFolder],
         data: CohortData,
         rates: np.ndarray,
-        ledger: BatchTableWriter,
+        writer: BatchTableWriter,
         keep: Path,
         tick: Callable[[int], None] | None,
     ) -> None:
-        self.specs, self.data, self.rates, self.ledger, self.keep = specs, data, rates, ledger, keep
+        self.specs, self.data, self.rates, self.writer, self.keep = specs, data, rates, writer, keep
         self.folders, self.tick = folders, tick
         self.total = len(rates)
         self.due = census_steps_of(specs[0], data)
         self.members = order(specs)
-        ledger.members = self.members
+        writer.members = self.members
         self.step = 0
         self.parameters: list[Parameter] = []
         self.buffers: dict[str, torch.Tensor] = {}
@@ -162,7 +162,7 @@ class _Cohort:
             raise ValueError("the stack computes something else than its members' own networks")
         table = None if self.recording is None else self.recording.before(self.data)
         if table is not None:
-            self.ledger.census(table)
+            self.writer.census(table)
         if self.remedies is not None:
             self._tell(self.remedies.begin())
 
@@ -171,7 +171,7 @@ class _Cohort:
         self.step = self.looked = kept["step"]
         self.found = [None if e is None else TrainResult(*e) for e in kept["endings"]]
         self.data.keep([self.members.index(k) for k in kept["stack"]])
-        self.members = self.ledger.members = list(kept["stack"])
+        self.members = self.writer.members = list(kept["stack"])
         if not self.members:
             return
         device = self.data.device
@@ -199,14 +199,14 @@ class _Cohort:
         """Write a checkpoint of the current state."""
         if not done and self.members:
             self._look(census=False)
-        self.ledger.flush()
+        self.writer.flush()
         content = {
             "members": [run_id(spec) for spec in self.specs],
             "step": self.step,
             "done": done,
             "stack": self.members,
             "endings": [None if e is None else (e.steps, e.diverged_at, e.stopped) for e in self.found],
-            "positions": self.ledger.positions,
+            "positions": self.writer.positions,
             "parameters": [p.state() for p in self.parameters],
             "buffers": self.buffers,
             "cures": None if self.remedies is None else self.remedies.state(),
@@ -241,7 +241,7 @@ class _Cohort:
         if self.remedies is not None:
             self.remedies.watch()
         losses, accuracies, gradient = cross_entropy(logits, y)
-        self.ledger.step(self.step + 1, losses, accuracies)
+        self.writer.step(self.step + 1, losses, accuracies)
         self.network.backward(gradient, None if recording is None else recording.backward)
         scales = self.optimizer.scales()
         if census and recording is not None:
@@ -256,22 +256,22 @@ class _Cohort:
         recording = self.recording  # replaced if members have left
         tested = within + 1 == self.data.steps_per_epoch or last
         if tested:
-            self.ledger.test(self.step, *evaluate(self.network, self.data))
+            self.writer.test(self.step, *evaluate(self.network, self.data))
         if within == 0:
             for kind in new_tasks(spec.data, epoch):
                 for place in range(len(self.members)):
-                    self.ledger.event(place, self.step, kind, detail=f"epoch {epoch}")
+                    self.writer.event(place, self.step, kind, detail=f"epoch {epoch}")
         if census:
             if recording is not None:
                 began = time.monotonic()
                 table, changes = recording.census(self.step, self.data)
-                self.ledger.census(table)
+                self.writer.census(table)
                 self.census_seconds += time.monotonic() - began
                 for place, kind, site, units in changes:
-                    self.ledger.event(place, self.step, kind, site=site, units=units)
+                    self.writer.event(place, self.step, kind, site=site, units=units)
                 if not last:
                     self._stop_dead(recording.dead, tested=tested)
-            self.ledger.flush()
+            self.writer.flush()
             if not self.members:
                 return
         if self.remedies is not None and not last:
@@ -281,21 +281,21 @@ class _Cohort:
 
     def _tell(self, events: Sequence[PlacedEvent]) -> None:
         for place, event in events:
-            self.ledger.event(
+            self.writer.event(
                 place, self.step, event.kind, site=event.site, units=event.units, detail=event.detail
             )
 
     def _look(self, *, census: bool) -> None:
         """Remove members that have diverged since the last look."""
-        losses = self.ledger.losses(self.looked)
+        losses = self.writer.losses(self.looked)
         self.looked = self.step
         diverged = divergences(losses, self.step, self.parameters if census else ())
         for place, step in diverged.items():
             # a step with a non-finite loss does not count as completed
             lost = not math.isfinite(losses[step - self.step - 1, place])
             self.found[self.members[place]] = TrainResult(step - lost, step)
-            self.ledger.end(place, step)
-            self.ledger.event(place, step, "diverged", detail="the loss or a parameter is not finite")
+            self.writer.end(place, step)
+            self.writer.event(place, step, "diverged", detail="the loss or a parameter is not finite")
         if diverged:
             self._keep([place for place in range(len(self.members)) if place not in diverged])
 
@@ -316,17 +316,17 @@ class _Cohort:
         if not tested:  # only for these members, since the others would not test here in their own runs
             results = evaluate(self.network, self.data)
             mask = np.array([bool(reason) for reason in stops])
-            self.ledger.test(self.step, *(np.where(mask, result, np.nan) for result in results))
+            self.writer.test(self.step, *(np.where(mask, result, np.nan) for result in results))
         for place in ending:
-            self.ledger.event(place, self.step, "stopped", detail=stops[place])
+            self.writer.event(place, self.step, "stopped", detail=stops[place])
             self.found[self.members[place]] = TrainResult(self.step, None, stops[place])
         checkpoint.leave_networks(*self.networks, ending)
         self._keep([place for place, reason in enumerate(stops) if not reason])
 
     def _keep(self, places: list[int]) -> None:
         """Keep only the members at these places of the stack."""
-        self.ledger.keep(places)
-        self.members = self.ledger.members
+        self.writer.keep(places)
+        self.members = self.writer.members
         state = None if self.recording is None else self.recording.state()
         remedies = self.remedies
         self.data.keep(places)

@@ -90,11 +90,11 @@ def _refuse_hidden_state(model: nn.Module, x: Tensor) -> None:
 def _attributes(model: nn.Module) -> dict[str, str]:
     """The Python values and tensors that modules keep, other than parameters and buffers."""
 
-    def told(value: Any) -> str:
+    def text(value: Any) -> str:
         return repr(value) if isinstance(value, PLAIN) else str(id(value))
 
     return {
-        f"{name}.{key}".lstrip("."): told(value)
+        f"{name}.{key}".lstrip("."): text(value)
         for name, module in model.named_modules()
         for key, value in vars(module).items()
         if key not in OF_EVERY_MODULE
