@@ -86,6 +86,7 @@ CLAIM = Claim(
                 f"init={init}",
                 f"optim.lr={','.join(map(str, RATES))}",
                 "train.epochs=20",
+                "train.test_every=1",
             ),
             budgets={"small": ("seed=range(16)",)},
         )

@@ -34,6 +34,7 @@ LATER = {
     "remedy.name": "none",
     "data.permute_inputs_every": 0,
     "train.stop_when_dead": None,
+    "train.test_every": 1,
     "record.census_share": None,
 }
 

@@ -71,6 +71,7 @@ class Train:
     epochs: int = limits(at_least=1)  # passes over the training inputs
     max_steps: int | None = limits(at_least=1)
     batch_size: int = limits(at_least=1)  # inputs of a step; an incomplete last batch is dropped
+    test_every: int = limits(at_least=1)  # epochs between two passes over the test set; the last step has one
     clip_grad: float | None = limits(above=0)  # largest global gradient norm
     stop_when_dead: float | None = limits(above=0, at_most=1)  # dead share at a census that ends the training
     checkpoint_seconds: float = limits(at_least=0)  # least time between two checkpoints

@@ -35,7 +35,7 @@ from harness.training.optimisation import factor, make_optimizer, set_learning_r
 from harness.training.randomness import stream
 from harness.training.remedy_runner import RemedyRunner, Seen
 from harness.training.run_logger import Listener, RunLogger
-from harness.training.step_counts import census_steps_of, total_steps
+from harness.training.step_counts import census_steps_of, is_tested, total_steps
 from harness.training.stopping import stop_reason
 from harness.training.tasks import new_tasks, task
 
@@ -242,7 +242,7 @@ class _Run:
         self.step += 1
         if census and not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             return False
-        tested = within + 1 == self.data.steps_per_epoch or last
+        tested = is_tested(self.spec, self.step, self.data.steps_per_epoch)
         if tested:
             self.logger.test(self.step, *evaluate(self.model, self.data))
         if within == 0:

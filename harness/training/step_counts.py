@@ -20,6 +20,19 @@ def total_of(spec: RunSpec, steps_per_epoch: int) -> int:
     return by_epochs if spec.train.max_steps is None else min(by_epochs, spec.train.max_steps)
 
 
+def is_tested(spec: RunSpec, step: int, steps_per_epoch: int) -> bool:
+    """Whether the test set is evaluated after step number `step`, counted from 1.
+
+    Example:
+        >>> from harness.config import compose
+        >>> spec = compose(["train.epochs=5", "train.test_every=2"])
+        >>> [step for step in range(1, 51) if is_tested(spec, step, 10)]
+        [20, 40, 50]
+    """
+    whole = step % (steps_per_epoch * spec.train.test_every) == 0
+    return whole or step == total_of(spec, steps_per_epoch)
+
+
 def census_steps_of(spec: RunSpec, data: Any) -> frozenset[int]:
     """Return the steps after which a run takes a census.
 

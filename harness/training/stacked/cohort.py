@@ -31,7 +31,7 @@ from harness.training.stacked.optimizers import Optimizer, learning_rates
 from harness.training.stacked.parameters import Parameter
 from harness.training.stacked.recording import Recording
 from harness.training.stacked.remedies import PlacedEvent, StackRemedyRunner
-from harness.training.step_counts import census_steps_of, total_of
+from harness.training.step_counts import census_steps_of, is_tested, total_of
 from harness.training.stopping import stop_reason
 from harness.training.tasks import new_tasks
 
@@ -254,7 +254,7 @@ class _Cohort:
         if not self.members:
             return
         recording = self.recording  # replaced if members have left
-        tested = within + 1 == self.data.steps_per_epoch or last
+        tested = is_tested(spec, self.step, self.data.steps_per_epoch)
         if tested:
             self.writer.test(self.step, *evaluate(self.network, self.data))
         if within == 0:
