@@ -37,6 +37,15 @@ def no_tasks(row: Row) -> Mapping[str, float]:
     return {**tasks({**row, "sweep": ONE}), "lost_share": 0.0}
 
 
+def killed_by_l2(*cells: tuple[str, str]) -> Outcomes:
+    """These cells of optimizer and norm lose units to L2."""
+    return when(
+        lambda row: row["optim.weight_decay"] == 5e-4 and (row["optim.name"], row["model.norm"]) in cells,
+        "dead",
+        0.5,
+    )
+
+
 #: Claim → outcomes that have to be called supported, and such as have to be called refuted.
 CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
     "activation_by_depth": (always(rate=0.3, fall=-0.2), always(rate=0.5, fall=0.0)),
@@ -51,6 +60,10 @@ CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
     ),
     "continual_learning": (tasks, no_tasks),
     "permuted_inputs": (tasks, no_tasks),
+    "decay_norm_optimizer": (
+        killed_by_l2(("adam", "batch")),
+        killed_by_l2(("adam", "none"), ("adamw", "batch"), ("momentum", "batch")),
+    ),
     "depth_law": (always(dead_share=0.25, off=0.0, rate=0.5), always(dead_share=0.0, off=0.2, rate=0.5)),
     "one_step_kill": (when(lambda row: row["factor"] > 1, "dead_share", 1.0, 0.0), always(dead_share=0.5)),
     "target_variance": (
@@ -91,3 +104,11 @@ def test_what_was_lost_is_no_evidence(name: str) -> None:
     verdict = registry.claim(name).decide(lost)
     assert verdict.word == "undecided"
     assert "no pair of runs" in verdict.text
+
+
+def test_l2_that_kills_without_batch_norm_too_is_mixed() -> None:
+    name = "decay_norm_optimizer"
+    both = killed_by_l2(("adam", "batch"), ("adam", "none"))
+    verdict = registry.claim(name).decide(filled(rows_of(name), both))
+    assert verdict.word == "mixed"
+    assert "Does not hold for Adam, no norm" in verdict.text
