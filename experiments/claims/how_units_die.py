@@ -122,8 +122,8 @@ CLAIM = Claim(
     "after a rehearsal on seeds 100 to 102.",
     measure=measure,
     comments={
-        "mixed": "At SGD's high rate nearly all units go down in one step, but above the first layer it is their "
-        "inputs that the step moves, more than their own weights.",
+        "mixed": "At SGD's high rate nearly all units go down in one step, but above the first layer it is "
+        "their inputs that the step moves, more than their own weights.",
     },
     decide=decide,
     beside=falls,
