@@ -123,9 +123,9 @@ CLAIM = Claim(
     decide=decide,
     beside=told,
     comments={
-        "mixed": "Under squared loss both laws follow the scale of the inputs; at one scale η λ varies as much "
-        "as η. Cross-entropy bounds the gradient whatever the outputs are: a loss that is sharp at first "
-        "does not kill.",
+        "mixed": "Under squared loss both laws follow the scale of the inputs; at one scale η λ varies as "
+        "much as η. Cross-entropy bounds the gradient whatever the outputs are: a loss that is sharp at "
+        "first does not kill.",
     },
     figure=partial(
         arms,

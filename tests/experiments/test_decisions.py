@@ -12,6 +12,7 @@ from filled_tables import Outcomes, Row, always, filled, several, skeleton, torn
 
 from experiments import registry
 from experiments.claims.dead_units_cost import ARMS, hidden, kill
+from experiments.claims.default_initialisation import BIASES, DEFAULT, WEIGHTS
 from experiments.claims.high_learning_rate import GRIDS
 from experiments.claims.how_units_die import ABOVE, ALL, FIRST, RATES
 from experiments.timing import NAMES
@@ -60,6 +61,10 @@ CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
             when(lambda row: row["model.depth"] == 16, "born_dead", 0.5),
         ),
         always(dead=0.05, born_dead=0.05),
+    ),
+    "default_initialisation": (
+        when(lambda row: row["sweep"] == DEFAULT, "born_dead", 0.45, 0.1),
+        when(lambda row: row["sweep"] in (WEIGHTS, BIASES), "born_dead", 0.45, 0.1),
     ),
     "skip_connections": (when(lambda row: row["model.skip"] == "none", "dead", 0.5), always(dead=0.05)),
     "other_activations": (
@@ -159,6 +164,14 @@ def test_runs_that_diverged_are_no_evidence(name: str) -> None:
     verdict = registry.claim(name).decide(lost)
     assert verdict.word == "undecided"
     assert "no pair of runs" in verdict.text
+
+
+def test_a_default_whose_biases_alone_kill_is_mixed() -> None:
+    name = "default_initialisation"
+    biased = when(lambda row: row["sweep"] in (DEFAULT, BIASES), "born_dead", 0.45, 0.1)
+    verdict = registry.claim(name).decide(filled(rows_of(name), biased))
+    assert verdict.word == "mixed"
+    assert "Does not hold for biases alone" in verdict.text
 
 
 def test_kicks_in_the_first_layer_alone_are_mixed() -> None:
