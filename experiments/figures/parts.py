@@ -34,6 +34,9 @@ NAMES = {
     "silent_after_share": "silent after training",
     **{f"stayed_dead_{layer}_share": f"stayed dead, layer {layer}" for layer in (1, 2, 3)},
     "silent_living_after_share": "silent, living units",
+    "log2_rate": "log2 (critical rate)",
+    "log2_sharpness": "log2 (rate × sharpness)",
+    "log2_norm": "log2 (rate × (‖x‖² + 1))",
 }
 SHARES = ("dead", "born_dead", "died", "revived", "accuracy", "diverged")
 FACTORS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)  # ticks of ratios; between them where few would be seen

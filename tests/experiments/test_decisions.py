@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 
 import pandas as pd
@@ -11,7 +12,9 @@ from filled_tables import Outcomes, Row, always, filled, several, skeleton, torn
 
 from experiments import registry
 from experiments.claims.dead_units_cost import ARMS, hidden, kill
+from experiments.claims.default_initialisation import BIASES, DEFAULT, WEIGHTS
 from experiments.claims.high_learning_rate import GRIDS
+from experiments.claims.how_units_die import ABOVE, ALL, FIRST, RATES
 from experiments.timing import NAMES
 
 
@@ -65,6 +68,10 @@ CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
         ),
         always(dead=0.05, born_dead=0.05),
     ),
+    "default_initialisation": (
+        when(lambda row: row["sweep"] == DEFAULT, "born_dead", 0.45, 0.1),
+        when(lambda row: row["sweep"] in (WEIGHTS, BIASES), "born_dead", 0.45, 0.1),
+    ),
     "skip_connections": (when(lambda row: row["model.skip"] == "none", "dead", 0.5), always(dead=0.05)),
     "other_activations": (
         when(lambda row: row["activation.name"] == "relu", "gradient_dormant_share", 0.5),
@@ -89,6 +96,7 @@ CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
         when(lambda row: row["optim.lr"] > 0.01 or row["optim.weight_decay"] > 0, "dead", 0.5),
         always(dead=0.05),
     ),
+    "how_units_die": (always(kick_share=0.8, jump_share=0.9), always(kick_share=0.2, jump_share=0.9)),
     "converges_faster": (
         when(lambda row: row["activation.name"] == "relu", "epochs_needed", 2, 6),
         always(epochs_needed=4),
@@ -110,6 +118,9 @@ def rows_of(name: str) -> pd.DataFrame:
         return pd.DataFrame(
             [(seed, arm) for seed in range(12) for arm in ARMS], columns=pd.Index(["seed", "arm"])
         )
+    if name == "how_units_die":
+        cells = itertools.product(range(12), RATES, (FIRST, ABOVE, ALL))
+        return pd.DataFrame(cells, columns=pd.Index(["seed", "arm", "place"]))
     cells = [(seed, what, act) for seed in range(12) for what in ("op", "step") for act in NAMES]
     return pd.DataFrame(cells, columns=pd.Index(["seed", "what", "activation"])).assign(device="cpu")
 
@@ -159,6 +170,22 @@ def test_runs_that_diverged_are_no_evidence(name: str) -> None:
     verdict = registry.claim(name).decide(lost)
     assert verdict.word == "undecided"
     assert "no pair of runs" in verdict.text
+
+
+def test_a_default_whose_biases_alone_kill_is_mixed() -> None:
+    name = "default_initialisation"
+    biased = when(lambda row: row["sweep"] in (DEFAULT, BIASES), "born_dead", 0.45, 0.1)
+    verdict = registry.claim(name).decide(filled(rows_of(name), biased))
+    assert verdict.word == "mixed"
+    assert "Does not hold for biases alone" in verdict.text
+
+
+def test_kicks_in_the_first_layer_alone_are_mixed() -> None:
+    rows = rows_of("how_units_die")
+    first = when(lambda row: row["place"] == FIRST, "kick_share", 0.9, 0.1)
+    verdict = registry.claim("how_units_die").decide(filled(rows, several(first, always(jump_share=0.9))))
+    assert verdict.word == "mixed"
+    assert "Does not hold for SGD, lr 1, layers above" in verdict.text
 
 
 def test_a_killed_unit_is_closed_for_ever_and_moves_nothing() -> None:

@@ -10,6 +10,7 @@ import pytest
 from filled_tables import Outcomes, Row, always, filled, several, skeleton, torn, when
 
 from experiments import registry
+from experiments.claims.edge_law import LOSSES, SETTINGS
 from experiments.continual import CHANGING, ONE
 
 PAPERS = [claim.name for claim in registry.claims() if claim.kind == "paper"]
@@ -18,6 +19,7 @@ CELLS: Mapping[str, Mapping[str, tuple[object, ...]]] = {
     "born_dead_networks": {"width": (2, 3, 5), "hidden": (1, 9, 20)},
     "collapse_in_training": {"init": ("he", "rai")},
     "depth_law": {"layer": tuple(range(1, 21))},
+    "edge_law": {"loss": tuple(LOSSES), "setting": tuple(SETTINGS)},
     "one_step_kill": {"factor": (0.5, 0.99, 1.01, 2.0)},
     "target_variance": {"lr": (0.1, 0.15), "momentum": (0.0, 0.9), "scale": (0.001, 0.01, 0.1, 1.0)},
 }
@@ -37,6 +39,21 @@ def no_tasks(row: Row) -> Mapping[str, float]:
     return {**tasks({**row, "sweep": ONE}), "lost_share": 0.0}
 
 
+def killed_by_l2(*cells: tuple[str, str]) -> Outcomes:
+    """These cells of optimizer and norm lose units to L2."""
+    return when(
+        lambda row: row["optim.weight_decay"] == 5e-4 and (row["optim.name"], row["model.norm"]) in cells,
+        "dead",
+        0.5,
+    )
+
+
+def law_holds(row: Row) -> Mapping[str, float]:
+    """The critical rate differs from setting to setting, its products with sharpness and norm do not."""
+    rate = float(list(SETTINGS).index(row["setting"]))
+    return {"log2_rate": rate, "log2_sharpness": 1.0, "log2_norm": 2.0}
+
+
 #: Claim → outcomes that have to be called supported, and such as have to be called refuted.
 CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
     "activation_by_depth": (always(rate=0.3, fall=-0.2), always(rate=0.5, fall=0.0)),
@@ -51,7 +68,12 @@ CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
     ),
     "continual_learning": (tasks, no_tasks),
     "permuted_inputs": (tasks, no_tasks),
+    "decay_norm_optimizer": (
+        killed_by_l2(("adam", "batch")),
+        killed_by_l2(("adam", "none"), ("adamw", "batch"), ("momentum", "batch")),
+    ),
     "depth_law": (always(dead_share=0.25, off=0.0, rate=0.5), always(dead_share=0.0, off=0.2, rate=0.5)),
+    "edge_law": (law_holds, lambda row: {**law_holds(row), "log2_rate": 0.0}),
     "one_step_kill": (when(lambda row: row["factor"] > 1, "dead_share", 1.0, 0.0), always(dead_share=0.5)),
     "target_variance": (
         when(lambda row: row["momentum"] > 0 and row["scale"] < 1, "dead", 0.5),
@@ -91,3 +113,22 @@ def test_what_was_lost_is_no_evidence(name: str) -> None:
     verdict = registry.claim(name).decide(lost)
     assert verdict.word == "undecided"
     assert "no pair of runs" in verdict.text
+
+
+def test_l2_that_kills_without_batch_norm_too_is_mixed() -> None:
+    name = "decay_norm_optimizer"
+    both = killed_by_l2(("adam", "batch"), ("adam", "none"))
+    verdict = registry.claim(name).decide(filled(rows_of(name), both))
+    assert verdict.word == "mixed"
+    assert "Does not hold for Adam, no norm" in verdict.text
+
+
+def test_a_law_that_holds_for_one_loss_is_mixed() -> None:
+    rows = rows_of("edge_law")
+
+    def half(row: Row) -> Mapping[str, float]:
+        return {**law_holds(row), **({"log2_rate": 0.0} if row["loss"] == "cross-entropy" else {})}
+
+    verdict = registry.claim("edge_law").decide(filled(rows, half))
+    assert verdict.word == "mixed"
+    assert "Does not hold for cross-entropy" in verdict.text
