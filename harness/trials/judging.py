@@ -40,9 +40,8 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
     Returns:
         cure, seeds, metric (mean), gain over the unchanged run on all seeds with low and high (`difference`),
         dead (mean), drop of the dead share with drop_low and drop_high, diverged (runs), seconds (per run),
-        verdict, behind (the least lead, over the seeds, of the best cure that helps). A cure helps if the
-        interval of its gain lies above 0 and it beats the unchanged run on every seed. One seed has no
-        interval and proves nothing.
+        verdict. A cure helps if the interval of its gain lies above 0 and it beats the unchanged run on every
+        seed. One seed has no interval and proves nothing.
     """
     wide = trials.pivot(index="seed", columns="cure", values="metric")
     unchanged = trials[trials["cure"].isin((UNTOUCHED, AGAIN))]
@@ -67,10 +66,7 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
         verdict = DIVERGES if row["diverged"] else verdict
         row |= {"gain": gain.mean, "low": gain.low, "high": gain.high, "drop": drop.mean}
         rows.append(row | {"drop_low": drop.low, "drop_high": drop.high, "verdict": verdict})
-    table = pd.DataFrame(rows).sort_values("metric", ascending=False, kind="stable", ignore_index=True)
-    helps = table.loc[table["verdict"].eq(HELPS), "cure"]
-    best = wide[helps.iloc[0]] if len(helps) else float("nan")
-    return table.assign(behind=[float((best - wide[cure]).min()) for cure in table["cure"]])
+    return pd.DataFrame(rows).sort_values("metric", ascending=False, kind="stable", ignore_index=True)
 
 
 def difference(values: pd.Series, others: pd.Series) -> Interval:
@@ -109,8 +105,6 @@ def recommended(
 ) -> str:
     """Return the smallest change within the noise of the best cure; "" if none helped.
 
-    A cure that the best one beats on every seed, by more than 4 % of its gain, is not within the noise.
-
     Args:
         table: result of `judged`.
         changes: cure → how much it changes.
@@ -125,9 +119,7 @@ def recommended(
     if len(near):
         best = near.iloc[0]
         room = max(NOISE * best["gain"], min(error[near.index[0]], SLACK * scale), SLACK * scale / 2)
-        gap = best["metric"] - near["metric"]
-        surely = near["behind"].gt(0) & gap.gt(max(2 * NOISE * best["gain"], SLACK * scale / 5))
-        near = near[gap.le(room) & ~surely]
+        near = near[near["metric"] >= best["metric"] - room]
     elif learned:  # no gain in the metric is certain, so cures that revive units compete
         near = table[table["verdict"].eq(REVIVES) & table["gain"].ge(-np.maximum(error, SLACK * scale))]
     if near.empty:
