@@ -24,6 +24,16 @@ def squared(out: Tensor, y: Tensor) -> Tensor:
     return 0.5 * (out - functional.one_hot(y, out.shape[1])).square().sum(1).mean()
 
 
+@torch.no_grad()
+def closed(model: nn.Module, x: Tensor) -> Tensor:
+    """Which hidden units of an MLP are closed on all inputs x (N, features): (units,) bool."""
+    found, h = [], x
+    for layer in hidden(model):
+        h = layer(h).relu()
+        found.append((h > 0).sum(0) == 0)
+    return torch.cat(found)
+
+
 class Setting:
     """One network and its training inputs, multiplied by a number.
 
@@ -65,12 +75,7 @@ class Setting:
             with torch.no_grad():
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     parameter.sub_(gradient, alpha=lr)
-        closed, h = [], self.x
-        with torch.no_grad():
-            for layer in hidden(model):
-                h = layer(h).relu()
-                closed.append((h > 0).sum(0) == 0)
-        return float(torch.cat(closed).float().mean())
+        return float(closed(model, self.x).float().mean())
 
     def sharpness(self, iterations: int) -> float:
         """Greatest eigenvalue of the Hessian of the training loss at the beginning, by power iteration."""

@@ -83,7 +83,7 @@ def deaths(trace: Trace) -> pd.DataFrame:
         length: steps of the fall.
 
     Example:
-        >>> level = np.array([[2.0, 2.0], [2.1, 1.2], [-1.0, 0.5], [-1.0, -0.1]])
+        >>> level = np.array([[2.0, 2.0, 2.1, 1.9, -1.0], [2.0, 1.5, 1.0, 0.5, -0.1]]).T
         >>> deaths(Trace(level, np.diff(level, axis=0)))["kind"].tolist()
         ['kick', 'drift']
     """

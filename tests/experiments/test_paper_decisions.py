@@ -10,12 +10,14 @@ import pytest
 from filled_tables import Outcomes, Row, always, filled, several, skeleton, torn, when
 
 from experiments import registry
+from experiments.claims.adam_task_change import ARMS, CHANGES, USUAL
 from experiments.claims.edge_law import LOSSES, SETTINGS
 from experiments.continual import CHANGING, ONE
 
 PAPERS = [claim.name for claim in registry.claims() if claim.kind == "paper"]
 #: Measured claim → what one seed measures.
 CELLS: Mapping[str, Mapping[str, tuple[object, ...]]] = {
+    "adam_task_change": {"arm": tuple(ARMS), "change": CHANGES},
     "born_dead_networks": {"width": (2, 3, 5), "hidden": (1, 9, 20)},
     "collapse_in_training": {"init": ("he", "rai")},
     "depth_law": {"layer": tuple(range(1, 21))},
@@ -57,6 +59,10 @@ def law_holds(row: Row) -> Mapping[str, float]:
 #: Claim → outcomes that have to be called supported, and such as have to be called refuted.
 CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
     "activation_by_depth": (always(rate=0.3, fall=-0.2), always(rate=0.5, fall=0.0)),
+    "adam_task_change": (
+        when(lambda row: row["arm"] == USUAL, "killed_share", 0.1, 0.01),
+        always(killed_share=0.1),
+    ),
     "batch_noise": (when(lambda row: row["train.batch_size"] == 8, "dead", 0.3), always(dead=0.05)),
     "born_dead_networks": (
         several(when(lambda row: row["width"] == 2, "dead_share", 0.9, 0.2), always(off=0.0)),
@@ -132,3 +138,11 @@ def test_a_law_that_holds_for_one_loss_is_mixed() -> None:
     verdict = registry.claim("edge_law").decide(filled(rows, half))
     assert verdict.word == "mixed"
     assert "Does not hold for cross-entropy" in verdict.text
+
+
+def test_a_larger_epsilon_that_changes_nothing_is_mixed() -> None:
+    name = "adam_task_change"
+    kills = when(lambda row: row["arm"] == USUAL or "ε" in row["arm"], "killed_share", 0.1, 0.01)
+    verdict = registry.claim(name).decide(filled(rows_of(name), kills))
+    assert verdict.word == "mixed"
+    assert "Does not hold for new inputs: β2 0.999, ε 1e-4" in verdict.text
