@@ -17,14 +17,14 @@ from harness.compare.correction import adjust
 
 COLUMNS = ("effect (interval)", "p, Holm", "n", "seeds", "runs", "time")  # of the table, at its end
 SETTING = (
-    "Setting, unless a claim says otherwise. An MLP with three hidden layers of 64 ReLUs; weights normal with "
-    "deviation √(2 / fan-in) (He), the head's too, biases 0; SGD without momentum at a constant 0.1; the mean "
-    "cross-entropy of batches of 32 in a new random order per epoch, the rest of an epoch left out; 10 epochs "
-    "(at the budget small). Pixels lie in [0, 1]; *standardised* means less the mean of the training images "
-    "and over their deviation, one number each per channel. Digits are scikit-learn's, 1,437 for training "
-    "and 360 held out; of the other sets, 1,437 random training images and the whole test set (of CIFAR-10 "
-    "the first 1,000). A unit is dead if its pre-activation is at most 0 on all n held-out images; the dead "
-    "share is of all hidden units."
+    "Setting, unless a claim says otherwise. An MLP with three hidden layers of 64 ReLUs; weights normal "
+    "with deviation √(2 / fan-in) (He), the head's too, biases 0; SGD without momentum at a constant 0.1;"
+    " the mean cross-entropy of batches of 32 in a new random order per epoch, the rest of an epoch left "
+    "out; 10 epochs (at the budget small). Pixels lie in [0, 1]; *standardised* means less the mean of "
+    "the training images and over their deviation, one number each per channel. Digits are scikit-"
+    "learn's, 1,437 for training and 360 held out; of the other sets, 1,437 random training images and "
+    "the whole test set (of CIFAR-10 the first 1,000). A unit is dead if its pre-activation is at most 0 "
+    "on all n held-out images; the dead share is of all hidden units."
 )
 OPEN_AS_A_WHOLE = "Taken with all claims, the data do not decide."
 LEADS: dict[Word, str] = {
