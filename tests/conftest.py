@@ -24,3 +24,15 @@ def one_thread() -> Iterator[None]:
 def interrupts() -> None:
     """SIGINT is heard, though a background job ignores it, and Lightning does after an interrupt."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+#: Begun first: at the end, one worker would wait for the other.
+LONG = tuple(
+    f"tests/{name}.py"
+    for name in ("test_readme", "test_notebooks", "test_docs", "kernels/test_triton", "sweeps/test_launchers")
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest tests first; all others keep their order."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))

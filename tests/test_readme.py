@@ -1,4 +1,7 @@
-"""Every block of the README and of the tutorials runs as printed, in order, in one folder like a clone."""
+"""Every block of the README and of the tutorials runs as printed, in order, in one folder like a clone.
+
+Trainings are shorter than a reader's: what they print is not compared.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,13 @@ BLOCK = re.compile(
     r"(?:<!-- not run: (?P<why>[^\n]+) -->\n)?^```(?P<kind>bash|python)\n(?P<code>.*?)^```$", re.M | re.S
 )
 ACTIVATE = "source .venv/bin/activate\n"
+# Three epochs instead of twenty, unless the page says how many. All cases of the self-test are those of
+# tests/hooks/test_recorder_truth.py.
+COMMANDS = {
+    "harness": "exec '{python}' -m harness train.epochs=3 \"$@\"",
+    "harness-tools": "[ \"$1\" != selftest ] || set -- selftest --only 'conv*'\n"
+    "exec '{python}' -m harness.tools \"$@\"",
+}
 # Blocks of Python share one namespace, as in a notebook; a shell is begun for each block of commands.
 PROGRAM = """
 import json, subprocess, sys
@@ -51,8 +61,8 @@ def lay_out(folder: Path) -> None:
     """A clone whose environment was made: our scripts, and what the commands read."""
     scripts = folder / ".venv" / "bin"
     scripts.mkdir(parents=True)
-    for name, module in (("harness", "harness"), ("harness-tools", "harness.tools")):
-        (scripts / name).write_text(f"#!/bin/sh\nexec '{sys.executable}' -m {module} \"$@\"\n")
+    for name, command in COMMANDS.items():
+        (scripts / name).write_text(f"#!/bin/sh\n{command.format(python=sys.executable)}\n")
         (scripts / name).chmod(0o755)
     (scripts / "python").symlink_to(sys.executable)
     (scripts / "activate").write_text(f"export PATH='{scripts}':$PATH\n")

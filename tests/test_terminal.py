@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.config import compose
+from harness.sweeps.job import run_job
 from harness.words import printable
 
 HARNESS, TOOLS = [sys.executable, "-m", "harness"], [sys.executable, "-m", "harness.tools"]
@@ -33,7 +35,7 @@ def shell(command: list[str], end: str, folder: Path, **environment: str) -> sub
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")
-    subprocess.run([*HARNESS, *SMALL, f"output={root}"], check=True, capture_output=True)
+    run_job(compose([*SMALL, f"output={root}"]))
     return root
 
 

@@ -17,12 +17,12 @@ from harness.detector.states import Thresholds
 from harness.detector.verdict import HEALTHY
 from harness.formats import per_cent
 from harness.report.console_parts import plain_table
-from harness.report.html.parts import Diagnose
 from harness.report.tables import run_view
 from harness.store.runs import Run, Runs
 
 if TYPE_CHECKING:
     from harness.attribution.diagnosis import Diagnosis
+    from harness.report.html.parts import Diagnose
 
 FEW = 4  # largest number of runs that are shown one by one
 ROWS = 40  # rows of the table of settings

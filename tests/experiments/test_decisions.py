@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import pandas as pd
 import pytest
@@ -110,6 +111,7 @@ CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
 TEXTBOOK = [claim.name for claim in registry.claims() if claim.kind == "textbook"]
 
 
+@cache  # thousands of runs are composed
 def rows_of(name: str) -> pd.DataFrame:
     claim = registry.claim(name)
     if claim.measure is None:

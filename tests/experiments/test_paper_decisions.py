@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from functools import cache
 
 import pandas as pd
 import pytest
@@ -88,6 +89,7 @@ CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
 }
 
 
+@cache  # thousands of runs are composed
 def rows_of(name: str) -> pd.DataFrame:
     claim = registry.claim(name)
     if claim.measure is None:
@@ -113,8 +115,9 @@ def test_yes_no_and_undecided(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_what_was_lost_is_no_evidence(name: str) -> None:
-    rows = filled(rows_of(name), CASES[name][0])
-    told = {str(column) for column in rows if column not in rows_of(name)} | {"dead"}
+    bare = rows_of(name)
+    rows = filled(bare, CASES[name][0])
+    told = {str(column) for column in rows if column not in bare} | {"dead"}
     lost = rows.assign(**{column: float("nan") for column in told & set(map(str, rows))})
     verdict = registry.claim(name).decide(lost)
     assert verdict.word == "undecided"

@@ -79,14 +79,14 @@ def assert_identical(plain: list[Any], watched: list[Any]) -> None:
     ids=["mlp", "cnn", "mixed", "encoder"],
 )
 def test_training_is_bit_identical(make: Callable[[], nn.Module], shape: tuple[int, ...], rule: str) -> None:
-    plain = trained(make, shape, rule, 100, "no")
+    plain = trained(make, shape, rule, 40, "no")
     for recorded in ("plain", "probe"):
-        assert_identical(plain, trained(make, shape, rule, 100, recorded))
+        assert_identical(plain, trained(make, shape, rule, 40, recorded))
 
 
-@pytest.mark.parametrize(("rule", "steps"), [("sgd", 100), ("adam", 25)])
-def test_training_a_resnet_is_bit_identical(rule: str, steps: int) -> None:
-    """torchvision's ResNet-18 on small images."""
+@pytest.mark.parametrize("rule", ["sgd", "adam"])
+def test_training_a_resnet_is_bit_identical(rule: str) -> None:
+    """torchvision's ResNet-18 on small images; three censuses."""
     shape = (4, 3, 16, 16)
-    plain = trained(resnet, shape, rule, steps, "no")
-    assert_identical(plain, trained(resnet, shape, rule, steps, "plain"))
+    plain = trained(resnet, shape, rule, 22, "no")
+    assert_identical(plain, trained(resnet, shape, rule, 22, "plain"))

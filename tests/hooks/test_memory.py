@@ -33,9 +33,9 @@ def held() -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(
-    ("make", "steps"), [(small, 100_000), (Functional, 20_000)], ids=["module", "function"]
+    ("make", "steps"), [(small, 24_000), (Functional, 16_000)], ids=["module", "function"]
 )
-def test_a_hundred_thousand_steps_cost_no_memory(make: Any, steps: int) -> None:
+def test_thousands_of_steps_cost_no_memory(make: Any, steps: int) -> None:
     """Flat after warm-up: most steps are forwards, some train too; windows are closed and drained."""
     model = make()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
@@ -71,8 +71,8 @@ def test_a_hundred_thousand_steps_cost_no_memory(make: Any, steps: int) -> None:
             tracemalloc.stop()
     assert recorder.census().n.iloc[0] == 2 * 2000
     assert after[1] == before[1], "tensors are kept"
-    # a thing kept per step would be 100,000 of them; the interpreter's caches come and go
-    assert after[0] - before[0] < 2000, (before, after)
+    # not one block in fifty steps; some hundred come and go with the interpreter's caches
+    assert after[0] - before[0] < steps / 50, (before, after)
     assert grown < 48 * 1024
 
 

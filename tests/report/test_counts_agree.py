@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable
+from functools import cache
 from html import unescape
 from pathlib import Path
 
@@ -145,14 +146,21 @@ def numbers(page: str) -> dict[str, set[int]]:
     return found
 
 
+@pytest.fixture(scope="module")
+def reported(runs: dict[str, Run]) -> Callable[[str], dict[str, set[int]]]:
+    """The numbers of a run's report, which takes a second to draw: two tests ask for them."""
+    return cache(lambda name: numbers(run_report(runs[name], diagnose=stored_diagnosis).html()))
+
+
 @pytest.mark.parametrize("probe", ["probe", "stream"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_equal_names_carry_equal_numbers(kind: str, probe: str, runs: dict[str, Run]) -> None:
-    run = runs[f"{kind.replace(' ', '_')}_{probe}"]
-    page = run_report(run, diagnose=stored_diagnosis).html()
-    found = numbers(page)
-    for name, values in found.items():
-        assert len(values) == 1, f"{name}: {sorted(values)}"
+def test_equal_names_carry_equal_numbers(
+    kind: str, probe: str, runs: dict[str, Run], reported: Callable[[str], dict[str, set[int]]]
+) -> None:
+    name = f"{kind.replace(' ', '_')}_{probe}"
+    run, found = runs[name], reported(name)
+    for count, values in found.items():
+        assert len(values) == 1, f"{count}: {sorted(values)}"
     final = run.final or run.last
     assert found["dead tile"] == {final["dead"]}
     assert found["born"] == {final["born_dead"]}
@@ -166,7 +174,9 @@ def test_equal_names_carry_equal_numbers(kind: str, probe: str, runs: dict[str, 
     assert deaths >= final["died"]
 
 
-def test_tensorboards_texts_carry_the_same_numbers(runs: dict[str, Run]) -> None:
+def test_tensorboards_texts_carry_the_same_numbers(
+    runs: dict[str, Run], reported: Callable[[str], dict[str, set[int]]]
+) -> None:
     app = App(next(iter(runs.values())).path.parent)
     for name, run in runs.items():
         texts = [
@@ -174,7 +184,7 @@ def test_tensorboards_texts_carry_the_same_numbers(runs: dict[str, Run]) -> None
             for tag in ("verdict", "causes")
             if run.status.get({"causes": "diagnosis"}.get(tag, tag))
         ]
-        report = numbers(run_report(run, diagnose=stored_diagnosis).html())
+        report = reported(name)
         for key, values in numbers(" ".join(texts)).items():
             assert values == report[key], f"{name}, {key}"
 

@@ -126,7 +126,8 @@ def is_compiled(model: nn.Module) -> bool:
     modules = set(model.modules())
     if any(getattr(module, "_compiled_call_impl", None) is not None for module in modules):
         return True
-    wrappers = (one for one in gc.get_objects() if type(one) is torch._dynamo.OptimizedModule)
+    kind = torch._dynamo.OptimizedModule
+    wrappers = (one for one in gc.get_referrers(kind) if type(one) is kind)  # an object refers to its class
     return any(wrapper in modules or wrapper._modules["_orig_mod"] in modules for wrapper in wrappers)
 
 

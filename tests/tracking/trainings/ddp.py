@@ -27,4 +27,5 @@ def train(rank: int, output: str, lr: float, meeting: str) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(train, (sys.argv[1], float(sys.argv[2]), f"{folder}/meeting"), nprocs=2)  # pyright: ignore
+        told = (sys.argv[1], float(sys.argv[2]), f"{folder}/meeting")
+        mp.start_processes(train, told, nprocs=2, start_method="fork")  # pyright: ignore
