@@ -46,9 +46,11 @@ def decide(table: pd.DataFrame) -> Verdict:
 
     def part(kind: str, outcome: str = "dead", words: str = "", **asked: Any) -> Part:
         plain = PLAIN[KINDS[kind][1]]
-        sides: list[Arm] = [arm(one) | {"optim.lr": rates[one]} for one in (kind, plain)]
-        label = f"{kind}{words} ({rates[kind]:g} and {rates[plain]:g})"
-        return contrast(judged, outcome, sides[0], sides[1], label=label, **(asked or {"at_most": -0.02}))
+        sides: tuple[Arm, Arm] = (
+            arm(kind) | {"optim.lr": rates[kind]},
+            arm(plain) | {"optim.lr": rates[plain]},
+        )
+        return contrast(judged, outcome, *sides, label=f"{kind}{words}", **(asked or {"at_most": -0.02}))
 
     skips = [kind for kind in KINDS if kind not in PLAIN.values()]
     return judge(
@@ -58,6 +60,11 @@ def decide(table: pd.DataFrame) -> Verdict:
             *(part(kind, "accuracy", ": accuracy", at_least=0.02) for kind in skips),
         ],
     )
+
+
+def chosen(table: pd.DataFrame) -> str:
+    """The learning rates that were chosen."""
+    return f"Learning rates chosen: {', '.join(f'{kind} {rate:g}' for kind, rate in tuned(table).items())}."
 
 
 CLAIM = Claim(
@@ -86,6 +93,7 @@ CLAIM = Claim(
         for skips, norm in (("none,post_add,pre_norm,zero_init", "none"), ("none,post_add", "batch"))
     ),
     decide=decide,
+    beside=chosen,
     figure=partial(
         doses,
         along="optim.lr",
