@@ -166,9 +166,9 @@ def write_page(claims: Sequence[Claim], results: Sequence[Result], to: Path) -> 
 
 def _tried(claim: Claim, data: Sequence[str], *, named: bool) -> Sequence[str]:
     """The data sets of those asked for that a claim is tried on."""
-    if not any(claim.tried_on) or (named and claim.sweeps):
-        return claim.tried_on if not any(claim.tried_on) else data
-    return [one for one in claim.tried_on if one in data]
+    if not any(claim.tried_on):
+        return claim.tried_on
+    return data if named else [one for one in claim.tried_on if one in data]
 
 
 def _make(trials: Sequence[Trial], budget: str, output: Path, shelf: Shelf, workers: int | None) -> list[str]:
