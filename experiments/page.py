@@ -9,23 +9,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from experiments.budgets import SEEDS
-from experiments.claim import DATA_SETS, Claim
+from experiments.claim import DATA_SETS, LOOKED_AT, Claim
 from experiments.confirmation import together
+from experiments.page_intro import READING, SETTING
 from experiments.shelf import Result
+from experiments.units import POINTS
 from experiments.verdicts import ALPHA, Finding, Verdict, Word
 from harness.compare.correction import adjust
 
-COLUMNS = ("effect (interval)", "p, Holm", "n", "seeds", "runs", "time")  # of the table, at its end
-SETTING = (
-    "Setting, unless a claim says otherwise. An MLP with three hidden layers of 64 ReLUs; weights normal "
-    "with deviation √(2 / fan-in) (He), the head's too, biases 0; SGD without momentum at a constant 0.1;"
-    " the mean cross-entropy of batches of 32 in a new random order per epoch, the rest of an epoch left "
-    "out; 10 epochs (at the budget small). Pixels lie in [0, 1]; *standardised* means less the mean of "
-    "the training images and over their deviation, one number each per channel. Digits are scikit-"
-    "learn's, 1,437 for training and 360 held out; of the other sets, 1,437 random training images and "
-    "the whole test set (of CIFAR-10 the first 1,000). A unit is dead if its pre-activation is at most 0 "
-    "on all n held-out images; the dead share is of all hidden units."
-)
+COLUMNS = ("an effect (interval)", "n", "seeds", "runs", "time")  # of the table, at its end
 OPEN_AS_A_WHOLE = "Taken with all claims, the data do not decide."
 LEADS: dict[Word, str] = {
     "supported": "The data support the sentence.",
@@ -52,7 +44,7 @@ class Entry:
         claim: it.
         results: each has a verdict; in the order of `DATA_SETS`.
         on: names of the data sets that decide.
-        word: the verdict over these after Holm's correction over all claims of the page; alone: before it.
+        word: the verdict over these after the correction over all claims of the page; alone: before it.
         p: corrected.
     """
 
@@ -74,7 +66,7 @@ class Entry:
 
 
 def corrected(pairs: Sequence[tuple[Claim, Sequence[Result]]]) -> list[Entry]:
-    """Correct the claims' p-values together (Holm 1979); what does not survive is undecided.
+    """Correct the claims' p-values together (Benjamini & Hochberg 1995); what does not survive is undecided.
 
     Args:
         pairs: each claim with its results, at least one.
@@ -85,7 +77,7 @@ def corrected(pairs: Sequence[tuple[Claim, Sequence[Result]]]) -> list[Entry]:
     order = ["", *DATA_SETS]
     sorted_ = [(claim, sorted(results, key=lambda one: order.index(one.data))) for claim, results in pairs]
     found = [together({one.data: _judged(one) for one in results}) for _, results in sorted_]
-    corrected_p = adjust(np.array([p for _, p, _ in found]))
+    corrected_p = adjust(np.array([p for _, p, _ in found]), "fdr")
     entries = []
     for (claim, results), (word, _, on), p in zip(sorted_, found, corrected_p, strict=True):
         falls = word != "undecided" and not p <= ALPHA
@@ -115,7 +107,7 @@ def page(entries: Sequence[Entry], missing: Sequence[Claim] = ()) -> str:
         "",
         SETTING,
         "",
-        *_how_to_read(),
+        READING,
     ]
     if missing:
         lines += ["", f"Without a result: {', '.join(claim.name for claim in missing)}."]
@@ -147,6 +139,8 @@ def section(entry: Entry) -> list[str]:
     if others:
         told = "; ".join(f"{DATA_SETS[one.data]}: {_judged(one).word}" for one in others)
         lines[-1] += f" On data that were looked at when the rule was made: {told}."
+    if set(entry.on) <= set(LOOKED_AT):
+        lines[-1] += " It is a rehearsal, and not confirmed on other data."
     if entry.word != entry.alone:
         lines += [
             "",
@@ -155,6 +149,7 @@ def section(entry: Entry) -> list[str]:
         ]
     comment = claim.comments.get(entry.word, "")
     lines += ["", comment] if comment else []
+    lines += ["", f"*Measured:* {claim.metric} *Smallest effect of interest:* {claim.interest}"]
     lines += ["", *_table(entry.results), ""]
     if claim.beside is not None:
         lines += [f"{_before(one)}{claim.beside(one.table)}\n" for one in entry.results]
@@ -165,8 +160,7 @@ def section(entry: Entry) -> list[str]:
             "",
         ]
     lines += [f"![{claim.name}: {entry.verdict.word}](pictures/{claim.name}.png)", ""]
-    lines += [f"*Measured:* {claim.metric} *Smallest effect of interest:* {claim.interest}", ""]
-    data = [str(one.facts["data"]) for one in entry.results if one.facts.get("data")]
+    data = [str(one.facts.get("data") or DATA_SETS[one.data]) for one in entry.results if one.data]
     rows = sum(_judged(one).runs for one in entry.results)
     diverged = sum(_judged(one).diverged for one in entry.results)
     lost = f", of which {diverged} diverged" if diverged else ""
@@ -213,15 +207,15 @@ def _made_with(entries: Sequence[Entry]) -> list[str]:
 
 
 def _row(entry: Entry, sets: Sequence[str]) -> str:
-    first = entry.verdict.findings[0]
-    effect = f"{first.label}: {first.words}" if len(entry.verdict.findings) > 1 else first.words
+    findings = entry.verdict.findings
+    shown = max(findings, key=lambda one: ("undecided", "refuted", "supported").index(one.word))
+    effect = f"{shown.label}: {shown.words}" if len(findings) > 1 else shown.words
     words: dict[str, Word] = {one.data: _judged(one).word for one in entry.results}
     cells = (
         f"[{entry.claim.name}](#{entry.claim.name})",
         f"**{entry.word}**",
         *(_cell(one, words, entry.on) for one in sets),
         effect,
-        _p(entry.p),
         inputs(entry.result),
         str(entry.verdict.seeds),
         f"{sum(_judged(one).runs for one in entry.results):,}",
@@ -240,8 +234,8 @@ def _cell(data: str, words: Mapping[str, Word], on: Sequence[str]) -> str:
 def _table(results: Sequence[Result]) -> list[str]:
     """What decided on each data set, and what was looked at beside it; a contrast's rows stand together."""
     lines = [
-        "| contrast | asked | data | n | effect (interval) | would find | p | pairs | shows |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| contrast | asked | data | n | from → to | effect (interval) | would find | p | pairs | shows |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for deciding in (True, False):
         rows: dict[str, list[tuple[Result, Finding]]] = {}
@@ -261,6 +255,7 @@ def _finding(result: Result, finding: Finding, *, first: bool, deciding: bool) -
         finding.question if first else "",
         DATA_SETS.get(result.data, "its own"),
         inputs(result),
+        _levels(finding),
         "; ".join(filter(None, (finding.words, finding.composite_words))),
         finding.finds,
         _p(finding.p),
@@ -268,6 +263,13 @@ def _finding(result: Result, finding: Finding, *, first: bool, deciding: bool) -
         finding.word if deciding else f"({finding.word})",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _levels(finding: Finding) -> str:
+    """The means of both arms, where they are shares."""
+    if finding.unit != POINTS or np.isnan(finding.arm) or np.isnan(finding.baseline):
+        return ""
+    return f"{100 * finding.baseline:.1f} → {100 * finding.arm:.1f} %"
 
 
 def _judged(result: Result) -> Verdict:
@@ -286,29 +288,6 @@ def _and(words: Sequence[str]) -> str:
 
 def _before(result: Result) -> str:
     return f"*{DATA_SETS[result.data]}.* " if result.data else ""
-
-
-def _how_to_read() -> list[str]:
-    return [
-        "How to read it. Each claim's runs, metric, smallest effect of interest and decision rule stand "
-        "in `experiments/claims/<name>.py` and were fixed before this run; a design that was changed "
-        "after an earlier look says so. A difference is taken within a seed (same initial weights, same "
-        "batches); the seed is the unit of analysis. The interval is a bootstrap-t over seeds, at 95 % or"
-        " more where several contrasts decide together. *Supported*: the whole interval lies beyond the "
-        "smallest effect of interest, and an exact sign-flip test against that effect agrees; *refuted*: "
-        "it lies short of it; *undecided*: neither. Of a sentence with several contrasts, *mixed*: some "
-        "are refuted; *partly open*: none is, and some are undecided; the text says which. *Would find*: "
-        "the smallest effect that these seeds would call supported four times in five, by the spread that"
-        " they have; “none” where they are too few for any. Most rules were fixed after a rehearsal on "
-        "the digits, and MNIST had been looked at: verdicts there confirm nothing. What decides is data "
-        "that nobody had looked at, with the same design; a claim is mixed if it is refuted on one of "
-        "them, and its effect and n in the first table are of the first of them. n: on so many inputs is "
-        "a unit looked at; the share of dead units falls as n grows (claim n_of_inputs). For a claim of "
-        "no effect the question is equivalence (two one-sided tests, 90 % interval). p is of the test "
-        "against the smallest effect of interest, not against 0, and corrected over all claims (Holm). "
-        "Rows in parentheses were looked at and decide nothing. A pair with a diverged run is lost, never"
-        " 0 %; “dead or diverged” counts its diverged runs as wholly dead.",
-    ]
 
 
 def _p(p: float) -> str:

@@ -107,6 +107,8 @@ class Finding:
         least = abs(self.margin) - self.power if self.within else self.margin + sign * self.power
         if self.within:
             return f"within ±{self.unit.size(least)}" if least > 0 else "none"
+        if self.unit == POINTS and abs(least) > 1:
+            return "none"
         return self.unit.change(least)
 
     def _between(self, low: float, high: float) -> str:

@@ -45,7 +45,8 @@ CLAIM = Claim(
     source="Douglas & Yu 2018, 1812.05981",
     metric="Activation rate on the held-out probe after training, by layer.",
     interest="5 points.",
-    design="Six hidden layers of 64 units, SGD with momentum to a high training accuracy; the same with "
+    design="Six hidden layers of 64 units, SGD with momentum at 0.02 to a high training accuracy, on "
+    "standardised inputs; the same with "
     "skip connections, for which the paper finds no such fall.",
     sweeps=(
         Sweep(("model.depth=6", "optim=momentum", "optim.lr=0.02", "data.standardise=true"), "plain"),

@@ -15,7 +15,8 @@ CLAIM = Claim(
     "gradient-dormant share beside them.",
     interest="10 points of dead share, 5 points of accuracy.",
     design="500 images, ten tasks of 25 epochs: the true labels first, then all labels drawn anew each time. "
-    "Adam. Controls: the same steps with one set of labels; layer norm; weight decay. Changed after a first "
+    "Adam at 0.005, batches of 64. Controls: the same steps with one set of labels; layer norm; weight "
+    "decay. Changed after a first "
     "look at all images in tasks of 4 epochs, too short to learn labels by heart.",
     sweeps=sweeps("data.reshuffle_labels_every"),
     read=read,

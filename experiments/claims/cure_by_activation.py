@@ -59,7 +59,7 @@ CLAIM = Claim(
     source="CS231n and the papers of each activation",
     metric="Test accuracy after training; gradient-dormant share beside it.",
     interest="20 points of test accuracy: chance is 10 %, a ReLU network from this start stays there.",
-    design="Every bias that feeds an activation starts at -2, where 98 % of the ReLU units are dead; SGD "
+    design="Every bias that feeds an activation starts at -2, where nearly all ReLU units are dead; SGD "
     "at 0.1, the same draws for every activation. A gradient that is not exactly 0 is not yet one that "
     "teaches: the metric is what was learned. Activations differ in their slope below 0 (0.01 of LeakyReLU, "
     "0.25 of PReLU), so LeakyReLU's slope is varied by itself, from biases of -1, -2 and -3. Changed after a "

@@ -39,9 +39,10 @@ CLAIM = Claim(
     metric="Dead share on the held-out probe after training; before training, by layer, and test accuracy "
     "beside it.",
     interest="10 points of dead share.",
-    design="He's normal initialisation plus a mean of 0, -0.1, -0.3 or -1 / √fan_in, on inputs that are "
-    "never negative and on standardised ones. On the latter the first layer's pre-activations keep mean "
-    "zero, so that only the layers behind, whose inputs are never negative either, can tell the difference.",
+    design="He's normal initialisation plus a mean of 0, -0.1, -0.3 (judged) or -1 / √fan_in, on inputs "
+    "that are never negative and on standardised ones. On the latter the first layer's pre-activations keep "
+    "mean zero, so that only the layers behind, whose inputs are never negative either, can tell the "
+    "difference.",
     sweeps=(Sweep(("init.mean=0,-0.1,-0.3,-1", "data.standardise=false,true")),),
     read=layers,
     decide=decide,

@@ -33,7 +33,7 @@ CLAIM = Claim(
     "at most 2.5 % of the layer's mean; dead units are among them); gate-dead share and test accuracy "
     "beside it.",
     interest="10 points of gradient-dormant share.",
-    design="Adam at 0.03, which kills a third of the ReLU units from a healthy start (claim "
+    design="Adam at 0.03, which kills a third to a half of the ReLU units from a healthy start (claim "
     "high_learning_rate); He's initialisation and the same draws for every activation. An activation whose "
     "gate never shuts cannot have a dead unit by definition, so that the dead share alone would beg the "
     "question: hence the gradients, and the accuracy. The start from a large negative bias is another "

@@ -136,15 +136,20 @@ def test_failed_runs_are_an_error_and_nothing_is_judged_from_the_others(tmp_path
         running.gather(claim, plans["sparsity", "digits"], "toy")
 
 
-def test_holm_takes_back_what_does_not_survive() -> None:
+def test_the_correction_takes_back_what_does_not_survive() -> None:
+    """One of seven seeds by itself and beside four like it, but not beside ten that found nothing."""
     claim = registry.claim("negative_bias")
     strong, weak = result("negative_bias"), result("negative_bias", seeds=7)
     assert weak.verdict is not None
     assert weak.verdict.word == "supported"
     alone = corrected([(claim, [weak])])
-    together = corrected([(claim, [strong])] * 2 + [(claim, [weak])] * 4)
+    nothing = result("negative_bias", effect=0.2)
+    assert nothing.verdict is not None
+    assert nothing.verdict.word == "undecided"
+    together = corrected([(claim, [weak])] + [(claim, [nothing])] * 10)
     assert alone[0].word == "supported"
-    assert [entry.word for entry in together] == ["supported"] * 2 + ["undecided"] * 4
+    assert [entry.word for entry in corrected([(claim, [weak])] * 5)] == ["supported"] * 5
+    assert together[0].word == "undecided"
     assert "does not survive the correction" in page(together)
     with pytest.raises(ValueError, match="judged results"):
         corrected([(claim, [Result("negative_bias", "small", strong.table)])])
