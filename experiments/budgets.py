@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from experiments.claim import DATA_SETS, Budget, Claim, Sweep
-from harness.config import RunSpec, plan
+from harness.config import RunSpec, compose, plan
 
 BUDGETS: tuple[str, ...] = get_args(Budget)
 SEEDS = {"toy": 2, "small": 12, "standard": 16, "full": 32}
@@ -74,6 +75,17 @@ def overrides(sweep: Sweep, budget: str, data: str = "digits") -> list[str]:
     groups = [word for key, word in last.items() if "." not in key]
     values = [word for key, word in last.items() if "." in key and not _foreign(key, last, sweep)]
     return sorted([*groups, *values])
+
+
+def one_run(words: Sequence[str], budget: str, data: str, seed: int) -> RunSpec:
+    """The run of one seed, for claims that train by themselves.
+
+    Raises:
+        ConfigError: an override that makes no sense.
+        ValueError: no such budget or data set.
+    """
+    found = overrides(Sweep(tuple(words)), budget, data)
+    return compose([*(word for word in found if not word.startswith("seed=")), f"seed={seed}"])
 
 
 def data_words(name: str, budget: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.claim import Claim
 from experiments.units import Unit
 from experiments.verdicts import Finding, Verdict
 from harness.store.files import whole, write_json
@@ -75,6 +76,11 @@ class Shelf:
         except (OSError, ValueError) as error:
             raise ValueError(f"{path} cannot be read ({error})") from None
         return Result(claim, budget, table, notes["facts"], _verdict(notes["verdict"]), data)
+
+    def of(self, claim: Claim, budget: str) -> list[Result]:
+        """The results of a claim on its data sets, as far as they are there."""
+        found = (self.get(claim.name, budget, data) for data in claim.tried_on)
+        return [result for result in found if result is not None]
 
     def verdict(self, claim: str, budget: str, data: str = "") -> Verdict | None:
         """The verdict alone, without the table."""

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adam
 
-from experiments.budgets import SEEDS, overrides
-from experiments.claim import Claim, Sweep
+from experiments.budgets import SEEDS, one_run
+from experiments.claim import Claim
 from experiments.contrasts import contrast
 from experiments.edges import closed
 from experiments.figures import arms
 from experiments.threads import one_thread
 from experiments.verdicts import Part, Verdict, judge
-from harness.config import RunSpec, compose
+from harness.config import RunSpec
 from harness.training.data import Dataset, load
 from harness.training.initialisation import initialise
 from harness.training.models import build
@@ -47,10 +47,9 @@ def measure(budget: str, data_set: str) -> pd.DataFrame:
     """One row per seed, arm and change: the share of the units that the second task's first steps killed."""
     rows = []
     words = (f"data.subset={INPUTS}", "train.batch_size=32")
-    common = [word for word in overrides(Sweep(words), budget, data_set) if not word.startswith("seed=")]
     with one_thread():
         for seed in range(SEEDS[budget]):
-            spec = compose([*common, f"seed={seed}"])
+            spec = one_run(words, budget, data_set, seed)
             for arm, settings in ARMS.items():
                 found = changed(spec, *settings, FIRST[budget])
                 told = {"seed": seed, "arm": arm, "n": INPUTS}

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from experiments.budgets import SEEDS, overrides
-from experiments.claim import Claim, Sweep
+from experiments.budgets import SEEDS, one_run
+from experiments.claim import Claim
 from experiments.contrasts import Arm, contrast
 from experiments.figures import arms
 from experiments.threads import one_thread
 from experiments.verdicts import Part, Verdict, judge
-from harness.config import compose
 from harness.training.data import Dataset, load
 from harness.training.initialisation import initialise
 from harness.training.models import build
@@ -41,8 +40,7 @@ def measure(budget: str, data_set: str) -> pd.DataFrame:
     with one_thread():
         for seed in range(SEEDS[budget]):
             for arm, (words, share, when) in ARMS.items():
-                common = overrides(Sweep(words), budget, data_set)
-                spec = compose([*(word for word in common if not word.startswith("seed=")), f"seed={seed}"])
+                spec = one_run(words, budget, data_set, seed)
                 data = load(spec, torch.device("cpu"), torch.float32)
                 model = build(spec, data.shape, data.classes)
                 initialise(model, spec)

@@ -7,15 +7,14 @@ import numpy as np
 import pandas as pd
 from torch.nn import functional
 
-from experiments.budgets import overrides
-from experiments.claim import Claim, Sweep
+from experiments.budgets import one_run
+from experiments.claim import Claim
 from experiments.contrasts import contrast
 from experiments.edges import Loss, Setting, bisect, squared
 from experiments.figures import arms
 from experiments.threads import one_thread
 from experiments.units import RATIO
 from experiments.verdicts import Part, Verdict, judge
-from harness.config import compose
 
 SENTENCE = (
     "The learning rate at which half of the units die is set by the sharpness at initialisation, or by the "
@@ -55,10 +54,7 @@ def measure(budget: str, data_set: str) -> pd.DataFrame:
 def _row(budget: str, data_set: str, seed: int, loss: str, name: str) -> dict[str, Any]:
     words, scale = SETTINGS[name]
     fixed = (f"data.subset={INPUTS}", "train.batch_size=32")
-    common = [
-        word for word in overrides(Sweep((*fixed, *words)), budget, data_set) if not word.startswith("seed=")
-    ]
-    spec = compose([*common, f"seed={seed}"])
+    spec = one_run((*fixed, *words), budget, data_set, seed)
     setting = Setting(spec, scale, LOSSES[loss])
     rate = bisect(lambda lr: setting.dead(lr, STEPS[budget]), LOW, HIGH, HALVINGS[budget])
     norm = float(setting.x.square().sum(1).mean()) + 1

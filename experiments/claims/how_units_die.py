@@ -6,15 +6,15 @@ import pandas as pd
 import torch
 from torch.nn import functional
 
-from experiments.budgets import SEEDS, overrides
-from experiments.claim import Claim, Sweep
+from experiments.budgets import SEEDS, one_run
+from experiments.claim import Claim
 from experiments.claims.dead_units_cost import hidden
 from experiments.contrasts import level
 from experiments.falls import Trace, deaths, follow
 from experiments.figures import arms
 from experiments.threads import one_thread
 from experiments.verdicts import Part, Verdict, judge
-from harness.config import RunSpec, compose
+from harness.config import RunSpec
 from harness.training.data import load
 from harness.training.initialisation import initialise
 from harness.training.models import build
@@ -37,8 +37,7 @@ def measure(budget: str, data_set: str) -> pd.DataFrame:
         for seed in range(SEEDS[budget]):
             for arm, (optimizer, lr) in RATES.items():
                 words = (f"optim={optimizer}", f"optim.lr={lr}", f"data.subset={INPUTS}")
-                common = overrides(Sweep((*words, "train.batch_size=32")), budget, data_set)
-                spec = compose([*(word for word in common if not word.startswith("seed=")), f"seed={seed}"])
+                spec = one_run((*words, "train.batch_size=32"), budget, data_set, seed)
                 found = [deaths(trace) for trace in train(spec, STEPS[budget])]
                 for place, part in ((FIRST, found[:1]), (ABOVE, found[1:]), (ALL, found)):
                     row = {"seed": seed, "arm": arm, "place": place, "n": INPUTS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -74,5 +75,5 @@ def _panel(axis: Axes, parts: Sequence[pd.DataFrame], outcome: str, colour: str)
     axis.set_ylim(len(parts) - 0.5, -0.5)
     axis.grid(axis="x")
     outcome_axis(axis.xaxis, outcome, np.concatenate(every) if every else np.array([]))
-    axis.set_title(name_of(outcome))
+    axis.set_title(fill(name_of(outcome), 20))
     axis.set_xlabel("")

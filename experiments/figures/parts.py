@@ -40,6 +40,7 @@ NAMES = {
 }
 SHARES = ("dead", "born_dead", "died", "revived", "accuracy", "diverged")
 FACTORS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)  # ticks of ratios; between them where few would be seen
+DECADES = (0.001, 0.01, 0.1, 1, 10, 100, 1000)
 BETWEEN = (0.33, 0.7, 1.1, 1.2, 1.5, 3)
 COLOURS = {
     "supported": OKABE_ITO[2],
@@ -132,7 +133,7 @@ def effect_axis(axis: Axes, unit: Unit) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(5))
     if unit.ratio:
         low, high = axis.get_xlim()
-        factors = FACTORS if high - low > 2.5 else (*FACTORS, *BETWEEN)
+        factors = DECADES if high - low > 5 else FACTORS if high - low > 2.5 else (*FACTORS, *BETWEEN)
         ticks = np.array(sorted(value for value in factors if low <= np.log(value) <= high))
         axis.set_xticks(np.log(ticks), [f"×{value:g}" for value in ticks])
     axis.set_xlabel(f"effect, {unit.name}" if unit.name else "effect")

@@ -15,14 +15,8 @@ QUOTED = re.compile(r"\*([a-z ]+)\*\s\(\[(\w+)\]\(\.\./results\.md#(\w+)\)\)")
 
 def test_its_verdicts_are_those_of_the_results() -> None:
     shelf = Shelf(HOME / command.RESULTS)
-    tried = [
-        (claim, [one for data in claim.tried_on if (one := shelf.get(claim.name, "small", data)) is not None])
-        for claim in registry.claims()
-    ]
-    verdicts = {
-        entry.claim.name: entry.word
-        for entry in corrected([(claim, found) for claim, found in tried if found])
-    }
+    tried = [(claim, found) for claim in registry.claims() if (found := shelf.of(claim, "small"))]
+    verdicts = {entry.claim.name: entry.word for entry in corrected(tried)}
     text = " ".join(PAGE.read_text(encoding="utf-8").split())
     quoted = QUOTED.findall(text)
     assert all(name == anchor for _, name, anchor in quoted)
