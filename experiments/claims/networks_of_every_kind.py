@@ -18,9 +18,13 @@ KINDS: dict[str, tuple[str, ...]] = {
     "RNN": ("model=rnn", "model.width=32"),
     "transformer": ("model=transformer", "model.patch=2", "model.width=32"),
 }
-LARGE = ("fashion_mnist", "cifar10")
+LARGE = ("mnist", "fashion_mnist", "cifar10")
 #: As many tokens as on the digits.
-ON = {("transformer", "fashion_mnist"): ("model.patch=7",), ("transformer", "cifar10"): ("model.patch=8",)}
+ON = {
+    ("transformer", "mnist"): ("model.patch=7",),
+    ("transformer", "fashion_mnist"): ("model.patch=7",),
+    ("transformer", "cifar10"): ("model.patch=8",),
+}
 LOW, HIGH = 0.001, 0.03
 NORMED, L2 = "batch norm, Adam, L2", 5e-4
 LOOKED_AT = 2  # seeds 0 and 1 chose the size of the network with batch norm
