@@ -30,14 +30,13 @@ from hydra.errors import ConfigCompositionException, HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from harness.config.errors import ConfigError
-from harness.config.tree import PRIMARY, config_dir, our_groups, register_schema
+from harness.config.tree import PRIMARY, PROVIDER, config_dir, our_groups, register_schema
 
 SHORT = {"-cd": "--config-dir", "-cp": "--config-path", "-cn": "--config-name"}
 OPTIONS = tuple(SHORT.values())
 VALUED = {"--config-name": "the name of a configuration", "--explain": "a key or a group, e.g. optim.lr"}
 SEARCHPATH = "hydra.searchpath="
 HIDDEN = ("common", "schema", "hydra")  # internal groups and Hydra's
-PROVIDER = "harness"  # provider name of our tree if it is not the primary folder
 
 
 def joined(argv: Sequence[str]) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from harness.activations.registry import OPTIONS
 from harness.config.schema import LIKE, OPEN, SCHEMAS, RunSpec
 
 PRIMARY = "config"  # the primary configuration
+PROVIDER = "harness"  # of our tree and its types, in Hydra's words
 OURS = "harness.sweeps.sweep.run_sweep"  # `_target_` of our own launcher
 HIDDEN = ("common", "schema")  # internal groups
 
@@ -36,18 +38,30 @@ def config_dir() -> Path:
 
 
 def register_schema() -> None:
-    """Put the typed schema into Hydra's ConfigStore (idempotent)."""
-    store = ConfigStore.instance()
-    store.store(name="harness", node=Workers, group="hydra/launcher", provider="harness")
-    store.store(name="run", node=RunSpec, group="schema", package="_global_")
+    """Put what is missing of the typed schema into Hydra's ConfigStore: a node takes milliseconds to make."""
+    _put("hydra/launcher", "harness", lambda: Workers)
+    _put("schema", "run", lambda: RunSpec, package="_global_")
     for group, choices in SCHEMAS.items():
         for name, kind in choices.items():
-            node = OmegaConf.structured(kind)
-            if f"{group}.args" in OPEN and "args" in node:
-                node.args._set_flag("struct", False)  # lets Hydra accept any key there without a +
-            store.store(name=name, node=node, group=f"schema/{group}")
+            _put(f"schema/{group}", name, partial(_node, group, kind))
     for name in OPTIONS:
-        store.store(name=name, node=choice("activation", name), group="activation")
+        _put("activation", name, partial(choice, "activation", name))
+
+
+def _put(group: str, name: str, make: Callable[[], Any], package: str | None = None) -> None:
+    store = ConfigStore.instance()
+    found: Any = store.repo
+    for part in (*group.split("/"), f"{name}.yaml"):
+        found = found.get(part, {})
+    if getattr(found, "provider", None) != PROVIDER:  # missing, or replaced by another application of Hydra
+        store.store(name=name, node=make(), group=group, package=package, provider=PROVIDER)
+
+
+def _node(group: str, kind: type) -> Any:
+    node = OmegaConf.structured(kind)
+    if f"{group}.args" in OPEN and "args" in node:
+        node.args._set_flag("struct", False)  # lets Hydra accept any key there without a +
+    return node
 
 
 def kind_of(group: str, name: str) -> type:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from experiments import command, registry, running
+from experiments.budgets import overrides
 from experiments.claim import Claim
 from experiments.shelf import Shelf
+from harness.config import plan
 
 
 @pytest.fixture(autouse=True)
@@ -50,12 +53,13 @@ def test_it_says_what_it_has_to(name: str) -> None:
         assert "  " not in text, field
     for field in ("sentence", "metric", "interest", "design"):
         assert getattr(claim, field).endswith("."), field
-    for budget in ("small", "standard", "full"):
-        plans = running.planned([(claim, data) for data in claim.tried_on], budget, Path("x"))
-        runs = [run for plan in plans.values() for run in plan]
-        seeds = {spec.seed for _, spec in runs}
-        assert not runs or len(seeds) >= 8
-        assert all(not spec.record.tensorboard for _, spec in runs)
+    for budget, data, sweep in itertools.product(("small", "standard", "full"), claim.tried_on, claim.sweeps):
+        words = overrides(sweep, budget, data)
+        (seeds,) = (word for word in words if word.startswith("seed="))
+        bounds = seeds.removeprefix("seed=range(").removesuffix(")").split(",")
+        assert len(range(*map(int, bounds))) >= 8
+        runs = plan([*(word for word in words if word != seeds), "seed=0"], multirun=True)
+        assert all(not run.record.tensorboard for run in runs)
 
 
 def test_a_claim_needs_runs_or_a_measure() -> None:
