@@ -126,7 +126,7 @@ class Cell(nn.Module):
 
 
 class Residual(nn.Module):
-    """Convolutions, batch norm, blocks that call one ReLU twice."""
+    """Convolutions, batch norm, a block that calls one ReLU twice."""
 
     class Block(nn.Module):
         def __init__(self) -> None:
@@ -141,7 +141,7 @@ class Residual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.blocks = nn.Conv2d(1, 4, 3), nn.Sequential(self.Block(), self.Block())
+        self.stem, self.blocks = nn.Conv2d(1, 4, 3), nn.Sequential(self.Block())
         self.head = nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
