@@ -40,6 +40,8 @@ class ActivationRecorder:
         ValueError: an argument is out of range.
     """
 
+    _no_step = NO_STEP  # said if nothing was counted as a step
+
     def __init__(
         self,
         model: nn.Module,
@@ -113,12 +115,11 @@ class ActivationRecorder:
         """
         try:
             nothing_yet = self._log.last is None and not self._windows.sites
-            due = self._windows.nonempty and self._closed < self._steps
-            if due or (nothing_yet and self._taps.unobserved(self._taps.called)):
+            if self._has_rest() or (nothing_yet and self._taps.unobserved(self._taps.called)):
                 # also if no site can be observed, which is a result too
                 self._close(warn=error is None)
                 if self._steps == 0 and self._windows.trained and error is None:
-                    warnings.warn(NO_STEP, stacklevel=2)
+                    warnings.warn(self._no_step, stacklevel=2)
         except Exception:
             if error is None:  # never hide the user's own exception
                 raise
@@ -341,6 +342,10 @@ class ActivationRecorder:
         self._listeners.load_state_dict(state)
 
     # --- inside -------------------------------------------------------------------------------------
+
+    def _has_rest(self) -> bool:
+        """Whether the last window contains a step, so that leaving closes it."""
+        return self._windows.nonempty and self._closed < self._steps
 
     def _mask(self, mask: Mask | None) -> None:
         self._taps.counter.masking.tell(mask)

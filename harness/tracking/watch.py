@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import atexit
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Any, Self
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.utils.hooks import RemovableHandle
 
 from harness.hooks.arguments import check_numbers
 from harness.hooks.captured import REPLAYS, is_capturing
 from harness.hooks.hook import EagerHook
 from harness.tracking.recorder import Recorder
+from harness.tracking.updates import Updates
+
+NO_UPDATE = (
+    "no optimizer was seen to step a parameter of this model: all forwards are one window, labelled step 0. "
+    "Call recorder.step() without arguments after each update."
+)
+NOT_GIVEN = (
+    "{name} stepped parameters of the model, and it was not given to harness.watch: its steps count, but "
+    "grad_norm and the evidence are only of the optimizers that were given"
+)
+WATCHED_TWICE = (
+    "harness.watch: another recorder watches this model already, and goes on. If it is of an earlier run of "
+    "this cell, end it with close()."
+)
+
+WATCHING: weakref.WeakSet[WatchingRecorder] = weakref.WeakSet()
 
 
 def watch(
@@ -24,13 +41,16 @@ def watch(
 ) -> WatchingRecorder:
     """Watch a training from now on, without a block or a call in the loop.
 
-    Each step of the optimizer (the first one, if several are given) counts as a step. Without `optimizer`,
-    the first optimizer that steps a parameter of the model counts, and the censuses have no `grad_norm`. The
-    recording ends with `close()`, with the block of `with harness.watch(...)`, or with the interpreter.
+    Each step of any optimizer that holds parameters of the model counts as a step, also if it replaces an
+    earlier one. Optimizers that step after the same forward pass make one step together. The recording ends
+    with `close()`, with the block of `with harness.watch(...)`, or with the interpreter. Forward passes after
+    the last census then make one more.
+
+    If parameters are updated without an optimizer of torch, call `recorder.step()` after each update.
 
     Args:
         model: any module.
-        optimizer: one optimizer or several.
+        optimizer: one optimizer or several, for `grad_norm` and evidence, which are of these alone.
         options: further arguments of `harness.Recorder`.
 
     Returns:
@@ -57,16 +77,18 @@ def watch(
 
 
 class WatchingRecorder(Recorder):
-    """A Recorder that attaches itself when created, and counts the steps of an optimizer by itself."""
+    """A Recorder that attaches itself when created, and counts the steps of optimizers by itself."""
+
+    _no_step = NO_UPDATE
 
     def __init__(self, model: nn.Module, **options: Any) -> None:
         super().__init__(model, **options)
-        self._counted: weakref.ref[Optimizer] | None = None
-        self._own: set[int] = {id(parameter) for parameter in model.parameters()}
-        self._handle: RemovableHandle | None = None
+        self._updates = Updates(model, self._optimizers)
+        self._unhook: weakref.finalize | None = None
         self._before: Callable[[], None] | None = None
-        self._seen = False  # whether the optimizer has stepped since the last capture or `step`
+        self._seen = False  # whether an optimizer has stepped since the last capture or `step`
         self._untold = False  # whether the listeners have not received the last step yet
+        self._stranger = ""  # class of the optimizer that made the last step, if it was not given
         if self._writer is not None:
             self._writer.late = True
         self.attach()
@@ -75,28 +97,29 @@ class WatchingRecorder(Recorder):
         atexit.register(self._at_exit)
 
     def attach(self) -> None:
-        """Register the hooks, including the optimizer's.
+        """Register the hooks, including that of all optimizers.
 
         Raises:
             RuntimeError: already attached.
         """
         super().attach()
-        if self._listeners:
-            self._before, self._taps.on_forward = self._taps.on_forward, self._next_forward
-        count = EagerHook(self._stepped, self._failed)
-        if self._optimizers:
-            self._handle = self._optimizers[0].register_step_post_hook(count)
-        else:
-            self._handle = register_optimizer_step_post_hook(count)
+        if any(other._model is self._model for other in WATCHING):
+            warnings.warn(WATCHED_TWICE, stacklevel=4)
+        WATCHING.add(self)
+        # Through this, the model keeps the recorder alive, which torch's list of global hooks must not do.
+        self._before, self._taps.on_forward = self._taps.on_forward, self._next_forward
+        count = EagerHook(_weakly(self._stepped), _weakly(self._failed))
+        self._unhook = weakref.finalize(self, register_optimizer_step_post_hook(count).remove)
+        self._unhook.atexit = False
 
     def detach(self) -> None:
         """Remove all hooks and conclude the run on disk; recorded data stays available."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        WATCHING.discard(self)
+        if self._unhook is not None:
+            self._unhook()
+            self._unhook = None
             self._tell(None)
-            if self._listeners:
-                self._taps.on_forward = self._before
+            self._taps.on_forward = self._before
         super().detach()
 
     def __enter__(self) -> Self:
@@ -105,6 +128,13 @@ class WatchingRecorder(Recorder):
             self.attach()
         return self
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the window if it contains anything, detach, and conclude the run on disk."""
+        self._say_stranger()
+        super().__exit__(kind, error, trace)
+
     def close(self) -> None:
         """Close the window, remove all hooks, and conclude the run on disk; further calls do nothing."""
         atexit.unregister(self._at_exit)
@@ -112,9 +142,11 @@ class WatchingRecorder(Recorder):
             self.__exit__(None, None, None)
 
     def step(self, loss: torch.Tensor | float | None = None, **metrics: torch.Tensor | float) -> None:
-        """Add loss and metrics to the optimizer's latest step, which has been counted already.
+        """Add loss and metrics to the latest step of an optimizer, which has been counted already.
 
-        Replays of a captured CUDA graph do not trigger hooks: call this after each replay to count it.
+        Without arguments, it counts a step if no optimizer was seen to make it: call it so after each update
+        by hand. Replays of a captured CUDA graph do not trigger hooks: call it after each replay, with or
+        without arguments.
 
         Args:
             loss: loss of this step.
@@ -124,11 +156,14 @@ class WatchingRecorder(Recorder):
             TypeError: `loss` or a metric is not a number.
             ValueError: metrics without a run on disk, or a loss with neither a run on disk nor evidence.
         """
-        if self._taps.captured and not self._seen:
+        told = loss is not None or bool(metrics)
+        if self._attached and not self._seen and (self._taps.captured or not told):
+            self._tell(None)
+            self._updates.by_hand(self._taps.forwards)
             super().step(loss, **metrics)
             return
         self._seen = False
-        if self.path is None and (metrics or not self._listeners):
+        if told and self.path is None and (metrics or not self._listeners):
             raise ValueError("step(): loss and metrics are kept in a run on disk; give watch(…, output=…)")
         check_numbers(loss, metrics)
         self._tell(loss)
@@ -136,22 +171,30 @@ class WatchingRecorder(Recorder):
             self._run.run(self._writer.note, loss, metrics)
 
     def _stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        """Count a step of an optimizer."""
+        """Count a step of an optimizer, unless it belongs to the latest step or to another model."""
         if is_capturing():
             self._taps.counter.say(REPLAYS)
             self._seen = False
             return
+        if not self._updates.trains(optimizer):
+            return
         self._seen = True
-        if not self._optimizers:
-            if self._counted is None and self._trains(optimizer):
-                self._counted = weakref.ref(optimizer)
-            if self._counted is None or self._counted() is not optimizer:
-                return
+        given = self._updates.is_given(optimizer)
+        if not self._updates.begins(optimizer, forwards=self._taps.forwards):
+            self._stranger = "" if given else self._stranger
+            return
+        self._say_stranger()
+        self._stranger = "" if given else type(optimizer).__name__
         self._tell(None)
         if self._open and self._writer is not None:
-            self._run.run(self._writer.step, self.steps + 1, self._rate(), None, {})
+            self._run.run(self._writer.step, self.steps + 1, _rate_of(optimizer), None, {})
         self._untold = bool(self._listeners)
         self._count()
+
+    def _say_stranger(self) -> None:
+        """Queue a warning if the last step was made by an optimizer that was not given, unlike others."""
+        if self._stranger and self._optimizers:
+            self._taps.counter.say(NOT_GIVEN.format(name=self._stranger))
 
     def _next_forward(self) -> None:
         """When the next forward pass begins, report the last step without a loss."""
@@ -165,10 +208,26 @@ class WatchingRecorder(Recorder):
             self._untold = False
             self._listeners.step(loss)
 
-    def _trains(self, optimizer: Optimizer) -> bool:
-        """Whether an optimizer updates a parameter of the model; lazy models are looked up again."""
-        mine = self._own or {id(parameter) for parameter in self._model.parameters()}
-        return any(id(parameter) in mine for group in optimizer.param_groups for parameter in group["params"])
+    def _has_rest(self) -> bool:
+        """Whether the last window contains anything: no call in the loop tells what a sanity check is."""
+        return self._windows.nonempty
 
     def _failed(self, error: Exception) -> None:
         self._taps.counter.failed("an optimizer's step", error)
+
+
+def _weakly(method: Callable[..., None]) -> Callable[..., None]:
+    """A function that calls a method as long as its object lives, without keeping it alive."""
+    found = weakref.WeakMethod(method)
+
+    def call(*given: Any) -> None:
+        own = found()
+        if own is not None:
+            own(*given)
+
+    return call
+
+
+def _rate_of(optimizer: Optimizer) -> float:
+    """Learning rate of an optimizer's first group; NaN if it has none."""
+    return float(optimizer.param_groups[0].get("lr", float("nan")))
