@@ -149,7 +149,8 @@ def _used(history: Columns) -> np.ndarray | None:
 def latest(history: Columns) -> np.ndarray:
     """Which rows (bool) are the latest census: of the probe if there is one, a finite one if possible.
 
-    If several censuses have its step, the last one that is informative about a unit is used.
+    If several censuses have its step, the informative one with the most inputs of a unit is used; the later
+    one of equals.
     """
     used, step = _used(history), np.asarray(history["step"])
     codes, words = pd.factorize(history["state"])
@@ -160,7 +161,8 @@ def latest(history: Columns) -> np.ndarray:
     rows = telling if telling.any() else used
     found = used & (step == step[rows].max()) if rows.any() else used
     at = np.flatnonzero(found)
-    at = at[np.argsort(telling[at], kind="stable")]  # informative ones come last
+    inputs = np.asarray(history["n"])[at] if "n" in history else np.zeros(len(at))
+    at = at[np.lexsort((inputs, telling[at]))]  # informative ones come last, with the most inputs at the end
     site, _ = pd.factorize(history["site"])
     unit = np.asarray(history["unit"])[at]
     names = site[at] * (int(unit.max(initial=0)) + 2) + unit

@@ -43,6 +43,7 @@ class TableWriter:
         self._file: BinaryIO = self._stream.open("r+b" if position else "wb")
         self._file.truncate(position)
         self._file.seek(position)
+        self._before = position  # bytes before the last batch
         if position == 0:
             self._file.write(self._schema.serialize())
             self._file.flush()
@@ -51,6 +52,11 @@ class TableWriter:
     def position(self) -> int:
         """Bytes written so far, for a checkpoint."""
         return self._file.tell() if self._finished is None else self._finished
+
+    def take_back(self) -> None:
+        """Remove the rows of the last `append`."""
+        self._file.truncate(self._before)
+        self._file.seek(self._before)
 
     def append(self, columns: Mapping[str, Any]) -> None:
         """Write rows and flush them to the operating system.
@@ -84,6 +90,7 @@ class TableWriter:
         """
         if batch.schema != self._schema:
             raise ValueError(f"expected the columns {self._schema.names}, but got {batch.schema.names}")
+        self._before = self._file.tell()
         self._file.write(batch.serialize())
         self._file.flush()
 

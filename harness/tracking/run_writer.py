@@ -53,6 +53,7 @@ class RunWriter:
         self._transitions = Transitions()
         self._metrics: tuple[str, ...] | None = None  # user-defined metrics
         self._diverged: int | None = None  # step since which every loss is non-finite
+        self._last: tuple[int, pd.DataFrame] | None = None  # step and rows of the last census
         self.late = False  # whether loss and metrics of a step arrive after its census
 
     def begin(self, steps: int) -> None:
@@ -140,11 +141,22 @@ class RunWriter:
     def census(self, rows: pd.DataFrame) -> None:
         """Write a census, and the deaths and revivals since the previous one."""
         self.flush(keep=int(self.late))
+        rows = self._placed(rows)
         self._writers["census"].append({str(name): rows[name].to_numpy() for name in rows})
         for kind, site, units in self._transitions.add(rows):
             self.event(int(rows["step"].iloc[0]), kind, site=site, units=units)
         if self._board is not None:
             self._board.census(rows)
+
+    def _placed(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows to write next: on disk, a second census of a step takes the place of the first."""
+        step = int(rows["step"].iloc[0])
+        if self._last is not None and self._last[0] == step:
+            self._writers["census"].take_back()
+            rows = pd.concat([self._last[1], rows], ignore_index=True)
+        rows = most_informed(rows)
+        self._last = step, rows
+        return rows
 
     def event(self, step: int, kind: str, *, site: str = "", units: int = 0, detail: str = "") -> None:
         """Write an event."""
@@ -201,6 +213,21 @@ class RunWriter:
         if self._board is not None:
             self._board.conclude(run.name, self._config, run.census, facts)
         return facts
+
+
+def most_informed(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one step's censuses, with one row per unit and evidence: that with the most inputs.
+
+    Example:
+        >>> twice = {"evidence": "stream", "site": "a", "unit": [0, 0, 1], "n": [8, 2, 8]}
+        >>> most_informed(pd.DataFrame(twice)).n.tolist()
+        [8, 8]
+    """
+    keys = ["evidence", "site", "unit"]
+    if not rows.duplicated(keys).any():
+        return rows
+    best = rows.sort_values("n", kind="stable").drop_duplicates(keys, keep="last")
+    return best.sort_index().reset_index(drop=True)
 
 
 def _number(value: Any) -> float:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import harness
+from harness.detector.verdict import verdict
 
 
 def net() -> nn.Sequential:
@@ -233,3 +234,20 @@ def test_a_second_watcher_of_one_model_says_that_the_first_goes_on() -> None:
     first.close()
     with harness.watch(model):
         train(model, 1, torch.optim.SGD(model.parameters(), 0.1))
+
+
+def test_a_second_census_of_a_step_leaves_the_run_whole(tmp_path: Any) -> None:
+    """On disk, a step has one row per unit: that with the most inputs, as in the verdict."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    recorder = harness.watch(model, optimizer, census_every=5, output=tmp_path / "runs", tensorboard=False)
+    train(model, 10, optimizer)
+    train(model, 1)
+    recorder.close()
+    assert recorder.history().groupby("step").n.unique().map(list).to_dict() == {5: [40], 10: [40, 8]}
+    assert "n = 40 " in verdict(recorder.history()).text
+    recorder.save(tmp_path / "saved")
+    for folder in (tmp_path / "runs", tmp_path):
+        run = next(run for run in harness.open_runs(folder) if len(run.census))
+        assert run.state == "finished"
+        assert run.census.groupby("step").n.unique().map(list).to_dict() == {5: [40], 10: [40]}
