@@ -22,8 +22,8 @@ from harness.hooks.known_calls import KnownCall, KnownCalls
 from harness.hooks.masks import Mask, Masking
 from harness.hooks.passes import GradientPasses, below
 from harness.hooks.sites import Caller, OpenSite, SiteBook
-from harness.hooks.unobservable import UNDER_TRANSFORM, NotObservable, failure
-from harness.kernels.countable import Uncountable
+from harness.hooks.unobservable import NO_UNITS, UNDER_TRANSFORM, NotObservable, failure
+from harness.kernels.countable import Uncountable, countable
 from harness.kernels.layout import as_units
 from harness.kernels.prepared import prepare
 from harness.kernels.statistics import UnitStatistics, update, update_gradient, update_open
@@ -47,6 +47,7 @@ class CallCounter:
         masking: which inputs of a forward count.
         passes: separates backward passes that train from those inside a loss.
         messages: pending warnings.
+        reasons: base name of a site → why its first uncounted call was not counted.
         wrong_argument: an argument that turned out to be wrong in a forward; the next census raises it.
         on_call: receives every pre-activation (caller, site, z with its graph, layout); disables fast paths.
         on_gradient: called for every ∂L/∂z before it is counted.
@@ -71,6 +72,7 @@ class CallCounter:
         self._eps, self._gradients, self._per_call = gate_eps, gradients, per_call
         self._lock = threading.RLock()
         self.messages: dict[str, None] = {}
+        self.reasons: dict[str, str] = {}
         self.masking = Masking(model, self.say)
         self.passes = GradientPasses(model)
         self.wrong_argument: WrongArgument | None = None
@@ -111,6 +113,7 @@ class CallCounter:
         if not plain.is_floating_point():
             raise NotObservable(f"its values are of type {str(plain.dtype).removeprefix('torch.')}")
         # Before the site is looked up, so that an error leaves no site without a count.
+        countable(plain)
         opens = None if recompute else self._opens(caller, z, plain)
         opened, layout = self._site(caller, z, known, recompute)
         if opened is None or layout is None:
@@ -192,6 +195,8 @@ class CallCounter:
             return None, None
         if made.reason:
             raise NotObservable(made.reason)
+        if not made.layout.size:
+            raise NotObservable(NO_UNITS)
         number = 0
         if not made.producers or self._per_call:
             number = self._states.own.ordinals.get(caller.key, 0)
@@ -252,6 +257,7 @@ class CallCounter:
 
     def hide(self, caller: Caller, reason: str) -> None:
         """Record an uncountable call: as a row of its own, or as a warning if the site already has rows."""
+        self.reasons.setdefault(caller.name, reason)
         if not self._book.hide(caller, reason):
             self.say(f"{caller.name} ({caller.activation}): some calls are not counted: {reason}")
 

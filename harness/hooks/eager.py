@@ -5,12 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from harness.activations.declared import parts_of_declared
-from harness.graph.plan import Site
+from harness.graph.plan import Plan, Site
 from harness.hooks.compiled.compiled_taps import MISSED, UNSURE
 from harness.hooks.forwards import ForwardHooks
 from harness.hooks.hook import Call
@@ -91,6 +92,21 @@ class EagerTaps(ForwardHooks):
         """Sites that exist but cannot be observed, or are not among the modules `called` so far."""
         first = self._registry.first  # modules added later may never be called
         return self.book.unobserved(first, called, self.passed)
+
+    @property
+    def without_counts(self) -> dict[str, Site]:
+        """Sites by name that were called but never counted, with the reason."""
+        reasons = self.counter.reasons
+        return {
+            name: replace(site, reason=reasons.get(name.partition("#")[0], site.reason))
+            for name, site in self.book.without_inputs.items()
+        }
+
+    def plan(self, unobserved: Collection[Site]) -> Plan:
+        """The sites known so far, observed and unobserved."""
+        found, empty = self.book.plan(unobserved), self.without_counts
+        shown = tuple(empty.get(site.name, site) for site in found.unobserved)
+        return replace(found, unobserved=shown, compiled=self.compiled.how)
 
     def say_unknown_gradients(self, *, trained: bool) -> None:
         """Warn why a window has no gradients, if it has none.

@@ -14,6 +14,7 @@ from harness.graph.plan import Site
 UNKNOWN_MAKER = "it was called outside of the model's forward, where nothing tells which layer fed it"
 UNDER_TRANSFORM = "it was called under vmap or without values (a trace)"
 NO_INPUT = "it was called without any input"
+NO_UNITS = "its layer has no units"
 FUSED = (nn.modules.rnn.RNNBase, nn.modules.rnn.RNNCellBase)
 QUANTISED = ("torch.ao.nn.quantized.dynamic.modules.rnn", "torch.nn.quantized.dynamic.modules.rnn")
 

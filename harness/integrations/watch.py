@@ -142,7 +142,9 @@ class Watch:
         self.recorder.step(loss=loss)
         if not due(self.steps, self._every):
             return None
-        return self._metrics(self.recorder.census())
+        self.recorder._close()  # unlike `census`, this never raises if nothing was seen
+        latest = self.recorder.latest
+        return None if latest is None else self._metrics(latest)
 
     def finish(self) -> dict[str, float] | None:
         """End training: close a non-empty window and detach; returns its metrics, if any."""

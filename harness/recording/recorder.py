@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -114,9 +113,7 @@ class ActivationRecorder:
         Without any step, one window closes, labelled 0.
         """
         try:
-            nothing_yet = self._log.last is None and not self._windows.sites
-            if self._has_rest() or (nothing_yet and self._taps.unobserved(self._taps.called)):
-                # also if no site can be observed, which is a result too
+            if self._has_rest() or (self._log.last is None and self._lacks_census()):
                 self._close(warn=error is None)
                 if self._steps == 0 and self._windows.trained and error is None:
                     warnings.warn(self._no_step, stacklevel=2)
@@ -247,20 +244,29 @@ class ActivationRecorder:
             RuntimeError: nothing was recorded and the recorder is not attached.
         """
         if self._attached or (self._windows.nonempty and self._closed < self._steps):
-            self._close()
+            self._close(asked=True)
         latest = self.latest
         if latest is None:
             raise RuntimeError("census() came before anything was recorded: use `with Recorder(...)` first")
         return latest
 
-    def _close(self, *, warn: bool = True) -> None:
-        """Close the window and store its columns; tables are built only when read."""
+    def _close(self, *, warn: bool = True, asked: bool = False) -> None:
+        """Close the window and store its columns; tables are built only when read.
+
+        Args:
+            warn: whether warnings may be given.
+            asked: whether the user wants a census now, so that an error says that there is none.
+        """
         if self._taps.counter.wrong_argument is not None:
             raise self._taps.counter.wrong_argument
         unseen = [site for site in self._unseen() if site.name not in self._windows.restored_names]
         known = self._probe.windows.sites
         if not self._windows.sites and not unseen and not known and not self._windows.restored_names:
-            raise ValueError(NO_ACTIVATION)
+            if asked:
+                raise ValueError(NO_ACTIVATION)
+            if warn:  # a step must not end the training
+                self._warnings.warn_of_nothing()
+            return
         self._taps.say_unknown_gradients(trained=self._windows.trained)
         self._taps.say_missed()
         if warn:  # not while a user's exception propagates
@@ -302,14 +308,14 @@ class ActivationRecorder:
     @property
     def sites(self) -> tuple[Site, ...]:
         """The sites so far, in order of their first call, followed by those that cannot be observed."""
-        empty = self._taps.book.without_inputs
+        empty = self._taps.without_counts
         seen = [empty.get(site.name, site) for site in self._windows.sites]
         return (*(seen or self._probe.windows.sites), *self._unseen())
 
     @property
     def plan(self) -> Plan:
         """What is observed of the model, according to its forward passes so far; `print` it."""
-        return replace(self._taps.book.plan(self._unseen()), compiled=self._taps.compiled.how)
+        return self._taps.plan(self._unseen())
 
     def history(self) -> pd.DataFrame:
         """All censuses so far, oldest first."""
@@ -342,6 +348,14 @@ class ActivationRecorder:
         self._listeners.load_state_dict(state)
 
     # --- inside -------------------------------------------------------------------------------------
+
+    def _lacks_census(self) -> bool:
+        """Whether nothing was counted since a state was loaded, which is a result too, or worth a warning."""
+        since = self._closed < self._steps
+        if self._windows.sites:  # called, but never counted
+            return since
+        ran = self._taps.forwards > 0 or (since and self._steps > 0)
+        return ran or bool(self._taps.unobserved(self._taps.called))
 
     def _has_rest(self) -> bool:
         """Whether the last window contains a step, so that leaving closes it."""

@@ -14,9 +14,17 @@ NO_STEP = (
 )
 NO_ACTIVATION = (
     "no activation was seen in this model: expected modules such as nn.ReLU or calls like F.relu"
-    " in its forward. Did a forward run in the observed mode? Activations of your own are counted"
-    " once harness.declare_activation has declared them."
+    " in its forward. Did a forward run in the observed mode? Activations of your own, such as z * (z > 0),"
+    " are counted once harness.declare_activation has declared them. Functions that are called outside of"
+    " every module's forward (as in model.encode) or in code of torch.jit are not seen."
 )
+
+
+NO_FORWARD = (
+    "nothing was observed: no forward pass of this model in the observed mode was seen. Was it called, and "
+    "not a copy of it? In which mode: model.train(), or observe='eval' or 'all'?"
+)
+NOTHING = "nothing was observed: "
 
 
 class RecorderWarnings:
@@ -32,15 +40,22 @@ class RecorderWarnings:
         self._taps, self._probe, self._axis = taps, probe, dict(axis)
         self._given: set[str] = set()
 
+    def warn_of_nothing(self) -> None:
+        """Warn once that no activation was seen at all."""
+        self._give(NOTHING + NO_ACTIVATION if self._taps.forwards else NO_FORWARD)
+
     def warn(self, unseen: Sequence[Site], known: Sequence[Site]) -> None:
         """Warn once of what is not observed; not during a pass, where a warning could become an error."""
-        sites = [*unseen, *self._taps.book.without_inputs.values()]
+        sites = [*unseen, *self._taps.without_counts.values()]
         messages = [f"{site.name} ({site.activation}) is unobserved: {site.reason}" for site in sites]
         names = [site.name for site in known]
         for name in self._axis:
             if name not in names:
                 messages.append(f"axis: no site is named {name!r}, only {', '.join(names)}")
         for message in (*messages, *self._taps.counter.messages, *self._probe.counter.messages):
-            if message not in self._given:
-                self._given.add(message)
-                warnings.warn(message, stacklevel=4)
+            self._give(message)
+
+    def _give(self, message: str) -> None:
+        if message not in self._given:
+            self._given.add(message)
+            warnings.warn(message, stacklevel=5)

@@ -39,7 +39,7 @@ class Recorder(Observer):
 
     Args:
         model: any module; its forward passes count, and those of submodules that are called directly, as in
-            `model.encode(x)`.
+            `model.encoder(x)`.
         optimizer: one optimizer or several; with it the censuses contain `grad_norm`.
         census_every: steps between two censuses; None: only when `census()` is called.
         observe: which forward passes count: "train", "eval" or "all".
@@ -225,8 +225,8 @@ class Recorder(Observer):
             self._run.run(self._writer.step, self.steps + 1, self._rate(), loss, metrics)
         super().step(loss)
 
-    def _close(self, *, warn: bool = True) -> None:
-        super()._close(warn=warn)
+    def _close(self, *, warn: bool = True, asked: bool = False) -> None:
+        super()._close(warn=warn, asked=asked)
         self._tell_census()
 
     def _tell_census(self) -> None:
