@@ -7,7 +7,11 @@ and batch order, and a continued run needs no history to draw the next batch.
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -27,3 +31,32 @@ def stream(seed: int, name: str, *counters: int) -> torch.Generator:
     """
     digest = hashlib.sha256(repr((seed, name, *counters)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def seed_global(seed: int) -> None:
+    """Seed the global generators of torch, numpy and Python, from which a user's code may draw."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+@contextmanager
+def global_states_kept() -> Iterator[None]:
+    """Context manager: restore the states of the global generators of torch, numpy and Python.
+
+    Example:
+        >>> with global_states_kept():
+        ...     seed_global(0)
+        ...     first = random.random(), np.random.rand(), torch.rand(1)
+        >>> with global_states_kept():
+        ...     seed_global(0)
+        ...     first == (random.random(), np.random.rand(), torch.rand(1))
+        True
+    """
+    others = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(others[0])
+        np.random.set_state(others[1])

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from harness.recording.batches import Batch
 from harness.remedies import bias_lift, clip_updates, leaky_swap, redo
+from harness.training.randomness import global_states_kept
 from harness.trials.fresh_training import WEIGHTED, FreshTraining, has_bias
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -62,7 +63,7 @@ def stopped_early(training: FreshTraining) -> None:
         nonlocal best, since, stopped
         if stopped or done % training.every:
             return
-        with torch.random.fork_rng():
+        with global_states_kept():
             reached = metric()
         if reached > best:
             best, since = reached, 0
@@ -113,7 +114,7 @@ def swapped(make: Callable[[], nn.Module]) -> Apply:
         if not found:
             raise ValueError("the model has no module nn.ReLU; functions cannot be swapped from outside")
         for parent, name, _ in found:
-            setattr(parent, name, make())
+            setattr(parent, name, make().train(parent.get_submodule(name).training))
 
     return apply
 
@@ -148,6 +149,7 @@ def without_batch_norm(training: FreshTraining) -> None:
     for parent, name, child in found:
         norm = nn.GroupNorm(1, child.num_features, child.eps, affine=child.affine)
         norm.weight, norm.bias = child.weight, child.bias
+        norm.train(child.training)
         setattr(parent, name, norm)
 
 

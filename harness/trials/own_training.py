@@ -13,6 +13,7 @@ from functools import partial
 from itertools import chain, repeat
 from multiprocessing import get_context
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import pandas as pd
 import torch
@@ -25,6 +26,7 @@ from harness.detector.states import dead_fraction
 from harness.progress import Progress
 from harness.store.reading import named_line
 from harness.sweeps.sweep import cores
+from harness.training.randomness import global_states_kept, seed_global
 from harness.trials.code_cures import BY_HAND, CODE_CURES, CodeCure, by_name
 from harness.trials.cures import in_turns
 from harness.trials.fresh_training import FreshTraining
@@ -33,7 +35,16 @@ from harness.trials.judging import AGAIN, UNTOUCHED, difference
 from harness.trials.median_death import median_death
 from harness.trials.prescription import IDLE, Prescription, in_words
 from harness.trials.search import Say, search
-from harness.trials.training_parts import Make, Parts, checked, endless, inputs_of
+from harness.trials.training_parts import (
+    Make,
+    Parts,
+    check_amounts,
+    check_make,
+    checked,
+    checked_loss,
+    endless,
+    inputs_of,
+)
 
 
 class Trial(NamedTuple):
@@ -54,6 +65,7 @@ class Trial(NamedTuple):
 
 
 AFTER_CURE = 2**31  # offset, so that the seeds after a cure differ from those given to `make`
+TRAINED: WeakValueDictionary[int, nn.Parameter] = WeakValueDictionary()  # parameters of trials, by id
 NOTHING = Trial(math.nan, math.nan, math.nan, None, pd.DataFrame(), None, "")
 
 
@@ -72,8 +84,8 @@ def prescribe_training(
 
     Args:
         make: seed → a fresh training (see `Parts`); a tuple of four or five items also works. It is called
-            for every trial. Torch's seed is set before the call and again after it, so all arms draw the
-            same random numbers.
+            for every trial, and must build a new model each time. The global seeds of torch, numpy and Python
+            are set before the call and again after it, so all arms draw the same random numbers.
         steps: length of the whole training.
         seeds: number of seeds per arm, counted from 0.
         budget: total work, in whole trainings per worker.
@@ -81,8 +93,8 @@ def prescribe_training(
         say: called with a line of text at the start of every round.
 
     Raises:
-        TypeError: `make` does not return such a tuple.
-        ValueError: a number is out of range.
+        TypeError: `make` does not return such a tuple, or an argument or a loss is of another type.
+        ValueError: a number is out of range, or `make` returns a model that it has returned before.
 
     Example:
         >>> import torch, harness
@@ -99,8 +111,8 @@ def prescribe_training(
         >>> found.label, "zero bias" in found.cure
         ('bias_init', True)
     """
-    if steps < 1 or seeds < 2:
-        raise ValueError(f"expected steps of at least 1 and seeds of at least 2, but got {steps} and {seeds}")
+    check_make(make)
+    check_amounts(steps, seeds, budget, workers)
     began = time.monotonic()
     first = _trial(make, 0, steps, "", evidence=True)
     diagnosis = first.diagnosis
@@ -186,12 +198,12 @@ def _run(
 
 
 def _trial(make: Make, seed: int, steps: int, cure: str, *, evidence: bool = False) -> Trial:
-    """Train once, without changing torch's random state; only the trial with evidence may warn."""
-    with torch.random.fork_rng(), torch.enable_grad(), warnings.catch_warnings():
+    """Train once, without changing the global random states; only the trial with evidence may warn."""
+    with global_states_kept(), torch.enable_grad(), warnings.catch_warnings():
         if not evidence:
             warnings.simplefilter("ignore")
-        torch.manual_seed(seed)
-        parts = checked(make(seed))
+        seed_global(seed)
+        parts = _newly_made(make, seed)
         batches = endless(parts.batches)
         first = next(batches)
         if cure:
@@ -201,7 +213,7 @@ def _trial(make: Make, seed: int, steps: int, cure: str, *, evidence: bool = Fal
                 return NOTHING._replace(refused=str(error))
         if not steps:
             return NOTHING
-        torch.manual_seed(seed + AFTER_CURE)  # a cure may have drawn; from here on all arms draw the same
+        seed_global(seed + AFTER_CURE)  # a cure may have drawn; from here on all arms draw the same
         began = time.monotonic()
         try:
             trained = _train(parts, chain([first], batches), steps, evidence=evidence)
@@ -212,6 +224,23 @@ def _trial(make: Make, seed: int, steps: int, cure: str, *, evidence: bool = Fal
         return trained._replace(seconds=time.monotonic() - began)
 
 
+def _newly_made(make: Make, seed: int) -> Parts:
+    """A training that `make` has built.
+
+    Raises:
+        ValueError: it trains parameters of an earlier one, which no longer are as they were at first.
+    """
+    parts = checked(make(seed))
+    own = [p for p in parts.model.parameters() if p.requires_grad]
+    if any(TRAINED.get(id(p)) is p for p in own):
+        raise ValueError(
+            "make: expected a new model at every call, but it returned parameters that an earlier trial has "
+            "trained: build the model inside of the function"
+        )
+    TRAINED.update({id(p): p for p in own})
+    return parts
+
+
 def _fresh(parts: Parts, batch: Any, steps: int) -> FreshTraining:
     metric = partial(_measured, parts, []) if parts.metric else None
     return FreshTraining(parts.model, parts.optimizer, inputs_of(parts, batch), steps, metric)
@@ -219,8 +248,8 @@ def _fresh(parts: Parts, batch: Any, steps: int) -> FreshTraining:
 
 def _code(make: Make, cure: CodeCure, steps: int) -> str:
     """Return the code that applies a cure to this training."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with global_states_kept():
+        seed_global(0)
         parts = checked(make(0))
         return _fresh(parts, next(endless(parts.batches)), steps).written_out(cure.code)
 
@@ -233,7 +262,7 @@ def _train(parts: Parts, batches: Iterator[Any], steps: int, *, evidence: bool) 
     diagnosis = None
     with Recorder(model, census_every=every, **options) as recorder:
         for step in range(steps):
-            loss = parts.loss(model, next(batches))
+            loss = checked_loss(parts, parts.loss(model, next(batches)))
             if loss is not None:
                 optimizer.zero_grad()
                 loss.backward()
@@ -271,13 +300,14 @@ def _measured(parts: Parts, losses: list[float]) -> float:
     if parts.metric is None:
         few = losses[-max(1, len(losses) // 10) :]
         return -sum(few) / len(few) if few else math.nan
-    training = parts.model.training
+    modes = [(module, module.training) for module in parts.model.modules()]  # parts may be frozen
     parts.model.eval()
     try:
         with torch.no_grad():
             return float(parts.metric(parts.model))
     finally:
-        parts.model.train(training)
+        for module, mode in modes:
+            module.training = mode
 
 
 def _finite(model: nn.Module) -> bool:
