@@ -13,6 +13,7 @@ from harness.attribution.diagnosis import Diagnosis, diagnose
 from harness.attribution.evidence import Evidence
 from harness.attribution.explain import explain
 from harness.attribution.unit_causes import unit_cause_words
+from harness.hooks.arguments import check_one_number
 from harness.recording.recorder import ActivationRecorder
 
 TO_EXPLAIN = ("dead", "starved", "non_finite")  # states that need passes of the network to explain
@@ -100,6 +101,10 @@ class Recorder(ActivationRecorder):
             return
         with self._collector.outside_training():
             yield
+
+    def _check_loss(self, loss: Any) -> None:
+        if self._collector is not None:
+            check_one_number(loss)
 
     def _latest_evidence(self) -> Evidence:
         """The evidence of the latest diagnosis if nothing has happened since; else gathered again."""

@@ -96,6 +96,7 @@ def census_grid(history: Columns, down: Sequence[str] = ("dead",)) -> Grid:
         down: the states that count as dead.
 
     Raises:
+        TypeError: it is no table.
         ValueError: a needed column is missing.
 
     Example:
@@ -104,6 +105,9 @@ def census_grid(history: Columns, down: Sequence[str] = ("dead",)) -> Grid:
         >>> found.dead.ravel().tolist(), found.observed.ravel().tolist()
         ([False, True, False], [True, True, False])
     """
+    if not isinstance(history, pd.DataFrame | Mapping):
+        kind = type(history).__name__
+        raise TypeError(f"history: expected the table of a recorder's history(), but got {kind}")
     missing = [c for c in COLUMNS if c not in history]
     if missing:
         raise ValueError(f"expected a history of censuses, but the columns {', '.join(missing)} are missing")

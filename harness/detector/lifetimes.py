@@ -58,6 +58,7 @@ def lifetimes(
         fewer censuses than required), censuses (in which it was observed), first (step of the first).
 
     Raises:
+        TypeError: the history is no table.
         ValueError: a needed column is missing, or `persistent` is below 1.
 
     Example:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from numbers import Real
 from typing import Any
 
@@ -107,6 +108,17 @@ def check_numbers(loss: Any, metrics: Mapping[str, Any] | None = None) -> None:
             raise TypeError(f"{name}: expected a number or a tensor, but got {type(value).__name__}")
     if metrics and "step" in metrics:
         raise TypeError("step: expected another name of a metric, since the steps are counted")
+
+
+def check_one_number(loss: Any) -> None:
+    """Check that a loss is one number, which the evidence needs.
+
+    Raises:
+        ValueError: it has several values.
+    """
+    shape = tuple(getattr(loss, "shape", ()))
+    if prod(shape) != 1:
+        raise ValueError(f"loss: expected one number for the evidence, but got shape {shape}: give its mean")
 
 
 def check_loss_function(loss: Any) -> None:

@@ -1,8 +1,12 @@
-"""Hooks that leave nothing in copies: a model or optimizer with them can be copied and pickled."""
+"""Hooks that leave nothing in copies: a model or optimizer with them can be copied and pickled.
+
+A pickle needs nothing of this package: in it, a hook is a method of the standard library that does nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -16,10 +20,13 @@ NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Inert:
-    """Replaces a hook in copied or unpickled objects."""
+    """Replaces a hook in copied objects."""
 
     def __call__(self, *_: Any) -> None:
         return None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (nullcontext(), "__exit__")  # takes any arguments, and returns None
 
 
 class Hook:
@@ -29,6 +36,8 @@ class Hook:
         >>> import copy
         >>> type(copy.deepcopy(Call(print))).__name__
         'Inert'
+        >>> import pickle
+        >>> pickle.loads(pickle.dumps(Call(print)))("anything", "given")
     """
 
     __slots__ = ()
@@ -36,8 +45,8 @@ class Hook:
     def __deepcopy__(self, memo: Any) -> Inert:
         return Inert()
 
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return Inert, ()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Inert().__reduce__()
 
 
 class EagerHook(Hook):

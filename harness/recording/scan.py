@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import pandas as pd
@@ -73,8 +74,11 @@ class Report:
         """Raise DeadUnitsError if the dead share is strictly greater than `dead`, or nothing was observed.
 
         Raises:
+            TypeError: `dead` is not a number.
             ValueError: `dead` is not a share in [0, 1].
         """
+        if isinstance(dead, bool) or not isinstance(dead, Real):
+            raise TypeError(f"dead: expected a share in [0, 1], but got {dead!r}")
         if not 0 <= dead <= 1:
             raise ValueError(f"dead: expected a share in [0, 1], but got {dead!r}")
         if not self.dead_fraction <= dead:  # also True for NaN
@@ -121,8 +125,8 @@ def scan(
 
     Raises:
         TypeError: `model` is not a module, `loss` is not a function, or a batch is of another kind.
-        ValueError: there is no batch, the model raised on one, it has no activation, `loss` did not return a
-            scalar, or the number of masks differs from that of batches.
+        ValueError: there is no batch, the model or `loss` raised on one, it has no activation, `loss` did not
+            return a scalar, or the number of masks differs from that of batches.
 
     Example:
         >>> layer = nn.Linear(1, 2)
@@ -153,7 +157,7 @@ def scan(
             came += 1
             if loss is not None:
                 with torch.enable_grad():
-                    _scalar(loss(output, batch)).backward()
+                    _scalar(_called(loss, output, batch)).backward()
         if not came:
             raise ValueError("batches: expected at least one batch, but none came")
         if isinstance(mask, Sequence) and len(mask) > came:
@@ -161,6 +165,20 @@ def scan(
         units = recorder.census()
     running = any(getattr(part, "running_mean", None) is not None for part in model.modules())
     return Report(units, recorder.plan, running)
+
+
+def _called(loss: Callable[[Any, Any], Any], output: Any, batch: Any) -> Any:
+    """The loss of a batch; an error in it says how it was called."""
+    try:
+        return loss(output, batch)
+    except (torch.OutOfMemoryError, Warning):
+        raise
+    except Exception as error:
+        raise ValueError(
+            "loss: it raised when it was called as loss(output, batch), with the whole batch "
+            f"({type(error).__name__}: {str(error).strip().partition(chr(10))[0]}). For a loss of an output "
+            "and a target, give lambda output, batch: criterion(output, batch[1])"
+        ) from error
 
 
 def _scalar(value: Any) -> Tensor:

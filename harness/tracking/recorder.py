@@ -212,13 +212,15 @@ class Recorder(Observer):
         Raises:
             RuntimeError: not attached.
             TypeError: `loss` or a metric is not a number.
-            ValueError: metrics are given without a run on disk.
+            ValueError: metrics are given without a run on disk, or the loss has several values and a
+                diagnosis needs one.
         """
         if metrics and self.path is None:
             names = ", ".join(metrics)
             raise ValueError(f"{names}: metrics belong to a run on disk; give Recorder(output=…)")
         if loss is not None or metrics:
             check_numbers(loss, metrics)
+            self._check_loss(loss)
         if self._in_capture():
             return
         if self._open and self._writer is not None:

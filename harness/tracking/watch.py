@@ -154,7 +154,8 @@ class WatchingRecorder(Recorder):
 
         Raises:
             TypeError: `loss` or a metric is not a number.
-            ValueError: metrics without a run on disk, or a loss with neither a run on disk nor evidence.
+            ValueError: metrics without a run on disk, a loss with neither a run on disk nor evidence, or one
+                with several values where a diagnosis needs one.
         """
         told = loss is not None or bool(metrics)
         if self._attached and not self._seen and (self._taps.captured or not told):
@@ -166,6 +167,7 @@ class WatchingRecorder(Recorder):
         if told and self.path is None and (metrics or not self._listeners):
             raise ValueError("step(): loss and metrics are kept in a run on disk; give watch(…, output=…)")
         check_numbers(loss, metrics)
+        self._check_loss(loss)
         self._tell(loss)
         if self._open and self._writer is not None:
             self._run.run(self._writer.note, loss, metrics)

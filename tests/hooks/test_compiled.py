@@ -206,3 +206,28 @@ def test_recorders_that_leave_in_any_order_give_the_compiled_code_back() -> None
     finally:
         first.detach()
         second.detach()
+
+
+class Helped(nn.Module):
+    """An eager model that calls a compiled function of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 8), nn.Linear(8, 8)
+        self.squared = torch.compile(lambda x: F.relu(x).square(), backend="eager")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.two(self.squared(self.one(x))))
+
+
+def test_a_compiled_function_that_was_counted_is_not_said_to_be_missed() -> None:
+    """Its backend calls torch's functions, which are seen as those of an eager model."""
+    model = Helped()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")  # the compiler itself may warn
+        with harness.Recorder(model, census_every=12) as recorder:
+            for _ in range(24):
+                model(torch.randn(8, 4)).mean().backward()
+                recorder.step()
+    assert not any("not counted" in str(one.message) for one in said)
+    assert recorder.history().groupby(["step", "site"]).n.max().tolist() == [96] * 4

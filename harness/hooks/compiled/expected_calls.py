@@ -138,6 +138,12 @@ class ExpectedCalls:
         self.changing: set[Any] = set()
         self._forwards = 0
 
+    def all_seen_in(self, forward: int) -> bool:
+        """Whether a forward certainly counted all the expected calls: each has a site of its own."""
+        opened = [None if call is None else call.opened for calls in self.calls.values() for call in calls]
+        sites = {id(one) for one in opened}
+        return len(sites) == len(opened) and all(one and one.forward == forward for one in opened)
+
     def add(self, seen: SeenForward) -> None:
         """Merge the calls of a traced forward."""
         self._forwards += 1
