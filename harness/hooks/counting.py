@@ -29,6 +29,8 @@ from harness.kernels.prepared import prepare
 from harness.kernels.statistics import UnitStatistics, update, update_gradient, update_open
 from harness.kernels.unit_statistic import unit_rows
 
+ONE_AXIS = "its only axis may be that of the inputs; if it holds units, choose it with axis={name: -1}"
+
 
 class CallCounter:
     """Counts calls of activations and the gradients that come back; never raises during training.
@@ -196,6 +198,8 @@ class CallCounter:
             return None, None
         if made.reason:
             raise NotObservable(made.reason)
+        if made.guessed and z.ndim == 1 and not self._book.is_given(caller):
+            raise NotObservable(ONE_AXIS)
         number = 0
         if not made.producers or self._per_call:
             number = self._states.own.ordinals.get(caller.key, 0)

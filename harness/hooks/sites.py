@@ -196,6 +196,10 @@ class SiteBook:
         fits = units_in(z.shape, layout) == own[0].site.size
         return (own[0], layout) if fits else (None, None)
 
+    def is_given(self, caller: Caller) -> bool:
+        """Whether the user chose the unit axis of a caller's first site."""
+        return caller.name in self._axes
+
     def has(self, caller: Caller) -> bool:
         """Whether a caller has a site."""
         return caller.name in self._names

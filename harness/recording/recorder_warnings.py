@@ -18,6 +18,11 @@ NO_ACTIVATION = (
     " once harness.declare_activation has declared them."
 )
 
+GUESSED = (
+    "{site.name} ({site.activation}): that its units lie along axis {site.axes[0]} is a guess. If it is wrong,"
+    " choose another: axis={{'{site.name}': …}}"
+)
+
 
 class RecorderWarnings:
     """The warnings that a recorder has given.
@@ -36,6 +41,8 @@ class RecorderWarnings:
         """Warn once of what is not observed; not during a pass, where a warning could become an error."""
         sites = [*unseen, *self._taps.book.without_inputs.values()]
         messages = [f"{site.name} ({site.activation}) is unobserved: {site.reason}" for site in sites]
+        guessed = [site for site in known if site.guessed and site.axes]
+        messages += [GUESSED.format(site=site) for site in guessed]
         names = [site.name for site in known]
         for name in self._axis:
             if name not in names:
