@@ -19,8 +19,8 @@ NO_ACTIVATION = (
 )
 
 GUESSED = (
-    "{site.name} ({site.activation}): that its units lie along axis {site.axes[0]} is a guess. If it is wrong,"
-    " choose another: axis={{'{site.name}': …}}"
+    "{site.name} ({site.activation}): that its units lie along axis {site.axes[0]} is a guess. If it is"
+    " wrong, choose another: axis={{'{site.name}': …}}"
 )
 
 
