@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import harness
+from harness.remedies import leaky_swap
 
 LOW = -99.0  # a bias that closes a unit for good
 
@@ -247,3 +248,14 @@ def test_a_relu_of_weights_is_no_site() -> None:
         False,
         True,
     ]
+
+
+def test_a_leaky_swap_leaves_units_along_several_axes_as_they_are() -> None:
+    shuffled = nn.Conv2d(3, 8, 3, padding=1), nn.PixelShuffle(2), nn.ReLU(), nn.Flatten()
+    model = nn.Sequential(*shuffled, nn.Linear(128, 4), nn.ReLU())
+    for layer in (model[0], model[4]):
+        layer.get_parameter("bias").data.fill_(LOW)
+    with pytest.warns(UserWarning, match="2: its units lie along several axes"):
+        events = leaky_swap(model, torch.randn(5, 3, 4, 4))
+    assert events[0].site == "5"
+    assert model(torch.randn(5, 3, 4, 4)).lt(0).all()
