@@ -80,6 +80,11 @@ def producer(name: str, module: nn.Module, key: str) -> Producer:
     return Producer(f"{name}.{key}" if name else key, module, key, False)
 
 
+def turned(weights: Producer) -> Producer:
+    """The producer for the transposed weights: their columns make the units."""
+    return replace(weights, columns=not weights.columns)
+
+
 def part_of(whole: Producer, name: str, args: Sequence[Any], place: int) -> Producer:
     """The producer for a part of weights: one expert's, or one of several matrices that lie in one.
 

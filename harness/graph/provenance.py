@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from harness.graph import operations as ops
 from harness.graph import units
 from harness.graph.operations import tensors_in as _tensors
 from harness.graph.origin import DATA, Origin, adapted, made, moved, reduced
-from harness.graph.producers import Producer, Producers, part_of
+from harness.graph.producers import Producer, Producers, part_of, turned
 from harness.graph.recurrence import Recurrence
 
 CHOSEN = "its inputs are multiplied by weights that are chosen for each of them"
@@ -99,7 +98,7 @@ class TensorProvenance:
         operands = [t for t in given if self.get(t) is not None]
         weights = [(t, w) for t in given if (w := self._weight(t)) is not None]
         if weights:
-            self.recurrence.apply(w for _, w in weights)
+            self.recurrence.apply(one for _, w in weights for one in (w, turned(w)))
         if not operands and not (weights and self._is_layer(name, args)):
             if weights:
                 self._derived(name, args, weights, outs)
@@ -221,7 +220,7 @@ class TensorProvenance:
                 return self._union(operands)._replace(units=None, reason=CHOSEN)
             rows = matrix is left and out.ndim > 1 and right.ndim > 1
             if not rows:
-                owner = replace(owner, columns=not owner.columns)
+                owner = turned(owner)
             batch = [axis for axis in range(-min(matrix.ndim, out.ndim), -2) if _spans(matrix, axis)]
             return made([(matrix, owner)], out, *batch, -2 if rows else -1)
         origin = self._union(operands)._replace(units=None, activated=False)
@@ -354,7 +353,7 @@ class TensorProvenance:
             if name in ops.SELECTIONS and out.numel() != weight.numel():
                 made_by = part_of(owner, name, args, place)
             elif ops.transposes(name, args, weight.ndim):
-                made_by = replace(owner, columns=not owner.columns)
+                made_by = turned(owner)
             self._weights[id(out)] = weakref.ref(out), made_by
 
     def _written(self, args: Sequence[Any]) -> None:

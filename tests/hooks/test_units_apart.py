@@ -259,3 +259,19 @@ def test_a_leaky_swap_leaves_units_along_several_axes_as_they_are() -> None:
         events = leaky_swap(model, torch.randn(5, 3, 4, 4))
     assert events[0].site == "5"
     assert model(torch.randn(5, 3, 4, 4)).lt(0).all()
+
+
+def test_a_cell_of_bare_matrices_is_one_site() -> None:
+    class Cell(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wx, self.wh = nn.Parameter(torch.randn(4, 6)), nn.Parameter(torch.randn(6, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = F.relu(x[:, 0] @ self.wx)
+            for step in x.unbind(1)[1:]:
+                h = F.relu(step @ self.wx + h @ self.wh)
+            return h
+
+    report = harness.scan(Cell(), torch.randn(10, 5, 4))
+    assert report.units["n"].tolist() == [50] * 6
