@@ -13,6 +13,8 @@ from harness.graph.producers import Producer
 from harness.graph.provenance import TensorProvenance
 from harness.graph.units import UnitLayout, layout_of
 
+NO_PATTERN = "its units lie in no regular pattern"
+
 
 class Making(NamedTuple):
     """What is known about a pre-activation.
@@ -53,7 +55,9 @@ def making(z: Tensor, origin: Origin | None, found: Ancestry, provenance: Tensor
     constant = origin is None
     origin = origin or Origin()
     if origin.units is not None and origin.units.ndim == z.ndim:
-        layout = layout_of(origin.units, z.shape)
+        layout = layout_of(origin.units)
+        if layout is None:
+            return Making(origin.producers, guess(z.shape), exact=False, guessed=True, reason=NO_PATTERN)
         exact = not (origin.summed or origin.part or layout.rows)
         return Making(origin.producers, layout, exact, reason=origin.reason)
     return Making(

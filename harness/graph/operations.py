@@ -23,6 +23,12 @@ MOVES |= {"unbind", "expand", "expand_as", "view_as", "reshape_as", "adjoint", "
 MOVES |= {"tensor_split", "repeat", "tile", "repeat_interleave", "split_with_sizes", "pixel_shuffle"}
 MOVES |= {"pixel_unshuffle", "channel_shuffle", "index_select", "take_along_dim"}
 TURNS = {"T", "mT", "H", "mH"}  # attributes
+#: Moves that may leave entries out.
+SELECTIONS = {"__getitem__", "chunk", "split", "narrow", "select", "unbind", "tensor_split"}
+SELECTIONS |= {"split_with_sizes", "index_select", "take_along_dim"}
+TRANSPOSITIONS = {"T", "mT", "H", "mH", "t", "adjoint", "transpose", "swapaxes", "swapdims", "permute"}
+SCALINGS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply", "div", "__truediv__", "divide"}
+BROADCASTS = SCALINGS | {"add", "__add__", "__radd__", "sub", "__sub__", "__rsub__", "subtract", "rsub"}
 JOINS = {"cat", "concat", "concatenate", "stack", "hstack", "vstack"}
 REDUCTIONS = {
     "mean",
@@ -107,26 +113,44 @@ def keeps_units(name: str, x: Tensor, axes: Sequence[int]) -> bool:
     return name in KEEP_UNITS or name in MOVES or name in TURNS
 
 
-def einsum_axis(equation: Any, weight: int, operands: int) -> int | None:
-    """Axis of the result, from the end, that belongs to the weight alone.
+def einsum_axes(equation: Any, weight: int, operands: int, ndim: int) -> list[int] | None:
+    """Axes of the result, from the end, along which the weights differ; None if they cannot be told.
 
     Args:
         equation: equation of the einsum.
         weight: index of the weight among the operands.
         operands: number of operands.
+        ndim: number of axes of the result.
 
-    >>> einsum_axis("oc,bcl->bol", 0, 2), einsum_axis("bi,oi->bo", 1, 2)
-    (-2, -1)
+    >>> einsum_axes("oc,bcl->bol", 0, 2, 3), einsum_axes("bi,oi->bo", 1, 2, 2)
+    ([-2], [-1])
+    >>> einsum_axes("btd,hdk->bthk", 1, 2, 4), einsum_axes("...d,dh->h...", 1, 2, 3)
+    ([-2, -1], [-3])
     """
     if not isinstance(equation, str) or "->" not in equation:
         return None
     left, right = equation.replace(" ", "").split("->")
     terms = left.split(",")
-    if len(terms) != operands:
+    if len(terms) != operands or "." in terms[weight]:
         return None
-    others = set("".join(term for i, term in enumerate(terms) if i != weight))
-    own = [label for label in terms[weight] if label in right and label not in others]
-    return right.index(own[-1]) - len(right) if own else None
+    head, _, tail = right.partition("...") if "..." in right else ("", "", right)
+    own = [label for label in terms[weight] if label in right]
+    places = [head.index(one) - ndim if one in head else tail.index(one) - len(tail) for one in own]
+    return sorted(places) or None
+
+
+def transposes(name: str, args: Sequence[Any], ndim: int) -> bool:
+    """Whether a call swaps the last two of so many axes.
+
+    >>> transposes("t", (), 2), transposes("transpose", (None, 0, 1), 3)
+    (True, False)
+    """
+    if name not in TRANSPOSITIONS or ndim < 2:
+        return False
+    dims = list(args[1]) if len(args) == 2 and isinstance(args[1], list | tuple) else list(args[1:])
+    if name == "permute":
+        return [dim % ndim for dim in dims[-2:]] == [ndim - 1, ndim - 2]
+    return not dims or {dim % ndim for dim in dims} == {ndim - 1, ndim - 2}
 
 
 def dims_of(args: Sequence[Any], kwargs: Any, place: int = 1) -> list[int] | None:

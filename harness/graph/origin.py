@@ -28,6 +28,9 @@ class Origin(NamedTuple):
         reason: why its units are unknown, "" if they are known.
         direct: whether only norms, dropout, moves and residual sums lie between it and a layer's output.
         connections: connections of its units, where they are recorded.
+        applied: marks of the applications of weights that made it.
+        path: names of the functions between them and it, without moves and copies.
+        scaled: whether it is a product, entry by entry, with weights along whose axes a sum is still to come.
     """
 
     producers: tuple[Producer, ...] = ()
@@ -39,17 +42,22 @@ class Origin(NamedTuple):
     reason: str = ""
     direct: bool = False
     connections: UnitConnections | None = None
+    applied: frozenset[object] = frozenset()
+    path: tuple[str, ...] = ()
+    scaled: bool = False
 
 
 DATA = Origin()  # an input of the model
 
 
-def made(weights: list[tuple[Tensor, Producer]], out: Tensor, axis: int) -> Origin:
-    """The output of a layer."""
+def made(weights: list[tuple[Tensor, Producer]], out: Tensor, *axes: int) -> Origin:
+    """The output of a layer whose units lie along these axes, from the end."""
     matrices = [(t, w) for t, w in weights if t.ndim > 1] or weights
     producers = tuple(dict.fromkeys(_layer_of(t, w, weights) for t, w in matrices))
-    index = units.fresh(out.ndim, axis, out.shape[axis]) if out.ndim >= -axis else None
-    return Origin(producers, index, direct=True)
+    inside = out.ndim >= -min(axes)
+    index = units.fresh_along(out.ndim, {axis: out.shape[axis] for axis in axes}) if inside else None
+    part = len(axes) > 1 or any(producer.part for producer in producers)
+    return Origin(producers, index, part=part, direct=True, applied=frozenset((object(),)))
 
 
 def _layer_of(matrix: Tensor, own: Producer, weights: list[tuple[Tensor, Producer]]) -> Producer:
@@ -66,9 +74,13 @@ def reduced(source: Origin, x: Tensor, args: Sequence[Any], kwargs: Mapping[str,
         return source if source.term else source._replace(units=None)
     dims = ops.dims_of(args, kwargs)
     chosen = range(x.ndim) if dims is None else [d % x.ndim for d in dims]
-    if any(source.units.shape[d] > 1 for d in chosen):
-        return source._replace(units=None, term=True)
     index = source.units
+    if source.scaled:  # the second half of a matrix product that is written out
+        source = source._replace(scaled=False)
+        for d in chosen:
+            index = index.narrow(d, 0, 1)
+    if any(index.shape[d] > 1 for d in chosen):
+        return source._replace(units=None, term=True)
     if out.ndim < x.ndim:
         for d in sorted(chosen, reverse=True):
             index = index.select(d, 0)

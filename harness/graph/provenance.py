@@ -13,8 +13,11 @@ from harness.graph import operations as ops
 from harness.graph import units
 from harness.graph.operations import tensors_in as _tensors
 from harness.graph.origin import DATA, Origin, adapted, made, moved, reduced
-from harness.graph.producers import Producer, Producers
+from harness.graph.producers import Producer, Producers, part_of, turned
 from harness.graph.recurrence import Recurrence
+
+CHOSEN = "its inputs are multiplied by weights that are chosen for each of them"
+SIDE_BY_SIDE = "units of different layers lie side by side along an axis of inputs or positions"
 
 
 class TensorProvenance:
@@ -54,6 +57,15 @@ class TensorProvenance:
         """The producer for a parameter, or for a tensor computed from parameters."""
         return self._weight(parameter)
 
+    def gated(self, weight: Tensor, out: Any) -> bool:
+        """Record that an activation was called on a matrix computed from parameters alone, if it is one."""
+        found = self._weight(weight) if weight.ndim > 1 else None
+        if found is None or found.gathered:
+            return False
+        if isinstance(out, Tensor):
+            self._derived("", (), [(weight, found)], [out])
+        return True
+
     def made_of_zeros(self, tensor: Tensor) -> bool:
         """Whether it was created by a function that fills with zeros, in this forward."""
         found = self._zeros.get(id(tensor))
@@ -86,10 +98,10 @@ class TensorProvenance:
         operands = [t for t in given if self.get(t) is not None]
         weights = [(t, w) for t in given if (w := self._weight(t)) is not None]
         if weights:
-            self.recurrence.apply(w for _, w in weights)
+            self.recurrence.apply(one for _, w in weights for one in (w, turned(w)))
         if not operands and not (weights and self._is_layer(name, args)):
             if weights:
-                self._derived(weights, outs)
+                self._derived(name, args, weights, outs)
             return
         found = self._origins(name, function, args, kwargs, operands, weights, outs)
         for tensor, origin in zip(outs, found, strict=False):
@@ -138,11 +150,20 @@ class TensorProvenance:
         if name in ops.REDUCTIONS and first.ndim <= operands[0].ndim and first.shape != operands[0].shape:
             return [reduced(source, operands[0], args, kwargs, one) for one in outs]
         if (name in ops.MOVES or name in ops.TURNS) and (len(operands) == 1 or name.endswith("_as")):
-            return moved(name, function, source, operands[0], args, kwargs, outs)
+            found = moved(name, function, source, operands[0], args, kwargs, outs)
+            if name not in ops.SELECTIONS or first.numel() == operands[0].numel():
+                return found
+            return [one._replace(applied=frozenset((object(),))) for one in found]  # other inputs, perhaps
         matrices = [(t, w) for t, w in weights if t.ndim > 1]
+        if name in ops.BROADCASTS and weights and first.shape != operands[0].shape:
+            return [self._spread(name, operands, weights, first)]
         if matrices and first.ndim and first.shape != operands[0].shape:  # a product under another name
+            if any(t.ndim > 2 for t, _ in matrices):
+                return [self._union(operands)._replace(units=None, reason=CHOSEN)] * len(outs)
             return [made(matrices, one, -1) for one in outs]
         found = [self._elementwise(operands, one) for one in outs]
+        if name not in ops.KEEP_UNITS:
+            found = [origin._replace(path=(*origin.path, name)) for origin in found]
         return found if name in ops.KEEP_DIRECT else [origin._replace(direct=False) for origin in found]
 
     def _normed(
@@ -159,14 +180,16 @@ class TensorProvenance:
             return Origin()
         producers = tuple(dict.fromkeys(w for _, w in weights)) or before.producers
         if name in ops.CHANNEL_NORMS:
-            return Origin(producers, units.fresh(out.ndim, 1 - out.ndim, out.shape[1]), direct=True)
+            channels = units.fresh(out.ndim, 1 - out.ndim, out.shape[1])
+            return Origin(producers, channels, direct=True, applied=before.applied)
         shape = args[1] if len(args) > 1 else kwargs.get("normalized_shape", (0,))
         axes = len(shape) if isinstance(shape, Sequence) else 1
         if axes == 1:
-            return Origin(producers, units.fresh(out.ndim, -1, out.shape[-1]), direct=True)
+            last = units.fresh(out.ndim, -1, out.shape[-1])
+            return Origin(producers, last, direct=True, applied=before.applied)
         known = before.units
         index = known if known is not None else units.fresh(out.ndim, -axes, out.shape[-axes])
-        return Origin(producers, index, direct=True)
+        return Origin(producers, index, direct=True, applied=before.applied)
 
     def _product(
         self,
@@ -184,16 +207,22 @@ class TensorProvenance:
         if name == "einsum":
             for tensor, _ in matrices:
                 place = next(i for i, t in enumerate(factors) if t is tensor)
-                axis = ops.einsum_axis(args[0], place, len(factors))
-                if axis is not None:
-                    return made(matrices, out, axis)
+                axes = ops.einsum_axes(args[0], place, len(factors), out.ndim)
+                if axes is not None:
+                    return made(matrices, out, *axes)
             return self._union(operands)._replace(units=None, activated=False)
         if len(factors) != 2:
             return Origin()
         left, right = factors
         if matrices:
-            first = any(t is left for t, _ in matrices)
-            return made(matrices, out, -2 if first and out.ndim > 1 and right.ndim > 1 else -1)
+            matrix, owner = next((t, w) for t, w in matrices if t is left or t is right)
+            if owner.gathered:
+                return self._union(operands)._replace(units=None, reason=CHOSEN)
+            rows = matrix is left and out.ndim > 1 and right.ndim > 1
+            if not rows:
+                owner = turned(owner)
+            batch = [axis for axis in range(-min(matrix.ndim, out.ndim), -2) if _spans(matrix, axis)]
+            return made([(matrix, owner)], out, *batch, -2 if rows else -1)
         origin = self._union(operands)._replace(units=None, activated=False)
         for tensor, axis in ((right, -1), (left, -2)):
             known = self.get(tensor)
@@ -213,16 +242,21 @@ class TensorProvenance:
         known = [self.get(t) for t in parts]
         if not known or any(o is None or o.units is None for o in known) or name in ("hstack", "vstack"):
             return union._replace(units=None)
-        indices = [o.units for o in known if o is not None and o.units is not None]
+        indices = _told_apart([o for o in known if o is not None])
         dim = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else 0))
         if not isinstance(dim, int):
             return union._replace(units=None)
         if name == "stack":
             indices = [i.unsqueeze(dim) for i in indices]
-            return union._replace(units=indices[0]) if _equal(indices) else union._replace(units=None)
+            if _equal(indices):
+                return union._replace(units=indices[0])
+            same = len({i.shape for i in indices}) == 1
+            return union._replace(units=torch.cat(indices, dim) if same else None, part=True)
         axis = dim - out.ndim if dim >= 0 else dim
         if not any(i.shape[axis] > 1 for i in indices):
-            return union._replace(units=indices[0]) if _equal(indices) else union._replace(units=None)
+            if _equal(indices):
+                return union._replace(units=indices[0])
+            return union._replace(units=None, reason=SIDE_BY_SIDE)
         total, shifted = 0, []
         for index, part in zip(indices, parts, strict=True):
             wide = index.expand(*index.shape[:axis], part.shape[axis], *index.shape[axis:][1:])
@@ -231,6 +265,25 @@ class TensorProvenance:
         if len({i.shape[:axis] + i.shape[axis:][1:] for i in shifted}) > 1:
             return union._replace(units=None)
         return union._replace(units=torch.cat(shifted, axis))
+
+    def _spread(
+        self, name: str, operands: list[Tensor], weights: list[tuple[Tensor, Producer]], out: Tensor
+    ) -> Origin:
+        """Weights that are added or multiplied entry by entry and make new axes: x[..., None] * w."""
+        axes = {axis for t, _ in weights for axis in range(-min(t.ndim, out.ndim), 0) if _spans(t, axis)}
+        if all(any(t.ndim >= -axis and t.shape[axis] > 1 for t in operands) for axis in axes):
+            return self._elementwise(operands, out)
+        before, union = self._elementwise(operands, out), self._union(operands)
+        own = union.producers if before.units is not None and not union.activated else ()
+        if before.units is not None:
+            axes |= set(units.varying(before.units))
+        return Origin(
+            tuple(dict.fromkeys((*own, *(w for _, w in weights)))),
+            units.fresh_along(out.ndim, {axis: out.shape[axis] for axis in axes}),
+            part=True,
+            applied=frozenset((object(),)),
+            scaled=name in ops.SCALINGS,
+        )
 
     def _elementwise(self, operands: list[Tensor], out: Tensor) -> Origin:
         """Everything else: units are kept if their axes keep their places and sizes."""
@@ -274,6 +327,8 @@ class TensorProvenance:
             term=unknown and any(o.term for o in known),
             reason=next((o.reason for o in known if o.reason), "") if unknown else "",
             direct=any(o.direct for o in known),
+            applied=frozenset[object]().union(*(o.applied for o in chosen)),
+            path=chosen[0].path if chosen else (),
         )
 
     def _is_layer(self, name: str, args: Sequence[Any]) -> bool:
@@ -288,10 +343,18 @@ class TensorProvenance:
         found = self._weights.get(id(tensor))
         return found[1] if found is not None and found[0]() is tensor else None
 
-    def _derived(self, weights: list[tuple[Tensor, Producer]], outs: list[Tensor]) -> None:
+    def _derived(
+        self, name: str, args: Sequence[Any], weights: list[tuple[Tensor, Producer]], outs: list[Tensor]
+    ) -> None:
         """Record tensors computed from parameters alone: transposed, masked or normalised weights."""
-        chosen = next((w for t, w in weights if t.ndim > 1), weights[0][1])
-        self._weights.update((id(t), (weakref.ref(t), chosen)) for t in outs)
+        weight, owner = next(((t, w) for t, w in weights if t.ndim > 1), weights[0])
+        for place, out in enumerate(outs):
+            made_by = owner
+            if name in ops.SELECTIONS and out.numel() != weight.numel():
+                made_by = part_of(owner, name, args, place)
+            elif ops.transposes(name, args, weight.ndim):
+                made_by = turned(owner)
+            self._weights[id(out)] = weakref.ref(out), made_by
 
     def _written(self, args: Sequence[Any]) -> None:
         """Record `x[…] = value` or `x.copy_(value)`: x gets the units of the value if the axes match."""
@@ -303,9 +366,38 @@ class TensorProvenance:
         if before is not None:
             joined = self._union([target, value])
             same = before.units is not None and index is not None and torch.equal(before.units, index)
+            if same and len(_groups([before, origin])) > 1:
+                joined = joined._replace(reason=SIDE_BY_SIDE)
+                same = False
             self.put(target, joined._replace(units=index if same else None))
             return
         self.put(target, origin._replace(units=index if units.fits(index, target.shape) else None))
+
+
+def _groups(origins: Sequence[Origin]) -> list[set[Producer]]:
+    """The producers of several tensors, together where tensors share one: the steps of a cell do."""
+    groups: list[set[Producer]] = []
+    for origin in origins:
+        shared = [group for group in groups if group & set(origin.producers)]
+        groups = [group for group in groups if group not in shared]
+        groups.append(set(origin.producers).union(*shared))
+    return groups
+
+
+def _told_apart(origins: Sequence[Origin]) -> list[Tensor]:
+    """The unit indices of several tensors, different where different layers made them."""
+    groups = _groups(origins)
+    most = max(int(origin.units.max()) for origin in origins if origin.units is not None) + 1
+    return [
+        origin.units + most * next(k for k, group in enumerate(groups) if set(origin.producers) <= group)
+        for origin in origins
+        if origin.units is not None
+    ]
+
+
+def _spans(weights: Tensor, axis: int) -> bool:
+    """Whether weights differ along an axis; they do not where it was expanded."""
+    return weights.shape[axis] > 1 and weights.stride(axis) != 0
 
 
 def _equal(indices: Sequence[Tensor]) -> bool:

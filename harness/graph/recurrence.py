@@ -10,6 +10,7 @@ from torch import Tensor
 
 from harness.graph.producers import Producer
 
+INPUT = "input of"  # marks what an activation was called on
 TRIAL = 32  # starts and ends of forwards after which a model without recurrence is no longer followed
 
 
@@ -42,7 +43,7 @@ class Recurrence:
     def call(self, caller: Any, z: Tensor) -> None:
         """Record that an activation is called on z, which may be the state itself."""
         self._called[caller] = self._clock
-        self.come_from(caller, z)
+        self.come_from((INPUT, caller), z)
 
     def come_from(self, caller: Any, tensor: Tensor) -> None:
         """Record that a tensor depends on a call of an activation."""
@@ -64,11 +65,15 @@ class Recurrence:
         Returns:
             None if z does not depend on an earlier call of the caller.
         """
-        if caller not in self._get(z):
+        if not {caller, (INPUT, caller)} & self._get(z):
             return None
         self._trial = TRIAL
         last = self._called.get(caller, 0)
         return frozenset(producer for producer, clock in self._applied.items() if clock > last)
+
+    def is_behind(self, caller: Any, z: Tensor) -> bool:
+        """Whether z depends on what an earlier call of the caller returned."""
+        return caller in self._get(z)
 
     def _get(self, tensor: Tensor) -> frozenset[Any]:
         found = self._behind.get(id(tensor))

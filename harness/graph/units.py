@@ -8,7 +8,7 @@ indices as well, so the code need not know what a reshaping does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,13 +21,13 @@ class UnitLayout(NamedTuple):
     Attributes:
         axes: unit axes, from the end; () if the tensor holds one unit.
         size: number of units.
-        split: (axis, sizes) to unflatten first, if units and positions share that axis.
+        splits: (axis, sizes) to unflatten first, from left to right, where units and positions share an axis.
         rows: for each unit of the site, the producer's unit; None if they are the same.
     """
 
     axes: tuple[int, ...]
     size: int
-    split: tuple[int, tuple[int, int]] | None = None
+    splits: tuple[tuple[int, tuple[int, int]], ...] = ()
     rows: tuple[int, ...] | None = None
 
 
@@ -40,6 +40,20 @@ def fresh(ndim: int, axis: int, size: int) -> Tensor:
     shape = [1] * ndim
     shape[axis] = size
     return torch.arange(size, dtype=torch.int32).view(shape)
+
+
+def fresh_along(ndim: int, sizes: Mapping[int, int]) -> Tensor:
+    """Unit indices of a tensor whose units lie along several axes.
+
+    Args:
+        ndim: its number of axes.
+        sizes: axis, from the end → size.
+
+    >>> fresh_along(3, {-3: 2, -1: 2}).tolist()
+    [[[0, 1]], [[2, 3]]]
+    """
+    shape = [sizes.get(axis, 1) for axis in range(-ndim, 0)]
+    return torch.arange(math.prod(shape), dtype=torch.int32).view(shape)
 
 
 def compact(indices: Tensor) -> Tensor:
@@ -114,26 +128,50 @@ def rows_of_places(tensor: Tensor, axes: Sequence[int]) -> Tensor:
     return tensor.movedim(tuple(axes), tuple(range(-len(places), 0))).reshape(-1, math.prod(places))
 
 
-def layout_of(indices: Tensor, shape: torch.Size) -> UnitLayout:
-    """The layout of the units in a tensor of that shape.
+def layout_of(indices: Tensor) -> UnitLayout | None:
+    """The layout of units in a tensor; None if their places follow no simple pattern.
 
-    >>> layout_of(fresh(3, 1, 4), torch.Size([2, 4, 5]))
-    UnitLayout(axes=(-2,), size=4, split=None, rows=None)
-    >>> layout_of(torch.tensor([[0, 0, 1, 1]]), torch.Size([3, 4]))
-    UnitLayout(axes=(-2,), size=2, split=(-1, (2, -1)), rows=None)
+    >>> layout_of(fresh(3, 1, 4))
+    UnitLayout(axes=(-2,), size=4, splits=(), rows=None)
+    >>> layout_of(torch.tensor([[0, 0, 1, 1]]))  # channels, flattened with their positions
+    UnitLayout(axes=(-2,), size=2, splits=((-1, (2, -1)),), rows=None)
+    >>> layout_of(torch.tensor([[0, 1, 0, 1]]))
+    UnitLayout(axes=(-1,), size=2, splits=((-1, (-1, 2)),), rows=None)
     """
-    axes = tuple(varying(indices))
-    flat = indices.flatten()
-    places = len(flat)
-    units = torch.unique(flat)
-    if len(units) < places and len(axes) == 1 and places % len(units) == 0:
-        axis, repeats = axes[0], places // len(units)
-        if torch.equal(flat, units.repeat_interleave(repeats)):
-            return UnitLayout((axis - 1,), len(units), (axis, (len(units), -1)), _rows(units))
-        first = flat[: len(units)]
-        if len(torch.unique(first)) == len(units) and torch.equal(flat, first.repeat(repeats)):
-            return UnitLayout((axis,), len(units), (axis, (-1, len(units))), _rows(first))
-    return UnitLayout(axes, places, None, _rows(flat) if len(units) == places else None)
+    axes, places = varying(indices), indices.numel()
+    number = len(torch.unique(indices))
+    if number == places:
+        return UnitLayout(tuple(axes), places, (), _rows(indices.flatten()))
+    splits, unit_axes = [], []
+    for axis in axes:
+        sizes = _pattern(indices, axis)
+        if sizes is not None:
+            splits.append((axis, sizes))
+            indices = _first_of(indices, axis, sizes)
+        unit_axes.append((axis, sizes is not None and sizes[1] == -1))
+    if indices.numel() != number:
+        return None
+    shifted = [axis - sum(split > axis for split, _ in splits) - before for axis, before in unit_axes]
+    return UnitLayout(tuple(shifted), number, tuple(splits), _rows(indices.flatten()))
+
+
+def _pattern(indices: Tensor, axis: int) -> tuple[int, int] | None:
+    """How units and positions, as -1, share an axis; None if it holds units alone."""
+    size = indices.shape[axis]
+    lines = indices.movedim(axis, 0).reshape(size, -1)
+    for units in (units for units in range(1, size) if size % units == 0):
+        if torch.equal(lines, lines[:: size // units].repeat_interleave(size // units, 0)):
+            return units, -1
+        if torch.equal(lines, lines[:units].repeat(size // units, 1)):
+            return -1, units
+    return None
+
+
+def _first_of(indices: Tensor, axis: int, sizes: tuple[int, int]) -> Tensor:
+    """The indices at the first of the positions that share an axis with units."""
+    positions = -2 if sizes[0] == -1 else -1
+    split = indices.movedim(axis, -1).unflatten(-1, sizes).select(positions, 0)
+    return split.movedim(-1, axis)
 
 
 def _rows(units: Tensor) -> tuple[int, ...] | None:
@@ -144,7 +182,9 @@ def _rows(units: Tensor) -> tuple[int, ...] | None:
 
 def arranged(tensor: Tensor, layout: UnitLayout) -> Tensor:
     """The tensor with the units on axes of their own."""
-    return tensor if layout.split is None else tensor.unflatten(*layout.split)
+    for split in layout.splits:
+        tensor = tensor.unflatten(*split)
+    return tensor
 
 
 def units_in(shape: torch.Size, layout: UnitLayout) -> int:
@@ -152,14 +192,20 @@ def units_in(shape: torch.Size, layout: UnitLayout) -> int:
 
     >>> units_in(torch.Size([5, 4]), UnitLayout((-1,), 4))
     4
+    >>> units_in(torch.Size([5, 6]), UnitLayout((-1,), 2, ((-1, (-1, 2)),)))
+    2
     """
-    if layout.split is not None:
-        axis, sizes = layout.split
-        known = max(sizes)
-        return known if len(shape) >= -axis and shape[axis] % known == 0 else -1
-    if len(shape) < -min(layout.axes, default=0):
+    sizes = list(shape)
+    for axis, (first, second) in layout.splits:
+        known = max(first, second)
+        if len(sizes) < -axis or sizes[axis] % known:
+            return -1
+        others = sizes[axis] // known
+        place = len(sizes) + axis
+        sizes[place : place + 1] = [others, known] if first == -1 else [known, others]
+    if len(sizes) < -min(layout.axes, default=0):
         return -1
     size = 1
-    for axis in layout.axes:
-        size *= shape[axis]
+    for axis in layout.axes:  # a loop, which torch's compiler takes
+        size *= sizes[axis]
     return size

@@ -29,6 +29,8 @@ from harness.kernels.prepared import prepare
 from harness.kernels.statistics import UnitStatistics, update, update_gradient, update_open
 from harness.kernels.unit_statistic import unit_rows
 
+ONE_AXIS = "its only axis may be that of the inputs; if it holds units, choose it with axis={name: -1}"
+
 
 class CallCounter:
     """Counts calls of activations and the gradients that come back; never raises during training.
@@ -189,7 +191,11 @@ class CallCounter:
                 self._trace_next()  # an unknown call: trace the next forward
             return None, None
         followed = self._follow() if trace is None else trace.provenance
-        made = making(z, followed.get(z), found, followed)
+        origin = followed.get(z)
+        if trace is not None and followed.gated(z, None):  # weights that are kept positive, say: no units
+            self._book.uncounted.add(caller.key)
+            return None, None
+        made = making(z, origin, found, followed)
         if made.term:
             self._book.add_term(caller)
             return None, None
@@ -197,13 +203,19 @@ class CallCounter:
             raise NotObservable(made.reason)
         if not made.layout.size:
             raise NotObservable(NO_UNITS)
+        if made.guessed and z.ndim == 1 and not self._book.is_given(caller):
+            raise NotObservable(ONE_AXIS)
         number = 0
         if not made.producers or self._per_call:
             number = self._states.own.ordinals.get(caller.key, 0)
             self._states.own.ordinals[caller.key] = number + 1
-        anew = followed.recurrence.anew(caller.key, z)
+        anew, behind = followed.recurrence.anew(caller.key, z), followed.recurrence.is_behind(caller.key, z)
         followed.recurrence.call(caller.key, z)
-        return self._book.site(caller, z, made, number, anew)
+        way = None
+        if not behind and origin is not None and origin.applied:
+            same = caller.key, frozenset(made.producers), made.exact, made.layout.rows, origin.applied
+            way = origin.path, *self._states.own.gates(same, origin.path, z)
+        return self._book.site(caller, z, made, number, anew, way)
 
     def _remember(
         self,
@@ -227,7 +239,7 @@ class CallCounter:
             call = KnownCall(opened, ancestry(z).leaves, layout, z, passes, self.on_gradient)
             known.add(call)
         gate = opened.gate
-        if gate is None or layout.split is not None or opened.statistics.extensions or call.has_path(z):
+        if gate is None or layout.splits or opened.statistics.extensions or call.has_path(z):
             return
         call.add_path(z, prepare(opened.statistics, z, layout.axes, gate, back))
 

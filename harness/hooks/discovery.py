@@ -95,6 +95,8 @@ class Trace:
             if output is z or version_of(z) != version:
                 self.seen.in_place.add(module)
                 self.seen.write(z)
+            if self.provenance.gated(z, output):
+                return
             self.provenance.activated(origin, z.shape, output)
             if isinstance(output, Tensor):
                 self.provenance.recurrence.come_from(module, output)

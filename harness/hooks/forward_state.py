@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from harness.hooks.discovery import Trace
 from harness.hooks.function_taps import Interceptor
@@ -30,6 +31,7 @@ class ForwardState:
     """
 
     __slots__ = (
+        "_gated",
         "active",
         "busy",
         "depth",
@@ -51,7 +53,29 @@ class ForwardState:
         self.entry: nn.Module | None = None
         self.tracing: Trace | None = None
         self.ordinals: dict[Any, int] = {}
+        self._gated: tuple[int, dict[Any, dict[Any, list[weakref.ref[Tensor]]]]] = 0, {}
         self.interceptor: Interceptor | None = None
+
+    def gates(self, making: Any, path: tuple[str, ...], z: Tensor) -> tuple[int, bool]:
+        """How the gates behind one application of a layer are told apart: relu(z) and relu(-z), say.
+
+        Args:
+            making: how z was made, including which application of the layer made it.
+            path: functions between the layer and z.
+            z: the pre-activation.
+
+        Returns:
+            Which tensor of the same path it is in this forward; whether the layer has been seen behind
+            several gates in it.
+        """
+        if self._gated[0] != self.forward:
+            self._gated = self.forward, {}
+        ways = self._gated[1].setdefault(making, {})
+        same = ways.setdefault(path, [])
+        number = next((k for k, one in enumerate(same) if one() is z), len(same))
+        if number == len(same):
+            same.append(weakref.ref(z))
+        return number, len(ways) > 1 or len(same) > 1
 
     def reset(self) -> None:
         """Clear the state when no forward runs."""

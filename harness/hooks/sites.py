@@ -70,6 +70,7 @@ class OpenSite:
         constant: whether it was first called on a constant, as a cell may be on its initial state.
         without_graph: whether it was called without a graph in a forward that records one.
         layouts: number of axes → unit layout of the last pre-activation with as many.
+        way: path from the layer to it, and which one of several with the same path.
     """
 
     site: Site
@@ -79,6 +80,7 @@ class OpenSite:
     constant: bool = False
     without_graph: bool = False
     layouts: dict[int, UnitLayout] = field(default_factory=dict)
+    way: Any = None
 
 
 class SiteBook:
@@ -96,6 +98,7 @@ class SiteBook:
     def __init__(self, sink: Sink, gate_eps: float, axis: Mapping[str, int] | None) -> None:
         self._sink, self._eps, self._axes = sink, gate_eps, dict(axis or {})
         self._sites: dict[Any, OpenSite] = {}  # a cell has two keys if its first time step differs
+        self._forks: dict[Any, dict[Any, OpenSite]] = {}  # gates behind the layer of a site, by their ways
         self._opened: list[OpenSite] = []
         self._learned: dict[str, Callable[[float], Gate]] = {}
         self._names: dict[str, int] = {}  # caller name → number of its sites so far
@@ -137,7 +140,13 @@ class SiteBook:
         return Plan(sites, tuple(self._terms.values()), (*unobserved, *self.without_inputs.values()))
 
     def site(
-        self, caller: Caller, z: Tensor, made: Making, call: int, anew: Collection[Producer] | None
+        self,
+        caller: Caller,
+        z: Tensor,
+        made: Making,
+        call: int,
+        anew: Collection[Producer] | None,
+        way: tuple[Any, int, bool] | None = None,
     ) -> tuple[OpenSite, UnitLayout]:
         """The site of a call, created if necessary, and its unit layout in z.
 
@@ -147,6 +156,8 @@ class SiteBook:
             made: how it was made.
             call: number of the call, if calls with the same making are kept apart.
             anew: if z depends on an earlier call of this caller, the weights that were used since.
+            way: functions between the layer and z, which of several with the same functions it is, and
+                whether the layer is behind several gates in this forward.
 
         Raises:
             WrongArgument: the axis given for the site does not exist in z.
@@ -157,6 +168,12 @@ class SiteBook:
         if opened is None:
             opened = self._cell(caller, z, made, call, anew) or self._open(caller, z, made, same)
             self._sites[key] = opened
+            opened.way = opened.way or (way and way[:2])
+        elif way is not None and opened.way != way[:2] and (way[2] or key in self._forks):
+            forks = self._forks.setdefault(key, {})
+            if way[:2] not in forks:
+                forks[way[:2]] = self._open(caller, z, made, (*same, way[:2]))
+            opened = forks[way[:2]]
         name = opened.site.name
         layout = self._given(name, z) if name in self._axes else made.layout
         opened.layouts[z.ndim] = layout
@@ -166,7 +183,9 @@ class SiteBook:
         self, caller: Caller, z: Tensor, found: Ancestry, model: nn.Module
     ) -> tuple[OpenSite | None, UnitLayout | None]:
         """The caller's only site, or the one with the same producers; for recomputed and compiled calls."""
-        own = list({id(o): o for key, o in self._sites.items() if key[0] == caller.key}.values())
+        every = [(key, opened) for key, opened in self._sites.items()]
+        every += [(key, opened) for key, forks in self._forks.items() for opened in forks.values()]
+        own = list({id(o): o for key, o in every if key[0] == caller.key}.values())
         if len(own) > 1:
             producers = Producers(model)
             names = {p.name for leaf in found.leaves if (p := producers.of(leaf.variable)) is not None}
@@ -176,6 +195,10 @@ class SiteBook:
         layout = own[0].layouts[z.ndim]
         fits = units_in(z.shape, layout) == own[0].site.size
         return (own[0], layout) if fits else (None, None)
+
+    def is_given(self, caller: Caller) -> bool:
+        """Whether the user chose the unit axis of a caller's first site."""
+        return caller.name in self._axes
 
     def has(self, caller: Caller) -> bool:
         """Whether a caller has a site."""

@@ -19,6 +19,11 @@ NO_ACTIVATION = (
     " every module's forward (as in model.encode) or in code of torch.jit are not seen."
 )
 
+GUESSED = (
+    "{site.name} ({site.activation}): that its units lie along axis {site.axes[0]} is a guess. If it is"
+    " wrong, choose another: axis={{'{site.name}': …}}"
+)
+
 
 NO_FORWARD = (
     "nothing was observed: no forward pass of this model in the observed mode was seen. Was it called, and "
@@ -48,6 +53,8 @@ class RecorderWarnings:
         """Warn once of what is not observed; not during a pass, where a warning could become an error."""
         sites = [*unseen, *self._taps.without_counts.values()]
         messages = [f"{site.name} ({site.activation}) is unobserved: {site.reason}" for site in sites]
+        guessed = [site for site in known if site.guessed and site.axes]
+        messages += [GUESSED.format(site=site) for site in guessed]
         names = [site.name for site in known]
         for name in self._axis:
             if name not in names:

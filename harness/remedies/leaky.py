@@ -6,6 +6,7 @@ of the network. A swapped unit's gate is open everywhere: it never counts as dea
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -204,10 +205,14 @@ def _peaks(model: nn.Module, batch: Batch) -> Peaks:
     """Map each ReLU module to the largest pre-activation of its units over the batch, and their axis."""
     ours = {n for n, m in modules_by_name(model).items() if type(m) is nn.ReLU or isinstance(m, PartlyLeaky)}
     found: dict[str, tuple[Tensor, int]] = {}
+    spread: set[str] = set()
 
     def see(site: str, z: Tensor, layout: UnitLayout) -> None:
         name = site.split("#")[0]
         if name not in ours:
+            return
+        if len(layout.axes) > 1 or layout.splits:
+            spread.add(name)
             return
         rows = rows_of_places(arranged(z, layout), layout.axes)
         peak = torch.where(rows.isfinite().all(0), rows.amax(0), torch.nan).cpu()
@@ -218,6 +223,9 @@ def _peaks(model: nn.Module, batch: Batch) -> Peaks:
         found[name] = (peak if before is None else torch.maximum(before[0], peak)), axis
 
     trace(model, batch, on_input=see)
+    for name in sorted(spread):  # a slope per unit needs one axis of units
+        found.pop(name, None)
+        warnings.warn(f"{name}: its units lie along several axes, so that it stays as it is", stacklevel=3)
     return found
 
 

@@ -157,6 +157,7 @@ SEVERAL = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:.*is a guess")  # the activation of the input itself
 @pytest.mark.parametrize("call", ["module", "function"])
 @pytest.mark.parametrize("run", SEVERAL, ids=lambda run: run.__name__)
 def test_one_activation_behind_several_layers_is_several_sites(
