@@ -14,13 +14,19 @@ from harness.graph.autograd import ancestry, is_of_compiled
 from harness.graph.making import making
 from harness.graph.provenance import TensorProvenance
 from harness.graph.units import UnitLayout, arranged
-from harness.hooks._torch import outside_transforms, watch_gradient, without_transforms
+from harness.hooks._torch import (
+    base_to_watch,
+    is_view,
+    outside_transforms,
+    watch_gradient,
+    without_transforms,
+)
 from harness.hooks.arguments import WrongArgument
 from harness.hooks.captured import FIRST, FIXED_GATES, is_capturing, keep_alive
 from harness.hooks.forward_state import ForwardStates
 from harness.hooks.known_calls import KnownCall, KnownCalls
 from harness.hooks.masks import Mask, Masking
-from harness.hooks.passes import GradientPasses, below
+from harness.hooks.passes import WRITTEN_VIEW, GradientPasses, below
 from harness.hooks.sites import Caller, OpenSite, SiteBook
 from harness.hooks.unobservable import UNDER_TRANSFORM, NotObservable, failure
 from harness.kernels.countable import Uncountable
@@ -145,10 +151,13 @@ class CallCounter:
         opened.without_graph |= not recompute and state.graph and not torch.is_grad_enabled()
         back = partial(self._backward, opened.statistics, layout, captured=captured)
         if self._gradients and z.requires_grad and not (captured and self.on_gradient is not None):
+            base = base_to_watch(z, known.writes)
+            if base is None and is_view(z) and known.writes():
+                self.say(f"{opened.site.name}: {WRITTEN_VIEW}")
             hook = back if mask is None else partial(back, mask=mask)
             if not (recompute and self.passes.train()):  # else it is part of a pass that trains
-                hook = partial(self.passes.hook, hook, below(z))
-            watch_gradient(z, hook)
+                hook = partial(self.passes.hook, hook, below(z if base is None else base))
+            watch_gradient(z, hook, base)
         if plain is z and not captured:
             self._remember(z, known, opened, layout, back)
         return opened, layout
@@ -219,7 +228,7 @@ class CallCounter:
                 self.ambiguous = True
                 return
             passes = self.passes if self._gradients else None
-            call = KnownCall(opened, ancestry(z).leaves, layout, z, passes, self.on_gradient)
+            call = KnownCall(opened, ancestry(z).leaves, layout, z, passes, self.on_gradient, known.writes)
             known.add(call)
         gate = opened.gate
         if gate is None or layout.split is not None or opened.statistics.extensions or call.has_path(z):

@@ -134,9 +134,21 @@ class ForwardHooks:
         caller = Caller(module, name, activation, partial(gate_of, module), compute, open_of=open_of(module))
         self._activations.add(module)
         traced = self.compiled.nothing()
-        tap = ModuleTap(caller, self._states, self.counter, self.called, self.pass_by, traced)
+        tap = ModuleTap(
+            caller,
+            self._states,
+            self.counter,
+            self.called,
+            self.pass_by,
+            traced,
+            partial(self._writes, module),
+        )
         self.compiled.taps[module] = tap
         self._handles.append(module.register_forward_pre_hook(tap, with_kwargs=True))
+
+    def _writes(self, module: nn.Module) -> bool:
+        """Whether an activation module works in place, as it says or a trace saw."""
+        return getattr(module, "inplace", False) is True or module in self.compiled.expected.in_place
 
     def _hook_part(self, module: nn.Module) -> None:
         keep = self._handles.append

@@ -15,12 +15,16 @@ from torch import Tensor
 
 from harness.graph.autograd import Leaf, choices_of, has_choices, ways_to
 from harness.graph.units import UnitLayout, units_in
-from harness.hooks._torch import number_of, numbers_of, watch_gradient
+from harness.hooks._torch import base_to_watch, number_of, numbers_of, watch_gradient
 from harness.hooks.passes import GradientPasses, below
 from harness.hooks.sites import OpenSite
 from harness.kernels.prepared import PreparedCall
 
 MOST = 64  # known makings of one caller, and shapes of one making with a fast path
+
+
+def _never() -> bool:
+    return False
 
 
 class KnownCall:
@@ -33,6 +37,7 @@ class KnownCall:
         z: a pre-activation.
         passes: decides which gradients count; None: ∂L/∂z is not observed.
         before: called for every gradient before it is counted.
+        writes: whether the activation works in place now.
     """
 
     __slots__ = (
@@ -45,6 +50,7 @@ class KnownCall:
         "_prepared",
         "_variable",
         "_ways",
+        "_writes",
         "layout",
         "ndim",
         "opened",
@@ -58,7 +64,9 @@ class KnownCall:
         z: Tensor,
         passes: GradientPasses | None,
         before: Callable[[], None] | None = None,
+        writes: Callable[[], bool] = _never,
     ) -> None:
+        self._writes = writes
         self.opened, self.layout, self.ndim = opened, layout, z.ndim
         self._ways = ways_to(z, leaves)
         self._kind: type = type(z.grad_fn)
@@ -97,7 +105,9 @@ class KnownCall:
             self._latest = prepared
         opened.forward = forward
         if self._passes is not None and z.requires_grad:
-            watch_gradient(z, partial(self._counted, below(z) if place < 0 else leaf, prepared))
+            base = base_to_watch(z, self._writes)
+            behind = below(z if base is None else base) if place < 0 else leaf
+            watch_gradient(z, partial(self._counted, behind, prepared), base)
         return True
 
     def _counted(self, leaf: Any, prepared: PreparedCall, gradient: Tensor) -> None:
@@ -151,13 +161,18 @@ class KnownCall:
 class KnownCalls:
     """The known calls of one caller, tried in turn: a shared module is called in the same order every time.
 
+    Args:
+        writes: whether the activation works in place now.
+
     Attributes:
+        writes: the same.
         only: the known call, if there is just one.
     """
 
-    __slots__ = ("_calls", "_turn", "only")
+    __slots__ = ("_calls", "_turn", "only", "writes")
 
-    def __init__(self) -> None:
+    def __init__(self, writes: Callable[[], bool] = _never) -> None:
+        self.writes = writes
         self._calls: list[KnownCall] = []
         self._turn = 0
         self.only: KnownCall | None = None
