@@ -64,6 +64,7 @@ class ForwardHooks:
         book: the sites.
         counter: counts the calls.
         on_forward: called when a forward begins.
+        unknown_norms: reason why there is no `grad_norm` → the first site of which this holds.
         provenance: creates the object that follows the tensors of a traced forward.
     """
 
@@ -121,6 +122,7 @@ class ForwardHooks:
         self.called: set[nn.Module] = set()
         self.passed: dict[nn.Module, str] = {}
         self.on_forward: Callable[[], None] | None = None
+        self.unknown_norms: dict[str, str] = {}
         self.provenance: Callable[[nn.Module], TensorProvenance] = TensorProvenance
 
     def _hook(self, module: nn.Module) -> None:
