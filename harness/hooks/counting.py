@@ -121,6 +121,9 @@ class CallCounter:
         opened, layout = self._site(caller, z, known, recompute)
         if opened is None or layout is None:
             return None
+        trace = state.tracing
+        if trace is not None and trace.streams is not None and not recompute:
+            self.masking.learn(opened.site.name, z, layout.axes, trace.streams)
         mask, captured = self.masking.at(opened.site.name), is_capturing()
         if captured:
             if opened.gate is None or opened.statistics.extensions:

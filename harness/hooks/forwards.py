@@ -33,6 +33,7 @@ from harness.hooks.hook import NO_KEYWORDS, Call
 from harness.hooks.known_calls import KnownCalls
 from harness.hooks.module_registry import ModuleRegistry
 from harness.hooks.sites import Caller, Sink, SiteBook
+from harness.hooks.streams import InputStreams
 from harness.hooks.taps import ModuleTap
 from harness.hooks.unobservable import UNKNOWN_MAKER, failure
 
@@ -210,14 +211,17 @@ class ForwardHooks:
         if due or (trained != self._trains and tuple(trained) not in self._trained):
             if module is self._model and state.graph:
                 self.compiled.note(args, kwargs)
-            self._begin_trace(state, [*args, *kwargs.values()])
+            self._begin_trace(state, args, kwargs)
         else:
             self._trains = trained
             state.following, state.fast = True, self._threads < 2 and masking.now is None
 
     @property
     def _traces_all(self) -> bool:
-        return self.counter.ambiguous or self._per_call or self.counter.on_call is not None
+        counter = self.counter
+        unknown = counter.masking.now is not None and not counter.masking.learned
+        mixed = counter.ambiguous or counter.masking.mixed
+        return mixed or unknown or self._per_call or counter.on_call is not None
 
     @property
     def _not_captured(self) -> str:
@@ -231,7 +235,7 @@ class ForwardHooks:
         """Trace the next forward, since a call was unknown."""
         self._to_trace = max(self._to_trace, 1)
 
-    def _begin_trace(self, state: ForwardState, values: Sequence[Any]) -> None:
+    def _begin_trace(self, state: ForwardState, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         self._to_trace -= state.graph  # without a graph every forward is traced, and adds no known calls
         self._traces += 1
         if state.graph:
@@ -247,7 +251,11 @@ class ForwardHooks:
         followed.recurrence = self._recurrence
         self._recurrence.separate()
         state.tracing = Trace(entry, self._functions.traced, followed)
-        state.tracing.start(values)
+        mask = self.counter.masking.now
+        if mask is not None:
+            self.counter.masking.learned = True
+            state.tracing.streams = InputStreams(entry, args, kwargs, mask.shape[-1])
+        state.tracing.start([*args, *kwargs.values()])
 
     def _follow(self) -> TensorProvenance:
         """The provenance that follows tensors from one submodule to the next."""

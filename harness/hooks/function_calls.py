@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from harness.activations import lookup as functional
 from harness.activations.fused import fused_activation
 from harness.activations.gates import Gate
+from harness.graph.operations import function_name
 from harness.hooks._torch import is_recompute, version_of
 from harness.hooks.compiled.traceable import TracedFunctions
 from harness.hooks.counting import CallCounter
@@ -146,6 +147,11 @@ class FunctionCalls:
         try:
             key = None if activated is None else activated[0]
             trace.seen.call(owner, function, args, kwargs, z, key, out)
+            if trace.streams is not None:
+                if z is None:
+                    trace.streams.follow(function_name(function), args, kwargs, out)
+                else:
+                    trace.streams.activated(z, out)
             if activated is not None:
                 key, origin, shape = activated
                 trace.provenance.activated(origin, shape, out)
