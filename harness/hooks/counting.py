@@ -16,6 +16,7 @@ from harness.graph.provenance import TensorProvenance
 from harness.graph.units import UnitLayout, arranged
 from harness.hooks._torch import (
     base_to_watch,
+    is_recompute,
     is_view,
     outside_transforms,
     watch_gradient,
@@ -24,7 +25,7 @@ from harness.hooks._torch import (
 from harness.hooks.arguments import WrongArgument
 from harness.hooks.captured import FIRST, FIXED_GATES, is_capturing, keep_alive
 from harness.hooks.forward_state import ForwardStates
-from harness.hooks.known_calls import KnownCall, KnownCalls
+from harness.hooks.known_calls import Course, KnownCall, KnownCalls
 from harness.hooks.masks import Mask, Masking
 from harness.hooks.passes import WRITTEN_VIEW, GradientPasses, below
 from harness.hooks.sites import Caller, OpenSite, SiteBook
@@ -51,6 +52,7 @@ class CallCounter:
 
     Attributes:
         masking: which inputs of a forward count.
+        course: the course that the running forward takes.
         passes: separates backward passes that train from those inside a loss.
         messages: pending warnings.
         wrong_argument: an argument that turned out to be wrong in a forward; the next census raises it.
@@ -79,6 +81,7 @@ class CallCounter:
         self.messages: dict[str, None] = {}
         self.masking = Masking(model, self.say)
         self.passes = GradientPasses(model)
+        self.course = Course()
         self.wrong_argument: WrongArgument | None = None
         self.on_call: Callable[[Caller, str, Tensor, UnitLayout], None] | None = None
         self.on_gradient: Callable[[], None] | None = None
@@ -162,7 +165,7 @@ class CallCounter:
                 hook = partial(self.passes.hook, hook, below(z if base is None else base))
             watch_gradient(z, hook, base)
         if plain is z and not captured:
-            self._remember(z, known, opened, layout, back)
+            self._remember(caller, z, known, opened, layout, back)
         return opened, layout
 
     def _opens(self, caller: Caller, z: Tensor, plain: Tensor) -> Tensor | None:
@@ -182,7 +185,7 @@ class CallCounter:
     ) -> tuple[OpenSite | None, UnitLayout | None]:
         """The site of a call and its unit layout; None for both if they are unknown."""
         trace = self._states.own.tracing
-        call = known.find(z) if trace is None else None
+        call = known.find(z, self._states.own.forward) if trace is None and not recompute else None
         if call is not None:
             return call.opened, call.layout
         found = ancestry(z)
@@ -214,17 +217,23 @@ class CallCounter:
 
     def _remember(
         self,
+        caller: Caller,
         z: Tensor,
         known: KnownCalls,
         opened: OpenSite,
         layout: UnitLayout,
         back: Callable[[Tensor], None],
     ) -> None:
-        """Remember a call so that later ones take the fast path; forwards without a graph are all traced."""
-        if self._per_call or self.on_call is not None or not self._states.own.graph:
+        """Remember a call so that later ones take the fast path."""
+        if self._per_call or self.on_call is not None:
             return
+        without = z.grad_fn is None
         if known.is_ambiguous(z, opened):
-            self.ambiguous = True  # only a trace tells the sites apart
+            known.ordered |= without
+            self.course.ordered |= without
+            self.ambiguous |= not without  # only a trace tells the sites apart
+        if without and caller.key in self._book.uncounted:
+            self.ambiguous = True  # nor which calls count
         call = known.of(z, opened, layout)
         if call is None:
             if known.full:
@@ -233,6 +242,9 @@ class CallCounter:
             passes = self.passes if self._gradients else None
             call = KnownCall(opened, ancestry(z).leaves, layout, z, passes, self.on_gradient, known.writes)
             known.add(call)
+        state = self._states.own
+        if without and state.tracing is not None and not is_recompute():
+            known.learn(call, state.forward)
         gate = opened.gate
         if gate is None or layout.split is not None or opened.statistics.extensions or call.has_path(z):
             return

@@ -98,7 +98,7 @@ class FunctionCalls:
         known = self._known.get((owner, shown, writes))
         recompute = is_recompute()
         if known is None:
-            known = self._known[owner, shown, writes] = KnownCalls(lambda: writes)
+            known = self._known[owner, shown, writes] = KnownCalls(self._counter.course, lambda: writes)
         elif self._states.own.fast and not recompute and known.count(z, self._states.own.forward):
             return
         if not functional.is_activation(name, arguments, self._eps):
@@ -139,6 +139,8 @@ class FunctionCalls:
                 z = found[1]
                 writes = works_in_place(function, args, kwargs)
                 self._function(owner, found[0], z, found[2], writes=writes)
+                if found[0] == "maximum" and not z.requires_grad:
+                    self._counter.ambiguous = True  # only a trace tells which operand is data
             elif (fused := fused_activation(function, args)) is not None:
                 self._counter.hide(_caller_of_fused(owner, self._names, fused[0]), fused[1])
         except Exception as error:

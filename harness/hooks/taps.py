@@ -62,7 +62,12 @@ class ModuleTap(Hook):
         traced: TracedCalls,
         writes: Callable[[], bool],
     ) -> None:
-        self.caller, self.known, self.traced, self.in_place = caller, KnownCalls(writes), traced, False
+        self.caller, self.known, self.traced, self.in_place = (
+            caller,
+            KnownCalls(counter.course, writes),
+            traced,
+            False,
+        )
         self._states, self._counter, self._called, self._pass_by = states, counter, called, pass_by
         self._eager = never_traced(self._trace)
 
