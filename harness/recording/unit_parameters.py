@@ -17,7 +17,6 @@ COMPUTED = (
 )
 EMBEDDING = "its units are made by an embedding, whose gradients are not read"
 SQUARE = "the weight of its layer is square, so that its units may be rows or columns"
-OTHER = "its layer has no weight with one row or column per unit"
 PARTLY_FROZEN = "several layers make its units together, and some of them are frozen"
 
 
@@ -43,7 +42,7 @@ def unit_parameters(producer: nn.Module, size: int) -> tuple[list[nn.Parameter],
         return [], SQUARE
     found = [p for p in (weight, bias) if _is_parameter(p) and _has_parts(producer, p, size)]
     if not found or (isinstance(weight, Tensor) and found[0] is not weight):
-        return [], OTHER
+        return [], ""  # a weight of another name, or shape: `grad_norm` is documented as of `weight`
     return found, ""
 
 
