@@ -36,6 +36,8 @@ def unit_parameters(producer: nn.Module, size: int) -> tuple[list[nn.Parameter],
         return [], EMBEDDING
     weight, bias = _own(producer, "weight"), _own(producer, "bias")
     computed = any(is_computed(producer, name) for name in ("weight", "bias"))
+    if any(isinstance(own, Tensor) and not _is_parameter(own) for own in producer._parameters.values()):
+        return [], ""  # torch.func.functional_call has put others in their places for a while
     if computed or any(isinstance(own, Tensor) and not _is_parameter(own) for own in (weight, bias)):
         return [], COMPUTED
     if not isinstance(producer, LAYERS) and isinstance(weight, Tensor) and weight.shape == (size, size):
