@@ -12,7 +12,7 @@ from harness.attribution.own_parameters import OwnParameters
 from harness.detector.grid import one_evidence, telling
 from harness.graph.plan import Site, plain_name, qualified_names
 from harness.recording.batches import evaluation
-from harness.recording.incoming_gradients import by_unit
+from harness.recording.unit_parameters import by_unit
 
 #: Activations that are linear where their gate is open.
 STRAIGHT = ("relu", "relu6", "hardtanh", "clamp", "maximum", "threshold", "hardshrink")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from harness.attribution.replay import NORMS, Layer, Replay, unit_rows
 from harness.attribution.snapshots import Snapshot, Values
-from harness.recording.incoming_gradients import by_unit
+from harness.recording.unit_parameters import by_unit
 
 PARTS = ("bias", "weight_mean", "norm_mean", "constant", "rest")  # columns birth_bias, …
 ROW_COLUMNS = ("row_z", "row_size", "bias_size")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
@@ -164,9 +164,38 @@ def outside_transforms(tensor: Tensor, plain: Tensor) -> AbstractContextManager[
     return nullcontext() if plain is tensor else temporarily_clear_interpreter_stack()
 
 
-def watch_gradient(z: Tensor, hook: Callable[[Tensor], None]) -> None:
-    """`z.register_hook(hook)`, without creating the unused handle."""
+def base_to_watch(z: Tensor, writes: Callable[[], bool]) -> Tensor | None:
+    """The tensor that z is a view of, if z is about to be written to; else None.
+
+    Autograd then gives the view a new node, and no gradient reaches its old one.
+
+    Args:
+        z: a pre-activation.
+        writes: whether its activation works in place; asked for views alone.
+    """
+    base = z._base
+    if base is None or base.grad_fn is None or not writes():
+        return None
+    return base if type(base) is Tensor and base.dtype == z.dtype else None
+
+
+def is_view(z: Tensor) -> bool:
+    """Whether a tensor is a view of another."""
+    return z._base is not None
+
+
+def watch_gradient(z: Tensor, hook: Callable[[Tensor], None], base: Tensor | None = None) -> None:
+    """`z.register_hook(hook)`, without creating the unused handle.
+
+    Args:
+        z: the tensor.
+        hook: receives its gradient.
+        base: the result of `base_to_watch`. The gradient of z is then the same part of its gradient.
+    """
     node = z.grad_fn
+    if base is not None and base.grad_fn is not None:
+        base.grad_fn.register_prehook(_GradientOfView(z, base, hook))
+        return
     if node is None or z._backward_hooks is not None or not DIRECT:
         z.register_hook(hook)
         return
@@ -174,6 +203,30 @@ def watch_gradient(z: Tensor, hook: Callable[[Tensor], None]) -> None:
     hooks[-1] = hook  # handles count up from 0
     z._backward_hooks = hooks
     node._register_hook_dict(z)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class _GradientOfView:
+    """A hook on the node of a tensor that takes out the gradient of a view; keeps neither of them alive."""
+
+    __slots__ = ("_base", "_hook", "_output", "_view")
+
+    def __init__(self, view: Tensor, base: Tensor, hook: Callable[[Tensor], None]) -> None:
+        start = view.storage_offset() - base.storage_offset()
+        self._view, self._base = (view.shape, view.stride(), start), (base.shape, base.stride())
+        self._output, self._hook = base.output_nr, hook
+
+    def __call__(self, gradients: Sequence[Tensor | None]) -> None:
+        gradient = gradients[self._output]
+        if gradient is None:
+            return
+        shape, strides = self._base
+        with torch.no_grad():
+            if gradient.stride() != strides:
+                laid_out = torch.empty_strided(shape, strides, dtype=gradient.dtype, device=gradient.device)
+                gradient = laid_out.copy_(gradient)
+            shape, strides, start = self._view
+            gradient = gradient.as_strided(shape, strides, gradient.storage_offset() + start)
+        self._hook(gradient)
 
 
 def zero_all(tensors: list[Tensor]) -> None:

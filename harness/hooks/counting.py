@@ -14,13 +14,20 @@ from harness.graph.autograd import ancestry, is_of_compiled
 from harness.graph.making import making
 from harness.graph.provenance import TensorProvenance
 from harness.graph.units import UnitLayout, arranged
-from harness.hooks._torch import outside_transforms, watch_gradient, without_transforms
+from harness.hooks._torch import (
+    base_to_watch,
+    is_recompute,
+    is_view,
+    outside_transforms,
+    watch_gradient,
+    without_transforms,
+)
 from harness.hooks.arguments import WrongArgument
 from harness.hooks.captured import FIRST, FIXED_GATES, is_capturing, keep_alive
 from harness.hooks.forward_state import ForwardStates
-from harness.hooks.known_calls import KnownCall, KnownCalls
+from harness.hooks.known_calls import Course, KnownCall, KnownCalls
 from harness.hooks.masks import Mask, Masking
-from harness.hooks.passes import GradientPasses, below
+from harness.hooks.passes import WRITTEN_VIEW, GradientPasses, below
 from harness.hooks.sites import Caller, OpenSite, SiteBook
 from harness.hooks.unobservable import NO_UNITS, UNDER_TRANSFORM, NotObservable, failure
 from harness.kernels.countable import Uncountable, countable
@@ -47,6 +54,7 @@ class CallCounter:
 
     Attributes:
         masking: which inputs of a forward count.
+        course: the course that the running forward takes.
         passes: separates backward passes that train from those inside a loss.
         messages: pending warnings.
         reasons: base name of a site → why its first uncounted call was not counted.
@@ -77,6 +85,7 @@ class CallCounter:
         self.reasons: dict[str, str] = {}
         self.masking = Masking(model, self.say)
         self.passes = GradientPasses(model)
+        self.course = Course()
         self.wrong_argument: WrongArgument | None = None
         self.on_call: Callable[[Caller, str, Tensor, UnitLayout], None] | None = None
         self.on_gradient: Callable[[], None] | None = None
@@ -120,6 +129,9 @@ class CallCounter:
         opened, layout = self._site(caller, z, known, recompute)
         if opened is None or layout is None:
             return None
+        trace = state.tracing
+        if trace is not None and trace.streams is not None and not recompute:
+            self.masking.learn(opened.site.name, z, layout.axes, trace.streams)
         mask, captured = self.masking.at(opened.site.name), is_capturing()
         if captured:
             if opened.gate is None or opened.statistics.extensions:
@@ -150,12 +162,15 @@ class CallCounter:
         opened.without_graph |= not recompute and state.graph and not torch.is_grad_enabled()
         back = partial(self._backward, opened.statistics, layout, captured=captured)
         if self._gradients and z.requires_grad and not (captured and self.on_gradient is not None):
+            base = base_to_watch(z, known.writes)
+            if base is None and is_view(z) and known.writes():
+                self.say(f"{opened.site.name}: {WRITTEN_VIEW}")
             hook = back if mask is None else partial(back, mask=mask)
             if not (recompute and self.passes.train()):  # else it is part of a pass that trains
-                hook = partial(self.passes.hook, hook, below(z))
-            watch_gradient(z, hook)
+                hook = partial(self.passes.hook, hook, below(z if base is None else base))
+            watch_gradient(z, hook, base)
         if plain is z and not captured:
-            self._remember(z, known, opened, layout, back)
+            self._remember(caller, z, known, opened, layout, back)
         return opened, layout
 
     def _opens(self, caller: Caller, z: Tensor, plain: Tensor) -> Tensor | None:
@@ -175,7 +190,7 @@ class CallCounter:
     ) -> tuple[OpenSite | None, UnitLayout | None]:
         """The site of a call and its unit layout; None for both if they are unknown."""
         trace = self._states.own.tracing
-        call = known.find(z) if trace is None else None
+        call = known.find(z, self._states.own.forward) if trace is None and not recompute else None
         if call is not None:
             return call.opened, call.layout
         found = ancestry(z)
@@ -219,25 +234,34 @@ class CallCounter:
 
     def _remember(
         self,
+        caller: Caller,
         z: Tensor,
         known: KnownCalls,
         opened: OpenSite,
         layout: UnitLayout,
         back: Callable[[Tensor], None],
     ) -> None:
-        """Remember a call so that later ones take the fast path; forwards without a graph are all traced."""
-        if self._per_call or self.on_call is not None or not self._states.own.graph:
+        """Remember a call so that later ones take the fast path."""
+        if self._per_call or self.on_call is not None:
             return
+        without = z.grad_fn is None
         if known.is_ambiguous(z, opened):
-            self.ambiguous = True  # only a trace tells the sites apart
+            known.ordered |= without
+            self.course.ordered |= without
+            self.ambiguous |= not without  # only a trace tells the sites apart
+        if without and caller.key in self._book.uncounted:
+            self.ambiguous = True  # nor which calls count
         call = known.of(z, opened, layout)
         if call is None:
             if known.full:
                 self.ambiguous = True
                 return
             passes = self.passes if self._gradients else None
-            call = KnownCall(opened, ancestry(z).leaves, layout, z, passes, self.on_gradient)
+            call = KnownCall(opened, ancestry(z).leaves, layout, z, passes, self.on_gradient, known.writes)
             known.add(call)
+        state = self._states.own
+        if without and state.tracing is not None and not is_recompute():
+            known.learn(call, state.forward)
         gate = opened.gate
         if gate is None or layout.splits or opened.statistics.extensions or call.has_path(z):
             return

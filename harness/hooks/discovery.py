@@ -16,6 +16,7 @@ from harness.hooks._torch import version_of
 from harness.hooks.compiled.expected_calls import SeenForward
 from harness.hooks.function_modes import FunctionMode
 from harness.hooks.hook import NO_KEYWORDS, Call
+from harness.hooks.streams import InputStreams
 
 FEW = 3  # a child with at most as many torch functions costs less than switching a mode off and on
 
@@ -33,6 +34,7 @@ class Trace:
         owners: modules that called an activation as a function in their own forward.
         inside: activation modules that are running; functions called inside them belong to them.
         seen: the calls of activations.
+        streams: follows the inputs of the tensors' rows, if there is a mask.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Trace:
         self.owners: set[nn.Module] = set()
         self.inside: list[tuple[nn.Module, Any, Any, int]] = []
         self.seen = SeenForward()
+        self.streams: InputStreams | None = None
         self._functions: list[int] = [0]
         self._children: dict[nn.Module, dict[nn.Module, int]] = {}
         self._mode = FunctionMode(handle)
@@ -98,6 +101,8 @@ class Trace:
             if self.provenance.gated(z, output):
                 return
             self.provenance.activated(origin, z.shape, output)
+            if self.streams is not None:
+                self.streams.activated(z, output)
             if isinstance(output, Tensor):
                 self.provenance.recurrence.come_from(module, output)
 

@@ -114,6 +114,8 @@ class EagerTaps(ForwardHooks):
         Args:
             trained: whether a backward pass was ever seen.
         """
+        for reason, name in self.unknown_norms.items() if trained else ():
+            self.counter.say(f"{name}: grad_norm is not known, here and where the same holds: {reason}")
         for name in self.compiled.without_gradients:
             self.counter.say(f"{name}: {USED_TWICE}")
         if self.counter.passes.dropped and not trained and self.forwards:

@@ -3,12 +3,13 @@
 The first forwards, and later the 16th, 32nd, …, are traced: every torch function is seen, which shows where
 each pre-activation comes from. All other forwards use what the traces found: a tap on each activation module,
 and an interceptor in the forwards that call activations as functions. At every call, autograd's own graph
-tells whether the pre-activation was made in a known way. Forwards without a graph are always traced.
+tells whether the pre-activation was made in a known way. Without a graph, the order of the calls tells; each
+new shape of the inputs is then traced, and all forwards are if that order varies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,10 +34,15 @@ from harness.hooks.hook import NO_KEYWORDS, Call
 from harness.hooks.known_calls import KnownCalls
 from harness.hooks.module_registry import ModuleRegistry
 from harness.hooks.sites import Caller, Sink, SiteBook
+from harness.hooks.streams import InputStreams
 from harness.hooks.taps import ModuleTap
 from harness.hooks.unobservable import UNKNOWN_MAKER, failure
 
 MODES = {True: "it was called in training mode alone", False: "it was called in evaluation mode alone"}
+OUT_OF_ORDER = (
+    "forwards without a graph called an activation in varying order, so that some of its calls may be "
+    "counted at another of its sites; from now on, every forward is traced"
+)
 MANY = 10_000  # largest number of tensors followed across calls of submodules
 WARM_UP = 8  # forwards traced after attaching, and after a module was added
 
@@ -64,6 +70,7 @@ class ForwardHooks:
         book: the sites.
         counter: counts the calls.
         on_forward: called when a forward begins.
+        unknown_norms: reason why there is no `grad_norm` → the first site of which this holds.
         provenance: creates the object that follows the tensors of a traced forward.
     """
 
@@ -115,12 +122,17 @@ class ForwardHooks:
         self._trained: set[tuple[bool, ...]] = set()  # requires_grad of the parameters in traced forwards
         self._trains: list[bool] = []  # the same in the last forward
         self._to_trace, self._threads, self._traces = WARM_UP, 0, 0
-        self._recursive = self._attached = False
+        self._to_trace_without = WARM_UP  # the same for forwards without a graph
+        self._courses: set[Any] = set()  # traced courses of forwards without a graph
+        self._with_graph = False  # whether a forward has had one
+        self._between = False  # whether activations are called between forwards of parts without a graph
+        self._recursive = self._attached = self._said = False
         self.forwards = 0
         self.ready = self.captured = False
         self.called: set[nn.Module] = set()
         self.passed: dict[nn.Module, str] = {}
         self.on_forward: Callable[[], None] | None = None
+        self.unknown_norms: dict[str, str] = {}
         self.provenance: Callable[[nn.Module], TensorProvenance] = TensorProvenance
 
     def _hook(self, module: nn.Module) -> None:
@@ -134,13 +146,26 @@ class ForwardHooks:
         caller = Caller(module, name, activation, partial(gate_of, module), compute, open_of=open_of(module))
         self._activations.add(module)
         traced = self.compiled.nothing()
-        tap = ModuleTap(caller, self._states, self.counter, self.called, self.pass_by, traced)
+        tap = ModuleTap(
+            caller,
+            self._states,
+            self.counter,
+            self.called,
+            self.pass_by,
+            traced,
+            partial(self._writes, module),
+        )
         self.compiled.taps[module] = tap
         self._handles.append(module.register_forward_pre_hook(tap, with_kwargs=True))
+
+    def _writes(self, module: nn.Module) -> bool:
+        """Whether an activation module works in place, as it says or a trace saw."""
+        return getattr(module, "inplace", False) is True or module in self.compiled.expected.in_place
 
     def _hook_part(self, module: nn.Module) -> None:
         keep = self._handles.append
         keep(module.register_forward_pre_hook(self._entry(), with_kwargs=True))
+        self._function_taps.renew(module)  # they ask whether a forward runs
         keep(module.register_forward_hook(Call(self._leave, self._failed), always_call=True))
 
     def _entry(self) -> Call:
@@ -164,7 +189,7 @@ class ForwardHooks:
             added, self._of_declared = self._registry.take(), parts_of_declared(self._names)
             for one in added:
                 self._hook(one)
-                self._to_trace = WARM_UP
+                self._warm_up()
         if self.counter.paused:
             return
         observed = self._training is None or module.training is self._training
@@ -191,19 +216,45 @@ class ForwardHooks:
             return
         if self.on_forward is not None:
             self.on_forward()
-        due = self._to_trace > 0 or forward & (forward - 1) == 0 or not state.graph or self._traces_all
-        trained = [p.requires_grad for p in self._parameters]  # if other parameters train, makings differ
-        if due or (trained != self._trains and tuple(trained) not in self._trained):
+        due = forward & (forward - 1) == 0 or self._traces_all
+        if state.graph:
+            trained = [p.requires_grad for p in self._parameters]  # if other parameters train, makings differ
+            due = (
+                due or self._to_trace > 0 or (trained != self._trains and tuple(trained) not in self._trained)
+            )
+            course = module, module.training, tuple(trained)
+        else:
+            trained = self._trains
+            if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
+                course = module, module.training, args[0].shape, args[0].dtype
+            else:
+                course = module, module.training, *_shapes(args), *_shapes(kwargs.items())
+            due = due or self._to_trace_without > 0 or course not in self._courses
+            due = due or (self._between and module is not self._model)
+        self.counter.course.taken = course
+        if due:
             if module is self._model and state.graph:
                 self.compiled.note(args, kwargs)
-            self._begin_trace(state, [*args, *kwargs.values()])
+            self._begin_trace(state, args, kwargs)
         else:
             self._trains = trained
             state.following, state.fast = True, self._threads < 2 and masking.now is None
 
     @property
     def _traces_all(self) -> bool:
-        return self.counter.ambiguous or self._per_call or self.counter.on_call is not None
+        counter = self.counter
+        unknown = counter.masking.now is not None and not counter.masking.learned
+        mixed = counter.ambiguous or counter.masking.mixed or self._disordered
+        return mixed or unknown or self._per_call or counter.on_call is not None
+
+    @property
+    def _disordered(self) -> bool:
+        """Whether the order of calls without a graph tells nothing: it varies, or threads mix theirs."""
+        course = self.counter.course
+        if course.broken and course.relied and not self._said:
+            self._said = True
+            self.counter.say(OUT_OF_ORDER)
+        return course.broken or (course.ordered and self._threads > 1)
 
     @property
     def _not_captured(self) -> str:
@@ -211,15 +262,22 @@ class ForwardHooks:
 
     def _warm_up(self) -> None:
         """Trace the next forwards."""
-        self._to_trace = WARM_UP
+        self._to_trace = self._to_trace_without = WARM_UP
 
     def _trace_next(self) -> None:
         """Trace the next forward, since a call was unknown."""
         self._to_trace = max(self._to_trace, 1)
+        self._to_trace_without = max(self._to_trace_without, 1)
 
-    def _begin_trace(self, state: ForwardState, values: Sequence[Any]) -> None:
-        self._to_trace -= state.graph  # without a graph every forward is traced, and adds no known calls
+    def _begin_trace(self, state: ForwardState, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self._with_graph |= state.graph
+        self._to_trace -= state.graph
+        self._to_trace_without -= not state.graph
         self._traces += 1
+        if not state.graph:
+            if len(self._courses) > MANY:
+                self._courses.clear()
+            self._courses.add(self.counter.course.taken)
         if state.graph:
             parameters = tuple(self._model.parameters())
             if len(parameters) != len(self._parameters) or len(self._trained) > MANY:
@@ -233,7 +291,11 @@ class ForwardHooks:
         followed.recurrence = self._recurrence
         self._recurrence.separate()
         state.tracing = Trace(entry, self._functions.traced, followed)
-        state.tracing.start(values)
+        mask = self.counter.masking.now
+        if mask is not None:
+            self.counter.masking.learned = True
+            state.tracing.streams = InputStreams(entry, args, kwargs, mask.shape[-1])
+        state.tracing.start([*args, *kwargs.values()])
 
     def _follow(self) -> TensorProvenance:
         """The provenance that follows tensors from one submodule to the next."""
@@ -260,10 +322,11 @@ class ForwardHooks:
             self.compiled.expected.add(trace.seen)
             suspended = trace.to_suspend(self._activations)
             self._function_taps.attach(trace.owners, suspended)
-            idle = self._to_trace <= 0 and not self._traces_all and state.graph and self._traces <= 0
+            left = self._to_trace if self._with_graph else self._to_trace_without
+            idle = left <= 0 and not self._traces_all and self._traces <= 0
             if idle and self.forwards >= self._seek:
                 self._stack.detach()
-                self.ready = True
+                self.ready = self.ready or self._with_graph
 
     # --- submodules called on their own ---------------------------------------------------------
 
@@ -273,7 +336,7 @@ class ForwardHooks:
         if known or self._states.own.depth or self._root_only or self.counter.paused or self._is_recompute():
             return
         self._parts[module] = None
-        self._to_trace = max(self._to_trace, WARM_UP)
+        self._warm_up()
         self._hook_part(module)  # torch will call the end hook of this forward, but not its begin hook
         self._enter(module, args, kwargs)
 
@@ -292,6 +355,7 @@ class ForwardHooks:
         if state.depth or self._root_only or not isinstance(z, Tensor):
             self.passed.setdefault(module, "it was called outside of the model's forward")
             return
+        self._between |= z.grad_fn is None
         if z.grad_fn is None and self._follow().get(z) is None:  # nothing shows which layer made z
             self.passed.setdefault(module, "it was called outside of the model's forward")
             if not self._stack.attached:
@@ -301,9 +365,9 @@ class ForwardHooks:
             if self.book.has(caller):
                 self.counter.hide(caller, UNKNOWN_MAKER)
                 return
-        if known.find(z) is None:  # there may be other submodules
+        if known.knows(z) is None:  # there may be other submodules
             self._stack.attach(self._names, self._model)
-            self._to_trace = max(self._to_trace, 1)
+            self._trace_next()
         self.counter.masking.begin({})
         self.forwards = state.forward = self.forwards + 1
         state.graph = torch.is_grad_enabled()
@@ -324,3 +388,16 @@ class ForwardHooks:
         self._traces -= self._states.own.tracing is not None
         self.compiled.resume()
         self._states.own.reset()
+
+
+def _shapes(values: Iterable[Any]) -> Iterator[Any]:
+    """What of the arguments may decide which calls a forward makes: shapes, types and plain values."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value.shape, value.dtype
+        elif isinstance(value, bool | int | str | None):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield tuple(_shapes(value))
+        else:
+            yield type(value)

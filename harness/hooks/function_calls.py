@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
+from inspect import signature
 from typing import Any
 from weakref import ref
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from harness.activations import lookup as functional
 from harness.activations.fused import fused_activation
 from harness.activations.gates import Gate
+from harness.graph.operations import function_name
 from harness.hooks._torch import is_recompute, version_of
 from harness.hooks.compiled.traceable import TracedFunctions
 from harness.hooks.counting import CallCounter
@@ -49,8 +51,8 @@ class FunctionCalls:
         self._states, self._counter, self._book, self._names = states, counter, book, names
         self._eps = gate_eps
         self._zeros = ZeroConstants()
-        self._known: dict[Any, KnownCalls] = {}  # by owner and name
-        self._bare: dict[Any, KnownCalls] = {}  # by owner and function, for calls without arguments
+        self._known: dict[Any, KnownCalls] = {}  # by owner, name, and whether it works in place
+        self._bare: dict[Any, KnownCalls] = {}  # by owner, function and the same, for calls without arguments
 
     def interceptor(self) -> Interceptor | None:
         """The interceptor for this thread's forward; None if its function calls are not intercepted."""
@@ -76,23 +78,27 @@ class FunctionCalls:
         owner = state.interceptor.owner
         bare = len(args) == 1 and (not kwargs or kwargs.keys() == INPLACE)
         if bare and state.fast and not is_recompute():  # nothing to bind
-            known = self._bare.get((owner, function))
+            known = self._bare.get((owner, function, bool(kwargs) and kwargs["inplace"]))
             if known is not None and (known.only or known).count(args[0], state.forward):
                 return
         found = functional.bound(function, args, kwargs, _has_graph, self._is_planned_zero)
         if found is not None:
             name, z, arguments = found
-            self._function(owner, name, z, arguments)
+            writes = works_in_place(function, args, kwargs)
+            self._function(owner, name, z, arguments, writes=writes)
             if bare:
-                self._bare[owner, function] = self._known[owner, functional.shown(name)]
+                given = bool(kwargs) and kwargs["inplace"]
+                self._bare[owner, function, given] = self._known[owner, functional.shown(name), writes]
 
-    def _function(self, owner: nn.Module, name: str, z: Tensor, arguments: Mapping[str, Any]) -> None:
+    def _function(
+        self, owner: nn.Module, name: str, z: Tensor, arguments: Mapping[str, Any], *, writes: bool
+    ) -> None:
         shown = functional.shown(name)
         key = owner, shown
-        known = self._known.get(key)
+        known = self._known.get((owner, shown, writes))
         recompute = is_recompute()
         if known is None:
-            known = self._known[key] = KnownCalls()
+            known = self._known[owner, shown, writes] = KnownCalls(self._counter.course, lambda: writes)
         elif self._states.own.fast and not recompute and known.count(z, self._states.own.forward):
             return
         if not functional.is_activation(name, arguments, self._eps):
@@ -134,7 +140,10 @@ class FunctionCalls:
                     found[1].shape,
                 )
                 z = found[1]
-                self._function(owner, found[0], z, found[2])
+                writes = works_in_place(function, args, kwargs)
+                self._function(owner, found[0], z, found[2], writes=writes)
+                if found[0] == "maximum" and not z.requires_grad:
+                    self._counter.ambiguous = True  # only a trace tells which operand is data
             elif (fused := fused_activation(function, args)) is not None:
                 self._counter.hide(_caller_of_fused(owner, self._names, fused[0]), fused[1])
         except Exception as error:
@@ -143,6 +152,11 @@ class FunctionCalls:
         try:
             key = None if activated is None else activated[0]
             trace.seen.call(owner, function, args, kwargs, z, key, out)
+            if trace.streams is not None:
+                if z is None:
+                    trace.streams.follow(function_name(function), args, kwargs, out)
+                else:
+                    trace.streams.activated(z, out)
             if activated is not None:
                 key, origin, shape = activated
                 trace.provenance.activated(origin, shape, out)
@@ -183,6 +197,32 @@ def _gate_of_call(name: str, arguments: Mapping[str, Any], eps: float) -> Gate:
     gate = functional.gate(name, arguments, eps)
     assert gate is not None
     return gate
+
+
+def works_in_place(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call of a torch function writes into its first argument.
+
+    Example:
+        >>> import torch
+        >>> from torch.nn import functional as F
+        >>> works_in_place(F.elu, [torch.ones(1), 1.0, True], {}), works_in_place(torch.relu_, [], {})
+        (True, True)
+    """
+    name = getattr(function, "__name__", "")
+    if name.endswith("_") and not name.endswith("__"):
+        return True
+    place = _place_of_inplace(function)
+    return bool(args[place] if 0 <= place < len(args) else kwargs.get("inplace", False))
+
+
+@cache
+def _place_of_inplace(function: Any) -> int:
+    """The position of the parameter `inplace` of a function, -1 if it has none."""
+    try:
+        names = list(signature(function).parameters)
+    except (TypeError, ValueError):  # one of torch's own, written in C++
+        return -1
+    return names.index("inplace") if "inplace" in names else -1
 
 
 class ZeroConstants:

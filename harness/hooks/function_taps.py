@@ -93,6 +93,12 @@ class FunctionTaps:
             if module not in self._handles:
                 self._hook(module, self._suspend)
 
+    def renew(self, module: nn.Module) -> None:
+        """Hook a module again, after hooks that it has been given since; does nothing if it has none."""
+        if module in self._handles:
+            self._remove(module)
+            self._hook(module, self._enter if module in self.owners else self._suspend)
+
     def detach(self) -> None:
         """Remove the hooks."""
         for module in list(self._handles):

@@ -15,12 +15,16 @@ from torch import Tensor
 
 from harness.graph.autograd import Leaf, choices_of, has_choices, ways_to
 from harness.graph.units import UnitLayout, units_in
-from harness.hooks._torch import number_of, numbers_of, watch_gradient
+from harness.hooks._torch import base_to_watch, number_of, numbers_of, watch_gradient
 from harness.hooks.passes import GradientPasses, below
 from harness.hooks.sites import OpenSite
 from harness.kernels.prepared import PreparedCall
 
 MOST = 64  # known makings of one caller, and shapes of one making with a fast path
+
+
+def _never() -> bool:
+    return False
 
 
 class KnownCall:
@@ -33,6 +37,10 @@ class KnownCall:
         z: a pre-activation.
         passes: decides which gradients count; None: ∂L/∂z is not observed.
         before: called for every gradient before it is counted.
+        writes: whether the activation works in place now.
+
+    Attributes:
+        without: whether its pre-activations have no graph.
     """
 
     __slots__ = (
@@ -45,9 +53,11 @@ class KnownCall:
         "_prepared",
         "_variable",
         "_ways",
+        "_writes",
         "layout",
         "ndim",
         "opened",
+        "without",
     )
 
     def __init__(
@@ -58,10 +68,13 @@ class KnownCall:
         z: Tensor,
         passes: GradientPasses | None,
         before: Callable[[], None] | None = None,
+        writes: Callable[[], bool] = _never,
     ) -> None:
+        self._writes = writes
         self.opened, self.layout, self.ndim = opened, layout, z.ndim
         self._ways = ways_to(z, leaves)
         self._kind: type = type(z.grad_fn)
+        self.without = z.grad_fn is None
         self._choices = choices_of(z, self._ways, numbers_of, number_of)
         near = len(self._ways) == 1 and len(self._ways[0].places) == 1  # usually: a layer right before it
         self._place = self._ways[0].places[0] if near and not self._choices else -1
@@ -76,7 +89,7 @@ class KnownCall:
         if prepared is None:
             return False
         if place < 0:
-            if not self.made(z):
+            if (getattr(z, "grad_fn", z) is not None) if self.without else not self.made(z):
                 return False
         else:
             try:
@@ -97,7 +110,9 @@ class KnownCall:
             self._latest = prepared
         opened.forward = forward
         if self._passes is not None and z.requires_grad:
-            watch_gradient(z, partial(self._counted, below(z) if place < 0 else leaf, prepared))
+            base = base_to_watch(z, self._writes)
+            behind = below(z if base is None else base) if place < 0 else leaf
+            watch_gradient(z, partial(self._counted, behind, prepared), base)
         return True
 
     def _counted(self, leaf: Any, prepared: PreparedCall, gradient: Tensor) -> None:
@@ -148,22 +163,72 @@ class KnownCall:
         return type(node) is self._kind and all(way.leads_from(node) for way in self._ways)
 
 
+class Course:
+    """The course that the running forward takes, which decides the order of its calls without a graph.
+
+    Attributes:
+        taken: the module that was called, and how; forwards that take the same course make the same calls.
+        ordered: whether some calls without a graph are told apart by their order.
+        relied: whether the order has decided where a call was counted.
+        broken: whether these came in another order than before.
+    """
+
+    __slots__ = ("broken", "ordered", "relied", "taken")
+
+    def __init__(self) -> None:
+        self.taken: Any = None
+        self.ordered = self.relied = self.broken = False
+
+
 class KnownCalls:
     """The known calls of one caller, tried in turn: a shared module is called in the same order every time.
 
+    Without a graph, nothing tells the sites of a caller apart but the order of its calls in a forward.
+
+    Args:
+        course: the course of the running forward.
+        writes: whether the activation works in place now.
+
     Attributes:
+        writes: the same.
         only: the known call, if there is just one.
+        ordered: whether calls without a graph are told apart by their order.
     """
 
-    __slots__ = ("_calls", "_turn", "only")
+    __slots__ = (
+        "_calls",
+        "_course",
+        "_forward",
+        "_now",
+        "_orders",
+        "_taken",
+        "_turn",
+        "_without",
+        "only",
+        "ordered",
+        "writes",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, course: Course, writes: Callable[[], bool] = _never) -> None:
+        self.writes, self.ordered = writes, False
         self._calls: list[KnownCall] = []
         self._turn = 0
         self.only: KnownCall | None = None
+        self._without: KnownCall | None = None  # the known call without a graph, unless they are ordered
+        self._course = course
+        self._orders: dict[Any, list[KnownCall]] = {}  # by course
+        self._now: list[KnownCall] = []  # calls without a graph in the forward that came last
+        self._forward, self._taken = 0, None  # its number and course
 
     def count(self, z: Any, forward: int) -> bool:
         """Count a pre-activation if one of the known calls has its making and shape."""
+        if (self.ordered or self._without is not None) and getattr(z, "grad_fn", z) is None:
+            call = self._next(forward) if self.ordered else self._without
+            if call is None or not call.count(z, forward):
+                return False
+            if self.ordered:
+                self._now.append(call)
+            return True
         calls, turn = self._calls, self._turn
         for step in range(len(calls)):
             place = (turn + step) % len(calls)
@@ -181,10 +246,48 @@ class KnownCalls:
         """Add a known call."""
         self._calls.append(call)
         self.only = call if len(self._calls) == 1 else None
+        if call.without:
+            several = any(one.without for one in self._calls[:-1])
+            self._without = None if several else call
 
-    def find(self, z: Tensor) -> KnownCall | None:
+    def find(self, z: Tensor, forward: int) -> KnownCall | None:
         """A known call with the same making and the same unit layout."""
+        if self.ordered and z.grad_fn is None:
+            call = self._next(forward)
+            if call is None or not call.fits(z) or not call.made(z):
+                return None
+            self._now.append(call)
+            return call
+        return self.knows(z)
+
+    def knows(self, z: Tensor) -> KnownCall | None:
+        """The same, without telling the sites of calls without a graph apart."""
         return next((call for call in self._calls if call.fits(z) and call.made(z)), None)
+
+    def learn(self, call: KnownCall, forward: int) -> None:
+        """Record a call without a graph in a traced forward."""
+        if forward != self._forward:
+            self._start(forward)
+        self._now.append(call)
+
+    def _next(self, forward: int) -> KnownCall | None:
+        """The call that comes next in this forward, as in earlier ones that took the same course."""
+        if forward != self._forward:
+            self._start(forward)
+        order = self._orders.get(self._taken, ())
+        if len(self._now) >= len(order):
+            return None
+        self._course.relied = True
+        return order[len(self._now)]
+
+    def _start(self, forward: int) -> None:
+        """Compare the last forward with those before, and start another."""
+        if self._now and self._orders.setdefault(self._taken, self._now) != self._now:
+            if self.ordered:
+                self._course.broken = True
+            else:
+                self._orders[self._taken] = self._now
+        self._forward, self._taken, self._now = forward, self._course.taken, []
 
     def is_ambiguous(self, z: Tensor, opened: OpenSite) -> bool:
         """Whether a call of another site has the same making, so that only a trace tells them apart."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.activations.stored import stored
+from harness.hooks.streams import NONE, UNKNOWN, Inputs, InputStreams
 
 Masks = Tensor | Iterable[Tensor] | Callable[[Any], Tensor | None]
 
@@ -82,6 +83,12 @@ class Mask:
         kept = moved.flatten(0, count - 1).index_select(0, self._index(kind, z.device))
         return kept, tuple(range(-len(units), 0))
 
+    def kind(self, z: Tensor, axes: tuple[int, ...]) -> str:
+        """How the mask fits a tensor with these unit axes: "" if it does not, "sequences" if by its rows."""
+        units = [axis + z.ndim for axis in axes]
+        found = self._fitting(tuple(size for axis, size in enumerate(z.shape) if axis not in units))
+        return "" if found is None else found[0]
+
     def is_packed(self, z: Tensor, axes: tuple[int, ...]) -> bool:
         """Whether a tensor that does not fit has exactly the counted inputs, as in a PackedSequence."""
         inputs = [size for axis, size in enumerate(z.shape) if axis - z.ndim not in axes]
@@ -126,12 +133,17 @@ class Masking:
         now: the mask, None if every input counts.
         used: whether there has been one.
         pending: the mask set for the next forward, in a list of at most one.
+        learned: whether a forward with a mask was traced.
+        mixed: whether the mask is of some calls of a site and not of others, which only a trace tells.
     """
 
     def __init__(self, model: nn.Module, say: Callable[[str], None]) -> None:
         self._encodes = stored(stored(model, "config"), "is_encoder_decoder") is True
         self._say = say
         self._said: set[str] = set()
+        self._owners: Inputs = NONE  # the inputs that the mask is of
+        self._whose: dict[str, str] = {}  # site → inputs of its rows, if the mask is not of them; else ""
+        self.learned = self.mixed = False
         self.now: Mask | None = None
         self.used = False
         self.pending: list[Mask | None] = []
@@ -150,11 +162,38 @@ class Masking:
         self.used |= self.now is not None
 
     def at(self, site: str) -> Mask | None:
-        """The mask for a site; None for a decoder's, whose inputs are others, possibly as many."""
-        if self.now is None or not self._encodes or "decoder" not in site.replace(":", ".").split("."):
-            return self.now
-        self._count_whole(site, "the mask is of the encoder's inputs")
-        return None
+        """The mask for a site; None for one whose inputs are others, possibly as many."""
+        if self.now is None:
+            return None
+        if self._encodes and "decoder" in site.replace(":", ".").split("."):
+            self._count_whole(site, "the mask is of the encoder's inputs")
+            return None
+        other = self._whose.get(site)
+        if other:
+            of = ", ".join(sorted(self._owners)) or "another input"
+            reason = f"its rows are of {other}, but the mask is taken to be of {of}"
+            self._count_whole(site, f"{reason} (recorder.mask sets another, recorder.mask(None) none)")
+            return None
+        return self.now
+
+    def learn(self, site: str, z: Tensor, axes: tuple[int, ...], streams: InputStreams) -> None:
+        """Learn in a traced forward whether the mask is of a site's rows.
+
+        It is taken to be of those inputs with its batch and its positions that the first site is made of.
+        Where nothing is known of a pre-activation, or no input has the mask's shape, the shape decides.
+        """
+        mask, found = self.now, streams.of(z)
+        if mask is None or len(mask.shape) < 2 or found == UNKNOWN:
+            return
+        kind, found = mask.kind(z, axes), found - UNKNOWN
+        fitting = {name for name, shape in streams.shapes.items() if _has(shape, mask.shape)}
+        if kind == "sequences" or not (self._owners or (kind and fitting)):
+            return
+        self._owners = self._owners or found & fitting
+        other = "" if found & self._owners else ", ".join(sorted(found)) or "none of the inputs"
+        before = self._whose.setdefault(site, other)
+        if bool(before) != bool(other):
+            self.mixed, self._whose[site] = True, other
 
     def rows(
         self, mask: Mask, z: Tensor, is_open: Tensor | None, axes: tuple[int, ...], caller: Any, site: str
@@ -183,6 +222,16 @@ class Masking:
         if site not in self._said:
             self._said.add(site)
             self._say(f"{site}: {reason}: it is counted whole, padding too")
+
+
+def _has(shape: tuple[int, ...], own: tuple[int, ...]) -> bool:
+    """Whether an input, unless it is an image, has a mask's batch and positions, in any order."""
+    left = list(shape)
+    for size in own:
+        if size not in left:
+            return False
+        left.remove(size)
+    return len(left) < 2
 
 
 def attention_mask(batch: Any) -> Mask | None:

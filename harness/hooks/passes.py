@@ -22,6 +22,7 @@ NOT_KNOWN = (
     "torch.autograd.grad or torch.func alone"
 )
 
+WRITTEN_VIEW = "grad_rms is not known: its activation writes into a view whose gradient cannot be observed"
 USED_TWICE = (
     "grad_rms is not known in compiled code, since something else is computed from its pre-activation, too"
 )

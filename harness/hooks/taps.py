@@ -37,6 +37,7 @@ class ModuleTap(Hook):
         called: collects the modules that were called.
         pass_by: receives calls outside of counted forwards.
         traced: counts its calls in compiled code.
+        writes: whether the module works in place now.
     """
 
     __slots__ = (
@@ -59,8 +60,14 @@ class ModuleTap(Hook):
         called: set[nn.Module],
         pass_by: PassBy,
         traced: TracedCalls,
+        writes: Callable[[], bool],
     ) -> None:
-        self.caller, self.known, self.traced, self.in_place = caller, KnownCalls(), traced, False
+        self.caller, self.known, self.traced, self.in_place = (
+            caller,
+            KnownCalls(counter.course, writes),
+            traced,
+            False,
+        )
         self._states, self._counter, self._called, self._pass_by = states, counter, called, pass_by
         self._eager = never_traced(self._trace)
 

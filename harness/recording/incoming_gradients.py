@@ -16,54 +16,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from harness.activations.stored import stored
-from harness.graph.layers import LAYERS
 from harness.hooks._torch import outside_all_transforms
 from harness.hooks.captured import is_capturing
 from harness.hooks.hook import EagerHook
 from harness.kernels import dispatch as kernels
+from harness.recording.unit_parameters import by_unit, unit_parameters
 
 FIRST = 16  # number of first optimizer steps in which the kind of the loop is detected
-TRANSPOSED = nn.modules.conv._ConvTransposeNd
-
-
-def unit_parameters(producer: nn.Module | None, size: int) -> list[nn.Parameter]:
-    """Return the parameters of a layer that have one part per unit: weight and bias, or γ and β."""
-    if producer is None or isinstance(producer, nn.Embedding | nn.EmbeddingBag):
-        return []
-    own = [stored(producer, name) for name in ("weight", "bias")]
-    groups = producer.groups if isinstance(producer, TRANSPOSED) else 1
-    weight = own[0]
-    if not isinstance(producer, LAYERS) and isinstance(weight, Tensor) and weight.shape == (size, size):
-        return []  # ambiguous whether units are rows or columns
-    rows = [(p, int(name == 0 and has_columns(producer))) for name, p in enumerate(own)]
-    return [
-        p
-        for p, axis in rows
-        if isinstance(p, nn.Parameter)
-        and p.shape[axis : axis + 1] == (size if p.ndim == 1 else size // groups,)
-    ]
-
-
-def by_unit(gradient: Tensor, producer: nn.Module) -> Tensor:
-    """Return a parameter's gradient with the units on axis 0."""
-    if gradient.ndim == 1 or not has_columns(producer):
-        return gradient
-    if not isinstance(producer, TRANSPOSED):
-        return gradient.T
-    inputs, outputs = gradient.shape[:2]
-    grouped = gradient.reshape(producer.groups, inputs // producer.groups, outputs, -1)
-    return grouped.transpose(1, 2).reshape(producer.groups * outputs, -1)
-
-
-def has_columns(producer: nn.Module) -> bool:
-    """Whether the units are on axis 1 of the weight: a transposed convolution, or a matrix `x @ weight`."""
-    if isinstance(producer, TRANSPOSED):
-        return True
-    weight, bias = stored(producer, "weight"), stored(producer, "bias")
-    if isinstance(producer, LAYERS) or not isinstance(weight, Tensor) or not isinstance(bias, Tensor):
-        return False
-    return weight.ndim == 2 and weight.shape[0] != weight.shape[1] == bias.numel()
 
 
 class IncomingGradients:
@@ -110,14 +69,21 @@ class IncomingGradients:
         self._with_closure.clear()
         self._held = None
 
-    def add(self, index: int, producer: nn.Module | None, size: int) -> None:
-        """Watch the parameters of a site's producer, replacing those of an earlier producer."""
-        parameters = unit_parameters(producer, size)
+    def add(self, index: int, producer: nn.Module | None, size: int) -> str:
+        """Watch the parameters of a site's producer, replacing those of an earlier producer.
+
+        Returns:
+            Why the producer's parameters cannot be read; "" if they can, or if there is none.
+        """
         if self._producers.pop(index, None) is not None:
             self._owned.clear()
-        if producer is not None and parameters:
+        if producer is None:
+            return ""
+        parameters, reason = unit_parameters(producer, size)
+        if parameters:
             self._producers[index] = _Watched(index, producer, parameters)
             self._owned.clear()
+        return reason
 
     # --- events in a training loop ------------------------------------------------------------------
 

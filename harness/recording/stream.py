@@ -17,6 +17,7 @@ from harness.kernels.unit_statistic import UnitStatistic
 from harness.recording.distributed import is_distributed
 from harness.recording.incoming_gradients import IncomingGradients
 from harness.recording.loss_scale import LossScale, Scaler, as_scaler
+from harness.recording.unit_parameters import PARTLY_FROZEN, is_partly_frozen
 from harness.recording.windows import WindowAccumulator
 
 
@@ -82,4 +83,9 @@ class Stream:
         return columns
 
     def _add_site(self, index: int, site: Site, producer: Producer | None) -> None:
-        self.incoming.add(index, None if producer is None else producer.module, site.size)
+        module = None if producer is None else producer.module
+        reason = self.incoming.add(index, module, site.size)
+        if module is None and is_partly_frozen(self._model, site.producers):
+            reason = PARTLY_FROZEN
+        if reason:
+            self.taps.unknown_norms.setdefault(reason, site.name)
