@@ -89,7 +89,7 @@ CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
         lambda row: {"gradient_ratio": -0.5 * row["model.depth"] * (row["activation.name"] == "relu")},
     ),
     "unbounded_outputs": (
-        when(lambda row: row["activation.name"] == "relu" and row["optim.lr"] > 4, "accuracy", 0.1, 0.9),
+        when(lambda row: row["activation.name"] == "relu6", "accuracy", 0.9, 0.8),
         always(accuracy=0.9),
     ),
     "dead_units_cost": (when(lambda row: "killed" in row["arm"], "accuracy", 0.5, 0.9), always(accuracy=0.9)),
@@ -162,8 +162,6 @@ def test_some_of_it_is_mixed_and_says_on_what(name: str) -> None:
 @pytest.mark.parametrize("name", TEXTBOOK)
 def test_runs_that_diverged_are_no_evidence(name: str) -> None:
     """If all runs of a claim diverged, nothing is said: not 0 % dead, not "no effect"."""
-    if name == "unbounded_outputs":  # whose outcome divergence is
-        return
     rows = filled(rows_of(name), CASES[name][0])
     lost = rows.assign(diverged=1.0)
     lost[sorted(_outcomes(name) & set(map(str, rows.columns)))] = float("nan")
@@ -188,6 +186,41 @@ def test_kicks_in_the_first_layer_alone_are_mixed() -> None:
     verdict = registry.claim("how_units_die").decide(filled(rows, several(first, always(jump_share=0.9))))
     assert verdict.word == "mixed"
     assert "Does not hold for SGD, lr 1, layers above" in verdict.text
+
+
+def test_rates_that_nobody_would_use_do_not_decide_about_a_bound() -> None:
+    """ReLU fails at the high rates and ReLU6 does not, but at their own rates both are equally good."""
+    high = when(lambda row: row["activation.name"] == "relu" and row["optim.lr"] > 0.5, "accuracy", 0.1, 0.9)
+    verdict = registry.claim("unbounded_outputs").decide(filled(rows_of("unbounded_outputs"), high))
+    assert verdict.word == "refuted"
+    beside = {finding.label: finding.word for finding in verdict.also}
+    assert beside["rates that fail, ReLU6 against ReLU"] == "supported"
+    assert beside["rates that train, ReLU6 against ReLU"] == "supported"
+
+
+def test_every_depth_is_judged_at_its_own_rate() -> None:
+    """At 0.1 sixteen layers do not train and are dead; at their own rate they live."""
+    claim = registry.claim("depth")
+
+    def outcomes(row: Row) -> Mapping[str, float]:
+        deep = row["model.depth"] == 16
+        lost = deep and row["optim.lr"] > 0.02
+        own = row["optim.lr"] == (0.01 if deep else 0.1)
+        return {
+            "dead": 0.6 if lost else 0.05,
+            "born_dead": 0.5 if deep else 0.05,
+            "accuracy": 0.1 if lost else 0.9 if own else 0.7,
+        }
+
+    table = filled(rows_of("depth"), outcomes)
+    verdict = claim.decide(table)
+    assert verdict.word == "mixed"
+    assert "Holds for 16 layers against 1, before training" in verdict.text
+    assert "Does not hold for 16 layers against 1, after training" in verdict.text
+    assert claim.beside is not None
+    assert "16 0.01" in claim.beside(table)
+    assert "all trained" in claim.beside(table)
+    assert "did not train: 16" in claim.beside(table.assign(accuracy=0.9 - 0.02 * table["model.depth"]))
 
 
 def test_a_killed_unit_is_closed_for_ever_and_moves_nothing() -> None:
