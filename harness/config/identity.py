@@ -36,6 +36,7 @@ LATER = {
     "train.stop_when_dead": None,
     "train.test_every": 1,
     "record.census_share": None,
+    "remedy.choose": "dormant",
 }
 
 
@@ -56,8 +57,8 @@ def run_id(spec: RunSpec) -> str:
         if key not in WITHOUT_EFFECT and not key.startswith(WITHOUT_EFFECT_GROUPS)
     }
     for key, off in LATER.items():
-        if decisive[key] == off:
-            del decisive[key]
+        if decisive.get(key) == off:
+            decisive.pop(key, None)
     for group, kind in (("data", ".npz file"), ("init", "file of weights")):
         path = getattr(getattr(spec, group), "path", None)
         if path is not None:
