@@ -13,7 +13,7 @@ from filled_tables import Outcomes, Row, always, filled, several, skeleton, torn
 from experiments import registry
 from experiments.claims.adam_task_change import ARMS, CHANGES, USUAL
 from experiments.claims.edge_law import LOSSES, SETTINGS
-from experiments.continual import CHANGING, ONE
+from experiments.continual import CHANGING, ONE, PLACEBO
 
 PAPERS = [claim.name for claim in registry.claims() if claim.kind == "paper"]
 #: Measured claim → what one seed measures.
@@ -29,17 +29,18 @@ CELLS: Mapping[str, Mapping[str, tuple[object, ...]]] = {
 
 
 def tasks(row: Row) -> Mapping[str, float]:
-    changing = row["sweep"] == CHANGING
+    changing = row["sweep"] in (CHANGING, PLACEBO)
     return {
         "dead": 0.5 if changing else 0.05,
         "gradient_dormant_share": 0.5 if changing else 0.05,
         "lost_share": 0.3 if changing else 0.0,
-        "learned_last_share": 0.6 if changing else 0.95,
+        "online_lost_share": 0.3 if changing else 0.0,
+        "online_last_share": 0.6 if changing else 0.95,
     }
 
 
 def no_tasks(row: Row) -> Mapping[str, float]:
-    return {**tasks({**row, "sweep": ONE}), "lost_share": 0.0}
+    return {**tasks({**row, "sweep": ONE}), "online_lost_share": 0.0}
 
 
 def killed_by_l2(*cells: tuple[str, str]) -> Outcomes:
@@ -141,6 +142,22 @@ def test_a_law_that_holds_for_one_loss_is_mixed() -> None:
     verdict = registry.claim("edge_law").decide(filled(rows, half))
     assert verdict.word == "mixed"
     assert "Does not hold for cross-entropy" in verdict.text
+
+
+@pytest.mark.parametrize("name", ["continual_learning", "permuted_inputs"])
+def test_redo_is_not_credited_with_what_random_resets_do_too(name: str) -> None:
+    def as_good(row: Row) -> Mapping[str, float]:
+        return tasks({**row, "sweep": "ReDo"}) if row["sweep"] == PLACEBO else tasks(row)
+
+    verdict = registry.claim(name).decide(filled(rows_of(name), as_good))
+    assert verdict.word == "mixed"
+    refuted = {finding.label for finding in verdict.findings if finding.word == "refuted"}
+    assert refuted == {
+        "dead, ReDo against random resets",
+        "accuracy in the last task, ReDo against random resets",
+    }
+    beside = {finding.label: finding.word for finding in verdict.also}
+    assert beside["dead, ReDo"] == "supported"
 
 
 def test_a_larger_epsilon_that_changes_nothing_is_mixed() -> None:
