@@ -29,7 +29,8 @@ def is_not(column: str, value: object) -> Callable[[Row], bool]:
 
 DORMANT = always(gradient_dormant_share=0.5)
 LAYERS = range(1, 4)
-STAY = [f"stayed_dead_{k}_share" for k in LAYERS]
+RISK = {f"at_risk_{layer}_{k}": 20.0 for layer in LAYERS for k in range(1, 6)}
+BACK = [f"revived_{layer}_{k}" for layer in LAYERS for k in range(1, 6)]
 SILENT = [f"silent_{which}{when_}_share" for which in ("", "living_") for when_ in ("before", "after")]
 #: Claim → outcomes that have to be called supported, and such as have to be called refuted.
 CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
@@ -82,7 +83,10 @@ CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
         several(when(is_not("activation.name", "relu"), "accuracy", 0.9, 0.1), DORMANT),
         several(always(accuracy=0.1), DORMANT),
     ),
-    "recovery": (always(**dict.fromkeys(STAY, 0.97)), always(**dict.fromkeys(STAY, 0.8))),
+    "recovery": (
+        always(**RISK, **dict.fromkeys(BACK, 0.1)),
+        always(**RISK, **dict.fromkeys(BACK, 1.0)),
+    ),
     "sparsity": (always(**dict.fromkeys(SILENT, 0.5)), always(**dict.fromkeys(SILENT, 0.8))),
     "vanishing_gradients": (
         lambda row: {"gradient_ratio": 0 if row["activation.name"] == "relu" else -0.5 * row["model.depth"]},
@@ -196,6 +200,23 @@ def test_rates_that_nobody_would_use_do_not_decide_about_a_bound() -> None:
     beside = {finding.label: finding.word for finding in verdict.also}
     assert beside["rates that fail, ReLU6 against ReLU"] == "supported"
     assert beside["rates that train, ReLU6 against ReLU"] == "supported"
+
+
+def test_a_death_counts_as_much_in_every_seed_and_none_tells_nothing() -> None:
+    """Two of three seeds have no death in layers 2 and 3; in another a single one ends."""
+    claim, rows = registry.claim("recovery"), rows_of("recovery")
+
+    def outcomes(row: Row) -> Mapping[str, float]:
+        none = row["seed"] % 3 > 0
+        found = {name: 0.0 if none and "_1_" not in name else 30.0 for name in RISK}
+        if row["seed"] == 0:
+            found |= {name: 1.0 for name in RISK if name.endswith("_1")}
+        return {**found, **dict.fromkeys(BACK, 0.0), **({"revived_3_1": 1.0} if row["seed"] == 0 else {})}
+
+    verdict = claim.decide(filled(rows, outcomes, noise=0.0))
+    assert verdict.word == "supported"
+    assert [finding.seeds for finding in verdict.findings] == [24, 8, 8]
+    assert verdict.findings[2].effect == pytest.approx(1 - 1 / 211)
 
 
 def test_every_depth_is_judged_at_its_own_rate() -> None:
