@@ -24,7 +24,12 @@ CELLS: Mapping[str, Mapping[str, tuple[object, ...]]] = {
     "depth_law": {"layer": tuple(range(1, 21))},
     "edge_law": {"loss": tuple(LOSSES), "setting": tuple(SETTINGS)},
     "one_step_kill": {"factor": (0.5, 0.99, 1.01, 2.0)},
-    "target_variance": {"lr": (0.1, 0.15), "momentum": (0.0, 0.9), "scale": (0.001, 0.01, 0.1, 1.0)},
+    "target_variance": {
+        "targets": ("teacher", "noise"),
+        "lr": (0.1, 0.15),
+        "momentum": (0.0, 0.9),
+        "scale": (0.001, 0.01, 0.1, 1.0),
+    },
 }
 
 
@@ -158,6 +163,12 @@ def test_redo_is_not_credited_with_what_random_resets_do_too(name: str) -> None:
     }
     beside = {finding.label: finding.word for finding in verdict.also}
     assert beside["dead, ReDo"] == "supported"
+
+
+def test_targets_of_noise_do_not_decide() -> None:
+    name = "target_variance"
+    noise = when(lambda row: row["targets"] == "noise" and row["scale"] < 1, "dead", 0.5)
+    assert registry.claim(name).decide(filled(rows_of(name), noise)).word == "refuted"
 
 
 def test_a_larger_epsilon_that_changes_nothing_is_mixed() -> None:
