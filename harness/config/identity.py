@@ -33,6 +33,7 @@ WITHOUT_EFFECT_GROUPS = ("detect.",)
 LATER = {
     "remedy.name": "none",
     "data.permute_inputs_every": 0,
+    "data.scale": 1.0,
     "train.stop_when_dead": None,
     "train.test_every": 1,
     "record.census_share": None,

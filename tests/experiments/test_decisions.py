@@ -219,6 +219,14 @@ def test_a_death_counts_as_much_in_every_seed_and_none_tells_nothing() -> None:
     assert verdict.findings[2].effect == pytest.approx(1 - 1 / 211)
 
 
+def test_inputs_that_are_merely_large_kill_as_well() -> None:
+    """What moving the mean does, a factor that makes the inputs as large does too."""
+    large = when(lambda row: abs(row["data.shift"]) > 2 or row["data.scale"] > 1, "dead", 0.5)
+    verdict = registry.claim("off_centre_inputs").decide(filled(rows_of("off_centre_inputs"), large))
+    assert verdict.word == "mixed"
+    assert "Does not hold for mean moved to -3 against as large, mean 0" in verdict.text
+
+
 def test_warm_up_is_judged_where_there_is_something_to_save() -> None:
     """SGD above 0.3 kills all with and without warm-up, which is not asked; Adam is saved by nothing."""
     claim = registry.claim("warm_up")
