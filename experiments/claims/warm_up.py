@@ -96,7 +96,7 @@ CLAIM = Claim(
                 "train.epochs=10",
                 *schedule,
             ),
-            budgets={"small": ("seed=range(16)",)},
+            budgets={"small": ("seed=range(24)",)},
         )
         for name, rates in GRIDS.values()
         for schedule in (

@@ -35,7 +35,7 @@ SILENT = [f"silent_{which}{when_}_share" for which in ("", "living_") for when_ 
 #: Claim → outcomes that have to be called supported, and such as have to be called refuted.
 CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
     "high_learning_rate": (when(high, "dead", 0.6), always(dead=0.05)),
-    "warm_up": (when(is_not("schedule.name", "warmup"), "dead", 0.4), always(dead=0.4)),
+    "warm_up": (when(is_not("schedule.name", "warmup"), "dead", 0.15), always(dead=0.15)),
     "n_of_inputs": (
         always(born_dead=0.1, dead=0.1),
         several(
