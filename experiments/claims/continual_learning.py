@@ -16,8 +16,9 @@ CLAIM = Claim(
     interest="10 points of dead share, 5 points of accuracy.",
     design="500 images, ten tasks of 25 epochs: the true labels first, then all labels drawn anew each time. "
     "Adam at 0.005, batches of 64. Controls: the same steps with one set of labels; as many "
-    "resets as ReDo's rule asks for, of units drawn at random; layer norm; weight decay. Changed after a "
-    f"first look at all images in tasks of 4 epochs, too short to learn labels by heart. {CHANGED}",
+    "resets as ReDo's rule asks for, half as often, of units drawn at random; layer norm; weight decay. "
+    f"Changed after a first look at all images in tasks of 4 epochs, too short to learn labels by heart. "
+    f"{CHANGED}",
     sweeps=sweeps("data.reshuffle_labels_every"),
     read=read,
     decide=decide,

@@ -14,9 +14,9 @@ CLAIM = Claim(
     interest="10 points of dead share, 5 points of accuracy.",
     design="500 images, ten tasks of 25 epochs: the pixels as they are first, then in a new order each time; "
     "the labels stay. Adam at 0.005, batches of 64. Controls: the same steps with one order; as many "
-    "resets as ReDo's rule asks for, of units drawn at random; layer norm; weight decay. Beside new labels "
-    "(continual_learning) it separates new inputs from labels that can only be learned by heart. "
-    f"{CHANGED}",
+    "resets as ReDo's rule asks for, half as often, of units drawn at random; layer norm; weight decay. "
+    "Beside new labels (continual_learning) it separates new inputs from labels that can only be learned by "
+    f"heart. {CHANGED}",
     sweeps=sweeps("data.permute_inputs_every"),
     read=read,
     decide=decide,
