@@ -39,7 +39,7 @@ def listing(output: Path, home: Path) -> None:
     for name, wide in (("claim", False), ("sentence", True), ("verdict", False)):
         table.add_column(name, no_wrap=not wide, overflow="fold")
     for claim in registry.claims():
-        table.add_row(claim.name, escape(claim.sentence), _told(claim.name, shelves))
+        table.add_row(claim.name, escape(claim.sentence), _told(claim, shelves))
     console = _console()
     console.print(table)
     console.print(
@@ -198,14 +198,14 @@ def _committed(claim: Claim, budget: str, data: str) -> Result | None:
     return Shelf(Path(__file__).parent / RESULTS).get(claim.name, budget, data)
 
 
-def _told(name: str, shelves: Sequence[Shelf]) -> str:
+def _told(claim: Claim, shelves: Sequence[Shelf]) -> str:
     """The verdict of the largest budget, and on which data it rests."""
     for shelf in shelves:
         for budget in reversed(BUDGETS[1:]):
-            found = {one: shelf.verdict(name, budget, one) for one in ("", *DATA_SETS)}
+            found = {one: shelf.verdict(claim.name, budget, one) for one in ("", *DATA_SETS)}
             verdicts = {one: verdict for one, verdict in found.items() if verdict is not None}
             if verdicts:
-                word, _, on = together(verdicts)
+                word, _, on = together(verdicts, claim.looked_at)
                 where = ", ".join(filter(None, (budget, *(DATA_SETS.get(one, "") for one in on))))
                 return f"[{STYLES[word]}]{word}[/] ({where})"
     return "[dim]no result[/]"

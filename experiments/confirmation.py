@@ -8,17 +8,23 @@ from experiments.claim import LOOKED_AT
 from experiments.verdicts import Verdict, Word
 
 
-def confirming(data: Sequence[str]) -> list[str]:
+def confirming(data: Sequence[str], looked_at: Sequence[str] = LOOKED_AT) -> list[str]:
     """The data sets that decide: those not looked at before; all, if there are none of these.
+
+    Args:
+        data: names of data sets with a result.
+        looked_at: names of those whose results were known when the design was fixed.
 
     Example:
         >>> confirming(["digits", "mnist", "fashion_mnist"]), confirming(["digits"])
         (['fashion_mnist'], ['digits'])
     """
-    return [one for one in data if one not in LOOKED_AT] or list(data)
+    return [one for one in data if one not in looked_at] or list(data)
 
 
-def together(verdicts: Mapping[str, Verdict]) -> tuple[Word, float, list[str]]:
+def together(
+    verdicts: Mapping[str, Verdict], looked_at: Sequence[str] = LOOKED_AT
+) -> tuple[Word, float, list[str]]:
     """The verdict over data sets, its p, and the data sets that it rests on.
 
     All supported: supported. All refuted: refuted. Any contrast refuted on one of them: mixed. None refuted,
@@ -27,6 +33,7 @@ def together(verdicts: Mapping[str, Verdict]) -> tuple[Word, float, list[str]]:
 
     Args:
         verdicts: name of the data set → verdict; at least one.
+        looked_at: names of the data sets whose results were known when the design was fixed.
 
     Example:
         >>> import numpy as np
@@ -37,8 +44,10 @@ def together(verdicts: Mapping[str, Verdict]) -> tuple[Word, float, list[str]]:
         'supported'
         >>> together({"fashion_mnist": yes, "cifar10": no})[0]
         'mixed'
+        >>> together({"fashion_mnist": yes, "cifar10": no}, ("fashion_mnist",))[0]
+        'refuted'
     """
-    on = confirming(list(verdicts))
+    on = confirming(list(verdicts), looked_at)
     chosen = [verdicts[one] for one in on]
     words = {verdict.word for verdict in chosen}
     if len(words) == 1:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from experiments.budgets import SEEDS
-from experiments.claim import DATA_SETS, LOOKED_AT, Claim
+from experiments.claim import DATA_SETS, Claim
 from experiments.confirmation import together
 from experiments.page_intro import READING, SETTING
 from experiments.shelf import Result
@@ -76,7 +76,9 @@ def corrected(pairs: Sequence[tuple[Claim, Sequence[Result]]]) -> list[Entry]:
     """
     order = ["", *DATA_SETS]
     sorted_ = [(claim, sorted(results, key=lambda one: order.index(one.data))) for claim, results in pairs]
-    found = [together({one.data: _judged(one) for one in results}) for _, results in sorted_]
+    found = [
+        together({one.data: _judged(one) for one in results}, claim.looked_at) for claim, results in sorted_
+    ]
     corrected_p = adjust(np.array([p for _, p, _ in found]), "fdr")
     entries = []
     for (claim, results), (word, _, on), p in zip(sorted_, found, corrected_p, strict=True):
@@ -139,7 +141,7 @@ def section(entry: Entry) -> list[str]:
     if others:
         told = "; ".join(f"{DATA_SETS[one.data]}: {_judged(one).word}" for one in others)
         lines[-1] += f" On data that were looked at when the rule was made: {told}."
-    if set(entry.on) <= set(LOOKED_AT):
+    if set(entry.on) <= set(claim.looked_at):
         lines[-1] += " It is a rehearsal, and not confirmed on other data."
     if entry.word != entry.alone:
         lines += [

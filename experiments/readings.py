@@ -74,6 +74,33 @@ def recoveries(run: Run) -> dict[str, float]:
     return found
 
 
+def revivals(run: Run, times: int) -> dict[str, float]:
+    """How long the dead stay dead, by layer and by windows of the training stream since a unit's first death.
+
+    Dead means silent in a whole window. Columns at_risk_{layer}_{k}: units that were still dead k - 1 windows
+    after, and were observed in the next one; revived_{layer}_{k}: those of them that fired in it.
+
+    Args:
+        run: it.
+        times: up to which k.
+    """
+    stream = _census(run, "stream", "evidence", "step", "site", "unit", "state")
+    steps = np.unique(stream["step"])
+    place = pd.Series(np.arange(len(steps)), index=steps)
+    found: dict[str, float] = {}
+    for layer, (_, lives) in enumerate(lifetimes(stream).groupby("site", sort=False), 1):
+        began = lives["first"].where(lives["born_dead"], lives["died_at"])
+        ever = began.notna()
+        start = place[began[ever].astype(int)].to_numpy()
+        back = lives.loc[ever, "revived_at"].astype(float)
+        end = np.where(back.notna(), back.map(place), len(steps) - 1)
+        lasted = end - start  # windows until it fired again, or until the last one
+        for k in range(1, times + 1):
+            found[f"at_risk_{layer}_{k}"] = float((lasted >= k).sum())
+            found[f"revived_{layer}_{k}"] = float(((lasted == k) & back.notna().to_numpy()).sum())
+    return found
+
+
 def first_to_last_gradient(run: Run) -> dict[str, float]:
     """log10 of the first layer's over the last layer's gradient at the first step, w.r.t. pre-activations."""
     stream = _census(run, "stream", "step", "site", "grad_rms")

@@ -9,32 +9,25 @@ from experiments.claim import DATA_SETS, Claim, Sweep
 from experiments.contrasts import Arm, contrast
 from experiments.figures import doses
 from experiments.readings import epochs_to
+from experiments.tuning import TUNING, chosen, judged, tuned
 from experiments.units import RATIO
 from experiments.verdicts import Part, Verdict, judge
 
 SENTENCE = "ReLU networks converge faster than sigmoid and tanh networks."
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
-TUNING = 4  # seeds 0 to 3 choose the learning rates, the others judge
+GROUPS: dict[str, Arm] = {name: {"activation.name": name} for name in ("relu", "tanh", "sigmoid")}
 #: What ReLU at 0.1 reaches within three epochs: looked up on seed 999, which does not judge.
 LEVELS = {"digits": 0.9, "mnist": 0.85, "fashion_mnist": 0.72}
 
 
-def tuned(table: pd.DataFrame) -> dict[str, float]:
-    """Activation → the learning rate with the least mean epochs on the tuning seeds.
-
-    A diverged run counts as the slowest.
-    """
-    seeds = table[table["seed"] < TUNING] if (table["seed"] >= TUNING).any() else table
-    worst = seeds["epochs_needed"].max()
-    needed = seeds.assign(epochs_needed=seeds["epochs_needed"].fillna(worst))
-    means = needed.pivot_table("epochs_needed", "optim.lr", "activation.name")
-    return {str(name): float(np.asarray(means.index)[means[name].argmin()]) for name in means}
+def rates_of(table: pd.DataFrame) -> dict[str, float]:
+    """Activation → its own learning rate; a diverged run counts as the slowest."""
+    return tuned(table, GROUPS, "epochs_needed", least=True)
 
 
 def decide(table: pd.DataFrame) -> Verdict:
     """Sigmoid and tanh against ReLU: epochs to a test accuracy, each at its own learning rate."""
-    best = tuned(table)
-    judged = table[table["seed"] >= TUNING] if (table["seed"] >= TUNING).any() else table
+    best, others = rates_of(table), judged(table)
 
     def part(name: str, rates: dict[str, float], words: str) -> Part:
         def arm(one: str) -> Arm:
@@ -42,7 +35,7 @@ def decide(table: pd.DataFrame) -> Verdict:
 
         label = f"{name} against ReLU, {words}"
         return contrast(
-            judged, "epochs_needed", arm(name), arm("relu"), label=label, at_least=np.log(1.25), unit=RATIO
+            others, "epochs_needed", arm(name), arm("relu"), label=label, at_least=np.log(1.25), unit=RATIO
         )
 
     names = ("tanh", "sigmoid")
@@ -53,16 +46,10 @@ def decide(table: pd.DataFrame) -> Verdict:
     )
 
 
-def rates(table: pd.DataFrame) -> str:
-    """The learning rates that were chosen."""
-    best = tuned(table)
-    return f"Learning rates chosen: {', '.join(f'{name} {best[name]:g}' for name in best)}."
-
-
 draw = partial(
     doses,
     along="optim.lr",
-    groups={name: {"activation.name": name} for name in ("relu", "tanh", "sigmoid")},
+    groups=GROUPS,
     outcomes=("epochs_needed", "accuracy"),
     title=SENTENCE,
 )
@@ -93,7 +80,7 @@ CLAIM = Claim(
         for names, init in (("relu", "kaiming_normal"), ("sigmoid,tanh", "xavier_normal"))
     ),
     read=epochs_to(LEVELS),
-    beside=rates,
+    beside=lambda table: chosen(rates_of(table)),
     decide=decide,
     figure=draw,
 )

@@ -8,10 +8,11 @@ import pandas as pd
 from experiments.claim import Claim, Sweep
 from experiments.contrasts import Arm, contrast
 from experiments.figures import doses
+from experiments.tuning import TUNING, chosen, judged, tuned
 from experiments.verdicts import Part, Verdict, judge
 
 SENTENCE = "Skip connections keep the units of deep networks alive."
-DEPTH, RATES, TUNING = 16, (0.003, 0.01, 0.03, 0.1), 4  # seeds 0 to 3 choose the rates, the others judge
+DEPTH, RATES = 16, (0.003, 0.01, 0.03, 0.1)
 #: Words → skip and norm.
 KINDS: dict[str, tuple[str, str]] = {
     "plain": ("none", "none"),
@@ -29,20 +30,15 @@ def arm(kind: str) -> dict[str, Any]:
     return {"model.skip": skip, "model.norm": norm}
 
 
-def tuned(table: pd.DataFrame) -> dict[str, float]:
-    """Kind → the rate with the best mean accuracy on the tuning seeds; a diverged run counts as 0."""
-    seeds = table[table["seed"] < TUNING]
-    score = seeds.assign(accuracy=seeds["accuracy"].fillna(0.0)).groupby(
-        ["model.skip", "model.norm", "optim.lr"]
-    )["accuracy"]
-    means = score.mean()
-    return {kind: float(means.loc[skip, norm].idxmax()) for kind, (skip, norm) in KINDS.items()}
+def rates_of(table: pd.DataFrame) -> dict[str, float]:
+    """Kind → its own learning rate."""
+    return tuned(table, {kind: arm(kind) for kind in KINDS})
 
 
 def decide(table: pd.DataFrame) -> Verdict:
     """Each residual network against the plain one with the same norm, each at its own learning rate."""
-    rates = tuned(table)
-    judged = table[table["seed"] >= TUNING] if (table["seed"] >= TUNING).any() else table
+    rates = rates_of(table)
+    others = judged(table)
 
     def part(kind: str, outcome: str = "dead", words: str = "", **asked: Any) -> Part:
         plain = PLAIN[KINDS[kind][1]]
@@ -50,7 +46,7 @@ def decide(table: pd.DataFrame) -> Verdict:
             arm(kind) | {"optim.lr": rates[kind]},
             arm(plain) | {"optim.lr": rates[plain]},
         )
-        return contrast(judged, outcome, *sides, label=f"{kind}{words}", **(asked or {"at_most": -0.02}))
+        return contrast(others, outcome, *sides, label=f"{kind}{words}", **(asked or {"at_most": -0.02}))
 
     skips = [kind for kind in KINDS if kind not in PLAIN.values()]
     return judge(
@@ -60,11 +56,6 @@ def decide(table: pd.DataFrame) -> Verdict:
             *(part(kind, "accuracy", ": accuracy", at_least=0.02) for kind in skips),
         ],
     )
-
-
-def chosen(table: pd.DataFrame) -> str:
-    """The learning rates that were chosen."""
-    return f"Learning rates chosen: {', '.join(f'{kind} {rate:g}' for kind, rate in tuned(table).items())}."
 
 
 CLAIM = Claim(
@@ -93,7 +84,7 @@ CLAIM = Claim(
         for skips, norm in (("none,post_add,pre_norm,zero_init", "none"), ("none,post_add", "batch"))
     ),
     decide=decide,
-    beside=chosen,
+    beside=lambda table: chosen(rates_of(table)),
     figure=partial(
         doses,
         along="optim.lr",

@@ -30,6 +30,13 @@ class BiasBase(Enum):
     own = "own"
 
 
+class Chosen(Enum):
+    """Which units redo recycles."""
+
+    dormant = "dormant"
+    random = "random"
+
+
 class Swapped(Enum):
     """Which units leaky_swap swaps."""
 

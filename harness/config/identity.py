@@ -33,9 +33,11 @@ WITHOUT_EFFECT_GROUPS = ("detect.",)
 LATER = {
     "remedy.name": "none",
     "data.permute_inputs_every": 0,
+    "data.scale": 1.0,
     "train.stop_when_dead": None,
     "train.test_every": 1,
     "record.census_share": None,
+    "remedy.choose": "dormant",
 }
 
 
@@ -56,8 +58,8 @@ def run_id(spec: RunSpec) -> str:
         if key not in WITHOUT_EFFECT and not key.startswith(WITHOUT_EFFECT_GROUPS)
     }
     for key, off in LATER.items():
-        if decisive[key] == off:
-            del decisive[key]
+        if decisive.get(key) == off:
+            decisive.pop(key, None)
     for group, kind in (("data", ".npz file"), ("init", "file of weights")):
         path = getattr(getattr(spec, group), "path", None)
         if path is not None:

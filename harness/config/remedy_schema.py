@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from harness.config.enums import Swapped
+from harness.config.enums import Chosen, Swapped
 from harness.config.ranges import limits
 
 
@@ -27,6 +27,7 @@ class Redo(Remedy):
 
     every: int = limits(at_least=1)
     tau: float = limits(at_least=0, at_most=1e6)
+    choose: Chosen = MISSING
 
 
 @dataclass

@@ -32,12 +32,13 @@ from harness.config.remedy_schema import (
 
 @dataclass
 class Data:
-    """Options that every data set has, applied in the order standardise, negate, shift."""
+    """Options that every data set has, applied in the order standardise, negate, scale, shift."""
 
     name: str = MISSING
     root: str = MISSING  # folder of downloaded data sets
     standardise: bool = MISSING  # zero mean and unit deviation per channel; else [0, 1]
     negate: bool = MISSING  # x -> -x
+    scale: float = limits(above=0, at_most=1e6)  # every input is multiplied by it
     shift: float = limits(at_least=-1e6, at_most=1e6)  # added to every input
     label_noise: float = limits(at_least=0, at_most=1)  # share of training labels replaced by another class
     imbalance: float = limits(at_least=1)  # most frequent / least frequent class

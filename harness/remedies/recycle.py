@@ -88,16 +88,34 @@ def recycle(
     state: OptimizerStateView,
     tau: float,
     draw: DrawRows,
+    lots: torch.Generator | None = None,
 ) -> list[RemedyEvent]:
     """Recycle the dormant units of some sites: first all incoming weights, then all outgoing ones.
 
     Thus the weights between two new units are 0, as in the authors' code.
+
+    Args:
+        connections: connections of the sites.
+        magnitudes: site → (units,), the sum of |activation| over a batch.
+        state: the optimizer's state, whose moments of the new weights become 0.
+        tau: a unit is dormant if its score is at most this.
+        draw: draws new weights.
+        lots: CPU generator; of every site as many units as are dormant are drawn with it, and recycled in
+            their place. This is a placebo: what it achieves is not due to the choice of units.
     """
     found = [(one, dormant(magnitudes[one.site], tau).nonzero().squeeze(1)) for one in connections]
+    if lots is not None:
+        found = [(one, _drawn(units, one.size, lots)) for one, units in found]
     found = [(one, units) for one, units in found if len(units)]
     for one, units in found:
         rows = draw(one.name, parameter(one.layer, "weight"), units)
         reset_incoming(one, units, rows, state, restart=True)
     for one, units in found:
         reset_outgoing(one, units, state, restart=True)
-    return [RemedyEvent(KIND, one.site, len(units), f"score at most {tau:g}") for one, units in found]
+    rule = f"{'' if lots is None else 'at random, as many as '}score at most {tau:g}"
+    return [RemedyEvent(KIND, one.site, len(units), rule) for one, units in found]
+
+
+def _drawn(units: Tensor, size: int, lots: torch.Generator) -> Tensor:
+    """As many units, drawn without replacement from all of the site, in ascending order."""
+    return torch.randperm(size, generator=lots)[: len(units)].sort().values.to(units.device)

@@ -241,12 +241,13 @@ def channel_scale(x: Tensor, divisor: float, *, standardise: bool) -> tuple[Tens
 
 
 def turned(centre: Tensor, spread: Tensor, options: Data, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Adjust a scale so that (stored - centre) / spread is also negated and shifted as in `options`.
+    """Adjust a scale so that (stored - centre) / spread is also negated, scaled, shifted as in `options`.
 
     Subtracting first keeps precision for inputs whose mean is far from 0; scale · x + offset would lose it.
     """
     if options.negate:
         spread = -spread
+    spread = spread / options.scale
     exact = torch.promote_types(dtype, torch.float32)
     return (centre - options.shift * spread).to(exact), spread.to(exact)
 

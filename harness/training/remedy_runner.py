@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from harness.attribution.recorder import Recorder
 from harness.config import ConfigError, RunSpec
 from harness.config import schema as s
+from harness.config.enums import Chosen
 from harness.config.tree import choice
 from harness.remedies import (
     RemedyEvent,
@@ -197,8 +198,8 @@ class RemedyRunner:
                     wiring = wire(model, x)
                     reached = {one.site for one in self._reach.connections}
                     connections = [one for one in wiring.connections if one.site in reached]
-                    draw = self._draw(step)
-                    return recycle(connections, wiring.magnitudes, self._running, remedy.tau, draw)
+                    how = remedy.tau, self._draw(step), lots(self._spec, remedy, step)
+                    return recycle(connections, wiring.magnitudes, self._running, *how)
                 case s.BiasLift():
                     return lift(model, x, remedy.share, self._running, self._reach.connections)
                 case s.LeakySwap():
@@ -252,6 +253,11 @@ def beginning(spec: RunSpec, where: Reach) -> list[RemedyEvent]:
 def due(remedy: s.Remedy, step: int) -> bool:
     """Whether a periodic remedy acts after this step."""
     return step % getattr(remedy, "every", step + 1) == 0
+
+
+def lots(spec: RunSpec, remedy: s.Redo, step: int) -> torch.Generator | None:
+    """Return the stream that ReDo's placebo draws its units from after a step; None for ReDo itself."""
+    return stream(spec.seed, "lots", step) if remedy.choose is Chosen.random else None
 
 
 def drawing(spec: RunSpec, model: nn.Module) -> Callable[[int], DrawRows]:

@@ -21,6 +21,7 @@ FREE = {
     "record.tensorboard",
     "data.standardise",
     "data.negate",
+    "data.scale",
     "data.shift",
     "data.label_noise",
     "optim.lr",

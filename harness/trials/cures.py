@@ -167,7 +167,7 @@ def _inputs(spec: RunSpec, mean: float) -> Iterator[Cure]:
     if abs(mean) > 0.01 and not data.standardise:
         centre = float(f"{data.shift - mean:.6g}")
         yield _cure("centred inputs", labels, SHAPING, _set("data", shift=centre))
-    yield _cure("standardised inputs", labels, SHAPING, _set("data", standardise=True, shift=0.0))
+    yield _cure("standardised inputs", labels, SHAPING, _set("data", standardise=True, scale=1.0, shift=0.0))
 
 
 def _activations(spec: RunSpec) -> Iterator[Cure]:

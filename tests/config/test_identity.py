@@ -15,6 +15,7 @@ OTHER = [
     "model.width=64",
     "activation=elu",
     "dtype=float64",
+    "data.scale=2",
     "data.shift=1",
     "init.gain=2",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from experiments import command, registry, running
 from experiments.__main__ import HOME, main
+from experiments.claim import EVERY_SET, SEEN
 from experiments.figures.parts import COLOURS
 from experiments.page import LEADS, corrected, page
 from experiments.shelf import Result, Shelf, with_verdict
@@ -179,6 +181,19 @@ def test_the_page_tells_data_sets_apart_and_new_ones_decide() -> None:
     assert "looked at when the rule was made: MNIST: supported." in text
     assert "(pictures/negative_bias_data_sets.png)" in text
     assert "--data mnist,fashion_mnist" in text
+
+
+def test_a_design_changed_after_three_sets_is_decided_by_the_fourth() -> None:
+    claim = dataclasses.replace(registry.claim("negative_bias"), data_sets=EVERY_SET, looked_at=SEEN)
+    seen, new = (
+        result("negative_bias", data="fashion_mnist"),
+        result("negative_bias", data="cifar10", effect=0.0),
+    )
+    (entry,) = corrected([(claim, [seen, new])])
+    assert (entry.on, entry.word) == (["cifar10"], "refuted")
+    assert "looked at when the rule was made: Fashion-MNIST: supported." in page([entry])
+    assert "It is a rehearsal" not in page([entry])
+    assert "It is a rehearsal" in page(corrected([(claim, [seen])]))
 
 
 def test_the_page_is_written_with_a_forest_over_data_sets(tmp_path: Path) -> None:

@@ -12,34 +12,43 @@ from filled_tables import Outcomes, Row, always, filled, several, skeleton, torn
 
 from experiments import registry
 from experiments.claims.adam_task_change import ARMS, CHANGES, USUAL
+from experiments.claims.batch_noise import ARMS as NOISE_ARMS
+from experiments.claims.batch_noise import INJECTED as NOISY
 from experiments.claims.edge_law import LOSSES, SETTINGS
-from experiments.continual import CHANGING, ONE
+from experiments.continual import CHANGING, ONE, PLACEBO
 
 PAPERS = [claim.name for claim in registry.claims() if claim.kind == "paper"]
 #: Measured claim → what one seed measures.
 CELLS: Mapping[str, Mapping[str, tuple[object, ...]]] = {
     "adam_task_change": {"arm": tuple(ARMS), "change": CHANGES},
+    "batch_noise": {"arm": tuple(NOISE_ARMS), "lr": (0.05, 0.2, 0.4)},
     "born_dead_networks": {"width": (2, 3, 5), "hidden": (1, 9, 20)},
     "collapse_in_training": {"init": ("he", "rai")},
     "depth_law": {"layer": tuple(range(1, 21))},
     "edge_law": {"loss": tuple(LOSSES), "setting": tuple(SETTINGS)},
     "one_step_kill": {"factor": (0.5, 0.99, 1.01, 2.0)},
-    "target_variance": {"lr": (0.1, 0.15), "momentum": (0.0, 0.9), "scale": (0.001, 0.01, 0.1, 1.0)},
+    "target_variance": {
+        "targets": ("teacher", "noise"),
+        "lr": (0.1, 0.15),
+        "momentum": (0.0, 0.9),
+        "scale": (0.001, 0.01, 0.1, 1.0),
+    },
 }
 
 
 def tasks(row: Row) -> Mapping[str, float]:
-    changing = row["sweep"] == CHANGING
+    changing = row["sweep"] in (CHANGING, PLACEBO)
     return {
         "dead": 0.5 if changing else 0.05,
         "gradient_dormant_share": 0.5 if changing else 0.05,
         "lost_share": 0.3 if changing else 0.0,
-        "learned_last_share": 0.6 if changing else 0.95,
+        "online_lost_share": 0.3 if changing else 0.0,
+        "online_last_share": 0.6 if changing else 0.95,
     }
 
 
 def no_tasks(row: Row) -> Mapping[str, float]:
-    return {**tasks({**row, "sweep": ONE}), "lost_share": 0.0}
+    return {**tasks({**row, "sweep": ONE}), "online_lost_share": 0.0}
 
 
 def killed_by_l2(*cells: tuple[str, str]) -> Outcomes:
@@ -64,7 +73,7 @@ CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
         when(lambda row: row["arm"] == USUAL, "killed_share", 0.1, 0.01),
         always(killed_share=0.1),
     ),
-    "batch_noise": (when(lambda row: row["train.batch_size"] == 8, "dead", 0.3), always(dead=0.05)),
+    "batch_noise": (when(lambda row: row["arm"] in (NOISY, "batch 8"), "dead", 0.3), always(dead=0.05)),
     "born_dead_networks": (
         several(when(lambda row: row["width"] == 2, "dead_share", 0.9, 0.2), always(off=0.0)),
         always(dead_share=0.5, off=0.2),
@@ -141,6 +150,35 @@ def test_a_law_that_holds_for_one_loss_is_mixed() -> None:
     verdict = registry.claim("edge_law").decide(filled(rows, half))
     assert verdict.word == "mixed"
     assert "Does not hold for cross-entropy" in verdict.text
+
+
+@pytest.mark.parametrize("name", ["continual_learning", "permuted_inputs"])
+def test_redo_is_not_credited_with_what_random_resets_do_too(name: str) -> None:
+    def as_good(row: Row) -> Mapping[str, float]:
+        return tasks({**row, "sweep": "ReDo"}) if row["sweep"] == PLACEBO else tasks(row)
+
+    verdict = registry.claim(name).decide(filled(rows_of(name), as_good))
+    assert verdict.word == "mixed"
+    refuted = {finding.label for finding in verdict.findings if finding.word == "refuted"}
+    assert refuted == {
+        "dead, ReDo against random resets",
+        "accuracy in the last task, ReDo against random resets",
+    }
+    beside = {finding.label: finding.word for finding in verdict.also}
+    assert beside["dead, ReDo"] == "supported"
+
+
+def test_small_batches_that_kill_by_something_else_than_noise_are_mixed() -> None:
+    small = when(lambda row: row["arm"] == "batch 8", "dead", 0.3)
+    verdict = registry.claim("batch_noise").decide(filled(rows_of("batch_noise"), small))
+    assert verdict.word == "mixed"
+    assert "Does not hold for batch 128, noise of 8" in verdict.text
+
+
+def test_targets_of_noise_do_not_decide() -> None:
+    name = "target_variance"
+    noise = when(lambda row: row["targets"] == "noise" and row["scale"] < 1, "dead", 0.5)
+    assert registry.claim(name).decide(filled(rows_of(name), noise)).word == "refuted"
 
 
 def test_a_larger_epsilon_that_changes_nothing_is_mixed() -> None:

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 import harness
 from harness import remedies
-from harness.remedies import bias_lift, redo, wire
+from harness.remedies import TorchOptimizerState, bias_lift, redo, wire
+from harness.remedies.initializers import make_draw
+from harness.remedies.recycle import recycle
 
 OPTIMIZERS = [
     (torch.optim.SGD, {"momentum": 0.9}),
@@ -141,6 +143,27 @@ def test_a_norm_begins_anew_for_the_unit_and_columns_follow_the_flattening() -> 
     gone = (hidden.weight.abs().sum(0) == 0).view(6, 4)
     assert torch.equal(gone.all(1), silent)
     assert torch.equal(gone.all(1), gone.any(1))
+
+
+def test_the_placebo_recycles_as_many_units_drawn_from_all() -> None:
+    model = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 2))
+    first, last = model[0], model[2]
+    assert isinstance(first, nn.Linear)
+    assert isinstance(last, nn.Linear)
+    nn.init.constant_(first.bias, 100.0)
+    nn.init.constant_(first.bias.data[:4], -100.0)
+    wiring = wire(model, torch.rand(6, 4))
+    before, draw = first.weight.clone(), make_draw(None, torch.Generator().manual_seed(0))
+    state, lots = TorchOptimizerState(None), torch.Generator().manual_seed(1)
+    (event,) = recycle(wiring.connections, wiring.magnitudes, state, 0.0, draw, lots)
+    drawn = set(torch.randperm(9, generator=torch.Generator().manual_seed(1))[:4].tolist())
+    assert drawn != set(range(4))
+    assert (event.kind, event.units, event.detail) == ("redo", 4, "at random, as many as score at most 0")
+    assert set((last.weight == 0).all(0).nonzero().flatten().tolist()) == drawn
+    assert set((first.weight != before).any(1).nonzero().flatten().tolist()) == drawn
+    assert set((first.bias == 0).nonzero().flatten().tolist()) == drawn
+    again = wire(model, torch.rand(6, 4))
+    assert not recycle(again.connections, {"1": torch.ones(9)}, state, 0.0, draw, lots), "none is dormant"
 
 
 def test_a_watched_model_and_its_recorder_go_on() -> None:

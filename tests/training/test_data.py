@@ -14,12 +14,14 @@ from harness.training.sources import RawData
 # --- normalisation ------------------------------------------------------------------------------
 
 
-def slowly_normalised(raw: RawData, x: torch.Tensor, standardise: bool, negate: bool, shift: float):
+def slowly_normalised(
+    raw: RawData, x: torch.Tensor, standardise: bool, negate: bool, scale: float, shift: float
+):
     train, out = raw.x_train.double().numpy() / raw.divisor, x.double().numpy() / raw.divisor
     if standardise:
         for channel in range(train.shape[1]) if train.ndim == 4 else [slice(None)]:
             out[:, channel] = (out[:, channel] - train[:, channel].mean()) / train[:, channel].std()
-    return (-out if negate else out) + shift
+    return scale * (-out if negate else out) + shift
 
 
 @settings(max_examples=40, deadline=None)
@@ -28,14 +30,15 @@ def slowly_normalised(raw: RawData, x: torch.Tensor, standardise: bool, negate: 
     dtype=st.sampled_from([torch.uint8, torch.float32]),
     standardise=st.booleans(),
     negate=st.booleans(),
+    scale=st.sampled_from([0.5, 1.0, 3.0]),
     shift=st.floats(-5, 5, width=16),
 )
-def test_divide_standardise_negate_shift(shape, dtype, standardise, negate, shift):
+def test_divide_standardise_negate_scale_shift(shape, dtype, standardise, negate, scale, shift):
     raw = made_up(shape, dtype=dtype)
-    overrides = (f"standardise={standardise}", f"negate={negate}", f"shift={shift}")
+    overrides = (f"standardise={standardise}", f"negate={negate}", f"scale={scale}", f"shift={shift}")
     data = dataset(raw, *overrides, dtype=torch.float64)
     x = torch.cat([x for x, _ in data.test_batches(7)])
-    expected = slowly_normalised(raw, raw.x_test, standardise, negate, shift)
+    expected = slowly_normalised(raw, raw.x_test, standardise, negate, scale, shift)
     assert x.dtype == torch.float64
     np.testing.assert_allclose(x.numpy(), expected, rtol=1e-9, atol=1e-9)
     single = torch.cat([x for x, _ in dataset(raw, *overrides).test_batches()])
@@ -64,7 +67,7 @@ def test_inputs_far_from_zero_keep_their_digits():
     raw = made_up((4,), dtype=torch.float32)
     far = raw._replace(x_train=raw.x_train + 1e5, x_test=raw.x_test + 1e5)
     (x, _), *_ = dataset(far, "standardise=true").test_batches()
-    expected = slowly_normalised(far, far.x_test, True, False, 0)
+    expected = slowly_normalised(far, far.x_test, True, False, 1, 0)
     np.testing.assert_allclose(x.numpy(), expected, atol=2e-3)  # what float32 resolves at 1e5, over std 3
 
 

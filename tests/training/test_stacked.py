@@ -84,7 +84,7 @@ def test_members_with_their_own_data_starts_and_thresholds(tmp_path: Path) -> No
     members = [
         ["data.label_noise=0.3", "seed=3"],
         ["data.shift=0.5", "init=torch_default", "bias=torch_default"],
-        ["data.negate=true", "init=orthogonal", "train.clip_grad=0.1"],
+        ["data.negate=true", "data.scale=2", "init=orthogonal", "train.clip_grad=0.1"],
         ["data.standardise=false", "init=rai", "train.clip_grad=100"],
         ["data.standardise=false", "init=sign_flip", "bias.offset=-1", "detect.rare=0.3"],
         ["init.mean=-0.5", "detect.confidence=0.5", "record.gate_eps=0.01", "activation=silu"],

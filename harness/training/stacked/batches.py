@@ -154,12 +154,12 @@ class CohortData:
         self, specs: Sequence[RunSpec], divisor: float
     ) -> tuple[list[tuple[Tensor, Tensor]], list[int]]:
         """Return the distinct scales, and the index of each member's scale."""
-        known: dict[tuple[bool, bool, float], int] = {}
+        known: dict[tuple[bool, bool, float, float], int] = {}
         bases: dict[bool, tuple[Tensor, Tensor]] = {}
         scales, view = [], []
         for spec in specs:
             o = spec.data
-            key = o.standardise, o.negate, o.shift
+            key = o.standardise, o.negate, o.scale, o.shift
             if o.standardise not in bases:
                 bases[o.standardise] = channel_scale(self._x, divisor, standardise=o.standardise)
             if key not in known:

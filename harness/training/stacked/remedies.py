@@ -24,7 +24,7 @@ from harness.remedies.lifting import lifts_for, raise_biases, rates_after
 from harness.remedies.recycle import recycle
 from harness.remedies.utility import Utilities
 from harness.training.models import build
-from harness.training.remedy_runner import Reach, beginning, drawing, due, perturb, reach
+from harness.training.remedy_runner import Reach, beginning, drawing, due, lots, perturb, reach
 from harness.training.stacked.network import StackedMLP
 from harness.training.stacked.parameters import Parameter
 from harness.training.stacked.views import MemberView
@@ -202,7 +202,8 @@ class StackRemedyRunner:
                 one.site: a[place].abs().sum(0, dtype=torch.float64)
                 for one, a in zip(where, outputs, strict=True)
             }
-            own = recycle(where, sums, view, remedy.tau, self._draws[place](step))
+            how = remedy.tau, self._draws[place](step), lots(self._specs[place], remedy, step)
+            own = recycle(where, sums, view, *how)
             events += [(place, event) for event in own]
         for place in swapping:
             events += [(place, event) for event in self._swap(place, [peak[place] for peak in peaks])]
