@@ -36,6 +36,7 @@ class TensorProvenance:
         self._known: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
         self._weights: dict[int, tuple[weakref.ref[Tensor], Producer]] = {}  # computed from parameters
         self._zeros: dict[int, weakref.ref[Tensor]] = {}
+        self._layered: dict[int, weakref.ref[Tensor]] = {}  # outputs of layers whose input is a parameter
 
     def __len__(self) -> int:
         return len(self._known)
@@ -60,7 +61,8 @@ class TensorProvenance:
     def gated(self, weight: Tensor, out: Any) -> bool:
         """Record that an activation was called on a matrix computed from parameters alone, if it is one."""
         found = self._weight(weight) if weight.ndim > 1 else None
-        if found is None or found.gathered:
+        layered = self._layered.get(id(weight))
+        if found is None or found.gathered or (layered is not None and layered() is weight):
             return False
         if isinstance(out, Tensor):
             self._derived("", (), [(weight, found)], [out])
@@ -102,6 +104,8 @@ class TensorProvenance:
         if not operands and not (weights and self._is_layer(name, args)):
             if weights:
                 self._derived(name, args, weights, outs)
+                if name in ops.LAST_AXIS or name in ops.CONVOLUTIONS:
+                    self._layered.update((id(t), weakref.ref(t)) for t in outs)
             return
         found = self._origins(name, function, args, kwargs, operands, weights, outs)
         for tensor, origin in zip(outs, found, strict=False):

@@ -218,7 +218,7 @@ class CallCounter:
             raise NotObservable(made.reason)
         if not made.layout.size:
             raise NotObservable(NO_UNITS)
-        if made.guessed and z.ndim == 1 and not self._book.is_given(caller):
+        if made.guessed and origin is not None and z.ndim == 1 and not self._book.is_given(caller):
             raise NotObservable(ONE_AXIS)
         number = 0
         if not made.producers or self._per_call:

@@ -12,6 +12,9 @@ from torch.nn.utils import parametrizations
 
 import harness
 
+# Of reparametrised layers and of layers that are frozen in part.
+pytestmark = pytest.mark.filterwarnings("ignore:.*grad_norm is not known")
+
 Between = Callable[[Tensor], Tensor]
 
 
@@ -121,6 +124,7 @@ class Hyper(nn.Module):
         return 5.0 + F.relu(F.linear(x.flatten(1)[:, :20], weight, bias))
 
 
+@pytest.mark.filterwarnings("ignore:.*is a guess")
 def test_where_nothing_is_known_of_the_makers_no_layer_below_is_blamed() -> None:
     torch.manual_seed(0)
     model = Hyper(turned=True)
@@ -135,6 +139,7 @@ def test_where_nothing_is_known_of_the_makers_no_layer_below_is_blamed() -> None
     assert "layers below" not in found.text
 
 
+@pytest.mark.filterwarnings("ignore:.*is a guess")
 def test_of_makers_that_are_known_in_part_these_are_blamed_for_what_they_did() -> None:
     torch.manual_seed(0)
     model = Hyper(turned=False)

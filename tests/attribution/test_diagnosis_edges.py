@@ -12,6 +12,9 @@ from torch.nn.utils import parametrizations, prune
 
 import harness
 
+# Of reparametrised layers and of layers that are frozen in part.
+pytestmark = pytest.mark.filterwarnings("ignore:.*grad_norm is not known")
+
 Change = Callable[[int, nn.Sequential, torch.optim.Optimizer, Tensor], Tensor]
 
 

@@ -11,6 +11,9 @@ from torch.nn.utils import parametrizations, prune
 
 import harness
 
+# Of reparametrised layers and of layers that are frozen in part.
+pytestmark = pytest.mark.filterwarnings("ignore:.*grad_norm is not known")
+
 
 def test_a_unit_that_dies_and_revives_is_told_with_its_steps() -> None:
     layer = nn.Linear(1, 2)
