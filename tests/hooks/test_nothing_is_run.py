@@ -14,6 +14,9 @@ from torch.nn.utils import parametrizations, parametrize
 
 import harness
 
+# Of reparametrised layers.
+pytestmark = pytest.mark.filterwarnings("ignore:.*grad_norm is not known")
+
 
 class Random(nn.Module):
     """A parametrisation with a buffer, and noise."""

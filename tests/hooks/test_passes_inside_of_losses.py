@@ -168,6 +168,7 @@ def test_a_backward_counts_wherever_it_accumulates(way: str) -> None:
     assert units["grad_rms"].notna().all()
 
 
+@pytest.mark.filterwarnings("ignore:.*is a guess")
 def test_an_activation_of_the_input_itself() -> None:
     model = nn.Sequential(nn.ReLU())
     with harness.Recorder(model, census_every=None) as recorder:
