@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -62,9 +63,13 @@ def decoders() -> Iterator[Animal]:
     yield language("gemma", "GemmaForCausalLM", GROUPED, hidden_activation="gelu_pytorch_tanh")
     yield language("phi", "PhiForCausalLM", SPECIAL | TINY)
     yield language("gpt_neox", "GPTNeoXForCausalLM", TINY)
-    yield language("mixtral", "MixtralForCausalLM", EXPERTS, num_local_experts=2)
+    # Each token chooses its part of one weight: units cannot be told apart, and are unobserved.
+    chosen = ("*.mlp.experts.act_fn:silu",)
+    mixtral = language("mixtral", "MixtralForCausalLM", EXPERTS, num_local_experts=2)
+    yield replace(mixtral, exempt=chosen)
     widths = {"moe_intermediate_size": 24, "shared_expert_intermediate_size": 40}
-    yield language("qwen2_moe", "Qwen2MoeForCausalLM", EXPERTS | widths, num_experts=2)
+    qwen = language("qwen2_moe", "Qwen2MoeForCausalLM", EXPERTS | widths, num_experts=2)
+    yield replace(qwen, exempt=chosen)
     # A selective state space works on (batch, channels, time).
     small = {"hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
     yield language("mamba", "MambaForCausalLM", SPECIAL | small, axis=lambda caller, z: 1)
