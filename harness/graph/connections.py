@@ -21,6 +21,7 @@ from harness.graph import units
 from harness.graph.operations import tensors_in
 from harness.graph.origin import Origin
 from harness.graph.plan import qualified_names
+from harness.graph.producers import Producer
 from harness.graph.provenance import TensorProvenance
 from harness.graph.unit_connections import Consumer, UnitConnections
 
@@ -67,11 +68,11 @@ class ConnectionProvenance(TensorProvenance):
         self._called = (site, activation) if site not in self._sites else None
         self._sites.add(site)
 
-    def activated(self, z: Origin | None, shape: torch.Size, out: Any) -> None:
+    def activated(self, z: Origin | Producer | None, shape: torch.Size, out: Any) -> None:
         super().activated(z, shape, out)
         called, self._called = self._called, None
         origin = self.get(out) if isinstance(out, Tensor) else None
-        kept = self._activated(z, called, shape, out)
+        kept = self._activated(z if isinstance(z, Origin) else None, called, shape, out)
         if origin is not None and not kept:
             self.put(out, origin._replace(connections=None))
 

@@ -85,7 +85,7 @@ def guess(shape: torch.Size) -> UnitLayout:
 
 def _by_autograd(z: Tensor, found: Ancestry, provenance: TensorProvenance) -> Making | None:
     """The making of a tensor that was not followed, from the nearest layer in autograd's graph."""
-    known = [(leaf, p) for leaf in found.leaves if (p := provenance.producer(leaf.variable)) is not None]
+    known = [(leaf, p) for leaf in found.leaves if (p := provenance.weights.of(leaf.variable)) is not None]
     if not known:
         return None
     producers = tuple(dict.fromkeys(p for _, p in known))

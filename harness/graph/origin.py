@@ -28,7 +28,7 @@ class Origin(NamedTuple):
         reason: why its units are unknown, "" if they are known.
         direct: whether only norms, dropout, moves and residual sums lie between it and a layer's output.
         connections: connections of its units, where they are recorded.
-        applied: marks of the applications of weights that made it.
+        applied: the applications of weights that made it (see `application`).
         path: names of the functions between them and it, without moves and copies.
         scaled: whether it is a product, entry by entry, with weights along whose axes a sum is still to come.
     """
@@ -50,6 +50,11 @@ class Origin(NamedTuple):
 DATA = Origin()  # an input of the model
 
 
+def application() -> frozenset[object]:
+    """One application of weights, different from all others."""
+    return frozenset((object(),))
+
+
 def made(weights: list[tuple[Tensor, Producer]], out: Tensor, *axes: int) -> Origin:
     """The output of a layer whose units lie along these axes, from the end."""
     matrices = [(t, w) for t, w in weights if t.ndim > 1] or weights
@@ -57,7 +62,7 @@ def made(weights: list[tuple[Tensor, Producer]], out: Tensor, *axes: int) -> Ori
     inside = out.ndim >= -min(axes)
     index = units.fresh_along(out.ndim, {axis: out.shape[axis] for axis in axes}) if inside else None
     part = len(axes) > 1 or any(producer.part for producer in producers)
-    return Origin(producers, index, part=part, direct=True, applied=frozenset((object(),)))
+    return Origin(producers, index, part=part, direct=True, applied=application())
 
 
 def _layer_of(matrix: Tensor, own: Producer, weights: list[tuple[Tensor, Producer]]) -> Producer:

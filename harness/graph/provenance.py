@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from harness.graph import operations as ops
 from harness.graph import units
+from harness.graph.joins import SIDE_BY_SIDE, joined, side_by_side
 from harness.graph.operations import tensors_in as _tensors
-from harness.graph.origin import DATA, Origin, adapted, made, moved, reduced
-from harness.graph.producers import Producer, Producers, part_of, turned
+from harness.graph.origin import DATA, Origin, adapted, application, made, moved, reduced
+from harness.graph.producers import Producer, turned
 from harness.graph.recurrence import Recurrence
+from harness.graph.weights import KnownWeights
 
 CHOSEN = "its inputs are multiplied by weights that are chosen for each of them"
-SIDE_BY_SIDE = "units of different layers lie side by side along an axis of inputs or positions"
 
 
 class TensorProvenance:
@@ -28,15 +29,14 @@ class TensorProvenance:
 
     Attributes:
         recurrence: detects the state of a cell; may be shared with another provenance.
+        weights: the parameters, and what is computed from them alone.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.recurrence = Recurrence()
-        self._producers = Producers(model)
+        self.weights = KnownWeights(model)
         self._known: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
-        self._weights: dict[int, tuple[weakref.ref[Tensor], Producer]] = {}  # computed from parameters
         self._zeros: dict[int, weakref.ref[Tensor]] = {}
-        self._layered: dict[int, weakref.ref[Tensor]] = {}  # outputs of layers whose input is a parameter
 
     def __len__(self) -> int:
         return len(self._known)
@@ -52,30 +52,23 @@ class TensorProvenance:
 
     def enter(self, module: nn.Module) -> None:
         """Enter a module's forward."""
-        self._producers.look_at(module)
-
-    def producer(self, parameter: Tensor) -> Producer | None:
-        """The producer for a parameter, or for a tensor computed from parameters."""
-        return self._weight(parameter)
-
-    def gated(self, weight: Tensor, out: Any) -> bool:
-        """Record that an activation was called on a matrix computed from parameters alone, if it is one."""
-        found = self._weight(weight) if weight.ndim > 1 else None
-        layered = self._layered.get(id(weight))
-        if found is None or found.gathered or (layered is not None and layered() is weight):
-            return False
-        if isinstance(out, Tensor):
-            self._derived("", (), [(weight, found)], [out])
-        return True
+        self.weights.enter(module)
 
     def made_of_zeros(self, tensor: Tensor) -> bool:
         """Whether it was created by a function that fills with zeros, in this forward."""
         found = self._zeros.get(id(tensor))
         return found is not None and found() is tensor
 
-    def activated(self, z: Origin | None, shape: torch.Size, out: Any) -> None:
-        """Set the origin of `out`, an activation's output for a tensor with that origin and shape."""
-        if isinstance(out, Tensor):
+    def before(self, z: Tensor) -> Origin | Producer | None:
+        """What an activation is called on: the origin of z, or its producer if z is weights."""
+        return self.weights.kept_in_range(z) or self.get(z)
+
+    def activated(self, z: Origin | Producer | None, shape: torch.Size, out: Any) -> None:
+        """Set the origin of `out`, an activation's output for a tensor of that shape (z: see `before`)."""
+        if isinstance(z, Producer):
+            if isinstance(out, Tensor):
+                self.weights.put(out, z)
+        elif isinstance(out, Tensor):
             origin = z or DATA
             same = out.shape == shape
             units_ = origin.units if same else None
@@ -98,14 +91,12 @@ class TensorProvenance:
                 self._zeros.update((id(t), weakref.ref(t)) for t in outs)
             return
         operands = [t for t in given if self.get(t) is not None]
-        weights = [(t, w) for t in given if (w := self._weight(t)) is not None]
+        weights = [(t, w) for t in given if (w := self.weights.of(t)) is not None]
         if weights:
             self.recurrence.apply(one for _, w in weights for one in (w, turned(w)))
         if not operands and not (weights and self._is_layer(name, args)):
             if weights:
-                self._derived(name, args, weights, outs)
-                if name in ops.LAST_AXIS or name in ops.CONVOLUTIONS:
-                    self._layered.update((id(t), weakref.ref(t)) for t in outs)
+                self.weights.derive(name, args, weights, outs)
             return
         found = self._origins(name, function, args, kwargs, operands, weights, outs)
         for tensor, origin in zip(outs, found, strict=False):
@@ -133,7 +124,7 @@ class TensorProvenance:
             return [made(weights, one, -1) for one in outs]
         if name == "multi_head_attention_forward":  # the last matrix makes the units
             last = [*args[ops.OUT_PROJECTION :], kwargs.get("out_proj_weight")]
-            found = [(t, w) for t in _tensors(last) if (w := self._weight(t)) is not None]
+            found = [(t, w) for t in _tensors(last) if (w := self.weights.of(t)) is not None]
             return [made(found, first, -1), *(Origin(reason="attention weights") for _ in outs[1:])]
         if name == "scaled_dot_product_attention":
             value = args[2] if len(args) > 2 else kwargs.get("value", operands[-1])
@@ -143,7 +134,9 @@ class TensorProvenance:
         if name in ops.PRODUCTS:
             return [self._product(name, args, operands, weights, first)]
         if name in ops.JOINS:
-            return [self._joined(name, args, kwargs, operands, first)]
+            tensors = list(_tensors(args[:1])) or list(_tensors([kwargs.get("tensors", ())]))
+            parts = [(one, self.get(one)) for one in tensors]
+            return [joined(name, args, kwargs, parts, self._union(operands), first)]
         source = self.get(operands[0])
         if source is None:
             return []
@@ -157,7 +150,7 @@ class TensorProvenance:
             found = moved(name, function, source, operands[0], args, kwargs, outs)
             if name not in ops.SELECTIONS or first.numel() == operands[0].numel():
                 return found
-            return [one._replace(applied=frozenset((object(),))) for one in found]  # other inputs, perhaps
+            return [one._replace(applied=application()) for one in found]  # other inputs, perhaps
         matrices = [(t, w) for t, w in weights if t.ndim > 1]
         if name in ops.BROADCASTS and weights and first.shape != operands[0].shape:
             return [self._spread(name, operands, weights, first)]
@@ -236,40 +229,6 @@ class TensorProvenance:
                 return origin._replace(units=units.fresh(out.ndim, axis, out.shape[axis]))
         return origin
 
-    def _joined(
-        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], operands: list[Tensor], out: Tensor
-    ) -> Origin:
-        """Concatenated or stacked tensors."""
-        parts = list(_tensors(args[:1])) or list(_tensors([kwargs.get("tensors", ())]))
-        parts = [part for part in parts if part.numel()]  # an empty part adds no unit
-        union = self._union(operands)
-        known = [self.get(t) for t in parts]
-        if not known or any(o is None or o.units is None for o in known) or name in ("hstack", "vstack"):
-            return union._replace(units=None)
-        indices = _told_apart([o for o in known if o is not None])
-        dim = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else 0))
-        if not isinstance(dim, int):
-            return union._replace(units=None)
-        if name == "stack":
-            indices = [i.unsqueeze(dim) for i in indices]
-            if _equal(indices):
-                return union._replace(units=indices[0])
-            same = len({i.shape for i in indices}) == 1
-            return union._replace(units=torch.cat(indices, dim) if same else None, part=True)
-        axis = dim - out.ndim if dim >= 0 else dim
-        if not any(i.shape[axis] > 1 for i in indices):
-            if _equal(indices):
-                return union._replace(units=indices[0])
-            return union._replace(units=None, reason=SIDE_BY_SIDE)
-        total, shifted = 0, []
-        for index, part in zip(indices, parts, strict=True):
-            wide = index.expand(*index.shape[:axis], part.shape[axis], *index.shape[axis:][1:])
-            shifted.append(wide + total)
-            total += int(index.max()) + 1
-        if len({i.shape[:axis] + i.shape[axis:][1:] for i in shifted}) > 1:
-            return union._replace(units=None)
-        return union._replace(units=torch.cat(shifted, axis))
-
     def _spread(
         self, name: str, operands: list[Tensor], weights: list[tuple[Tensor, Producer]], out: Tensor
     ) -> Origin:
@@ -285,7 +244,7 @@ class TensorProvenance:
             tuple(dict.fromkeys((*own, *(w for _, w in weights)))),
             units.fresh_along(out.ndim, {axis: out.shape[axis] for axis in axes}),
             part=True,
-            applied=frozenset((object(),)),
+            applied=application(),
             scaled=name in ops.SCALINGS,
         )
 
@@ -338,27 +297,7 @@ class TensorProvenance:
     def _is_layer(self, name: str, args: Sequence[Any]) -> bool:
         """Whether a call with weights makes units from an input of unknown origin."""
         layer = name in ops.LAST_AXIS or name in ops.CONVOLUTIONS or name in ops.FUSED_RECURRENT
-        return layer and bool(args) and isinstance(args[0], Tensor) and self._weight(args[0]) is None
-
-    def _weight(self, tensor: Tensor) -> Producer | None:
-        own = self._producers.of(tensor)
-        if own is not None:
-            return own
-        found = self._weights.get(id(tensor))
-        return found[1] if found is not None and found[0]() is tensor else None
-
-    def _derived(
-        self, name: str, args: Sequence[Any], weights: list[tuple[Tensor, Producer]], outs: list[Tensor]
-    ) -> None:
-        """Record tensors computed from parameters alone: transposed, masked or normalised weights."""
-        weight, owner = next(((t, w) for t, w in weights if t.ndim > 1), weights[0])
-        for place, out in enumerate(outs):
-            made_by = owner
-            if name in ops.SELECTIONS and out.numel() != weight.numel():
-                made_by = part_of(owner, name, args, place)
-            elif ops.transposes(name, args, weight.ndim):
-                made_by = turned(owner)
-            self._weights[id(out)] = weakref.ref(out), made_by
+        return layer and bool(args) and isinstance(args[0], Tensor) and self.weights.of(args[0]) is None
 
     def _written(self, args: Sequence[Any]) -> None:
         """Record `x[…] = value` or `x.copy_(value)`: x gets the units of the value if the axes match."""
@@ -368,41 +307,15 @@ class TensorProvenance:
             return
         index, before = origin.units, self.get(target)
         if before is not None:
-            joined = self._union([target, value])
+            both = self._union([target, value])
             same = before.units is not None and index is not None and torch.equal(before.units, index)
-            if same and len(_groups([before, origin])) > 1:
-                joined = joined._replace(reason=SIDE_BY_SIDE)
-                same = False
-            self.put(target, joined._replace(units=index if same else None))
+            if same and side_by_side(before, origin):
+                both, same = both._replace(reason=SIDE_BY_SIDE), False
+            self.put(target, both._replace(units=index if same else None))
             return
         self.put(target, origin._replace(units=index if units.fits(index, target.shape) else None))
-
-
-def _groups(origins: Sequence[Origin]) -> list[set[Producer]]:
-    """The producers of several tensors, together where tensors share one: the steps of a cell do."""
-    groups: list[set[Producer]] = []
-    for origin in origins:
-        shared = [group for group in groups if group & set(origin.producers)]
-        groups = [group for group in groups if group not in shared]
-        groups.append(set(origin.producers).union(*shared))
-    return groups
-
-
-def _told_apart(origins: Sequence[Origin]) -> list[Tensor]:
-    """The unit indices of several tensors, different where different layers made them."""
-    groups = _groups(origins)
-    most = max(int(origin.units.max()) for origin in origins if origin.units is not None) + 1
-    return [
-        origin.units + most * next(k for k, group in enumerate(groups) if set(origin.producers) <= group)
-        for origin in origins
-        if origin.units is not None
-    ]
 
 
 def _spans(weights: Tensor, axis: int) -> bool:
     """Whether weights differ along an axis; they do not where it was expanded."""
     return weights.shape[axis] > 1 and weights.stride(axis) != 0
-
-
-def _equal(indices: Sequence[Tensor]) -> bool:
-    return all(torch.equal(i, indices[0]) for i in indices)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from harness.graph.producers import Producer
 
-INPUT = "input of"  # marks what an activation was called on
+INPUT = "input of"  # with a caller: what it was called on
 TRIAL = 32  # starts and ends of forwards after which a model without recurrence is no longer followed
 
 

@@ -37,9 +37,7 @@ def fresh(ndim: int, axis: int, size: int) -> Tensor:
     >>> fresh(2, -1, 3).tolist()
     [[0, 1, 2]]
     """
-    shape = [1] * ndim
-    shape[axis] = size
-    return torch.arange(size, dtype=torch.int32).view(shape)
+    return fresh_along(ndim, {axis % ndim - ndim: size})
 
 
 def fresh_along(ndim: int, sizes: Mapping[int, int]) -> Tensor:
@@ -159,7 +157,9 @@ def _pattern(indices: Tensor, axis: int) -> tuple[int, int] | None:
     """How units and positions, as -1, share an axis; None if it holds units alone."""
     size = indices.shape[axis]
     lines = indices.movedim(axis, 0).reshape(size, -1)
-    for units in (units for units in range(1, size) if size % units == 0):
+    for units in range(1, size):
+        if size % units:
+            continue
         if torch.equal(lines, lines[:: size // units].repeat_interleave(size // units, 0)):
             return units, -1
         if torch.equal(lines, lines[:units].repeat(size // units, 1)):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from harness.activations.declared import GateError
 from harness.graph.autograd import ancestry, is_of_compiled
 from harness.graph.making import making
+from harness.graph.producers import Producer
 from harness.graph.provenance import TensorProvenance
 from harness.graph.units import UnitLayout, arranged
 from harness.hooks._torch import (
@@ -207,7 +208,7 @@ class CallCounter:
             return None, None
         followed = self._follow() if trace is None else trace.provenance
         origin = followed.get(z)
-        if trace is not None and followed.gated(z, None):  # weights that are kept positive, say: no units
+        if isinstance(followed.before(z), Producer):  # it keeps weights positive, say: they are no units
             self._book.uncounted.add(caller.key)
             return None, None
         made = making(z, origin, found, followed)

@@ -89,7 +89,7 @@ class Trace:
 
     def enter_activation(self, module: nn.Module, z: Tensor) -> None:
         """Enter an activation module; functions called inside it belong to it."""
-        self.inside.append((module, self.provenance.get(z), z, version_of(z)))
+        self.inside.append((module, self.provenance.before(z), z, version_of(z)))
 
     def leave_activation(self, module: nn.Module, output: Any) -> None:
         """Leave an activation module; there is no output if it raised."""
@@ -98,8 +98,6 @@ class Trace:
             if output is z or version_of(z) != version:
                 self.seen.in_place.add(module)
                 self.seen.write(z)
-            if self.provenance.gated(z, output):
-                return
             self.provenance.activated(origin, z.shape, output)
             if self.streams is not None:
                 self.streams.activated(z, output)

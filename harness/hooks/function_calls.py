@@ -129,14 +129,11 @@ class FunctionCalls:
                 if origin is None or not origin.direct:
                     self._book.uncounted.add((owner, functional.shown(found[0])))
                     found = None  # coordinates, losses, probabilities: they have no units that could be dead
-            if found is not None and trace.provenance.gated(found[1], None):
-                self._book.uncounted.add((owner, functional.shown(found[0])))
-                found = None  # weights that are kept positive, say: they are no units
             if found is not None:
                 trace.owners.add(owner)
                 activated = (
                     (owner, functional.shown(found[0])),
-                    trace.provenance.get(found[1]),
+                    trace.provenance.before(found[1]),
                     found[1].shape,
                 )
                 z = found[1]

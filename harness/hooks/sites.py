@@ -183,7 +183,7 @@ class SiteBook:
         self, caller: Caller, z: Tensor, found: Ancestry, model: nn.Module
     ) -> tuple[OpenSite | None, UnitLayout | None]:
         """The caller's only site, or the one with the same producers; for recomputed and compiled calls."""
-        every = [(key, opened) for key, opened in self._sites.items()]
+        every = list(self._sites.items())
         every += [(key, opened) for key, forks in self._forks.items() for opened in forks.values()]
         own = list({id(o): o for key, o in every if key[0] == caller.key}.values())
         if len(own) > 1:

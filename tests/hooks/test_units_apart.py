@@ -155,6 +155,13 @@ def test_layers_side_by_side_along_inputs_or_positions_are_not_observed(axis: in
     assert "side by side" in report.plan.unobserved[0].reason
 
 
+def test_layers_side_by_side_by_short_names() -> None:
+    along_units = harness.scan(Joined(lambda a, b: torch.hstack([a, b])), torch.randn(10, 4))
+    assert (len(along_units.units), int(along_units.units["state"].eq("dead").sum())) == (12, 6)
+    with pytest.warns(UserWarning, match="side by side"):
+        assert not harness.scan(Joined(lambda a, b: torch.vstack([a, b])), torch.randn(10, 4)).plan.sites
+
+
 def test_pixel_shuffle_keeps_the_channels_at_any_size() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.PixelShuffle(2), nn.ReLU())
     model[0].get_parameter("bias").data[5] = LOW
