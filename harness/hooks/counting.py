@@ -25,8 +25,9 @@ from harness.hooks._torch import (
 )
 from harness.hooks.arguments import WrongArgument
 from harness.hooks.captured import FIRST, FIXED_GATES, is_capturing, keep_alive
+from harness.hooks.course import Course
 from harness.hooks.forward_state import ForwardStates
-from harness.hooks.known_calls import Course, KnownCall, KnownCalls
+from harness.hooks.known_calls import KnownCall, KnownCalls
 from harness.hooks.masks import Mask, Masking
 from harness.hooks.passes import WRITTEN_VIEW, GradientPasses, below
 from harness.hooks.sites import Caller, OpenSite, SiteBook

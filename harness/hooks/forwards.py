@@ -9,7 +9,7 @@ new shape of the inputs is then traced, and all forwards are if that order varie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ from harness.hooks.captured import MASKED, NO_FORWARD, is_capturing
 from harness.hooks.compiled.compiled_taps import CompiledTaps
 from harness.hooks.compiled.compiler_stance import CompilerStance
 from harness.hooks.counting import CallCounter
+from harness.hooks.course import course_of
 from harness.hooks.discovery import ModuleStack, Trace
 from harness.hooks.forward_state import ForwardState, ForwardStates
 from harness.hooks.function_calls import FunctionCalls
@@ -123,7 +124,6 @@ class ForwardHooks:
         self._trains: list[bool] = []  # the same in the last forward
         self._to_trace, self._threads, self._traces = WARM_UP, 0, 0
         self._to_trace_without = WARM_UP  # the same for forwards without a graph
-        self._courses: set[Any] = set()  # traced courses of forwards without a graph
         self._with_graph = False  # whether a forward has had one
         self._between = False  # whether activations are called between forwards of parts without a graph
         self._recursive = self._attached = self._said = False
@@ -216,22 +216,17 @@ class ForwardHooks:
             return
         if self.on_forward is not None:
             self.on_forward()
-        due = forward & (forward - 1) == 0 or self._traces_all
+        due, course = forward & (forward - 1) == 0 or self._traces_all, self.counter.course
         if state.graph:
             trained = [p.requires_grad for p in self._parameters]  # if other parameters train, makings differ
-            due = (
-                due or self._to_trace > 0 or (trained != self._trains and tuple(trained) not in self._trained)
-            )
-            course = module, module.training, tuple(trained)
+            due = due or (trained != self._trains and tuple(trained) not in self._trained)
+            due = due or self._to_trace > 0
+            course.taken = module, module.training, tuple(trained)
         else:
             trained = self._trains
-            if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
-                course = module, module.training, args[0].shape, args[0].dtype
-            else:
-                course = module, module.training, *_shapes(args), *_shapes(kwargs.items())
-            due = due or self._to_trace_without > 0 or course not in self._courses
+            course.taken = course_of(module, args, kwargs)
+            due = due or self._to_trace_without > 0 or not course.is_traced
             due = due or (self._between and module is not self._model)
-        self.counter.course.taken = course
         if due:
             if module is self._model and state.graph:
                 self.compiled.note(args, kwargs)
@@ -275,10 +270,8 @@ class ForwardHooks:
         self._to_trace_without -= not state.graph
         self._traces += 1
         if not state.graph:
-            if len(self._courses) > MANY:
-                self._courses.clear()
-            self._courses.add(self.counter.course.taken)
-        if state.graph:
+            self.counter.course.trace()
+        else:
             parameters = tuple(self._model.parameters())
             if len(parameters) != len(self._parameters) or len(self._trained) > MANY:
                 self._trained.clear()
@@ -388,16 +381,3 @@ class ForwardHooks:
         self._traces -= self._states.own.tracing is not None
         self.compiled.resume()
         self._states.own.reset()
-
-
-def _shapes(values: Iterable[Any]) -> Iterator[Any]:
-    """What of the arguments may decide which calls a forward makes: shapes, types and plain values."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value.shape, value.dtype
-        elif isinstance(value, bool | int | str | None):
-            yield value
-        elif isinstance(value, tuple | list):
-            yield tuple(_shapes(value))
-        else:
-            yield type(value)

@@ -16,6 +16,7 @@ from torch import Tensor
 from harness.graph.autograd import Leaf, choices_of, has_choices, ways_to
 from harness.graph.units import UnitLayout, units_in
 from harness.hooks._torch import base_to_watch, number_of, numbers_of, watch_gradient
+from harness.hooks.course import Course
 from harness.hooks.passes import GradientPasses, below
 from harness.hooks.sites import OpenSite
 from harness.kernels.prepared import PreparedCall
@@ -161,23 +162,6 @@ class KnownCall:
     def _leads(self, z: Tensor) -> bool:
         node = z.grad_fn
         return type(node) is self._kind and all(way.leads_from(node) for way in self._ways)
-
-
-class Course:
-    """The course that the running forward takes, which decides the order of its calls without a graph.
-
-    Attributes:
-        taken: the module that was called, and how; forwards that take the same course make the same calls.
-        ordered: whether some calls without a graph are told apart by their order.
-        relied: whether the order has decided where a call was counted.
-        broken: whether these came in another order than before.
-    """
-
-    __slots__ = ("broken", "ordered", "relied", "taken")
-
-    def __init__(self) -> None:
-        self.taken: Any = None
-        self.ordered = self.relied = self.broken = False
 
 
 class KnownCalls:

@@ -1,0 +1,59 @@
+"""The course of a forward without a graph: which calls it makes is known from how it was called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+MANY = 10_000  # largest number of courses that are remembered
+
+
+class Course:
+    """The course that the running forward takes, which decides the order of its calls without a graph.
+
+    Attributes:
+        taken: the module that was called, and how; forwards that take the same course make the same calls.
+        ordered: whether some calls without a graph are told apart by their order.
+        relied: whether the order has decided where a call was counted.
+        broken: whether these came in another order than before.
+    """
+
+    __slots__ = ("_traced", "broken", "ordered", "relied", "taken")
+
+    def __init__(self) -> None:
+        self.taken: Any = None
+        self.ordered = self.relied = self.broken = False
+        self._traced: set[Any] = set()
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether a forward that took the same course has been traced."""
+        return self.taken in self._traced
+
+    def trace(self) -> None:
+        """Record that the running forward is traced."""
+        if len(self._traced) > MANY:
+            self._traced.clear()
+        self._traced.add(self.taken)
+
+
+def course_of(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The module that is called, its mode, and what of the arguments may decide which calls it makes."""
+    if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
+        return module, module.training, args[0].shape, args[0].dtype
+    return module, module.training, *_shapes(args), *_shapes(kwargs.items())
+
+
+def _shapes(values: Iterable[Any]) -> Iterator[Any]:
+    """Shapes, types and plain values."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value.shape, value.dtype
+        elif isinstance(value, bool | int | str | None):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield tuple(_shapes(value))
+        else:
+            yield type(value)
