@@ -37,8 +37,8 @@ def tuned(
     """
     seeds = table[table["seed"] < TUNING]
     worst = seeds[outcome].max() if least else 0.0
-    told = seeds.assign(**{outcome: seeds[outcome].fillna(worst)})
-    means = {name: rows_of(told, arm).groupby(RATE)[outcome].mean() for name, arm in arms.items()}
+    filled = seeds.assign(**{outcome: seeds[outcome].fillna(worst)})
+    means = {name: rows_of(filled, arm).groupby(RATE)[outcome].mean() for name, arm in arms.items()}
     best = {name: mean.argmin() if least else mean.argmax() for name, mean in means.items()}
     return {name: float(mean.index.to_numpy(float)[best[name]]) for name, mean in means.items()}
 
