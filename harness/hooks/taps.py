@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling, is_exporting
+from torch.utils.hooks import RemovableHandle
 
 from harness.activations.declared import pre_activation
 from harness.hooks._torch import (
@@ -38,6 +39,10 @@ class ModuleTap(Hook):
         pass_by: receives calls outside of counted forwards.
         traced: counts its calls in compiled code.
         writes: whether the module works in place now.
+
+    Attributes:
+        in_place: whether compiled code counts on a copy of z, since the module works in place.
+        has_after: whether the module has an `AfterCall`.
     """
 
     __slots__ = (
@@ -47,6 +52,7 @@ class ModuleTap(Hook):
         "_pass_by",
         "_states",
         "caller",
+        "has_after",
         "in_place",
         "known",
         "traced",
@@ -62,12 +68,8 @@ class ModuleTap(Hook):
         traced: TracedCalls,
         writes: Callable[[], bool],
     ) -> None:
-        self.caller, self.known, self.traced, self.in_place = (
-            caller,
-            KnownCalls(counter.course, writes),
-            traced,
-            False,
-        )
+        self.caller, self.known, self.traced = caller, KnownCalls(counter.course, writes), traced
+        self.in_place = self.has_after = False
         self._states, self._counter, self._called, self._pass_by = states, counter, called, pass_by
         self._eager = never_traced(self._trace)
 
@@ -105,31 +107,36 @@ class ModuleTap(Hook):
         call = self.traced.next(args[0])
         if call is None:
             return None
-        tapped = call.count(args[0])
-        if self.in_place and tapped is not args[0]:
-            self.traced.written = args[0]
-        return (tapped,), kwargs
+        return (self.traced.tap(call, args[0], later=self.has_after, in_place=self.in_place),), kwargs
 
 
-class WriteBack(Hook):
-    """Forward hook after an in-place activation module: compiled code counts on a copy, written back here.
+class AfterCall(Hook):
+    """Forward hook on an activation module, for compiled code alone: counts there, and writes back.
+
+    The compiler fuses the counting better if it comes after the activation (`TracedCalls.tap`).
 
     Args:
         tap: the tap of the module.
+        compiled: whether the module is known to be compiled. If not, the hook removes itself once it is
+            called eagerly.
     """
 
-    __slots__ = ("_tap",)
+    __slots__ = ("_compiled", "_tap", "handle")
 
-    def __init__(self, tap: ModuleTap) -> None:
-        self._tap = tap
+    def __init__(self, tap: ModuleTap, *, compiled: bool) -> None:
+        self._tap, self._compiled = tap, compiled
+        self.handle: RemovableHandle | None = None
 
     @never_compiled
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        written = self._tap.traced.written
-        if written is None:
-            return None
-        self._tap.traced.written = None
-        return written.copy_(output)
+        traced = self._tap.traced
+        if traced.waiting is not None:
+            return traced.finish(output)
+        idle = traced.turn == 0 and not self._compiled and not self._tap.in_place
+        if idle and not is_dynamo_compiling() and not in_compiled_call() and self.handle is not None:
+            self._tap.has_after = False
+            self.handle.remove()
+        return None
 
 
 def _takes(module: nn.Module, args: Any, kwargs: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import shutil
 import warnings
@@ -416,6 +417,48 @@ def test_afterwards_it_is_compiled_without_taps() -> None:
     assert len(counter.graphs) == graphs + 1
     assert not any("int64" in str(node.meta.get("example_value")) for node in counter.graphs[-1].graph.nodes)
     assert set(recorder.census()["n"]) == {20}
+
+
+def saved_bytes(call: Callable[[Tensor], Tensor], x: Tensor) -> int:
+    """How much a forward keeps for its backward pass."""
+    sizes: list[int] = []
+
+    def packed(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.nbytes)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(packed, lambda tensor: tensor):
+        call(x).sum().backward()
+    return sum(sizes)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_no_mask_is_kept_that_the_bare_graph_computes_again(inplace: bool) -> None:
+    """A pre-activation that is read before its activation would make the compiler keep the mask."""
+    torch.manual_seed(0)
+    normed = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace), nn.MaxPool2d(2)]
+    bare = nn.Sequential(*normed, nn.Flatten(), nn.Linear(64, 2))
+    watched = copy.deepcopy(bare)
+    x = torch.randn(8, 1, 8, 8)
+    calls: list[Any] = [torch.compile(m, backend="aot_eager_decomp_partition") for m in (bare, watched)]
+    with harness.Recorder(watched, census_every=None) as recorder:
+        for _ in range(10):
+            calls[1](x).sum().backward()
+            recorder.step()
+        assert recorder.plan.compiled == "counted in the graph"
+        shapes = 2 * 4 * 8  # of sums that are written to, not of activations
+        assert saved_bytes(calls[1], x) <= saved_bytes(calls[0], x) + shapes
+    assert recorder.census()["n"].tolist() == [11 * 512] * 4
+
+
+def test_a_model_that_is_not_compiled_has_no_hooks_for_compiled_code() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
+    with harness.Recorder(model, census_every=None) as recorder:
+        for _ in range(12):
+            model(torch.ones(2, 6)).sum().backward()
+            recorder.step()
+        assert not model[1]._forward_hooks
+        assert model[1]._forward_pre_hooks
 
 
 def test_no_batch_is_kept_alive() -> None:

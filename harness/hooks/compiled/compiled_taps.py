@@ -27,7 +27,7 @@ from harness.hooks.compiled.traceable import (
 )
 from harness.hooks.counting import CallCounter
 from harness.hooks.sites import OpenSite
-from harness.hooks.taps import ModuleTap, WriteBack
+from harness.hooks.taps import AfterCall, ModuleTap
 from harness.kernels.statistics import leaf_of
 
 MISSED = "some calls in compiled code are not counted: the first forwards had others"
@@ -142,11 +142,15 @@ class CompiledTaps:
         self._callers, self._sites = [], []
         built = {key: self._calls(calls) for key, calls in self.expected.calls.items()}
         handles: list[RemovableHandle] = []
+        compiled = is_compiled(self._model)
         for module, tap in self.taps.items():
             tap.traced = built.get(module) or self.nothing()
-            if module in self.expected.in_place and not tap.in_place:
-                tap.in_place = True
-                handles.append(module.register_forward_hook(WriteBack(tap)))
+            tap.in_place = tap.in_place or module in self.expected.in_place
+            if module in built and not tap.has_after:
+                after = AfterCall(tap, compiled=compiled)
+                after.handle = module.register_forward_hook(after)
+                tap.has_after = True
+                handles.append(after.handle)
         for owner, index in self.functions.places.items():
             seen = self.expected.functions.get(owner)
             if seen is not None:
@@ -154,7 +158,7 @@ class CompiledTaps:
                 self.functions.owners[index] = TracedOwner(calls)
         stance.release()
         owned = any(owner is not None for owner in self.functions.owners)
-        if owned and (unsure or is_compiled(self._model)):
+        if owned and (unsure or compiled):
             self._try(stance)
         return handles
 

@@ -77,21 +77,23 @@ class TracedCall:
             return False
         return units_in(z.shape, self._layout) == self._layout.size
 
-    def count(self, z: Tensor) -> Tensor:
-        """Count z; returns the tensor to use instead, whose gradient is counted."""
+    def count(self, z: Tensor) -> None:
+        """Count z."""
         self._functions.counting = True
-        tapped = self._count(z)
-        self._functions.counting = False
-        return tapped
-
-    def _count(self, z: Tensor) -> Tensor:
         layout = self._layout
         value = arranged(z.detach(), layout)
         n = accumulate(self._running, value, layout.axes, self._gate, same_forward=self._same_forward)
         self._counted[0].add_(n)
-        if self._leaf is not None and z.requires_grad and torch.is_grad_enabled():
-            return GradientTap.apply(z, self._leaf, layout)  # pyright: ignore
-        return z
+        self._functions.counting = False
+
+    def tapped(self, z: Tensor) -> Tensor:
+        """A copy of z whose gradient is counted, or z if none is."""
+        if self._leaf is None or not z.requires_grad or not torch.is_grad_enabled():
+            return z
+        self._functions.counting = True
+        copy = GradientTap.apply(z, self._leaf, self._layout)  # pyright: ignore
+        self._functions.counting = False
+        return copy
 
 
 class TracedCalls:
@@ -106,7 +108,8 @@ class TracedCalls:
     Attributes:
         turn: number of calls so far.
         missed: whether a call differed from the expected one and was not counted.
-        written: the pre-activation that a running in-place activation writes to.
+        waiting: the call and the pre-activation to count after the running activation.
+        writes: whether that activation writes into the pre-activation.
     """
 
     def __init__(
@@ -119,7 +122,8 @@ class TracedCalls:
         self._root, self._training, self._calls, self._further = root, training, calls, further
         self.turn = 0
         self.missed = False
-        self.written: Tensor | None = None
+        self.waiting: tuple[TracedCall, Tensor] | None = None
+        self.writes = False
 
     def next(self, z: Any) -> TracedCall | None:
         """The call to count z with; None if it is not counted."""
@@ -136,6 +140,33 @@ class TracedCalls:
             return call
         self.missed = True
         return None
+
+    def tap(self, call: TracedCall, z: Tensor, *, later: bool, in_place: bool) -> Tensor:
+        """What to call the activation on instead of z, which is counted now or by `finish`.
+
+        If z is read before the activation, torch's partitioner takes the two uses to be far apart, stores the
+        activation's mask for the backward pass instead of computing it again, and fuses less: a step of
+        convolutions with batch norm and pooling took twice as long.
+
+        Args:
+            call: the call.
+            z: the pre-activation.
+            later: whether `finish` is called after the activation.
+            in_place: whether the activation writes into its argument.
+        """
+        tapped = call.tapped(z)
+        if later and tapped is not z:
+            self.waiting, self.writes = (call, z), in_place
+        else:  # the activation may write into z
+            call.count(z)
+        return tapped
+
+    def finish(self, output: Any) -> Any:
+        """Count what waits, after the activation; returns the output to use instead, None for the same."""
+        assert self.waiting is not None
+        (call, z), self.waiting = self.waiting, None
+        call.count(z)
+        return z.copy_(output) if self.writes else None
 
 
 class FunctionCall(NamedTuple):
@@ -277,7 +308,7 @@ def _called(found: FunctionCall, caller: TracedCalls, func: Any, args: Any, kwar
     call = caller.next(z)
     if call is None or z is None:
         return func(*args, **kwargs)
-    tapped = call.count(z)
+    tapped = caller.tap(call, z, later=True, in_place=found.in_place)
     if tapped is z:
         return func(*args, **kwargs)
     if isinstance(place, str):
@@ -285,4 +316,5 @@ def _called(found: FunctionCall, caller: TracedCalls, func: Any, args: Any, kwar
     else:
         args = (*args[:place], tapped, *args[place + 1 :])
     out = func(*args, **kwargs)
-    return z.copy_(out) if found.in_place else out
+    written = caller.finish(out)
+    return out if written is None else written
