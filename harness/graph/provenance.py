@@ -221,12 +221,17 @@ class TensorProvenance:
             batch = [axis for axis in range(-min(matrix.ndim, out.ndim), -2) if _spans(matrix, axis)]
             return made([(matrix, owner)], out, *batch, -2 if rows else -1)
         origin = self._union(operands)._replace(units=None, activated=False)
-        for tensor, axis in ((right, -1), (left, -2)):
+        for tensor, axis, inner in ((right, -1, -2), (left, -2, -1)):
             known = self.get(tensor)
             if known is None or known.units is None or min(out.ndim, tensor.ndim) < 2:
                 continue
-            if units.varying(known.units) == [axis] and out.shape[axis] == tensor.shape[axis]:
+            along = units.varying(known.units)
+            if axis not in along or inner in along or any(out.shape[a] != tensor.shape[a] for a in along):
+                continue
+            if along == [axis]:
                 return origin._replace(units=units.fresh(out.ndim, axis, out.shape[axis]))
+            if tensor.ndim == out.ndim:  # heads and their features
+                return origin._replace(units=known.units)
         return origin
 
     def _spread(

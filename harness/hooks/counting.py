@@ -49,7 +49,7 @@ class CallCounter:
         states: states of its forwards.
         book: the sites.
         follow: returns the provenance that follows tensors between calls of submodules.
-        trace_next: requests a trace of the next forward.
+        warm_up: requests traces of the next forwards; its argument: how often it was requested before.
         gate_eps: a gate is open where |f'(z)| exceeds it.
         gradients: whether ∂L/∂z is observed.
         per_call: keep repeated calls with the same producers apart.
@@ -73,18 +73,19 @@ class CallCounter:
         states: ForwardStates,
         book: SiteBook,
         follow: Callable[[], TensorProvenance],
-        trace_next: Callable[[], None],
+        warm_up: Callable[[int], None],
         *,
         gate_eps: float,
         gradients: bool,
         per_call: bool,
     ) -> None:
         self._model, self._states, self._book = model, states, book
-        self._follow, self._trace_next = follow, trace_next
+        self._follow, self._warm_up = follow, warm_up
         self._eps, self._gradients, self._per_call = gate_eps, gradients, per_call
         self._lock = threading.RLock()
         self.messages: dict[str, None] = {}
         self.reasons: dict[str, str] = {}
+        self._lost: dict[str, int] = {}  # caller → number of its uncounted calls - 1
         self.masking = Masking(model, self.say)
         self.passes = GradientPasses(model)
         self.course = Course()
@@ -204,8 +205,16 @@ class CallCounter:
         if capturing or (trace is None and self._states.own.depth):
             if is_of_compiled(z):
                 return self._book.unique(caller, z, found, self._model)
-            if caller.key not in self._book.uncounted:
-                self._trace_next()  # an unknown call: trace the next forward
+            if caller.key in self._book.uncounted:
+                return None, None
+            if (
+                without_transforms(z) is not z
+            ):  # never known, since its parameters are other tensors each time
+                only = self._book.unique(caller, z, found, self._model)
+                self.ambiguous |= only[0] is None
+                return only
+            lost = self._lost[caller.name] = self._lost.get(caller.name, -1) + 1
+            self._warm_up(lost)  # an unknown call: trace the next forwards
             return None, None
         followed = self._follow() if trace is None else trace.provenance
         origin = followed.get(z)

@@ -43,12 +43,13 @@ class EagerTaps(ForwardHooks):
             self._hook_part(part)
         self._stack.attach(self._names, self._model)
         self._registry.listen()
-        self._warm_up()
+        self._schedule.warm_up()
 
     def detach(self) -> None:
         """Remove every hook and leave nothing in the model."""
-        for handle in self._handles:
-            handle.remove()
+        for handle in (*self._handles, *(tap.handle for tap in self.compiled.taps.values())):
+            if handle is not None:
+                handle.remove()
         self._handles.clear()
         self._stack.detach()
         self._function_taps.detach()
@@ -140,4 +141,4 @@ class EagerTaps(ForwardHooks):
         for module in self.compiled.missed():
             name = "the model" if module is self._model else self._names.get(module, "?")
             self.counter.say(f"{name}: {MISSED}")
-            self._warm_up()
+            self._schedule.warm_up()

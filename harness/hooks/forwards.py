@@ -1,7 +1,7 @@
 """The hooks on a model's forwards: which forwards count, and which of them are traced.
 
-The first forwards, and later the 16th, 32nd, …, are traced: every torch function is seen, which shows where
-each pre-activation comes from. All other forwards use what the traces found: a tap on each activation module,
+Some forwards are traced (`trace_schedule.py`): every torch function is seen, which shows where each
+pre-activation comes from. All other forwards use what the traces found: a tap on each activation module,
 and an interceptor in the forwards that call activations as functions. At every call, autograd's own graph
 tells whether the pre-activation was made in a known way. Without a graph, the order of the calls tells; each
 new shape of the inputs is then traced, and all forwards are if that order varies.
@@ -26,7 +26,6 @@ from harness.hooks.captured import MASKED, NO_FORWARD, is_capturing
 from harness.hooks.compiled.compiled_taps import CompiledTaps
 from harness.hooks.compiled.compiler_stance import CompilerStance
 from harness.hooks.counting import CallCounter
-from harness.hooks.course import course_of
 from harness.hooks.discovery import ModuleStack, Trace
 from harness.hooks.forward_state import ForwardState, ForwardStates
 from harness.hooks.function_calls import FunctionCalls
@@ -37,6 +36,7 @@ from harness.hooks.module_registry import ModuleRegistry
 from harness.hooks.sites import Caller, Sink, SiteBook
 from harness.hooks.streams import InputStreams
 from harness.hooks.taps import ModuleTap
+from harness.hooks.trace_schedule import WARM_UP, TraceSchedule
 from harness.hooks.unobservable import UNKNOWN_MAKER, failure
 
 MODES = {True: "it was called in training mode alone", False: "it was called in evaluation mode alone"}
@@ -45,7 +45,6 @@ OUT_OF_ORDER = (
     "counted at another of its sites; from now on, every forward is traced"
 )
 MANY = 10_000  # largest number of tensors followed across calls of submodules
-WARM_UP = 8  # forwards traced after attaching, and after a module was added
 
 
 class ForwardHooks:
@@ -92,14 +91,14 @@ class ForwardHooks:
         self._registry = ModuleRegistry(model)
         self._names = self._registry.names
         self._handles: list[RemovableHandle] = []
-        self._states = ForwardStates()
+        self._states, self._schedule = ForwardStates(), TraceSchedule(model)
         self.book = SiteBook(sink, gate_eps, axis)
         self.counter = CallCounter(
             model,
             self._states,
             self.book,
             self._follow,
-            self._trace_next,
+            self._schedule.warm_up,
             gate_eps=gate_eps,
             gradients=gradients,
             per_call=per_call,
@@ -119,12 +118,7 @@ class ForwardHooks:
         self._followed: TensorProvenance | None = None  # across calls of submodules
         self._seek = 0  # modules stay hooked until this forward: an unknown submodule is sought
         self._recurrence = Recurrence()
-        self._parameters: tuple[nn.Parameter, ...] = ()  # as of the last traced forward
-        self._trained: set[tuple[bool, ...]] = set()  # requires_grad of the parameters in traced forwards
-        self._trains: list[bool] = []  # the same in the last forward
-        self._to_trace, self._threads, self._traces = WARM_UP, 0, 0
-        self._to_trace_without = WARM_UP  # the same for forwards without a graph
-        self._with_graph = False  # whether a forward has had one
+        self._threads = self._traces = 0
         self._between = False  # whether activations are called between forwards of parts without a graph
         self._recursive = self._attached = self._said = False
         self.forwards = 0
@@ -156,7 +150,7 @@ class ForwardHooks:
             partial(self._writes, module),
         )
         self.compiled.taps[module] = tap
-        self._handles.append(module.register_forward_pre_hook(tap, with_kwargs=True))
+        tap.hang(module)
 
     def _writes(self, module: nn.Module) -> bool:
         """Whether an activation module works in place, as it says or a trace saw."""
@@ -189,7 +183,7 @@ class ForwardHooks:
             added, self._of_declared = self._registry.take(), parts_of_declared(self._names)
             for one in added:
                 self._hook(one)
-                self._warm_up()
+                self._schedule.warm_up()
         if self.counter.paused:
             return
         observed = self._training is None or module.training is self._training
@@ -216,23 +210,12 @@ class ForwardHooks:
             return
         if self.on_forward is not None:
             self.on_forward()
-        due, course = forward & (forward - 1) == 0 or self._traces_all, self.counter.course
-        if state.graph:
-            trained = [p.requires_grad for p in self._parameters]  # if other parameters train, makings differ
-            due = due or (trained != self._trains and tuple(trained) not in self._trained)
-            due = due or self._to_trace > 0
-            course.taken = module, module.training, tuple(trained)
-        else:
-            trained = self._trains
-            course.taken = course_of(module, args, kwargs)
-            due = due or self._to_trace_without > 0 or not course.is_traced
-            due = due or (self._between and module is not self._model)
-        if due:
+        every = self._traces_all or (not state.graph and self._between and module is not self._model)
+        if self._schedule.is_due(state, module, args, kwargs, self.counter.course, every=every):
             if module is self._model and state.graph:
                 self.compiled.note(args, kwargs)
             self._begin_trace(state, args, kwargs)
         else:
-            self._trains = trained
             state.following, state.fast = True, self._threads < 2 and masking.now is None
 
     @property
@@ -255,29 +238,14 @@ class ForwardHooks:
     def _not_captured(self) -> str:
         return MASKED if self.counter.masking.used else NO_FORWARD
 
-    def _warm_up(self) -> None:
-        """Trace the next forwards."""
-        self._to_trace = self._to_trace_without = WARM_UP
-
-    def _trace_next(self) -> None:
-        """Trace the next forward, since a call was unknown."""
-        self._to_trace = max(self._to_trace, 1)
-        self._to_trace_without = max(self._to_trace_without, 1)
-
     def _begin_trace(self, state: ForwardState, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        self._with_graph |= state.graph
-        self._to_trace -= state.graph
-        self._to_trace_without -= not state.graph
         self._traces += 1
+        self._schedule.begin(graph=state.graph)
         if not state.graph:
             self.counter.course.trace()
-        else:
-            parameters = tuple(self._model.parameters())
-            if len(parameters) != len(self._parameters) or len(self._trained) > MANY:
-                self._trained.clear()
-            self._parameters = parameters
-            self._trained.add(tuple([p.requires_grad for p in parameters]))
         self._stack.attach(self._names, self._model)
+        for module, tap in self.compiled.taps.items():
+            tap.hang(module)
         self.compiled.pause()
         entry = self._model if state.entry is None else state.entry
         followed = self.provenance(self._model) if entry is self._model else self._follow()
@@ -315,11 +283,10 @@ class ForwardHooks:
             self.compiled.expected.add(trace.seen)
             suspended = trace.to_suspend(self._activations)
             self._function_taps.attach(trace.owners, suspended)
-            left = self._to_trace if self._with_graph else self._to_trace_without
-            idle = left <= 0 and not self._traces_all and self._traces <= 0
+            idle = self._schedule.is_over and not self._traces_all and self._traces <= 0
             if idle and self.forwards >= self._seek:
                 self._stack.detach()
-                self.ready = self.ready or self._with_graph
+                self.ready = self.ready or self._schedule.with_graph
 
     # --- submodules called on their own ---------------------------------------------------------
 
@@ -329,7 +296,7 @@ class ForwardHooks:
         if known or self._states.own.depth or self._root_only or self.counter.paused or self._is_recompute():
             return
         self._parts[module] = None
-        self._warm_up()
+        self._schedule.warm_up()
         self._hook_part(module)  # torch will call the end hook of this forward, but not its begin hook
         self._enter(module, args, kwargs)
 
@@ -360,7 +327,7 @@ class ForwardHooks:
                 return
         if known.knows(z) is None:  # there may be other submodules
             self._stack.attach(self._names, self._model)
-            self._trace_next()
+            self._schedule.warm_up()
         self.counter.masking.begin({})
         self.forwards = state.forward = self.forwards + 1
         state.graph = torch.is_grad_enabled()

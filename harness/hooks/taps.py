@@ -41,6 +41,7 @@ class ModuleTap(Hook):
         writes: whether the module works in place now.
 
     Attributes:
+        handle: removes the hook.
         in_place: whether compiled code counts on a copy of z, since the module works in place.
         has_after: whether the module has an `AfterCall`.
     """
@@ -52,6 +53,7 @@ class ModuleTap(Hook):
         "_pass_by",
         "_states",
         "caller",
+        "handle",
         "has_after",
         "in_place",
         "known",
@@ -70,8 +72,17 @@ class ModuleTap(Hook):
     ) -> None:
         self.caller, self.known, self.traced = caller, KnownCalls(counter.course, writes), traced
         self.in_place = self.has_after = False
+        self.handle: RemovableHandle | None = None
         self._states, self._counter, self._called, self._pass_by = states, counter, called, pass_by
         self._eager = never_traced(self._trace)
+
+    def hang(self, module: nn.Module) -> None:
+        """Hook the module; again, if it has been given pre-hooks since, which may replace the argument."""
+        if self.handle is not None:
+            if next(reversed(module._forward_pre_hooks), None) == self.handle.id:
+                return
+            self.handle.remove()
+        self.handle = module.register_forward_pre_hook(self, with_kwargs=True)
 
     @never_compiled
     def __call__(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any] = NO_KEYWORDS) -> Any:

@@ -282,3 +282,28 @@ def test_a_cell_of_bare_matrices_is_one_site() -> None:
 
     report = harness.scan(Cell(), torch.randn(10, 5, 4))
     assert report.units["n"].tolist() == [50] * 6
+
+
+@pytest.mark.parametrize("side", ["values", "transposed"])
+def test_values_keep_their_heads_when_positions_are_mixed(side: str) -> None:
+    """An activation right behind attention: its units are the heads' features, with no guess."""
+
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.value, self.mix, self.act = nn.Linear(8, 6), nn.Linear(8, 10), nn.ReLU()
+            self.value.bias.data[4] = LOW  # the second head's second feature
+
+        def forward(self, x: Tensor) -> Tensor:
+            mix = self.mix(x).softmax(-1)[:, None]  # (batch, 1, positions, positions)
+            value = self.value(x).unflatten(-1, (2, 3)).transpose(1, 2)  # (batch, heads, positions, 3)
+            if side == "values":
+                return self.act(mix @ value)
+            return self.act(value.mT @ mix.mT)
+
+    torch.manual_seed(0)
+    report = harness.scan(Attending(), [(torch.randn(5, 10, 8),)])
+    (site,) = report.plan.sites
+    assert (site.size, site.guessed) == (6, False)
+    assert report.units["n"].eq(50).all()
+    assert report.units["state"].eq("dead").tolist() == [False] * 4 + [True, False]

@@ -158,8 +158,12 @@ def scanning(animal: Animal) -> tuple[dict[str, Any], Any]:
 
 
 def warned(said: Collection[str], without: Collection[str]) -> list[str]:
-    """What was warned of under observation alone, but for what is true of reparametrised layers."""
-    more = (text for text in said if text not in without and "grad_norm is not known" not in text)
+    """What was warned of under observation alone.
+
+    Exempt are what is true of reparametrised layers, and guessed axes, which the oracle judges.
+    """
+    true = ("grad_norm is not known", "is a guess")
+    more = (text for text in said if text not in without and not any(part in text for part in true))
     return [f"warns: {text}" for text in more]
 
 
