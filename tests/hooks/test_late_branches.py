@@ -72,9 +72,10 @@ def test_new_layers_one_after_the_other_lose_little() -> None:
 
 def test_functional_calls_between_the_steps_are_counted() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    first = nn.Linear(4, 6)
     with torch.no_grad():
-        model[0].bias[1] = -100.0
+        first.bias[1] = -100.0
+    model = nn.Sequential(first, nn.ReLU(), nn.Linear(6, 2))
 
     def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
         return functional_call(model, parameters, (x,)).square().mean()
