@@ -27,8 +27,8 @@ from harness.detector.states import rate_upper
 #: What each label means.
 MEANING = {
     "none": "nothing is wrong",
-    "bias_init": "the biases were drawn too low",
-    "weight_init": "the weights were drawn so that units start closed",
+    "bias_init": "the biases were too low from the start",
+    "weight_init": "the weights, as drawn or as an earlier training left them, kept units closed",
     "input_offset": "the inputs are too large or too far off centre",
     "input_shift": "the inputs moved and stayed there",
     "bad_batch": "one bad batch",

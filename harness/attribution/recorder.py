@@ -40,7 +40,7 @@ class Recorder(ActivationRecorder):
             if not self._optimizers:
                 raise ValueError("evidence: the causes need learning rates and updates; give optimizer= too")
             seen = {name: options[name] for name in ("gate_eps", "per_call", "axis") if name in options}
-            self._collector = EvidenceCollector(model, self._optimizers, self._taps, seen)
+            self._collector = EvidenceCollector(self._model, self._optimizers, self._taps, seen)
             self.add_listener("evidence", self._collector)
 
     @property

@@ -46,6 +46,9 @@ DISTANCES = {"cdist", "pairwise_distance", "cosine_similarity", "dist", "dot", "
 ORDER = {"topk", "sort", "msort", "kthvalue", "cummax", "cummin"}
 CREATIONS = {"zeros", "ones", "full", "empty", "rand", "randn", "randint", "arange", "tensor", "linspace"}
 CREATIONS |= {"eye", "as_tensor", "from_numpy", "bernoulli", "normal", "scalar_tensor"}
+# Creations whose values may be a model's input: random numbers, or data of other libraries.
+FROM_OUTSIDE = {"rand", "randn", "rand_like", "randn_like", "bernoulli", "normal"}
+FROM_OUTSIDE |= {"tensor", "as_tensor", "from_numpy"}
 COPIES = {"contiguous", "clone", "to", "float", "double", "half", "bfloat16", "type_as"}
 DROPOUTS = {"dropout", "dropout_", "feature_dropout", "dropout1d", "dropout2d", "dropout3d"}
 ADDITIONS = {"add", "add_", "__add__", "__radd__", "__iadd__"}

@@ -37,6 +37,7 @@ class TensorProvenance:
         self.weights = KnownWeights(model)
         self._known: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
         self._zeros: dict[int, weakref.ref[Tensor]] = {}
+        self._constants: dict[int, weakref.ref[Tensor]] = {id(b): weakref.ref(b) for b in model.buffers()}
 
     def __len__(self) -> int:
         return len(self._known)
@@ -89,7 +90,13 @@ class TensorProvenance:
         if ops.creates(name):
             if ops.creates_zeros(name):
                 self._zeros.update((id(t), weakref.ref(t)) for t in outs)
+            if name not in ops.FROM_OUTSIDE:
+                self._constants.update((id(t), weakref.ref(t)) for t in outs)
             return
+        if name in ops.NORMS or name in ops.PRODUCTS:
+            for tensor in given:
+                if self._is_foreign(tensor):
+                    self.put(tensor, DATA)
         operands = [t for t in given if self.get(t) is not None]
         weights = [(t, w) for t in given if (w := self.weights.of(t)) is not None]
         if weights:
@@ -97,6 +104,8 @@ class TensorProvenance:
         if not operands and not (weights and self._is_layer(name, args)):
             if weights:
                 self.weights.derive(name, args, weights, outs)
+            elif not any(self._is_foreign(t) for t in given):
+                self._constants.update((id(t), weakref.ref(t)) for t in outs)
             return
         found = self._origins(name, function, args, kwargs, operands, weights, outs)
         for tensor, origin in zip(outs, found, strict=False):
@@ -298,6 +307,17 @@ class TensorProvenance:
             applied=frozenset[object]().union(*(o.applied for o in chosen)),
             path=chosen[0].path if chosen else (),
         )
+
+    def _is_foreign(self, tensor: Tensor) -> bool:
+        """Whether nothing here made it: an input in an object not looked into, say, or random numbers.
+
+        A layer's input is such a tensor rather than a constant, unless it is a buffer or made of constants.
+        """
+        constant = self._constants.get(id(tensor))
+        if constant is not None and constant() is tensor:
+            return False
+        known = self.get(tensor) is not None or self.weights.of(tensor) is not None
+        return tensor.is_floating_point() and not known
 
     def _is_layer(self, name: str, args: Sequence[Any]) -> bool:
         """Whether a call with weights makes units from an input of unknown origin."""

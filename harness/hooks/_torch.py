@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 try:
@@ -119,14 +119,30 @@ def spare_frames() -> None:
             skip(function.__code__)
 
 
-def guarded_hooks() -> AbstractContextManager[object]:
+@contextmanager
+def guarded_hooks() -> Iterator[None]:
     """Context manager: code compiled in it runs only for modules with the same hooks.
 
-    Otherwise an unobserved model's code also runs for an observed one of its class. Fallback: it does.
+    Otherwise an unobserved model's code also runs for an observed one of its class. Fallback: it does. It may
+    end in another thread or task than it began in, which `config.patch` refuses.
     """
     config: Any = sys.modules.get("torch._dynamo.config")
-    known = hasattr(config, "skip_nnmodule_hook_guards")
-    return config.patch(skip_nnmodule_hook_guards=False) if known else nullcontext()
+    before = getattr(config, "skip_nnmodule_hook_guards", None)
+    if before is None:
+        yield
+        return
+    config.skip_nnmodule_hook_guards = False
+    try:
+        yield
+    finally:
+        config.skip_nnmodule_hook_guards = before
+
+
+def without_compiler(model: nn.Module) -> nn.Module:
+    """The model that `torch.compile` has wrapped; any other model itself. Fallback: the wrapper."""
+    wrapper = getattr(sys.modules.get("torch._dynamo"), "OptimizedModule", None)
+    inside = getattr(model, "_orig_mod", None) if wrapper is not None and type(model) is wrapper else None
+    return without_compiler(inside) if isinstance(inside, nn.Module) else model
 
 
 def mark_static(tensor: Tensor) -> None:

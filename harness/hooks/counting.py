@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -163,7 +165,7 @@ class CallCounter:
                 self.on_call(caller, opened.site.name, plain, layout)
         state.busy = False
         opened.without_graph |= not recompute and state.graph and not torch.is_grad_enabled()
-        back = partial(self._backward, opened.statistics, layout, captured=captured)
+        back = partial(_backward, ref(self), opened.statistics, layout, captured=captured)
         if self._gradients and z.requires_grad and not (captured and self.on_gradient is not None):
             base = base_to_watch(z, known.writes)
             if base is None and is_view(z) and known.writes():
@@ -241,7 +243,9 @@ class CallCounter:
         if not behind and origin is not None and origin.applied:
             same = caller.key, frozenset(made.producers), made.exact, made.layout.rows, origin.applied
             way = origin.path, *self._states.own.gates(same, origin.path, z)
-        return self._book.site(caller, z, made, number, anew, way)
+        plain = without_transforms(z)
+        with outside_transforms(z, z if plain is None else plain):  # sums outlive it
+            return self._book.site(caller, z, made, number, anew, way)
 
     def _remember(
         self,
@@ -278,7 +282,7 @@ class CallCounter:
             return
         call.add_path(z, prepare(opened.statistics, z, layout.axes, gate, back))
 
-    def _backward(
+    def backward(
         self,
         statistics: UnitStatistics,
         layout: UnitLayout,
@@ -287,6 +291,7 @@ class CallCounter:
         *,
         captured: bool = False,
     ) -> None:
+        """Count ∂L/∂z. Never raises."""
         try:
             if self.on_gradient is not None:
                 self.on_gradient()
@@ -315,3 +320,10 @@ class CallCounter:
     def say(self, message: str) -> None:
         """Queue a warning: raised at once, a warning turned into an error would end the user's forward."""
         self.messages.setdefault(message)
+
+
+def _backward(counter: ref[CallCounter], *args: Any, **kwargs: Any) -> None:
+    """Call `CallCounter.backward`; a hook must not keep the model alive, which may keep the hook's graph."""
+    own = counter()
+    if own is not None:
+        own.backward(*args, **kwargs)

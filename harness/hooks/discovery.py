@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from harness.hooks.function_modes import FunctionMode
 from harness.hooks.hook import NO_KEYWORDS, Call
 from harness.hooks.streams import InputStreams
 
+DEPTH, MOST = 6, 1000  # how deep, and among how many values, tensors are sought in a forward's arguments
 FEW = 3  # a child with at most as many torch functions costs less than switching a mode off and on
 
 
@@ -55,9 +57,9 @@ class Trace:
 
     def start(self, values: Sequence[Any]) -> None:
         """Start the trace; the entry is called with these values."""
-        for value in values:
-            if isinstance(value, Tensor):
-                self.provenance.put(value, DATA)
+        for tensor in tensors_inside(values):
+            if self.provenance.weights.of(tensor) is None:
+                self.provenance.put(tensor, DATA)
         self._mode.start()
 
     def stop(self) -> None:
@@ -118,6 +120,28 @@ class Trace:
                 or any(True for _ in child.children())
             )
         }
+
+
+def tensors_inside(values: Any) -> Iterator[Tensor]:
+    """The tensors in arguments: in mappings, sequences and the attributes of objects such as dataclasses.
+
+    >>> [t.shape[0] for t in tensors_inside([{"x": torch.zeros(2)}, torch.zeros(3)])]
+    [2, 3]
+    """
+    level: list[Any] = [values]
+    for _ in range(DEPTH):
+        yield from (value for value in level if isinstance(value, Tensor))
+        level = list(islice(chain.from_iterable(map(_parts, level)), MOST))
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    if isinstance(value, list | tuple | set):
+        return value
+    if isinstance(value, Tensor | nn.Module | type):
+        return ()
+    return getattr(value, "__dict__", {}).values()
 
 
 class ModuleStack:

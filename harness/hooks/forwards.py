@@ -184,7 +184,7 @@ class ForwardHooks:
             for one in added:
                 self._hook(one)
                 self._schedule.warm_up()
-        if self.counter.paused:
+        if self.counter.paused or torch.jit.is_tracing():
             return
         observed = self._training is None or module.training is self._training
         masking, capturing = self.counter.masking, is_capturing()
@@ -304,6 +304,9 @@ class ForwardHooks:
         """Handle an activation module called outside of a counted forward: it may count on its own."""
         state = self._states.own
         if self.counter.paused:
+            return
+        if torch.jit.is_tracing():
+            self.passed.setdefault(module, "torch.jit.trace called it")
             return
         if is_capturing():
             self.passed.setdefault(module, self._not_captured)

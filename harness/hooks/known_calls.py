@@ -113,15 +113,8 @@ class KnownCall:
         if self._passes is not None and z.requires_grad:
             base = base_to_watch(z, self._writes)
             behind = below(z if base is None else base) if place < 0 else leaf
-            watch_gradient(z, partial(self._counted, behind, prepared), base)
+            watch_gradient(z, partial(_counted, self._passes, self._before, behind, prepared), base)
         return True
-
-    def _counted(self, leaf: Any, prepared: PreparedCall, gradient: Tensor) -> None:
-        """Count ∂L/∂z of a pass that trains; `GradientPasses.hook` would cost another call."""
-        if self._passes.train(leaf):  # pyright: ignore[reportOptionalMemberAccess]
-            if self._before is not None:
-                self._before()
-            prepared.backward(gradient)
 
     def _like(self, z: Tensor) -> PreparedCall | None:
         try:
@@ -162,6 +155,23 @@ class KnownCall:
     def _leads(self, z: Tensor) -> bool:
         node = z.grad_fn
         return type(node) is self._kind and all(way.leads_from(node) for way in self._ways)
+
+
+def _counted(
+    passes: GradientPasses,
+    before: Callable[[], None] | None,
+    leaf: Any,
+    prepared: PreparedCall,
+    gradient: Tensor,
+) -> None:
+    """Count ∂L/∂z of a pass that trains; `GradientPasses.hook` would cost another call.
+
+    No method: it must not keep the model alive, which may keep the graph of its last output.
+    """
+    if passes.train(leaf):
+        if before is not None:
+            before()
+        prepared.backward(gradient)
 
 
 class KnownCalls:

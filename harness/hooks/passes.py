@@ -45,7 +45,7 @@ class GradientPasses:
     __slots__ = ("_known", "_model", "dropped")
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = model
+        self._model = ref(model)  # a graph that the model keeps holds hooks that hold this
         self._known = (-1, True)  # the last pass that was examined, and whether it trains
         self.dropped = False
 
@@ -73,7 +73,8 @@ class GradientPasses:
 
     def _leaves(self, below: Any) -> Iterator[Any]:
         """Nodes of leaves: those of the model's parameters, then all behind a tensor."""
-        parameters = (p for p in self._model.parameters() if p.requires_grad)
+        model = self._model()
+        parameters = () if model is None else (p for p in model.parameters() if p.requires_grad)
         leaf = below() if isinstance(below, ref) else None
         behind = [leaf_node(leaf)] if leaf is not None else below if isinstance(below, tuple) else ()
         return chain(map(leaf_node, parameters), _leaves_of(behind))

@@ -71,10 +71,22 @@ def call(model: nn.Module, batch: Batch, device: torch.device | None) -> Any:
     dict itself if it takes none of them.
 
     Raises:
-        TypeError: the batch is of another kind.
+        TypeError: the batch is of another kind, or the model has no forward.
     """
+    _require_forward(model)
     args, kwargs = _inputs(arguments_of(model), batch)
     return model(*_moved(args, device), **_moved(kwargs, device))
+
+
+def _require_forward(model: nn.Module) -> None:
+    """Refuse a model without a forward, such as an agent with methods alone."""
+    if type(model).forward is nn.Module.forward and "forward" not in vars(model):
+        name = type(model).__name__
+        raise TypeError(
+            f"model: {name} has no forward() that could be called on the batch. Give a module whose forward "
+            f"calls the method to observe: class Observed(nn.Module): __init__ keeps the {name}, and "
+            "forward(x) returns its method's output"
+        )
 
 
 def outputs(
@@ -97,8 +109,9 @@ def outputs(
 
     Raises:
         ValueError: the model raised on a batch.
-        TypeError: a batch is of another kind.
+        TypeError: a batch is of another kind, or the model has no forward.
     """
+    _require_forward(model)
     device, arguments = device_of(model), arguments_of(model)
 
     def run(batch: Batch) -> Any:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from harness.detector.states import Thresholds
 from harness.graph.plan import Plan, Site
+from harness.hooks._torch import without_compiler
 from harness.hooks.arguments import STATE, as_optimizers, check, check_numbers, check_options, check_state
 from harness.hooks.captured import STEP, is_capturing
 from harness.hooks.masks import Mask
@@ -60,6 +61,7 @@ class ActivationRecorder:
         scaler: Scaler | None = None,
     ) -> None:
         check(model, observe, census_every, gate_eps)
+        model = without_compiler(model)
         flags = {"gradients": gradients, "per_call": per_call, "root_only": root_only}
         check_options(thresholds, axis, statistics, flags, across_ranks)
         self._model = model

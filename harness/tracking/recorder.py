@@ -158,7 +158,7 @@ class Recorder(Observer):
             if name is not None or config is not None:
                 raise ValueError("name and config belong to a run on disk: expected output=, its folder, too")
         else:
-            self.path = run_path(output, run_name(model, plain) if name is None else name)
+            self.path = run_path(output, run_name(self._model, plain) if name is None else name)
             if leads:
                 self._writer = self._writer_to(self.path, plain, tensorboard=tensorboard)
 

@@ -12,12 +12,11 @@ from typing import Any, Self
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from harness.hooks.arguments import check_numbers
 from harness.hooks.captured import REPLAYS, is_capturing
-from harness.hooks.hook import EagerHook
 from harness.tracking.recorder import Recorder
+from harness.tracking.step_hook import StepHook
 from harness.tracking.updates import Updates
 
 NO_UPDATE = (
@@ -33,7 +32,7 @@ WATCHED_TWICE = (
     "this cell, end it with close()."
 )
 
-WATCHING: weakref.WeakSet[WatchingRecorder] = weakref.WeakSet()
+WATCHING = StepHook()
 
 
 def watch(
@@ -83,8 +82,8 @@ class WatchingRecorder(Recorder):
 
     def __init__(self, model: nn.Module, **options: Any) -> None:
         super().__init__(model, **options)
-        self._updates = Updates(model, self._optimizers)
-        self._unhook: weakref.finalize | None = None
+        self._updates = Updates(self._model, self._optimizers)
+        self._counting = False  # whether the steps of optimizers are counted
         self._before: Callable[[], None] | None = None
         self._seen = False  # whether an optimizer has stepped since the last capture or `step`
         self._untold = False  # whether the listeners have not received the last step yet
@@ -103,21 +102,19 @@ class WatchingRecorder(Recorder):
             RuntimeError: already attached.
         """
         super().attach()
-        if any(other._model is self._model for other in WATCHING):
+        others = (one for one in WATCHING.watchers if isinstance(one, WatchingRecorder))
+        if any(other._model is self._model for other in others):
             warnings.warn(WATCHED_TWICE, stacklevel=4)
-        WATCHING.add(self)
         # Through this, the model keeps the recorder alive, which torch's list of global hooks must not do.
         self._before, self._taps.on_forward = self._taps.on_forward, self._next_forward
-        count = EagerHook(_weakly(self._stepped), _weakly(self._failed))
-        self._unhook = weakref.finalize(self, register_optimizer_step_post_hook(count).remove)
-        self._unhook.atexit = False
+        WATCHING.add(self)
+        self._counting = True
 
     def detach(self) -> None:
         """Remove all hooks and conclude the run on disk; recorded data stays available."""
-        WATCHING.discard(self)
-        if self._unhook is not None:
-            self._unhook()
-            self._unhook = None
+        WATCHING.remove(self)
+        if self._counting:
+            self._counting = False
             self._tell(None)
             self._taps.on_forward = self._before
         super().detach()
@@ -172,7 +169,7 @@ class WatchingRecorder(Recorder):
         if self._open and self._writer is not None:
             self._run.run(self._writer.note, loss, metrics)
 
-    def _stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def stepped(self, optimizer: Optimizer) -> None:
         """Count a step of an optimizer, unless it belongs to the latest step or to another model."""
         if is_capturing():
             self._taps.counter.say(REPLAYS)
@@ -214,20 +211,9 @@ class WatchingRecorder(Recorder):
         """Whether the last window contains anything: no call in the loop tells what a sanity check is."""
         return self._windows.nonempty
 
-    def _failed(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
+        """Warn that a step could not be observed."""
         self._taps.counter.failed("an optimizer's step", error)
-
-
-def _weakly(method: Callable[..., None]) -> Callable[..., None]:
-    """A function that calls a method as long as its object lives, without keeping it alive."""
-    found = weakref.WeakMethod(method)
-
-    def call(*given: Any) -> None:
-        own = found()
-        if own is not None:
-            own(*given)
-
-    return call
 
 
 def _rate_of(optimizer: Optimizer) -> float:

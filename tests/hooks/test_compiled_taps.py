@@ -296,6 +296,23 @@ def test_however_it_is_compiled(how: Callable[[nn.Module], Any]) -> None:
     assert_alike(got, want)
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_what_torch_compile_returned_may_be_watched(backend: str) -> None:
+    want, _, _ = train(MLP, eager)
+    torch.manual_seed(0)
+    compiled: Any = torch.compile(MLP(), backend=backend)
+    optimizer = torch.optim.SGD(compiled.parameters(), lr=0.01)
+    generator = torch.Generator().manual_seed(1)
+    with harness.Recorder(compiled, optimizer=optimizer, census_every=7) as recorder:
+        for _ in range(STEPS):
+            compiled(torch.randn(16, 6, generator=generator)).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            recorder.step()
+    assert_alike(recorder.history(), want)
+    assert recorder.plan.compiled == "counted in the graph"
+
+
 def test_a_whole_step_is_compiled() -> None:
     want, _, _ = train(MLP, eager)
     torch.manual_seed(0)

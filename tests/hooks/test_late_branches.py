@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad
+from torch.func import functional_call, grad, jacrev
 
 import harness
 
@@ -70,7 +70,8 @@ def test_new_layers_one_after_the_other_lose_little() -> None:
     assert 240 * INPUTS < counted <= 250 * INPUTS
 
 
-def test_functional_calls_between_the_steps_are_counted() -> None:
+@pytest.mark.parametrize("first", [False, True])
+def test_functional_calls_between_the_steps_are_counted(first: bool) -> None:
     torch.manual_seed(0)
     first = nn.Linear(4, 6)
     with torch.no_grad():
@@ -83,8 +84,11 @@ def test_functional_calls_between_the_steps_are_counted() -> None:
     with harness.Recorder(model, census_every=10) as recorder:
         for _ in range(20):
             x = torch.randn(INPUTS, 4)
+            if first:
+                jacrev(lambda x: model(x).sum())(x)
             model(x).square().mean().backward()
-            grad(loss)({name: p.detach() for name, p in model.named_parameters()}, x)
+            if not first:
+                grad(loss)({name: p.detach() for name, p in model.named_parameters()}, x)
             recorder.step()
     census = recorder.history()
     assert census["n"].tolist() == [2 * 10 * INPUTS] * 12

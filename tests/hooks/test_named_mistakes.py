@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import harness
+from harness.remedies import redo
 
 
 def net() -> nn.Sequential:
@@ -60,3 +61,22 @@ def test_other_arguments() -> None:
         report.raise_if("0.2")  # pyright: ignore
     with pytest.raises(TypeError, match="history: expected the table of a recorder's history"):
         harness.lifetimes(5)  # pyright: ignore
+
+
+def test_a_model_without_a_forward_is_called_that() -> None:
+    """An agent with methods alone can be watched, but not be called on a batch."""
+
+    class Agent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk, self.head = nn.Sequential(nn.Linear(4, 8), nn.ReLU()), nn.Linear(8, 2)
+
+        def act(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.trunk(x))
+
+    agent = Agent()
+    optimizer = torch.optim.SGD(agent.parameters(), lr=0.1)
+    with pytest.raises(TypeError, match=r"Agent has no forward\(\).*whose forward calls the method"):
+        harness.scan(agent, torch.randn(5, 4))
+    with pytest.raises(TypeError, match=r"Agent has no forward\(\)"):
+        redo(agent, optimizer, torch.randn(5, 4))

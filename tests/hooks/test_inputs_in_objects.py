@@ -1,0 +1,90 @@
+"""Inputs that come in objects, or are made in the forward: the site behind the first layer is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import harness
+
+
+@dataclass
+class Batch:
+    features: dict[str, Any]
+
+
+KINDS: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]] = {
+    "tensor": (lambda x: x, lambda d: d),
+    "dict": (lambda x: {"x": x}, lambda d: d["x"]),
+    "list": (lambda x: [x], lambda d: d[0]),
+    "dataclass": (lambda x: Batch({"x": [x]}), lambda d: d.features["x"][0]),
+    "namespace": (lambda x: SimpleNamespace(x=x), lambda d: d.x),
+    "numpy": (lambda x: x.numpy(), torch.as_tensor),
+    "function": (lambda x: lambda: x, lambda d: d()),
+    "nothing": (lambda x: None, lambda d: torch.randn(9, 8)),
+}
+FIRST: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "batch norm": lambda m, x: m.bn(x),
+    "layer norm": lambda m, x: m.norm(x),
+    "linear": lambda m, x: F.linear(x, m.w, m.b),
+    "product": lambda m, x: x @ m.w + m.b,
+    "addmm": lambda m, x: torch.addmm(m.b, x, m.w),
+    "einsum": lambda m, x: torch.einsum("bi,io->bo", x, m.w) + m.b,
+}
+
+
+class Model(nn.Module):
+    def __init__(self, first: str, kind: str) -> None:
+        super().__init__()
+        self.w, self.b = nn.Parameter(torch.randn(8, 8) * 0.3), nn.Parameter(torch.zeros(8))
+        self.bn, self.act, self.head = nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1)
+        self.norm = nn.LayerNorm(8)
+        self.first, self.open = FIRST[first], KINDS[kind][1]
+        with torch.no_grad():
+            self.b[:4] = self.bn.bias[:4] = self.norm.bias[:4] = -100.0
+
+    def forward(self, data: Any) -> Tensor:
+        return self.head(self.act(self.first(self, self.open(data))))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("first", FIRST)
+def test_the_first_site_is_seen(first: str, kind: str) -> None:
+    torch.manual_seed(0)
+    model = Model(first, kind)
+    with harness.Recorder(model, census_every=None) as recorder:
+        for _ in range(12):
+            model(KINDS[kind][0](torch.randn(9, 8))).square().mean().backward()
+            recorder.step()
+    census = recorder.census()
+    assert census["n"].tolist() == [9 * 12] * 8
+    assert (census["state"] == "dead").tolist() == [True] * 4 + [False] * 4
+    assert not recorder.sites[0].guessed
+
+
+def test_weights_that_constants_mask_or_mix_stay_weights() -> None:
+    """Basis, mask and noise are no inputs: the layer made of them is that of its weights."""
+
+    class Made(nn.Module):
+        basis: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.head = nn.Parameter(torch.randn(6, 8)), nn.Linear(6, 1)
+            self.register_buffer("basis", torch.eye(6))
+            self.mask = torch.ones(6, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            mixed = (self.basis.clone() @ self.w) * self.mask + 0.01 * torch.randn(6, 8)
+            return self.head(F.relu(F.linear(x, torch.eye(6) @ mixed)))
+
+    report = harness.scan(Made(), [torch.randn(5, 8)])
+    (site,) = report.plan.sites
+    assert (site.producers, site.size, site.guessed) == (("w",), 6, False)
