@@ -125,7 +125,7 @@ class Trace:
 def tensors_inside(values: Any) -> Iterator[Tensor]:
     """The tensors in arguments: in mappings, sequences and the attributes of objects such as dataclasses.
 
-    >>> [t.shape[0] for t in tensors_inside([{"x": torch.zeros(2)}, torch.zeros(3)])]
+    >>> [t.shape[0] for t in tensors_inside([torch.zeros(2), {"x": torch.zeros(3)}])]
     [2, 3]
     """
     level: list[Any] = [values]

@@ -80,7 +80,8 @@ def call(model: nn.Module, batch: Batch, device: torch.device | None) -> Any:
 
 def _require_forward(model: nn.Module) -> None:
     """Refuse a model without a forward, such as an agent with methods alone."""
-    if type(model).forward is nn.Module.forward and "forward" not in vars(model):
+    own = inspect.getattr_static(type(model), "forward", None)  # scripted classes refuse to be asked
+    if own is nn.Module.forward and "forward" not in vars(model):
         name = type(model).__name__
         raise TypeError(
             f"model: {name} has no forward() that could be called on the batch. Give a module whose forward "
