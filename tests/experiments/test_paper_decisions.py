@@ -12,6 +12,8 @@ from filled_tables import Outcomes, Row, always, filled, several, skeleton, torn
 
 from experiments import registry
 from experiments.claims.adam_task_change import ARMS, CHANGES, USUAL
+from experiments.claims.batch_noise import ARMS as NOISE_ARMS
+from experiments.claims.batch_noise import INJECTED as NOISY
 from experiments.claims.edge_law import LOSSES, SETTINGS
 from experiments.continual import CHANGING, ONE, PLACEBO
 
@@ -19,6 +21,7 @@ PAPERS = [claim.name for claim in registry.claims() if claim.kind == "paper"]
 #: Measured claim → what one seed measures.
 CELLS: Mapping[str, Mapping[str, tuple[object, ...]]] = {
     "adam_task_change": {"arm": tuple(ARMS), "change": CHANGES},
+    "batch_noise": {"arm": tuple(NOISE_ARMS), "lr": (0.05, 0.2, 0.4)},
     "born_dead_networks": {"width": (2, 3, 5), "hidden": (1, 9, 20)},
     "collapse_in_training": {"init": ("he", "rai")},
     "depth_law": {"layer": tuple(range(1, 21))},
@@ -70,7 +73,7 @@ CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
         when(lambda row: row["arm"] == USUAL, "killed_share", 0.1, 0.01),
         always(killed_share=0.1),
     ),
-    "batch_noise": (when(lambda row: row["train.batch_size"] == 8, "dead", 0.3), always(dead=0.05)),
+    "batch_noise": (when(lambda row: row["arm"] in (NOISY, "batch 8"), "dead", 0.3), always(dead=0.05)),
     "born_dead_networks": (
         several(when(lambda row: row["width"] == 2, "dead_share", 0.9, 0.2), always(off=0.0)),
         always(dead_share=0.5, off=0.2),
@@ -163,6 +166,13 @@ def test_redo_is_not_credited_with_what_random_resets_do_too(name: str) -> None:
     }
     beside = {finding.label: finding.word for finding in verdict.also}
     assert beside["dead, ReDo"] == "supported"
+
+
+def test_small_batches_that_kill_by_something_else_than_noise_are_mixed() -> None:
+    small = when(lambda row: row["arm"] == "batch 8", "dead", 0.3)
+    verdict = registry.claim("batch_noise").decide(filled(rows_of("batch_noise"), small))
+    assert verdict.word == "mixed"
+    assert "Does not hold for batch 128, noise of 8" in verdict.text
 
 
 def test_targets_of_noise_do_not_decide() -> None:
