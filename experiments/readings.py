@@ -110,29 +110,32 @@ def first_to_last_gradient(run: Run) -> dict[str, float]:
         return {"gradient_ratio": float(np.log10(rms[0] / rms[-1])) if rms[-1] > 0 else np.nan}
 
 
-def epochs_to(levels: Mapping[str, float]) -> Callable[[Run], dict[str, float]]:
-    """Epochs until the test accuracy first reaches a level, between two epochs by a straight line.
+def epochs_to(levels: Mapping[str, Mapping[str, float]]) -> Callable[[Run], dict[str, float]]:
+    """Epochs until the test accuracy first reaches levels, between two epochs by a straight line.
 
     Args:
-        levels: name of the data set → test accuracy.
+        levels: name of the data set → column → test accuracy.
 
     A run that does not get there counts with the whole budget, which is the least that it would have taken.
     """
 
     def read(run: Run) -> dict[str, float]:
-        accuracy = levels[run.config["data"]["name"]]
         steps = run.read("steps", ["epoch", "test_accuracy"]).to_pandas()
         told = steps[steps["test_accuracy"].notna()]
         x = np.concatenate([[0.0], told["epoch"].to_numpy(float)])
         y = np.concatenate([[0.0], told["test_accuracy"].to_numpy(float)])
-        there = np.flatnonzero(y >= accuracy)
-        if not len(there):
-            return {"epochs_needed": float(x[-1]), "reached": 0.0}
-        k = int(there[0])
-        part = (accuracy - y[k - 1]) / (y[k] - y[k - 1])
-        return {"epochs_needed": float(x[k - 1] + part * (x[k] - x[k - 1])), "reached": 1.0}
+        return {name: _first(x, y, level) for name, level in levels[run.config["data"]["name"]].items()}
 
     return read
+
+
+def _first(x: np.ndarray, y: np.ndarray, level: float) -> float:
+    """The x at which y, which starts at 0, first reaches a level; the last x if it never does."""
+    there = np.flatnonzero(y >= level)
+    if not len(there):
+        return float(x[-1])
+    k = int(there[0])
+    return float(x[k - 1] + (level - y[k - 1]) / (y[k] - y[k - 1]) * (x[k] - x[k - 1]))
 
 
 def _census(run: Run, evidence: str, *columns: str) -> pd.DataFrame:

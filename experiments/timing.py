@@ -12,15 +12,16 @@ import pandas as pd
 NAMES = ("relu", "sigmoid", "tanh", "elu", "gelu")
 #: Budget → rounds, and repetitions of the operation and of the step in each round.
 ROUNDS = {"toy": (2, 2, 1), "small": (16, 300, 12), "standard": (24, 1000, 40), "full": (32, 2000, 100)}
-BATCH, WIDTH, INPUTS, CLASSES = 128, 512, 784, 10
+BATCH, INPUTS, CLASSES = 128, 784, 10
+WIDTHS = (64, 512, 2048)
 
 
 def activation_costs(budget: str) -> pd.DataFrame:
     """Time every activation, in rounds.
 
     Returns:
-        One row per device, round, what (op, step) and activation: seconds (of one repetition: the least of
-        three batches of repetitions), relative (over ReLU's of the same round); `seed` is the round.
+        One row per device, round, what (op, step), width and activation: seconds (of one repetition: the
+        least of three batches of repetitions), relative (over ReLU's of the same round); `seed` is the round.
     """
     import torch
 
@@ -33,7 +34,7 @@ def activation_costs(budget: str) -> pd.DataFrame:
     finally:
         torch.set_num_threads(threads)
     table = pd.DataFrame(rows)
-    keys = ["device", "seed", "what"]
+    keys = ["device", "seed", "what", "width"]
     relu = table[table["activation"] == "relu"].set_index(keys)["seconds"]
     return table.assign(
         relative=table["seconds"] / relu.reindex(pd.MultiIndex.from_frame(table[keys])).to_numpy()
@@ -41,37 +42,33 @@ def activation_costs(budget: str) -> pd.DataFrame:
 
 
 def _rows(device: Any, rounds: int, ops: int, steps: int) -> list[dict[str, Any]]:
+    makers = {"op": (_op, ops), "step": (_step, steps)}
+    kinds = [(what, width) for what in makers for width in WIDTHS]
     work = {
-        (what, name): make(name, device) for what, make in (("op", _op), ("step", _step)) for name in NAMES
+        (what, width, name): makers[what][0](name, width, device) for what, width in kinds for name in NAMES
     }
     for act in work.values():  # caches, allocator, kernels
         act()
     rows = []
     for number in range(rounds):
         order = np.random.default_rng(number).permutation(len(NAMES))
-        for what, repeat in (("op", ops), ("step", steps)):
+        for what, width in kinds:
+            repeat = -(-makers[what][1] // 3)
             for name in (NAMES[k] for k in order):
-                seconds = min(_timed(work[what, name], -(-repeat // 3), device) for _ in range(3))
-                rows.append(
-                    {
-                        "device": device.type,
-                        "seed": number,
-                        "what": what,
-                        "activation": name,
-                        "seconds": seconds,
-                    }
-                )
+                seconds = min(_timed(work[what, width, name], repeat, device) for _ in range(3))
+                row = {"device": device.type, "seed": number, "what": what, "width": width}
+                rows.append({**row, "activation": name, "seconds": seconds})
     return rows
 
 
-def _op(name: str, device: Any) -> Callable[[], None]:
+def _op(name: str, width: int, device: Any) -> Callable[[], None]:
     """Forward and backward of the activation alone."""
     import torch
 
     function = _function(name)
     generator = torch.Generator().manual_seed(0)
-    z = torch.randn(BATCH, WIDTH, generator=generator).to(device).requires_grad_()
-    gradient = torch.randn(BATCH, WIDTH, generator=generator).to(device)
+    z = torch.randn(BATCH, width, generator=generator).to(device).requires_grad_()
+    gradient = torch.randn(BATCH, width, generator=generator).to(device)
 
     def act() -> None:
         torch.autograd.grad(function(z), z, gradient)
@@ -79,7 +76,7 @@ def _op(name: str, device: Any) -> Callable[[], None]:
     return act
 
 
-def _step(name: str, device: Any) -> Callable[[], None]:
+def _step(name: str, width: int, device: Any) -> Callable[[], None]:
     """A training step of a small MLP with plain SGD."""
     import torch
     from torch import nn
@@ -88,8 +85,8 @@ def _step(name: str, device: Any) -> Callable[[], None]:
     from harness.training.models.activations import make_activation
 
     torch.manual_seed(0)
-    act = make_activation(compose([f"activation={name}"]).activation, WIDTH)
-    layers = [nn.Linear(INPUTS, WIDTH), act, nn.Linear(WIDTH, WIDTH), act, nn.Linear(WIDTH, CLASSES)]
+    act = make_activation(compose([f"activation={name}"]).activation, width)
+    layers = [nn.Linear(INPUTS, width), act, nn.Linear(width, width), act, nn.Linear(width, CLASSES)]
     model = nn.Sequential(*layers).to(device)
     x = torch.randn(BATCH, INPUTS, device=device)
     y = torch.randint(CLASSES, (BATCH,), device=device)

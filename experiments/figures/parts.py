@@ -30,6 +30,8 @@ NAMES = {
     "gradient_dormant_share": "gradient-dormant units",
     "failed_share": "trainings that failed",
     "epochs_needed": "epochs to the level",
+    "epochs_early": "epochs to the lower level",
+    "epochs_late": "epochs to the higher level",
     "silent_before_share": "silent before training",
     "silent_after_share": "silent after training",
     **{f"stayed_dead_{layer}_share": f"stayed dead, layer {layer}" for layer in (1, 2, 3)},

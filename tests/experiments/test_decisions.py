@@ -12,11 +12,12 @@ import torch
 from filled_tables import Outcomes, Row, always, filled, several, skeleton, torn, when
 
 from experiments import registry
+from experiments.claims.converges_faster import LEVELS
 from experiments.claims.dead_units_cost import ARMS, hidden, kill
 from experiments.claims.default_initialisation import BIASES, DEFAULT, WEIGHTS
 from experiments.claims.high_learning_rate import GRIDS
 from experiments.claims.how_units_die import ABOVE, ALL, FIRST, RATES
-from experiments.timing import NAMES
+from experiments.timing import NAMES, WIDTHS
 
 
 def high(row: Row) -> bool:
@@ -103,8 +104,8 @@ CASES: Mapping[str, tuple[Outcomes, Outcomes]] = {
     ),
     "how_units_die": (always(kick_share=0.8, jump_share=0.9), always(kick_share=0.2, jump_share=0.9)),
     "converges_faster": (
-        when(lambda row: row["activation.name"] == "relu", "epochs_needed", 2, 6),
-        always(epochs_needed=4),
+        lambda row: dict.fromkeys(LEVELS, 2 if row["activation.name"] == "relu" else 6),
+        always(**dict.fromkeys(LEVELS, 4)),
     ),
     "chosen_remedies": (
         when(lambda row: row["remedy.name"] == "auto", "accuracy", 0.9, 0.5),
@@ -127,8 +128,8 @@ def rows_of(name: str) -> pd.DataFrame:
     if name == "how_units_die":
         cells = itertools.product(range(12), RATES, (FIRST, ABOVE, ALL))
         return pd.DataFrame(cells, columns=pd.Index(["seed", "arm", "place"]))
-    cells = [(seed, what, act) for seed in range(12) for what in ("op", "step") for act in NAMES]
-    return pd.DataFrame(cells, columns=pd.Index(["seed", "what", "activation"])).assign(device="cpu")
+    cells = itertools.product(range(12), ("op", "step"), WIDTHS, NAMES)
+    return pd.DataFrame(cells, columns=pd.Index(["seed", "what", "width", "activation"])).assign(device="cpu")
 
 
 def test_there_is_a_case_for_every_textbook_claim() -> None:
@@ -170,7 +171,7 @@ def test_runs_that_diverged_are_no_evidence(name: str) -> None:
     lost = rows.assign(diverged=1.0)
     lost[sorted(_outcomes(name) & set(map(str, rows.columns)))] = float("nan")
     if name == "converges_faster":
-        lost.loc[lost["seed"] < 4, "epochs_needed"] = 3.0
+        lost.loc[lost["seed"] < 4, list(LEVELS)] = 3.0
     verdict = registry.claim(name).decide(lost)
     assert verdict.word == "undecided"
     assert "no pair of runs" in verdict.text
