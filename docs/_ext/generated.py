@@ -1,4 +1,7 @@
-"""What a page takes from the code: `<!-- generated: NAME -->` in it is replaced at each build."""
+"""What a page takes from the code: `<!-- generated: NAME --> *…*` in it is replaced at each build.
+
+The text between the asterisks is for readers of the plain page.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from harness.console import about
 from harness.report.plots import CAPTIONS
 from harness.tools import app as tools
 
-MARK = re.compile(r"<!-- generated: (\w+) -->")
+MARK = re.compile(r"<!-- generated: (\w+) -->(?: \*[^*]+\*)?")
 KEY = re.compile(
     r"(?P<key>[\w.]+)(?: \(of [^)]*\))?:? ?(?P<about>.*)\n"
     r"  takes    (?P<takes>.*)\n  default  ?(?P<default>.*)"

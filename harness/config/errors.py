@@ -43,11 +43,12 @@ def _rebuild(key: str, text: str) -> ConfigError:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a hint with the closest known words, or "".
 
-    >>> did_you_mean("optim.lrr", ["optim.lr", "seed"])
-    'Did you mean optim.lr?'
+    >>> did_you_mean("optim.lrr", ["optim.lr", "seed"]), did_you_mean("LeakyReLU", ["leaky_relu", "relu6"])
+    ('Did you mean optim.lr?', 'Did you mean leaky_relu?')
     """
     known = list(known)
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    near = [k for k in known if k.replace("_", "") == word.replace("_", "").lower()]
+    near = near or difflib.get_close_matches(word.lower(), known, n=3, cutoff=0.6)
     if not near:  # compare only the last part: lr -> optim.lr
         near = [k for k in known if k.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1]][:3]
     return f"Did you mean {' or '.join(near)}?" if near else ""

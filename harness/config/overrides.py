@@ -35,7 +35,8 @@ def parse_one(text: str) -> Override:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError("", f"cannot read {text!r} ({reason})", hint="Write key=value.") from None
+        hint = "Write key=value." if "=" in text else "Write key=value; commands belong to harness-tools."
+        raise ConfigError("", f"cannot read {text!r} ({reason})", hint=hint) from None
 
 
 def key_of(override: Override) -> str:

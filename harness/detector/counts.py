@@ -97,16 +97,25 @@ def of_the_dead(count: int, when: str = AT_END) -> str:
     return f"Of the {count:,} dead{when}"
 
 
-def died_words(steps: Sequence[int] | np.ndarray) -> str:
-    """How many units died at some time, from the steps of their first deaths; "" for none.
+def died_words(steps: Sequence[int] | np.ndarray, censuses: Sequence[int] | np.ndarray = ()) -> str:
+    """How many units died at some time; "" for none.
+
+    Args:
+        steps: of their first deaths.
+        censuses: steps of all censuses. If there are two, the deaths are known to lie between them, no more.
 
     Example:
         >>> died_words([10, 10]), died_words([1, 16, 450])
         ('2 died at some time, at step 10.', '3 died at some time, first in steps 1 to 450, half by 16.')
+        >>> died_words([156, 156], [0, 156])
+        '2 died at some time, between steps 0 and 156, the only two censuses.'
     """
     steps = np.sort(np.asarray(steps))
     if not len(steps):
         return ""
+    if len(censuses) == 2 and min(censuses) < steps[0]:
+        between = f"between steps {min(censuses):,} and {max(censuses):,}, the only two censuses"
+        return f"{len(steps):,} died at some time, {between}."
     first, half, end = steps[0], steps[(len(steps) - 1) // 2], steps[-1]
     when = f"at step {first:,}" if first == end else f"first in steps {first:,} to {end:,}, half by {half:,}"
     return f"{len(steps):,} died at some time, {when}."

@@ -107,7 +107,7 @@ def verdict(
         dead_fraction=fraction,
         born_dead_fraction=born / units if units else float("nan"),
         died_fraction=died / units if units else float("nan"),
-        text=_words(last, lives, starved, healthy, diverged_at),
+        text=_words(last, lives, np.unique(columns["step"]), starved, healthy, diverged_at),
     )
 
 
@@ -158,6 +158,7 @@ def _stream_states(columns: dict[str, np.ndarray]) -> Counter[str]:
 def _words(
     last: dict[str, np.ndarray],
     lives: Lives,
+    dates: np.ndarray,
     starved: int,
     healthy: float,
     diverged_at: int | None,
@@ -190,7 +191,7 @@ def _words(
         how = birth_words(lives.first[lives.seen & lives.born_dead], int(lives.first[lives.seen].min()))
         how += " (dead before the first step)" if how == "born dead" else ""
         parts.append(f"{born:,} {'was' if born == 1 else 'were'} {how}.")
-    parts += [died_words(lives.died_at[lives.died_at != NEVER])]
+    parts += [died_words(lives.died_at[lives.died_at != NEVER], dates)]
     parts += [revived_words(int((lives.revived_at != NEVER).sum()))]
     if starved and not (state == "starved").any():  # a probe has no backward
         parts.append(starved_words(starved, on("stream")).strip())

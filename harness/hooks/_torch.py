@@ -58,6 +58,9 @@ except ImportError:  # pragma: no cover
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+#: Whether `torch.jit.trace` is running. Fallback: never.
+is_jit_tracing: Callable[[], bool] = getattr(torch.jit, "is_tracing", bool)
+
 _SPARED: list[Any] = []
 
 _UNSEEN: Callable[[], Any] = getattr(torch._C, "DisableTorchFunction", nullcontext)

@@ -1,10 +1,9 @@
-"""The hooks on a model's forwards: which forwards count, and which of them are traced.
+"""The hooks on a model's forwards: which forwards count, and how.
 
-Some forwards are traced (`trace_schedule.py`): every torch function is seen, which shows where each
-pre-activation comes from. All other forwards use what the traces found: a tap on each activation module,
-and an interceptor in the forwards that call activations as functions. At every call, autograd's own graph
-tells whether the pre-activation was made in a known way. Without a graph, the order of the calls tells; each
-new shape of the inputs is then traced, and all forwards are if that order varies.
+Some are traced (`trace_schedule.py`): every torch function is seen, which shows where each pre-activation comes
+from. The others use what the traces found: a tap on each activation module, and an interceptor in forwards that
+call activations as functions. Autograd's graph tells at every call whether the pre-activation was made in a
+known way; without a graph, the order of the calls does.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from harness.activations.declared import parts_of_declared
 from harness.activations.lookup import lookup, open_of
 from harness.graph.provenance import TensorProvenance
 from harness.graph.recurrence import Recurrence
-from harness.hooks._torch import is_recompute
+from harness.hooks._torch import is_jit_tracing, is_recompute
 from harness.hooks.captured import MASKED, NO_FORWARD, is_capturing
 from harness.hooks.compiled.compiled_taps import CompiledTaps
 from harness.hooks.compiled.compiler_stance import CompilerStance
@@ -184,7 +183,7 @@ class ForwardHooks:
             for one in added:
                 self._hook(one)
                 self._schedule.warm_up()
-        if self.counter.paused or torch.jit.is_tracing():
+        if self.counter.paused or is_jit_tracing():
             return
         observed = self._training is None or module.training is self._training
         masking, capturing = self.counter.masking, is_capturing()
@@ -305,8 +304,8 @@ class ForwardHooks:
         state = self._states.own
         if self.counter.paused:
             return
-        if torch.jit.is_tracing():
-            self.passed.setdefault(module, "torch.jit.trace called it")
+        if is_jit_tracing():
+            self.passed.setdefault(module, "torch.jit.trace alone called it")
             return
         if is_capturing():
             self.passed.setdefault(module, self._not_captured)

@@ -19,8 +19,9 @@ Batch = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 def as_batches(batches: Batch | Iterable[Batch], required: int = 1) -> Iterable[Batch]:
     """Wrap a single batch in a list; return several batches unchanged.
 
-    A tensor or mapping is one batch. A list or tuple is one batch if its items belong together: they agree in
-    length and differ in type or number of axes, or cannot be batches themselves (for example, a label).
+    A tensor, a mapping and an object with a method `to` (a graph, say) are one batch. A list or tuple is one
+    batch if its items belong together: they agree in length and differ in type or number of axes, or cannot
+    be batches themselves (for example, a label).
 
     Args:
         batches: one batch or several.
@@ -34,7 +35,7 @@ def as_batches(batches: Batch | Iterable[Batch], required: int = 1) -> Iterable[
         >>> len(list(as_batches([inputs, labels]))), len(list(as_batches([inputs, inputs])))
         (1, 2)
     """
-    if isinstance(batches, Tensor | Mapping | PackedSequence):
+    if isinstance(batches, Tensor | Mapping | PackedSequence) or is_object(batches):
         return [cast("Batch", batches)]
     if not isinstance(batches, Iterable):
         came = type(batches).__name__
@@ -42,6 +43,12 @@ def as_batches(batches: Batch | Iterable[Batch], required: int = 1) -> Iterable[
     if isinstance(batches, tuple | list) and len(batches) > 1 and _is_one(batches, required):
         return [batches]
     return cast("Iterable[Batch]", batches)
+
+
+def is_object(batch: Any) -> bool:
+    """Whether a batch is an object of its own kind that can be moved to a device, such as a graph."""
+    plain = isinstance(batch, Tensor | Mapping | tuple | list | nn.Module)
+    return not plain and callable(getattr(type(batch), "to", None))
 
 
 def in_doubt(items: Sequence[Any]) -> bool:

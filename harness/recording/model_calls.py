@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from harness.recording.batches import Batch, as_batches, device_of, in_doubt, tensors_in
+from harness.hooks.discovery import tensors_inside
+from harness.recording.batches import Batch, as_batches, device_of, in_doubt, is_object, tensors_in
 
 SEVERAL = (
     "batches: tensors of one length, type and number of axes are taken as one (input, target) batch, whose "
@@ -155,10 +156,10 @@ def _inputs(arguments: Arguments, batch: Any) -> tuple[tuple[Any, ...], dict[str
         return (), {name: batch[name] for name in known or batch}
     if isinstance(batch, tuple | list) and batch and all(isinstance(image, Tensor) for image in batch):
         return (batch if isinstance(batch, PackedSequence) else list(batch),), {}  # a detector's images
-    if not isinstance(batch, Tensor):
+    if not isinstance(batch, Tensor) and next(tensors_inside(batch), None) is None:
         raise TypeError(
-            "a batch: expected a tensor, a tuple or list whose first item is the input, or a dict of keyword "
-            f"arguments, but got {type(batch).__name__}"
+            "a batch: expected a tensor, a tuple or list whose first item is the input, a dict of keyword "
+            f"arguments, or an object that holds tensors, but got {type(batch).__name__}"
         )
     return (batch,), {}
 
@@ -213,12 +214,10 @@ def _moved(value: Any, device: torch.device | None) -> Any:
     """Move nested tensors to a device."""
     if device is None:
         return value
-    if isinstance(value, PackedSequence):
+    if isinstance(value, Tensor | PackedSequence):
         return cast("Any", value).to(device)
-    if isinstance(value, Tensor):
-        return value.to(device)
     if isinstance(value, dict):
         return {name: _moved(part, device) for name, part in value.items()}
     if type(value) in (tuple, list):
         return type(value)(_moved(part, device) for part in value)
-    return value
+    return cast("Any", value).to(device) if is_object(value) else value

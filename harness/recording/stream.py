@@ -22,6 +22,8 @@ from harness.recording.loss_scale import LossScale, Scaler, as_scaler
 from harness.recording.unit_parameters import PARTLY_FROZEN, is_partly_frozen
 from harness.recording.windows import WindowAccumulator
 
+NOT_ITS_OWN = "the optimizer holds no parameter of this model, so that grad_norm is not known"
+
 
 class Stream:
     """The passes of a training, with their taps, windows and incoming gradients.
@@ -63,6 +65,7 @@ class Stream:
             scale = LossScale(given, self.windows.statistics, failed)
             self.taps.counter.on_gradient, self.windows.before_reading = scale.gradient, scale.close
         self._model, self._gradients, self._across_ranks = model, gradients, across_ranks
+        self._optimizers = optimizers
 
     def attach(self, *, closing: bool) -> None:
         """Register the hooks; `closing`: whether the next step closes the window."""
@@ -70,6 +73,10 @@ class Stream:
         if self._gradients:
             self.incoming.attach()
             self.incoming.closing = closing
+            own = set(map(id, self._model.parameters()))
+            groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
+            if groups and own.isdisjoint(id(p) for group in groups for p in group["params"]):
+                self.taps.counter.say(NOT_ITS_OWN)
 
     def detach(self) -> None:
         """Remove all hooks."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +30,7 @@ KINDS: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]] = {
     "function": (lambda x: lambda: x, lambda d: d()),
     "nothing": (lambda x: None, lambda d: torch.randn(9, 8)),
 }
-FIRST: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+FIRST: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "batch norm": lambda m, x: m.bn(x),
     "layer norm": lambda m, x: m.norm(x),
     "linear": lambda m, x: F.linear(x, m.w, m.b),
@@ -88,3 +88,39 @@ def test_weights_that_constants_mask_or_mix_stay_weights() -> None:
     report = harness.scan(Made(), [torch.randn(5, 8)])
     (site,) = report.plan.sites
     assert (site.producers, site.size, site.guessed) == (("w",), 6, False)
+
+
+class Graph:
+    """A batch of its own kind, which iterates over its parts."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    def to(self, device: torch.device) -> Graph:
+        return Graph(self.x.to(device))
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        return iter([("x", self.x)])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [lambda x: Graph(x), lambda x: [Graph(x[:4]), Graph(x[4:])], lambda x: [(Graph(x), 1)]],
+    ids=["one", "several", "with a target"],
+)
+def test_batches_that_are_objects(given: Callable[[Tensor], Any]) -> None:
+    torch.manual_seed(0)
+    model = Model("batch norm", "namespace")
+    x = torch.randn(9, 8)
+    report = harness.scan(model, given(x))
+    assert report.units["n"].tolist() == [9] * 8
+    assert report.units["state"].eq("dead").tolist() == [True] * 4 + [False] * 4
+    with harness.Recorder(model, probe=given(x), census_every=1) as recorder:
+        model(Graph(x)).sum().backward()
+        recorder.step()
+    assert set(recorder.history()["evidence"]) == {"probe", "stream"}
+
+
+def test_a_batch_without_tensors_is_refused() -> None:
+    with pytest.raises(TypeError, match="an object that holds tensors, but got str"):
+        harness.scan(Model("batch norm", "namespace"), ["words"])

@@ -70,8 +70,8 @@ def test_new_layers_one_after_the_other_lose_little() -> None:
     assert 240 * INPUTS < counted <= 250 * INPUTS
 
 
-@pytest.mark.parametrize("first", [False, True])
-def test_functional_calls_between_the_steps_are_counted(first: bool) -> None:
+@pytest.mark.parametrize("before", [False, True])
+def test_functional_calls_between_the_steps_are_counted(before: bool) -> None:
     torch.manual_seed(0)
     first = nn.Linear(4, 6)
     with torch.no_grad():
@@ -84,10 +84,10 @@ def test_functional_calls_between_the_steps_are_counted(first: bool) -> None:
     with harness.Recorder(model, census_every=10) as recorder:
         for _ in range(20):
             x = torch.randn(INPUTS, 4)
-            if first:
+            if before:
                 jacrev(lambda x: model(x).sum())(x)
             model(x).square().mean().backward()
-            if not first:
+            if not before:
                 grad(loss)({name: p.detach() for name, p in model.named_parameters()}, x)
             recorder.step()
     census = recorder.history()
