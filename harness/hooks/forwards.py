@@ -1,9 +1,9 @@
 """The hooks on a model's forwards: which forwards count, and how.
 
-Some are traced (`trace_schedule.py`): every torch function is seen, which shows where each pre-activation comes
-from. The others use what the traces found: a tap on each activation module, and an interceptor in forwards that
-call activations as functions. Autograd's graph tells at every call whether the pre-activation was made in a
-known way; without a graph, the order of the calls does.
+Some are traced (`trace_schedule.py`): every torch function is seen, which shows where pre-activations come
+from. The others use what the traces found: taps on activation modules, and an interceptor where activations
+are called as functions. Autograd's graph tells at every call whether the pre-activation was made in a known
+way; without a graph, the order of the calls does.
 """
 
 from __future__ import annotations
@@ -87,9 +87,8 @@ class ForwardHooks:
     ) -> None:
         self._model, self._gradients, self._per_call = model, gradients, per_call
         self._training = None if observe == "all" else observe == "train"
-        self._registry = ModuleRegistry(model)
+        self._registry, self._handles = ModuleRegistry(model), list[RemovableHandle]()
         self._names = self._registry.names
-        self._handles: list[RemovableHandle] = []
         self._states, self._schedule = ForwardStates(), TraceSchedule(model)
         self.book = SiteBook(sink, gate_eps, axis)
         self.counter = CallCounter(
@@ -110,8 +109,7 @@ class ForwardHooks:
         self._function_taps = FunctionTaps(
             self._functions.interceptor, self._outside, self._failed, self.compiled.functions
         )
-        self._activations: set[nn.Module] = set()
-        self._root_only = root_only
+        self._activations, self._root_only = set[nn.Module](), root_only
         self._parts: dict[nn.Module, None] = {}  # submodules that were called on their own
         self._of_declared: set[nn.Module] = set()
         self._followed: TensorProvenance | None = None  # across calls of submodules
