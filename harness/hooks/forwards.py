@@ -87,7 +87,8 @@ class ForwardHooks:
     ) -> None:
         self._model, self._gradients, self._per_call = model, gradients, per_call
         self._training = None if observe == "all" else observe == "train"
-        self._registry, self._handles = ModuleRegistry(model), list[RemovableHandle]()
+        self._handles: list[RemovableHandle] = []
+        self._registry = ModuleRegistry(model)
         self._names = self._registry.names
         self._states, self._schedule = ForwardStates(), TraceSchedule(model)
         self.book = SiteBook(sink, gate_eps, axis)
@@ -109,7 +110,8 @@ class ForwardHooks:
         self._function_taps = FunctionTaps(
             self._functions.interceptor, self._outside, self._failed, self.compiled.functions
         )
-        self._activations, self._root_only = set[nn.Module](), root_only
+        self._root_only = root_only
+        self._activations: set[nn.Module] = set()
         self._parts: dict[nn.Module, None] = {}  # submodules that were called on their own
         self._of_declared: set[nn.Module] = set()
         self._followed: TensorProvenance | None = None  # across calls of submodules
