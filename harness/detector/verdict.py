@@ -158,7 +158,7 @@ def _stream_states(columns: dict[str, np.ndarray]) -> Counter[str]:
 def _words(
     last: dict[str, np.ndarray],
     lives: Lives,
-    dates: np.ndarray,
+    censuses: np.ndarray,
     starved: int,
     healthy: float,
     diverged_at: int | None,
@@ -191,7 +191,7 @@ def _words(
         how = birth_words(lives.first[lives.seen & lives.born_dead], int(lives.first[lives.seen].min()))
         how += " (dead before the first step)" if how == "born dead" else ""
         parts.append(f"{born:,} {'was' if born == 1 else 'were'} {how}.")
-    parts += [died_words(lives.died_at[lives.died_at != NEVER], dates)]
+    parts += [died_words(lives.died_at[lives.died_at != NEVER], censuses)]
     parts += [revived_words(int((lives.revived_at != NEVER).sum()))]
     if starved and not (state == "starved").any():  # a probe has no backward
         parts.append(starved_words(starved, on("stream")).strip())

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any
-from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +28,7 @@ from harness.hooks.arguments import WrongArgument
 from harness.hooks.captured import FIRST, FIXED_GATES, is_capturing, keep_alive
 from harness.hooks.course import Course
 from harness.hooks.forward_state import ForwardStates
+from harness.hooks.hook import weakly
 from harness.hooks.known_calls import KnownCall, KnownCalls
 from harness.hooks.masks import Mask, Masking
 from harness.hooks.passes import WRITTEN_VIEW, GradientPasses, below
@@ -87,7 +87,8 @@ class CallCounter:
         self._lock = threading.RLock()
         self.messages: dict[str, None] = {}
         self.reasons: dict[str, str] = {}
-        self._lost: dict[str, int] = {}  # caller → number of its uncounted calls - 1
+        self._lost = Counter[str]()  # caller → number of its calls that no trace has shown
+        self._back = weakly(self._backward)
         self.masking = Masking(model, self.say)
         self.passes = GradientPasses(model)
         self.course = Course()
@@ -165,7 +166,7 @@ class CallCounter:
                 self.on_call(caller, opened.site.name, plain, layout)
         state.busy = False
         opened.without_graph |= not recompute and state.graph and not torch.is_grad_enabled()
-        back = partial(_backward, ref(self), opened.statistics, layout, captured=captured)
+        back = partial(self._back, opened.statistics, layout, captured=captured)
         if self._gradients and z.requires_grad and not (captured and self.on_gradient is not None):
             base = base_to_watch(z, known.writes)
             if base is None and is_view(z) and known.writes():
@@ -209,14 +210,12 @@ class CallCounter:
                 return self._book.unique(caller, z, found, self._model)
             if caller.key in self._book.uncounted:
                 return None, None
-            if (
-                without_transforms(z) is not z
-            ):  # never known, since its parameters are other tensors each time
+            if without_transforms(z) is not z:  # never known: its parameters are other tensors each time
                 only = self._book.unique(caller, z, found, self._model)
                 self.ambiguous |= only[0] is None
                 return only
-            lost = self._lost[caller.name] = self._lost.get(caller.name, -1) + 1
-            self._warm_up(lost)  # an unknown call: trace the next forwards
+            self._warm_up(self._lost[caller.name])  # an unknown call: trace the next forwards
+            self._lost[caller.name] += 1
             return None, None
         followed = self._follow() if trace is None else trace.provenance
         origin = followed.get(z)
@@ -244,7 +243,7 @@ class CallCounter:
             same = caller.key, frozenset(made.producers), made.exact, made.layout.rows, origin.applied
             way = origin.path, *self._states.own.gates(same, origin.path, z)
         plain = without_transforms(z)
-        with outside_transforms(z, z if plain is None else plain):  # sums outlive it
+        with outside_transforms(z, z if plain is None else plain):  # the sums outlive the transform
             return self._book.site(caller, z, made, number, anew, way)
 
     def _remember(
@@ -282,7 +281,7 @@ class CallCounter:
             return
         call.add_path(z, prepare(opened.statistics, z, layout.axes, gate, back))
 
-    def backward(
+    def _backward(
         self,
         statistics: UnitStatistics,
         layout: UnitLayout,
@@ -291,7 +290,6 @@ class CallCounter:
         *,
         captured: bool = False,
     ) -> None:
-        """Count ∂L/∂z. Never raises."""
         try:
             if self.on_gradient is not None:
                 self.on_gradient()
@@ -320,10 +318,3 @@ class CallCounter:
     def say(self, message: str) -> None:
         """Queue a warning: raised at once, a warning turned into an error would end the user's forward."""
         self.messages.setdefault(message)
-
-
-def _backward(counter: ref[CallCounter], *args: Any, **kwargs: Any) -> None:
-    """Call `CallCounter.backward`; a hook must not keep the model alive, which may keep the hook's graph."""
-    own = counter()
-    if own is not None:
-        own.backward(*args, **kwargs)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any
+from weakref import WeakMethod
 
 from torch.compiler import is_dynamo_compiling, is_exporting
 
@@ -17,6 +18,21 @@ from harness.hooks._torch import in_compiled_call, never_compiled, never_traced
 # Default for a hook's keyword arguments: a forward in another thread may call the hook just before torch has
 # recorded that it accepts them.
 NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
+
+
+def weakly(method: Callable[..., None]) -> Callable[..., None]:
+    """A function that calls a method as long as its object lives, without keeping it alive.
+
+    For hooks on a graph: the model may keep the graph of its last output, and must not be kept by it.
+    """
+    found = WeakMethod(method)
+
+    def call(*args: Any, **kwargs: Any) -> None:
+        own = found()
+        if own is not None:
+            own(*args, **kwargs)
+
+    return call
 
 
 class Inert:

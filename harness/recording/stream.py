@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
-from weakref import ref
 
 import numpy as np
 from torch import nn
@@ -13,8 +12,8 @@ from torch.optim import Optimizer
 
 from harness.graph.plan import Site
 from harness.graph.producers import Producer
-from harness.hooks.counting import CallCounter
 from harness.hooks.eager import EagerTaps
+from harness.hooks.hook import weakly
 from harness.kernels.unit_statistic import UnitStatistic
 from harness.recording.distributed import is_distributed
 from harness.recording.incoming_gradients import IncomingGradients
@@ -61,7 +60,7 @@ class Stream:
         self.taps.on_forward = self.incoming.forward if gradients else None
         given = as_scaler(scaler)
         if given is not None and gradients:
-            failed = partial(_failed, ref(self.taps.counter))
+            failed = partial(weakly(self.taps.counter.failed), "the loss scale")
             scale = LossScale(given, self.windows.statistics, failed)
             self.taps.counter.on_gradient, self.windows.before_reading = scale.gradient, scale.close
         self._model, self._gradients, self._across_ranks = model, gradients, across_ranks
@@ -98,10 +97,3 @@ class Stream:
             reason = PARTLY_FROZEN
         if reason:
             self.taps.unknown_norms.setdefault(reason, site.name)
-
-
-def _failed(counter: ref[CallCounter], error: Exception) -> None:
-    """Report an error of the loss scale, which gradient hooks hold: they must not keep the model alive."""
-    own = counter()
-    if own is not None:
-        own.failed("the loss scale", error)
