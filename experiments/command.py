@@ -157,7 +157,7 @@ def write_page(claims: Sequence[Claim], results: Sequence[Result], to: Path) -> 
     entries = corrected([(claim, found) for claim, found in tried if found])
     for entry in entries:
         name = entry.claim.name
-        save(draw(entry.claim, entry.result), to / "pictures" / f"{name}.png", dpi=110)
+        save(entry.claim.figure(entry.result.table, entry.shown), to / "pictures" / f"{name}.png", dpi=110)
         if len(entry.results) > 1:
             save(data_sets(entry.results), to / "pictures" / f"{name}_data_sets.png", dpi=110)
     there = {result.claim for result in results}

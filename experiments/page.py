@@ -64,6 +64,11 @@ class Entry:
     def verdict(self) -> Verdict:
         return _judged(self.result)
 
+    @property
+    def shown(self) -> Verdict:
+        """The verdict as pictures show it: undecided if it does not survive the correction."""
+        return self.verdict if self.word == self.alone else replace(self.verdict, word=self.word)
+
 
 def corrected(pairs: Sequence[tuple[Claim, Sequence[Result]]]) -> list[Entry]:
     """Correct the claims' p-values together (Benjamini & Hochberg 1995); what does not survive is undecided.
