@@ -53,7 +53,9 @@ def compare(
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="Level to compare the others with.")] = None,
     share: Annotated[float, typer.Option(help="Share of the first outcome at its critical values.")] = 0.5,
-    correction: Annotated[str, typer.Option(help="Correction of the p-values: holm, fdr or none.")] = "holm",
+    correction: Annotated[
+        str, typer.Option(help="Correction of the p-values: max_t, holm, fdr or none.")
+    ] = "max_t",
     survival: Annotated[
         bool | None,
         typer.Option("--survival/--no-survival", help="Read the censuses; default: for up to 512 runs."),

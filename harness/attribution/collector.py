@@ -37,7 +37,7 @@ from harness.attribution.snapshots import Snapshot, Snapshots
 from harness.attribution.starvation import starvation
 from harness.attribution.step_metrics import StepMetrics
 from harness.attribution.whole_passes import OwnPasses
-from harness.graph.plan import Site, plain_name
+from harness.graph.plan import Site, plain_name, without_wrappers
 from harness.hooks.eager import EagerTaps
 from harness.progress import Progress
 from harness.recording.listener import Guard
@@ -64,7 +64,7 @@ class EvidenceCollector:
         taps: EagerTaps,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._model, self._taps, self._options = _unwrapped(model), taps, options
+        self._model, self._taps, self._options = without_wrappers(model)[1], taps, options
         self._metrics = StepMetrics(self._model, optimizers)
         self._snapshots = Snapshots(self._model)
         self._loss = LossPath(self._model, optimizers)
@@ -269,7 +269,7 @@ class EvidenceCollector:
             row: dict[str, Any] = {"site": site.name, "depth": depth, "units": site.size}
             if site.name in layers:
                 layer = layers[site.name]
-                row |= {"layer": plain_name(layer.names[0]), "source": layer.source}
+                row |= {"layer": plain_name(layer.names[0], self._model), "source": layer.source}
                 row["normed"] = replay.normed(layer)
                 row |= self._weights(replay, layers[site.name])
             if site.name in made:
@@ -319,19 +319,9 @@ class EvidenceCollector:
 
     def _modes(self) -> dict[str, bool]:
         return {
-            name: self._snapshots.modes.get(plain_name(name), module.training)
+            name: self._snapshots.modes.get(plain_name(name, self._model), module.training)
             for name, module in self._model.named_modules()
         }
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside wrappers for compilation and data parallelism."""
-    for name in ("_orig_mod", "module"):
-        inner = dict(model.named_children()).get(name)
-        alone = len(list(model.children())) == 1 and not list(model.parameters(recurse=False))
-        if isinstance(inner, nn.Module) and alone:
-            return _unwrapped(inner)
-    return model
 
 
 def _sites_with_deaths(census: pd.DataFrame | None) -> list[str]:

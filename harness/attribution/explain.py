@@ -90,7 +90,7 @@ def _parameters(
     model: nn.Module, site: Site, producer: str, unit: int, own: OwnParameters | None
 ) -> list[str]:
     """The same for a layer made of single parameters."""
-    values = {plain_name(name): p.detach() for name, p in model.named_parameters()}
+    values = {plain_name(name, model): p.detach() for name, p in model.named_parameters()}
     if own is not None:
         rows = {name: own.rows(name, values[name]) for name in own.axes if name in values}
     else:  # parameters named by the plan, if it is clear which axis counts the units

@@ -43,11 +43,11 @@ def layers_of(
         The layers, and the names of modules and parameters; the name of a norm follows that of its layer.
     """
     modules = replay.modules
-    names = {plain_name(name): name for name in reversed(modules)}
+    names = {plain_name(name, replay.model): name for name in reversed(modules)}
     feeders, sources = _surroundings(replay, Snapshot(snapshot.values, snapshot.inputs[:1]))
     layers: dict[str, Layer] = {}
     makers: dict[str, Chains] = {}
-    values = {plain_name(name): name for name in snapshot.values}
+    values = {plain_name(name, replay.model): name for name in snapshot.values}
     for site in sites:
         chains = [
             (feeders[n], n) if n in feeders else (n,)

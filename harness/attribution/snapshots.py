@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from harness.attribution.entrances import PartsForward
 from harness.attribution.model_inputs import Inputs, byte_count, copy_inputs, input_count
-from harness.graph.plan import plain_name
+from harness.graph.plan import qualified_names
 from harness.recording.listener import Guard
 
 INPUTS = 512  # largest number of the first inputs, and of the latest
@@ -154,7 +154,7 @@ class Snapshots:
             self.clear()
             self._trains, self.by_parts = graph, by_parts
         if not self._modes_read:  # once per window: iterating over the modules costs more than a small step
-            self.modes = {plain_name(name): part.training for name, part in self._model.named_modules()}
+            self.modes = {name: part.training for part, name in qualified_names(self._model).items()}
             self._modes_read = True
         inputs = copy_inputs(args, kwargs, INPUTS)
         if inputs is None:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.compare.correction import adjust
 from harness.compare.design import held, settings
 from harness.compare.dose_curves import critical, numeric_axis
-from harness.compare.effect_sizes import effects
+from harness.compare.effect_sizes import check_correction, effects
 from harness.compare.frames import OUTCOMES, baseline_of, codes, columns_of, need, outcomes
 from harness.compare.life_tables import Lives, lives
 from harness.compare.log_rank import logrank
@@ -63,7 +62,7 @@ def compare_runs(
     *,
     baseline: Any = None,
     share: float = 0.5,
-    correction: str = "holm",
+    correction: str = "max_t",
     confidence: float = 0.95,
     census: bool | None = None,
 ) -> Comparison:
@@ -76,7 +75,7 @@ def compare_runs(
         measures: outcomes; ranking, critical values and sentences are about the first one.
         baseline: level of `factor` with which the others are compared.
         share: share of the outcome at critical values.
-        correction: "holm", "fdr" or "none".
+        correction: of the effects: "max_t", "holm", "fdr" or "none"; "max_t" is Holm's for the other tables.
         confidence: confidence of the intervals.
         census: whether to read the censuses, for survival; None: for up to 512 runs.
 
@@ -93,6 +92,7 @@ def compare_runs(
         raise ValueError(f"share: expected a number in (0, 1), but got {share}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence: expected a number in (0, 1), but got {confidence}")
+    check_correction(correction)
     asked = [*([factor] if factor else []), *by]
     frame = outcomes(runs, asked)
     need(frame, *asked)
@@ -106,11 +106,13 @@ def compare_runs(
         notes.append(f"{name} has {frame[name].nunique():,} values: no table of each against the first.")
     levels = {name: codes(frame[name])[1] for name in few}
     base = levels[factor][baseline_of(levels[factor], baseline, factor)] if factor in levels else None
-    tables = [effects(frame, name, by, measures, baseline=baseline, confidence=confidence) for name in few]
-    found = pd.concat(tables, ignore_index=True) if tables else None
-    if found is not None:
-        found["p_adjusted"] = adjust(found["p"].to_numpy(float), correction)
+    found = None
+    if few:
+        options: dict[str, Any] = {"confidence": confidence, "correction": correction}
+        found = effects(frame, few, by, measures, baseline=baseline, **options)
         notes.append(floor_note(found, correction))
+    if correction == "max_t":  # of effects alone
+        correction = "holm"
     main = measures[0]
     ranked = None
     if factor is None and len(columns_of(frame)) > 1:

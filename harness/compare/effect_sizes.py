@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.compare.bootstrap import difference_interval, mean_interval
-from harness.compare.correction import adjust
+from harness.compare.correction import METHODS, adjust
 from harness.compare.design import held, seed_codes, seed_means, settings
 from harness.compare.frames import (
     OUTCOMES,
@@ -20,7 +20,7 @@ from harness.compare.frames import (
     tally,
     values,
 )
-from harness.compare.permutation import sign_flip, two_groups
+from harness.compare.permutation import joint_sign_flips, sign_flip, two_groups
 
 BOUNDS = (-1.0, 1.0)  # bounds of a difference of shares
 COLUMNS = (
@@ -50,13 +50,13 @@ COLUMNS = (
 
 def effects(
     frame: pd.DataFrame,
-    factor: str,
+    factor: str | Sequence[str],
     by: Sequence[str] = (),
     outcomes: Sequence[str] = OUTCOMES,
     *,
     baseline: Any = None,
     confidence: float = 0.95,
-    correction: str = "holm",
+    correction: str = "max_t",
 ) -> pd.DataFrame:
     """Every level of a factor against its baseline, with seeds as blocks.
 
@@ -67,13 +67,14 @@ def effects(
 
     Args:
         frame: as returned by `harness.compare.outcomes`.
-        factor: a column of it.
+        factor: a column of it, or several, whose p-values are corrected together.
         by: factors whose settings are kept apart instead of averaged.
         outcomes: dead, born_dead, died, revived, accuracy; and diverged (share of the complete runs).
         baseline: level with which the others are compared; None: null, none, false, 0 or relu if there is
             such a level, else the first.
         confidence: confidence of the intervals.
-        correction: correction of the p-values over this table: "holm", "fdr" or "none".
+        correction: correction of the p-values over this table: "max_t" (joint sign flips of all tests, see
+            `joint_sign_flips`; Holm for those without pairs), "holm", "fdr" or "none".
 
     Returns:
         One row per setting of `by`, level and outcome: the columns of `by`, factor, level, baseline, outcome,
@@ -93,12 +94,58 @@ def effects(
         [[1.0, 0.1, 3.0, 0.467, 0.25]]
     """
     by = [by] if isinstance(by, str) else list(by)
+    names = [outcomes] if isinstance(outcomes, str) else list(outcomes)
+    factors = [factor] if isinstance(factor, str) else list(factor)
+    if baseline is not None and len(factors) != 1:
+        raise ValueError("baseline: is a level of one factor; give that factor alone")
+    check_correction(correction)
+    rows = [row for one in factors for row in _rows(frame, one, by, names, baseline, confidence)]
+    differences = [row.pop("differences") for row in rows]
+    columns = [*by, *COLUMNS]
+    result = pd.DataFrame(rows, columns=pd.Index([c for c in columns if c != "p_adjusted"]))
+    adjusted = _adjusted(result["p"].to_numpy(float), differences, correction)
+    return result.assign(p_adjusted=adjusted)[columns]
+
+
+def check_correction(method: str) -> None:
+    """Check the name of a correction of effects.
+
+    Raises:
+        ValueError: unknown.
+    """
+    if method not in ("max_t", *METHODS):
+        raise ValueError(f"correction: expected one of max_t, {', '.join(METHODS)}, but got {method!r}")
+
+
+def _adjusted(p: np.ndarray, differences: Sequence[pd.Series | None], correction: str) -> np.ndarray:
+    """p-values corrected over all rows; `differences` by seed, None for rows without pairs."""
+    if correction != "max_t":
+        return adjust(p, correction)
+    paired = np.array([d is not None for d in differences], bool)
+    adjusted = np.full(len(p), np.nan)
+    if paired.any():
+        pairs = [d for d in differences if d is not None]
+        table = pd.concat(pairs, axis=1).to_numpy(float)
+        adjusted[paired] = joint_sign_flips(table)
+    adjusted[~paired] = adjust(p[~paired], "holm")
+    kinds = sum(bool(np.isfinite(p[part]).any()) for part in (paired, ~paired))
+    return np.minimum(adjusted * max(1, kinds), 1)  # Bonferroni over the two kinds of tests
+
+
+def _rows(
+    frame: pd.DataFrame,
+    factor: str,
+    by: Sequence[str],
+    names: Sequence[str],
+    baseline: Any,
+    confidence: float,
+) -> list[dict[str, Any]]:
+    """The rows of one factor, each with its differences by seed, None where there are no pairs."""
     need(frame, factor)
     for name in by:
         if name == factor:
             raise ValueError(f"by: {factor} is the factor itself; give another one")
     need(frame, *by, argument="by")
-    names = [outcomes] if isinstance(outcomes, str) else list(outcomes)
     measured = {name: values(frame, name) for name in names}
     fixed, _ = held(frame, factor, by)
     index, levels = codes(frame[factor])
@@ -129,10 +176,7 @@ def effects(
                         **found,
                     }
                 )
-    columns = [*by, *COLUMNS]
-    result = pd.DataFrame(rows, columns=pd.Index([c for c in columns if c != "p_adjusted"]))
-    adjusted = adjust(result["p"].to_numpy(float), correction)
-    return result.assign(p_adjusted=adjusted)[columns]
+    return rows
 
 
 def _compare(table: pd.DataFrame, level: int, base: int, possible: int, confidence: float) -> dict[str, Any]:
@@ -141,7 +185,8 @@ def _compare(table: pd.DataFrame, level: int, base: int, possible: int, confiden
     both = here.merge(there, on=["cell", "seed"], suffixes=("", "_base"))
     if len(both):
         seeds = both.groupby("seed")[["y", "y_base"]].mean()
-        d = (seeds["y"] - seeds["y_base"]).to_numpy()
+        differences = seeds["y"] - seeds["y_base"]
+        d = differences.to_numpy()
         low, high = mean_interval(d, confidence, BOUNDS)
         notes = []
         if len(d) == 1:
@@ -157,10 +202,12 @@ def _compare(table: pd.DataFrame, level: int, base: int, possible: int, confiden
             "high": high,
             "p": sign_flip(d),
             "note": "; ".join(notes),
+            "differences": differences,
         }
     a, b = (side.groupby("seed")["y"].mean().to_numpy() for side in (here, there))
     missing = np.nan
     found = {
+        "differences": None,
         "pairs": 0,
         "mean": a.mean() if len(a) else missing,
         "baseline_mean": b.mean() if len(b) else missing,

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import permutation_test
 
 EXACT = 20  # largest number of seeds whose sign flips are enumerated
+JOINT = 13  # the same for several tests at once
 DRAWS = 9999
 STREAM = 20_240_608
 CELLS = 20_000_000  # largest number of values in a set of drawn permutations
@@ -32,6 +33,45 @@ def sign_flip(differences: np.ndarray) -> float:
     if len(d) < 2:
         return float("nan")
     return flip_tables(d[:, None])
+
+
+def joint_sign_flips(differences: np.ndarray) -> np.ndarray:
+    """p-values of several means of paired differences, adjusted for their number (Westfall & Young 1993).
+
+    Each sign flip is that of a seed, in all tests at once, so that their dependence is part of the null
+    distribution: of the largest |mean| / root mean square among a test and those with smaller ones. The
+    chance of any false rejection is controlled, and, unlike Holm's p, the least p does not grow with the
+    number of tests. All 2^n flips are used for up to 13 seeds, else 9,999 drawn ones.
+
+    Args:
+        differences: (seeds, tests), NaN for none.
+
+    Returns:
+        (tests,) p; NaN with fewer than two differences. That of a single test is `sign_flip`'s.
+
+    Example:
+        >>> joint_sign_flips(np.array([[1.0, -1.0], [2.0, 3.0], [3.0, -2.0], [4.0, 1.0]])).tolist()
+        [0.125, 1.0]
+    """
+    d = np.asarray(differences, float)
+    tested = (~np.isnan(d)).sum(axis=0) > 1
+    d = np.nan_to_num(d[:, tested])
+    seeds = len(d)
+    if seeds <= JOINT:
+        signs = 1 - 2.0 * (np.arange(2 ** max(0, seeds - 1))[:, None] >> np.arange(seeds) & 1)
+    else:
+        signs = np.random.default_rng((STREAM, seeds)).integers(0, 2, (DRAWS + 1, seeds)) * 2.0 - 1
+        signs[0] = 1
+    size = np.sqrt(np.square(d).sum(axis=0))
+    far = np.abs(signs @ d) / np.where(size > 0, size, 1)  # the first row is what was observed
+    order = np.argsort(far[0], kind="stable")
+    largest = np.maximum.accumulate(far[:, order], axis=1)
+    shares = (largest >= far[0, order] * (1 - 1e-9)).mean(axis=0)
+    p = np.full(len(tested), np.nan)
+    found = np.empty(len(order))
+    found[order] = np.maximum.accumulate(shares[::-1])[::-1]
+    p[tested] = found
+    return p
 
 
 def flip_tables(tables: np.ndarray) -> float:

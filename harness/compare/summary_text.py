@@ -148,8 +148,8 @@ def largest_effect(effects: pd.DataFrame, outcome: str = "dead") -> list[str]:
     else:
         seeds = f"{int(row['pairs'])} seeds" if row["pairs"] else "seeds not paired"
         sure_of = f"interval {100 * row['low']:+.1f} to {100 * row['high']:+.1f}, {seeds}"
-        if not np.isnan(row["p"]):
-            sure_of += f", p = {_p(row['p'])}"
+        if not np.isnan(row["p_adjusted"]):
+            sure_of += f", adjusted p = {_p(row['p_adjusted'])}"
     text = f"{NAMES[outcome].capitalize()}, {against}: {_percent(row['mean'])} instead of "
     text += f"{_percent(row['baseline_mean'])}, {points} ({sure_of})."
     if not len(sure) and not np.isnan(row["low"]):
@@ -232,7 +232,7 @@ def floor_note(effects: pd.DataFrame, correction: str) -> str:
         return f"{text}: the intervals carry the evidence. Only more seeds give tests power."
     return (
         f"{text}; over {len(tested)} tests Holm makes that {_p(min(needed, 1))}: the intervals carry the "
-        "evidence. More seeds or fewer outcomes (or correction fdr) give tests power."
+        "evidence. More seeds or fewer outcomes (or correction max_t) give tests power."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +17,7 @@ LAST_AXIS = {"linear", "embedding", "embedding_bag", "bilinear"}
 FUSED_RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell"}
 FUSED_RECURRENT |= {"rnn_tanh_cell", "rnn_relu_cell"}
 PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "einsum", "mv", "addmv"}
+PRODUCTS |= {"tensordot"}
 TURNS = {"T", "mT", "H", "mH"}  # attributes
 TRANSPOSITIONS = TURNS | {"t", "adjoint", "transpose", "swapaxes", "swapdims", "permute"}
 SELECTIONS = {"__getitem__", "chunk", "split", "narrow", "select", "unbind", "tensor_split"}
@@ -42,6 +43,7 @@ REDUCTIONS = {
     "median",
 }
 REDUCTIONS |= {"nanmean", "nansum", "vector_norm", "linalg_vector_norm", "linalg_norm", "argmax", "argmin"}
+EXTREMES = {"amax", "amin", "max", "min"}
 DISTANCES = {"cdist", "pairwise_distance", "cosine_similarity", "dist", "dot", "vdot", "inner"}
 ORDER = {"topk", "sort", "msort", "kthvalue", "cummax", "cummin"}
 CREATIONS = {"zeros", "ones", "full", "empty", "rand", "randn", "randint", "arange", "tensor", "linspace"}
@@ -137,6 +139,29 @@ def einsum_axes(equation: Any, weight: int, operands: int, ndim: int) -> list[in
     own = [label for label in terms[weight] if label in right]
     places = [head.index(one) - ndim if one in head else tail.index(one) - len(tail) for one in own]
     return sorted(places) or None
+
+
+def tensordot_axes(
+    args: Sequence[Any], kwargs: Mapping[str, Any], own: int, ndim: int, *, first: bool
+) -> list[int]:
+    """Axes of the result, from the end, that are the weight's own.
+
+    Args:
+        args: arguments of `tensordot`.
+        kwargs: its keyword arguments.
+        own: number of axes of the weight.
+        ndim: number of axes of the result.
+        first: whether the weight is the first factor.
+
+    >>> tensordot_axes((None, None, 1), {}, 2, 3, first=False), tensordot_axes((), {}, 3, 2, first=True)
+    ([-1], [-2])
+    >>> tensordot_axes((None, None, ([1, 2], [0, 1])), {}, 3, 2, first=False)
+    [-1]
+    """
+    dims = args[2] if len(args) > 2 else kwargs.get("dims", 2)
+    kept = own - (dims if isinstance(dims, int) else len(dims[0]))
+    start = -ndim if first else -kept
+    return list(range(start, start + kept))
 
 
 def transposes(name: str, args: Sequence[Any], ndim: int) -> bool:

@@ -73,7 +73,9 @@ def _layer_of(matrix: Tensor, own: Producer, weights: list[tuple[Tensor, Produce
     return own
 
 
-def reduced(source: Origin, x: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor) -> Origin:
+def reduced(
+    name: str, source: Origin, x: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
+) -> Origin:
     """The result of a reduction, which has units if their axes remain."""
     if source.units is None:
         return source if source.term else source._replace(units=None)
@@ -85,7 +87,11 @@ def reduced(source: Origin, x: Tensor, args: Sequence[Any], kwargs: Mapping[str,
         for d in chosen:
             index = index.narrow(d, 0, 1)
     if any(index.shape[d] > 1 for d in chosen):
-        return source._replace(units=None, term=True)
+        kept = {d - x.ndim: size for d, size in enumerate(index.shape) if size > 1 and d not in chosen}
+        if not kept or name not in ops.EXTREMES:
+            return source._replace(units=None, term=True)
+        index = units.fresh_along(x.ndim, kept)  # maxout: the largest of several pieces is a unit
+        source = source._replace(part=True, summed=True)
     if out.ndim < x.ndim:
         for d in sorted(chosen, reverse=True):
             index = index.select(d, 0)

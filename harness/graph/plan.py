@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+_WRAPPED = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")  # torch's names, at any depth
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -115,7 +117,7 @@ def shown_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
 
 def qualified_names(root: nn.Module) -> dict[nn.Module, str]:
     """Module → its first qualified name, without the prefixes of compile and data-parallel wrappers."""
-    return {module: plain_name(name) for name, module in root.named_modules()}
+    return {module: plain_name(name, root) for name, module in root.named_modules()}
 
 
 def modules_by_name(root: nn.Module) -> dict[str, nn.Module]:
@@ -127,18 +129,30 @@ def modules_by_name(root: nn.Module) -> dict[str, nn.Module]:
     return {name: module for module, name in qualified_names(root).items()}
 
 
-def plain_name(name: str) -> str:
-    """A name without the prefixes `_orig_mod.` and `module.`.
+def plain_name(name: str, root: nn.Module) -> str:
+    """The name of a module or parameter of `root` without what wrappers add.
 
-    >>> plain_name("module._orig_mod.layers.0")
-    'layers.0'
+    >>> plain_name("module.0.weight", nn.DataParallel(nn.Sequential(nn.Linear(1, 1))))
+    '0.weight'
     """
-    for wrapper in ("_orig_mod", "module"):
-        if name == wrapper:
-            return ""
-        if name.startswith(f"{wrapper}."):
-            return plain_name(name[len(wrapper) + 1 :])
-    return name.replace("._orig_mod.", ".").replace("._checkpoint_wrapped_module.", ".")
+    prefix, _ = without_wrappers(root)
+    dotted = f"{name}.".removeprefix(prefix)
+    for part in _WRAPPED:
+        dotted = f".{dotted}".replace(f".{part}.", ".").removeprefix(".")
+    return dotted.removesuffix(".")
+
+
+def without_wrappers(root: nn.Module) -> tuple[str, nn.Module]:
+    """The model inside wrappers, which have it as their only part, and the prefix of its names.
+
+    >>> without_wrappers(nn.DataParallel(nn.Linear(1, 1)))
+    ('module.', Linear(in_features=1, out_features=1, bias=True))
+    """
+    name, inside = next(iter(root._modules.items()), ("", None))
+    if len(root._modules) != 1 or root._parameters or inside is None or name not in ("module", *_WRAPPED):
+        return "", root
+    prefix, model = without_wrappers(inside)
+    return f"{name}.{prefix}", model
 
 
 def site_from(description: Mapping[str, Any]) -> Site:

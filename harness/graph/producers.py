@@ -64,8 +64,8 @@ class Producers:
         layer, parametrized, _ = name.partition("parametrizations")
         if parametrized:  # the layer's weight is computed from it
             layer = layer.removesuffix(".")
-            return Producer(plain_name(layer), self._model.get_submodule(layer), "", True)
-        return producer(plain_name(name), module, key)
+            return Producer(plain_name(layer, self._model), self._model.get_submodule(layer), "", True)
+        return producer(plain_name(name, self._model), module, key)
 
     def of(self, tensor: Tensor) -> Producer | None:
         """The producer for a parameter; None for any other tensor."""

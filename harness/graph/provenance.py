@@ -141,7 +141,7 @@ class TensorProvenance:
         if name in ops.CHANNEL_NORMS or name in ops.TRAILING_NORMS:
             return [self._normed(name, args, kwargs, operands, weights, one) for one in outs]
         if name in ops.PRODUCTS:
-            return [self._product(name, args, operands, weights, first)]
+            return [self._product(name, args, kwargs, operands, weights, first)]
         if name in ops.JOINS:
             tensors = list(_tensors(args[:1])) or list(_tensors([kwargs.get("tensors", ())]))
             parts = [(one, self.get(one)) for one in tensors]
@@ -154,7 +154,7 @@ class TensorProvenance:
         if name in ops.DISTANCES:
             return [self._union(operands)._replace(units=None, term=True)] * len(outs)
         if name in ops.REDUCTIONS and first.ndim <= operands[0].ndim and first.shape != operands[0].shape:
-            return [reduced(source, operands[0], args, kwargs, one) for one in outs]
+            return [reduced(name, source, operands[0], args, kwargs, one) for one in outs]
         if (name in ops.MOVES or name in ops.TURNS) and (len(operands) == 1 or name.endswith("_as")):
             found = moved(name, function, source, operands[0], args, kwargs, outs)
             if name not in ops.SELECTIONS or first.numel() == operands[0].numel():
@@ -201,6 +201,7 @@ class TensorProvenance:
         self,
         name: str,
         args: Sequence[Any],
+        kwargs: Mapping[str, Any],
         operands: list[Tensor],
         weights: list[tuple[Tensor, Producer]],
         out: Tensor,
@@ -220,6 +221,10 @@ class TensorProvenance:
         if len(factors) != 2:
             return Origin()
         left, right = factors
+        if name == "tensordot" and matrices:
+            own = next(t for t, _ in matrices if t is left or t is right)
+            axes = ops.tensordot_axes(args, kwargs, own.ndim, out.ndim, first=own is left)
+            return made(matrices, out, *axes) if axes else self._union(operands)._replace(units=None)
         if matrices:
             matrix, owner = next((t, w) for t, w in matrices if t is left or t is right)
             if owner.gathered:
@@ -278,9 +283,9 @@ class TensorProvenance:
         wide = [i for i in fitting if units.varying(i)]
         if not fitting:
             return origin._replace(units=None)
-        if len({tuple(units.varying(i)) for i in wide}) > 1:
+        chosen = max(wide or fitting, key=lambda index: len(units.varying(index)))
+        if any(not {*units.varying(i)} <= {*units.varying(chosen)} for i in wide):
             return origin._replace(units=None)
-        chosen = (wide or fitting)[0]
         lost = not wide and any(o.units is None for t in operands if (o := self.get(t)) is not None)
         return origin._replace(units=None if lost else chosen)
 

@@ -48,4 +48,6 @@ def countable(z: Tensor) -> Tensor:
             if not z._is_zerotensor():
                 raise Uncountable("a tensor whose memory is freed")
             return torch.zeros(z.shape, dtype=z.dtype, device=z.device)
+    if type(z) not in PLAIN and z.untyped_storage().device.type == "meta":
+        raise Uncountable(f"a tensor without values ({type(z).__name__})")
     return z.resolve_neg()

@@ -52,7 +52,8 @@ def view(found: Comparison, share: float = 0.5) -> RenderableType:
 METHOD = (
     "Seeds are the unit of analysis. Differences: means of pairs that share seed and all other factors; "
     "bold: the interval (bootstrap-t, 95 %) excludes 0; p: sign flips, exact up to 20 seeds, adjusted over "
-    "all tables of differences. Ranking: jackknife over seeds; bold: adjusted p < 0.05. "
+    "all tables of differences (unless asked otherwise by joint flips, Westfall and Young's max-T). "
+    "Ranking: jackknife over seeds; bold: adjusted p < 0.05. "
     "Survival: Kaplan–Meier, log-rank permuted within seeds, adjusted within each table. "
     "Runs that diverged, failed or are not finished are counted, never 0 %."
 )

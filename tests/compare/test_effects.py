@@ -44,15 +44,37 @@ def test_differences_are_those_of_pairs() -> None:
 
 
 def test_settings_are_told_apart_and_corrected_together() -> None:
-    found = effects(frame(GRID, 6, noisy(lr=0.3, both=0.2)), "optim.lr", by="bias.offset", outcomes="dead")
+    found = effects(
+        frame(GRID, 6, noisy(lr=0.3, both=0.2)),
+        "optim.lr",
+        by="bias.offset",
+        outcomes="dead",
+        correction="holm",
+    )
     assert found["bias.offset"].tolist() == [-1, 0]
     assert found["difference"].round(1).tolist() == [0.5, 0.3]
     assert found["p"].tolist() == [2 / 64] * 2
     assert found["p_adjusted"].tolist() == [4 / 64] * 2
-    raw = effects(
-        frame(GRID, 6, noisy(lr=0.3)), "optim.lr", by="bias.offset", outcomes="dead", correction="fdr"
-    )
-    assert raw["p_adjusted"].tolist() == [2 / 64] * 2
+    for correction in ("fdr", "max_t"):
+        raw = effects(
+            frame(GRID, 6, noisy(lr=0.3)),
+            "optim.lr",
+            by="bias.offset",
+            outcomes="dead",
+            correction=correction,
+        )
+        assert raw["p_adjusted"].tolist() == [2 / 64] * 2
+
+
+def test_several_factors_are_corrected_together() -> None:
+    found = frame(GRID, 6, noisy(lr=0.3, bias=0.01))
+    both = effects(found, ["optim.lr", "bias.offset"], outcomes="dead").set_index("factor")
+    alone = effects(found, "bias.offset", outcomes="dead")
+    assert both.index.tolist() == ["optim.lr", "bias.offset"]
+    assert both.loc["bias.offset", "p"] == alone["p"][0] == alone["p_adjusted"][0]
+    assert both.loc["optim.lr", "p_adjusted"] == both.loc["optim.lr", "p"] == 2 / 64
+    with pytest.raises(ValueError, match="give that factor alone"):
+        effects(found, ["optim.lr", "bias.offset"], baseline=0.1)
 
 
 def test_lost_runs_are_counted_and_part_of_no_pair() -> None:
@@ -148,7 +170,10 @@ def test_repeated_runs_count_once() -> None:
         ({"factor": "optim.lr", "by": ["seed"]}, "by: the seed is the unit of analysis"),
         ({"factor": "optim.lr", "outcomes": ["dead"], "baseline": 3}, "levels 0.1, 1, but got 3"),
         ({"factor": "optim.lr", "outcomes": ["lost"]}, "expected one of dead, diverged, but got 'lost'"),
-        ({"factor": "optim.lr", "outcomes": ["dead"], "correction": "x"}, "correction: expected one of holm"),
+        (
+            {"factor": "optim.lr", "outcomes": ["dead"], "correction": "x"},
+            "correction: expected one of max_t",
+        ),
     ],
 )
 def test_errors(arguments: dict[str, Any], match: str) -> None:
@@ -222,10 +247,14 @@ def test_what_never_changes_is_not_explained() -> None:
 def test_error_rates_on_null_sweeps_and_power_on_a_real_one() -> None:
     """Whole sweeps: 3 learning rates × 2 biases × 8 seeds; bias and seed matter, the rate does not."""
     trials, expected = 100, 0.05
-    rejected = {"effects": 0, "ranking": 0, "interaction": 0}
+    rejected = {"effects": 0, "ranking": 0, "interaction": 0, "outcomes": 0}
+    noise = np.random.default_rng(0).normal(scale=0.02, size=(trials, 48))
     for trial in range(trials):
         null = frame({"optim.lr": [0.01, 0.1, 1.0], "bias.offset": [0, -1]}, 8, noisy(trial, bias=0.2))
         rejected["effects"] += effects(null, "optim.lr", outcomes=["dead"])["p_adjusted"].min() <= 0.05
+        null["accuracy"] = np.sqrt(null["dead"]) + noise[trial]  # a test beside that depends on it
+        both = effects(null, "optim.lr", outcomes=["dead", "accuracy"])
+        rejected["outcomes"] += both["p_adjusted"].min() <= 0.05
         table: Any = ranking(null, correction="none").set_index("term")
         rejected["ranking"] += table.loc["optim.lr", "p"] <= 0.05
         rejected["interaction"] += table.loc["optim.lr × bias.offset", "p"] <= 0.05

@@ -15,6 +15,7 @@ from harness.compare.correction import adjust
 from harness.compare.permutation import (
     flip_tables,
     free_labels,
+    joint_sign_flips,
     sign_flip,
     two_groups,
     within_rows,
@@ -92,6 +93,39 @@ def test_independent_groups_against_all_divisions() -> None:
         mask = np.isin(np.arange(7), chosen)
         gaps.append(abs(pooled[mask].mean() - pooled[~mask].mean()))
     assert two_groups(a, b) == pytest.approx(np.mean(np.array(gaps) >= observed - 1e-12))
+
+
+def test_joint_sign_flips_by_hand() -> None:
+    rng = np.random.default_rng(5)
+    d = rng.normal(size=(6, 4)) + np.array([2.0, 1.0, 0.3, 0.0])
+    d[0, 2] = d[3, 1] = np.nan
+    d[:, 3] = 0
+
+    def distances(signs: tuple[int, ...]) -> list[float]:
+        flipped = (np.array(signs)[:, None] * d).T
+        lengths = [np.sqrt(np.nansum(column**2)) or 1.0 for column in d.T]
+        return [abs(np.nansum(column)) / length for column, length in zip(flipped, lengths, strict=True)]
+
+    observed = distances((1,) * 6)
+    flips = [distances(signs) for signs in itertools.product((1, -1), repeat=6)]
+    left, expected, least = set(range(4)), {}, 0.0
+    while left:
+        test = max(left, key=lambda k: observed[k])
+        count = sum(max(far[k] for k in left) >= observed[test] - 1e-12 for far in flips)
+        expected[test] = least = max(least, count / 64)
+        left.remove(test)
+    assert joint_sign_flips(d).tolist() == pytest.approx([expected[k] for k in range(4)])
+    assert joint_sign_flips(d[:, :1]).tolist() == pytest.approx([sign_flip(d[:, 0])])
+
+
+def test_joint_sign_flips_of_many_seeds_are_drawn() -> None:
+    rng = np.random.default_rng(1)
+    d = np.column_stack([rng.normal(size=(30, 3)), rng.normal(1.0, size=(30, 1))])
+    d[1:, 0] = np.nan  # one difference is no test
+    found = joint_sign_flips(d)
+    assert np.isnan(found[0])
+    assert found[3] < 0.01 < found[1:3].min()
+    assert found[3] == pytest.approx(sign_flip(d[:, 3]), abs=0.005)
 
 
 @settings(max_examples=80, deadline=None)

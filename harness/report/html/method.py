@@ -63,8 +63,8 @@ def definitions(thresholds: Thresholds, *, sweep: bool = False, first: Sequence[
             "The unit of analysis is the seed, not the neuron or the run: settings are compared within the "
             "same seed (same initial weights and batches), intervals are bootstrapped over seeds, and "
             "p-values come from sign flips of the paired differences (all up to 20 seeds, else 9,999), "
-            "corrected over the whole table (Holm). Settings without common seeds are compared by Welch's "
-            "interval and a permutation test.",
+            "corrected over the whole table (Westfall and Young's step-down max-T). Settings without common "
+            "seeds are compared by Welch's interval and a permutation test.",
         ),
         (
             "survival",
