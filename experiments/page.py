@@ -16,6 +16,7 @@ from experiments.shelf import Result
 from experiments.units import POINTS
 from experiments.verdicts import ALPHA, Finding, Verdict, Word
 from harness.compare.correction import adjust
+from harness.formats import p_is, p_value
 
 COLUMNS = ("an effect (interval)", "n", "seeds", "runs", "time")  # of the table, at its end
 OPEN_AS_A_WHOLE = "Taken with all claims, the data do not decide."
@@ -152,7 +153,7 @@ def section(entry: Entry) -> list[str]:
         lines += [
             "",
             f"By itself the claim is {entry.alone}; it does not survive the correction over all claims "
-            f"(p = {_p(entry.p)}).",
+            f"({p_is(entry.p)}).",
         ]
     comment = claim.comments.get(entry.word, "")
     lines += ["", comment] if comment else []
@@ -265,7 +266,7 @@ def _finding(result: Result, finding: Finding, *, first: bool, deciding: bool) -
         _levels(finding),
         "; ".join(filter(None, (finding.words, finding.composite_words))),
         finding.finds,
-        _p(finding.p),
+        p_value(finding.p),
         f"{finding.seeds}{lost}",
         finding.word if deciding else f"({finding.word})",
     )
@@ -295,9 +296,3 @@ def _and(words: Sequence[str]) -> str:
 
 def _before(result: Result) -> str:
     return f"*{DATA_SETS[result.data]}.* " if result.data else ""
-
-
-def _p(p: float) -> str:
-    if np.isnan(p):
-        return "–"
-    return f"{p:.2g}" if p >= 0.001 else "< 0.001"

@@ -46,3 +46,25 @@ def points(difference: float) -> str:
     if difference != difference:
         return "-"
     return "∞" if math.isinf(difference) else f"{100 * difference:+.1f}"
+
+
+def p_value(p: float, *, missing: str = "–") -> str:
+    """Format a p-value.
+
+    Example:
+        >>> p_value(0.0078125), p_value(1e-5), p_value(float("nan"))
+        ('0.0078', '< 0.001', '–')
+    """
+    if p != p:
+        return missing
+    return f"{p:.2g}" if p >= 0.001 else "< 0.001"
+
+
+def p_is(p: float) -> str:
+    """Write a p-value into a sentence.
+
+    Example:
+        >>> p_is(0.0078125), p_is(1e-5)
+        ('p = 0.0078', 'p < 0.001')
+    """
+    return f"p {'= ' if p >= 0.001 else ''}{p_value(p)}"

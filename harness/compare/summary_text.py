@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.compare.frames import UNFINISHED, codes, columns_of, values, word
 from harness.compare.survivors import enough, why_no_headline
+from harness.formats import p_is, p_value
 
 NAMES = {
     "dead": "dead share",
@@ -106,8 +107,8 @@ def importance(ranking: pd.DataFrame) -> str:
         part = _percent(first["share"])
         most = f"{_short(first['term'])} goes with most of the variance of the {name} ({part})"
         over = f" over {_plural(seeds, 'seed')}" if seeds else ""
-        least = _p(ranking["p_adjusted"].min())
-        return f"{most}, but no test{over} tells any factor from chance (smallest adjusted p = {least}).{few}"
+        least = p_is(ranking["p_adjusted"].min())
+        return f"{most}, but no test{over} tells any factor from chance (smallest adjusted {least}).{few}"
     terms = [
         f"{_short(row['term'])} ({_percent(row['share'])}{'' if k else ' of its variance'})"
         for k, row in enumerate(sure.to_dict("records"))
@@ -149,7 +150,7 @@ def largest_effect(effects: pd.DataFrame, outcome: str = "dead") -> list[str]:
         seeds = f"{int(row['pairs'])} seeds" if row["pairs"] else "seeds not paired"
         sure_of = f"interval {100 * row['low']:+.1f} to {100 * row['high']:+.1f}, {seeds}"
         if not np.isnan(row["p_adjusted"]):
-            sure_of += f", adjusted p = {_p(row['p_adjusted'])}"
+            sure_of += f", adjusted {p_is(row['p_adjusted'])}"
     text = f"{NAMES[outcome].capitalize()}, {against}: {_percent(row['mean'])} instead of "
     text += f"{_percent(row['baseline_mean'])}, {points} ({sure_of})."
     if not len(sure) and not np.isnan(row["low"]):
@@ -227,12 +228,12 @@ def floor_note(effects: pd.DataFrame, correction: str) -> str:
     needed = least * len(tested) if correction == "holm" else least
     if needed <= SURE:
         return ""
-    text = f"With {_plural(seeds, 'seed')} no sign-flip p is below {_p(least)}"
+    text = f"With {_plural(seeds, 'seed')} no sign-flip p is below {p_value(least)}"
     if least > SURE:
         return f"{text}: the intervals carry the evidence. Only more seeds give tests power."
     return (
-        f"{text}; over {len(tested)} tests Holm makes that {_p(min(needed, 1))}: the intervals carry the "
-        "evidence. More seeds or fewer outcomes (or correction max_t) give tests power."
+        f"{text}; over {len(tested)} tests Holm makes that {p_value(min(needed, 1))}: the intervals carry "
+        "the evidence. More seeds or fewer outcomes (or correction max_t) give tests power."
     )
 
 
@@ -267,7 +268,3 @@ def _plural(count: int, name: str) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2g} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
-
-
-def _p(value: float) -> str:
-    return f"{value:.2g}" if value >= 0.0001 else "0.0001 at most"

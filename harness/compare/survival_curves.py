@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from harness.compare.bootstrap import mean_interval
-from harness.compare.design import matrix, seed_codes, settings
+from harness.compare.design import seed_codes, settings
 from harness.compare.frames import need, setting_words, tally
 from harness.compare.life_tables import Lives, as_lives
 from harness.detector.two_state import PER
@@ -82,6 +82,9 @@ def dead_over_time(
 ) -> pd.DataFrame:
     """The dead share over the steps, including revivals: the mean over seeds for each setting.
 
+    Runs may have taken their censuses at different steps: between its first and its last, each run counts at
+    every step with the share of its latest census.
+
     Args:
         runs: runs or their `lives`.
         by: factors; one curve per setting.
@@ -107,14 +110,14 @@ def dead_over_time(
         for site, part in here.groupby("site", sort=False) if sites else [(None, here)]:
             if part.empty:
                 continue
-            step, column = np.unique(part["step"].to_numpy(), return_inverse=True)
-            seeds, row = np.unique(seed[part["place"].to_numpy(int)], return_inverse=True)
-            share = (part["dead"] / part["observed"]).to_numpy(float)
-            table = matrix(row, column, share, (len(seeds), len(step)))
+            share = part.assign(share=part["dead"] / part["observed"])
+            each = share.pivot(index="place", columns="step", values="share")
+            each = each.ffill(axis=1).where(each.bfill(axis=1).notna())
+            table = each.groupby(seed[each.index.to_numpy(int)]).mean().to_numpy()
             ends = [mean_interval(values, confidence, (0.0, 1.0)) for values in table.T]
-            found = pd.DataFrame({"step": step, "dead": np.nanmean(table, axis=0)})
+            found = pd.DataFrame({"step": each.columns, "dead": np.nanmean(table, axis=0)})
             found["low"], found["high"] = zip(*ends, strict=True)
-            found["runs"] = np.bincount(column, minlength=len(step))
+            found["runs"] = each.notna().sum().to_numpy()
             found["seeds"] = (~np.isnan(table)).sum(axis=0)
             tables.append(_labelled(found, by, setting, site if sites else None))
     front = [*by, "setting", *(["site"] if sites else [])]

@@ -190,6 +190,19 @@ def test_runs_on_disk(tmp_path: Path) -> None:
     assert test["note"] == ""
 
 
+def test_runs_with_other_censuses_keep_their_latest_share(tmp_path: Path) -> None:
+    often, seldom = [0, 10, 20, 30, 40], [0, 20]
+    stories = [["active", "active", "dead", "dead", "dead"], ["active"] * 5]
+    write_run(tmp_path, "often", {"optim": {"lr": 0.1}, "seed": 0}, stories, often)
+    write_run(tmp_path, "seldom", {"optim": {"lr": 0.1}, "seed": 1}, [["dead", "dead"]] * 2, seldom)
+    write_run(tmp_path, "fast", {"optim": {"lr": 1.0}, "seed": 0}, stories, often)
+    found = dead_over_time(open_runs(tmp_path), "optim.lr")
+    slow = found[found["optim.lr"] == 0.1]
+    assert slow["step"].tolist() == often
+    assert slow["dead"].tolist() == [0.5, 0.5, 0.75, 0.5, 0.5]
+    assert slow["runs"].tolist() == slow["seeds"].tolist() == [2, 2, 2, 1, 1]
+
+
 def test_errors(tmp_path: Path) -> None:
     sweep(tmp_path)
     kept = lives(open_runs(tmp_path))

@@ -12,7 +12,7 @@ from harness import compare
 from harness.compare.comparison import Comparison
 from harness.compare.dose_curves import numeric_axis
 from harness.compare.frames import codes, word
-from harness.formats import points
+from harness.formats import p_is, p_value, points
 from harness.report import plots
 from harness.report.comparison import LEVELS, strongest_other
 from harness.report.html.page import Block, Section, Words
@@ -50,7 +50,7 @@ def _changes(found: Comparison, ranked: list[str]) -> list[Block]:
     columns = ["factor", "level", "baseline", "outcome", "pairs", "diverged", "failed"]
     columns += ["mean", "baseline_mean", "difference", "low", "high", "p", "p_adjusted"]
     formats: dict[str, Callable[[Any], str]] = dict.fromkeys(("difference", "low", "high"), points)
-    formats |= {"mean": or_dash, "baseline_mean": or_dash, "p": _p, "p_adjusted": _p}
+    formats |= {"mean": or_dash, "baseline_mean": or_dash, "p": p_value, "p_adjusted": p_value}
     table = frame_table(numbers[columns], formats=formats, fold=f"All {len(numbers)} effects, in numbers")
     return [*drawn(*(forest(name) for name in shown)), table]
 
@@ -103,10 +103,6 @@ def survival(kept: compare.Lives | None, ranked: list[str]) -> list[Block]:
             row = compare.logrank(kept, by[0]).iloc[0]  # the overall test, or that of the only pair
             if pd.notna(row["p"]):
                 note = f" ({row['note']})" if row["note"] else ""
-                text = f"Log-rank test by {key(by[0])}, clustered by seed: p = {_p(row['p'])}{note}."
+                text = f"Log-rank test by {key(by[0])}, clustered by seed: {p_is(row['p'])}{note}."
                 blocks.append(Words(text, "note"))
     return blocks
-
-
-def _p(p: float) -> str:
-    return "–" if pd.isna(p) else f"{p:.2g}" if p >= 0.001 else "< 0.001"
