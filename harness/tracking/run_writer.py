@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,8 @@ from harness.store.tables import read_table
 from harness.store.writer import TableWriter, keep_rows
 from harness.tracking.conclude import concluded, versions
 from harness.training.run_logger import tell_before
+
+log = logging.getLogger("harness")
 
 EVERY = 200  # most steps to buffer between two censuses
 
@@ -87,6 +90,8 @@ class RunWriter:
             for name in TABLES:
                 read_table(self.path, name, ["step"])
         if steps == 0:
+            if found:
+                log.warning("output: the earlier run in %s, of the same config, is replaced", self.path)
             folder.begin(**{MADE: True})
             folder.clear_tables()
         else:

@@ -69,6 +69,16 @@ def test_it_has_the_tables_of_any_run(tmp_path: Path) -> None:
         assert runner.invoke(app, [command, str(tmp_path)]).exit_code == 0
 
 
+def test_a_second_run_of_one_config_says_that_it_replaces_the_first(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for seed in (0, 1, 0):
+        assert not caplog.messages
+        recorder = train(tmp_path, seed=seed, steps=2)
+    assert caplog.messages == [f"output: the earlier run in {recorder.path}, of the same config, is replaced"]
+    assert len(harness.open_runs(tmp_path)) == 2
+
+
 def test_compare_names_what_was_varied(tmp_path: Path) -> None:
     for bias in (0.0, -9.0):
         for seed in range(3):
