@@ -166,7 +166,7 @@ def outcome_axis(axis: Any, outcome: str, values: np.ndarray) -> None:
     top = float(np.nanmax(values)) if np.isfinite(values).any() else 1.0
     set_limits = axis.axes.set_xlim if axis.axis_name == "x" else axis.axes.set_ylim
     if is_share(outcome):
-        share_axis(axis, top=max(top, 0.01))
+        share_axis(axis)
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         set_limits(-0.02 * max(top, 0.02), max(top, 0.02) * 1.06)
     axis.set_label_text(name_of(outcome))

@@ -253,7 +253,8 @@ def _critical(
     crossings = int((np.diff(mean >= share) != 0).sum())
     notes = []
     if crossings > 1:
-        notes.append(f"the mean crosses {name} {crossings} times; that of the monotone fit is given")
+        times = "twice" if crossings == 2 else f"{crossings} times"
+        notes.append(f"the mean crosses {name} {times}; that of the monotone fit is given")
     if len(table) < 2:
         notes.append("one seed: no interval")
     else:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from harness.report.style import current, rc
 
@@ -127,9 +127,9 @@ def legend_above(axes: Axes, columns: int, **options: Any) -> None:
     )
 
 
-def share_axis(axis: Any, *, top: float = 1.0) -> None:
+def share_axis(axis: Any) -> None:
     """Format an axis of shares in [0, 1] as percentages."""
-    axis.set_major_formatter(PercentFormatter(1, decimals=0 if top > 0.04 else 1))
+    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}%"))
 
 
 def step_axis(axes: Axes, steps: np.ndarray) -> None:
@@ -139,7 +139,7 @@ def step_axis(axes: Axes, steps: np.ndarray) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     if last > 20 and early:
         axes.set_xscale("symlog", linthresh=1, linscale=0.5)
-        powers = [0.0, *10.0 ** np.arange(0, np.log10(last) - 0.25), last]
+        powers = [0.0, *10.0 ** np.arange(0, np.log10(last) - 0.5), last]  # apart enough to be read
         axes.xaxis.set_major_locator(FixedLocator(powers))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))

@@ -86,7 +86,7 @@ def phase(table: pd.DataFrame, *, outcome: str = "dead", title: str = "") -> Fig
 
 @figure(
     "how the share changes along the setting; the bar is the interval over seeds, the dashed vertical line "
-    "the value at which half of the units are dead, if there is one, the shade its interval."
+    "the value at which half of the units are dead, if there is one, the bar at its foot its interval."
 )
 def dose_response(
     table: pd.DataFrame,
@@ -139,11 +139,12 @@ def dose_response(
     drawn = found["critical"].notna()
     if "missing" in found:
         drawn &= found["missing"].eq("")  # a line based on too few runs is not drawn
-    for row in found[drawn].to_dict("records"):
+    for k, row in enumerate(found[drawn].to_dict("records")):
         colour = style[row["setting"]].color if row["setting"] in style else current().theme.soft
         board.axvline(row["critical"], color=colour, linestyle="--", linewidth=0.9)
         if np.isfinite([row["low"], row["high"]]).all():
-            board.axvspan(row["low"], row["high"], color=colour, alpha=0.12, linewidth=0)
+            foot = 0.02 * k - 0.005
+            board.plot([row["low"], row["high"]], [foot, foot], color=colour, linewidth=3, alpha=0.5)
     board.set_ylim(-0.02, 1.02)
     share_axis(board.yaxis)
     board.grid(axis="y")
@@ -225,7 +226,7 @@ def _curves(table: pd.DataFrame, column: str, label: str, title: str, *, steps: 
         label += f" (axis from {per_cent(board.get_ylim()[0], 0)})" if lowest > 0.8 else ""
     else:
         board.set_ylim(0, min(1.0, max(0.02, float(np.nanmax(ends)) * 1.05)))
-    share_axis(board.yaxis, top=board.get_ylim()[1] - board.get_ylim()[0])
+    share_axis(board.yaxis)
     board.grid(axis="y")
     board.set_ylabel(label)
     legend_above(board, 2 if len(style) <= 8 else 3)

@@ -47,7 +47,7 @@ def dead_share(history: pd.DataFrame, *, title: str = "") -> Figure:
     step_axis(axis, rows["step"].to_numpy())
     top = max(0.02, float(np.nanmax(share.to_numpy())) * 1.08)
     axis.set_ylim(0, min(1.0, top))
-    share_axis(axis.yaxis, top=top)
+    share_axis(axis.yaxis)
     axis.set_ylabel("dead units")
     axis.grid(axis="y")
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
