@@ -62,7 +62,7 @@ class TensorProvenance:
 
     def before(self, z: Tensor) -> Origin | Producer | None:
         """What an activation is called on: the origin of z, or its producer if z is weights."""
-        return self.weights.kept_in_range(z) or self.get(z)
+        return self.get(z) or self.weights.kept_in_range(z)
 
     def activated(self, z: Origin | Producer | None, shape: torch.Size, out: Any) -> None:
         """Set the origin of `out`, an activation's output for a tensor of that shape (z: see `before`)."""
@@ -101,15 +101,22 @@ class TensorProvenance:
         weights = [(t, w) for t in given if (w := self.weights.of(t)) is not None]
         if weights:
             self.recurrence.apply(one for _, w in weights for one in (w, turned(w)))
-        if not operands and not (weights and self._is_layer(name, args)):
+        own = [(t, w) for t, w in weights if not args or t is not args[0]]
+        # A layer whose input is learned: queries, a constant image, the code of a hypernetwork.
+        learned = 0 < len(own) < len(weights) and (name in ops.LAST_AXIS or name in ops.CONVOLUTIONS)
+        if not operands and not learned and not (weights and self._is_layer(name, args)):
             if weights:
                 self.weights.derive(name, args, weights, outs)
             elif not any(self._is_foreign(t) for t in given):
                 self._constants.update((id(t), weakref.ref(t)) for t in outs)
             return
-        found = self._origins(name, function, args, kwargs, operands, weights, outs)
+        is_data = learned or (name not in ops.PRODUCTS and bool(args) and self.get(args[0]) is not None)
+        used = own if is_data else weights
+        found = self._origins(name, function, args, kwargs, operands, used, outs)
         for tensor, origin in zip(outs, found, strict=False):
             self.put(tensor, origin)
+        if learned or (weights and operands and all(self.weights.of(t) is not None for t in operands)):
+            self.weights.derive(name, args, own if learned else weights, outs)  # may serve as weights
 
     # --- what a function does -----------------------------------------------------------------------
 

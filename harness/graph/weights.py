@@ -24,7 +24,6 @@ class KnownWeights:
     def __init__(self, model: nn.Module) -> None:
         self._producers = Producers(model)
         self._derived: dict[int, tuple[weakref.ref[Tensor], Producer]] = {}
-        self._outputs: dict[int, weakref.ref[Tensor]] = {}  # of layers whose input is a parameter
 
     def enter(self, module: nn.Module) -> None:
         """Enter a module's forward."""
@@ -41,14 +40,10 @@ class KnownWeights:
     def kept_in_range(self, tensor: Tensor) -> Producer | None:
         """The producer for a matrix of weights on which an activation is called, to keep them positive, say.
 
-        None for vectors and numbers, for what inputs have chosen, and for what a layer made of a parameter:
-        their activations have units.
+        None for vectors and numbers, and for what inputs have chosen: their activations have units.
         """
         found = self.of(tensor) if tensor.ndim > 1 else None
-        output = self._outputs.get(id(tensor))
-        if found is None or found.gathered or (output is not None and output() is tensor):
-            return None
-        return found
+        return None if found is None or found.gathered else found
 
     def derive(self, name: str, args: Sequence[Any], weights: Weights, outs: Sequence[Tensor]) -> None:
         """Record results of a call on weights alone: transposed, selected, masked or normalised weights."""
@@ -60,8 +55,6 @@ class KnownWeights:
             elif ops.transposes(name, args, weight.ndim):
                 made_by = turned(owner)
             self.put(out, made_by)
-        if name in ops.LAST_AXIS or name in ops.CONVOLUTIONS:
-            self._outputs.update((id(out), weakref.ref(out)) for out in outs)
 
     def put(self, tensor: Tensor, owner: Producer) -> None:
         """Record a tensor computed from parameters alone."""

@@ -103,8 +103,8 @@ def unit_squares(weight: Tensor, bias: Tensor | None) -> Tensor:
                 positions = part.numel() // len(part)
                 add_squares(part.data_ptr(), 1, positions, LIKE[part.dtype], squares)
         return torch.from_numpy(squares)
-    squares = flat.to(torch.float64).square().sum(1)
-    return squares if bias is None else squares + bias.detach().to(torch.float64).square()
+    squares = flat.abs().to(torch.float64).square().sum(1)  # complex weights too
+    return squares if bias is None else squares + bias.detach().abs().to(torch.float64).square()
 
 
 def _checked(sums: Accumulators, z: Tensor, axes: Axes, gate: Gate | None = None) -> Tensor:

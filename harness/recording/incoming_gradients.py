@@ -81,7 +81,7 @@ class IncomingGradients:
             return ""
         parameters, reason = unit_parameters(producer, size)
         if parameters:
-            self._producers[index] = _Watched(index, producer, parameters)
+            self._producers[index] = _Watched(index, producer, parameters, size)
             self._owned.clear()
         return reason
 
@@ -158,7 +158,7 @@ class IncomingGradients:
             self._take(self._held.watched, self._held.gradients, None)
         self._held = None
         if not self._optimizers and index in self._producers:
-            watched = self._producers[index]
+            watched = _current(self._producers[index])
             self._take([watched], [p.grad for p in watched.parameters], None)
         return self._squares.get(index, self._captured.get(index))
 
@@ -183,7 +183,8 @@ class IncomingGradients:
         total = sum([len(group["params"]) for group in groups])
         if owned is None or owned.total != total:  # parameters can be added later
             ids = {id(p) for group in groups for p in group["params"]}
-            watched = [w for w in self._producers.values() if id(w.parameters[0]) in ids]
+            watched = [_current(w) for w in self._producers.values()]
+            watched = [w for w in watched if id(w.parameters[0]) in ids]
             owned = _Owned(total, watched, [p for w in watched for p in w.parameters])
             self._owned[id(optimizer)] = owned
         return owned.watched, owned.parameters
@@ -209,6 +210,12 @@ def _squares(watched: Sequence[_Watched], gradients: Sequence[Tensor | None]) ->
             yield one.site, kernels.unit_squares(there[0], there[1] if len(there) > 1 else None)
 
 
+def _current(watched: _Watched) -> _Watched:
+    """With the parameters that the layer has now: in a forward, FSDP puts whole ones in their places."""
+    now, _ = unit_parameters(watched.producer, watched.size)
+    return watched._replace(parameters=now) if now else watched
+
+
 def _differ(now: Tensor, before: Tensor) -> Tensor:
     """Whether sums of squares differ beyond rounding, which depends on memory alignment."""
     return ~torch.isclose(now, before, rtol=1e-9, atol=0.0, equal_nan=True).all()
@@ -220,6 +227,7 @@ class _Watched(NamedTuple):
     site: int
     producer: nn.Module
     parameters: list[nn.Parameter]
+    size: int
 
 
 class _Owned(NamedTuple):

@@ -278,3 +278,25 @@ def test_gradients_of_a_function_in_a_reentrant_checkpoint() -> None:
     assert set(census.n) == {8}
     assert census.grad_rms[":relu"].notna().all()
     assert census.grad_rms[":relu#1"].notna().all()
+
+
+def test_grad_norm_of_complex_weights() -> None:
+    class Complex(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 6, dtype=torch.cfloat)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(self.fc(x).real)
+
+    torch.manual_seed(0)
+    model = Complex()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with harness.Recorder(model, optimizer=optimizer, census_every=1) as recorder:
+        model(torch.randn(5, 4, dtype=torch.cfloat)).square().sum().backward()
+        optimizer.step()
+        recorder.step()
+    weight, bias = model.fc.weight.grad, model.fc.bias.grad
+    assert weight is not None
+    norms = torch.cat([weight, bias[:, None]], 1).abs().square().sum(1).sqrt()
+    assert recorder.census().grad_norm.tolist() == pytest.approx(norms.tolist(), rel=1e-5)

@@ -55,7 +55,7 @@ def work(rank: int, world: int, kind: str, port: int, out: str) -> None:
     if kind.startswith("ddp"):
         model = DistributedDataParallel(model)
     else:
-        for layer in (m for m in list(model.modules()) if isinstance(m, nn.Linear)):
+        for layer in (m for m in list(model.modules()) if isinstance(m, nn.Linear) and "whole" not in kind):
             fully_shard(layer, mesh=dist.device_mesh.init_device_mesh("cpu", (world,)))
         fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (world,)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
@@ -78,6 +78,7 @@ def work(rank: int, world: int, kind: str, port: int, out: str) -> None:
         ("ddp", 2),
         ("ddp", 4),
         ("fsdp", 2),
+        ("fsdp whole", 2),
         ("ddp compiled parts", 2),
         ("fsdp compiled parts", 2),
         ("ddp compiled", 2),
