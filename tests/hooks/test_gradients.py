@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_nets import sgd, small, train_step, x
-from torch import Tensor
+from torch import Tensor, nn
 
 import harness
 from harness.selftest.machinery import CheckpointedFunction
