@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from harness.activations.lookup import lookup
+from harness.graph.hand_thresholds import HandThresholds
 from harness.graph.origin import DATA
 from harness.graph.provenance import TensorProvenance
 from harness.hooks._torch import version_of
@@ -37,6 +38,7 @@ class Trace:
         inside: activation modules that are running; functions called inside them belong to them.
         seen: the calls of activations.
         streams: follows the inputs of the tensors' rows, if there is a mask.
+        by_hand: finds activations that are written out.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Trace:
         self.inside: list[tuple[nn.Module, Any, Any, int]] = []
         self.seen = SeenForward()
         self.streams: InputStreams | None = None
+        self.by_hand = HandThresholds()
         self._functions: list[int] = [0]
         self._children: dict[nn.Module, dict[nn.Module, int]] = {}
         self._mode = FunctionMode(handle)

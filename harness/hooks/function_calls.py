@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from harness.activations import lookup as functional
 from harness.activations.fused import fused_activation
 from harness.activations.gates import Gate
+from harness.graph.hand_thresholds import BY_HAND
 from harness.graph.operations import function_name
 from harness.hooks._torch import is_recompute, version_of
 from harness.hooks.compiled.traceable import TracedFunctions
 from harness.hooks.counting import CallCounter
+from harness.hooks.discovery import Trace
 from harness.hooks.forward_state import ForwardState, ForwardStates
 from harness.hooks.function_taps import Interceptor
 from harness.hooks.known_calls import KnownCalls
@@ -142,7 +144,7 @@ class FunctionCalls:
                 if found[0] == "maximum" and not z.requires_grad:
                     self._counter.ambiguous = True  # only a trace tells which operand is data
             elif (fused := fused_activation(function, args)) is not None:
-                self._counter.hide(_caller_of_fused(owner, self._names, fused[0]), fused[1])
+                self._counter.hide(_uncounted(owner, self._names, fused[0], fused[0]), fused[1])
         except Exception as error:
             self._counter.failed("a call of an activation", error)
         out = function(*args, **kwargs)
@@ -160,10 +162,19 @@ class FunctionCalls:
                 if isinstance(out, Tensor):
                     trace.provenance.recurrence.come_from(key, out)
             else:
+                self._look_by_hand(trace, owner, function_name(function), args, out)
                 trace.provenance.follow(function, args, kwargs, out)
         except Exception as error:
             self._counter.failed(f"torch's {getattr(function, '__name__', function)}", error)
         return out
+
+    def _look_by_hand(self, trace: Trace, owner: nn.Module, name: str, args: Sequence[Any], out: Any) -> None:
+        """Say that a layer's output passes a threshold that is not called as a function."""
+        z = trace.by_hand.of(name, args, out)
+        origin = None if z is None else trace.provenance.get(z)
+        if origin is not None and origin.direct:
+            caller = _uncounted(owner, self._names, name.strip("_"), "threshold")
+            self._counter.hide(caller, BY_HAND)
 
     def _is_data(self, tensor: Tensor) -> bool:
         trace = self._states.own.tracing
@@ -180,10 +191,10 @@ class FunctionCalls:
         return self._zeros.is_zero(tensor)
 
 
-def _caller_of_fused(owner: nn.Module, names: Mapping[nn.Module, str], activation: str) -> Caller:
-    """Caller named as if the activation were called separately, as it is before the model is fused."""
-    name = f"{names.get(owner, '?')}:{activation}"
-    return Caller((owner, activation), name, activation, lambda _: Gate(), lambda _: None, "function")
+def _uncounted(owner: nn.Module, names: Mapping[nn.Module, str], function: str, activation: str) -> Caller:
+    """Caller of an activation that cannot be counted, named by the function."""
+    name = f"{names.get(owner, '?')}:{function}"
+    return Caller((owner, function), name, activation, lambda _: Gate(), lambda _: None, "function")
 
 
 def _has_graph(tensor: Tensor) -> bool:
