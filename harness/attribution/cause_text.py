@@ -58,7 +58,8 @@ def no_cause(found: Findings) -> list[str]:
         return too_few
     if dead.empty:
         whole = "" if found.starved.empty else " in the run as a whole"
-        return [f"Nothing to explain{whole}: no unit is dead.", *_one_census(found)]
+        was = "is" if found.uncounted is None else "was"
+        return [f"Nothing to explain{whole}: no unit {was} dead.", *_one_census(found)]
     later = int((~dead["born"]).sum())
     if found.dead / max(1, found.total) < LEAST_DEAD:
         few = "so few dead units need no cause of their own"
@@ -96,7 +97,7 @@ def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Eviden
     name, causal = cause.label, cause.events
     first = evidence.layers.iloc[0] if len(evidence.layers) else None
     if cause.chance:
-        return ", by chance: weights and biases are as usual ones are drawn, another draw may open them"
+        return ", by chance: weights and biases are as usual ones are drawn"
     if causal:
         event = causal[0]
         after, when = len(found.deaths_from(event)), len(found.deaths)
@@ -164,10 +165,14 @@ def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:
         "large initial weights",
         "weight decay",
     ]
-    excluded += ["fast biases", "running statistics", "anything sudden"]
+    excluded += ["fast biases", "running statistics"]
+    half = max(1, len(found.deaths)) / 2
+    sudden = next((event for event in found.events if len(found.deaths_from(event)) >= half), None)
+    if sudden is None:
+        excluded.append("anything sudden")
     if longest_step(evidence.steps, found.deaths) < LONG_STEP:
         excluded.append(f"long steps ({_moved(found, evidence)})")
-    possible = []
+    possible = [] if sudden is None else [f"what came before most of the deaths ({sudden.text})"]
     if longest_step(evidence.steps, found.deaths) >= LONG_STEP:
         possible.append(f"steps that were too long ({_moved(found, evidence)})")
     if evidence.loss.get("penalty"):

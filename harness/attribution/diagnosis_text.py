@@ -10,8 +10,17 @@ from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import BIRTH, LEAST_DEAD, Findings
 from harness.attribution.starved_text import starved_text, unreached_text
 from harness.attribution.unit_causes import BIRTH_REASONS, birth_reasons, opens_at_birth
-from harness.detector.counts import AT_END, birth_words, dead_words, non_finite_words, of_the_dead, on
+from harness.detector.counts import (
+    birth_words,
+    dead_words,
+    non_finite_words,
+    of_the_dead,
+    on,
+    uncounted_words,
+    when_counted,
+)
 
+BEFORE = 30  # steps before a divergence within which an event belongs to it
 #: The parts of a mean pre-activation that are always named.
 PART_NAMES = {"birth_bias": "bias", "birth_weight_mean": "mean of the weights", "birth_rest": "the rest"}
 FACTOR_NAMES = {
@@ -34,7 +43,13 @@ def diagnosis_text(cause: Cause, found: Findings, units: pd.DataFrame, evidence:
         units: the dead units, as in `Diagnosis.units`.
         evidence: the tables.
     """
-    parts = [_count(found), *starved_text(found), *unreached_text(found, evidence), *_contrast(found)]
+    parts = [
+        _count(found),
+        *_uncounted(found),
+        *starved_text(found),
+        *unreached_text(found, evidence),
+        *_contrast(found),
+    ]
     if evidence.error:
         parts.append(f"The evidence is incomplete: {evidence.error}.")
     if evidence.replayed:
@@ -74,8 +89,12 @@ def _count(found: Findings) -> str:
     return text if found.units["state"].eq("non_finite").all() else text + non_finite_words(found.units)
 
 
+def _uncounted(found: Findings) -> list[str]:
+    return [] if found.uncounted is None else [uncounted_words(found.at, found.uncounted)]
+
+
 def _when(found: Findings) -> str:
-    return AT_END if found.diverged_at is None else ""
+    return when_counted(found.at, found.uncounted) if found.diverged_at is None else ""
 
 
 def _divergence(found: Findings) -> list[str]:
@@ -83,6 +102,8 @@ def _divergence(found: Findings) -> list[str]:
     if found.diverged_at is None:
         return []
     text = f"Training diverged at step {found.diverged_at:,}"
+    start = next((e for e in found.events if e.step >= found.diverged_at - BEFORE), None)
+    text += f" ({start.text})" if start is not None and start.step <= found.diverged_at else ""
     if not found.is_after_divergence:
         return [f"{text}; this is the last census before (step {found.at:,})."]
     if found.before is None:
@@ -108,7 +129,8 @@ def _deaths(units: pd.DataFrame, found: Findings, evidence: Evidence) -> list[st
         middle = float(sudden.median())
         how = "jumped" if middle >= 0.8 else "drifted" if middle < 0.3 else "fell in a few windows"
         fall = f"at least {100 * middle:.0f} % of the fall from their largest margin"
-        parts.append(f"They {how}: for half of them, one window holds {fall}.")
+        held = f"one window holds {fall}" if middle >= 0.005 else "no single window holds it"
+        parts.append(f"They {how}: for half of them, {held}.")
     shares = died[list(FACTORS)].mean().dropna()
     whole = died.loc[~has_known_layer(died, evidence.layers), "upstream"].sum() / max(
         1, died["upstream"].count()

@@ -16,6 +16,7 @@ from harness.attribution import baseline
 
 EPISODE = 10  # steps within which events are one episode
 CALM = 0.05  # ‖Δθ‖ / ‖θ‖ above which training is not calm
+LASTING = 3  # steps within which a deviation that was there is no new event
 LONG_STEP = 0.01  # ‖Δθ‖ / ‖θ‖ from which a step may raise the loss by its length
 SETTLED = 40  # steps without an event after which steps of this length are tolerated
 JUMP = 5  # ratio of a jump of the loss to its previous maximum, after which training brings it down again
@@ -57,6 +58,7 @@ def events(steps: pd.DataFrame) -> list[Event]:
         return []
     values = {str(name): column.to_numpy(float) for name, column in steps.items()}
     deviations = {name: baseline.ratio_deviation(values[name], name) for name in baseline.RATIOS}
+    deviations["loss"] = _with_strange(values["loss"], deviations["loss"])
     deviations["input_mean"] = baseline.mean_deviation(values["input_mean"], values["input_rms"])
     deviations["written_norm"] = baseline.written_share(values["written_norm"], values["weight_norm"])
     deviations["weight_decay"] = baseline.setting_deviation(values.get("weight_decay", np.zeros(len(steps))))
@@ -65,6 +67,7 @@ def events(steps: pd.DataFrame) -> list[Event]:
     for t in np.flatnonzero(np.any([deviations[c] > 0 for c in ORDER], axis=0)):
         column = next(c for c in ORDER if deviations[c][t] > 0)
         goes_on = t < episode_end and (column not in OUTSIDE or first[-1].column in OUTSIDE)
+        goes_on |= bool(first) and bool((deviations[column][max(0, t - LASTING) : t] > 0).any())
         if not goes_on:
             first.append(_event(values, int(t), column, float(deviations[column][t])))
         if not goes_on or not first[-1].inner:  # a symptom may come just before a cause
@@ -99,6 +102,10 @@ def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float) -> 
         label, text = "decay", f"weight decay rose to {values[column][t]:.3g}"
     elif column == "loss":
         label, reason, inner = _loss_rise(values, t)
+        if np.isnan(values["loss"][t]):
+            rise = "was not a number,"
+        elif values["loss"][t] < 0:
+            rise = "fell below 0,"
         text = f"the loss {rise} {reason}"
     elif column == "lr":
         label, text = "step_size", f"the learning rate {rise}"
@@ -113,6 +120,18 @@ def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float) -> 
     return Event(step, label, column, ratio, f"{when}: {text}", inner)
 
 
+def _with_strange(loss: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """The deviations of the loss, which one that is suddenly NaN or below 0 has, too."""
+    known, deviation = np.isfinite(loss), deviation.copy()
+    for strange in (np.isnan(loss), loss < 0):
+        at = int(np.argmax(strange))
+        before = loss[max(0, at - baseline.LENGTH) : at]
+        usual = known[:at].sum() >= baseline.SHORTEST and known[at - 1]
+        if usual and not (before[np.isfinite(before)] < 0).any():
+            deviation[at] = max(deviation[at], 1.0)
+    return deviation
+
+
 def _loss_rise(values: dict[str, np.ndarray], t: int) -> tuple[str, str, bool]:
     """Classify a loss that deviates first: changed labels, unless earlier steps caused the rise.
 
@@ -120,6 +139,10 @@ def _loss_rise(values: dict[str, np.ndarray], t: int) -> tuple[str, str, bool]:
         Label, how it rose, and whether the training itself caused it.
     """
     loss = values["loss"]
+    if not np.isfinite(loss[t]) or loss[t] < 0:
+        if _is_longer(values["update_norm"], t - 1) or _was_rising(loss, t):
+            return "step_size", "after it had risen in the steps before", True
+        return "labels", "though what came before was as ever", False
     before, after = loss[max(0, t - baseline.LENGTH) : t], loss[t : t + EPISODE]
     before, after = before[np.isfinite(before)], after[np.isfinite(after)]
     high = max(1.3 * np.median(before), np.quantile(before, 0.9))  # a loss near 0 has heavy tails
@@ -132,9 +155,11 @@ def _loss_rise(values: dict[str, np.ndarray], t: int) -> tuple[str, str, bool]:
         return "step_size", "for a moment, and the gradient with it", True
     if _was_rising(loss, t):
         return "step_size", f"{how}, after it had risen in the steps before", True
+    moved = _moved(values, slice(max(0, t - 20), t))
     if _goes_on_rising(loss, t):
         return "step_size", "and went on rising as fast: it diverges", True
-    moved = _moved(values, slice(max(0, t - 20), t))
+    if t < SETTLED and loss[t] <= np.nanmax(loss[:t]):
+        return "step_size", f"{how}, below where it had been before", True
     settled = t >= SETTLED and moved <= min(CALM, _moved(values, slice(0, 20)))
     if moved >= LONG_STEP and not settled:
         return "step_size", f"{how}, under steps of {100 * moved:.2g} % of ‖θ‖", True

@@ -10,7 +10,7 @@ import pandas as pd
 from harness.attribution.dates import UNIT, death_steps
 from harness.attribution.events import Event, events
 from harness.attribution.evidence import FACTORS, Evidence
-from harness.detector.grid import telling
+from harness.detector.grid import telling, uncounted
 from harness.detector.lifetimes import lifetimes
 from harness.detector.states import Thresholds, classify
 from harness.detector.verdict import last_census
@@ -38,7 +38,8 @@ class Findings:
         dead, total: numbers of dead and of all units at the last census with a finite unit.
         evidence: "probe" or "stream": the evidence of that census.
         diverged_at: step of the divergence, or None.
-        at: step of the last census.
+        at: step of the last census that counted something.
+        uncounted: step of the last census, if it and all after `at` counted nothing; else None.
         before: step, dead units and observed units of the last census before the divergence; None if there is
             none.
         rows: the censuses of `evidence`, with their states.
@@ -51,6 +52,7 @@ class Findings:
     evidence: str
     diverged_at: int | None
     at: int
+    uncounted: int | None
     before: tuple[int, int, int] | None
     rows: pd.DataFrame
 
@@ -128,12 +130,15 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
     units = _with_starved(units, whole)
     before = _census_before(rows, diverged)
     steps = evidence.steps if diverged is None else evidence.steps[evidence.steps["step"] <= diverged]
-    return Findings(units, events(steps), dead, len(units), kind, diverged, at, before, rows)
+    since = uncounted(whole, at, kind)
+    return Findings(units, events(steps), dead, len(units), kind, diverged, at, since, before, rows)
 
 
 def _stream_rate(history: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
     """The rate of each unit in its last training window; NaN if none was observed."""
     stream = history[(history["evidence"] == "stream") & (history["n"] > 0)]
+    if uncounted(history, int(stream["step"].max()) if len(stream) else 0, "stream") is not None:
+        stream = stream[:0]  # training went on, but not in the observed mode
     last = stream.drop_duplicates(UNIT, keep="last").set_index(UNIT)
     last = last.reindex(pd.MultiIndex.from_frame(units[UNIT]))
     return (last["active"] / last["n"]).to_numpy(float)

@@ -88,6 +88,34 @@ def dead_words(units: Columns, when: str = "", where: str = "") -> str:
     return f"{dead.sum():,} of {total:,} units dead{when} ({100 * dead.sum() / total:.1f} %; {n}{bound})."
 
 
+def when_counted(at: int, uncounted: int | None) -> str:
+    """When the last census with counts was taken: at the end, or else when, with a leading space.
+
+    >>> when_counted(200, None), when_counted(50, 200)
+    (' at the end', ' at step 50')
+    """
+    return AT_END if uncounted is None else f" at step {at:,}"
+
+
+def uncounted_words(at: int, uncounted: int | None) -> str:
+    """That later censuses counted nothing; "" if none did.
+
+    Args:
+        at: step of the last census with counts.
+        uncounted: step of the last census, if it counted nothing.
+
+    >>> uncounted_words(50, 200)
+    'Nothing was counted after step 50, up to step 200: no forward pass in the observed mode ran (is \
+model.train() missing?).'
+    """
+    if uncounted is None:
+        return ""
+    return (
+        f"Nothing was counted after step {at:,}, up to step {uncounted:,}: no forward pass in the observed "
+        "mode ran (is model.train() missing?)."
+    )
+
+
 def of_the_dead(count: int, when: str = AT_END) -> str:
     """Beginning of a sentence about some of the dead units.
 

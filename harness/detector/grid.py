@@ -174,6 +174,14 @@ def latest(history: Columns) -> np.ndarray:
     return found
 
 
+def uncounted(history: Columns, at: int, evidence: str) -> int | None:
+    """Step of the last census of some evidence, if no census after step `at` counted anything; else None."""
+    later = (np.asarray(history["evidence"], object) == evidence) & (np.asarray(history["step"]) > at)
+    states = np.asarray(history["state"], object)[later]
+    nothing = len(states) > 0 and bool((states == "unobserved").all())
+    return int(np.asarray(history["step"])[later].max()) if nothing else None
+
+
 def _regular(step: np.ndarray, site: np.ndarray, unit: np.ndarray) -> int | None:
     """Units per census, if every census lists the same units in the same order, as a Recorder does."""
     if not len(step):

@@ -10,15 +10,16 @@ import numpy as np
 import pandas as pd
 
 from harness.detector.counts import (
-    AT_END,
     birth_words,
     died_words,
     on,
     revived_words,
     sentence,
     starved_words,
+    uncounted_words,
+    when_counted,
 )
-from harness.detector.grid import census_grid, latest
+from harness.detector.grid import census_grid, latest, uncounted
 from harness.detector.lifetimes import NEVER, Lives, lifetimes, lives_of
 from harness.detector.states import (
     Thresholds,
@@ -91,11 +92,13 @@ def verdict(
     lives = lives_of(census_grid(columns))
     died, born = int((lives.died_at != NEVER).sum()), int(lives.born_dead[lives.seen].sum())
     fraction = dead_fraction(last)
+    step = int(last["step"][0]) if at.any() else 0
+    since = uncounted(columns, step, str(last["evidence"][0])) if at.any() else None
     count = Counter(last["state"].tolist())
     units = int(at.sum()) - count["unobserved"]
     starved = _stream_states(columns)["starved"]
     return Verdict(
-        step=int(last["step"][0]) if at.any() else 0,
+        step=step,
         evidence=str(last["evidence"][0]) if at.any() else "stream",
         units=units,
         dead=count["dead"],
@@ -107,7 +110,7 @@ def verdict(
         dead_fraction=fraction,
         born_dead_fraction=born / units if units else float("nan"),
         died_fraction=died / units if units else float("nan"),
-        text=_words(last, lives, np.unique(columns["step"]), starved, healthy, diverged_at),
+        text=_words(last, lives, np.unique(columns["step"]), starved, since, healthy, diverged_at),
     )
 
 
@@ -160,6 +163,7 @@ def _words(
     lives: Lives,
     censuses: np.ndarray,
     starved: int,
+    since: int | None,
     healthy: float,
     diverged_at: int | None,
 ) -> str:
@@ -185,7 +189,9 @@ def _words(
     else:
         parts.append("Healthy:")
     where = on(str(last["evidence"][0])) if len(last["evidence"]) else ""
-    parts.append(sentence(last, AT_END if diverged_at is None else "", where))
+    counted = int(last["step"][0]) if len(last["step"]) else 0
+    parts.append(sentence(last, when_counted(counted, since) if diverged_at is None else "", where))
+    parts.append(uncounted_words(counted, since))
     born = lives.born_dead[lives.seen].sum()
     if born:
         how = birth_words(lives.first[lives.seen & lives.born_dead], int(lives.first[lives.seen].min()))

@@ -275,6 +275,7 @@ class ActivationRecorder:
         self._taps.say_missed()
         if warn:  # not while a user's exception propagates
             self._warnings.warn(unseen, self.sites)
+            self._warnings.warn_of_other_mode(max(0, self._closed), self._steps)
         parts = [self._stream.census(self._steps, unseen, known)]
         self._listeners.census()
         if self.probe is not None:

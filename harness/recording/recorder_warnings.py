@@ -29,6 +29,10 @@ NO_FORWARD = (
     "nothing was observed: no forward pass of this model in the observed mode was seen. Was it called, and "
     "not a copy of it? In which mode: model.train(), or observe='eval' or 'all'?"
 )
+OTHER_MODE = (
+    "nothing was counted in steps {first:,} to {last:,}: the forward passes that train ran in a mode that "
+    "is not observed. Call model.train(), or use observe='all'"
+)
 NOTHING = "nothing was observed: "
 
 
@@ -44,10 +48,20 @@ class RecorderWarnings:
     def __init__(self, taps: EagerTaps, probe: EagerTaps, axis: Mapping[str, int]) -> None:
         self._taps, self._probe, self._axis = taps, probe, dict(axis)
         self._given: set[str] = set()
+        self._in_other_mode = False  # warned of already
+        self._forwards = (0, 0)  # of the observed mode, and others with gradients, at the last census
 
     def warn_of_nothing(self) -> None:
         """Warn once that no activation was seen at all."""
         self._give(NOTHING + NO_ACTIVATION if self._taps.forwards else NO_FORWARD)
+
+    def warn_of_other_mode(self, since: int, steps: int) -> None:
+        """Warn once if a window with steps holds no forward of the observed mode, but others that train."""
+        before, self._forwards = self._forwards, (self._taps.forwards, self._taps.elsewhere)
+        counted, elsewhere = (now - then for now, then in zip(self._forwards, before, strict=True))
+        if not self._in_other_mode and steps > since and before[0] and elsewhere and not counted:
+            self._in_other_mode = True
+            self._give(OTHER_MODE.format(first=since + 1, last=steps))
 
     def warn(self, unseen: Sequence[Site], known: Sequence[Site]) -> None:
         """Warn once of what is not observed; not during a pass, where a warning could become an error."""
