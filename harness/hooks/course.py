@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 MANY = 10_000  # largest number of courses that are remembered
+
+
+class LastOfThread(threading.local):
+    """A layer of each thread."""
+
+    layer: nn.Module | None = None
 
 
 class Course:
@@ -18,12 +25,14 @@ class Course:
         ordered: whether some calls without a graph are told apart by their order.
         relied: whether the order has decided where a call was counted.
         broken: whether these came in another order than before.
+        last: in each thread, the `layer` that ran last, of those whose outputs a graph does not tell apart.
     """
 
-    __slots__ = ("_traced", "broken", "ordered", "relied", "taken")
+    __slots__ = ("_traced", "broken", "last", "ordered", "relied", "taken")
 
     def __init__(self) -> None:
         self.taken: Any = None
+        self.last = LastOfThread()
         self.ordered = self.relied = self.broken = False
         self._traced: set[Any] = set()
 

@@ -52,6 +52,7 @@ class EagerTaps(ForwardHooks):
                 handle.remove()
         self._handles.clear()
         self._stack.detach()
+        self._layers.detach()
         self._function_taps.detach()
         self._states.own.reset()
         ATTACHED.discard(self)

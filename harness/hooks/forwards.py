@@ -31,6 +31,7 @@ from harness.hooks.function_calls import FunctionCalls
 from harness.hooks.function_taps import FunctionTaps
 from harness.hooks.hook import NO_KEYWORDS, Call
 from harness.hooks.known_calls import KnownCalls
+from harness.hooks.last_layer import LastLayer
 from harness.hooks.module_registry import ModuleRegistry
 from harness.hooks.sites import Caller, Sink, SiteBook
 from harness.hooks.streams import InputStreams
@@ -111,6 +112,7 @@ class ForwardHooks:
         self._function_taps = FunctionTaps(
             self._functions.interceptor, self._outside, self._failed, self.compiled.functions
         )
+        self._layers = LastLayer(self.counter.course, self._failed, every=self._training is not True)
         self._root_only = root_only
         self._activations: set[nn.Module] = set()
         self._parts: dict[nn.Module, None] = {}  # submodules that were called on their own
@@ -199,6 +201,7 @@ class ForwardHooks:
         if not state.seen:
             state.seen = True
             self._threads += 1
+        self.counter.course.last.layer = None
         state.active, state.graph = True, torch.is_grad_enabled()
         self.forwards = forward = self.forwards + 1
         state.forward = forward
@@ -245,6 +248,7 @@ class ForwardHooks:
         if not state.graph:
             self.counter.course.trace()
         self._stack.attach(self._names, self._model)
+        self._layers.attach(self._names)
         for module, tap in self.compiled.taps.items():
             tap.hang(module)
         self.compiled.pause()

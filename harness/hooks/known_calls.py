@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.graph.autograd import Leaf, choices_of, has_choices, ways_to
+from harness.graph.autograd import Leaf, ancestry, choices_of, has_choices, ways_to
 from harness.graph.units import UnitLayout, units_in
 from harness.hooks._torch import base_to_watch, number_of, numbers_of, watch_gradient
 from harness.hooks.course import Course
@@ -39,6 +39,7 @@ class KnownCall:
         passes: decides which gradients count; None: ∂L/∂z is not observed.
         before: called for every gradient before it is counted.
         writes: whether the activation works in place now.
+        course: knows which layer ran last, which decides if no parameter leads to the pre-activation.
 
     Attributes:
         without: whether its pre-activations have no graph.
@@ -48,7 +49,9 @@ class KnownCall:
         "_before",
         "_choices",
         "_kind",
+        "_last",
         "_latest",
+        "_layer",
         "_passes",
         "_place",
         "_prepared",
@@ -70,8 +73,11 @@ class KnownCall:
         passes: GradientPasses | None,
         before: Callable[[], None] | None = None,
         writes: Callable[[], bool] = _never,
+        course: Course | None = None,
     ) -> None:
         self._writes = writes
+        self._last = (course or Course()).last
+        self._layer = self._last.layer
         self.opened, self.layout, self.ndim = opened, layout, z.ndim
         self._ways = ways_to(z, leaves)
         self._kind: type = type(z.grad_fn)
@@ -90,7 +96,9 @@ class KnownCall:
         if prepared is None:
             return False
         if place < 0:
-            if (getattr(z, "grad_fn", z) is not None) if self.without else not self.made(z):
+            if getattr(z, "grad_fn", z) is not None if self.without else not self.made(z):
+                return False
+            if self.without and self._last.layer is not self._layer:
                 return False
         else:
             try:
@@ -154,7 +162,11 @@ class KnownCall:
 
     def _leads(self, z: Tensor) -> bool:
         node = z.grad_fn
-        return type(node) is self._kind and all(way.leads_from(node) for way in self._ways)
+        if type(node) is not self._kind:
+            return False
+        if self._ways:
+            return all(way.leads_from(node) for way in self._ways)
+        return self._last.layer is self._layer and (self.without or not ancestry(z).leaves)
 
 
 def _counted(
