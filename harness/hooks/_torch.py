@@ -65,6 +65,10 @@ _SPARED: list[Any] = []
 
 _UNSEEN: Callable[[], Any] = getattr(torch._C, "DisableTorchFunction", nullcontext)
 
+_UNDISPATCHED: Callable[[], Any] = getattr(
+    sys.modules.get("torch.utils._python_dispatch"), "_disable_current_modes", nullcontext
+)
+
 VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
 FEW = 1024  # largest number of elements of an index that is compared
 #: Whether a hook can be set on a tensor without creating a handle, which takes a third of the time.
@@ -159,8 +163,11 @@ def mark_static(tensor: Tensor) -> None:
 
 
 def leaf_node(leaf: Tensor) -> Any:
-    """The node that accumulates into a leaf, hidden from function modes. Fallback: they see the access."""
-    with _UNSEEN():
+    """The node that accumulates into a leaf, hidden from modes. Fallback: they see the access.
+
+    The dispatch mode of selective checkpointing refuses what the forward did not do.
+    """
+    with _UNSEEN(), _UNDISPATCHED():
         return get_gradient_edge(leaf).node
 
 

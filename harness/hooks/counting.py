@@ -239,9 +239,10 @@ class CallCounter:
         anew, behind = followed.recurrence.anew(caller.key, z), followed.recurrence.is_behind(caller.key, z)
         followed.recurrence.call(caller.key, z)
         way = None
-        if not behind and origin is not None and origin.applied:
+        if origin is not None and origin.applied:
             same = caller.key, frozenset(made.producers), made.exact, made.layout.rows, origin.applied
-            way = origin.path, *self._states.own.gates(same, origin.path, z)
+            if not behind or self._states.own.is_gated(same):  # a cell applies its weights anew
+                way = origin.path, *self._states.own.gates(same, origin.path, z)
         plain = without_transforms(z)
         with outside_transforms(z, z if plain is None else plain):  # the sums outlive the transform
             return self._book.site(caller, z, made, number, anew, way)
@@ -259,6 +260,7 @@ class CallCounter:
         if self._per_call or self.on_call is not None:
             return
         without = z.grad_fn is None
+        self.course.without |= without
         if known.is_ambiguous(z, opened):
             known.ordered |= without
             self.course.ordered |= without

@@ -24,15 +24,17 @@ class Course:
         taken: the module that was called, and how; forwards that take the same course make the same calls.
         ordered: whether some calls without a graph are told apart by their order.
         relied: whether the order has decided where a call was counted.
+        without: whether a call without a graph has been seen.
         broken: whether these came in another order than before.
         last: in each thread, the `layer` that ran last, of those whose outputs a graph does not tell apart.
     """
 
-    __slots__ = ("_traced", "broken", "last", "ordered", "relied", "taken")
+    __slots__ = ("_traced", "broken", "last", "ordered", "relied", "taken", "without")
 
     def __init__(self) -> None:
         self.taken: Any = None
         self.last = LastOfThread()
+        self.without = False
         self.ordered = self.relied = self.broken = False
         self._traced: set[Any] = set()
 

@@ -77,6 +77,10 @@ class ForwardState:
             same.append(weakref.ref(z))
         return number, len(ways) > 1 or len(same) > 1
 
+    def is_gated(self, making: Any) -> bool:
+        """Whether a gate behind the same application of a layer has been called in this forward."""
+        return self._gated[0] == self.forward and making in self._gated[1]
+
     def reset(self) -> None:
         """Clear the state when no forward runs."""
         self.active = self.following = self.fast = self.busy = False

@@ -112,7 +112,7 @@ class ForwardHooks:
         self._function_taps = FunctionTaps(
             self._functions.interceptor, self._outside, self._failed, self.compiled.functions
         )
-        self._layers = LastLayer(self.counter.course, self._failed, every=self._training is not True)
+        self._layers = LastLayer(self.counter.course, self._failed)
         self._root_only = root_only
         self._activations: set[nn.Module] = set()
         self._parts: dict[nn.Module, None] = {}  # submodules that were called on their own
@@ -202,6 +202,8 @@ class ForwardHooks:
             state.seen = True
             self._threads += 1
         self.counter.course.last.layer = None
+        if self.compiled.restarts:
+            self.compiled.begin()
         state.active, state.graph = True, torch.is_grad_enabled()
         self.forwards = forward = self.forwards + 1
         state.forward = forward
@@ -248,7 +250,7 @@ class ForwardHooks:
         if not state.graph:
             self.counter.course.trace()
         self._stack.attach(self._names, self._model)
-        self._layers.attach(self._names)
+        self._layers.attach(self._names, frozen=state.graph and not self.counter.course.without)
         for module, tap in self.compiled.taps.items():
             tap.hang(module)
         self.compiled.pause()

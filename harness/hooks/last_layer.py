@@ -20,20 +20,24 @@ class LastLayer:
     Args:
         course: receives the layer.
         failed: receives errors of the hooks.
-        every: whether all layers are hooked, as forwards without a graph need, or frozen ones alone.
     """
 
-    def __init__(self, course: Course, failed: Callable[[Exception], None], *, every: bool) -> None:
-        self._course, self._failed, self._every = course, failed, every
+    def __init__(self, course: Course, failed: Callable[[Exception], None]) -> None:
+        self._course, self._failed = course, failed
         self._handles: dict[nn.Module, RemovableHandle] = {}
 
-    def attach(self, modules: Iterable[nn.Module]) -> None:
-        """Hook the layers among these modules that are not hooked yet."""
+    def attach(self, modules: Iterable[nn.Module], *, frozen: bool) -> None:
+        """Hook the layers among these modules that are not hooked yet.
+
+        Args:
+            modules: any modules.
+            frozen: whether frozen ones are enough; without a graph, all are needed.
+        """
         for module in modules:
             own = [p for p in module._parameters.values() if p is not None]
             if not own or module in self._handles or isinstance(module, torch.jit.ScriptModule):
                 continue
-            if lookup(module) is None and (self._every or not any(p.requires_grad for p in own)):
+            if lookup(module) is None and not (frozen and any(p.requires_grad for p in own)):
                 self._handles[module] = module.register_forward_hook(Call(self._ran, self._failed))
 
     def detach(self) -> None:

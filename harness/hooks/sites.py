@@ -279,8 +279,12 @@ class SiteBook:
         for key, opened in self._sites.items():
             if key[:-1] == same and "[" not in opened.site.name:
                 return f"{opened.site.name}[{size}]"
-        count = self._names.get(caller.name, 0)
-        return f"{caller.name}#{count}" if count else caller.name
+        count, taken = self._names.get(caller.name, 0), {opened.site.name for opened in self._opened}
+        name = f"{caller.name}#{count}" if count else caller.name
+        while name in taken:  # a module may be called `act#1`
+            count += 1
+            name = f"{caller.name}#{count}"
+        return name
 
     def _given(self, name: str, z: Tensor) -> UnitLayout:
         """The layout for the unit axis that the user gave."""

@@ -244,6 +244,40 @@ def test_with_inductor(name: str, options: dict[str, Any]) -> None:
     assert recorder.plan.compiled.startswith("counted in the graph")
 
 
+class Blocks(nn.Module):
+    """Two blocks that call their activations twice, as modules and as functions."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.act = nn.Linear(6, 6), nn.Linear(6, 6), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu(x + self.act(self.two(self.act(self.one(x)))) - 1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(Blocks.Block(), Blocks.Block())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(x)
+
+
+def test_blocks_that_are_compiled_one_by_one() -> None:
+    counter = CompileCounterWithBackend("eager")
+
+    def compiled(model: nn.Module) -> nn.Module:
+        for block in model.get_submodule("blocks").children():
+            block.compile(backend=counter)
+        return model
+
+    want, _, _ = train(Blocks, eager)
+    got, _, recorder = train(Blocks, compiled)
+    assert counter.frame_count <= 4
+    assert_alike(got, want)
+    assert "in the graph" in str(recorder.plan)
+
+
 class BrokenBlocks(MLP):
     """Python stands between two graphs, which call their activations as modules."""
 

@@ -190,6 +190,8 @@ class Gates(nn.Module):
 GATES: dict[str, tuple[Callable[[Tensor, nn.Module], list[Tensor]], list[Callable[[Tensor], Tensor]]]] = {
     "module": (lambda z, act: [act(z), act(-z)], [lambda z: z, lambda z: -z]),
     "function": (lambda z, _: [F.relu(z), F.relu(-z)], [lambda z: z, lambda z: -z]),
+    "behind another": (lambda z, act: [act(act(z) - 0.5)], [lambda z: z, lambda z: z - 0.5]),
+    "behind a function": (lambda z, _: [F.relu(1 - F.relu(z))], [lambda z: z, lambda z: 1 - z.relu()]),
     "shifted": (lambda z, _: [F.relu(z - knot) for knot in (-1.0, 1.0)], [lambda z: z + 1, lambda z: z - 1]),
 }
 

@@ -71,6 +71,7 @@ class CompiledTaps:
         self._callers: list[TracedCalls] = []
         self._sites: list[OpenSite] = []
         self._retries = 0
+        self.restarts = False  # whether an eager forward restarts the counts of compiled parts
         self._stance: CompilerStance | None = None
 
     # --- life ---------------------------------------------------------------------------------------
@@ -142,7 +143,7 @@ class CompiledTaps:
         self._callers, self._sites = [], []
         built = {key: self._calls(calls) for key, calls in self.expected.calls.items()}
         handles: list[RemovableHandle] = []
-        compiled = is_compiled(self._model)
+        compiled = self.restarts = is_compiled(self._model)
         for module, tap in self.taps.items():
             tap.traced = built.get(module) or self.nothing()
             tap.in_place = tap.in_place or module in self.expected.in_place
