@@ -254,3 +254,27 @@ def test_pasts_are_what_a_loop_over_the_steps_finds(seed: int, monkeypatch: pyte
         np.testing.assert_allclose(ratio_deviation(values[0], name), left_slowly(values[0], name), rtol=1e-9)
     mean = values[1] - 1
     np.testing.assert_allclose(mean_deviation(mean, values[2]), shifted_slowly(mean, values[2]), rtol=1e-9)
+
+
+@pytest.mark.parametrize(("value", "said"), [(np.nan, "was not a number"), (-400.0, "fell below 0")])
+def test_a_loss_that_is_suddenly_strange_is_an_event(value: float, said: str) -> None:
+    frame = quiet()
+    frame.loc[frame["step"] >= 100, "loss"] = value
+    (event, *_) = events(frame)
+    assert (event.step, event.label, event.inner) == (100, "labels", False)
+    assert said in event.text
+
+
+def test_a_loss_that_always_changes_its_sign_is_none() -> None:
+    frame = quiet()
+    frame["loss"] -= 1.0
+    assert events(frame) == []
+
+
+def test_what_lasts_after_a_symptom_is_no_new_event() -> None:
+    frame = quiet()
+    at(frame, 98, update_norm=2.0, once=1)
+    at(frame, 99, loss=8.0, grad_norm=8.0)
+    found = events(frame)
+    assert [event.step for event in found] == [99]
+    assert found[0].inner
