@@ -10,6 +10,9 @@ from harness.attribution.findings import BIRTH
 NEGATIVE = -5  # standard errors below which the mean of a layer's weights is not chance
 NEGATIVE_ROW = -4.5  # the same for a single unit's weights
 LOW_BIAS = -1.5  # bias over PyTorch's own bound, below which no usual initialisation draws it
+CONSTANT = 0.99  # share of the inputs' power that their mean makes, from which they hardly vary
+SMALL = 0.02  # rms of inputs that are small beside the biases of a layer
+FAR = 10  # deviations of its pre-activation that a usual bias takes a unit to if its inputs are too small
 LARGE = 1.5  # deviation of the weights over He's above which they are large
 
 
@@ -54,6 +57,18 @@ def is_by_chance(born: pd.DataFrame, layers: pd.DataFrame) -> pd.Series:
     chance = drawn & ~odd
     below = causes.eq("upstream")
     return chance | (below & bool(chance[~below].mean() > 0.5 if (~below).any() else True))
+
+
+def hardly_vary(born: pd.DataFrame, layers: pd.DataFrame) -> bool:
+    """Whether the model's inputs are all 0, nearly constant, or far smaller than the biases of a layer."""
+    first = layers.sort_values("depth").head(1)
+    if first.empty or not reads_inputs(first)[0] or normed(first)[0]:
+        return False
+    rms, off_centre = float(first["input_rms"].iloc[0]), float(first["off_centre"].iloc[0])
+    if rms == 0 or off_centre > CONSTANT:
+        return True
+    closed = -born.loc[born["site"].eq(first["site"].iloc[0]), "birth_bias"].astype(float)
+    return rms < SMALL and bool(closed.median() > FAR)
 
 
 def is_empty(born: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:

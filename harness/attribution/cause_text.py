@@ -110,6 +110,8 @@ def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Eviden
         return f"; {_before_deaths(found)}; {_moved(found, evidence)}"
     if name == "norm_stats" and bool(is_only_evaluated(found.units).any()):
         return "; training uses the statistics of each batch, evaluation those of the norm, which do not fit"
+    if name == "input_offset" and first is not None and first["input_rms"] == 0:
+        return f"; {_handed(first)} are all 0"
     if name == "input_offset" and first is not None:
         return (
             f"; rms of {_handed(first)} {first['input_rms']:.3g}, "
@@ -150,6 +152,8 @@ def _before_deaths(found: Findings) -> str:
 
 def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:
     """What an unknown cause is not, and what it may be."""
+    if found.diverged_at is not None and found.dead < LEAST_DEAD * found.total:
+        return ": what made it diverge is not in the evidence"
     dead = informative(found.units[found.units["dead"]])
     dead = dead[dead["site"].isin(cause.sites)] if cause.sites else dead
     if do_inputs_differ(dead, found):

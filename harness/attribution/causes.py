@@ -14,6 +14,7 @@ import pandas as pd
 from harness.attribution.birth_causes import (
     LARGE,
     birth_causes,
+    hardly_vary,
     is_by_chance,
     is_off_centre,
     normed,
@@ -29,7 +30,7 @@ MEANING = {
     "none": "nothing is wrong",
     "bias_init": "the biases were too low from the start",
     "weight_init": "the weights, as drawn or as an earlier training left them, kept units closed",
-    "input_offset": "the inputs are too large or too far off centre",
+    "input_offset": "the inputs are too large, too far off centre, or hardly vary",
     "input_shift": "the inputs moved and stayed there",
     "bad_batch": "one bad batch",
     "step_size": "steps that were too long",
@@ -135,6 +136,8 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
         if differ:
             return Cause("unknown")  # training inputs open them, so it is the held-out inputs that differ
         chance = is_by_chance(born, evidence.layers)
+        if chance.any() and hardly_vary(born, evidence.layers):
+            return Cause("input_offset")
         if share < CHANCE and chance.mean() > 0.5:
             return Cause("none")
         named = _birth_cause(born[~chance] if not chance.all() else born, evidence.layers)

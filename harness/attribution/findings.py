@@ -182,9 +182,11 @@ def _dead_share(census: pd.DataFrame) -> float:
 
 
 def _divergence(history: pd.DataFrame, steps: pd.DataFrame) -> int | None:
-    """Step from which no loss is finite; without losses, the first census with a non-finite unit."""
-    steps = steps.reindex(columns=["step", "loss"])
+    """Step from which no loss is finite; without losses, no update; or the first census with such a unit."""
+    steps = steps.reindex(columns=["step", "loss", "update_norm"])
     finite = np.isfinite(steps["loss"].to_numpy(float))
+    if not finite.any():
+        finite = np.isfinite(steps["update_norm"].to_numpy(float))
     if finite.any():
         end = int(np.flatnonzero(finite)[-1]) + 1  # a loss that became finite again had not diverged
         return int(steps["step"].iloc[end]) if end < len(steps) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from harness.attribution.birth_causes import birth_causes, is_by_chance, is_empty
+from harness.attribution.birth_causes import birth_causes, hardly_vary, is_by_chance, is_empty
 from harness.attribution.causes import (
     HARDLY,
     factor_shares,
@@ -25,7 +25,7 @@ BIRTH_REASONS = {
     "weight_init": "by their weights",
     "empty": "since all their incoming weights are 0",
     "norm_stats": "by the running mean of a norm",
-    "input_offset": "by inputs that are off centre",
+    "input_offset": "by inputs that are off centre, or hardly vary",
     "upstream": "since nothing comes in from below",
     "unknown": "by something that is not known",
 }
@@ -36,7 +36,7 @@ UNIT_CAUSES = {
     "bias_init": "its bias, from the start",
     "weight_init": "its weights, from the start",
     "norm_stats": "the running statistics of a norm",
-    "input_offset": "inputs that are off centre, from the start",
+    "input_offset": "inputs that are off centre, or hardly vary, from the start",
     "constant": "a constant of the model's own code behind its layer, an offset or a threshold",
     "chance": "chance, as the weights of any initialisation fall",
     "held_out_inputs": "the held-out inputs: the training's own open it",
@@ -55,7 +55,7 @@ def birth_reasons(born: pd.DataFrame, found: Findings, evidence: Evidence) -> pd
     known = born[born["spread"].notna()]
     chance = is_by_chance(known, evidence.layers)
     reasons = pd.Series(birth_causes(known, evidence.layers), index=known.index, dtype=object)
-    reasons = reasons.mask(chance, "chance")
+    reasons = reasons.mask(chance, "input_offset" if hardly_vary(known, evidence.layers) else "chance")
     reasons = reasons.mask(reasons.eq("weight_init") & is_empty(known, evidence.layers), "empty")
     opened = opens_at_birth(known, found)
     return reasons.mask(opened, "probe").mask(opened & is_only_evaluated(known), "norm_eval")
