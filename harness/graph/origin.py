@@ -98,6 +98,32 @@ def reduced(
     return source._replace(units=index) if index.ndim == out.ndim else source._replace(units=None)
 
 
+def normed(
+    name: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    before: Origin,
+    x: Tensor,
+    weights: Sequence[tuple[Tensor, Producer]],
+    out: Tensor,
+) -> Origin:
+    """The result of a norm, whose own weights make the units, if it has any."""
+    if out.ndim != x.ndim:
+        return Origin()
+    producers = tuple(dict.fromkeys(w for _, w in weights)) or before.producers
+    if name in ops.CHANNEL_NORMS:
+        channels = units.fresh(out.ndim, 1 - out.ndim, out.shape[1])
+        return Origin(producers, channels, direct=True, applied=before.applied)
+    shape = args[1] if len(args) > 1 else kwargs.get("normalized_shape", (0,))
+    axes = len(shape) if isinstance(shape, Sequence) else 1
+    if axes == 1:
+        last = units.fresh(out.ndim, -1, out.shape[-1])
+        return Origin(producers, last, direct=True, applied=before.applied)
+    known = before.units
+    index = known if known is not None else units.fresh(out.ndim, -axes, out.shape[-axes])
+    return Origin(producers, index, direct=True, applied=before.applied)
+
+
 def moved(
     name: str,
     function: Callable[..., Any],

@@ -13,7 +13,7 @@ from harness.graph import operations as ops
 from harness.graph import units
 from harness.graph.joins import SIDE_BY_SIDE, joined, side_by_side
 from harness.graph.operations import tensors_in as _tensors
-from harness.graph.origin import DATA, Origin, adapted, application, made, moved, reduced
+from harness.graph.origin import DATA, Origin, adapted, application, made, moved, normed, reduced
 from harness.graph.producers import Producer, turned
 from harness.graph.recurrence import Recurrence
 from harness.graph.weights import KnownWeights
@@ -146,7 +146,8 @@ class TensorProvenance:
             value = args[2] if len(args) > 2 else kwargs.get("value", operands[-1])
             return [adapted(self.get(value) or DATA, first)]
         if name in ops.CHANNEL_NORMS or name in ops.TRAILING_NORMS:
-            return [self._normed(name, args, kwargs, operands, weights, one) for one in outs]
+            before = self.get(operands[0]) or DATA
+            return [normed(name, args, kwargs, before, operands[0], weights, one) for one in outs]
         if name in ops.PRODUCTS:
             return [self._product(name, args, kwargs, operands, weights, first)]
         if name in ops.JOINS:
@@ -178,31 +179,6 @@ class TensorProvenance:
         if name not in ops.KEEP_UNITS:
             found = [origin._replace(path=(*origin.path, name)) for origin in found]
         return found if name in ops.KEEP_DIRECT else [origin._replace(direct=False) for origin in found]
-
-    def _normed(
-        self,
-        name: str,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        operands: list[Tensor],
-        weights: list[tuple[Tensor, Producer]],
-        out: Tensor,
-    ) -> Origin:
-        before = self.get(operands[0]) or DATA
-        if out.ndim != operands[0].ndim:
-            return Origin()
-        producers = tuple(dict.fromkeys(w for _, w in weights)) or before.producers
-        if name in ops.CHANNEL_NORMS:
-            channels = units.fresh(out.ndim, 1 - out.ndim, out.shape[1])
-            return Origin(producers, channels, direct=True, applied=before.applied)
-        shape = args[1] if len(args) > 1 else kwargs.get("normalized_shape", (0,))
-        axes = len(shape) if isinstance(shape, Sequence) else 1
-        if axes == 1:
-            last = units.fresh(out.ndim, -1, out.shape[-1])
-            return Origin(producers, last, direct=True, applied=before.applied)
-        known = before.units
-        index = known if known is not None else units.fresh(out.ndim, -axes, out.shape[-axes])
-        return Origin(producers, index, direct=True, applied=before.applied)
 
     def _product(
         self,

@@ -37,13 +37,8 @@ from harness.hooks.sites import Caller, Sink, SiteBook
 from harness.hooks.streams import InputStreams
 from harness.hooks.taps import ModuleTap
 from harness.hooks.trace_schedule import WARM_UP, TraceSchedule
-from harness.hooks.unobservable import UNKNOWN_MAKER, failure
+from harness.hooks.unobservable import MODES, OUT_OF_ORDER, UNKNOWN_MAKER, failure
 
-MODES = {True: "it was called in training mode alone", False: "it was called in evaluation mode alone"}
-OUT_OF_ORDER = (
-    "forwards without a graph called an activation in varying order, so that some of its calls may be "
-    "counted at another of its sites; from now on, every forward is traced"
-)
 MANY = 10_000  # largest number of tensors followed across calls of submodules
 
 
@@ -142,15 +137,8 @@ class ForwardHooks:
         caller = Caller(module, name, activation, partial(gate_of, module), compute, open_of=open_of(module))
         self._activations.add(module)
         traced = self.compiled.nothing()
-        tap = ModuleTap(
-            caller,
-            self._states,
-            self.counter,
-            self.called,
-            self.pass_by,
-            traced,
-            partial(self._writes, module),
-        )
+        shared = self._states, self.counter, self.called, self.pass_by
+        tap = ModuleTap(caller, *shared, traced, partial(self._writes, module))
         self.compiled.taps[module] = tap
         tap.hang(module)
 

@@ -12,6 +12,11 @@ from harness.activations.lookup import lookup
 from harness.graph.plan import Site
 
 UNKNOWN_MAKER = "it was called outside of the model's forward, where nothing tells which layer fed it"
+MODES = {True: "it was called in training mode alone", False: "it was called in evaluation mode alone"}
+OUT_OF_ORDER = (
+    "forwards without a graph called an activation in varying order, so that some of its calls may be "
+    "counted at another of its sites; from now on, every forward is traced"
+)
 UNDER_TRANSFORM = "it was called under vmap or without values (a trace)"
 NO_INPUT = "it was called without any input"
 NO_UNITS = "its layer has no units"

@@ -13,24 +13,23 @@ from torch import nn
 from torch.optim import Optimizer
 
 from harness.detector.states import Thresholds
-from harness.graph.plan import Plan, Site
 from harness.hooks._torch import without_compiler
 from harness.hooks.arguments import STATE, as_optimizers, check, check_numbers, check_options, check_state
 from harness.hooks.captured import STEP, is_capturing
 from harness.hooks.masks import Mask
 from harness.kernels.unit_statistic import UnitStatistic
-from harness.recording.batches import Batch, as_batches
+from harness.recording.batches import Batch
 from harness.recording.census_log import CensusLog
 from harness.recording.listener import Listener, Listeners
 from harness.recording.loss_scale import Scaler
-from harness.recording.model_calls import arguments_of
 from harness.recording.probe import Probe
+from harness.recording.recorded_data import RecordedData
 from harness.recording.recorder_warnings import NO_ACTIVATION, NO_STEP, RecorderWarnings
 from harness.recording.schedule import due
 from harness.recording.stream import Stream
 
 
-class ActivationRecorder:
+class ActivationRecorder(RecordedData):
     """Counts, for every unit of a model, on which inputs its gate is open during training.
 
     `harness.Recorder` adds attribution and the run on disk, and documents the arguments.
@@ -283,52 +282,7 @@ class ActivationRecorder:
         self._log.add(parts)
         self._closed = self._steps
 
-    # --- recorded data ------------------------------------------------------------------------------
-
-    @property
-    def steps(self) -> int:
-        """Completed `step()` calls."""
-        return self._steps
-
-    @property
-    def probe(self) -> list[Batch] | None:
-        """The held-out batches; assign new ones when the task changes."""
-        return self._probe.batches
-
-    @probe.setter
-    def probe(self, batches: Batch | Iterable[Batch] | None) -> None:
-        required = len(arguments_of(self._model).required)
-        self._probe.batches = None if batches is None else list(as_batches(batches, required))
-
-    @property
-    def census_step(self) -> int:
-        """Number of completed steps at the last census that closed a window; -1 before the first."""
-        return self._closed
-
-    @property
-    def latest(self) -> pd.DataFrame | None:
-        """The last census, as `census()` returned it; None before the first."""
-        return self._log.latest
-
-    @property
-    def sites(self) -> tuple[Site, ...]:
-        """The sites so far, in order of their first call, followed by those that cannot be observed."""
-        empty = self._taps.without_counts
-        seen = [empty.get(site.name, site) for site in self._windows.sites]
-        return (*(seen or self._probe.windows.sites), *self._unseen())
-
-    @property
-    def plan(self) -> Plan:
-        """What is observed of the model, according to its forward passes so far; `print` it."""
-        return self._taps.plan(self._unseen())
-
-    def history(self) -> pd.DataFrame:
-        """All censuses so far, oldest first."""
-        return self._log.history()
-
-    def drain(self) -> pd.DataFrame:
-        """Return the censuses since the last call, and remove them from the history."""
-        return self._log.drain()
+    # --- its state ---------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Steps and running windows as tensors and plain values, to continue them in another process."""
@@ -371,6 +325,3 @@ class ActivationRecorder:
 
     def _mask(self, mask: Mask | None) -> None:
         self._taps.counter.masking.tell(mask)
-
-    def _unseen(self) -> list[Site]:
-        return self._taps.unobserved({*self._probe.taps.called, *self._taps.called})
