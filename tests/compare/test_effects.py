@@ -68,8 +68,8 @@ def test_settings_are_told_apart_and_corrected_together() -> None:
 
 def test_several_factors_are_corrected_together() -> None:
     found = frame(GRID, 6, noisy(lr=0.3, bias=0.01))
-    both = effects(found, ["optim.lr", "bias.offset"], outcomes="dead").set_index("factor")
-    alone = effects(found, "bias.offset", outcomes="dead")
+    both: Any = effects(found, ["optim.lr", "bias.offset"], outcomes="dead").set_index("factor")
+    alone: Any = effects(found, "bias.offset", outcomes="dead")
     assert both.index.tolist() == ["optim.lr", "bias.offset"]
     assert both.loc["bias.offset", "p"] == alone["p"][0] == alone["p_adjusted"][0]
     assert both.loc["optim.lr", "p_adjusted"] == both.loc["optim.lr", "p"] == 2 / 64

@@ -298,5 +298,6 @@ def test_grad_norm_of_complex_weights() -> None:
         recorder.step()
     weight, bias = model.fc.weight.grad, model.fc.bias.grad
     assert weight is not None
+    assert bias is not None
     norms = torch.cat([weight, bias[:, None]], 1).abs().square().sum(1).sqrt()
     assert recorder.census().grad_norm.tolist() == pytest.approx(norms.tolist(), rel=1e-5)

@@ -31,7 +31,7 @@ class Layers(nn.Module):
         self.notes: list[tuple[int, Tensor]] = []
         with torch.no_grad():
             for k, layer in enumerate(self.layers):
-                layer.bias[: k + 1] = -100.0
+                layer.get_parameter("bias")[: k + 1] = -100.0
 
     def call(self, k: int, h: Tensor) -> Tensor:
         z = self.layers[k](h)

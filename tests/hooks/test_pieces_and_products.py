@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 import harness
 
 ROWS = 7
+TENSORDOT: Any = torch.tensordot
 
 
 class Net(nn.Module):
@@ -44,9 +46,9 @@ CALLS: dict[str, tuple[Callable[[Net, Tensor], Tensor], tuple[int, ...], str]] =
         (1, 2),
         "fc",
     ),
-    "tensordot": (lambda m, x: torch.tensordot(x.view(-1, 2, 3), m.cube, dims=2), (1,), "cube"),
-    "tensordot by axes": (lambda m, x: torch.tensordot(x.view(-1, 2, 3), m.cube, ([2], [1])), (2, 3), "cube"),
-    "tensordot from the left": (lambda m, x: torch.tensordot(m.turned, x, ([1], [1])), (0,), "turned"),
+    "tensordot": (lambda m, x: TENSORDOT(x.view(-1, 2, 3), m.cube, dims=2), (1,), "cube"),
+    "tensordot by axes": (lambda m, x: TENSORDOT(x.view(-1, 2, 3), m.cube, ([2], [1])), (2, 3), "cube"),
+    "tensordot from the left": (lambda m, x: TENSORDOT(m.turned, x, ([1], [1])), (0,), "turned"),
 }
 
 
