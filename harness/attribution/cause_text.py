@@ -15,6 +15,7 @@ from harness.attribution.causes import (
     informative,
     is_only_evaluated,
     longest_step,
+    opens_in_training,
 )
 from harness.attribution.events import CALM, LONG_STEP, Event
 from harness.attribution.evidence import Evidence
@@ -157,8 +158,9 @@ def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:
     dead = informative(found.units[found.units["dead"]])
     dead = dead[dead["site"].isin(cause.sites)] if cause.sites else dead
     if do_inputs_differ(dead, found):
+        which = "these" if opens_in_training(dead).all() else "most of these"
         return (
-            ": the training's own inputs open these units, the held-out ones do not. Do the two differ, or "
+            f": the training's own inputs open {which} units, the held-out ones do not. Do the two differ, or "
             "is something done to one of them alone (scaling, augmentation)"
         )
     if len(dead) and dead["born"].mean() > 0.5:

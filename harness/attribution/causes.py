@@ -160,7 +160,7 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
 def do_inputs_differ(dead: pd.DataFrame, found: Findings) -> bool:
     """Whether the training's own inputs open most of the units that held-out inputs leave closed."""
     known = found.evidence == "probe" and not found.is_after_divergence
-    return known and bool(len(dead)) and bool(opens_in_training(dead).mean() > MOSTLY)
+    return known and bool(len(dead)) and bool(opens_in_training(dead).mean() > 0.5)
 
 
 def opens_in_training(units: pd.DataFrame) -> pd.Series:
@@ -215,7 +215,10 @@ def _birth_cause(born: pd.DataFrame, layers: pd.DataFrame) -> str:
 def _causal_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
     """Events preceded by calm and followed by half of the deaths; most deaths within 100 steps first."""
     deaths = found.deaths.to_numpy(float)
-    standing = found.diverged_at if len(deaths) < LEAST_DEAD * found.total else None
+    few = len(deaths) < LEAST_DEAD * found.total
+    if found.before is not None:  # most of what died may not be finite any more
+        few &= found.before[1] < LEAST_DEAD * found.before[2]
+    standing = found.diverged_at if few else None
     if standing is not None:
         deaths = np.array([float(standing)])  # it represents the deaths that it prevented
     if not len(deaths):
