@@ -160,8 +160,8 @@ def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:
     if do_inputs_differ(dead, found):
         which = "these" if opens_in_training(dead).all() else "most of these"
         return (
-            f": the training's own inputs open {which} units, the held-out ones do not. Do the two differ, or "
-            "is something done to one of them alone (scaling, augmentation)"
+            f": the training's own inputs open {which} units, the held-out ones do not. Do the two differ, "
+            "or is something done to one of them alone (scaling, augmentation)"
         )
     if len(dead) and dead["born"].mean() > 0.5:
         return f": most of them were dead from the start, and {_unread(dead[dead['born']], evidence)}"
