@@ -36,12 +36,14 @@ def scan(
     from harness.recording.model_calls import arguments_of
     from harness.recording.scan import DeadUnitsError
     from harness.recording.scan import scan as scan_model
-    from harness.report.export import export
+    from harness.report.export import check_suffix, export
 
     if fail_over is not None and not 0 <= fail_over <= 1:
         hint = f" ({fail_over / 100:g} for {fail_over:g} %)" if 1 < fail_over <= 100 else ""
         raise typer.BadParameter(f"--fail-over: expected a share in [0, 1], but got {fail_over:g}{hint}")
     try:
+        for path in out or ():
+            check_suffix(path)
         model = called(factory)
         inputs = called(batches) if batches else probe_of(data, override or [])
         if plan:

@@ -41,7 +41,7 @@ def imported(place: str, key: str) -> Function:
         'Counter'
     """
     module, colon, name = place.partition(":")
-    if not (colon and module and name):
+    if not (colon and name and all(part.isidentifier() for part in module.split("."))):
         raise ConfigError(key, expected=EXAMPLE, came=place)
     here = str(Path.cwd())
     if not {"", here} & set(sys.path):

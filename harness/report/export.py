@@ -26,11 +26,19 @@ def export(units: pd.DataFrame, path: Path, *, subject: str) -> None:
     Raises:
         ValueError: unknown suffix.
     """
-    write = WRITERS.get(path.suffix)
-    if write is None:
-        raise ValueError(f"expected a file ending in {', '.join(WRITERS)}, but got {path.name}")
+    check_suffix(path)
     with typed(path) as part:
-        write(units, part, subject)
+        WRITERS[path.suffix](units, part, subject)
+
+
+def check_suffix(path: Path) -> None:
+    """Check that a census can be written to a file of that name.
+
+    Raises:
+        ValueError: unknown suffix.
+    """
+    if path.suffix not in WRITERS:
+        raise ValueError(f"expected a file ending in {', '.join(WRITERS)}, but got {path.name}")
 
 
 def inert(table: pd.DataFrame) -> pd.DataFrame:
