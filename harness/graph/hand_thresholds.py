@@ -10,7 +10,10 @@ from torch import Tensor
 
 from harness.graph.operations import COPIES
 
-BY_HAND = "a threshold written by hand: call `F.relu`, or move it into a function and declare it"
+BY_HAND = (
+    "a threshold written by hand: call `F.relu`, or move it into a function and declare that with "
+    "harness.declare_activation"
+)
 COMPARISONS = {"gt", "ge", "lt", "le", "__gt__", "__ge__", "__lt__", "__le__"}
 CHOICES = {
     "mul",

@@ -14,7 +14,7 @@ NO_STEP = (
 )
 NO_ACTIVATION = (
     "no activation was seen in this model: expected modules such as nn.ReLU or calls like F.relu"
-    " in its forward. Did a forward run in the observed mode? Activations of your own, such as z * (z > 0),"
+    " in its forward. Did a forward run in the observed mode? Activations of your own, such as (z + |z|) / 2,"
     " are counted once harness.declare_activation has declared them. Functions that are called outside of"
     " every module's forward (as in model.encode) or in code of torch.jit are not seen."
 )

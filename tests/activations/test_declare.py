@@ -556,8 +556,12 @@ def test_a_result_that_is_thrown_away_is_said() -> None:
 
 
 def test_a_model_whose_activation_is_not_declared() -> None:
+    x = torch.randn(ROWS, 3)
+    with pytest.warns(UserWarning, match=r"threshold.*harness\.declare_activation"):
+        report = harness.scan(Net(lambda z: z * (z > 0)), x)
+    assert report.units.state.tolist() == ["unobserved"]
     with pytest.raises(ValueError, match=r"harness\.declare_activation"):
-        harness.scan(Net(lambda z: z * (z > 0)), torch.randn(ROWS, 3))
+        harness.scan(Net(lambda z: (z + z.abs()) / 2), x)
 
 
 def test_models_can_be_copied_pickled_and_compiled(declare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
