@@ -102,8 +102,8 @@ def _divergence(found: Findings) -> list[str]:
     if found.diverged_at is None:
         return []
     text = f"Training diverged at step {found.diverged_at:,}"
-    start = next((e for e in found.events if e.step >= found.diverged_at - BEFORE), None)
-    text += f" ({start.text})" if start is not None and start.step <= found.diverged_at else ""
+    start = next((event for event in found.events if event.step >= found.diverged_at - BEFORE), None)
+    text += f" ({start.text})" if start is not None else ""
     if not found.is_after_divergence:
         return [f"{text}; this is the last census before (step {found.at:,})."]
     if found.before is None:

@@ -15,17 +15,8 @@ BY_HAND = (
     "harness.declare_activation"
 )
 COMPARISONS = {"gt", "ge", "lt", "le", "__gt__", "__ge__", "__lt__", "__le__"}
-CHOICES = {
-    "mul",
-    "mul_",
-    "__mul__",
-    "__rmul__",
-    "__imul__",
-    "where",
-    "masked_fill",
-    "masked_fill_",
-    "__setitem__",
-}
+CHOICES = {"mul", "mul_", "__mul__", "__rmul__", "__imul__"}
+CHOICES |= {"where", "masked_fill", "masked_fill_", "__setitem__"}
 
 
 class HandThresholds:
@@ -35,7 +26,7 @@ class HandThresholds:
         self._masks: dict[int, tuple[weakref.ref[Tensor], weakref.ref[Tensor]]] = {}  # mask → compared tensor
 
     def of(self, name: str, args: Sequence[Any], out: Any) -> Tensor | None:
-        """The tensor that a call passes on where it is beyond a threshold, and not elsewhere; None if none.
+        """The tensor that a call passes on where it is beyond a threshold, and nowhere else; None if none.
 
         Args:
             name: name of the function.

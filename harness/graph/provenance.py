@@ -101,22 +101,23 @@ class TensorProvenance:
         weights = [(t, w) for t in given if (w := self.weights.of(t)) is not None]
         if weights:
             self.recurrence.apply(one for _, w in weights for one in (w, turned(w)))
-        own = [(t, w) for t, w in weights if not args or t is not args[0]]
-        # A layer whose input is learned: queries, a constant image, the code of a hypernetwork.
-        learned = 0 < len(own) < len(weights) and (name in ops.LAST_AXIS or name in ops.CONVOLUTIONS)
-        if not operands and not learned and not (weights and self._is_layer(name, args)):
+        layer = self._is_layer(name, args, weights)
+        if not operands and not layer:
             if weights:
                 self.weights.derive(name, args, weights, outs)
             elif not any(self._is_foreign(t) for t in given):
                 self._constants.update((id(t), weakref.ref(t)) for t in outs)
             return
-        is_data = learned or (name not in ops.PRODUCTS and bool(args) and self.get(args[0]) is not None)
-        used = own if is_data else weights
+        first = args[0] if args else None
+        if layer or (name not in ops.PRODUCTS and self.get(first) is not None):  # then it is no weight here
+            used = [(t, w) for t, w in weights if t is not first]
+        else:
+            used = weights
         found = self._origins(name, function, args, kwargs, operands, used, outs)
         for tensor, origin in zip(outs, found, strict=False):
             self.put(tensor, origin)
-        if learned or (weights and operands and all(self.weights.of(t) is not None for t in operands)):
-            self.weights.derive(name, args, own if learned else weights, outs)  # may serve as weights
+        if weights and all(self.weights.of(t) is not None for t in operands or [first]):
+            self.weights.derive(name, args, used or weights, outs)  # it may serve as weights, too
 
     # --- what a function does -----------------------------------------------------------------------
 
@@ -307,10 +308,11 @@ class TensorProvenance:
         known = self.get(tensor) is not None or self.weights.of(tensor) is not None
         return tensor.is_floating_point() and not known
 
-    def _is_layer(self, name: str, args: Sequence[Any]) -> bool:
-        """Whether a call with weights makes units from an input of unknown origin."""
+    def _is_layer(self, name: str, args: Sequence[Any], weights: Sequence[tuple[Tensor, Producer]]) -> bool:
+        """Whether a call makes units: of an input, which may be learned (queries, a constant image)."""
         layer = name in ops.LAST_AXIS or name in ops.CONVOLUTIONS or name in ops.FUSED_RECURRENT
-        return layer and bool(args) and isinstance(args[0], Tensor) and self.weights.of(args[0]) is None
+        input_ = args[0] if layer and args else None
+        return isinstance(input_, Tensor) and any(t is not input_ for t, _ in weights)
 
     def _written(self, args: Sequence[Any]) -> None:
         """Record `x[…] = value` or `x.copy_(value)`: x gets the units of the value if the axes match."""

@@ -273,9 +273,8 @@ class CallCounter:
                 self.ambiguous = True
                 return
             passes = self.passes if self._gradients else None
-            call = KnownCall(
-                opened, ancestry(z).leaves, layout, z, passes, self.on_gradient, known.writes, self.course
-            )
+            how = self.course, passes, self.on_gradient, known.writes
+            call = KnownCall(opened, ancestry(z).leaves, layout, z, *how)
             known.add(call)
         state = self._states.own
         if without and state.tracing is not None and not is_recompute():

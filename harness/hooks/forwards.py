@@ -57,7 +57,7 @@ class ForwardHooks:
 
     Attributes:
         forwards: number of counted forwards.
-        elsewhere: number of forwards with gradients in a mode that is not observed.
+        unobserved_with_graph: number of forwards with a graph in a mode that is not observed.
         called: activation modules called in them.
         passed: activation modules called otherwise → the reason they were not counted.
         compiled: observers of compiled code.
@@ -118,7 +118,7 @@ class ForwardHooks:
         self._threads = self._traces = 0
         self._between = False  # whether activations are called between forwards of parts without a graph
         self._recursive = self._attached = self._said = False
-        self.forwards = self.elsewhere = 0
+        self.forwards = self.unobserved_with_graph = 0
         self.ready = self.captured = False
         self.called: set[nn.Module] = set()
         self.passed: dict[nn.Module, str] = {}
@@ -181,7 +181,7 @@ class ForwardHooks:
         if kwargs or masking.pending or masking.now is not None:
             masking.begin(kwargs if observed and not capturing else {})
         if not observed:
-            self.elsewhere += torch.is_grad_enabled()
+            self.unobserved_with_graph += torch.is_grad_enabled()
             return
         if capturing and (masking.used or not self.forwards):
             self.book.lose(self._not_captured)

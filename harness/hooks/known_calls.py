@@ -36,10 +36,10 @@ class KnownCall:
         leaves: the parameters behind the pre-activation; empty if no graph is recorded.
         layout: layout of the units.
         z: a pre-activation.
+        course: knows which layer ran last, which decides if no parameter leads to the pre-activation.
         passes: decides which gradients count; None: ∂L/∂z is not observed.
         before: called for every gradient before it is counted.
         writes: whether the activation works in place now.
-        course: knows which layer ran last, which decides if no parameter leads to the pre-activation.
 
     Attributes:
         without: whether its pre-activations have no graph.
@@ -70,13 +70,13 @@ class KnownCall:
         leaves: tuple[Leaf, ...],
         layout: UnitLayout,
         z: Tensor,
+        course: Course,
         passes: GradientPasses | None,
-        before: Callable[[], None] | None = None,
-        writes: Callable[[], bool] = _never,
-        course: Course | None = None,
+        before: Callable[[], None] | None,
+        writes: Callable[[], bool],
     ) -> None:
         self._writes = writes
-        self._last = (course or Course()).last
+        self._last = course.last
         self._layer = self._last.layer
         self.opened, self.layout, self.ndim = opened, layout, z.ndim
         self._ways = ways_to(z, leaves)
@@ -96,9 +96,10 @@ class KnownCall:
         if prepared is None:
             return False
         if place < 0:
-            if getattr(z, "grad_fn", z) is not None if self.without else not self.made(z):
-                return False
-            if self.without and self._last.layer is not self._layer:
+            if self.without:
+                if getattr(z, "grad_fn", z) is not None or self._last.layer is not self._layer:
+                    return False
+            elif not self.made(z):
                 return False
         else:
             try:

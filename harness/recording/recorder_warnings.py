@@ -49,7 +49,7 @@ class RecorderWarnings:
         self._taps, self._probe, self._axis = taps, probe, dict(axis)
         self._given: set[str] = set()
         self._in_other_mode = False  # warned of already
-        self._forwards = (0, 0)  # of the observed mode, and others with gradients, at the last census
+        self._forwards = (0, 0)  # of the observed mode, and others with a graph, at the last census
 
     def warn_of_nothing(self) -> None:
         """Warn once that no activation was seen at all."""
@@ -57,9 +57,9 @@ class RecorderWarnings:
 
     def warn_of_other_mode(self, since: int, steps: int) -> None:
         """Warn once if a window with steps holds no forward of the observed mode, but others that train."""
-        before, self._forwards = self._forwards, (self._taps.forwards, self._taps.elsewhere)
-        counted, elsewhere = (now - then for now, then in zip(self._forwards, before, strict=True))
-        if not self._in_other_mode and steps > since and before[0] and elsewhere and not counted:
+        before, self._forwards = self._forwards, (self._taps.forwards, self._taps.unobserved_with_graph)
+        observed, others = (now - then for now, then in zip(self._forwards, before, strict=True))
+        if not self._in_other_mode and steps > since and before[0] and others and not observed:
             self._in_other_mode = True
             self._give(OTHER_MODE.format(first=since + 1, last=steps))
 

@@ -205,5 +205,5 @@ def forget_compiled(why: str) -> None:
     """Recompile code at its next call; until then torch does not look for new hooks."""
     if "torch._dynamo" in sys.modules:
         spare_frames()
-        log.info("what is compiled so far is compiled anew, %s", why)
+        log.info("any compiled code is compiled again, %s", why)
         torch.compiler.reset()

@@ -86,7 +86,7 @@ def phase(table: pd.DataFrame, *, outcome: str = "dead", title: str = "") -> Fig
 
 @figure(
     "how the share changes along the setting; the bar is the interval over seeds, the dashed vertical line "
-    "the value at which half of the units are dead, if there is one, the bar at its foot its interval."
+    "the value at which half of the units are dead, if there is one, and the bar at the bottom its interval."
 )
 def dose_response(
     table: pd.DataFrame,
