@@ -108,7 +108,7 @@ class TensorProvenance:
             elif not any(self._is_foreign(t) for t in given):
                 self._constants.update((id(t), weakref.ref(t)) for t in outs)
             return
-        first = args[0] if args else None
+        first: Any = args[0] if args else None
         if layer or (name not in ops.PRODUCTS and self.get(first) is not None):  # then it is no weight here
             used = [(t, w) for t, w in weights if t is not first]
         else:
