@@ -104,6 +104,8 @@ def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Eviden
         after, when = len(found.deaths_from(event)), len(found.deaths)
         alive = ", of units that lived before it" if event.column == "written_norm" else ""
         dated = f"; {after:,} of {when:,} dated deaths came at or after it{alive}" if when else ""
+        if not after and found.diverged_at is not None and found.diverged_at >= event.step:
+            dated = f"; the training diverged {found.diverged_at - event.step:,} steps later"
         return f"; {event.text}{dated}"
     if name == "input_shift":
         return "; they drifted: no single step stands out"

@@ -20,7 +20,7 @@ from harness.attribution.birth_causes import (
     normed,
     reads_inputs,
 )
-from harness.attribution.events import EPISODE, LONG_STEP, Event, calm_before
+from harness.attribution.events import DRIFT, EPISODE, LONG_STEP, Event, calm_before
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import LEAST_DEAD, Findings
 from harness.detector.states import rate_upper
@@ -57,6 +57,7 @@ FAR_TARGETS = (
 )
 MOSTLY = 0.8  # if no unit was born dead, share of units nearly born dead that is enough
 OFTEN = 0.02  # rate in training at which a unit that held-out inputs never open is contradictory
+DRIFTED = 0.25  # share of the inputs in the units' fall from which their slow drift is blamed
 HARDLY = 0.01  # rate at birth below which a unit was nearly born dead
 
 
@@ -146,11 +147,14 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
     if _mean(own["norm"]) > 0.4:
         return Cause("norm_stats")
     causal = _causal_events(found, evidence.steps)
+    data = _mean(factor_shares(dead)["data"])
+    if data < DRIFTED:  # inputs may drift without harm
+        causal = [event for event in causal if event.column != DRIFT]
     if causal and has_far_targets(evidence):  # loss and gradient follow from the far targets
         causal = [event for event in causal if event.column not in ("loss", "grad_norm", "update_norm")]
     if causal:
         return Cause(causal[0].label, causal)
-    if _mean(factor_shares(dead)["data"]) > 0.5:
+    if data > 0.5:
         return Cause("input_shift")
     if differ:
         return Cause("unknown")

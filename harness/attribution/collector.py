@@ -1,8 +1,8 @@
 """The collector: gathers the evidence of a training run and evaluates it at the end.
 
-Gathering is cheap: ten scalars per step (`step_metrics`), and copies of parameters and inputs (`snapshots`).
-The evaluation (`initial_state`, `counterfactual`) happens once per report. It gives three tables from which
-`harness.attribution.causes` finds the causes without the model.
+Gathering is cheap: twelve scalars per step (`step_metrics`), and copies of parameters and inputs
+(`snapshots`). The evaluation (`initial_state`, `counterfactual`) happens once per report. It gives three
+tables from which `harness.attribution.causes` finds the causes without the model.
 """
 
 from __future__ import annotations

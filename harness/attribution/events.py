@@ -21,7 +21,11 @@ LONG_STEP = 0.01  # ‖Δθ‖ / ‖θ‖ from which a step may raise the loss b
 SETTLED = 40  # steps without an event after which steps of this length are tolerated
 JUMP = 5  # ratio of a jump of the loss to its previous maximum, after which training brings it down again
 STEEP = 1 / 3  # share of a rise (of the logarithm) in the previous step above which it is not a jump
+AS_EVER = 1.5  # ratio below which the outputs, or the gradient at them, are as before
+FAR = 3.0  # ratio from which a rise of the loss over outputs that are as before is the loss's own
 UNBOUNDED = 1e300  # ratio above which a value was not finite
+INPUTS = ("input_mean", "input_rms")
+DRIFT = "inputs"  # the column of a slow drift of the inputs
 #: Columns in their causal order inside a step.
 OUTSIDE = ("written_norm", "input_rms", "input_mean", "weight_decay", "lr")  # these are not consequences
 ORDER = (*OUTSIDE, "loss", "grad_norm", "update_norm")
@@ -52,7 +56,8 @@ def events(steps: pd.DataFrame) -> list[Event]:
 
     Args:
         steps: step, input_mean, input_rms, written_norm, loss, grad_norm, update_norm, weight_norm, lr,
-            weight_decay; NaN if something was not observed, infinite if it was not finite.
+            weight_decay, output_rms, output_grad_norm; NaN if something was not observed, infinite if it was
+            not finite. Its attribute `loss` holds the facts of `LossPath.facts`.
     """
     if len(steps) < 2:
         return []
@@ -62,6 +67,7 @@ def events(steps: pd.DataFrame) -> list[Event]:
     deviations["input_mean"] = baseline.mean_deviation(values["input_mean"], values["input_rms"])
     deviations["written_norm"] = baseline.written_share(values["written_norm"], values["weight_norm"])
     deviations["weight_decay"] = baseline.setting_deviation(values.get("weight_decay", np.zeros(len(steps))))
+    penalty = steps.attrs.get("loss", {}).get("penalty") is True
     first: list[Event] = []
     episode_end = 0
     for t in np.flatnonzero(np.any([deviations[c] > 0 for c in ORDER], axis=0)):
@@ -69,10 +75,10 @@ def events(steps: pd.DataFrame) -> list[Event]:
         goes_on = t < episode_end and (column not in OUTSIDE or first[-1].column in OUTSIDE)
         goes_on |= bool(first) and bool((deviations[column][max(0, t - LASTING) : t] > 0).any())
         if not goes_on:
-            first.append(_event(values, int(t), column, float(deviations[column][t])))
+            first.append(_event(values, int(t), column, float(deviations[column][t]), penalty))
         if not goes_on or not first[-1].inner:  # a symptom may come just before a cause
             episode_end = t + EPISODE
-    return first
+    return _with_drift(values, first)
 
 
 def calm_before(steps: pd.DataFrame, step: int) -> bool:
@@ -83,14 +89,14 @@ def calm_before(steps: pd.DataFrame, step: int) -> bool:
     return not len(ratio) or bool(np.median(ratio) < CALM)
 
 
-def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float) -> Event:
-    """The event for the deviation of a column at row t."""
+def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float, penalty: bool = False) -> Event:
+    """The event for the deviation of a column at row t; `penalty` as in `LossPath.facts`."""
     step, inner = int(values["step"][t]), False
     rise = f"rose to {ratio:.3g}× its past"
     if column == "written_norm":
         share = f"by {100 * ratio:.3g} % of their norm" if np.isfinite(ratio) else "with what is not finite"
         label, text = "surgery", f"parameters were overwritten {share}, not by the optimizer"
-    elif column in ("input_rms", "input_mean"):
+    elif column in INPUTS:
         stays = _inputs_stay(values, t)
         label = "input_shift" if stays else "bad_batch"
         size = column == "input_rms"
@@ -101,7 +107,7 @@ def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float) -> 
     elif column == "weight_decay":
         label, text = "decay", f"weight decay rose to {values[column][t]:.3g}"
     elif column == "loss":
-        label, reason, inner = _loss_rise(values, t)
+        label, reason, inner = _own_rise(values, t, column, penalty) or _loss_rise(values, t)
         if np.isnan(values["loss"][t]):
             rise = "was not a number,"
         elif values["loss"][t] < 0:
@@ -109,6 +115,9 @@ def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float) -> 
         text = f"the loss {rise} {reason}"
     elif column == "lr":
         label, text = "step_size", f"the learning rate {rise}"
+    elif column == "grad_norm" and (own := _own_rise(values, t, column, penalty)):
+        label, reason, inner = own
+        text = f"the gradient {rise} {reason}"
     elif column == "grad_norm":
         known = np.isfinite(values["loss"][max(0, t - baseline.LENGTH) : t + 1]).any()
         compared = ", the loss before it did not" if known else " (no loss was given to compare)"
@@ -130,6 +139,65 @@ def _with_strange(loss: np.ndarray, deviation: np.ndarray) -> np.ndarray:
         if usual and not (before[np.isfinite(before)] < 0).any():
             deviation[at] = max(deviation[at], 1.0)
     return deviation
+
+
+def _with_drift(values: dict[str, np.ndarray], found: list[Event]) -> list[Event]:
+    """Add a slow drift of the inputs, which no step shows; unless from outside, later events are symptoms."""
+    mean, rms = (pd.Series(values[name]).replace([np.inf, -np.inf], np.nan) for name in INPUTS)
+    size = rms.iloc[: baseline.LENGTH].median()
+    if any(event.column in INPUTS for event in found) or len(mean) < 2 * baseline.LENGTH or not size > 0:
+        return found
+    mean, rms = (v.rolling(baseline.LENGTH, min_periods=baseline.SHORTEST).median() for v in (mean, rms))
+    shift = (mean - mean.iloc[baseline.LENGTH - 1]).abs() / size
+    resized = np.log(rms / size).abs() > np.log(baseline.RATIOS["input_rms"])
+    near = np.flatnonzero(~((shift > baseline.MEAN_SHIFT) | resized))
+    start = int(near[-1]) + 1 if len(near) else 0
+    if start >= len(mean):
+        return found
+    step, last = int(values["step"][start]), shift.iloc[-1]
+    by, text = DRIFT, f"from step {step:,} on: the inputs have drifted, their mean by {last:.2g} of their rms"
+    text += f", their size by {rms.iloc[-1] / size:.3g}×" if resized.iloc[-1] else ""
+    after = [e._replace(inner=e.inner or (e.step >= step and e.column not in OUTSIDE)) for e in found]
+    return sorted([*after, Event(step, "input_shift", by, last, text)], key=lambda event: event.step)
+
+
+def _own_rise(
+    values: dict[str, np.ndarray], t: int, column: str, penalty: bool
+) -> tuple[str, str, bool] | None:
+    """Classify a rise of the loss or its gradient over outputs that are as before; None if they are not.
+
+    The parameters did not cause it, as they would have moved the outputs: it comes from the loss itself.
+
+    Returns:
+        Label, how it rose, and whether the training itself caused it.
+    """
+    ratios = {name: _ratio(values, name, t) for name in (column, "output_rms", "output_grad_norm")}
+    rise, moved, at_outputs = ratios.values()
+    if not 1 / AS_EVER < moved < AS_EVER or _is_longer(values["update_norm"], t - 1):
+        return None
+    if not at_outputs > AS_EVER:
+        known = penalty and rise > at_outputs * AS_EVER and at_outputs > 1 / AS_EVER
+        reason = "over outputs that are as ever, and so is the gradient there: a part of the loss past them"
+        return ("loss_penalty", reason, False) if known else None
+    if rise < FAR or column != "loss":
+        return None
+    if 1 / AS_EVER < rise / at_outputs < AS_EVER:
+        reason = f"over outputs that are as ever, and the gradient there to {at_outputs:.3g}×: its scale"
+        return "step_size", reason, False
+    after = values["loss"][t + 1 : t + 4] / values["loss"][t] * rise
+    if len(after) and not np.median(after) < FAR:  # one odd batch alone is no change
+        reason = f"over outputs that are as ever, and the gradient there to {at_outputs:.3g}×"
+        return "labels", reason, False
+    return None
+
+
+def _ratio(values: dict[str, np.ndarray], name: str, t: int) -> float:
+    """Ratio of a value to the median of the few before it, as outputs grow in training; NaN if unknown."""
+    before = values[name][max(0, t - baseline.SHORTEST) : t] if name in values else np.empty(0)
+    before = before[np.isfinite(before)]
+    if len(before) < baseline.SHORTEST / 2 or not np.median(before) > 0:
+        return float("nan")
+    return float(values[name][t] / np.median(before))
 
 
 def _loss_rise(values: dict[str, np.ndarray], t: int) -> tuple[str, str, bool]:

@@ -1,4 +1,4 @@
-"""Step metrics: ten scalars per training step, from which events can be dated.
+"""Step metrics: twelve scalars per training step, from which events can be dated.
 
 Within a step, inputs come first, then the loss, the gradient and the update: the first to leave its baseline
 names the event. All values stay on their device until the table is read.
@@ -18,13 +18,14 @@ from torch.utils.hooks import RemovableHandle
 
 from harness.attribution.distances import ReferenceCopy, norm
 from harness.attribution.input_moments import InputMoments, observed
+from harness.attribution.output_norms import OutputNorms
 from harness.hooks._torch import outside_transforms, without_transforms
 from harness.recording.batches import tensors_in
 from harness.recording.listener import Guard
 
 #: input_mean, input_rms: of the model's first tensor input (see `InputMoments`); written_norm: norm of
 #: parameter changes since the optimizer's last step that it did not make; the learning rates are the largest
-#: among groups with matrices (lr) and vectors (lr_bias).
+#: among groups with matrices (lr) and vectors (lr_bias); output_rms, output_grad_norm: see `OutputNorms`.
 COLUMNS = (
     "input_mean",
     "input_rms",
@@ -36,6 +37,8 @@ COLUMNS = (
     "lr",
     "lr_bias",
     "weight_decay",
+    "output_rms",
+    "output_grad_norm",
 )
 BUFFERED = 256  # steps whose scalars stay on the device
 
@@ -54,6 +57,7 @@ class StepMetrics:
         self._references: list[ReferenceCopy] = []  # one per optimizer: its parameters after its last step
         self._row: dict[str, Any] = {}  # row of the running step
         self._inputs = InputMoments()
+        self._outputs = OutputNorms()
         self._buffered: list[dict[str, Any]] = []
         self._rows: list[np.ndarray] = []
         self.decayed: dict[int, Tensor] = {}  # parameter id → Σ of movements due to weight decay
@@ -62,6 +66,7 @@ class StepMetrics:
         """Start; later writes into the parameters are detected."""
         add = self._handles.append
         add(self._model.register_forward_pre_hook(guard.hook(self.read_inputs), with_kwargs=True))
+        add(self._model.register_forward_hook(guard.hook(self.read_output)))
         self._references = [ReferenceCopy(parameters(optimizer)) for optimizer in self._optimizers]
         for place, optimizer in enumerate(self._optimizers):
             add(optimizer.register_step_pre_hook(guard.hook(lambda *_, at=place: self._before_step(at))))
@@ -77,6 +82,7 @@ class StepMetrics:
     def step(self, loss: Tensor | float | None) -> None:
         """Complete a step."""
         self._row["input_mean"], self._row["input_rms"] = self._inputs.take()
+        self._row["output_rms"], self._row["output_grad_norm"] = self._outputs.take()
         self._row["loss"] = loss.detach() if isinstance(loss, Tensor) else np.nan if loss is None else loss
         self._buffered.append(self._row)
         self._row = {}
@@ -92,6 +98,11 @@ class StepMetrics:
         if plain.numel():
             with outside_transforms(x, plain):
                 self._inputs.add(plain.detach())
+
+    def read_output(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Read the output when a forward of the model ends; those of its submodules may be hidden layers."""
+        if module.training and torch.is_grad_enabled():
+            self._outputs.add(output)
 
     def forget_inputs(self) -> None:
         """Discard the inputs of the running step."""
@@ -113,8 +124,10 @@ class StepMetrics:
         return {"rows": torch.from_numpy(rows.copy()), "decayed": decayed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue after the rows of `state_dict`."""
-        self._rows, self._buffered = [state["rows"].numpy()], []
+        """Continue after the rows of `state_dict`; those of earlier versions have fewer columns."""
+        rows = state["rows"].numpy()
+        more = np.full((len(rows), len(COLUMNS) - rows.shape[1]), np.nan)
+        self._rows, self._buffered = [np.concatenate([rows, more], axis=1)], []
         owners = [p for o in self._optimizers for p in parameters(o)]
         pairs = zip(owners, state["decayed"], strict=True)
         self.decayed = {id(p): moved.to(p.device) for p, moved in pairs if moved is not None}

@@ -83,7 +83,67 @@ def test_inputs_that_drift_away_have_shifted() -> None:
     found = diagnosed(lambda step, model, optimizer, x: x + 0.05 * step, steps=200, lr=0.02)
     assert found.label == "input_shift"
     assert "the inputs themselves" in found.text
-    assert "no single step stands out" in found.text
+    assert "on: the inputs have drifted, their mean by" in found.text
+
+
+Loss = Callable[[nn.Sequential, Tensor, Tensor], Tensor]
+
+
+def of_biases(model: nn.Sequential, x: Tensor, y: Tensor) -> Tensor:
+    biases = [p for name, p in model.named_parameters() if name in ("0.bias", "2.bias")]
+    return nn.functional.cross_entropy(model(x), y) + torch.cat(biases).sum()
+
+
+def of_hidden_units(model: nn.Sequential, x: Tensor, y: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(model(x), y) + 20 * model[:2](x).sum(dim=1).mean()
+
+
+def summed(model: nn.Sequential, x: Tensor, y: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(model(x), y, reduction="sum")
+
+
+def of_far_targets(model: nn.Sequential, x: Tensor, y: Tensor) -> Tensor:
+    return (model(x) - 1e4 * nn.functional.one_hot(y, 5)).square().mean()
+
+
+def of_near_targets(model: nn.Sequential, x: Tensor, y: Tensor) -> Tensor:
+    return (model(x) - nn.functional.one_hot(y, 5)).square().mean()
+
+
+def of_classes(model: nn.Sequential, x: Tensor, y: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(model(x), y)
+
+
+@pytest.mark.parametrize(
+    ("usual", "late", "label", "said"),
+    [
+        (of_classes, of_biases, "loss_penalty", "a part of the loss past them"),
+        (of_classes, of_hidden_units, "loss_penalty", "a part of the loss past them"),
+        (of_classes, summed, "step_size", "its scale"),
+        (of_near_targets, of_far_targets, "labels", "over outputs that are as ever"),
+    ],
+    ids=["biases", "hidden_units", "scale", "targets"],
+)
+def test_what_raises_the_loss_over_outputs_that_are_as_ever(
+    usual: Loss, late: Loss, label: str, said: str
+) -> None:
+    """The parameters are not the reason: the loss itself has changed, and the gradient there tells how."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    x, y = inputs()
+    with harness.Recorder(model, optimizer=optimizer, census_every=10, evidence=True) as recorder:
+        for step in range(1, 201):
+            index = torch.randint(0, 4000, (64,))
+            loss = (usual if step < 100 else late)(model, x[index], y[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            recorder.step(loss=loss)
+    found = recorder.diagnose()
+    assert found.label == label
+    assert "; step 100: the loss rose to" in found.text
+    assert said in found.text
 
 
 def test_weight_decay_that_sets_in() -> None:

@@ -78,7 +78,8 @@ def test_parts_have_the_evidence_of_a_forward() -> None:
     parts, whole = (train(agent(cls), 3.0)[0].evidence() for cls in (Agent, Whole))
     assert parts.units.equals(whole.units)
     assert parts.layers.equals(whole.layers)
-    assert parts.steps.equals(whole.steps)
+    both = [one.steps.drop(columns=["output_rms", "output_grad_norm"]) for one in (parts, whole)]
+    assert both[0].equals(both[1])  # which output of a part is the model's is not known
     assert not parts.error
 
 

@@ -278,3 +278,56 @@ def test_what_lasts_after_a_symptom_is_no_new_event() -> None:
     found = events(frame)
     assert [event.step for event in found] == [99]
     assert found[0].inner
+
+
+def loss_alone(steps: int = T, *, penalty: bool | None = None) -> pd.DataFrame:
+    """A calm training whose outputs were observed, too."""
+    frame = quiet(steps=steps)
+    draw = np.random.default_rng(9)
+    frame["output_rms"] = 3 * np.exp(0.05 * draw.normal(size=steps))
+    frame["output_grad_norm"] = 0.1 * np.exp(0.05 * draw.normal(size=steps))
+    frame.attrs["loss"] = {} if penalty is None else {"penalty": penalty}
+    return frame
+
+
+@pytest.mark.parametrize("penalty", [True, False, None])
+def test_a_gradient_at_the_outputs_that_stays_as_it_was_shows_a_penalty(penalty: bool | None) -> None:
+    """Without a path past the outputs it is none: the gradient of an absolute error is constant, too."""
+    frame = loss_alone(penalty=penalty)
+    at(frame, 100, loss=6.0, grad_norm=8.0, update_norm=8.0)
+    (event, *_) = events(frame)
+    assert (event.step, event.label) == (100, "loss_penalty" if penalty else "labels")
+
+
+def test_a_gradient_that_rises_with_the_loss_shows_its_scale() -> None:
+    frame = loss_alone()
+    at(frame, 100, loss=64.0, grad_norm=64.0, update_norm=64.0, output_grad_norm=64.0)
+    (event, *_) = events(frame)
+    assert (event.step, event.label, event.inner) == (100, "step_size", False)
+    assert event.text.endswith("×: its scale")
+
+
+def test_outputs_that_moved_are_a_reason_of_their_own() -> None:
+    frame = loss_alone(penalty=True)
+    at(frame, 100, loss=64.0, grad_norm=64.0, update_norm=64.0, output_rms=9.0)
+    assert "as ever" not in events(frame)[0].text.replace("what came before was as ever", "")
+
+
+def test_one_odd_batch_is_no_change_of_labels() -> None:
+    frame = loss_alone()
+    at(frame, 100, loss=9.0, grad_norm=3.0, output_grad_norm=3.0, once=1)
+    assert events(frame)[0].inner
+
+
+@pytest.mark.parametrize(("column", "per_step"), [("input_mean", 0.02), ("input_rms", 0.02)])
+def test_a_slow_drift_of_the_inputs_is_an_event_and_what_follows_a_symptom(
+    column: str, per_step: float
+) -> None:
+    frame = quiet()
+    frame[column] += per_step * frame["step"]
+    frame.loc[frame["step"] >= 150, ["grad_norm", "update_norm"]] *= 4
+    drift, gradient = events(frame)
+    assert (drift.label, drift.inner) == ("input_shift", False)
+    assert 40 < drift.step < 110
+    assert "the inputs have drifted" in drift.text
+    assert (gradient.step, gradient.inner) == (150, True)
