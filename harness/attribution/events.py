@@ -149,7 +149,7 @@ def _with_drift(values: dict[str, np.ndarray], found: list[Event]) -> list[Event
         return found
     mean, rms = (v.rolling(baseline.LENGTH, min_periods=baseline.SHORTEST).median() for v in (mean, rms))
     shift = (mean - mean.iloc[baseline.LENGTH - 1]).abs() / size
-    resized = np.log(rms / size).abs() > np.log(baseline.RATIOS["input_rms"])
+    resized = (rms / size).apply(np.log).abs() > np.log(baseline.RATIOS["input_rms"])
     near = np.flatnonzero(~((shift > baseline.MEAN_SHIFT) | resized))
     start = int(near[-1]) + 1 if len(near) else 0
     if start >= len(mean):
