@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 DPI = 150
 COLOURS = 16  # colours of the PNG; lines and bars need no more
+SHADES = 96  # of a heat map, whose colours are values
 
 
 def notebook_image(made: Figure, *, dpi: float = DPI) -> Image:
@@ -31,5 +32,6 @@ def notebook_image(made: Figure, *, dpi: float = DPI) -> Image:
 
     small = io.BytesIO()
     drawn = PIL.Image.open(io.BytesIO(image(made, "png", dpi=dpi))).convert("RGB")
-    drawn.quantize(COLOURS, dither=PIL.Image.Dither.NONE).save(small, format="png", optimize=True)
+    colours = SHADES if any(axis.images for axis in made.axes) else COLOURS
+    drawn.quantize(colours, dither=PIL.Image.Dither.NONE).save(small, format="png", optimize=True)
     return Image(small.getvalue(), width=round(made.get_figwidth() * 96))
