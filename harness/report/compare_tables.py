@@ -13,7 +13,7 @@ from rich.text import Text
 
 from harness.compare.comparison import Comparison
 from harness.compare.frames import ALL_RUNS, missing, setting_words, word
-from harness.formats import per_cent, points
+from harness.formats import p_is, p_value, per_cent, points
 from harness.report.console_parts import plain_table
 
 LOST = ("diverged", "failed", "unfinished")
@@ -76,8 +76,8 @@ def ranking_table(rows: pd.DataFrame) -> RenderableType:
             f"{row['levels']:,}",
             _bold(_dashed(row["share"]), strong),
             _span(row["low"], row["high"], _dashed),
-            _p(row["p"]),
-            _p(row["p_adjusted"]),
+            p_value(row["p"], missing="-"),
+            p_value(row["p_adjusted"], missing="-"),
         )
     for name in ("seed", "rest"):
         if facts.get(name) is not None and not np.isnan(facts[name]) and rows["share"].notna().any():
@@ -122,8 +122,8 @@ def effects_table(rows: pd.DataFrame, factor: str, within: str = "") -> Renderab
             _dashed(row["baseline_mean"]),
             _bold(points(row["difference"]), clear),
             _span(row["low"], row["high"], points),
-            _p(row["p"]),
-            _p(row["p_adjusted"]),
+            p_value(row["p"], missing="-"),
+            p_value(row["p_adjusted"], missing="-"),
         )
     notes = [Text(f"{mark}: {note}", style="dim") for note, mark in marks.items()]
     return Group(table, *notes, *_more(rows))
@@ -135,7 +135,7 @@ def survival_table(rows: pd.DataFrame, tests: pd.DataFrame, factor: str, within:
     overall = tests[tests["a"] == "all"]
     under = "share of the units alive at first that had not died by the last step; p: log-rank test"
     if len(overall) and not np.isnan(overall["p"].iloc[0]):
-        under += f", of all settings {_p(overall['p'].iloc[0])}"
+        under += f", of all settings {p_is(overall['p'].iloc[0])}"
     table = plain_table(title, under)
     lost = [name for name in LOST if rows[name].any()]
     table.add_column("setting", overflow="fold")
@@ -152,8 +152,8 @@ def survival_table(rows: pd.DataFrame, tests: pd.DataFrame, factor: str, within:
             f"{row['step']:,}",
             _dashed(row["survival"]),
             _span(row["low"], row["high"], _dashed),
-            _p(test["p"]),
-            _p(test["p_adjusted"]),
+            p_value(test["p"], missing="-"),
+            p_value(test["p_adjusted"], missing="-"),
         )
     return Group(table, *_more(rows))
 
@@ -215,10 +215,6 @@ def _end(value: float) -> str:
 
 def _span(low: float, high: float, form: Any) -> str:
     return "-" if np.isnan(low) or np.isnan(high) else f"{form(low)} … {form(high)}"
-
-
-def _p(p: float) -> str:
-    return "-" if np.isnan(p) else f"{p:.4f}" if p < 0.001 else f"{p:.3f}"
 
 
 def _dashed(share: float) -> str:
