@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -131,7 +132,7 @@ def _census_share(spent: float, total: float) -> str:
 def dashboard_lines(output: str) -> str:
     """Return the command that starts TensorBoard, with a hint on what to select there if needed."""
     hint = tick_hint(runs_in(Path(output).expanduser()))
-    return f"dashboard   tensorboard --logdir {output}" + (f"\n            {hint}" if hint else "")
+    return f"dashboard   tensorboard --logdir {quote(output)}" + (f"\n            {hint}" if hint else "")
 
 
 def title(spec: RunSpec) -> str:
@@ -192,14 +193,14 @@ def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[JobResult]) -> None:
         console.print(f"{outcome.path}: {outcome.error}", soft_wrap=True, markup=False)
     if len(errors) > LINES:
         console.print(
-            f"… and {len(errors) - LINES:,} more; harness-tools status {specs[0].output}", markup=False
+            f"… and {len(errors) - LINES:,} more; harness-tools status {quote(specs[0].output)}", markup=False
         )
     for why, count in Counter(outcome.not_stacked for outcome in outcomes if outcome.not_stacked).items():
         console.print(f"{count:,} run(s) trained alone, since their stack failed: {why}", markup=False)
     if any(outcome.state in ("finished", "diverged") for outcome in outcomes):
         console.print(
             f"{_sweep_cost(specs, outcomes)}"
-            f"compare     harness-tools compare {specs[0].output}\n"
+            f"compare     harness-tools compare {quote(specs[0].output)}\n"
             f"tables      harness.open_runs({str(specs[0].output)!r}).table\n"
             f"{dashboard_lines(specs[0].output)}",
             soft_wrap=True,

@@ -52,12 +52,12 @@ def p_value(p: float, *, missing: str = "–") -> str:
     """Format a p-value.
 
     Example:
-        >>> p_value(0.0078125), p_value(1e-5), p_value(float("nan"))
-        ('0.0078', '< 0.001', '–')
+        >>> p_value(0.125), p_value(0.0078125), p_value(1e-5), p_value(float("nan"))
+        ('0.125', '0.0078', '< 0.001', '–')
     """
     if p != p:
         return missing
-    return f"{p:.2g}" if p >= 0.001 else "< 0.001"
+    return f"{p:.{3 if p >= 0.1 else 2}g}" if p >= 0.001 else "< 0.001"
 
 
 def p_is(p: float) -> str:

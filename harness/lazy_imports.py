@@ -29,6 +29,8 @@ def lazy_imports(
         return getattr(import_module(where[name]), name)
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *where})
+        there = vars(sys.modules[package])
+        own = {name for name in there if name.startswith("__") or f"{package}.{name}" in sys.modules}
+        return sorted({*own, *where})
 
     return get, names

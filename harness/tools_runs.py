@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -95,7 +96,7 @@ def dashboard(
                 print(f"{run.path}: cannot be rebuilt ({error})", file=sys.stderr)
     except OSError as error:
         raise typer.BadParameter(f"cannot write to {path} ({error.strerror or error})") from None
-    print(f"{len(runs) - lost} run(s) rebuilt. Look at them with: tensorboard --logdir {path}")
+    print(f"{len(runs) - lost} run(s) rebuilt. Look at them with: tensorboard --logdir {quote(str(path))}")
     if lost == len(runs):
         raise typer.Exit(1)
     if hint := tick_hint(len(runs)):

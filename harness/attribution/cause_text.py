@@ -215,6 +215,8 @@ def _moved(found: Findings, evidence: Evidence) -> str:
     ratio, longest = early_step(evidence.steps), longest_step(evidence.steps, found.deaths)
     if np.isnan(ratio):
         return "how far early steps went is not known"
+    if np.isinf(ratio):
+        return "early steps moved θ past every number"
     if np.isinf(longest):
         return f"an early step moved {100 * ratio:.3g} % of ‖θ‖ (median), the longest past every number"
     if longest > 3 * ratio:

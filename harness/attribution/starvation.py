@@ -9,6 +9,7 @@ each later site, then of all these sites, then replacing zeros among the weights
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
 
+from harness.attribution.budget import SECONDS
 from harness.attribution.findings import ELSEWHERE, LOSS, SELECTION, UNUSED, ZEROS
 from harness.attribution.model_inputs import input_count
 from harness.attribution.replay import Replay
@@ -27,7 +29,8 @@ from harness.graph.units import UnitLayout, arranged
 from harness.recording.windows import WindowAccumulator
 
 INPUTS = 256  # number of inputs used
-MOST = 16  # largest number of sites examined one by one
+MOST = 16  # largest number of sites examined one by one, FEWEST if a trial takes long
+FEWEST = 4
 OPEN = 1e-3  # pre-activation of an opened unit: it changes subsequent layers as little as possible
 SELECTING = ("topk", "kthvalue", "sort", "argsort", "argmax", "msort")  # torch functions that select units
 
@@ -50,7 +53,10 @@ def starvation(replay: Replay, snapshot: Snapshot, census: pd.DataFrame) -> pd.D
     if table.empty or not snapshot.inputs:
         return table
     trial = _Trial(replay, snapshot)
-    reached, silent = trial.run()
+    begin = time.perf_counter()
+    with _Selections(trial):
+        reached, silent = trial.run()
+    most = max(FEWEST, min(MOST, int(SECONDS / (time.perf_counter() - begin) / 2)))
     known = set(census.loc[census["state"] == "dead", "site"])
     dead = [site for site in silent if site in known]
     selecting = dict(trial.selected_after)
@@ -58,11 +64,11 @@ def starvation(replay: Replay, snapshot: Snapshot, census: pd.DataFrame) -> pd.D
     there = table.index[_reached(reached, table)]
     table.loc[there, "starved_by"] = LOSS if (alive["grad_rms"] == 0).all() else UNUSED
     rest = table.drop(there)
-    for _, units in list(rest.groupby("site", sort=False))[:MOST]:
+    for _, units in list(rest.groupby("site", sort=False))[:most]:
         there = units.index[_reached(trial.run(forced=units)[0], units)]
         table.loc[there, "starved_by"] = ELSEWHERE
         rest = rest.drop(there)
-    for site in dead[:MOST]:
+    for site in dead[:most]:
         before = rest[[trial.is_before(str(own), site) for own in rest["site"]]]
         there = before.index[_reached(trial.run({site}, forced=rest)[0], before)] if len(before) else []
         table.loc[there, "starved_by"] = site
@@ -156,7 +162,7 @@ class _Trial:
         self.called.clear()
         values = self._filled() if fill else self._snapshot.values
         draw = torch.Generator().manual_seed(0)
-        with self._replay.observing(), _Selections(self), torch.enable_grad(), taps.attached():
+        with self._replay.observing(), torch.enable_grad(), taps.attached():
             snapshot = Snapshot(values, self._snapshot.inputs)
             for _ in self._replay.outputs(snapshot, self._parameters, then=back):
                 pass

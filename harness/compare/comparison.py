@@ -53,6 +53,12 @@ class Comparison:
     notes: list[str]
     by: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """The conclusions, and which tables there are."""
+        tables = [name for name, table in vars(self).items() if isinstance(table, pd.DataFrame)]
+        notes = (f"Note: {note}" for note in self.notes)
+        return "\n".join([*self.sentences, *notes, f"Tables: {', '.join(tables)}"])
+
 
 def compare_runs(
     runs: Runs,

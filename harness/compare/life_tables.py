@@ -46,6 +46,10 @@ class Lives:
     counts: pd.DataFrame
     unread: dict[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        sites = self.counts["site"].nunique()
+        return f"<Lives of {len(self.outcomes):,} runs, {sites:,} sites>"
+
     @property
     def factors(self) -> list[str]:
         """The factors that vary among the runs."""

@@ -139,7 +139,8 @@ def two_state_rates(
         One row per setting and site: the columns of `by`, setting, (site,) runs, seeds, units, deaths,
         revivals, alive_steps, dead_steps, death_rate, death_low, death_high (per 1,000 steps alive),
         revival_rate, revival_low, revival_high (per 1,000 steps dead), balance (dead share at which the two
-        balance). Intervals are NaN with one seed; rates are NaN if no unit was in that state for a step.
+        balance). Intervals are NaN with one seed; rates are NaN if no unit was in that state for a step. If
+        nothing happened, the upper bound is the exact one of a Poisson process (of independent units).
 
     Raises:
         ValueError: a factor does not exist or does not vary.
@@ -184,6 +185,8 @@ def _ratio(events: np.ndarray, steps: np.ndarray, confidence: float) -> tuple[fl
     """Events per 1,000 steps over all clusters, with the interval of its linearisation."""
     if steps.sum() <= 0:
         return np.nan, np.nan, np.nan
+    if not events.any():  # without any event there is no variation between seeds
+        return 0.0, 0.0, float(PER * -np.log((1 - confidence) / 2) / steps.sum())
     rate = PER * events.sum() / steps.sum()
     parts = rate + (PER * events - rate * steps) / steps.mean()
     low, high = mean_interval(parts, confidence, (0.0, np.inf))

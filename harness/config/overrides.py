@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -35,8 +36,22 @@ def parse_one(text: str) -> Override:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
         reason = str(error).splitlines()[0]
-        hint = "Write key=value." if "=" in text else "Write key=value; commands belong to harness-tools."
-        raise ConfigError("", f"cannot read {text!r} ({reason})", hint=hint) from None
+        raise ConfigError("", f"cannot read {text!r} ({reason})", hint=_hint(text)) from None
+
+
+def _hint(text: str) -> str:
+    """How to write an override that cannot be read: often, its value only lacks quotes."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        return "Write key=value; commands belong to harness-tools."
+    if any(mark in value for mark in "[](){},"):  # a list, a mapping or a choice that is not closed
+        return "Write key=value."
+    quoted = '{}="{}"'.format(key, value.replace('"', r"\""))
+    try:
+        OverridesParser.create().parse_override(quoted)
+    except HydraException:
+        return "Write key=value."
+    return f"Such a value needs quotes of its own: {shlex.quote(quoted)}."
 
 
 def key_of(override: Override) -> str:

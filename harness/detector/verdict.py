@@ -174,7 +174,7 @@ def _words(
         at = int(last["step"][0]) if len(last["step"]) else None
         shown = "none" if at is None else f"step {at:,}"
         good = at is None or at < diverged_at
-        census = f"At the last good census ({shown})" if good else f"At the census after it ({shown})"
+        census = f"At the last census {'before' if good else 'after'} that ({shown})"
         parts.append(f"Diverged: the loss was not finite at step {diverged_at:,}. {census}:")
     elif np.isnan(fraction):
         parts.append("No verdict:")

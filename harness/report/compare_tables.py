@@ -51,10 +51,10 @@ def view(found: Comparison, share: float = 0.5) -> RenderableType:
 
 METHOD = (
     "Seeds are the unit of analysis. Differences: means of pairs that share seed and all other factors; "
-    "bold: the interval (bootstrap-t, 95 %) excludes 0; p: sign flips, exact up to 20 seeds, adjusted over "
-    "all tables of differences (unless asked otherwise by joint flips, Westfall and Young's max-T). "
-    "Ranking: jackknife over seeds; bold: adjusted p < 0.05. "
-    "Survival: Kaplan–Meier, log-rank permuted within seeds, adjusted within each table. "
+    "interval: bootstrap-t, 95 %; p: sign flips, exact up to 20 seeds, adjusted over all tables of "
+    "differences (unless asked otherwise by joint flips, Westfall and Young's max-T). Ranking: jackknife "
+    "over seeds. Survival: Kaplan–Meier, log-rank permuted within seeds, adjusted within each table. "
+    "*: adjusted p < 0.05. "
     "Runs that diverged, failed or are not finished are counted, never 0 %."
 )
 
@@ -70,14 +70,13 @@ def ranking_table(rows: pd.DataFrame) -> RenderableType:
     for name in ("levels", "share of variance", "interval", "p", "adjusted"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows.head(ROWS).to_dict("records"):
-        strong = row["p_adjusted"] < SURE
         table.add_row(
             escape(row["term"]),
             f"{row['levels']:,}",
-            _bold(_dashed(row["share"]), strong),
+            _dashed(row["share"]),
             _span(row["low"], row["high"], _dashed),
             p_value(row["p"], missing="-"),
-            p_value(row["p_adjusted"], missing="-"),
+            _adjusted(row["p_adjusted"]),
         )
     for name in ("seed", "rest"):
         if facts.get(name) is not None and not np.isnan(facts[name]) and rows["share"].notna().any():
@@ -112,7 +111,6 @@ def effects_table(rows: pd.DataFrame, factor: str, within: str = "") -> Renderab
     marks: dict[str, str] = {}
     for row in rows.head(ROWS).to_dict("records"):
         mark = f" {marks.setdefault(row['note'], chr(ord('a') + len(marks) % 26))}" if row["note"] else ""
-        clear = row["low"] > 0 or row["high"] < 0
         table.add_row(
             escape(word(row["level"])),
             OUTCOME_WORDS.get(row["outcome"], row["outcome"]),
@@ -120,10 +118,10 @@ def effects_table(rows: pd.DataFrame, factor: str, within: str = "") -> Renderab
             f"{row['pairs']:,}{mark}",
             _dashed(row["mean"]),
             _dashed(row["baseline_mean"]),
-            _bold(points(row["difference"]), clear),
+            points(row["difference"]),
             _span(row["low"], row["high"], points),
             p_value(row["p"], missing="-"),
-            p_value(row["p_adjusted"], missing="-"),
+            _adjusted(row["p_adjusted"]),
         )
     notes = [Text(f"{mark}: {note}", style="dim") for note, mark in marks.items()]
     return Group(table, *notes, *_more(rows))
@@ -153,7 +151,7 @@ def survival_table(rows: pd.DataFrame, tests: pd.DataFrame, factor: str, within:
             _dashed(row["survival"]),
             _span(row["low"], row["high"], _dashed),
             p_value(test["p"], missing="-"),
-            p_value(test["p_adjusted"], missing="-"),
+            _adjusted(test["p_adjusted"]),
         )
     return Group(table, *_more(rows))
 
@@ -205,8 +203,9 @@ def _outcome(name: str) -> str:
     return {"dead": "dead share", "born_dead": "share born dead"}.get(name, name)
 
 
-def _bold(text: str, strong: bool) -> str:
-    return f"[bold]{text}[/]" if strong else text
+def _adjusted(p: float) -> str:
+    """An adjusted p, bold and with a star if it is sure; the others are aligned with it."""
+    return f"[bold]{p_value(p)}*[/]" if p < SURE else f"{p_value(p, missing='-')} "
 
 
 def _end(value: float) -> str:

@@ -36,6 +36,9 @@ class Run:
         self.path = path
         self._damage: list[str] = []
 
+    def __repr__(self) -> str:
+        return f"<Run {self.name}: {self.state}>"
+
     @property
     def name(self) -> str:
         """Name of the folder, with control characters escaped."""
