@@ -48,6 +48,16 @@ def points(difference: float) -> str:
     return "∞" if math.isinf(difference) else f"{100 * difference:+.1f}"
 
 
+def place_words(name: str) -> str:
+    """Write the name of a site or a layer into a sentence, where a number alone would read as a count.
+
+    Example:
+        >>> place_words("3"), place_words("encoder.3")
+        ('“3”', 'encoder.3')
+    """
+    return f"“{name}”" if name.replace(".", "").isdigit() else name
+
+
 def p_value(p: float, *, missing: str = "–") -> str:
     """Format a p-value.
 

@@ -32,6 +32,7 @@ def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     offset = (layer["depth"] == layers["depth"].min()).to_numpy() & is_off_centre(layer) & reads_inputs(layer)
     empty = is_empty(born, layers) & ~_has_low_bias(born)
     nothing = ~(total > 0) & ((born["spread"] == 0) | (born[list(BIRTH)].abs().sum(axis=1) == 0)).to_numpy()
+    nothing |= (layer["input_rms"] == 0).to_numpy() & ~reads_inputs(layer)
     conditions = [empty, np.isnan(total), nothing, bias > total / 2]
     conditions += [norm_mean > total / 2, constant > total / 2, negative, offset]
     causes = ["weight_init", "unknown", "upstream", "bias_init", "norm_stats", "constant", "weight_init"]

@@ -20,6 +20,7 @@ from harness.attribution.causes import (
 from harness.attribution.events import CALM, LONG_STEP, Event
 from harness.attribution.evidence import Evidence
 from harness.attribution.findings import LEAST_DEAD, Findings
+from harness.formats import place_words
 
 #: What one run cannot distinguish.
 INDISTINGUISHABLE = {
@@ -46,7 +47,10 @@ def _whose(cause: Cause, found: Findings) -> str:
     if not cause.sites:
         return ""
     counts = found.units.groupby("site")["dead"].agg(["sum", "size"]).loc[list(cause.sites)]
-    named = [f"{dead:,} of {size:,} at {site}" for site, (dead, size) in counts.head(3).iterrows()]
+    named = [
+        f"{dead:,} of {size:,} at {place_words(str(site))}"
+        for site, (dead, size) in counts.head(3).iterrows()
+    ]
     more = f" and {len(counts) - 3} sites more" if len(counts) > 3 else ""
     return f" of the layers that are mostly dead ({', '.join(named)}{more})"
 
@@ -155,6 +159,8 @@ def _before_deaths(found: Findings) -> str:
 
 def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:
     """What an unknown cause is not, and what it may be."""
+    if cause.events:
+        return _reason(cause, found.units, found, evidence)
     if found.diverged_at is not None and found.dead < LEAST_DEAD * found.total:
         return ": what made it diverge is not in the evidence"
     dead = informative(found.units[found.units["dead"]])
@@ -216,9 +222,9 @@ def _moved(found: Findings, evidence: Evidence) -> str:
     if np.isnan(ratio):
         return "how far early steps went is not known"
     if np.isinf(ratio):
-        return "early steps moved θ past every number"
+        return "early steps made parameters infinite"
     if np.isinf(longest):
-        return f"an early step moved {100 * ratio:.3g} % of ‖θ‖ (median), the longest past every number"
+        return f"an early step moved {100 * ratio:.3g} % of ‖θ‖ (median), the longest not finite"
     if longest > 3 * ratio:
         shown = [f"{100 * value:.{2 if value < 1 else 3}g} %" for value in (ratio, longest)]
         return f"an early step moved {shown[0]} of ‖θ‖ (median), the longest {shown[1]}"
@@ -239,7 +245,11 @@ def _penalty(evidence: Evidence) -> str:
 def _handed(first: pd.Series) -> str:
     """The tensor described by a layer's input statistics."""
     layer = first.get("layer")
-    named = f" ({layer}, before {first['site']})" if isinstance(layer, str) and layer else ""
+    named = (
+        f" ({place_words(layer)}, before {place_words(first['site'])})"
+        if isinstance(layer, str) and layer
+        else ""
+    )
     source = first.get("source")
     if source == "norm":
         return f"what a norm hands to the first layer{named}"

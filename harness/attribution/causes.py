@@ -20,7 +20,7 @@ from harness.attribution.birth_causes import (
     normed,
     reads_inputs,
 )
-from harness.attribution.events import DRIFT, EPISODE, LONG_STEP, Event, calm_before
+from harness.attribution.events import DRIFT, EPISODE, LONG_STEP, SETTLED, Event, calm_before
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import LEAST_DEAD, Findings
 from harness.detector.states import rate_upper
@@ -34,7 +34,7 @@ MEANING = {
     "input_shift": "the inputs moved and stayed there",
     "bad_batch": "one bad batch",
     "step_size": "steps that were too long",
-    "labels": "the labels, or what the loss compares with, changed",
+    "labels": "the labels, or the loss itself, changed",
     "decay": "weight decay",
     "bias_lr": "the learning rate of the biases",
     "norm_stats": "the running statistics of a norm",
@@ -57,6 +57,7 @@ FAR_TARGETS = (
 )
 MOSTLY = 0.8  # if no unit was born dead, share of units nearly born dead that is enough
 OFTEN = 0.02  # rate in training at which a unit that held-out inputs never open is contradictory
+MUCH_DECAY = 0.02  # share of a parameter that decay takes in a step, from which it is blamed
 DRIFTED = 0.25  # share of the inputs in the units' fall from which their slow drift is blamed
 HARDLY = 0.01  # rate at birth below which a unit was nearly born dead
 
@@ -151,7 +152,10 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
     if data < DRIFTED:  # inputs may drift without harm
         causal = [event for event in causal if event.column != DRIFT]
     if causal and has_far_targets(evidence):  # loss and gradient follow from the far targets
-        causal = [event for event in causal if event.column not in ("loss", "grad_norm", "update_norm")]
+        late = [event for event in causal if event.step >= SETTLED]
+        causal = [
+            event for event in causal if event.column not in ("loss", "grad_norm", "update_norm")
+        ] or late
     if causal:
         return Cause(causal[0].label, causal)
     if data > 0.5:
@@ -246,7 +250,9 @@ def _lasting_cause(shares: pd.DataFrame, evidence: Evidence, deaths: pd.Series) 
     if len(layers) and layers["gain"].max() > LARGE:
         return "weight_init"
     decay = steps["weight_decay"].max() if len(steps) else 0.0
-    if decay > 0 and (_mean(shares["decay"]) > 0.5 or layers["growth"].median() < 0.7):
+    a_step = float((steps["lr"] * steps["weight_decay"]).median()) if decay > 0 else 0.0
+    shrunk = _mean(shares["decay"]) > 0.5 or layers["growth"].median() < 0.7
+    if decay > 0 and (shrunk or a_step > MUCH_DECAY):
         return "decay"
     if _mean(shares["bias"]) > 0.4 and _fast_biases(steps):
         return "bias_lr"

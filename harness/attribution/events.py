@@ -23,6 +23,7 @@ JUMP = 5  # ratio of a jump of the loss to its previous maximum, after which tra
 STEEP = 1 / 3  # share of a rise (of the logarithm) in the previous step above which it is not a jump
 AS_EVER = 1.5  # ratio below which the outputs, or the gradient at them, are as before
 FAR = 3.0  # ratio from which a rise of the loss over outputs that are as before is the loss's own
+ALIKE = 0.8  # part of a rise (of the logarithm) that is as large again
 UNBOUNDED = 1e300  # ratio above which a value was not finite
 INPUTS = ("input_mean", "input_rms")
 DRIFT = "inputs"  # the column of a slow drift of the inputs
@@ -74,6 +75,8 @@ def events(steps: pd.DataFrame) -> list[Event]:
         column = next(c for c in ORDER if deviations[c][t] > 0)
         goes_on = t < episode_end and (column not in OUTSIDE or first[-1].column in OUTSIDE)
         goes_on |= bool(first) and bool((deviations[column][max(0, t - LASTING) : t] > 0).any())
+        if column in INPUTS and not _inputs_matter(values, int(t)):
+            continue
         if not goes_on:
             first.append(_event(values, int(t), column, float(deviations[column][t]), penalty))
         if not goes_on or not first[-1].inner:  # a symptom may come just before a cause
@@ -135,8 +138,9 @@ def _with_strange(loss: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     for strange in (np.isnan(loss), loss < 0):
         at = int(np.argmax(strange))
         before = loss[max(0, at - baseline.LENGTH) : at]
-        usual = known[:at].sum() >= baseline.SHORTEST and known[at - 1]
-        if usual and not (before[np.isfinite(before)] < 0).any():
+        before = before[np.isfinite(before)]
+        usual = known[:at].sum() >= baseline.SHORTEST and known[at - 1] and not (before < 0).any()
+        if usual and not loss[at] > before.min() - np.ptp(before):  # some losses vary about 0
             deviation[at] = max(deviation[at], 1.0)
     return deviation
 
@@ -185,7 +189,9 @@ def _own_rise(
         reason = f"over outputs that are as ever, and the gradient there to {at_outputs:.3g}×: its scale"
         return "step_size", reason, False
     after = values["loss"][t + 1 : t + 4] / values["loss"][t] * rise
-    if len(after) and not np.median(after) < FAR:  # one odd batch alone is no change
+    lasts = len(after) > 0 and not np.median(after) < FAR  # one odd batch alone is no change
+    rises = rise < 10 * FAR and np.nanmax(after, initial=0) > FAR * rise  # step by step: it diverges
+    if lasts and not rises and not _was_rising(values["loss"], t):
         reason = f"over outputs that are as ever, and the gradient there to {at_outputs:.3g}×"
         return "labels", reason, False
     return None
@@ -220,7 +226,8 @@ def _loss_rise(values: dict[str, np.ndarray], t: int) -> tuple[str, str, bool]:
     if _is_longer(values["update_norm"], t - 1):
         return "step_size", "after a longer update", True
     if not stays and not jumps:
-        return "step_size", "for a moment, and the gradient with it", True
+        back = np.isfinite(loss[t : t + EPISODE]).all()
+        return "step_size", "for a moment, and the gradient with it" if back else "and diverged", True
     if _was_rising(loss, t):
         return "step_size", f"{how}, after it had risen in the steps before", True
     moved = _moved(values, slice(max(0, t - 20), t))
@@ -231,6 +238,10 @@ def _loss_rise(values: dict[str, np.ndarray], t: int) -> tuple[str, str, bool]:
     settled = t >= SETTLED and moved <= min(CALM, _moved(values, slice(0, 20)))
     if moved >= LONG_STEP and not settled:
         return "step_size", f"{how}, under steps of {100 * moved:.2g} % of ‖θ‖", True
+    outputs = _ratio(values, "output_rms", t)
+    if outputs > FAR or outputs < 1 / FAR:
+        reason = f"with the outputs at {outputs:.3g}×, though neither inputs nor parameters moved"
+        return "unknown", f"{how}, {reason}: the forward itself changed (dropout, a mode)", False
     return "labels", f"{how}; what came before was as ever", False
 
 
@@ -260,7 +271,7 @@ def _goes_on_rising(loss: np.ndarray, t: int) -> bool:
     before, after = loss[max(0, t - baseline.LENGTH) : t], loss[t + 1 : t + 4]
     usual = np.median(before[np.isfinite(before)])
     known = after[~np.isnan(after)]
-    return bool(len(known) and usual > 0 and known.max() / loss[t] > loss[t] / usual)
+    return bool(len(known) and usual > 0 and known.max() / loss[t] > (loss[t] / usual) ** ALIKE)
 
 
 def _moved(values: dict[str, np.ndarray], rows: slice) -> float:
@@ -269,6 +280,12 @@ def _moved(values: dict[str, np.ndarray], rows: slice) -> float:
         ratio = values["update_norm"][rows] / values["weight_norm"][rows]
     ratio = ratio[np.isfinite(ratio)]
     return float(np.median(ratio)) if len(ratio) else 0.0
+
+
+def _inputs_matter(values: dict[str, np.ndarray], t: int) -> bool:
+    """Whether the inputs stay moved, or what follows in the step is unusual: small batches vary by chance."""
+    loss, *others = (_ratio(values, name, t) for name in ("loss", "grad_norm", "update_norm"))
+    return _inputs_stay(values, t) or loss >= AS_EVER or not all(one < AS_EVER for one in others)
 
 
 def _inputs_stay(values: dict[str, np.ndarray], t: int) -> bool:

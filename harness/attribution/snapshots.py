@@ -101,7 +101,10 @@ class Snapshots:
         if _shapes(self.latest) != shapes:
             self.census()
         if not self._first:
-            return "no input was seen in training mode"
+            return (
+                "no input was seen in training mode, and what evaluation mode does (running statistics of "
+                "norms, no dropout) is not examined; call model.train()"
+            )
         fits = _shapes(self.start).items() <= shapes.items()
         return "" if fits else "the model has changed, so that the network of the start cannot be run again"
 

@@ -9,6 +9,7 @@ import pandas as pd
 from harness.attribution.evidence import Evidence
 from harness.attribution.findings import ELSEWHERE, LOSS, SELECTION, UNUSED, ZEROS, Findings
 from harness.detector.counts import on, starved_words
+from harness.formats import place_words
 
 MOST_SITES = 5  # largest number of sites whose starved units are explained
 
@@ -43,7 +44,7 @@ def starved_text(found: Findings) -> list[str]:
             why = f"{_dead_behind(sites, dead, found)}, and all their gradient comes through {_those(sites)}"
         else:
             why = "it is not known what stops it"
-        parts.append(f"{count:,} of them at {site}: {why}.")
+        parts.append(f"{count:,} of them at {place_words(site)}: {why}.")
     if len(counts) > MOST_SITES:
         parts.append(f"The other {counts['units'].iloc[MOST_SITES:].sum():,} are not listed.")
     return parts
@@ -57,7 +58,9 @@ def unreached_text(found: Findings, evidence: Evidence) -> list[str]:
     counts = units.groupby("site", sort=False).size().sort_values(ascending=False, kind="stable")
     if counts.empty:
         return []
-    named = ", ".join(f"{site} ({count:,})" for site, count in counts.head(MOST_SITES).items())
+    named = ", ".join(
+        f"{place_words(str(site))} ({count:,})" for site, count in counts.head(MOST_SITES).items()
+    )
     more = f" and {len(counts) - MOST_SITES} more" if len(counts) > MOST_SITES else ""
     count = f"{len(units):,} unit{'s' * (len(units) > 1)}"
     return [f"No backward pass reached {count} at any step: {named}{more}; what they lead to is in no loss."]
@@ -69,13 +72,15 @@ def _dead_behind(sites: Sequence[str], dead: pd.DataFrame, found: Findings) -> s
     for site in sites[:3]:
         units, size = dead.loc[dead["site"] == site, "unit"], int((found.units["site"] == site).sum())
         if size == 1:
-            named.append(f"the one unit of {site}")
+            named.append(f"the one unit of {place_words(site)}")
         elif len(units) == size:
-            named.append(f"all {size:,} units of {site}")
+            named.append(f"all {size:,} units of {place_words(site)}")
         elif 0 < len(units) <= 3:
-            named.append(f"unit{'s' * (len(units) > 1)} {', '.join(str(u) for u in units)} of {site}")
+            named.append(
+                f"unit{'s' * (len(units) > 1)} {', '.join(str(u) for u in units)} of {place_words(site)}"
+            )
         else:
-            named.append(f"{len(units):,} of {size:,} units of {site}")
+            named.append(f"{len(units):,} of {size:,} units of {place_words(site)}")
     more = f" and those of {len(sites) - 3} sites more" if len(sites) > 3 else ""
     single = len(sites) == 1 and named[0].startswith(("the one", "unit "))
     where = on("stream") if found.evidence == "probe" else ""  # distinguishes it from a count on the probe

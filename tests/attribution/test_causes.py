@@ -46,7 +46,7 @@ def transferred(offset: float, *, frozen: bool = False) -> nn.Module:
 def test_a_dead_layer_needs_a_cause_however_small_its_share() -> None:
     found = trained(transferred(-30.0)).diagnose()
     assert found.label == "bias_init"
-    assert "Cause of the layers that are mostly dead (16 of 16 at 1.1): bias_init" in found.text
+    assert "Cause of the layers that are mostly dead (16 of 16 at “1.1”): bias_init" in found.text
     assert "so few" not in found.text
     assert trained(transferred(0.0)).diagnose().label == "none"
     assert trained(transferred(-30.0, frozen=True)).diagnose().label == "none"

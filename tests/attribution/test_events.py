@@ -331,3 +331,35 @@ def test_a_slow_drift_of_the_inputs_is_an_event_and_what_follows_a_symptom(
     assert 40 < drift.step < 110
     assert "the inputs have drifted" in drift.text
     assert (gradient.step, gradient.inner) == (150, True)
+
+
+def test_a_small_batch_that_is_off_by_chance_is_no_bad_batch() -> None:
+    """Nothing follows from it: neither the loss nor the gradient is unusual."""
+    frame = quiet()
+    frame.loc[frame["step"] == 100, "input_mean"] = 1.0
+    assert events(frame) == []
+    at(frame, 100, grad_norm=3.0, once=1)
+    assert events(frame)[0].label == "bad_batch"
+
+
+def test_a_loss_that_varies_about_zero_has_no_event() -> None:
+    frame = quiet()
+    frame["loss"] = 0.3 + 0.1 * np.sin(frame["step"])
+    frame.loc[frame["step"] >= 60, "loss"] -= 0.3
+    assert not [event for event in events(frame) if "below 0" in event.text]
+    frame.loc[frame["step"] >= 60, "loss"] -= 30
+    assert "below 0" in events(frame)[0].text
+
+
+def test_outputs_that_change_without_inputs_or_parameters_show_another_forward() -> None:
+    frame = loss_alone()
+    at(frame, 100, loss=28.0, grad_norm=100.0, update_norm=100.0, output_rms=9.0, output_grad_norm=2.0)
+    (event, *_) = events(frame)
+    assert (event.step, event.label, event.inner) == (100, "unknown", False)
+    assert "the forward itself changed" in event.text
+
+
+def test_a_loss_that_rises_step_by_step_diverges_over_whatever_outputs() -> None:
+    frame = loss_alone()
+    frame.loc[frame["step"] >= 100, "loss"] = 4.0 ** np.arange(1, T - 98)
+    assert events(frame)[0].label == "step_size"

@@ -72,7 +72,7 @@ def test_the_models_own_inputs_are_still_blamed_and_named() -> None:
     found, recorder = diagnosed(model, lr=0.03, make="numbers")
     assert recorder.evidence().layers["source"].tolist() == ["inputs"]
     assert found.label == "input_offset"
-    assert "the model's inputs, as the first layer gets them (0, before 1)" in found.text
+    assert "the model's inputs, as the first layer gets them (“0”, before “1”)" in found.text
 
 
 def test_inputs_that_a_norm_centres_first_are_not_blamed() -> None:
@@ -89,4 +89,6 @@ def test_behind_another_layer_it_is_said_whose_outputs_they_are() -> None:
     found, recorder = diagnosed(model, lr=0.03, make="numbers")
     assert recorder.evidence().layers["source"].tolist() == ["inputs, through layers"]
     if found.label == "input_offset":
-        assert "what earlier layers hand to the first layer with an activation (1, before 2)" in found.text
+        assert (
+            "what earlier layers hand to the first layer with an activation (“1”, before “2”)" in found.text
+        )

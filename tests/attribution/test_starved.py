@@ -88,11 +88,11 @@ def squares(out: Tensor, x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("make", "starved", "says"),
     [
-        (dead_output, 32, "32 of them at 1: the one unit of 3 is dead"),
-        (dead_middle, 16, "16 of them at 1: all 12 units of 3 are dead"),
-        (dead_convolution, 6, "6 of them at 2: all 4 units of 5 are dead"),
+        (dead_output, 32, "32 of them at “1”: the one unit of “3” is dead"),
+        (dead_middle, 16, "16 of them at “1”: all 12 units of “3” are dead"),
+        (dead_convolution, 6, "6 of them at “2”: all 4 units of “5” are dead"),
         (never_selected, 18, "18 of them at :relu: they are never selected (topk stands behind them)"),
-        (zero_head, 16, "16 of them at 1: the weights behind them are exactly 0"),
+        (zero_head, 16, "16 of them at “1”: the weights behind them are exactly 0"),
     ],
 )
 def test_what_stops_the_gradient_is_named(make: Callable[[], nn.Module], starved: int, says: str) -> None:
@@ -125,7 +125,7 @@ def test_what_a_dropout_cut_off_for_a_moment_is_not_the_losss_fault() -> None:
     starved = int(recorder.census()["state"].eq("starved").sum())
     assert starved > 5
     text = recorder.diagnose().text
-    assert f"{starved} of them at 1: on other inputs a gradient comes" in text
+    assert f"{starved} of them at “1”: on other inputs a gradient comes" in text
     assert "the loss gives" not in text
 
 
@@ -320,4 +320,4 @@ def test_a_unit_that_the_last_inputs_left_closed_has_its_reason_too() -> None:
             optimizer.step()
             recorder.step(loss=loss)
     text = recorder.diagnose().text
-    assert "16 of them at 1: all 12 units of 3 are dead" in text
+    assert "16 of them at “1”: all 12 units of “3” are dead" in text
