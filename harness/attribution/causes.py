@@ -20,7 +20,7 @@ from harness.attribution.birth_causes import (
     normed,
     reads_inputs,
 )
-from harness.attribution.events import DRIFT, EPISODE, LONG_STEP, SETTLED, Event, calm_before
+from harness.attribution.events import DRIFT, EPISODE, LONG_STEP, OUTSIDE, SETTLED, Event, calm_before
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import LEAST_DEAD, Findings
 from harness.detector.states import rate_upper
@@ -55,7 +55,7 @@ DOWNWARD = 0.7  # downward share of its pull on the biases from which a penalty 
 FAR_TARGETS = (
     10.0  # rms of targets - outputs over that of the outputs (at least 1) from which they are blamed
 )
-MOSTLY = 0.8  # if no unit was born dead, share of units nearly born dead that is enough
+MOSTLY = 0.8  # share of units nearly born dead that is enough if none was born dead; of deaths of an event
 OFTEN = 0.02  # rate in training at which a unit that held-out inputs never open is contradictory
 MUCH_DECAY = 0.02  # share of a parameter that decay takes in a step, from which it is blamed
 DRIFTED = 0.25  # share of the inputs in the units' fall from which their slow drift is blamed
@@ -231,12 +231,13 @@ def _causal_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
         deaths = np.array([float(standing)])  # it represents the deaths that it prevented
     if not len(deaths):
         return []
-    ranked: list[tuple[int, int, Event]] = []
+    ranked: list[tuple[float, int, Event]] = []
     for event in found.events:
         after = deaths[deaths >= event.step - 1] if standing else found.deaths_from(event).to_numpy(float)
         # an inner event is a symptom of a cause present from the start
         if not event.inner and len(after) >= 0.5 * len(deaths) and calm_before(steps, event.step):
-            ranked.append((int((after <= event.step + 100).sum()), -event.step, event))
+            weight = 1 / MOSTLY if event.column in OUTSIDE else 1.0  # others may follow from what was there
+            ranked.append((weight * int((after <= event.step + 100).sum()), -event.step, event))
     return [event for _, _, event in sorted(ranked, reverse=True)]
 
 

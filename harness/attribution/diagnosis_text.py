@@ -86,7 +86,11 @@ def _contrast(found: Findings) -> list[str]:
 
 def _count(found: Findings) -> str:
     text = dead_words(found.units, _when(found), on(found.evidence))
-    return text if found.units["state"].eq("non_finite").all() else text + non_finite_words(found.units)
+    text = text if found.units["state"].eq("non_finite").all() else text + non_finite_words(found.units)
+    if found.on_probe is None:
+        return text
+    dead, total = found.on_probe
+    return f"{text} On the held-out probe, {dead:,} of {total:,} are dead."
 
 
 def _uncounted(found: Findings) -> list[str]:

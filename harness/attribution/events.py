@@ -81,7 +81,7 @@ def events(steps: pd.DataFrame) -> list[Event]:
             first.append(_event(values, int(t), column, float(deviations[column][t]), penalty))
         if not goes_on or not first[-1].inner:  # a symptom may come just before a cause
             episode_end = t + EPISODE
-    return _with_drift(values, first)
+    return _with_other_optimizer(values, _with_drift(values, first))
 
 
 def calm_before(steps: pd.DataFrame, step: int) -> bool:
@@ -140,7 +140,7 @@ def _with_strange(loss: np.ndarray, deviation: np.ndarray) -> np.ndarray:
         before = loss[max(0, at - baseline.LENGTH) : at]
         before = before[np.isfinite(before)]
         usual = known[:at].sum() >= baseline.SHORTEST and known[at - 1] and not (before < 0).any()
-        if usual and not loss[at] > before.min() - np.ptp(before):  # some losses vary about 0
+        if usual and not loss[at] > before.min() - 2 * np.ptp(before):  # some losses vary about 0
             deviation[at] = max(deviation[at], 1.0)
     return deviation
 
@@ -161,8 +161,23 @@ def _with_drift(values: dict[str, np.ndarray], found: list[Event]) -> list[Event
     step, last = int(values["step"][start]), shift.iloc[-1]
     by, text = DRIFT, f"from step {step:,} on: the inputs have drifted, their mean by {last:.2g} of their rms"
     text += f", their size by {rms.iloc[-1] / size:.3g}×" if resized.iloc[-1] else ""
-    after = [e._replace(inner=e.inner or (e.step >= step and e.column not in OUTSIDE)) for e in found]
-    return sorted([*after, Event(step, "input_shift", by, last, text)], key=lambda event: event.step)
+    return _with(found, Event(step, "input_shift", by, last, text))
+
+
+def _with_other_optimizer(values: dict[str, np.ndarray], found: list[Event]) -> list[Event]:
+    """Add that the optimizers that were given stopped stepping, though the training went on."""
+    stepped = np.flatnonzero(np.isfinite(values["lr"]))
+    if len(stepped) < baseline.SHORTEST or stepped[-1] + EPISODE >= len(values["lr"]):
+        return found
+    step = int(values["step"][stepped[-1] + 1])
+    text = f"from step {step:,} on: no optimizer that was given made a step; another one trains, unseen"
+    return _with(found, Event(step, "unknown", "lr", 0.0, text))
+
+
+def _with(found: list[Event], cause: Event) -> list[Event]:
+    """Add an event that lasts: later ones are symptoms, unless they come from outside."""
+    after = [e._replace(inner=e.inner or (e.step >= cause.step and e.column not in OUTSIDE)) for e in found]
+    return sorted([*after, cause], key=lambda event: event.step)
 
 
 def _own_rise(

@@ -43,6 +43,8 @@ class Findings:
         before: step, dead units and observed units of the last census before the divergence; None if there is
             none.
         rows: the censuses of `evidence`, with their states.
+        on_probe: numbers of dead and of all units on the held-out probe, if `evidence` is the stream although
+            there is one.
     """
 
     units: pd.DataFrame
@@ -55,6 +57,7 @@ class Findings:
     uncounted: int | None
     before: tuple[int, int, int] | None
     rows: pd.DataFrame
+    on_probe: tuple[int, int] | None = None
 
     @property
     def is_after_divergence(self) -> bool:
@@ -70,12 +73,12 @@ class Findings:
     def deaths_from(self, event: Event) -> pd.Series:
         """Those of `deaths` that an event may have caused.
 
-        A write into the parameters kills only units that were alive before it. The census of the previous
-        step may have come after the write, so an earlier one decides which were alive.
+        An event kills only units that were alive before it. The census of the previous step may have come
+        after a write into the parameters, so an earlier one decides which were alive.
         """
         deaths = self.deaths
         deaths = deaths[deaths.astype(float) >= event.step - 1]
-        if event.column == "written_norm" and len(deaths):
+        if len(deaths):
             before = self.rows[self.rows["step"] < event.step - 1]
             before = before[before["step"] == before["step"].max()]
             gone = pd.MultiIndex.from_frame(before.loc[before["state"].eq("dead"), UNIT])
@@ -131,7 +134,18 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
     before = _census_before(rows, diverged)
     steps = evidence.steps if diverged is None else evidence.steps[evidence.steps["step"] <= diverged]
     since = uncounted(whole, at, kind)
-    return Findings(units, events(steps), dead, len(units), kind, diverged, at, since, before, rows)
+    on_probe = _on_probe(history) if kind == "stream" else None
+    return Findings(units, events(steps), dead, len(units), kind, diverged, at, since, before, rows, on_probe)
+
+
+def _on_probe(history: pd.DataFrame) -> tuple[int, int] | None:
+    """Dead and observed units of the probe's last census; None if there is none."""
+    probe = history[history["evidence"] == "probe"]
+    if probe.empty:
+        return None
+    last = last_census(probe)
+    last = last[(last["unit"] >= 0) & (last["state"] != "unobserved")]
+    return int(last["state"].eq("dead").sum()), len(last)
 
 
 def _stream_rate(history: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:

@@ -363,3 +363,13 @@ def test_a_loss_that_rises_step_by_step_diverges_over_whatever_outputs() -> None
     frame = loss_alone()
     frame.loc[frame["step"] >= 100, "loss"] = 4.0 ** np.arange(1, T - 98)
     assert events(frame)[0].label == "step_size"
+
+
+def test_an_optimizer_that_was_replaced_is_an_event() -> None:
+    frame = quiet()
+    frame.loc[frame["step"] >= 100, ["lr", "grad_norm", "update_norm", "weight_norm"]] = np.nan
+    at(frame, 101, loss=9.0)
+    replaced, loss = events(frame)
+    assert (replaced.step, replaced.label) == (100, "unknown")
+    assert "another one trains, unseen" in replaced.text
+    assert (loss.step, loss.inner) == (101, True)
