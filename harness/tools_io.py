@@ -15,11 +15,23 @@ from harness.report.terminal_width import console
 if TYPE_CHECKING:
     import pandas as pd
 
+    from harness.report.export import Source
     from harness.store.runs import Run, Runs
 
 Folder = Annotated[Path, typer.Argument(help="A run's folder, or any folder above.")]
-Json = Annotated[Path | None, typer.Option(help="Write all tables to this file.")]
-Csv = Annotated[Path | None, typer.Option(help="Write each table to a file in this folder.")]
+
+
+def _in_a_folder(path: Path | None) -> Path | None:
+    """Refuse what cannot be written before anything is computed."""
+    if path is not None and (str(path) == "-" or not path.expanduser().absolute().parent.is_dir()):
+        raise typer.BadParameter(f"expected a path in a folder that is there, but got {path}")
+    return path
+
+
+Json = Annotated[Path | None, typer.Option(help="Write all tables to this file.", callback=_in_a_folder)]
+Csv = Annotated[
+    Path | None, typer.Option(help="Write each table to a file in this folder.", callback=_in_a_folder)
+]
 
 
 @contextmanager
@@ -70,6 +82,21 @@ def called(place: str) -> Any:
     from harness.config.targets import call, imported
 
     return call(place, imported(place, ""), {}, "")
+
+
+def source_of(place: str) -> Source | None:
+    """Where `package.module:function` is defined; None if it has no file below the current folder."""
+    import inspect
+
+    from harness.config.targets import imported
+    from harness.report.export import Source
+
+    try:
+        function: Any = inspect.unwrap(imported(place, ""))
+        path = Path(inspect.getsourcefile(function) or "").resolve().relative_to(Path.cwd().resolve())
+        return Source(path.as_posix(), inspect.getsourcelines(function)[1])
+    except (TypeError, OSError, ValueError):
+        return None
 
 
 def probe_of(name: str, overrides: list[str]) -> Any:

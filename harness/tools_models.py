@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from harness.report.terminal_width import console
-from harness.tools_io import called, probe_of, refusing
+from harness.tools_io import called, probe_of, refusing, source_of
 
 
 def scan(
@@ -53,7 +53,7 @@ def scan(
         found = scan_model(model, inputs)
         print(found)
         for path in out or ():
-            export(found.units, path, subject=factory)
+            export(found.units, path, subject=factory, source=source_of(factory))
         if fail_over is not None:
             found.raise_if(fail_over)
     except DeadUnitsError as error:

@@ -126,7 +126,8 @@ def critical(
         counts = tally(status[where])
         lost = [dose[k] for k in range(len(dose)) if np.isnan(table[:, k]).all()]
         there = status[where][np.isin(index, np.flatnonzero(np.isin(dose, lost)))]
-        partly = sorted({float(dose[k]) for k in index[status[where] == "diverged"]} - set(lost))
+        given = index[(status[where] == "diverged") & (index >= 0)]  # some have no value on the axis
+        partly = sorted({float(dose[k]) for k in given} - set(lost))
         sides = [_side(k, dose, table, index, measured[where], status[where]) for k in range(len(dose))]
         crossed = not np.isnan(found["critical"])
         if crossed:

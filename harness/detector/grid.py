@@ -144,8 +144,23 @@ def telling(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[~rows["state"].isin(SILENT)]
 
 
+def of_one_run(table: Columns) -> None:
+    """Refuse tables of several runs, such as `open_runs(…).census`.
+
+    Raises:
+        ValueError: the column `run` has several values.
+    """
+    runs = pd.unique(np.asarray(table["run"], object)) if "run" in table else ()
+    if len(runs) > 1:
+        raise ValueError(
+            f"expected a table of one run, but got one of {len(runs):,} (column run); take run.census or "
+            'run.steps of one run, or go through table.groupby("run")'
+        )
+
+
 def _used(history: Columns) -> np.ndarray | None:
     """Which rows `one_evidence` uses; None: all."""
+    of_one_run(history)
     probe = np.asarray(history["evidence"] == "probe")
     return probe if probe.any() and not probe.all() else None
 

@@ -5,30 +5,47 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from harness.store.files import typed
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of formulas
+SUFFIX = ".sarif"
 SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
+RULES = {
+    "dead": "Units that open on no input",
+    "non_finite": "Units with NaN or infinite pre-activations",
+    "unobserved": "Units that could not be observed",
+}
 
 
-def export(units: pd.DataFrame, path: Path, *, subject: str) -> None:
+class Source(NamedTuple):
+    """Where a model is defined: a path relative to the current folder, and a line."""
+
+    path: str
+    line: int
+
+
+def export(units: pd.DataFrame, path: Path, *, subject: str, source: Source | None = None) -> None:
     """Write a census atomically, in the format given by the file's suffix.
 
     Args:
         units: rows of a census.
         path: ends in .json, .html, .csv, .parquet or .sarif.
-        subject: what was scanned, for SARIF.
+        subject: what was scanned.
+        source: where it is defined, for SARIF: code-scanning services only take results with a place.
 
     Raises:
         ValueError: unknown suffix.
     """
     check_suffix(path)
     with typed(path) as part:
-        WRITERS[path.suffix](units, part, subject)
+        if path.suffix == SUFFIX:
+            part.write_text(json.dumps(sarif(units, subject, source), indent=1), encoding="utf-8")
+        else:
+            WRITERS[path.suffix](units, part, subject)
 
 
 def check_suffix(path: Path) -> None:
@@ -37,8 +54,9 @@ def check_suffix(path: Path) -> None:
     Raises:
         ValueError: unknown suffix.
     """
-    if path.suffix not in WRITERS:
-        raise ValueError(f"expected a file ending in {', '.join(WRITERS)}, but got {path.name}")
+    known = (*WRITERS, SUFFIX)
+    if path.suffix not in known:
+        raise ValueError(f"expected a file ending in {', '.join(known)}, but got {path.name}")
 
 
 def inert(table: pd.DataFrame) -> pd.DataFrame:
@@ -63,9 +81,13 @@ def _quoted(value: Any) -> Any:
     return value
 
 
-def sarif(units: pd.DataFrame, subject: str) -> dict[str, Any]:
+def sarif(units: pd.DataFrame, subject: str, source: Source | None = None) -> dict[str, Any]:
     """Static Analysis Results Interchange Format 2.1.0: one result per site and notable state."""
     results = []
+    physical: dict[str, Any] = {}
+    if source is not None:
+        region = {"startLine": source.line}
+        physical = {"physicalLocation": {"artifactLocation": {"uri": source.path}, "region": region}}
     for site, rows in units.groupby("site", sort=False):
         for state, level in (("dead", "warning"), ("non_finite", "error"), ("unobserved", "note")):
             hit = rows[rows["state"] == state]
@@ -76,9 +98,10 @@ def sarif(units: pd.DataFrame, subject: str) -> dict[str, Any]:
             text = (
                 f"{site}: {len(hit):,} of {len(rows):,} units {state.replace('_', ' ')} (n = {n:,}{bound})."
             )
-            place = {"logicalLocations": [{"fullyQualifiedName": f"{subject}.{site}", "kind": "module"}]}
+            logical = [{"fullyQualifiedName": f"{subject}.{site}", "kind": "module"}]
+            place = {**physical, "logicalLocations": logical}
             results.append({"ruleId": state, "level": level, "message": {"text": text}, "locations": [place]})
-    rules = [{"id": state} for state in ("dead", "non_finite", "unobserved")]
+    rules = [{"id": state, "shortDescription": {"text": text}} for state, text in RULES.items()]
     tool = {"driver": {"name": "harness", "rules": rules}}
     return {"$schema": SARIF, "version": "2.1.0", "runs": [{"tool": tool, "results": results}]}
 
@@ -101,5 +124,4 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path, str], Any]] = {
     ".html": _html,
     ".csv": lambda units, path, subject: inert(units).to_csv(path, index=False),
     ".parquet": lambda units, path, subject: units.to_parquet(path, index=False),
-    ".sarif": lambda units, path, subject: path.write_text(json.dumps(sarif(units, subject), indent=1)),
 }

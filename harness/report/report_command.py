@@ -81,6 +81,9 @@ def views(runs: Runs, asked: dict[str, float]) -> Iterator[RenderableType]:
         except (OSError, ValueError) as error:  # a damaged table must not hide other runs
             yield Text(f"{run.path}: cannot be read ({error})")
             continue
+        if run.state == "failed":
+            error = run.status.get("error") or "error.txt has the reason"
+            yield Text(f"{run.name} failed ({error}); what follows is of the censuses before that.\n")
         yield run_view(
             history,
             title=f"{run.name} ({run.state})",

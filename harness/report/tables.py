@@ -43,7 +43,9 @@ def run_view(
         diverged_at: step at which the loss stopped being finite.
     """
     if history.empty:
-        return Text("No census is stored (record=off, or its table is gone): no statement about dead units.")
+        return Text(
+            "No census is stored (record=off, the table is gone, or the run ended before its first save)."
+        )
     found = verdict(history, thresholds, healthy=healthy, diverged_at=diverged_at)
     return Group(
         SiteTable(site_table(history, thresholds), found, title, healthy, diverged=diverged_at is not None),

@@ -9,9 +9,15 @@ from pathlib import Path
 
 SHOWN = 300  # most characters of a path in a warning
 MARKS = frozenset({"config.yaml", "status.json"})  # files of every run
+CENSUS = "census.parquet"
 
 
-def folders_of(root: Path, needed: Callable[[Collection[str]], bool] = MARKS.issubset) -> Iterator[Path]:
+def is_run(names: Collection[str]) -> bool:
+    """Whether a folder with these entries is that of a run that began, though a file may be gone."""
+    return MARKS.issubset(names) or (CENSUS in names and not MARKS.isdisjoint(names))
+
+
+def folders_of(root: Path, needed: Callable[[Collection[str]], bool] = is_run) -> Iterator[Path]:
     """Iterate over the run folders in `root` or below it, without following links or descending into runs.
 
     Args:

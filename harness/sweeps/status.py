@@ -13,7 +13,7 @@ from harness.store.files import write_json
 from harness.store.folder import load_config, load_status
 from harness.store.locks import is_held
 from harness.store.reading import DamagedFile, Types, read_object
-from harness.store.walk import MARKS, folders_of
+from harness.store.walk import CENSUS, MARKS, folders_of
 from harness.sweeps.manifest import FOLDER, manifests
 
 STALE = 15.0  # seconds without a heartbeat after which a sweep counts as stopped
@@ -74,6 +74,8 @@ def status_of(root: Path) -> Status:
     planned = {run for kept in manifests(root) for run in kept.get("runs", ())}
     found.states["waiting"] += len(planned - seen)
     found.states += Counter()  # without zeros
+    if not found.states["running"]:  # what the heartbeat says has ended
+        return found
     with contextlib.suppress(OSError, DamagedFile, KeyError, TypeError):  # ignore a damaged heartbeat
         _take_heartbeat(found, read_object(root / FOLDER / HEARTBEAT, NUMBERS))
     return found
@@ -85,7 +87,7 @@ def _state_of(folder: Path) -> tuple[str, str]:
         load_config(folder)
         status = load_status(folder)
     except FileNotFoundError as error:
-        gone = Path(str(error.args[0])).name == "status.json"
+        gone = Path(str(error.args[0])).name == "status.json" and not (folder / CENSUS).exists()
         return ("waiting", "") if gone else ("damaged", f"{error.args[0]} is not there")
     except DamagedFile as damage:
         return "damaged", str(damage)

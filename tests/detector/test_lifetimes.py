@@ -137,3 +137,12 @@ def test_thresholds_can_be_changed_afterwards() -> None:
     for table in (first, second):
         (row,) = harness.lifetimes(table).to_dict("records")
         assert (row["died_at"], row["revived_at"], row["born_dead"]) == (2, 3, False)
+
+
+def test_censuses_of_several_runs_are_refused() -> None:
+    """Pooled, a unit of one run would go on as that of another."""
+    one = pd.DataFrame({"step": [0, 1], "evidence": "stream", "site": "a", "unit": 0, "state": "dead"})
+    both = pd.concat([one.assign(run="first"), one.assign(run="second")])
+    with pytest.raises(ValueError, match=r"expected a table of one run, but got one of 2 .*groupby"):
+        harness.lifetimes(both)
+    assert len(harness.lifetimes(both[both["run"] == "first"])) == 1

@@ -54,7 +54,14 @@ def test_it_prints_writes_and_fails_over_a_share(here: Path) -> None:
     assert "3 of 10 units dead (30.0 %; n = 25" in (here / "found.html").read_text()
     found = json.loads((here / "found.sarif").read_text())
     assert found["version"] == "2.1.0"
-    assert found["runs"][0]["results"][0]["ruleId"] == "dead"
+    (result,) = found["runs"][0]["results"]
+    assert result["ruleId"] == "dead"
+    place = result["locations"][0]["physicalLocation"]  # without one, services refuse the file
+    line = 1 + (here / "my_scan_subject.py").read_text().splitlines().index("def model():")
+    assert place == {
+        "artifactLocation": {"uri": "my_scan_subject.py"},
+        "region": {"startLine": line},
+    }
 
 
 def test_our_data_serves_too_and_errors_are_clear(here: Path) -> None:

@@ -46,7 +46,8 @@ def run_report(
     trained, last = _training(run), [*settings(run), *(rerun_sections(run) if stays else [])]
     if history.empty:
         text = (
-            lost or "No census is stored (record=off, or its table is gone): no statement about dead units."
+            lost
+            or "No census is stored (record=off, the table is gone, or the run ended before its first save)."
         )
         return Page(
             title, subtitle, [Section("Verdict", [Words(text, "lead"), *_ending(run)]), trained, *last]

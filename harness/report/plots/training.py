@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from harness.detector.grid import of_one_run
 from harness.formats import per_cent
 from harness.report.plots.base import figure, headline, panels, share_axis, step_axis
 from harness.report.style import LINES, MARKERS, OKABE_ITO
@@ -38,6 +39,7 @@ def training(steps: pd.DataFrame, *, title: str = "", most: int = 6) -> Figure:
     Raises:
         ValueError: there is no loss or other metric.
     """
+    of_one_run(steps)
     shown = _panels(steps)
     if not shown:
         raise ValueError("training: neither a loss nor another metric was given")
