@@ -79,8 +79,10 @@ def difference_interval(
     if min(len(a), len(b)) < 2:
         return np.nan, np.nan
     difference = a.mean() - b.mean()
-    if np.ptp(a) == 0 and np.ptp(b) == 0:
+    each = np.array([a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)])
+    if (np.ptp(a) == 0 and np.ptp(b) == 0) or not each.sum() > 0:
         return float(difference), float(difference)
-    found = stats.ttest_ind(a, b, equal_var=False).confidence_interval(confidence)
-    low, high = np.clip([found.low, found.high], *bounds)
+    freedom = each.sum() ** 2 / float(each**2 @ (1 / np.array([len(a) - 1, len(b) - 1])))
+    half = stats.t.ppf((1 + confidence) / 2, freedom) * each.sum() ** 0.5
+    low, high = np.clip([difference - half, difference + half], *bounds)
     return float(low), float(high)

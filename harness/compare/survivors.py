@@ -54,21 +54,23 @@ def why_no_headline(row: Mapping[Any, Any], level: str, baseline: str) -> str:
         >>> why_no_headline(row, "10", "0.1")
         '2 of 8 runs at 10 have a result (6 diverged); 2 pairs of seeds are left, 3 are needed'
     """
-    reasons, least = [], int(row["runs"])
+    reasons, least, lost = [], int(row["runs"]), False
     for side, name in (("", level), ("baseline_", baseline)):
         runs = int(row[f"{side}runs"])
         gone = {why: int(row[f"{side}{why}"]) for why in GONE}
         if row["outcome"] == "diverged":  # which is a result in that case
             del gone["diverged"]
         kept = runs - sum(gone.values())
-        least = min(least, kept)
+        least, lost = min(least, kept), lost or kept < runs
         reasons.append(few_left(name, kept, runs, gone))
     pairs = int(row["pairs"])
     if (pairs or least) < LEAST_PAIRS:
         left, (one, more) = pairs or least, ("pair", "pairs") if pairs else ("run", "runs")
         of = "of seeds" if pairs else "of a level"
-        verb = f"{one} {of} is" if left == 1 else f"{more} {of} are"
-        reasons.append(f"{left:,} {verb} left, {LEAST_PAIRS} are needed")
+        counted = f"{left:,} {one if left == 1 else more} {of}"
+        be = "is" if left == 1 else "are"
+        found = f"{counted} {be} left" if lost else f"there {be} {counted}"
+        reasons.append(f"{found}, {LEAST_PAIRS} are needed")
     return joined(reasons)
 
 

@@ -35,8 +35,9 @@ def risk_view(history: pd.DataFrame, step: int | None = None, most: int = 20) ->
     base = ", ".join(f"{100 * share:.1f} % ({name})" for name, share in BASE_RATE.items())
     total = len(found) + found.attrs["dead"]
     text = (
-        f"{len(found):,} of {total:,} units are alive. Risk: probability of being dead at the end; base rate "
-        f"of the living at a tenth of the steps: {base}. Trust the order more than the probability. Area "
+        f"{len(found):,} of {total:,} units with finite values are alive. Risk: probability that a unit "
+        f"which looks so at a tenth of a training is dead at its end; base rate of the living then: {base}. "
+        f"Trust the order more than the probability. Area "
         f"under the ROC curve at a tenth of the steps, on settings that were not fitted on: {areas}."
     )
     return Group(table, Text(text))

@@ -21,6 +21,7 @@ from harness.report.console_parts import plain_table
 
 EXPENDABLE = ("dead", "always_on", "gradient", "median_rate", "rare", "starved", "revived")
 COUNTS = ("dead", "born_dead", "died", "revived", "rare", "starved", "non_finite", "always_on")
+NO_CENSUS = "No census is stored (record=off, the table is gone, or the run ended before its first save)."
 
 
 def run_view(
@@ -43,9 +44,7 @@ def run_view(
         diverged_at: step at which the loss stopped being finite.
     """
     if history.empty:
-        return Text(
-            "No census is stored (record=off, the table is gone, or the run ended before its first save)."
-        )
+        return Text(NO_CENSUS)
     found = verdict(history, thresholds, healthy=healthy, diverged_at=diverged_at)
     return Group(
         SiteTable(site_table(history, thresholds), found, title, healthy, diverged=diverged_at is not None),

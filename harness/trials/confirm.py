@@ -138,7 +138,7 @@ def _concluded(observed: str, steps: int, arms: pd.DataFrame, seeds: int) -> Con
         best = sure.iloc[0]
         label = str(best["label"])
         text += (
-            f" {best['factor']} removes {100 * best['removed']:.0f} % of that "
+            f" On average over the seeds, {best['factor']} removes {100 * best['removed']:.0f} % of that "
             f"(95 % interval {100 * best['low']:.0f} to {100 * best['high']:.0f} %): {label}."
         )
         rivals = sure[(sure["high"] >= best["low"]) & (sure["label"] != label)]

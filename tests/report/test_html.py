@@ -206,7 +206,7 @@ def test_no_two_numbers_of_a_report_contradict_each_other(tmp_path: Path) -> Non
     path = write_run(tmp_path, "one", census=history)
     text = checked(run_report(open_runs(path)[0])).text
     assert "2 of 8 units dead at the end (25.0 %; n = 200 on the held-out probe" in text
-    assert "25.0 % at last" in text
+    assert "25.0 % at the end" in text
     assert "a 50.0 % dead" in text
     assert "66.7" not in text  # 2 of the 3 that are finite
     assert "not finite" in text

@@ -180,12 +180,15 @@ def causes(found: Diagnosis | str) -> Section:
 
 
 def events_section(events: pd.DataFrame) -> Section:
-    """The log of a run in short; "deaths" and "revivals" count units."""
+    """The log of a run in short; a unit that dies twice makes two changes."""
     if events.empty:
         return Section("Events", [])
     events = events.assign(kind=events["kind"].replace({"died": "deaths", "revived": "revivals"}))
     kinds = events.groupby("kind", sort=False).agg(
-        events=("step", "size"), units=("units", "sum"), first_step=("step", "min"), last_step=("step", "max")
+        events=("step", "size"),
+        changes=("units", "sum"),
+        first_step=("step", "min"),
+        last_step=("step", "max"),
     )
     more = f"The first {EVENTS} of {len(events):,}" if len(events) > EVENTS else f"All {len(events):,}"
     rows = events.head(EVENTS)

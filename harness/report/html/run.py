@@ -19,6 +19,7 @@ from harness.report.html.pictures import picture
 from harness.report.html.prescription import prescribed
 from harness.report.html.settings import answer, rerun_sections, settings
 from harness.report.plots.training import training_words
+from harness.report.tables import NO_CENSUS
 from harness.store.locks import is_held
 from harness.store.runs import Run
 
@@ -45,10 +46,7 @@ def run_report(
     history, lost = _table(run, "census")
     trained, last = _training(run), [*settings(run), *(rerun_sections(run) if stays else [])]
     if history.empty:
-        text = (
-            lost
-            or "No census is stored (record=off, the table is gone, or the run ended before its first save)."
-        )
+        text = lost or NO_CENSUS
         return Page(
             title, subtitle, [Section("Verdict", [Words(text, "lead"), *_ending(run)]), trained, *last]
         )
@@ -124,7 +122,7 @@ def unit_sections(
         ),
         Section("Every unit at every census", drawn(lambda: plots.rate_map(history))),
         Section(
-            "Rates and gradients at last",
+            "Rates and gradients at the end",
             drawn(lambda: plots.rate_histogram(history), lambda: plots.gradients(history)),
         ),
     ]

@@ -16,7 +16,7 @@ from harness.report.plots.settings import key, styles
 from harness.report.style import DARK, OKABE_ITO, current
 
 NAMES = {
-    "dead": "dead at last",
+    "dead": "dead at the end",
     "born_dead": "born dead",
     "died": "died in training",
     "revived": "revived",

@@ -43,7 +43,9 @@ def dead_share(history: pd.DataFrame, *, title: str = "") -> Figure:
     axis = made.subplots()
     _lines(made, axis, share)
     ink = current().theme.ink
-    axis.plot(total.index, total, color=ink, linewidth=2.2, label=f"all, {per_cent(total.iloc[-1])} at last")
+    axis.plot(
+        total.index, total, color=ink, linewidth=2.2, label=f"all, {per_cent(total.iloc[-1])} at the end"
+    )
     step_axis(axis, rows["step"].to_numpy())
     top = max(0.02, float(np.nanmax(share.to_numpy())) * 1.08)
     axis.set_ylim(0, min(1.0, top))

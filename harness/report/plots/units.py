@@ -56,7 +56,7 @@ def rate_map(history: pd.DataFrame, *, site: str | None = None, title: str = "",
         axis.set_xticks(ticks, [f"{steps[t]:,}" for t in ticks])
         axis.set_yticks([0, len(grid) - 1], ["1", f"{len(grid):,}"])
         axis.spines[["top", "right"]].set_visible(True)
-        axis.set_title(f"{short(name)}\n{_dead_share(last_census(part))}")
+        axis.set_title(f"{short(name)}\n{_dead_share(_at(rows, name))}")
     made.text(0.1 / made.get_figwidth(), 0.5, "unit, sorted by last rate", rotation=90, va="center")
     made.text(0.5, 0.07 / made.get_figheight(), "step of the census", ha="center", va="bottom")
     bar = made.colorbar(ScalarMappable(cmap=rates()), cax=beside, label="activation rate")
@@ -91,7 +91,7 @@ def rate_histogram(history: pd.DataFrame, *, title: str = "", most: int = 8) -> 
     dead_colour = current().theme.dead
     for axis, name in zip(axes, names, strict=True):
         part = rows[rows["site"] == name]
-        last, first = last_census(part), part[part["step"] == part["step"].min()]
+        last, first = _at(rows, name), part[part["step"] == part["step"].min()]
         alive, dead = _spread(last)
         axis.stairs(alive, BINS, fill=True, color=STATES["active"][0], alpha=0.9)
         edge = current().theme.soft
@@ -161,8 +161,8 @@ def state_bars(history: pd.DataFrame, *, title: str = "") -> Figure:
 
 
 @figure(
-    "one point per unit; the strip at the bottom holds units whose weights got no gradient at all, at the "
-    "left are those that hardly ever open."
+    "one point per unit; the strip at the bottom holds units whose weights got no gradient in the last step, "
+    "at the left are those that hardly ever open."
 )
 def gradients(history: pd.DataFrame, *, title: str = "") -> Figure:
     """Gradient norm of each unit's incoming weights over its activation rate, at the last training census.
@@ -246,6 +246,13 @@ def _spread(census: pd.DataFrame) -> tuple[np.ndarray, float]:
     counts, _ = np.histogram(alive["rate"].to_numpy(dtype=float), BINS)
     dead = share_dead(census).item()
     return counts / max(1, int((census["state"] != "unobserved").sum())), 0.0 if pd.isna(dead) else dead
+
+
+def _at(rows: pd.DataFrame, site: str) -> pd.DataFrame:
+    """A site in the last census of all; its own last one if it is not in that."""
+    last = last_census(rows)
+    last = last[last["site"] == site]
+    return last_census(rows[rows["site"] == site]) if last.empty else last
 
 
 def _dead_share(census: pd.DataFrame) -> str:
