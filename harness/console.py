@@ -83,6 +83,9 @@ def show(spec: RunSpec, outcome: JobResult) -> None:
     )
     if run.status.get("stopped"):
         console.print(f"Stopped early: {run.status['stopped']}.", markup=False)
+    every, steps = getattr(spec.remedy, "every", 0), run.status.get("steps")
+    if steps and (every or 0) > steps:
+        console.print(f"remedy={spec.remedy.name} never acted: remedy.every={every:,}, and {steps:,} steps.")
     if run.status.get("diagnosis") and (run.final | run.last).get("cause") != "none":
         console.print(f"\nWhy: {run.status['diagnosis']}", markup=False)
     if outcome.stored:
