@@ -31,7 +31,7 @@ def head(name: str, evidence: str = "probe", *, diverged: bool = False) -> str:
         ('died at some time', 'born dead', 'dead at the first census')
     """
     if name == "dead" and diverged:
-        return "dead at the last census before the divergence"
+        return "dead at the last census"
     if name == "born_dead" and evidence == "stream":
         return "dead at the first census"
     return HEADS.get(name, name.replace("_", " "))

@@ -160,11 +160,12 @@ def summarise(units: pd.DataFrame) -> pd.DataFrame:
         units: one census (one evidence, one step).
 
     Returns:
-        Columns site, units, n, one per state, rate (median), rate_upper (largest among the dead, NaN if
-        none), grad_rms (median).
+        Columns site, units, n, one per state, rate (median of the finite units), rate_upper (largest among
+        the dead, NaN if none), grad_rms (median, likewise).
     """
-    observed = units["unit"] >= 0
-    groups = units.assign(units=observed.astype(int)).groupby("site", sort=False)
+    observed, finite = units["unit"] >= 0, units["state"] != "non_finite"
+    seen = {name: units[name].where(finite) for name in ("rate", "grad_rms") if name in units}
+    groups = units.assign(units=observed.astype(int), **seen).groupby("site", sort=False)
     table = groups.agg(units=("units", "sum"), n=("n", "max"), rate=("rate", "median"))
     for state in STATES:
         table[state] = units["state"].eq(state).groupby(units["site"], sort=False).sum()

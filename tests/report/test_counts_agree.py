@@ -111,7 +111,7 @@ SENTENCES = {
     r"([\d,]+) starved on the training stream()()": "starved",
 }
 BIRTH = ("born dead", "dead at the first census")
-END = ("dead at the end", "dead at the last census before the divergence")
+END = ("dead at the end", "dead at the last census")
 
 
 def numbers(page: str) -> dict[str, set[int]]:

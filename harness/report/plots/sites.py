@@ -99,6 +99,14 @@ def basis(rows: pd.DataFrame) -> str:
     n = rows.loc[rows["n"] > 0, "n"]
     if n.empty:
         return "nothing was observed"
-    kind = EVIDENCE.get(str(rows["evidence"].iloc[0]), str(rows["evidence"].iloc[0]))
     bound = float(rate_upper(np.array(0), np.array(n.min()), _confidence(rows)))
-    return f"n = {span(n)} {kind} per census; dead: gate open on none, rate < {100 * bound:.2g} %"
+    end = f"dead: gate open on none, rate < {100 * bound:.2g} %"
+    if is_scan(rows):
+        return f"n = {span(n)} inputs; {end}"
+    kind = EVIDENCE.get(str(rows["evidence"].iloc[0]), str(rows["evidence"].iloc[0]))
+    return f"n = {span(n)} {kind} per census; {end}"
+
+
+def is_scan(rows: pd.DataFrame) -> bool:
+    """Whether the rows come from a single pass outside a training: a stream has no census at step 0."""
+    return bool(((rows["step"] == 0) & (rows["evidence"] == "stream")).all())

@@ -15,7 +15,7 @@ from harness.detector.grid import SILENT
 from harness.detector.verdict import last_census
 from harness.formats import per_cent
 from harness.report.plots.base import figure, headline, legend_above, panels, share_axis, short
-from harness.report.plots.sites import basis, choose, known, observed, share_dead
+from harness.report.plots.sites import basis, choose, is_scan, known, observed, share_dead
 from harness.report.rate_grid import READ, rate_grid
 from harness.report.style import DARK, DEAD, STATES, UNOBSERVED, current, rates, text_on
 
@@ -154,7 +154,8 @@ def state_bars(history: pd.DataFrame, *, title: str = "") -> Figure:
     axis.set_yticks(range(len(names)), [f"{short(n)} ({t:,})" for n, t in zip(names, total, strict=True)])
     axis.set_xlim(0, 1)
     share_axis(axis.xaxis)
-    axis.set_xlabel(f"share of the units at step {int(last['step'].iloc[0]):,} (number of units in brackets)")
+    at = "" if is_scan(last) else f" at step {int(last['step'].iloc[0]):,}"
+    axis.set_xlabel(f"share of the units{at} (number of units in brackets)")
     legend_above(axis, 7)
     headline(made, title, basis(last))
     return made
