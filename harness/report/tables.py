@@ -21,7 +21,7 @@ from harness.report.console_parts import plain_table
 
 EXPENDABLE = ("dead", "always_on", "gradient", "median_rate", "rare", "starved", "revived")
 COUNTS = ("dead", "born_dead", "died", "revived", "rare", "starved", "non_finite", "always_on")
-NO_CENSUS = "No census is stored (record=off, its table is gone, or the run ended early): no statement about dead units."
+NO_CENSUS = "No census is stored (record=off, no table, or ended early): no statement about dead units."
 
 
 def run_view(
