@@ -101,7 +101,9 @@ def importance(ranking: pd.DataFrame) -> str:
     tested = ranking["p"].notna().any()
     sure = ranking[ranking["p_adjusted"] < SURE] if tested else ranking
     large = sure[sure["share"] >= 0.01]
-    sure = (large if len(large) else sure).head(3)
+    if len(sure) and large.empty:
+        return f"No factor explains the {name}: each goes with less than 1 % of its variance.{few}"
+    sure = large.head(3)
     if sure.empty:
         first, seeds = ranking.iloc[0], ranking.attrs.get("seeds")
         part = _percent(first["share"])

@@ -55,7 +55,7 @@ def gathered(paths: Sequence[Path]) -> Runs:
         FileNotFoundError: a folder does not exist.
         ValueError: there is no run in any of them.
     """
-    from harness.store.runs import Runs, open_runs
+    from harness.store.runs import open_runs, without_copies
 
     found = {run.path.resolve(): run for path in paths for run in open_runs(path)}
     if not found:
@@ -63,7 +63,7 @@ def gathered(paths: Sequence[Path]) -> Runs:
         raise ValueError(f"there is no run in {places} (a run has config.yaml and status.json)")
     if all(run.damage for run in found.values()):
         raise ValueError("; ".join(run.damage for run in found.values()))
-    return Runs(list(found.values()))
+    return without_copies(found.values())
 
 
 def tables_of(found: Comparison) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -249,7 +249,29 @@ def open_runs(path: str | os.PathLike[str]) -> Runs:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"open_runs: expected a folder with runs, but there is no folder {root}")
-    return Runs(sorted(map(Run, folders_of(root)), key=lambda run: run.name))
+    return without_copies(sorted(map(Run, folders_of(root)), key=lambda run: run.name))
+
+
+def without_copies(runs: Iterable[Run]) -> Runs:
+    """Leave out finished runs that are copies of earlier ones: of the same name, with the same numbers.
+
+    Warns:
+        UserWarning: some are.
+    """
+    kept: dict[tuple[str, Any], Run] = {}
+    copies: list[Run] = []
+    runs = list(runs)
+    by_name = Counter(run.name for run in runs)
+    for run in runs:
+        digest = run.status.get("digest") if by_name[run.name] > 1 else None
+        if (run.name, digest or run.path) in kept:
+            copies.append(run)
+        else:
+            kept[run.name, digest or run.path] = run
+    if copies:
+        named = f"{copies[0].path}" + (f" and {len(copies) - 1:,} more" if len(copies) > 1 else "")
+        warnings.warn(f"{len(copies):,} run(s) left out: copies of others ({named})", stacklevel=3)
+    return Runs(list(kept.values()))
 
 
 def _joined(tables: Sequence[pa.Table], name: str) -> pa.Table:

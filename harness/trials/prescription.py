@@ -106,6 +106,6 @@ def _found(cure: str, rows: dict[str, dict[Any, Any]], metric: str, shown: Show)
         change = f"It changes the {metric} to {reached} ({interval})"
         return f"Recommended: {cure}. {change}; {dead} of the units are dead then.{beside}"
     return (
-        f"Recommended: {cure}. No cure improves the {metric} for sure; this one leaves it at {reached} "
+        f"Recommended: {cure}. No cure improves the {metric} for sure; with this one it is {reached} "
         f"({interval}), and {dead} of the units are dead.{beside}"
     )
