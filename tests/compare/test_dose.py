@@ -170,3 +170,11 @@ def test_errors(arguments: dict[str, Any], match: str) -> None:
     levels = {"optim.lr": [0.1, 1.0], "bias.offset": [0, -1], "activation.name": ["relu", "elu"]}
     with pytest.raises(ValueError, match=match):
         critical(frame(levels, 2, lambda s, seed: 0.1), **arguments)
+
+
+def test_a_diverged_run_without_a_value_on_the_axis_is_nowhere_on_it() -> None:
+    found = curve(0.1, 0.2, 0.7, 0.9)
+    lost = found.head(1).assign(run="other", status="diverged", dead=np.nan, **{"optim.lr": np.nan})
+    both = pd.concat([found, lost], ignore_index=True)
+    here, there = (one(critical(table, "optim.lr")) for table in (found, both))
+    assert (there["critical"], there["note"]) == (here["critical"], here["note"])

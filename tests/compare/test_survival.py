@@ -185,6 +185,8 @@ def test_runs_on_disk(tmp_path: Path) -> None:
     assert rates.loc[0.1, "alive_steps"] == 4 * (80 + 90 + 100) + 5 * 40
     assert rates.loc[0.1, "death_rate"] == pytest.approx(1000 * 12 / 1280)
     assert rates.loc[0.1, "revival_rate"] == 0
+    bound = 1000 * -np.log(0.025) / rates.loc[0.1, "dead_steps"]  # nothing happened: exact, of Poisson
+    assert rates.loc[0.1, ["revival_low", "revival_high"]].tolist() == pytest.approx([0, bound])
     test = logrank(kept, "optim.lr").iloc[0]
     assert test["pairs"] == 4
     assert test["note"] == ""
