@@ -24,7 +24,7 @@ def starved_text(found: Findings) -> list[str]:
     for site, by, count in counts.head(MOST_SITES).itertuples(index=False):
         sites = str(by).split("\n")
         if by == LOSS:
-            why = "the loss gives no unit a gradient"
+            why = "the loss gave no open unit a gradient"
         elif by == ELSEWHERE:
             why = (
                 "on other inputs a gradient comes; those that opened them gave none (what follows was closed "

@@ -108,7 +108,7 @@ def test_a_loss_that_gives_no_gradient_is_named() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8))
     recorder = train(model, lambda out, x: (out.abs() - 1e6).clamp(min=0).mean())
-    assert "the loss gives no unit a gradient" in recorder.diagnose().text
+    assert "the loss gave no open unit a gradient" in recorder.diagnose().text
 
 
 def test_what_a_dropout_cut_off_for_a_moment_is_not_the_losss_fault() -> None:
