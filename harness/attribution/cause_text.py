@@ -147,6 +147,8 @@ def _before_deaths(found: Findings) -> str:
     """The event before most of the deaths, though it did not cause them."""
     deaths = len(found.deaths)
     before = [event for event in found.events if 2 * len(found.deaths_from(event)) >= max(1, deaths)]
+    if not deaths:
+        return "no event stands out"
     if not before:
         some = any(len(found.deaths_from(event)) for event in found.events)
         return f"no event stands before {'most of ' if some else ''}the deaths"

@@ -24,6 +24,7 @@ STEEP = 1 / 3  # share of a rise (of the logarithm) in the previous step above w
 AS_EVER = 1.5  # ratio below which the outputs, or the gradient at them, are as before
 FAR = 3.0  # ratio from which a rise of the loss over outputs that are as before is the loss's own
 ALIKE = 0.8  # part of a rise (of the logarithm) that is as large again
+SAME = "though the outputs are as before"
 UNBOUNDED = 1e300  # ratio above which a value was not finite
 INPUTS = ("input_mean", "input_rms")
 DRIFT = "inputs"  # the column of a slow drift of the inputs
@@ -196,18 +197,18 @@ def _own_rise(
         return None
     if not at_outputs > AS_EVER:
         known = penalty and rise > at_outputs * AS_EVER and at_outputs > 1 / AS_EVER
-        reason = "over outputs that are as ever, and so is the gradient there: a part of the loss past them"
+        reason = f"{SAME}, and so is the gradient there: a part of the loss does not read them"
         return ("loss_penalty", reason, False) if known else None
     if rise < FAR or column != "loss":
         return None
     if 1 / AS_EVER < rise / at_outputs < AS_EVER:
-        reason = f"over outputs that are as ever, and the gradient there to {at_outputs:.3g}×: its scale"
+        reason = f"{SAME}, and the gradient there rose to {at_outputs:.3g}×: its scale rose"
         return "step_size", reason, False
     after = values["loss"][t + 1 : t + 4] / values["loss"][t] * rise
     lasts = len(after) > 0 and not np.median(after) < FAR  # one odd batch alone is no change
-    rises = rise < 10 * FAR and np.nanmax(after, initial=0) > FAR * rise  # step by step: it diverges
+    rises = rise < 10 * FAR and np.fmax.reduce(after, initial=0.0) > FAR * rise  # step by step: it diverges
     if lasts and not rises and not _was_rising(values["loss"], t):
-        reason = f"over outputs that are as ever, and the gradient there to {at_outputs:.3g}×"
+        reason = f"{SAME}, and the gradient there rose to {at_outputs:.3g}×"
         return "labels", reason, False
     return None
 

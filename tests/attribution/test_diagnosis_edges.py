@@ -117,10 +117,15 @@ def of_classes(model: nn.Sequential, x: Tensor, y: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("usual", "late", "label", "said"),
     [
-        (of_classes, of_biases, "loss_penalty", "a part of the loss past them"),
-        (of_classes, of_hidden_units, "loss_penalty", "a part of the loss past them"),
-        (of_classes, summed, "step_size", "its scale"),
-        (of_near_targets, of_far_targets, "labels", "over outputs that are as ever"),
+        (of_classes, of_biases, "loss_penalty", "a part of the loss does not read them"),
+        (of_classes, of_hidden_units, "loss_penalty", "a part of the loss does not read them"),
+        (of_classes, summed, "step_size", "its scale rose"),
+        (
+            of_near_targets,
+            of_far_targets,
+            "labels",
+            "though the outputs are as before, and the gradient",
+        ),
     ],
     ids=["biases", "hidden_units", "scale", "targets"],
 )

@@ -304,13 +304,13 @@ def test_a_gradient_that_rises_with_the_loss_shows_its_scale() -> None:
     at(frame, 100, loss=64.0, grad_norm=64.0, update_norm=64.0, output_grad_norm=64.0)
     (event, *_) = events(frame)
     assert (event.step, event.label, event.inner) == (100, "step_size", False)
-    assert event.text.endswith("×: its scale")
+    assert event.text.endswith("×: its scale rose")
 
 
 def test_outputs_that_moved_are_a_reason_of_their_own() -> None:
     frame = loss_alone(penalty=True)
     at(frame, 100, loss=64.0, grad_norm=64.0, update_norm=64.0, output_rms=9.0)
-    assert "as ever" not in events(frame)[0].text.replace("what came before was as ever", "")
+    assert "the outputs are as before" not in events(frame)[0].text
 
 
 def test_one_odd_batch_is_no_change_of_labels() -> None:
@@ -373,3 +373,10 @@ def test_an_optimizer_that_was_replaced_is_an_event() -> None:
     assert (replaced.step, replaced.label) == (100, "unknown")
     assert "another one trains, unseen" in replaced.text
     assert (loss.step, loss.inner) == (101, True)
+
+
+def test_targets_that_make_the_next_loss_nan_are_labels() -> None:
+    frame = loss_alone()
+    at(frame, 100, loss=1e7, grad_norm=1e4, update_norm=1e4, output_grad_norm=1e4)
+    frame.loc[frame["step"] > 100, "loss"] = np.nan
+    assert events(frame)[0].label == "labels"
