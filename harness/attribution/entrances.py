@@ -20,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from harness.attribution.loss_graph import bypassed
 from harness.attribution.model_inputs import map_leaves, map_tensors, storage_of
 from harness.hooks._torch import outside_all_transforms, without_transforms
+from harness.kernels.countable import has_values
 from harness.recording.batches import tensors_in
 from harness.recording.listener import Guard
 
@@ -113,7 +114,8 @@ class Entrances:
         self._depth += 1
         if self._depth > 1 or not name or not module.training:
             return
-        if any(without_transforms(tensor) is None for tensor in tensors_in((args, dict(kwargs)))):
+        given = tensors_in((args, dict(kwargs)))
+        if any(without_transforms(tensor) is None or not has_values(tensor) for tensor in given):
             return  # under vmap members and inputs look alike
         with outside_all_transforms():
             self._enter(name, module, *map_tensors(_plain, (args, dict(kwargs))))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from harness.hooks._torch import without_transforms
+from harness.kernels.countable import has_values
 
 NODES = 200_000  # largest number of visited nodes
 
@@ -18,7 +19,7 @@ def outputs_of(output: Any) -> list[Tensor]:
     parts = [t for t in _pytree.tree_leaves(output) if isinstance(t, Tensor)]
     if not parts and hasattr(output, "__dict__"):
         parts = [t for t in vars(output).values() if isinstance(t, Tensor)]
-    parts = [t for t in parts if without_transforms(t) is t]
+    parts = [t for t in parts if without_transforms(t) is t and has_values(t)]
     return [t for t in parts if t.requires_grad and t.grad_fn is not None and t.is_floating_point()]
 
 

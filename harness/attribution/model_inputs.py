@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.hooks._torch import outside_transforms, without_transforms
+from harness.kernels.countable import has_values
 from harness.recording.batches import tensors_in
 
 Inputs = tuple[Any, dict[str, Any]]  # arguments and keyword arguments of one forward
@@ -58,10 +59,10 @@ def copy_inputs(args: Any, kwargs: Mapping[str, Any], most: int) -> Inputs | Non
     """A copy of the first `most` inputs of a batch, or of all if it is unclear which axis counts them.
 
     Returns:
-        None if there is no tensor, and under vmap.
+        None if there is no tensor, under vmap, and if they have no values.
     """
     given = (args, dict(kwargs))
-    if any(without_transforms(t) is None for t in tensors_in(given)):
+    if any(without_transforms(t) is None or not has_values(t) for t in tensors_in(given)):
         return None
     sizes = {t.shape[0] if t.ndim else -1 for t in tensors_in(given)}
     if not sizes:

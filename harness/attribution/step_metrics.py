@@ -20,6 +20,7 @@ from harness.attribution.distances import ReferenceCopy, norm
 from harness.attribution.input_moments import InputMoments, observed
 from harness.attribution.output_norms import OutputNorms
 from harness.hooks._torch import outside_transforms, without_transforms
+from harness.kernels.countable import has_values
 from harness.recording.batches import tensors_in
 from harness.recording.listener import Guard
 
@@ -95,7 +96,7 @@ class StepMetrics:
         plain = None if x is None else without_transforms(x)
         if not module.training or x is None or plain is None or not plain.is_floating_point():
             return
-        if plain.numel():
+        if plain.numel() and has_values(plain):
             with outside_transforms(x, plain):
                 self._inputs.add(plain.detach())
 

@@ -48,6 +48,18 @@ def countable(z: Tensor) -> Tensor:
             if not z._is_zerotensor():
                 raise Uncountable("a tensor whose memory is freed")
             return torch.zeros(z.shape, dtype=z.dtype, device=z.device)
-    if type(z) not in PLAIN and z.untyped_storage().device.type == "meta":
+    if not has_values(z):
         raise Uncountable(f"a tensor without values ({type(z).__name__})")
     return z.resolve_neg()
+
+
+def has_values(z: Tensor) -> bool:
+    """Whether a tensor has values, unlike those of a trace (FakeTensor) or of the device meta.
+
+    Example:
+        >>> has_values(torch.ones(2)), has_values(torch.ones(2, device="meta"))
+        (True, False)
+    """
+    if type(z) in PLAIN or z.is_meta or z.is_nested or z.layout is not torch.strided:
+        return not z.is_meta
+    return z.untyped_storage().device.type != "meta"
