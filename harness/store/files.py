@@ -41,7 +41,12 @@ def typed(path: Path) -> Iterator[Path]:
     if target.exists() and not target.is_file():
         raise OSError(errno.EINVAL, f"{path} is no file: it is not replaced")
     with whole(target) as part:
-        yield part
+        try:
+            yield part
+        except OSError as error:  # names the path that was given
+            if error.filename is not None and Path(error.filename) == part:
+                error.filename = str(path)
+            raise
 
 
 def cores() -> int:
