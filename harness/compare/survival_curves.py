@@ -38,7 +38,8 @@ def survival(runs: Runs | Lives, by: Sequence[str] = (), *, confidence: float = 
     Returns:
         One row per setting and census step: the columns of `by`, setting (in words), step, survival, low,
         high (delete-one-cluster jackknife with Student's t, on the scale log(-log) where it is finite; NaN
-        with a single seed; low = high = 1 as long as no unit has died), at_risk (units), died (at this step),
+        with a single seed; as long as no unit has died, high is 1 and low the exact bound for independent
+        units), at_risk (units), died (at this step),
         runs (under observation then), seeds; and for the setting as a whole units, born_dead, diverged,
         failed, unfinished.
 
@@ -55,6 +56,8 @@ def survival(runs: Runs | Lives, by: Sequence[str] = (), *, confidence: float = 
         step, clusters, deaths, at_risk, inside = found
         curve = kaplan_meier(deaths.sum(0), at_risk.sum(0))
         low, high = _jackknife(deaths, at_risk, curve, confidence)
+        whole = (curve == 1) & ~np.isnan(low)
+        low[whole] = ((1 - confidence) / 2) ** (1 / at_risk.sum(0)[whole])
         census = kept.counts[np.isin(kept.counts["place"].to_numpy(), rows)]
         table = pd.DataFrame({"step": step, "survival": curve, "low": low, "high": high})
         table["at_risk"], table["died"] = at_risk.sum(0).astype(int), deaths.sum(0).astype(int)
