@@ -74,7 +74,7 @@ def status_of(root: Path) -> Status:
     planned = {run for kept in manifests(root) for run in kept.get("runs", ())}
     found.states["waiting"] += len(planned - seen)
     found.states += Counter()  # without zeros
-    if not found.states["running"]:  # what the heartbeat says has ended
+    if not (found.states["running"] or found.states["waiting"]):  # what the heartbeat says has ended
         return found
     with contextlib.suppress(OSError, DamagedFile, KeyError, TypeError):  # ignore a damaged heartbeat
         _take_heartbeat(found, read_object(root / FOLDER / HEARTBEAT, NUMBERS))
