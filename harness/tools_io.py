@@ -29,9 +29,7 @@ def _in_a_folder(path: Path | None) -> Path | None:
 
 
 Json = Annotated[Path | None, typer.Option(help="Write all tables to this file.", callback=_in_a_folder)]
-Csv = Annotated[
-    Path | None, typer.Option(help="Write each table to a file in this folder.", callback=_in_a_folder)
-]
+Csv = Annotated[Path | None, typer.Option(help="Write each table to a file in this folder.")]
 
 
 @contextmanager

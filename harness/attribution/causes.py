@@ -55,7 +55,8 @@ DOWNWARD = 0.7  # downward share of its pull on the biases from which a penalty 
 FAR_TARGETS = (
     10.0  # rms of targets - outputs over that of the outputs (at least 1) from which they are blamed
 )
-MOSTLY = 0.8  # share of units nearly born dead that is enough if none was born dead; of deaths of an event
+MOSTLY = 0.8  # if no unit was born dead, share of units nearly born dead that is enough
+FROM_OUTSIDE = 1.25  # weight of the deaths after an event from outside: others may follow from it
 OFTEN = 0.02  # rate in training at which a unit that held-out inputs never open is contradictory
 MUCH_DECAY = 0.02  # share of a parameter that decay takes in a step, from which it is blamed
 DRIFTED = 0.25  # share of the inputs in the units' fall from which their slow drift is blamed
@@ -152,10 +153,8 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
     if data < DRIFTED:  # inputs may drift without harm
         causal = [event for event in causal if event.column != DRIFT]
     if causal and has_far_targets(evidence):  # loss and gradient follow from the far targets
-        late = [event for event in causal if event.step >= SETTLED]
-        causal = [
-            event for event in causal if event.column not in ("loss", "grad_norm", "update_norm")
-        ] or late
+        others = [event for event in causal if event.column not in ("loss", "grad_norm", "update_norm")]
+        causal = others or [event for event in causal if event.step >= SETTLED]
     if causal:
         return Cause(causal[0].label, causal)
     if data > 0.5:
@@ -236,7 +235,7 @@ def _causal_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
         after = deaths[deaths >= event.step - 1] if standing else found.deaths_from(event).to_numpy(float)
         # an inner event is a symptom of a cause present from the start
         if not event.inner and len(after) >= 0.5 * len(deaths) and calm_before(steps, event.step):
-            weight = 1 / MOSTLY if event.column in OUTSIDE else 1.0  # others may follow from what was there
+            weight = FROM_OUTSIDE if event.column in OUTSIDE else 1.0
             ranked.append((weight * int((after <= event.step + 100).sum()), -event.step, event))
     return [event for _, _, event in sorted(ranked, reverse=True)]
 

@@ -12,7 +12,6 @@ import pandas as pd
 from harness.store.files import typed
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of formulas
-SUFFIX = ".sarif"
 SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
 RULES = {
     "dead": "Units that open on no input",
@@ -42,10 +41,7 @@ def export(units: pd.DataFrame, path: Path, *, subject: str, source: Source | No
     """
     check_suffix(path)
     with typed(path) as part:
-        if path.suffix == SUFFIX:
-            part.write_text(json.dumps(sarif(units, subject, source), indent=1), encoding="utf-8")
-        else:
-            WRITERS[path.suffix](units, part, subject)
+        WRITERS[path.suffix](units, part, subject, source)
 
 
 def check_suffix(path: Path) -> None:
@@ -54,9 +50,8 @@ def check_suffix(path: Path) -> None:
     Raises:
         ValueError: unknown suffix.
     """
-    known = (*WRITERS, SUFFIX)
-    if path.suffix not in known:
-        raise ValueError(f"expected a file ending in {', '.join(known)}, but got {path.name}")
+    if path.suffix not in WRITERS:
+        raise ValueError(f"expected a file ending in {', '.join(WRITERS)}, but got {path.name}")
 
 
 def inert(table: pd.DataFrame) -> pd.DataFrame:
@@ -106,22 +101,27 @@ def sarif(units: pd.DataFrame, subject: str, source: Source | None = None) -> di
     return {"$schema": SARIF, "version": "2.1.0", "runs": [{"tool": tool, "results": results}]}
 
 
-def _json(units: pd.DataFrame, path: Path, subject: str) -> None:
+def _json(units: pd.DataFrame, path: Path, subject: str, source: Source | None) -> None:
     rows = units.astype(object).where(units.notna(), None).to_dict("records")
     path.write_text(
         json.dumps({"subject": subject, "units": rows}, indent=1, default=float), encoding="utf-8"
     )
 
 
-def _html(units: pd.DataFrame, path: Path, subject: str) -> None:
+def _html(units: pd.DataFrame, path: Path, subject: str, source: Source | None) -> None:
     from harness.report.html import scan_report  # matplotlib: half a second to import
 
     scan_report(units, title=f"Scan of {subject}").write(path)
 
 
-WRITERS: dict[str, Callable[[pd.DataFrame, Path, str], Any]] = {
+def _sarif(units: pd.DataFrame, path: Path, subject: str, source: Source | None) -> None:
+    path.write_text(json.dumps(sarif(units, subject, source), indent=1), encoding="utf-8")
+
+
+WRITERS: dict[str, Callable[[pd.DataFrame, Path, str, Source | None], Any]] = {
     ".json": _json,
     ".html": _html,
-    ".csv": lambda units, path, subject: inert(units).to_csv(path, index=False),
-    ".parquet": lambda units, path, subject: units.to_parquet(path, index=False),
+    ".csv": lambda units, path, *_: inert(units).to_csv(path, index=False),
+    ".parquet": lambda units, path, *_: units.to_parquet(path, index=False),
+    ".sarif": _sarif,
 }
