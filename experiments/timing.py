@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 NAMES = ("relu", "sigmoid", "tanh", "elu", "gelu")
-#: Budget → rounds, and repetitions of the operation and of the step in each round.
-ROUNDS = {"toy": (2, 2, 1), "small": (16, 300, 12), "standard": (24, 1000, 40), "full": (32, 2000, 100)}
+#: Budget → rounds, and how often each activation takes its turn in a round.
+ROUNDS = {"toy": (2, 2), "small": (16, 16), "standard": (24, 40), "full": (32, 100)}
+REPEAT = {"op": 12, "step": 1}  # of a turn: a clock's reading is small beside either
 BATCH, INPUTS, CLASSES = 128, 784, 10
 WIDTHS = (64, 512, 2048)
 
@@ -21,16 +22,16 @@ def activation_costs(budget: str) -> pd.DataFrame:
 
     Returns:
         One row per device, round, what (op, step), width and activation: seconds (of one repetition: the
-        least of three batches of repetitions), relative (over ReLU's of the same round); `seed` is the round.
+        median of the round's turns), relative (over ReLU's of the same round); `seed` is the round.
     """
     import torch
 
-    rounds, ops, steps = ROUNDS[budget]
+    rounds, turns = ROUNDS[budget]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-        rows = [row for device in devices for row in _rows(torch.device(device), rounds, ops, steps)]
+        rows = [row for device in devices for row in _rows(torch.device(device), rounds, turns)]
     finally:
         torch.set_num_threads(threads)
     table = pd.DataFrame(rows)
@@ -41,23 +42,25 @@ def activation_costs(budget: str) -> pd.DataFrame:
     )
 
 
-def _rows(device: Any, rounds: int, ops: int, steps: int) -> list[dict[str, Any]]:
-    makers = {"op": (_op, ops), "step": (_step, steps)}
+def _rows(device: Any, rounds: int, turns: int) -> list[dict[str, Any]]:
+    makers = {"op": _op, "step": _step}
     kinds = [(what, width) for what in makers for width in WIDTHS]
     work = {
-        (what, width, name): makers[what][0](name, width, device) for what, width in kinds for name in NAMES
+        (what, width, name): makers[what](name, width, device) for what, width in kinds for name in NAMES
     }
     for act in work.values():  # caches, allocator, kernels
         act()
     rows = []
     for number in range(rounds):
-        order = np.random.default_rng(number).permutation(len(NAMES))
+        generator = np.random.default_rng(number)
         for what, width in kinds:
-            repeat = -(-makers[what][1] // 3)
-            for name in (NAMES[k] for k in order):
-                seconds = min(_timed(work[what, width, name], repeat, device) for _ in range(3))
-                row = {"device": device.type, "seed": number, "what": what, "width": width}
-                rows.append({**row, "activation": name, "seconds": seconds})
+            # Turns are short and in a new order each time: what slows the machine down slows all of them.
+            seconds: dict[str, list[float]] = {name: [] for name in NAMES}
+            for _ in range(turns):
+                for name in generator.permutation(NAMES):
+                    seconds[name].append(_timed(work[what, width, name], REPEAT[what], device))
+            row = {"device": device.type, "seed": number, "what": what, "width": width}
+            rows += [{**row, "activation": n, "seconds": float(np.median(s))} for n, s in seconds.items()]
     return rows
 
 

@@ -56,8 +56,9 @@ CLAIM = Claim(
     "× 512 numbers, and a whole training step of a 784-512-512-10 MLP, batch 128; beside it, the step at "
     "widths of 64 and 2048.",
     interest="A quarter more for the operation; 5 % more for the step.",
-    design="Rounds take the place of seeds: in each, all activations are timed one after the other in a "
-    "new order, so that what else the machine does hits them alike; one thread. Operation and step side by "
+    design="Rounds take the place of seeds: in each, the activations take short turns, each time in a new "
+    "order, so that what else the machine does hits them alike; a round's value is the median of its turns; "
+    "one thread. Operation and step side by "
     "side, since a cheap operation in a step that is all matrix products saves nothing. On a GPU too, "
     "where there is one.",
     measure=activation_costs,

@@ -20,6 +20,7 @@ from harness.hooks.masks import Mask
 from harness.kernels.unit_statistic import UnitStatistic
 from harness.recording.batches import Batch
 from harness.recording.census_log import CensusLog
+from harness.recording.copied_recorder import Uncopied
 from harness.recording.listener import Listener, Listeners
 from harness.recording.loss_scale import Scaler
 from harness.recording.probe import Probe
@@ -29,7 +30,7 @@ from harness.recording.schedule import due
 from harness.recording.stream import Stream
 
 
-class ActivationRecorder(RecordedData):
+class ActivationRecorder(RecordedData, Uncopied):
     """Counts, for every unit of a model, on which inputs its gate is open during training.
 
     `harness.Recorder` adds attribution and the run on disk, and documents the arguments.

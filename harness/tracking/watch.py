@@ -6,6 +6,7 @@ import atexit
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
+from inspect import signature
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from harness.config.errors import did_you_mean
 from harness.hooks.arguments import check_numbers
 from harness.hooks.captured import REPLAYS, is_capturing
 from harness.tracking.recorder import Recorder
@@ -72,6 +74,11 @@ def watch(
         >>> recorder.steps, recorder.history().step.unique().tolist()
         (20, [10, 20])
     """
+    known = signature(Recorder).parameters
+    for name in options:
+        if name not in known:
+            hint = did_you_mean(name, known) or f"It has {', '.join(list(known)[1:])}."
+            raise TypeError(f"watch() has no argument {name!r}. {hint}")
     return WatchingRecorder(model, optimizer=optimizer, **options)
 
 

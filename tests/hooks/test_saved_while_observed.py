@@ -40,3 +40,16 @@ def test_a_saved_model(tmp_path: Path, evidence: bool, watched: bool, copied: bo
                 n = recorder.census().n.max()
                 assert n == 0  # forwards of the twin are not the model's
     assert recorder.steps == 12
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_model_that_holds_its_recorder(watched: bool) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    with harness.watch(model) if watched else harness.Recorder(model) as recorder:
+        model.recorder = recorder  # pyright: ignore
+        model(torch.randn(8, 4)).sum().backward()
+        recorder.step()
+        for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), copy.copy(recorder)):
+            with pytest.raises(AttributeError, match="copy of a Recorder"):
+                getattr(twin, "recorder", twin).step()
+        assert recorder.census().n.max() == 8

@@ -193,3 +193,10 @@ def test_metrics_without_a_run_are_refused() -> None:
         with pytest.raises(ValueError, match="kept in a run on disk"):
             recorder.step(loss=1.0)
         model(torch.randn(2, 6))
+
+
+def test_an_argument_that_does_not_exist_is_told_with_the_nearest() -> None:
+    with pytest.raises(TypeError, match=r"watch\(\) has no argument 'census_evry'. Did you mean census_e"):
+        harness.watch(net(), census_evry=3)
+    with pytest.raises(TypeError, match="It has optimizer, census_every"):
+        harness.watch(net(), frequency=3)
