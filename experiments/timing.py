@@ -45,9 +45,7 @@ def activation_costs(budget: str) -> pd.DataFrame:
 def _rows(device: Any, rounds: int, turns: int) -> list[dict[str, Any]]:
     makers = {"op": _op, "step": _step}
     kinds = [(what, width) for what in makers for width in WIDTHS]
-    work = {
-        (what, width, name): makers[what](name, width, device) for what, width in kinds for name in NAMES
-    }
+    work = {(what, width, name): makers[what](name, width, device) for what, width in kinds for name in NAMES}
     for act in work.values():  # caches, allocator, kernels
         act()
     rows = []

@@ -40,6 +40,8 @@ class Comparison:
         sentences: the conclusions.
         notes: what one must know to read them.
         by: the factors whose settings are kept apart.
+        correction: of the p-values of effects.
+        confidence: of the intervals.
     """
 
     outcomes: pd.DataFrame
@@ -52,6 +54,8 @@ class Comparison:
     sentences: list[str]
     notes: list[str]
     by: tuple[str, ...] = ()
+    correction: str = "max_t"
+    confidence: float = 0.95
 
     def __repr__(self) -> str:
         """The conclusions, and which tables there are."""
@@ -117,12 +121,11 @@ def compare_runs(
         options: dict[str, Any] = {"confidence": confidence, "correction": correction}
         found = effects(frame, few, by, measures, baseline=baseline, **options)
         notes.append(floor_note(found, correction))
-    if correction == "max_t":  # of effects alone
-        correction = "holm"
+    of_rest = "holm" if correction == "max_t" else correction
     main = measures[0]
     ranked = None
     if factor is None and len(columns_of(frame)) > 1:
-        ranked = ranking(frame, main, correction=correction, confidence=confidence)
+        ranked = ranking(frame, main, correction=of_rest, confidence=confidence)
     crossings = [
         critical(frame, name, held(frame, name)[0], share, main, confidence=confidence)
         for name in chosen
@@ -144,7 +147,7 @@ def compare_runs(
                     continue
                 last = survival(part, name, confidence=confidence).groupby("setting", sort=False).tail(1)
                 curves.append(last.assign(**labels))
-                tested = logrank(part, name, baseline=base if name == factor else None, correction=correction)
+                tested = logrank(part, name, baseline=base if name == factor else None, correction=of_rest)
                 tests.append(tested.assign(**labels))
     if frame["seed"].nunique() == 1:
         notes.append("All runs have the same seed: no interval and no test exists.")
@@ -153,4 +156,5 @@ def compare_runs(
     )
     spoken = sentences(frame, effects=found, ranking=ranked, critical=crossed, outcome=main, share=share)
     notes = [note for note in notes if note]
-    return Comparison(frame, found, ranked, crossed, curve, test, kept, spoken, notes, tuple(by))
+    tables = (frame, found, ranked, crossed, curve, test)
+    return Comparison(*tables, kept, spoken, notes, tuple(by), correction, confidence)

@@ -45,18 +45,24 @@ def view(found: Comparison, share: float = 0.5) -> RenderableType:
         for name, rows in found.critical.groupby("axis", sort=False):
             parts += [critical_table(rows, str(name), share), Text("")]
     parts += [Text(f"Note: {note}") for note in found.notes]
-    parts.append(Text(METHOD, style="dim"))
+    parts.append(Text(methods(found), style="dim"))
     return Group(*parts)
 
 
-METHOD = (
-    "Seeds are the unit of analysis. Differences: means of pairs that share seed and all other factors; "
-    "interval: bootstrap-t, 95 %; p: sign flips, exact up to 20 seeds, adjusted over all tables of "
-    "differences (unless asked otherwise by joint flips, Westfall and Young's max-T). Ranking: jackknife "
-    "over seeds. Survival: Kaplan–Meier, log-rank permuted within seeds, adjusted within each table. "
-    "*: adjusted p < 0.05. "
-    "Runs that diverged, failed or are not finished are counted, never 0 %."
-)
+def methods(found: Comparison) -> str:
+    """How the numbers were computed."""
+    adjusted = found.correction != "none"
+    name = "Benjamini and Hochberg's method" if found.correction == "fdr" else "Holm's method"
+    joint = "joint flips, Westfall and Young's max-T" if found.correction == "max_t" else name
+    over = f", adjusted over all tables of differences by {joint}" if adjusted else ""
+    rest = f" The p-values of both are adjusted within each table by {name}." if adjusted else ""
+    return (
+        "Seeds are the unit of analysis. Differences: means of pairs that share seed and all other factors; "
+        f"interval: bootstrap-t, {100 * found.confidence:g} %; p: sign flips, exact up to 20 seeds{over}. "
+        f"Ranking: jackknife over seeds. Survival: Kaplan–Meier, log-rank permuted within seeds.{rest} "
+        f"*: {'adjusted ' if adjusted else ''}p < 0.05. "
+        "Runs that diverged, failed or are not finished are counted, never 0 %."
+    )
 
 
 def ranking_table(rows: pd.DataFrame) -> RenderableType:

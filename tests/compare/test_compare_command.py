@@ -139,3 +139,20 @@ def test_one_seed_is_said(runs: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "one seed" in done.output
     assert "no interval and no test exists" in done.output
+
+
+@pytest.mark.parametrize(
+    ("correction", "said"),
+    [
+        ("max_t", "max-T. Ranking"),
+        ("holm", "differences by Holm's method"),
+        ("fdr", "within each table by Benjamini and Hochberg's method. *: adjusted p"),
+        (
+            "none",
+            "up to 20 seeds. Ranking: jackknife over seeds. Survival: Kaplan–Meier, log-rank permuted within",
+        ),
+    ],
+)
+def test_the_methods_are_those_that_were_asked_for(runs: Path, correction: str, said: str) -> None:
+    done = command(runs, "--correction", correction, "--no-survival")
+    assert said in " ".join(done.output.split())

@@ -49,7 +49,8 @@ def test_a_model_that_holds_its_recorder(watched: bool) -> None:
         model.recorder = recorder  # pyright: ignore
         model(torch.randn(8, 4)).sum().backward()
         recorder.step()
-        for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), copy.copy(recorder)):
+        copies: list[Any] = [copy.deepcopy(model).recorder, pickle.loads(pickle.dumps(model)).recorder]
+        for copied in (*copies, copy.copy(recorder)):
             with pytest.raises(AttributeError, match="copy of a Recorder"):
-                getattr(twin, "recorder", twin).step()
+                copied.step()
         assert recorder.census().n.max() == 8
