@@ -52,6 +52,8 @@ def diagnosis_text(cause: Cause, found: Findings, units: pd.DataFrame, evidence:
     ]
     if evidence.error:
         parts.append(f"The evidence is incomplete: {evidence.error}.")
+    if not found.total:
+        return " ".join(parts)
     if evidence.replayed:
         few = f"{evidence.replayed:,} inputs of each time"
         parts.append(f"To answer in time, births and shares rest on {few}.")

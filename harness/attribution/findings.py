@@ -197,9 +197,10 @@ def _dead_share(census: pd.DataFrame) -> float:
 
 def _divergence(history: pd.DataFrame, steps: pd.DataFrame) -> int | None:
     """Step from which no loss is finite; without losses, no update; or the first census with such a unit."""
-    steps = steps.reindex(columns=["step", "loss", "update_norm"])
+    steps = steps.reindex(columns=["step", "loss", "update_norm", "lr"])
     finite = np.isfinite(steps["loss"].to_numpy(float))
     if not finite.any():
+        steps = steps[steps["lr"].notna()]  # of the others nothing is known
         finite = np.isfinite(steps["update_norm"].to_numpy(float))
     if finite.any():
         end = int(np.flatnonzero(finite)[-1]) + 1  # a loss that became finite again had not diverged

@@ -100,6 +100,8 @@ class Snapshots:
         shapes = _shapes(_named_values(self._model))
         if _shapes(self.latest) != shapes:
             self.census()
+        if not self._first and self._model.training:
+            return "the model itself was never called, only a copy or a part of it, if anything"
         if not self._first:
             return (
                 "no input was seen in training mode, and what evaluation mode does (running statistics of "

@@ -10,6 +10,11 @@ from typing import Any
 from torch import nn
 
 _WRAPPED = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")  # torch's names, at any depth
+_WRAPPERS = (
+    "torch.nn.parallel.",
+    "torch.distributed.",
+    "torch.optim.swa_utils",
+)  # wrap what they call `module`
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +154,8 @@ def without_wrappers(root: nn.Module) -> tuple[str, nn.Module]:
     ('module.', Linear(in_features=1, out_features=1, bias=True))
     """
     name, inside = next(iter(root._modules.items()), ("", None))
-    if len(root._modules) != 1 or root._parameters or inside is None or name not in ("module", *_WRAPPED):
+    wraps = name in _WRAPPED or (name == "module" and type(root).__module__.startswith(_WRAPPERS))
+    if len(root._modules) != 1 or root._parameters or inside is None or not wraps:
         return "", root
     prefix, model = without_wrappers(inside)
     return f"{name}.{prefix}", model

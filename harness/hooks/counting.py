@@ -31,7 +31,7 @@ from harness.hooks.forward_state import ForwardStates
 from harness.hooks.hook import weakly
 from harness.hooks.known_calls import KnownCall, KnownCalls
 from harness.hooks.masks import Mask, Masking
-from harness.hooks.passes import WRITTEN_VIEW, GradientPasses, below
+from harness.hooks.passes import WRITTEN_VIEW, GradientPasses, LeafHooks, below
 from harness.hooks.sites import Caller, OpenSite, SiteBook
 from harness.hooks.unobservable import NO_UNITS, UNDER_TRANSFORM, NotObservable, failure
 from harness.kernels.countable import Uncountable, countable
@@ -60,6 +60,7 @@ class CallCounter:
         masking: which inputs of a forward count.
         course: the course that the running forward takes.
         passes: separates backward passes that train from those inside a loss.
+        leaves: hooks on pre-activations that are leaves.
         messages: pending warnings.
         reasons: base name of a site → why its first uncounted call was not counted.
         wrong_argument: an argument that turned out to be wrong in a forward; the next census raises it.
@@ -91,6 +92,7 @@ class CallCounter:
         self._back = weakly(self._backward)
         self.masking = Masking(model, self.say)
         self.passes = GradientPasses(model)
+        self.leaves = LeafHooks(self.passes)
         self.course = Course()
         self.wrong_argument: WrongArgument | None = None
         self.on_call: Callable[[Caller, str, Tensor, UnitLayout], None] | None = None
@@ -172,9 +174,12 @@ class CallCounter:
             if base is None and is_view(z) and known.writes():
                 self.say(f"{opened.site.name}: {WRITTEN_VIEW}")
             hook = back if mask is None else partial(back, mask=mask)
-            if not (recompute and self.passes.train()):  # else it is part of a pass that trains
-                hook = partial(self.passes.hook, hook, below(z if base is None else base))
-            watch_gradient(z, hook, base)
+            if z.grad_fn is None:
+                self.leaves.watch(z, opened.statistics, hook)
+            else:
+                if not (recompute and self.passes.train()):  # else it is part of a pass that trains
+                    hook = partial(self.passes.hook, hook, below(z if base is None else base))
+                watch_gradient(z, hook, base)
         if plain is z and not captured:
             self._remember(caller, z, known, opened, layout, back)
         return opened, layout
@@ -281,6 +286,8 @@ class CallCounter:
             known.learn(call, state.forward)
         gate = opened.gate
         if gate is None or layout.splits or opened.statistics.extensions or call.has_path(z):
+            return
+        if without and z.requires_grad:  # see `LeafHooks`
             return
         call.add_path(z, prepare(opened.statistics, z, layout.axes, gate, back))
 

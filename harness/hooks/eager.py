@@ -42,7 +42,6 @@ class EagerTaps(ForwardHooks):
         for part in self._parts:
             self._hook_part(part)
         self._stack.attach(self._names, self._model)
-        self._registry.listen()
         self._schedule.warm_up()
 
     def detach(self) -> None:
@@ -54,10 +53,10 @@ class EagerTaps(ForwardHooks):
         self._stack.detach()
         self._layers.detach()
         self._function_taps.detach()
+        self.counter.leaves.detach()
         self._states.own.reset()
         ATTACHED.discard(self)
         if self._attached:
-            self._registry.stop()
             self.compiled.detach()
             self._forgotten()
             self._attached = False

@@ -17,7 +17,9 @@ class ForwardState:
 
     Attributes:
         entry: the module whose forward counts: the model, or a submodule called on its own.
-        depth: nesting depth of its running forwards.
+        depth: nesting depth of its running forwards: a module may call itself.
+        interrupted: whether a step was counted meanwhile, so that the forward no longer runs: it was
+            interrupted, and torch calls no hook then.
         active: whether the forward counts.
         seen: whether the thread has run a forward before.
         following: whether the forward counts and uses the known calls.
@@ -41,6 +43,7 @@ class ForwardState:
         "forward",
         "graph",
         "interceptor",
+        "interrupted",
         "ordinals",
         "seen",
         "tracing",
@@ -48,7 +51,7 @@ class ForwardState:
 
     def __init__(self) -> None:
         self.depth = self.forward = 0
-        self.active = self.following = self.fast = self.busy = self.seen = False
+        self.active = self.following = self.fast = self.busy = self.seen = self.interrupted = False
         self.graph = True
         self.entry: nn.Module | None = None
         self.tracing: Trace | None = None
@@ -83,7 +86,7 @@ class ForwardState:
 
     def reset(self) -> None:
         """Clear the state when no forward runs."""
-        self.active = self.following = self.fast = self.busy = False
+        self.active = self.following = self.fast = self.busy = self.interrupted = False
         self.depth, self.entry = 0, None
         if self.tracing is not None:
             self.tracing.stop()

@@ -117,7 +117,7 @@ class ForwardHooks:
         self._recurrence = Recurrence()
         self._threads = self._traces = 0
         self._between = False  # whether activations are called between forwards of parts without a graph
-        self._recursive = self._attached = self._said = False
+        self._attached = self._said = False
         self.forwards = self.unobserved_with_graph = 0
         self.ready = self.captured = False
         self.called: set[nn.Module] = set()
@@ -160,12 +160,12 @@ class ForwardHooks:
     def _enter(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any] = NO_KEYWORDS) -> None:
         state = self._states.own
         if state.depth and (module is state.entry or module is self._model):
-            if self._recursive:
+            if module is state.entry and not state.interrupted:
                 state.depth += 1
                 return
             self._traces -= state.tracing is not None
             self.compiled.resume()
-            state.reset()  # the last forward raised, and then torch calls no hook
+            state.reset()
         if state.depth or (module is not self._model and self._is_recompute()):
             return
         state.depth, state.entry = 1, module
@@ -211,6 +211,11 @@ class ForwardHooks:
             self._begin_trace(state, args, kwargs)
         else:
             state.following, state.fast = True, self._threads < 2 and masking.now is None
+
+    def count_step(self) -> None:
+        """Note a step: a forward that has begun no longer runs."""
+        state = self._states.own
+        state.interrupted = state.depth > 0
 
     @property
     def _traces_all(self) -> bool:
@@ -265,8 +270,6 @@ class ForwardHooks:
         if state.entry is not None and module is not state.entry:
             return  # a submodule inside a forward
         if state.depth != 1:
-            # a forward ended that never began: what seemed an interrupted forward was a recursive one
-            self._recursive = self._recursive or (state.depth == 0 and not is_recompute())
             state.depth = max(state.depth - 1, 0)
             return
         trace = state.tracing

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import weakref
-
 from torch import nn
-from torch.nn.modules.module import register_module_module_registration_hook
 
 from harness.graph.plan import qualified_names
 
@@ -19,41 +16,34 @@ class ModuleRegistry:
     Attributes:
         names: module → its qualified name, for all that are or were in the tree.
         first: the same for the modules that were there at first.
-        changed: whether modules were added, or may have been while `listen` was off.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self.names = qualified_names(model)
         self.first = dict(self.names)
-        self.changed = False
-        self._stop: weakref.finalize | None = None
+        self._modules = list(self.names)
+        self._children = self._now()
 
-    def listen(self) -> None:
-        """Watch for newly registered modules; torch reports those of all models."""
-        registered = weakref.WeakMethod(self._registered)  # torch's own list must not keep the model alive
-        handle = register_module_module_registration_hook(
-            lambda *what: (call := registered()) and call(*what)
-        )
-        self._stop = weakref.finalize(self, handle.remove)
-        self._stop.atexit = False
+    @property
+    def changed(self) -> bool:
+        """Whether modules were added, replaced or removed since the last `take`.
 
-    def stop(self) -> None:
-        """Stop watching."""
-        if self._stop is not None:
-            self._stop()
-            self._stop = None
-        self.changed = True
+        The children are compared, since not every way to change them calls torch's registration hook:
+        `insert` of a list does not, nor does writing to `_modules`.
+        """
+        return self._now() != self._children
 
     def take(self) -> list[nn.Module]:
         """Modules added since the last call; from now on they are in `names`."""
         if not self.changed:
             return []
-        self.changed = False
         now = qualified_names(self._model)
         came = [module for module in now if module not in self.names]
         self.names.update(now)
+        self._modules = list(now)
+        self._children = self._now()
         return came
 
-    def _registered(self, parent: nn.Module, name: str, module: nn.Module | None) -> None:
-        self.changed |= parent in self.names
+    def _now(self) -> list[tuple[nn.Module | None, ...]]:
+        return [tuple(module._modules.values()) for module in self._modules]

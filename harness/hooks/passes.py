@@ -13,6 +13,7 @@ from typing import Any
 from weakref import ref
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from harness.hooks._torch import accumulates, graph_task, leaf_node
 
@@ -78,6 +79,44 @@ class GradientPasses:
         leaf = below() if isinstance(below, ref) else None
         behind = [leaf_node(leaf)] if leaf is not None else below if isinstance(below, tuple) else ()
         return chain(map(leaf_node, parameters), _leaves_of(behind))
+
+
+class LeafHooks:
+    """Hooks on leaves of the graph, which outlive a backward pass: parameters, or inputs that are trained.
+
+    Each is removed once a pass that trains has given it a gradient, which is that of all calls on the leaf.
+
+    Args:
+        passes: decides which passes train.
+    """
+
+    __slots__ = ("_handles", "_passes")
+
+    def __init__(self, passes: GradientPasses) -> None:
+        self._passes = passes
+        self._handles: dict[tuple[int, int], tuple[ref[Tensor], RemovableHandle]] = {}
+
+    def watch(self, leaf: Tensor, statistics: object, backward: Callable[[Tensor], None]) -> None:
+        """Pass the next gradient of a leaf on, once for the same statistics."""
+        place, behind = (id(leaf), id(statistics)), ref(leaf)
+        known = self._handles.get(place)
+        if known is not None and known[0]() is leaf:
+            return
+
+        def hook(gradient: Tensor) -> None:
+            if self._passes.train(behind):
+                self._handles.pop(place)[1].remove()
+                backward(gradient)
+
+        if len(self._handles) >= MOST:
+            self._handles = {place: known for place, known in self._handles.items() if known[0]() is not None}
+        self._handles[place] = behind, leaf.register_hook(hook)
+
+    def detach(self) -> None:
+        """Remove the hooks that are left."""
+        for _, handle in self._handles.values():
+            handle.remove()
+        self._handles.clear()
 
 
 def below(z: Tensor) -> Any:

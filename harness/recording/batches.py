@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -47,8 +47,13 @@ def as_batches(batches: Batch | Iterable[Batch], required: int = 1) -> Iterable[
 
 def is_object(batch: Any) -> bool:
     """Whether a batch is an object of its own kind that can be moved to a device, such as a graph."""
-    plain = isinstance(batch, Tensor | Mapping | tuple | list | nn.Module)
+    plain = isinstance(batch, Tensor | tuple | list | nn.Module) or is_mapping(batch)
     return not plain and callable(getattr(type(batch), "to", None))
+
+
+def is_mapping(batch: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a batch is a mapping of names to inputs; a TensorDict is indexed like a tensor, and is not."""
+    return isinstance(batch, Mapping) and not hasattr(batch, "__torch_function__")
 
 
 def in_doubt(items: Sequence[Any]) -> bool:

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from harness.hooks.discovery import tensors_inside
-from harness.recording.batches import Batch, as_batches, device_of, in_doubt, is_object, tensors_in
+from harness.recording.batches import (
+    Batch,
+    as_batches,
+    device_of,
+    in_doubt,
+    is_mapping,
+    is_object,
+    tensors_in,
+)
 
 SEVERAL = (
     "batches: tensors of one length, type and number of axes are taken as one (input, target) batch, whose "
@@ -149,7 +157,7 @@ def _inputs(arguments: Arguments, batch: Any) -> tuple[tuple[Any, ...], dict[str
         if count > 1 and len(batch) >= count:
             return tuple(batch[:count]), {}
         batch = batch[0]
-    if isinstance(batch, Mapping):
+    if is_mapping(batch):
         known = [name for name in batch if arguments.any_name or name in arguments.names]
         if not known and len(arguments.required) == 1:
             return (dict(batch),), {}  # a forward that takes the whole batch
@@ -216,7 +224,7 @@ def _moved(value: Any, device: torch.device | None) -> Any:
         return value
     if isinstance(value, Tensor | PackedSequence):
         return cast("Any", value).to(device)
-    if isinstance(value, dict):
+    if isinstance(value, dict) and is_mapping(value):
         return {name: _moved(part, device) for name, part in value.items()}
     if type(value) in (tuple, list):
         return type(value)(_moved(part, device) for part in value)

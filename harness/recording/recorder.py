@@ -196,6 +196,7 @@ class ActivationRecorder(RecordedData, Uncopied):
         """Count a completed step, and take the census if one is due."""
         self._steps = steps = self._steps + 1
         self._incoming.calls += 1
+        self._taps.count_step()
         if self._taps.ready or self._compiled.unsure:
             self._taps.release()
         every = self._every

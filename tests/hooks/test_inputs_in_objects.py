@@ -124,3 +124,29 @@ def test_batches_that_are_objects(given: Callable[[Tensor], Any]) -> None:
 def test_a_batch_without_tensors_is_refused() -> None:
     with pytest.raises(TypeError, match="an object that holds tensors, but got str"):
         harness.scan(Model("batch norm", "namespace"), ["words"])
+
+
+class Table(dict[str, Tensor]):
+    """A mapping that is indexed by rows, as a TensorDict is."""
+
+    @classmethod
+    def __torch_function__(cls, *_: Any) -> Any:
+        return NotImplemented
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(range(9))
+
+
+def test_a_mapping_that_torch_functions_take_is_passed_whole() -> None:
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = nn.Sequential(nn.Linear(8, 4), nn.ReLU())
+
+        def forward(self, table: Table | None = None, **_: Any) -> Tensor:
+            assert isinstance(table, Table)
+            return self.module(table["x"])
+
+    report = harness.scan(Reads(), Table(x=torch.randn(9, 8)))
+    assert report.units["n"].tolist() == [9] * 4
+    assert [site.name for site in report.plan.sites] == ["module.1"]  # no wrapper of torch's
