@@ -41,9 +41,12 @@ def scan(
     if fail_over is not None and not 0 <= fail_over <= 1:
         hint = f" ({fail_over / 100:g} for {fail_over:g} %)" if 1 < fail_over <= 100 else ""
         raise typer.BadParameter(f"--fail-over: expected a share in [0, 1], but got {fail_over:g}{hint}")
+    if plan and (out or fail_over is not None):
+        raise typer.BadParameter("--plan counts nothing: --out and --fail-over mean nothing with it")
     try:
         for path in out or ():
             check_suffix(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
         model = called(factory)
         inputs = called(batches) if batches else probe_of(data, override or [])
         if plan:

@@ -14,6 +14,7 @@ CONSTANT = 0.99  # share of the inputs' power that their mean makes, from which 
 SMALL = 0.02  # rms of inputs that are small beside the biases of a layer
 FAR = 10  # deviations of its pre-activation that a usual bias takes a unit to if its inputs are too small
 LARGE = 1.5  # deviation of the weights over He's above which they are large
+TINY = 0.1  # the same, below which they are too small for a signal to pass several layers
 
 
 def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
@@ -29,7 +30,7 @@ def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     layer = layers.set_index("site").reindex(born["site"])
     z = layer["weight_z"].to_numpy(float)
     negative = ((z < NEGATIVE) | _is_negative(born)) & (weight_mean > rest / 2)
-    offset = (layer["depth"] == layers["depth"].min()).to_numpy() & is_off_centre(layer) & reads_inputs(layer)
+    offset = born["site"].isin(reading(layers)["site"]).to_numpy() & is_off_centre(layer)
     empty = is_empty(born, layers) & ~_has_low_bias(born)
     nothing = ~(total > 0) & ((born["spread"] == 0) | (born[list(BIRTH)].abs().sum(axis=1) == 0)).to_numpy()
     nothing |= (layer["input_rms"] == 0).to_numpy() & ~reads_inputs(layer)
@@ -62,14 +63,37 @@ def is_by_chance(born: pd.DataFrame, layers: pd.DataFrame) -> pd.Series:
 
 def hardly_vary(born: pd.DataFrame, layers: pd.DataFrame) -> bool:
     """Whether the model's inputs are all 0, nearly constant, or far smaller than the biases of a layer."""
-    first = layers.sort_values("depth").head(1)
-    if first.empty or not reads_inputs(first)[0] or normed(first)[0]:
-        return False
-    rms, off_centre = float(first["input_rms"].iloc[0]), float(first["off_centre"].iloc[0])
-    if rms == 0 or off_centre > CONSTANT:
+    first = reading(layers)
+    first = first[(normed(first) == "") & first["site"].isin(born["site"]).to_numpy()]
+    if ((first["input_rms"] == 0) | (first["off_centre"] > CONSTANT)).any():
         return True
-    closed = -born.loc[born["site"].eq(first["site"].iloc[0]), "birth_bias"].astype(float)
-    return rms < SMALL and bool(closed.median() > FAR)
+    small = born[born["site"].isin(first.loc[first["input_rms"] < SMALL, "site"])]
+    return bool((-small["birth_bias"].astype(float)).groupby(small["site"]).median().gt(FAR).any())
+
+
+def reading(layers: pd.DataFrame) -> pd.DataFrame:
+    """The layers that read the model's inputs: the lowest, and those of further inputs."""
+    lowest = (layers["depth"] == layers["depth"].min()).to_numpy() & reads_inputs(layers)
+    if "source" not in layers:
+        return layers[lowest]
+    return layers[lowest | layers["source"].eq("inputs").to_numpy()]
+
+
+def are_alike(layers: pd.DataFrame) -> bool:
+    """Whether most layers' weights are all tiny or all alike, and no norm stands behind them."""
+    gain = layers.loc[normed(layers) == "", "gain"].dropna()
+    return len(gain) > 1 and bool((gain < TINY).sum() > len(layers) / 2)
+
+
+def odd_input(layers: pd.DataFrame) -> pd.Series | None:
+    """The layer that reads the largest inputs, or those most off centre; None if none reads the model's."""
+    read = reading(layers)
+    if read.empty:
+        return None
+    if (read["input_rms"] == 0).any():
+        return read.loc[read["input_rms"].idxmin()]
+    large = read["input_rms"].max() > 5
+    return read.loc[read["input_rms" if large else "off_centre"].fillna(0.0).idxmax()]
 
 
 def is_empty(born: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:

@@ -7,14 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from harness.attribution.birth_causes import LARGE, are_alike, odd_input
 from harness.attribution.causes import (
     MEANING,
+    ODD_INPUTS,
+    VERY_LONG_STEP,
     Cause,
+    are_followed,
     do_inputs_differ,
     early_step,
     informative,
     is_only_evaluated,
     longest_step,
+    odd_steps,
     opens_in_training,
 )
 from harness.attribution.events import CALM, LONG_STEP, Event
@@ -71,7 +76,7 @@ def no_cause(found: Findings) -> list[str]:
     elif later:
         few = f"what chance does needs no cause of its own, nor do as few as the {later:,} that died later"
     else:
-        few = "what chance does need no cause of their own"
+        few = "what chance does needs no cause of its own"
     return [*too_few, f"Nothing to explain in the run as a whole: {few}."]
 
 
@@ -100,21 +105,36 @@ def _one_census(found: Findings) -> list[str]:
 
 def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Evidence) -> str:
     name, causal = cause.label, cause.events
-    first = evidence.layers.iloc[0] if len(evidence.layers) else None
+    first = odd_input(evidence.layers)
     if cause.chance:
-        return ", by chance: weights and biases are as usual ones are drawn"
+        gain = evidence.layers["gain"].median()
+        scale = f", the weights at {gain:.2g}× He's scale" if np.isfinite(gain) else ""
+        return f", by chance: weights and biases are as usual ones are drawn{scale}"
     if causal:
         event = causal[0]
         after, when = len(found.deaths_from(event)), len(found.deaths)
         alive = ", of units that lived before it" if event.column == "written_norm" else ""
         dated = f"; {after:,} of {when:,} dated deaths came at or after it{alive}" if when else ""
         if not after and found.diverged_at is not None and found.diverged_at >= event.step:
-            dated = f"; the training diverged {found.diverged_at - event.step:,} steps later"
+            later = found.diverged_at - event.step
+            dated = f"; the training diverged {later:,} step{'s' * (later != 1)} later" if later else ""
         return f"; {event.text}{dated}"
     if name == "input_shift":
         return "; they drifted: no single step stands out"
     if name == "step_size" and len(evidence.steps):
         return f"; {_before_deaths(found)}; {_moved(found, evidence)}"
+    if name == "bad_batch":
+        odd = odd_steps(evidence.steps)
+        return (
+            f"; in {len(odd):,} of {len(evidence.steps):,} steps, first in step {int(odd.iloc[0]):,}, the "
+            f"inputs' size was over {ODD_INPUTS}× their usual one"
+        )
+    if name == "unbounded_loss":
+        last = evidence.steps["loss"][np.isfinite(evidence.steps["loss"])].iloc[-1]
+        return (
+            f"; at last it was {last:.3g}. A cross entropy, or a distance to targets, cannot fall below 0: "
+            "check whether it expects probabilities or their logarithms, and its signs"
+        )
     if name == "norm_stats" and bool(is_only_evaluated(found.units).any()):
         return "; training uses the statistics of each batch, evaluation those of the norm, which do not fit"
     if name == "input_offset" and first is not None and first["input_rms"] == 0:
@@ -128,6 +148,9 @@ def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Eviden
         z, gain = evidence.layers["weight_z"].min(), evidence.layers["gain"].max()
         if np.isnan(z):
             return "; how the weights were drawn is not known"
+        if gain <= LARGE and are_alike(evidence.layers):
+            middle = evidence.layers["gain"].median()
+            return f"; the weights of most layers deviate by {middle:.2g}× He's scale: units hardly differ"
         return f"; lowest layer mean of weights {z:+.1f} standard errors, largest gain {gain:.2g}× He"
     if name == "decay" and len(evidence.steps):
         growth, decay = evidence.layers["growth"].median(), evidence.steps["weight_decay"].max()
@@ -139,14 +162,16 @@ def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Eviden
         error, size = evidence.loss["target_error"], evidence.loss["output_rms"]
         return f"; in the first step the outputs, of rms {size:.2g}, missed them by an rms of {error:.3g}"
     if name == "loss_penalty":
-        return f"; {_penalty(evidence)}; {_moved(found, evidence)}, which is not unusually far"
+        usual = "" if early_step(evidence.steps) >= VERY_LONG_STEP else ", which is not unusually far"
+        return f"; {_penalty(evidence)}; {_moved(found, evidence)}{usual}"
     return ""
 
 
 def _before_deaths(found: Findings) -> str:
     """The event before most of the deaths, though it did not cause them."""
     deaths = len(found.deaths)
-    before = [event for event in found.events if 2 * len(found.deaths_from(event)) >= max(1, deaths)]
+    after = [(event, found.deaths_from(event).to_numpy(float)) for event in found.events]
+    before = [e for e, late in after if 2 * len(late) >= max(1, deaths) and are_followed(e, late)]
     if not deaths:
         return "no event stands out"
     if not before:
@@ -186,10 +211,10 @@ def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:
     sudden = next((event for event in found.events if len(found.deaths_from(event)) >= half), None)
     if sudden is None:
         excluded.append("anything sudden")
-    if longest_step(evidence.steps, found.deaths) < LONG_STEP:
+    if longest_step(evidence.steps, found.deaths) < LONG_STEP / 2:
         excluded.append(f"long steps ({_moved(found, evidence)})")
     possible = [] if sudden is None else [f"what came before most of the deaths ({sudden.text})"]
-    if longest_step(evidence.steps, found.deaths) >= LONG_STEP:
+    if not longest_step(evidence.steps, found.deaths) < LONG_STEP / 2:
         possible.append(f"steps that were too long ({_moved(found, evidence)})")
     if evidence.loss.get("penalty"):
         possible.append(f"a penalty in the loss ({_penalty(evidence)})")

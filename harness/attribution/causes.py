@@ -13,12 +13,13 @@ import pandas as pd
 
 from harness.attribution.birth_causes import (
     LARGE,
+    are_alike,
     birth_causes,
     hardly_vary,
     is_by_chance,
     is_off_centre,
     normed,
-    reads_inputs,
+    reading,
 )
 from harness.attribution.events import DRIFT, EPISODE, LONG_STEP, OUTSIDE, SETTLED, Event, calm_before
 from harness.attribution.evidence import FACTORS, Evidence
@@ -32,7 +33,7 @@ MEANING = {
     "weight_init": "the weights, as drawn or as an earlier training left them, kept units closed",
     "input_offset": "the inputs are too large, too far off centre, or hardly vary",
     "input_shift": "the inputs moved and stayed there",
-    "bad_batch": "one bad batch",
+    "bad_batch": "a bad batch, or several",
     "step_size": "steps that were too long",
     "labels": "the labels, or the loss itself, changed",
     "decay": "weight decay",
@@ -40,6 +41,7 @@ MEANING = {
     "norm_stats": "the running statistics of a norm",
     "constant": "a constant of the model's own code behind a layer: an offset or a threshold, no parameter",
     "surgery": "somebody wrote into the parameters",
+    "unbounded_loss": "the loss has no lower bound: it falls below 0, and on and on",
     "loss_penalty": "a part of the loss that acts on hidden layers or weights, past the final outputs",
     "target_scale": "targets that are far larger than the outputs",
     "unknown": "none of the causes that are known here",
@@ -51,15 +53,20 @@ TINY = 8  # sites with fewer units are not mostly dead at one half
 LONGEST_STEP = 0.2  # ‖Δθ‖ / ‖θ‖ from which a single early step may kill by its length
 VERY_LONG_STEP = 0.02  # the same, from which a penalty in the loss is indistinguishable from long steps
 PENALTY = 0.1  # share of the first gradient's power from which a penalty is blamed
+MOST_OF_IT = 0.9  # the same, from which it is blamed although steps are long
 DOWNWARD = 0.7  # downward share of its pull on the biases from which a penalty closes units
 FAR_TARGETS = (
     10.0  # rms of targets - outputs over that of the outputs (at least 1) from which they are blamed
 )
 MOSTLY = 0.8  # if no unit was born dead, share of units nearly born dead that is enough
 FROM_OUTSIDE = 1.25  # weight of the deaths after an event from outside: others may follow from it
+SOON = 100  # steps in which deaths follow from an event; a quarter of them must, unless it lasts
 OFTEN = 0.02  # rate in training at which a unit that held-out inputs never open is contradictory
 MUCH_DECAY = 0.02  # share of a parameter that decay takes in a step, from which it is blamed
 DRIFTED = 0.25  # share of the inputs in the units' fall from which their slow drift is blamed
+ODD_INPUTS = 10  # times their usual size that inputs are in a bad batch
+FALLEN = 10  # times its first size that a loss without a bound falls below 0
+BELOW_HE = 0.7  # deviation of the weights over He's, below which signals shrink from layer to layer
 HARDLY = 0.01  # rate at birth below which a unit was nearly born dead
 
 
@@ -135,7 +142,8 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
     born = dead[dead["born"] | (dead["rate_then"] < HARDLY)]
     differ = do_inputs_differ(dead, found)
     most = 0.5 if dead["born"].any() else MOSTLY
-    if share >= LEAST_DEAD and len(born) > most * len(dead):
+    early = found.diverged_at is None or share >= 0.5  # else births do not tell why it diverged
+    if share >= LEAST_DEAD and len(born) > most * len(dead) and early:
         if differ:
             return Cause("unknown")  # training inputs open them, so it is the held-out inputs that differ
         chance = is_by_chance(born, evidence.layers)
@@ -143,8 +151,12 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
             return Cause("input_offset")
         if share < CHANCE and chance.mean() > 0.5:
             return Cause("none")
-        named = _birth_cause(born[~chance] if not chance.all() else born, evidence.layers)
-        return Cause(named, chance=bool(chance.all() and born["spread"].notna().any()))
+        if not chance.all():
+            return Cause(_birth_cause(born[~chance], evidence.layers))
+        usual = bool(born["spread"].notna().any())
+        below = evidence.layers["gain"].median() < BELOW_HE  # biases that are usual are large beside them
+        named = "weight_init" if usual and below else _birth_cause(born, evidence.layers)
+        return Cause(named, chance=usual)
     own = factor_shares(dead.assign(upstream=0.0))  # changes below are another layer's own share
     if _mean(own["norm"]) > 0.4:
         return Cause("norm_stats")
@@ -155,6 +167,9 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
     if causal and has_far_targets(evidence):  # loss and gradient follow from the far targets
         others = [event for event in causal if event.column not in ("loss", "grad_norm", "update_norm")]
         causal = others or [event for event in causal if event.step >= SETTLED]
+    told = bool(causal) and (causal[0].column in OUTSIDE or causal[0].label == "loss_penalty")
+    if is_unbounded(evidence.steps) and not told:
+        return Cause("unbounded_loss", [event for event in causal if event.label == "labels"])
     if causal:
         return Cause(causal[0].label, causal)
     if data > 0.5:
@@ -220,7 +235,7 @@ def _birth_cause(born: pd.DataFrame, layers: pd.DataFrame) -> str:
 
 
 def _causal_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
-    """Events preceded by calm and followed by half of the deaths; most deaths within 100 steps first."""
+    """Events preceded by calm and followed by half of the deaths; most deaths soon after first."""
     deaths = found.deaths.to_numpy(float)
     few = len(deaths) < LEAST_DEAD * found.total
     if found.before is not None:  # most of what died may not be finite any more
@@ -234,20 +249,29 @@ def _causal_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
     for event in found.events:
         after = deaths[deaths >= event.step - 1] if standing else found.deaths_from(event).to_numpy(float)
         # an inner event is a symptom of a cause present from the start
-        if not event.inner and len(after) >= 0.5 * len(deaths) and calm_before(steps, event.step):
+        if event.inner or len(after) < 0.5 * len(deaths) or not calm_before(steps, event.step):
+            continue
+        if standing or are_followed(event, after):
             weight = FROM_OUTSIDE if event.column in OUTSIDE else 1.0
-            ranked.append((weight * int((after <= event.step + 100).sum()), -event.step, event))
+            ranked.append((weight * int((after <= event.step + SOON).sum()), -event.step, event))
     return [event for _, _, event in sorted(ranked, reverse=True)]
+
+
+def are_followed(event: Event, deaths: np.ndarray) -> bool:
+    """Whether enough of the deaths after an event come soon; what comes from outside may last."""
+    return event.column in OUTSIDE or (deaths <= event.step + SOON).sum() >= len(deaths) / 4
 
 
 def _lasting_cause(shares: pd.DataFrame, evidence: Evidence, deaths: pd.Series) -> str:
     """A cause present from the start that killed units not born dead."""
     layers, steps, loss = evidence.layers, evidence.steps, evidence.loss
-    first = layers.sort_values("depth").head(1)
+    if len(odd_steps(steps)):
+        return "bad_batch"
+    first = reading(layers)
     large = (first["input_rms"] > 5).to_numpy() & (normed(first) == "")
-    if len(first) and (large[0] or is_off_centre(first)[0]) and reads_inputs(first)[0]:
+    if (large | is_off_centre(first)).any():
         return "input_offset"
-    if len(layers) and layers["gain"].max() > LARGE:
+    if len(layers) and (layers["gain"].max() > LARGE or are_alike(layers)):
         return "weight_init"
     decay = steps["weight_decay"].max() if len(steps) else 0.0
     a_step = float((steps["lr"] * steps["weight_decay"]).median()) if decay > 0 else 0.0
@@ -260,9 +284,29 @@ def _lasting_cause(shares: pd.DataFrame, evidence: Evidence, deaths: pd.Series) 
         return "target_scale"
     moved = early_step(steps)
     if loss.get("penalty_share", 0.0) >= PENALTY and loss.get("penalty_down", 0.0) >= DOWNWARD:
-        return "unknown" if moved >= VERY_LONG_STEP else "loss_penalty"
+        whole = loss["penalty_share"] >= MOST_OF_IT  # then it is what makes the steps long
+        return "unknown" if moved >= VERY_LONG_STEP and not whole else "loss_penalty"
     long = moved >= LONG_STEP or longest_step(steps, deaths) >= LONGEST_STEP
     return "step_size" if long else "unknown"
+
+
+def odd_steps(steps: pd.DataFrame) -> pd.Series:
+    """Steps whose inputs are far larger than usual, again and again; empty if there are few, or many."""
+    rms = steps["input_rms"] if len(steps) else pd.Series(dtype=float)
+    odd = steps.loc[rms > ODD_INPUTS * rms.median(), "step"] if len(steps) else rms
+    return odd if 2 <= len(odd) <= len(steps) / 5 else odd[:0]
+
+
+def is_unbounded(steps: pd.DataFrame) -> bool:
+    """Whether the loss falls below 0, and on and on: it has no lower bound."""
+    loss = steps["loss"][np.isfinite(steps["loss"])].to_numpy(float) if len(steps) else np.empty(0)
+    if len(loss) < 2 * EPISODE:
+        return len(loss) > 2 and bool(loss[-1] < -FALLEN * max(1.0, abs(loss[0])))
+    part = len(loss) // 10
+    start, middle, end = (
+        float(np.median(rows)) for rows in (loss[:EPISODE], loss[-5 * part :][:part], loss[-part:])
+    )
+    return end < -FALLEN * max(1.0, abs(start)) and end < min(0.0, middle) * 1.2
 
 
 def has_far_targets(evidence: Evidence) -> bool:

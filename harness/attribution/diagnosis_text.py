@@ -6,6 +6,7 @@ import pandas as pd
 
 from harness.attribution.cause_text import cause_text, doubts, no_cause, too_few_inputs
 from harness.attribution.causes import Cause, has_known_layer, is_only_evaluated, opens_in_training
+from harness.attribution.events import OUTSIDE
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import BIRTH, LEAST_DEAD, Findings
 from harness.attribution.starved_text import starved_text, unreached_text
@@ -108,7 +109,9 @@ def _divergence(found: Findings) -> list[str]:
     if found.diverged_at is None:
         return []
     text = f"Training diverged at step {found.diverged_at:,}"
-    start = next((event for event in found.events if event.step >= found.diverged_at - BEFORE), None)
+    near = [e for e in found.events if found.diverged_at - BEFORE <= e.step <= found.diverged_at]
+    near = [event for event in near if event.column in OUTSIDE][:1] or near
+    start = max(near, key=lambda event: event.ratio, default=None)
     text += f" ({start.text})" if start is not None else ""
     if not found.is_after_divergence:
         return [f"{text}; this is the last census before (step {found.at:,})."]

@@ -23,6 +23,7 @@ JUMP = 5  # ratio of a jump of the loss to its previous maximum, after which tra
 STEEP = 1 / 3  # share of a rise (of the logarithm) in the previous step above which it is not a jump
 AS_EVER = 1.5  # ratio below which the outputs, or the gradient at them, are as before
 FAR = 3.0  # ratio from which a rise of the loss over outputs that are as before is the loss's own
+ONCE = 10.0  # ratio from which even a rise for a moment is no odd batch of a usual training
 ALIKE = 0.8  # part of a rise (of the logarithm) that is as large again
 SAME = "though the outputs are as before"
 UNBOUNDED = 1e300  # ratio above which a value was not finite
@@ -109,7 +110,7 @@ def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float, pen
         if ratio > UNBOUNDED:
             text = "inputs were not finite"
     elif column == "weight_decay":
-        label, text = "decay", f"weight decay rose to {values[column][t]:.3g}"
+        label, text = "decay", f"weight decay rose to {values[column][t]:.3g}{_and_on(values[column], t)}"
     elif column == "loss":
         label, reason, inner = _own_rise(values, t, column, penalty) or _loss_rise(values, t)
         if np.isnan(values["loss"][t]):
@@ -118,7 +119,7 @@ def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float, pen
             rise = "fell below 0,"
         text = f"the loss {rise} {reason}"
     elif column == "lr":
-        label, text = "step_size", f"the learning rate {rise}"
+        label, text = "step_size", f"the learning rate {rise}{_and_on(values[column], t)}"
     elif column == "grad_norm" and (own := _own_rise(values, t, column, penalty)):
         label, reason, inner = own
         text = f"the gradient {rise} {reason}"
@@ -131,6 +132,12 @@ def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float, pen
     written = column == "written_norm" and step > 1  # seen when the optimizer steps again
     when = f"between step {step - 1:,} and step {step:,}" if written else f"step {step:,}"
     return Event(step, label, column, ratio, f"{when}: {text}", inner)
+
+
+def _and_on(setting: np.ndarray, t: int) -> str:
+    """How far a setting that has risen goes on rising."""
+    highest = float(np.nanmax(setting[t:]))
+    return f", and on to {highest:.3g}" if highest > 2 * setting[t] else ""
 
 
 def _with_strange(loss: np.ndarray, deviation: np.ndarray) -> np.ndarray:
@@ -207,9 +214,10 @@ def _own_rise(
     after = values["loss"][t + 1 : t + 4] / values["loss"][t] * rise
     lasts = len(after) > 0 and not np.median(after) < FAR  # one odd batch alone is no change
     rises = rise < 10 * FAR and np.fmax.reduce(after, initial=0.0) > FAR * rise  # step by step: it diverges
-    if lasts and not rises and not _was_rising(values["loss"], t):
+    far = rise > ONCE and np.isfinite(after).all()
+    if (lasts or far) and not rises and not _was_rising(values["loss"], t):
         reason = f"{SAME}, and the gradient there rose to {at_outputs:.3g}×"
-        return "labels", reason, False
+        return "labels", reason if lasts else f"for a moment, {reason}", False
     return None
 
 
@@ -247,17 +255,19 @@ def _loss_rise(values: dict[str, np.ndarray], t: int) -> tuple[str, str, bool]:
     if _was_rising(loss, t):
         return "step_size", f"{how}, after it had risen in the steps before", True
     moved = _moved(values, slice(max(0, t - 20), t))
-    if _goes_on_rising(loss, t):
+    outputs = _ratio(values, "output_rms", t)
+    leaps = moved < LONG_STEP and (outputs > FAR or outputs < 1 / FAR)
+    if _goes_on_rising(loss, t) and not leaps:
         return "step_size", "and went on rising as fast: it diverges", True
     if t < SETTLED and loss[t] <= np.nanmax(loss[:t]):
         return "step_size", f"{how}, below where it had been before", True
     settled = t >= SETTLED and moved <= min(CALM, _moved(values, slice(0, 20)))
     if moved >= LONG_STEP and not settled:
         return "step_size", f"{how}, under steps of {100 * moved:.2g} % of ‖θ‖", True
-    outputs = _ratio(values, "output_rms", t)
-    if outputs > FAR or outputs < 1 / FAR:
-        reason = f"with the outputs at {outputs:.3g}×, though neither inputs nor parameters moved"
-        return "unknown", f"{how}, {reason}: the forward itself changed (dropout, a mode)", False
+    if leaps:
+        reason = f"with the outputs at {outputs:.3g}×, though parameters moved little"
+        changed = "the inputs' mean and size not: what the forward does, or the inputs otherwise, changed"
+        return "unknown", f"{how}, {reason}, and {changed}", False
     return "labels", f"{how}; what came before was as ever", False
 
 

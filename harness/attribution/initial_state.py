@@ -24,6 +24,7 @@ from harness.recording.unit_parameters import by_unit
 PARTS = ("bias", "weight_mean", "norm_mean", "constant", "rest")  # columns birth_bias, …
 ROW_COLUMNS = ("row_z", "row_size", "bias_size")
 STEADY = 1e-4  # largest relative deviation of a constant
+SHIFT = 10.0  # size of a norm's shift, which is usually 0, in the units of a bias
 CLOSE = 1e-3  # relative difference at which two means are the same
 PRODUCT = (nn.Linear, nn.modules.conv._ConvNd)
 
@@ -175,7 +176,7 @@ def row_statistics(
     Returns:
         site, unit; row_z: mean of the incoming weights in standard errors of as many of the layer's;
         row_size: their norm over the layer's median; bias_size: for a layer, the bias over 1 / sqrt(fan_in),
-        PyTorch's own bound; for a norm, its shift.
+        PyTorch's own bound; for a norm, its shift in units of 1 / `SHIFT`.
     """
     first, last = names[0], names[-1]
     if first not in modules:  # a parameter that is not in a module
@@ -211,7 +212,7 @@ def row_table(
         table["row_size"] = (sizes / typical).cpu().numpy()
         table["unit"] = np.arange(len(sizes))
     if bias is not None:
-        scale = 1.0 if is_shift else fan_in**0.5
+        scale = SHIFT if is_shift else fan_in**0.5
         table["bias_size"] = (bias.double() * scale).cpu().numpy()
         table["unit"] = np.arange(len(bias))
     sizes = {len(value) for value in table.values() if isinstance(value, np.ndarray)}

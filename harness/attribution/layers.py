@@ -87,7 +87,8 @@ def _surroundings(replay: Replay, snapshot: Snapshot) -> tuple[dict[str, str], d
             at = storage_of(args[0])
             own = at in given or not ran
             sources.setdefault(name, "norm" if at in normed.storages else "inputs" if own else behind_layers)
-        ran = ran or not any(True for _ in module.children())  # a module with children begins before them
+        # a module with children begins before them, unless it is a layer (whose weights are computed)
+        ran = ran or layer_axis(module, 4) is not None or not any(True for _ in module.children())
 
     def after(name: str, module: nn.Module, args: Any, output: Any) -> None:
         if not isinstance(module, NORMS):

@@ -5,7 +5,8 @@ from __future__ import annotations
 #: Label of a cause → what to try first. Unknown causes have no entry.
 NEXT_STEP = {
     "bias_init": "Draw the biases at 0 or above.",
-    "weight_init": "Draw the weights around 0, at He's scale (torch.nn.init.kaiming_normal_).",
+    "weight_init": "Draw the weights around 0, at He's scale (torch.nn.init.kaiming_normal_); of trained "
+    "weights, those of the dead units alone.",
     "input_offset": "Standardise the inputs: mean 0 and deviation 1 on the training set.",
     "input_shift": "Find what feeds the model other inputs from then on, or standardise them.",
     "bad_batch": "Look at the inputs of that batch; clip the gradient's norm, so that one batch can do less.",
@@ -16,6 +17,7 @@ NEXT_STEP = {
     "norm_stats": "Hold the norms' running statistics against those of a training batch.",
     "constant": "Look for an offset or a threshold in the model's own code before the activation.",
     "surgery": "Find what writes into the parameters at that step.",
+    "unbounded_loss": "Check what the loss expects of its inputs, and its signs; give it a lower bound.",
     "loss_penalty": "Lower the weight of the penalty.",
     "target_scale": "Standardise the targets, or scale the outputs to them.",
 }

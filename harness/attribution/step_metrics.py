@@ -24,7 +24,7 @@ from harness.kernels.countable import has_values
 from harness.recording.batches import tensors_in
 from harness.recording.listener import Guard
 
-#: input_mean, input_rms: of the model's first tensor input (see `InputMoments`); written_norm: norm of
+#: input_mean, input_rms: of the model's tensor inputs (see `InputMoments`); written_norm: norm of
 #: parameter changes since the optimizer's last step that it did not make; the learning rates are the largest
 #: among groups with matrices (lr) and vectors (lr_bias); output_rms, output_grad_norm: see `OutputNorms`.
 COLUMNS = (
@@ -92,13 +92,14 @@ class StepMetrics:
 
     def read_inputs(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         """Read the inputs when a forward begins, of the model or of a submodule called on its own."""
-        x = next(tensors_in((args, dict(kwargs))), None)
-        plain = None if x is None else without_transforms(x)
-        if not module.training or x is None or plain is None or not plain.is_floating_point():
+        if not module.training:
             return
-        if plain.numel() and has_values(plain):
-            with outside_transforms(x, plain):
-                self._inputs.add(plain.detach())
+        found = [x for x in tensors_in((args, dict(kwargs))) if x.is_floating_point()]
+        plain = [(x, without_transforms(x)) for x in found]
+        usable = [(x, p.detach()) for x, p in plain if p is not None and p.numel() and has_values(p)]
+        if usable:
+            with outside_transforms(*usable[0]):
+                self._inputs.add(*(p for _, p in usable))
 
     def read_output(self, module: nn.Module, args: Any, output: Any) -> None:
         """Read the output when a forward of the model ends; those of its submodules may be hidden layers."""

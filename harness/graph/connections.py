@@ -26,7 +26,10 @@ from harness.graph.provenance import TensorProvenance
 from harness.graph.unit_connections import Consumer, UnitConnections
 
 PLAIN_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-NO_LAYER = "no single layer makes its pre-activation (a residual sum, say)"
+NO_LAYER = (
+    "no nn.Linear or plain convolution with its own weights makes its pre-activation (a residual sum does, "
+    "x @ w, or a transposed convolution, say)"
+)
 
 
 Operand = tuple[Tensor, Origin, UnitConnections]

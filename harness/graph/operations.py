@@ -9,6 +9,7 @@ from torch import Tensor
 
 PLAIN_CONVOLUTIONS = {f"conv{d}d": d for d in (1, 2, 3)}
 CONVOLUTIONS = PLAIN_CONVOLUTIONS | {f"conv_transpose{d}d": d for d in (1, 2, 3)} | {"convolution": 2}
+CONVOLUTIONS["deform_conv2d"] = 2  # torchvision's
 CHANNEL_NORMS = {"batch_norm", "group_norm", "instance_norm", "native_batch_norm", "native_group_norm"}
 TRAILING_NORMS = {"layer_norm", "rms_norm", "native_layer_norm"}
 NORMS = CHANNEL_NORMS | TRAILING_NORMS
@@ -43,7 +44,7 @@ REDUCTIONS = {
     "median",
 }
 REDUCTIONS |= {"nanmean", "nansum", "vector_norm", "linalg_vector_norm", "linalg_norm", "argmax", "argmin"}
-EXTREMES = {"amax", "amin", "max", "min"}
+POOLINGS = {"amax", "amin", "max", "min", "mean", "sum", "nanmean", "nansum", "logsumexp"}
 DISTANCES = {"cdist", "pairwise_distance", "cosine_similarity", "dist", "dot", "vdot", "inner"}
 ORDER = {"topk", "sort", "msort", "kthvalue", "cummax", "cummin"}
 CREATIONS = {"zeros", "ones", "full", "empty", "rand", "randn", "randint", "arange", "tensor", "linspace"}

@@ -88,9 +88,9 @@ def reduced(
             index = index.narrow(d, 0, 1)
     if any(index.shape[d] > 1 for d in chosen):
         kept = {d - x.ndim: size for d, size in enumerate(index.shape) if size > 1 and d not in chosen}
-        if not kept or name not in ops.EXTREMES:
+        if not kept or name not in ops.POOLINGS:
             return source._replace(units=None, term=True)
-        index = units.fresh_along(x.ndim, kept)  # maxout: the largest of several pieces is a unit
+        index = units.fresh_along(x.ndim, kept)  # maxout, or a mean over heads: several pieces make a unit
         source = source._replace(part=True, summed=True)
     if out.ndim < x.ndim:
         for d in sorted(chosen, reverse=True):
@@ -112,6 +112,9 @@ def normed(
         return Origin()
     producers = tuple(dict.fromkeys(w for _, w in weights)) or before.producers
     if name in ops.CHANNEL_NORMS:
+        known = before.units
+        if known is not None and units.repeats(known, 1 - out.ndim):  # batch and channels share an axis
+            return Origin(producers, known, part=True, direct=True, applied=before.applied)
         channels = units.fresh(out.ndim, 1 - out.ndim, out.shape[1])
         return Origin(producers, channels, direct=True, applied=before.applied)
     shape = args[1] if len(args) > 1 else kwargs.get("normalized_shape", (0,))

@@ -134,6 +134,8 @@ class TensorProvenance:
         first = outs[0]
         if name in ops.CONVOLUTIONS:
             dims = ops.CONVOLUTIONS[name] if name != "convolution" else first.ndim - 2
+            if self._is_per_input(args, kwargs):
+                return [self._union(operands)._replace(units=None, reason=CHOSEN)]
             return [made(weights, first, -dims - 1)]
         if name in ops.LAST_AXIS:
             return [made(weights, first, -1)]
@@ -160,6 +162,8 @@ class TensorProvenance:
             return []
         if name in ops.ORDER and source.units is not None and units.varying(source.units):
             return [source._replace(units=None, reason="order statistics have no fixed units") for _ in outs]
+        if name == "cdist" and len(args) > 1 and any(t is args[1] for t, _ in weights):
+            return [made(weights, first, -1)]  # distances to learned centres, each of which is a unit
         if name in ops.DISTANCES:
             return [self._union(operands)._replace(units=None, term=True)] * len(outs)
         if name in ops.REDUCTIONS and first.ndim <= operands[0].ndim and first.shape != operands[0].shape:
@@ -172,11 +176,16 @@ class TensorProvenance:
         matrices = [(t, w) for t, w in weights if t.ndim > 1]
         if name in ops.BROADCASTS and weights and first.shape != operands[0].shape:
             return [self._spread(name, operands, weights, first)]
+        if name in ops.SUMS and self._has_knots(args, operands, first):
+            known = self._elementwise(operands, first)
+            axes = set() if known.units is None else {-1, *units.varying(known.units)}
+            index = units.fresh_along(first.ndim, {axis: first.shape[axis] for axis in axes})
+            return [known._replace(units=index if axes else None, part=True, applied=application())]
         if matrices and first.ndim and first.shape != operands[0].shape:  # a product under another name
             if any(t.ndim > 2 for t, _ in matrices):
                 return [self._union(operands)._replace(units=None, reason=CHOSEN)] * len(outs)
             return [made(matrices, one, -1) for one in outs]
-        found = [self._elementwise(operands, one) for one in outs]
+        found = [self._told_apart(self._elementwise(operands, one), weights, one) for one in outs]
         if name not in ops.KEEP_UNITS:
             found = [origin._replace(path=(*origin.path, name)) for origin in found]
         return found if name in ops.KEEP_DIRECT else [origin._replace(direct=False) for origin in found]
@@ -273,6 +282,19 @@ class TensorProvenance:
         lost = not wide and any(o.units is None for t in operands if (o := self.get(t)) is not None)
         return origin._replace(units=None if lost else chosen)
 
+    def _told_apart(self, origin: Origin, weights: list[tuple[Tensor, Producer]], out: Tensor) -> Origin:
+        """Copies of units that get weights of their own are units of their own."""
+        index = origin.units
+        if index is None or not weights:
+            return origin
+        own = {axis for t, _ in weights for axis in range(-min(t.ndim, out.ndim), 0) if _spans(t, axis)}
+        if not any(units.repeats(index, axis) for axis in own):
+            return origin
+        axes = own.union(units.varying(index))
+        producers = tuple(dict.fromkeys((*origin.producers, *(w for _, w in weights))))
+        index = units.fresh_along(out.ndim, {axis: out.shape[axis] for axis in axes})
+        return origin._replace(producers=producers, units=index, part=True, applied=application())
+
     # --- helpers ------------------------------------------------------------------------------------
 
     def _union(self, operands: Sequence[Tensor]) -> Origin:
@@ -313,6 +335,20 @@ class TensorProvenance:
         layer = name in ops.LAST_AXIS or name in ops.CONVOLUTIONS or name in ops.FUSED_RECURRENT
         input_ = args[0] if layer and args else None
         return isinstance(input_, Tensor) and any(t is not input_ for t, _ in weights)
+
+    def _has_knots(self, args: Sequence[Any], operands: Sequence[Tensor], out: Tensor) -> bool:
+        """Whether constants make a new last axis: hinges x[..., None] - knots, each of which is a unit."""
+        constants = [t for t in _tensors(args) if self.get(t) is None and self.weights.of(t) is None]
+        new = len(operands) == 1 and operands[0].ndim == out.ndim and operands[0].shape[-1] == 1
+        return new and any(t.ndim and t.numel() == t.shape[-1] == out.shape[-1] > 1 for t in constants)
+
+    def _is_per_input(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Whether a convolution has a kernel for each input, computed from inputs, in groups."""
+        kernel = args[1] if len(args) > 1 else kwargs.get("weight")
+        groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
+        if not isinstance(kernel, Tensor) or not isinstance(groups, int) or groups < 2:
+            return False
+        return self.weights.of(kernel) is None and self.get(kernel) is not None
 
     def _written(self, args: Sequence[Any]) -> None:
         """Record `x[…] = value` or `x.copy_(value)`: x gets the units of the value if the axes match."""

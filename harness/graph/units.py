@@ -105,6 +105,18 @@ def varying(indices: Tensor) -> list[int]:
     return [axis - indices.ndim for axis, size in enumerate(indices.shape) if size > 1]
 
 
+def repeats(indices: Tensor, axis: int) -> bool:
+    """Whether some unit comes several times along an axis on which the unit changes.
+
+    >>> repeats(torch.tensor([[0, 0, 1, 1]]), -1), repeats(fresh(2, -1, 3), -1), repeats(fresh(2, -1, 3), -2)
+    (True, False, False)
+    """
+    if indices.ndim < -axis or indices.shape[axis] < 2:
+        return False
+    ordered = indices.sort(axis).values
+    return bool((ordered.diff(dim=axis) == 0).any())
+
+
 def along(indices: Tensor, shape: torch.Size, axis: int) -> Tensor | None:
     """The unit at each place along an axis, (places,) int64; None if a place holds several units.
 

@@ -21,7 +21,8 @@ from harness.hooks.passes import GradientPasses, below
 from harness.hooks.sites import OpenSite
 from harness.kernels.prepared import PreparedCall
 
-MOST = 64  # known makings of one caller, and shapes of one making with a fast path
+MOST = 64  # shapes of one making with a fast path
+MANY = 512  # known makings of one caller
 
 
 def _never() -> bool:
@@ -247,7 +248,7 @@ class KnownCalls:
     @property
     def full(self) -> bool:
         """Whether no further making can be added."""
-        return len(self._calls) >= MOST
+        return len(self._calls) >= MANY
 
     def add(self, call: KnownCall) -> None:
         """Add a known call."""

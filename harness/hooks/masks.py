@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from harness.activations.stored import stored
 from harness.hooks.streams import NONE, UNKNOWN, Inputs, InputStreams
 
+INVERTED = (
+    "attention_mask leaves out {out:,} of {of:,} inputs: it counts those where it is True. If True marks "
+    "padding in this model, set the inputs that count by recorder.mask(~attention_mask)"
+)
+
 Masks = Tensor | Iterable[Tensor] | Callable[[Any], Tensor | None]
 
 
@@ -24,6 +29,7 @@ class Mask:
     Attributes:
         shape: shape of the given mask.
         keeps_all: whether every input counts.
+        doubt: why it may be meant otherwise, "" if nothing shows it.
 
     Raises:
         TypeError: `given` is not a tensor.
@@ -50,7 +56,8 @@ class Mask:
         if given.dtype != torch.bool and not bool((given == self._mask).all()):
             raise ValueError(f"{what}: expected True and False, or 1 (counted) and 0, but got other values")
         self.shape, self.keeps_all = tuple(given.shape), bool(self._mask.all())
-        self._kept: int | None = None  # number of inputs that count, computed on demand
+        self.doubt = ""
+        self._kept: int | None = None  # computed on demand
         self._indices: dict[Any, Tensor] = {}
         self._poolers: set[Any] = set()  # callers that came with one row per sequence
 
@@ -92,11 +99,14 @@ class Mask:
     def is_packed(self, z: Tensor, axes: tuple[int, ...]) -> bool:
         """Whether a tensor that does not fit has exactly the counted inputs, as in a PackedSequence."""
         inputs = [size for axis, size in enumerate(z.shape) if axis - z.ndim not in axes]
-        if len(self.shape) < 2 or len(inputs) != 1:
-            return False
+        return len(self.shape) > 1 and inputs == [self.kept]
+
+    @property
+    def kept(self) -> int:
+        """Number of inputs that count."""
         if self._kept is None:
             self._kept = int(self._mask.sum())
-        return inputs == [self._kept]
+        return self._kept
 
     def _fitting(self, lead: tuple[int, ...]) -> tuple[str, int] | None:
         """The form of the mask that fits the input axes, and how many axes it covers; None if none fits."""
@@ -160,6 +170,8 @@ class Masking:
         mask = self.pending.pop() if self.pending else attention_mask(arguments)
         self.now = None if mask is None or mask.keeps_all else mask
         self.used |= self.now is not None
+        if mask is not None and mask.doubt:
+            self._say(mask.doubt)
 
     def at(self, site: str) -> Mask | None:
         """The mask for a site; None for one whose inputs are others, possibly as many."""
@@ -245,9 +257,14 @@ def attention_mask(batch: Any) -> Mask | None:
         batch = batch[0]
     found = batch.get("attention_mask") if isinstance(batch, Mapping) else None
     try:
-        return None if found is None else Mask(found)
+        mask = None if found is None else Mask(found)
     except (TypeError, ValueError, RuntimeError):  # another kind of mask, or without values
         return None
+    if mask is None or not mask.kept:  # of zeros: it is added, or True marks padding
+        return None
+    if found.dtype == torch.bool and 2 * mask.kept < found.numel():
+        mask.doubt = INVERTED.format(out=found.numel() - mask.kept, of=found.numel())
+    return mask
 
 
 def masks_of(given: Masks | None) -> Callable[[Any], Mask | None]:

@@ -18,6 +18,10 @@ NO_ACTIVATION = (
     " are counted once harness.declare_activation has declared them. Functions that are called outside of"
     " every module's forward (as in model.encode) or in code of torch.jit are not seen."
 )
+ONLY_TERMS = (
+    "activations were called, but only on sums or distances in which no units are left ({terms}); "
+    "recorder.plan lists them as terms"
+)
 
 GUESSED = (
     "{site.name} ({site.activation}): that its units lie along axis {site.axes[0]} is a guess. If it is"
@@ -53,7 +57,9 @@ class RecorderWarnings:
 
     def warn_of_nothing(self) -> None:
         """Warn once that no activation was seen at all."""
-        self._give(NOTHING + NO_ACTIVATION if self._taps.forwards else NO_FORWARD)
+        terms = ", ".join(site.name for site in self._taps.plan(()).terms)
+        seen = ONLY_TERMS.format(terms=terms) if terms else NO_ACTIVATION
+        self._give(NOTHING + seen if self._taps.forwards else NO_FORWARD)
 
     def warn_of_other_mode(self, since: int, steps: int) -> None:
         """Warn once if a window with steps holds no forward of the observed mode, but others that train."""

@@ -200,7 +200,11 @@ def _continued(
 def _rows(site: Site, statistics: UnitStatistics, norm: np.ndarray | None = None) -> dict[str, np.ndarray]:
     columns = finalise(statistics)
     for extension in statistics.extensions:
-        columns |= extension.columns()
+        for name, column in extension.columns().items():
+            if np.shape(column) != (site.size,):
+                what = f"statistics: {type(extension).__name__}.columns()[{name!r}] at {site.name!r}"
+                raise WrongArgument(f"{what}: expected ({site.size},), but got the shape {np.shape(column)}")
+            columns[name] = column
     columns["unit"] = np.arange(site.size, dtype=np.int64)
     columns["grad_norm"] = np.full(site.size, np.nan) if norm is None else norm
     columns["site"] = np.full(site.size, site.name, dtype=object)

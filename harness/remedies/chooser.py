@@ -17,7 +17,7 @@ Table = Mapping[str, tuple[Acts, ...]]  # cause → acts to try, best first
 #: The acts that did best in short trainings, by accuracy first and dead share second; `chosen_remedies` in
 #: experiments/claims compares the table with fixed remedies. Some rows are untested and copied from similar
 #: causes: bias_lr and target_scale from step_size, surgery and constant from bias_init, unknown from labels.
-#: norm_stats and loss_penalty have no acts, because changing units does not remove their cause.
+#: norm_stats and what is wrong with the loss have no acts: changing units does not remove their cause.
 TABLE: Table = {
     "none": (),
     "bias_init": ((BIAS_LIFT,), (REDRAW,)),
@@ -32,6 +32,7 @@ TABLE: Table = {
     "norm_stats": (),
     "constant": ((BIAS_LIFT,), (REDRAW,)),
     "surgery": ((BIAS_LIFT,), (REDRAW,)),
+    "unbounded_loss": (),
     "loss_penalty": (),
     "target_scale": ((LOWER_RATE, BIAS_LIFT),),
     "unknown": ((REDO,), (BIAS_LIFT,)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -99,7 +100,8 @@ class WatchingRecorder(Recorder):
             self._writer.late = True
         self.attach()
         reference = weakref.ref(self)
-        self._at_exit = lambda: (recorder := reference()) is not None and recorder.close()
+        process = os.getpid()  # a forked child has the run of its parent, and must not end it
+        self._at_exit = lambda: process == os.getpid() and (one := reference()) is not None and one.close()
         atexit.register(self._at_exit)
 
     def attach(self) -> None:

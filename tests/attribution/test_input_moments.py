@@ -45,3 +45,15 @@ def test_a_step_of_few_inputs_tells_nothing() -> None:
         moments.add(torch.full((8, 2), 2.0))
         last = moments.take()
     assert float(last[0]) == 2.0
+
+
+def test_several_tensors_count_alike_whatever_their_sizes() -> None:
+    moments = InputMoments()
+    image, number = torch.full((4, 100), 200.0), torch.full((4, 1), 0.5)
+    for _ in range(3):
+        moments.add(image, number)
+        assert float(moments.take()[1]) == pytest.approx(200.0)
+    moments.add(image, 30 * number)
+    mean, rms = map(float, moments.take())
+    assert rms == pytest.approx(200 * math.sqrt((1 + 900) / 2))
+    assert mean == pytest.approx(200 * (1 + 30) / 2)

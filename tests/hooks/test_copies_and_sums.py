@@ -1,0 +1,141 @@
+"""Copies of units with parameters of their own, sums over a part of a layer's axis, kernels of each input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import harness
+
+ROWS = 25
+
+
+class Copies(nn.Module):
+    """Four units of a layer, each twice; every other copy is closed by a bias of its own."""
+
+    def __init__(self, copy: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.copy = nn.Linear(6, 4), copy
+        bias = copy(torch.arange(4.0)[None])
+        seen, low = set(), []
+        for value in bias.flatten().tolist():
+            low.append(-100.0 if value in seen else 0.0)
+            seen.add(value)
+        self.own = nn.Parameter(torch.tensor(low))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.copy(self.layer(x)) + self.own)
+
+
+COPIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "repeat_interleave": lambda z: z.repeat_interleave(2, -1),
+    "repeat": lambda z: z.repeat(1, 2),
+    "cat": lambda z: torch.cat([z, z], -1),
+    "index": lambda z: z[:, [0, 0, 1, 1, 2, 2, 3, 3]],
+    "index_select": lambda z: z.index_select(1, torch.tensor([0, 1, 2, 3, 3, 2, 1, 0])),
+    "expand": lambda z: z[..., None].expand(-1, -1, 2).reshape(len(z), -1),
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_copies_with_biases_of_their_own_are_units(kind: str) -> None:
+    torch.manual_seed(0)
+    report = harness.scan(Copies(COPIES[kind]), [torch.randn(ROWS, 6)])
+    assert report.units["n"].tolist() == [ROWS] * 8
+    assert report.units["state"].eq("dead").sum() == 4
+
+
+def test_hinges_at_constant_knots_are_units() -> None:
+    class Hinges(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu((self.layer(x)[..., None] - torch.tensor([0.0, 100.0])).flatten(1))
+
+    torch.manual_seed(0)
+    report = harness.scan(Hinges(), [torch.randn(ROWS, 6)])
+    assert report.units["n"].tolist() == [ROWS] * 8
+    assert report.units["state"].eq("dead").tolist() == [False, True] * 4
+
+
+def test_copies_that_share_a_bias_are_positions() -> None:
+    class Same(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.own = nn.Linear(6, 4), nn.Parameter(torch.zeros(4, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu((self.layer(x)[..., None].expand(-1, -1, 2) + self.own).flatten(1))
+
+    report = harness.scan(Same(), [torch.randn(ROWS, 6)])
+    assert report.units["n"].tolist() == [2 * ROWS] * 4
+
+
+class Sums(nn.Module):
+    """Eight outputs of a layer, joined to four units."""
+
+    def __init__(self, join: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.join, self.act = nn.Linear(6, 8), join, nn.ReLU()
+        self.own = nn.Parameter(torch.tensor([0.0, -100.0, 0.0, 0.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.join(self.layer(x)) + self.own)
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda z: z.view(-1, 2, 4).mean(1),
+        lambda z: z.unflatten(-1, (2, 4)).sum(-2),
+        lambda z: z.view(-1, 4, 2).logsumexp(-1),
+        lambda z: z.view(-1, 2, 4).amax(1),
+        lambda z: sum(z.chunk(2, -1)),
+    ],
+    ids=["mean", "sum", "logsumexp", "amax", "chunks"],
+)
+def test_units_remain_after_a_sum_over_another_part_of_the_axis(join: Callable[[Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    report = harness.scan(Sums(join), [torch.randn(ROWS, 6)])
+    assert report.units["n"].tolist() == [ROWS] * 4
+    assert report.units["state"].eq("dead").tolist() == [False, True, False, False]
+
+
+class OwnKernels(nn.Module):
+    """A kernel for each image, and all images as the groups of one convolution."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__()
+        self.by, self.act = by, nn.ReLU()
+        self.kernels, self.route = nn.Parameter(torch.randn(2, 5 * 3 * 9)), nn.Linear(3, 2)
+        self.own = nn.Parameter(torch.ones(5))
+        self.conv = nn.Conv2d(3, 5, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = len(x)
+        if self.by == "convolution":
+            kernel = (self.route(x.mean((2, 3))).softmax(-1) @ self.kernels).view(rows * 5, 3, 3, 3)
+            z = F.conv2d(x.reshape(1, rows * 3, *x.shape[2:]), kernel, padding=1, groups=rows)
+        else:
+            z = self.conv(x).view(1, rows * 5, *x.shape[2:])
+            z = F.batch_norm(z, None, None, self.own.repeat(rows), torch.zeros(5 * rows), training=True)
+        return self.act(z.view(rows, 5, *x.shape[2:]))
+
+
+@pytest.mark.filterwarnings("ignore:.*is unobserved")
+@pytest.mark.parametrize("by", ["convolution", "batch norm"])
+def test_images_as_groups_or_channels_are_no_units(by: str) -> None:
+    torch.manual_seed(0)
+    report = harness.scan(OwnKernels(by), [torch.randn(4, 3, 8, 8), torch.randn(3, 3, 8, 8)])
+    rows = report.units[report.units["site"] == "act"]
+    if by == "convolution":
+        assert rows["state"].tolist() == ["unobserved"]
+        assert "chosen for each of them" in report.plan.unobserved[0].reason
+    else:
+        assert rows["n"].tolist() == [7 * 64] * 5
