@@ -88,12 +88,14 @@ def are_alike(layers: pd.DataFrame) -> bool:
 def odd_input(layers: pd.DataFrame) -> pd.Series | None:
     """The layer that reads the largest inputs, or those most off centre; None if none reads the model's."""
     read = reading(layers)
+    read = read[read["input_rms"].notna()]
     if read.empty:
         return None
-    if (read["input_rms"] == 0).any():
-        return read.loc[read["input_rms"].idxmin()]
-    large = read["input_rms"].max() > 5
-    return read.loc[read["input_rms" if large else "off_centre"].fillna(0.0).idxmax()]
+    rms = read["input_rms"].to_numpy(float)
+    if (rms == 0).any():
+        return read.iloc[int(rms.argmin())]
+    off_centre = read["off_centre"].fillna(0.0).to_numpy(float)
+    return read.iloc[int((rms if rms.max() > 5 else off_centre).argmax())]
 
 
 def is_empty(born: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:

@@ -339,7 +339,7 @@ class TensorProvenance:
     def _has_knots(self, args: Sequence[Any], operands: Sequence[Tensor], out: Tensor) -> bool:
         """Whether constants make a new last axis: hinges x[..., None] - knots, each of which is a unit."""
         constants = [t for t in _tensors(args) if self.get(t) is None and self.weights.of(t) is None]
-        new = len(operands) == 1 and operands[0].ndim == out.ndim and operands[0].shape[-1] == 1
+        new = len(operands) == 1 and operands[0].ndim == out.ndim > 0 and operands[0].shape[-1] == 1
         return new and any(t.ndim and t.numel() == t.shape[-1] == out.shape[-1] > 1 for t in constants)
 
     def _is_per_input(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

@@ -18,8 +18,8 @@ class ForwardState:
     Attributes:
         entry: the module whose forward counts: the model, or a submodule called on its own.
         depth: nesting depth of its running forwards: a module may call itself.
-        interrupted: whether a step was counted meanwhile, so that the forward no longer runs: it was
-            interrupted, and torch calls no hook then.
+        interrupted: whether a step or a census was asked for meanwhile, so that the forward no longer runs:
+            an exception such as KeyboardInterrupt ended it, of which torch tells no hook.
         active: whether the forward counts.
         seen: whether the thread has run a forward before.
         following: whether the forward counts and uses the known calls.

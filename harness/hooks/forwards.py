@@ -212,8 +212,8 @@ class ForwardHooks:
         else:
             state.following, state.fast = True, self._threads < 2 and masking.now is None
 
-    def count_step(self) -> None:
-        """Note a step: a forward that has begun no longer runs."""
+    def expect_no_forward(self) -> None:
+        """Note that a step or a census was asked for: a forward that has begun no longer runs."""
         state = self._states.own
         state.interrupted = state.depth > 0
 

@@ -260,7 +260,7 @@ def attention_mask(batch: Any) -> Mask | None:
         mask = None if found is None else Mask(found)
     except (TypeError, ValueError, RuntimeError):  # another kind of mask, or without values
         return None
-    if mask is None or not mask.kept:  # of zeros: it is added, or True marks padding
+    if found is None or mask is None or not mask.kept:  # of zeros: it is added, or True marks padding
         return None
     if found.dtype == torch.bool and 2 * mask.kept < found.numel():
         mask.doubt = INVERTED.format(out=found.numel() - mask.kept, of=found.numel())

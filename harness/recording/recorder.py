@@ -25,7 +25,7 @@ from harness.recording.listener import Listener, Listeners
 from harness.recording.loss_scale import Scaler
 from harness.recording.probe import Probe
 from harness.recording.recorded_data import RecordedData
-from harness.recording.recorder_warnings import NO_ACTIVATION, NO_STEP, RecorderWarnings
+from harness.recording.recorder_warnings import NO_STEP, RecorderWarnings
 from harness.recording.schedule import due
 from harness.recording.stream import Stream
 
@@ -196,7 +196,7 @@ class ActivationRecorder(RecordedData, Uncopied):
         """Count a completed step, and take the census if one is due."""
         self._steps = steps = self._steps + 1
         self._incoming.calls += 1
-        self._taps.count_step()
+        self._taps.expect_no_forward()
         if self._taps.ready or self._compiled.unsure:
             self._taps.release()
         every = self._every
@@ -262,13 +262,14 @@ class ActivationRecorder(RecordedData, Uncopied):
             warn: whether warnings may be given.
             asked: whether the user wants a census now, so that an error says that there is none.
         """
+        self._taps.expect_no_forward()
         if self._taps.counter.wrong_argument is not None:
             raise self._taps.counter.wrong_argument
         unseen = [site for site in self._unseen() if site.name not in self._windows.restored_names]
         known = self._probe.windows.sites
         if not self._windows.sites and not unseen and not known and not self._windows.restored_names:
             if asked:
-                raise ValueError(NO_ACTIVATION)
+                raise ValueError(self._warnings.nothing_seen)
             if warn:  # a step must not end the training
                 self._warnings.warn_of_nothing()
             return

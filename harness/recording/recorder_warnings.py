@@ -57,9 +57,13 @@ class RecorderWarnings:
 
     def warn_of_nothing(self) -> None:
         """Warn once that no activation was seen at all."""
+        self._give(NOTHING + self.nothing_seen if self._taps.forwards else NO_FORWARD)
+
+    @property
+    def nothing_seen(self) -> str:
+        """Why no unit was observed in the forwards."""
         terms = ", ".join(site.name for site in self._taps.plan(()).terms)
-        seen = ONLY_TERMS.format(terms=terms) if terms else NO_ACTIVATION
-        self._give(NOTHING + seen if self._taps.forwards else NO_FORWARD)
+        return ONLY_TERMS.format(terms=terms) if terms else NO_ACTIVATION
 
     def warn_of_other_mode(self, since: int, steps: int) -> None:
         """Warn once if a window with steps holds no forward of the observed mode, but others that train."""

@@ -139,3 +139,46 @@ def test_images_as_groups_or_channels_are_no_units(by: str) -> None:
         assert "chosen for each of them" in report.plan.unobserved[0].reason
     else:
         assert rows["n"].tolist() == [7 * 64] * 5
+
+
+def test_learned_centres_are_units() -> None:
+    class Centres(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.centres, self.act = nn.Parameter(torch.randn(5, 6)), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.act(3 - torch.cdist(x, self.centres))
+
+    report = harness.scan(Centres(), [torch.randn(ROWS, 6)])
+    assert report.units["n"].tolist() == [ROWS] * 5
+
+
+def test_a_deformable_convolution_is_one() -> None:
+    ops = pytest.importorskip("torchvision.ops")
+
+    class Deformed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.offsets, self.conv = nn.Conv2d(3, 18, 3, padding=1), ops.DeformConv2d(3, 5, 3, padding=1)
+            self.act = nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.act(self.conv(x, self.offsets(x)))
+
+    report = harness.scan(Deformed(), [torch.randn(2, 3, 8, 8)])
+    assert report.units["n"].tolist() == [2 * 64] * 5
+    assert [site.producers for site in report.plan.sites] == [("conv",)]
+
+
+def test_activations_of_sums_alone_are_named() -> None:
+    class Loss(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu(1 - self.layer(x).square().sum(-1))
+
+    with pytest.raises(ValueError, match=r"only on sums or distances in which no units are left \(:relu\)"):
+        harness.scan(Loss(), [torch.randn(ROWS, 6)])

@@ -420,7 +420,22 @@ def test_what_is_told_goes_before_the_keyword() -> None:
 
 
 @pytest.mark.parametrize(
-    "mask", [MASK[:, None, None], torch.zeros(BATCH, LONG).masked_fill(~MASK, -1e9), "none", torch.ones(())]
+    "mask",
+    [
+        MASK[:, None, None],
+        torch.zeros(BATCH, LONG).masked_fill(~MASK, -1e9),
+        torch.zeros(BATCH, LONG),  # added, and no position is padding
+        torch.zeros(BATCH, LONG, dtype=torch.bool),  # True would be padding
+        "none",
+        torch.ones(()),
+    ],
 )
 def test_other_attention_masks_are_left_alone(mask: Any) -> None:
     assert counted(mask).n == MASK.numel()
+
+
+def test_a_mask_whose_true_seems_to_mark_padding_is_said() -> None:
+    mask = torch.zeros(BATCH, LONG, dtype=torch.bool)
+    mask[0, -1] = True
+    with pytest.warns(UserWarning, match=r"leaves out .* of .* inputs: it counts those where it is True"):
+        assert counted(mask).n == 1

@@ -139,3 +139,10 @@ def test_the_plan_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         "───────────────────────────────────────────────────",
         "1     relu        module    4      (-1,)  0",
     ]
+
+
+def test_the_plan_takes_neither_files_nor_a_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for words in (["--fail-over", "0.2"], ["--out", str(tmp_path / "units.csv")]):
+        done = CliRunner().invoke(app, ["scan", "my_planned_subject:model", "--plan", *words])
+        assert done.exit_code == 2
+        assert "--plan counts nothing" in " ".join(done.output.replace("│", " ").split())

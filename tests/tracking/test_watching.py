@@ -200,3 +200,29 @@ def test_an_argument_that_does_not_exist_is_told_with_the_nearest() -> None:
         harness.watch(net(), census_evry=3)
     with pytest.raises(TypeError, match="It has optimizer, census_every"):
         harness.watch(net(), frequency=3)
+
+
+FORK = """
+import os, sys, torch, harness
+model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+optimizer = torch.optim.SGD(model.parameters(), 0.1)
+recorder = harness.watch(model, optimizer, census_every=2, output=sys.argv[1], name="run", tensorboard=False)
+for step in range(8):
+    model(torch.randn(4, 6)).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    if step == 3 and (child := os.fork()) == 0:
+        sys.exit(0)
+os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+def test_a_forked_child_that_ends_does_not_end_the_run(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    runs = harness.open_runs(tmp_path)
+    assert runs.table["status"].tolist() == ["finished"]
+    assert sorted(set(runs.census["step"])) == [2, 4, 6, 8]
