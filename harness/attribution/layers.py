@@ -113,12 +113,13 @@ def behind(snapshot: Snapshot) -> str:
 
 
 def _are_off(snapshot: Snapshot) -> bool:
-    """Whether the model's own inputs are large, or their common mean outweighs their spread."""
-    x = next((t for t in tensors_in(snapshot.inputs) if t.is_floating_point() and t.numel()), None)
-    if x is None:
-        return False
-    rms, mean = float(x.double().square().mean().sqrt()), abs(float(x.double().mean()))
-    return rms > LARGE_INPUTS or (mean > 0.7 and mean**2 > rms**2 / 2)
+    """Whether some of the model's own inputs are large, or their common mean outweighs their spread."""
+    for x in tensors_in(snapshot.inputs):
+        if x.is_floating_point() and x.numel():
+            rms, mean = float(x.double().square().mean().sqrt()), abs(float(x.double().mean()))
+            if rms > LARGE_INPUTS or (mean > 0.7 and mean**2 > rms**2 / 2):
+                return True
+    return False
 
 
 class _Normed(TorchFunctionMode):

@@ -324,3 +324,68 @@ def test_a_model_that_is_never_called_has_not_diverged() -> None:
     found = recorder.diagnose()
     assert "diverged" not in found.text
     assert "the model itself was never called" in found.text
+
+
+def born(model: nn.Module, x: Tensor, y: Tensor) -> harness.Diagnosis:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with harness.Recorder(
+        model, optimizer=optimizer, census_every=10, evidence=True, probe=x[:300]
+    ) as recorder:
+        for _ in range(30):
+            index = torch.randint(0, 4000, (64,))
+            loss = nn.functional.cross_entropy(model(x[index]), y[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            recorder.step(loss=loss)
+    return recorder.diagnose()
+
+
+@pytest.mark.filterwarnings("ignore:.*is a guess")
+def test_a_relu_before_the_first_layer_shuts_negative_inputs_off() -> None:
+    torch.manual_seed(0)
+    x, y = inputs()
+    model = nn.Sequential(
+        nn.ReLU(), nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 5)
+    )
+    found = born(model, -x.abs(), y)
+    assert found.label == "input_offset"
+    assert "are all 0" in found.text
+    assert "by chance" not in found.text
+
+
+def test_a_norms_shift_is_no_usual_bias() -> None:
+    torch.manual_seed(0)
+    x, y = inputs()
+    norm = nn.BatchNorm1d(64)
+    nn.init.constant_(norm.weight, 0.05)
+    nn.init.constant_(norm.bias, -0.5)
+    found = born(nn.Sequential(nn.Linear(20, 64), norm, nn.ReLU(), nn.Linear(64, 5)), x, y)
+    assert found.label == "bias_init"
+    assert "by chance" not in found.text
+
+
+def test_a_large_input_that_is_joined_to_hidden_units_is_named() -> None:
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Sequential(nn.Linear(20, 48), nn.ReLU())
+            self.rest = nn.Sequential(nn.Linear(49, 64), nn.ReLU(), nn.Linear(64, 5))
+
+        def forward(self, x: Tensor, time: Tensor) -> Tensor:
+            return self.rest(torch.cat([self.first(x), time], 1))
+
+    torch.manual_seed(0)
+    model, (x, y) = Joined(), inputs()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
+    with harness.Recorder(model, optimizer=optimizer, census_every=10, evidence=True) as recorder:
+        for step in range(30):
+            index = torch.randint(0, 4000, (64,))
+            loss = nn.functional.cross_entropy(model(x[index], torch.full((64, 1), 16000.0 + step)), y[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            recorder.step(loss=loss)
+    found = recorder.diagnose()
+    assert found.label == "input_offset"
+    assert "what layers hand on (rest.0, before rest.1), with inputs joined to it, 2.29e+03" in found.text
