@@ -75,15 +75,15 @@ def test_a_unit_that_a_norm_closes_in_evaluation_was_not_born_dead_by_chance() -
     assert "by chance" not in found.text
 
 
-@pytest.mark.parametrize(("seed", "label"), [(0, "weight_init"), (4, "bias_init")])
-def test_a_cause_that_is_chance_is_said_to_be_so(seed: int, label: str) -> None:
-    """PyTorch's own initialisation closes the only unit of the last layer."""
+@pytest.mark.parametrize("seed", [0, 4])
+def test_a_cause_that_is_chance_is_said_to_be_so(seed: int) -> None:
+    """PyTorch's own initialisation, which is below He's scale, closes the only unit of the last layer."""
     torch.manual_seed(seed)
     layers = [nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU()]
     found = trained(nn.Sequential(*layers, nn.Linear(24, 1), nn.ReLU())).diagnose()
-    assert found.label == label
+    assert found.label == "weight_init"
     assert "by chance, as the weights of any initialisation fall" in found.text
-    assert "), by chance: weights and biases are as usual ones are drawn" in found.text
+    assert "), by chance: weights and biases are as usual ones are drawn, the weights at 0.4" in found.text
 
 
 class Coded(nn.Module):

@@ -227,7 +227,7 @@ class Shared(nn.Module):
 
 REASONS = {
     "residual": "residual sum",
-    "residual before": "no single layer",
+    "residual before": "no nn.Linear or plain convolution",
     "output": "part of the model's output",
     "pre-activation read": "pre-activation is read by another layer",
     "twice": "more than once",
