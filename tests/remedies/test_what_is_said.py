@@ -127,5 +127,5 @@ def test_a_layer_of_ones_own_that_changes_its_weight_is_still_refused() -> None:
             return nn.functional.linear(x, 2 * self.weight, self.bias)
 
     model = nn.Sequential(Scaled(8, 16), nn.ReLU(), nn.Linear(16, 3))
-    with pytest.raises(ValueError, match="no nn.Linear or plain convolution"):
+    with pytest.raises(ValueError, match=r"no nn\.Linear or plain convolution"):
         bias_lift(model, None, inputs())
