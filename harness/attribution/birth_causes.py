@@ -84,8 +84,11 @@ def reading(layers: pd.DataFrame) -> pd.DataFrame:
 
 
 def are_alike(layers: pd.DataFrame) -> bool:
-    """Whether most layers' weights are all tiny or all alike, and no norm stands behind them."""
-    gain = layers.loc[normed(layers) == "", "gain"].dropna()
+    """Whether most layers' weights are all tiny or all alike, and no norm stands before or behind them."""
+    plain = normed(layers) == ""
+    if "source" in layers:
+        plain &= ~layers["source"].eq("norm").to_numpy()
+    gain = layers.loc[plain, "gain"].dropna()
     return len(gain) > 1 and bool((gain < TINY).sum() > len(layers) / 2)
 
 

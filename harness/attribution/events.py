@@ -255,13 +255,13 @@ def _loss_rise(values: dict[str, np.ndarray], t: int) -> tuple[str, str, bool]:
     if _was_rising(loss, t):
         return "step_size", f"{how}, after it had risen in the steps before", True
     moved = _moved(values, slice(max(0, t - 20), t))
+    settled = t >= SETTLED and moved <= min(CALM, _moved(values, slice(0, 20)))
     outputs = _ratio(values, "output_rms", t)
-    leaps = moved < LONG_STEP and (outputs > FAR or outputs < 1 / FAR)
+    leaps = (moved < LONG_STEP or settled) and (outputs > FAR or outputs < 1 / FAR)
     if _goes_on_rising(loss, t) and not leaps:
         return "step_size", "and went on rising as fast: it diverges", True
     if t < SETTLED and loss[t] <= np.nanmax(loss[:t]):
         return "step_size", f"{how}, below where it had been before", True
-    settled = t >= SETTLED and moved <= min(CALM, _moved(values, slice(0, 20)))
     if moved >= LONG_STEP and not settled:
         return "step_size", f"{how}, under steps of {100 * moved:.2g} % of ‖θ‖", True
     if leaps:
