@@ -14,7 +14,6 @@ CONSTANT = 0.99  # share of the inputs' power that their mean makes, from which 
 SMALL = 0.02  # rms of inputs that are small beside the biases of a layer
 FAR = 10  # deviations of its pre-activation that a usual bias takes a unit to if its inputs are too small
 LARGE = 1.5  # deviation of the weights over He's above which they are large
-JOINED = 10  # times the lowest layer's inputs that those of a later layer are, to which others were joined
 TINY = 0.1  # the same, below which they are too small for a signal to pass several layers
 
 
@@ -73,14 +72,11 @@ def hardly_vary(born: pd.DataFrame, layers: pd.DataFrame) -> bool:
 
 
 def reading(layers: pd.DataFrame) -> pd.DataFrame:
-    """The layers that read the model's inputs: the lowest, and those of further and larger inputs."""
+    """The layers that read the model's inputs: the lowest, and those of further inputs."""
     lowest = (layers["depth"] == layers["depth"].min()).to_numpy() & reads_inputs(layers)
     if "source" not in layers:
         return layers[lowest]
-    usual = layers.loc[lowest, "input_rms"].max()
-    through = layers["source"].eq("inputs, through layers")
-    joined = (through & (layers["input_rms"] > JOINED * usual)).to_numpy()  # to what layers made
-    return layers[lowest | layers["source"].eq("inputs").to_numpy() | joined]
+    return layers[lowest | layers["source"].isin(("inputs", "inputs, joined")).to_numpy()]
 
 
 def are_alike(layers: pd.DataFrame) -> bool:

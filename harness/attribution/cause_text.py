@@ -280,7 +280,7 @@ def _handed(first: pd.Series) -> str:
     source = first.get("source")
     if source == "norm":
         return f"what a norm hands to the first layer{named}"
-    if source == "inputs, through layers" and first["depth"] > 0:
+    if source == "inputs, joined":
         return f"what layers hand on{named}, with inputs joined to it,"
     if source in ("layers", "inputs, through layers"):
         return f"what earlier layers hand to the first layer with an activation{named}"

@@ -27,29 +27,18 @@ class InputMoments:
         self._sizes: list[tuple[int, int]] = []  # numbers of inputs and of their values
         self._usual: deque[int] = deque(maxlen=USUAL)
         self._trains = False
-        self._first: dict[int, Tensor] = {}  # number of tensors → rms of each in the first such forward
 
-    def add(self, *tensors: Tensor) -> None:
-        """Add the inputs of a forward; several tensors count alike, whatever their sizes."""
+    def add(self, x: Tensor) -> None:
+        """Add the inputs of a forward."""
         if torch.is_grad_enabled() and not self._trains:
             self._trains = True
             self.forget()
         if torch.is_grad_enabled() is not self._trains:
             return
-        moments = [_moments(x.float()) for x in tensors]
-        self._sums.append(moments[0] if len(moments) == 1 else self._joined(moments))
-        x = tensors[0]
+        x = x.float()
+        norm = torch.linalg.vector_norm(x).double()  # its square would overflow first
+        self._sums.append((x.mean().double(), norm.square() / x.numel()))
         self._sizes.append((len(x) if x.ndim else 1, x.numel()))
-
-    def _joined(self, moments: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Moments of several tensors: each in units of its first rms, all in that of the first tensor."""
-        found = torch.stack([torch.stack(each).to(moments[0][0].device) for each in moments])
-        if len(moments) not in self._first:
-            rms = found[:, 1].sqrt()
-            self._first[len(moments)] = torch.where(rms > 0, rms, torch.ones_like(rms))
-        unit = self._first[len(moments)].to(found.device)
-        means, squares = found[:, 0] / unit, found[:, 1] / unit.square()
-        return means.mean() * unit[0], squares.mean() * unit[0].square()
 
     def forget(self) -> None:
         """Discard the inputs since the last step."""
@@ -70,12 +59,6 @@ class InputMoments:
         mean = sum((m * (n / whole) for (m, _), (_, n) in zip(sums, sizes, strict=True)), sums[0][0] * 0)
         square = sum((s * (n / whole) for (_, s), (_, n) in zip(sums, sizes, strict=True)), sums[0][1] * 0)
         return mean, observed(square.sqrt())
-
-
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and mean square."""
-    norm = torch.linalg.vector_norm(x).double()  # its square would overflow first
-    return x.mean().double(), norm.square() / x.numel()
 
 
 def observed(norm: Any) -> Any:

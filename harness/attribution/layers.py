@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -15,8 +15,8 @@ from harness.attribution.model_inputs import storage_of
 from harness.attribution.replay import NORMS, Layer, Replay
 from harness.attribution.snapshots import Snapshot
 from harness.graph.layers import layer_axis
+from harness.graph.operations import JOINS, function_name
 from harness.graph.operations import NORMS as NORM_FUNCTIONS
-from harness.graph.operations import function_name
 from harness.graph.plan import Site, plain_name
 from harness.recording.batches import tensors_in
 
@@ -77,8 +77,8 @@ def _surroundings(replay: Replay, snapshot: Snapshot) -> tuple[dict[str, str], d
     feeders: dict[str, str] = {}
     sources: dict[str, str] = {}
     behind_layers = behind(snapshot)
-    given = {storage_of(t) for t in tensors_in(snapshot.inputs)}
-    normed = _Normed()
+    given = {storage_of(t) for t in tensors_in(snapshot.inputs)} - {0}
+    normed = _Normed(given)
     ran = False
 
     def before(name: str, module: nn.Module, args: Any) -> None:
@@ -86,7 +86,8 @@ def _surroundings(replay: Replay, snapshot: Snapshot) -> tuple[dict[str, str], d
         if args and isinstance(args[0], Tensor):
             at = storage_of(args[0])
             own = at in given or not ran
-            sources.setdefault(name, "norm" if at in normed.storages else "inputs" if own else behind_layers)
+            source = "norm" if at in normed.storages else "inputs" if own else behind_layers
+            sources.setdefault(name, "inputs, joined" if at in normed.joined and not own else source)
         # a module with children begins before them, unless it is a layer (whose weights are computed)
         ran = ran or layer_axis(module, 4) is not None or not any(True for _ in module.children())
 
@@ -113,24 +114,34 @@ def behind(snapshot: Snapshot) -> str:
 
 
 def _are_off(snapshot: Snapshot) -> bool:
-    """Whether some of the model's own inputs are large, or their common mean outweighs their spread."""
-    for x in tensors_in(snapshot.inputs):
-        if x.is_floating_point() and x.numel():
-            rms, mean = float(x.double().square().mean().sqrt()), abs(float(x.double().mean()))
-            if rms > LARGE_INPUTS or (mean > 0.7 and mean**2 > rms**2 / 2):
-                return True
-    return False
+    """Whether the model's own inputs are large, or their common mean outweighs their spread."""
+    x = next((t for t in tensors_in(snapshot.inputs) if t.is_floating_point() and t.numel()), None)
+    if x is None:
+        return False
+    rms, mean = float(x.double().square().mean().sqrt()), abs(float(x.double().mean()))
+    return rms > LARGE_INPUTS or (mean > 0.7 and mean**2 > rms**2 / 2)
 
 
 class _Normed(TorchFunctionMode):
-    """Records the outputs of norms and keeps them alive, so that their memory is not reused."""
+    """Records the outputs of norms, and of joins with the model's inputs.
 
-    def __init__(self) -> None:
+    Both are kept alive, so that their memory is not reused.
+
+    Args:
+        given: addresses of the model's inputs.
+    """
+
+    def __init__(self, given: Set[int]) -> None:
         super().__init__()
+        self._given = given
         self.storages: dict[int, Tensor] = {}
+        self.joined: dict[int, Tensor] = {}
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = function(*args, **(kwargs or {}))
-        if function_name(function) in NORM_FUNCTIONS and isinstance(out, Tensor):
+        name = function_name(function)
+        if name in NORM_FUNCTIONS and isinstance(out, Tensor):
             self.storages[storage_of(out)] = out
+        if name in JOINS and not self._given.isdisjoint(map(storage_of, tensors_in(args))):
+            self.joined[storage_of(out)] = out
         return out

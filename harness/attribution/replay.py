@@ -38,7 +38,8 @@ class Layer(NamedTuple):
         names: names of its modules, in the order of computation.
         gate: gate of the site; None if only the observed inputs determine it.
         source: what the first module receives: the model's "inputs", or what a "norm" or "layers" made;
-            "inputs, through layers" if the model's inputs are large or off centre.
+            "inputs, through layers" if the model's inputs are large or off centre, and "inputs, joined" if
+            some of them were concatenated to what layers made.
     """
 
     names: tuple[str, ...]

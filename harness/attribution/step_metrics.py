@@ -18,13 +18,14 @@ from torch.utils.hooks import RemovableHandle
 
 from harness.attribution.distances import ReferenceCopy, norm
 from harness.attribution.input_moments import InputMoments, observed
+from harness.attribution.moving_input import moving_input
 from harness.attribution.output_norms import OutputNorms
 from harness.hooks._torch import outside_transforms, without_transforms
 from harness.kernels.countable import has_values
 from harness.recording.batches import tensors_in
 from harness.recording.listener import Guard
 
-#: input_mean, input_rms: of the model's tensor inputs (see `InputMoments`); written_norm: norm of
+#: input_mean, input_rms: of one of the model's tensor inputs (see `moving_input`); written_norm: norm of
 #: parameter changes since the optimizer's last step that it did not make; the learning rates are the largest
 #: among groups with matrices (lr) and vectors (lr_bias); output_rms, output_grad_norm: see `OutputNorms`.
 COLUMNS = (
@@ -41,6 +42,8 @@ COLUMNS = (
     "output_rms",
     "output_grad_norm",
 )
+PLACES = ("", "1", "2", "3")  # of the tensor inputs that are watched
+OTHERS = tuple(f"{name}{place}" for place in PLACES[1:] for name in ("input_mean", "input_rms"))
 BUFFERED = 256  # steps whose scalars stay on the device
 
 
@@ -57,7 +60,7 @@ class StepMetrics:
         self._handles: list[RemovableHandle] = []
         self._references: list[ReferenceCopy] = []  # one per optimizer: its parameters after its last step
         self._row: dict[str, Any] = {}  # row of the running step
-        self._inputs = InputMoments()
+        self._inputs = [InputMoments()]  # of the first tensor input, and of others that have come
         self._outputs = OutputNorms()
         self._buffered: list[dict[str, Any]] = []
         self._rows: list[np.ndarray] = []
@@ -82,7 +85,8 @@ class StepMetrics:
 
     def step(self, loss: Tensor | float | None) -> None:
         """Complete a step."""
-        self._row["input_mean"], self._row["input_rms"] = self._inputs.take()
+        for at, moments in zip(PLACES, self._inputs, strict=False):
+            self._row[f"input_mean{at}"], self._row[f"input_rms{at}"] = moments.take()
         self._row["output_rms"], self._row["output_grad_norm"] = self._outputs.take()
         self._row["loss"] = loss.detach() if isinstance(loss, Tensor) else np.nan if loss is None else loss
         self._buffered.append(self._row)
@@ -95,11 +99,13 @@ class StepMetrics:
         if not module.training:
             return
         found = [x for x in tensors_in((args, dict(kwargs))) if x.is_floating_point()]
-        plain = [(x, without_transforms(x)) for x in found]
-        usable = [(x, p.detach()) for x, p in plain if p is not None and p.numel() and has_values(p)]
-        if usable:
-            with outside_transforms(*usable[0]):
-                self._inputs.add(*(p for _, p in usable))
+        for place, x in enumerate(found[: len(PLACES)]):
+            if place == len(self._inputs):
+                self._inputs.append(InputMoments())
+            plain = without_transforms(x)
+            if plain is not None and plain.numel() and plain.layout is torch.strided and has_values(plain):
+                with outside_transforms(x, plain):
+                    self._inputs[place].add(plain.detach())
 
     def read_output(self, module: nn.Module, args: Any, output: Any) -> None:
         """Read the output when a forward of the model ends; those of its submodules may be hidden layers."""
@@ -108,27 +114,28 @@ class StepMetrics:
 
     def forget_inputs(self) -> None:
         """Discard the inputs of the running step."""
-        self._inputs.forget()
+        for moments in self._inputs:
+            moments.forget()
 
     def frame(self) -> pd.DataFrame:
         """One row per completed step, from step 1 on: `step` and `COLUMNS`; NaN if nothing was read."""
-        self._fetch()
-        values = np.concatenate(self._rows) if self._rows else np.empty((0, len(COLUMNS)))
-        self._rows = [values]
-        table = pd.DataFrame(values, columns=pd.Index(COLUMNS))
+        table = self._all()
+        pairs = [table[[f"input_mean{at}", f"input_rms{at}"]].to_numpy() for at in PLACES]
+        table[["input_mean", "input_rms"]] = pairs[moving_input(pairs)]
+        table = table[list(COLUMNS)]
         table.insert(0, "step", np.arange(1, len(table) + 1))
         return table
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far as one tensor, and movements due to decay, in the order of the parameters."""
-        rows = self.frame()[list(COLUMNS)].to_numpy(float)
+        rows = self._all().to_numpy(float)
         decayed = [self.decayed.get(id(p)) for o in self._optimizers for p in parameters(o)]
         return {"rows": torch.from_numpy(rows.copy()), "decayed": decayed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue after the rows of `state_dict`; those of earlier versions have fewer columns."""
         rows = state["rows"].numpy()
-        more = np.full((len(rows), len(COLUMNS) - rows.shape[1]), np.nan)
+        more = np.full((len(rows), len(COLUMNS) + len(OTHERS) - rows.shape[1]), np.nan)
         self._rows, self._buffered = [np.concatenate([rows, more], axis=1)], []
         owners = [p for o in self._optimizers for p in parameters(o)]
         pairs = zip(owners, state["decayed"], strict=True)
@@ -182,14 +189,22 @@ class StepMetrics:
         rows, self._buffered = self._buffered, []
         if not rows:
             return
-        flat = [row.get(name, np.nan) for row in rows for name in COLUMNS]
+        names = (*COLUMNS, *OTHERS)
+        flat = [row.get(name, np.nan) for row in rows for name in names]
         by_device: dict[torch.device, list[Tensor]] = {}
         for value in flat:
             if isinstance(value, Tensor):
                 by_device.setdefault(value.device, []).append(value.double().reshape(()))
         fetched = {device: iter(torch.stack(group).tolist()) for device, group in by_device.items()}
         plain = [next(fetched[v.device]) if isinstance(v, Tensor) else float(v) for v in flat]
-        self._rows.append(np.array(plain).reshape(-1, len(COLUMNS)))
+        self._rows.append(np.array(plain).reshape(-1, len(names)))
+
+    def _all(self) -> pd.DataFrame:
+        """One row per completed step, with the inputs at all places."""
+        self._fetch()
+        names = (*COLUMNS, *OTHERS)
+        self._rows = [np.concatenate(self._rows) if self._rows else np.empty((0, len(names)))]
+        return pd.DataFrame(self._rows[0], columns=pd.Index(names))
 
 
 def parameters(optimizer: Optimizer) -> list[Tensor]:

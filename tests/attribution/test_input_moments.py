@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from harness.attribution.input_moments import InputMoments
+from harness.attribution.moving_input import moving_input
 
 
 def test_the_inputs_of_a_step_are_pooled() -> None:
@@ -47,13 +49,15 @@ def test_a_step_of_few_inputs_tells_nothing() -> None:
     assert float(last[0]) == 2.0
 
 
-def test_several_tensors_count_alike_whatever_their_sizes() -> None:
-    moments = InputMoments()
-    image, number = torch.full((4, 100), 200.0), torch.full((4, 1), 0.5)
-    for _ in range(3):
-        moments.add(image, number)
-        assert float(moments.take()[1]) == pytest.approx(200.0)
-    moments.add(image, 30 * number)
-    mean, rms = map(float, moments.take())
-    assert rms == pytest.approx(200 * math.sqrt((1 + 900) / 2))
-    assert mean == pytest.approx(200 * (1 + 30) / 2)
+def test_of_several_inputs_the_one_that_moves_is_watched() -> None:
+    draw = np.random.default_rng(0)
+    still = np.stack([0.1 * draw.normal(size=100), 1 + 0.05 * draw.normal(size=100)], 1)
+    shifted, once = still.copy(), still.copy()
+    shifted[60:, 0] += 1.0
+    once[40] *= 100.0
+    mask = np.column_stack([np.full(100, np.nan), np.full(100, np.inf)])
+    none = np.full((100, 2), np.nan)
+    assert moving_input([still, shifted, none]) == 1
+    assert moving_input([still, mask, once]) == 2
+    assert moving_input([shifted, still, mask, none]) == 0
+    assert moving_input([none, none]) == 0
