@@ -46,7 +46,6 @@ def scan(
     try:
         for path in out or ():
             check_suffix(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
         model = called(factory)
         inputs = called(batches) if batches else probe_of(data, override or [])
         if plan:
@@ -56,6 +55,7 @@ def scan(
         found = scan_model(model, inputs)
         print(found)
         for path in out or ():
+            path.parent.mkdir(parents=True, exist_ok=True)
             export(found.units, path, subject=factory, source=source_of(factory))
         if fail_over is not None:
             found.raise_if(fail_over)

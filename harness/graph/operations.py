@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 PLAIN_CONVOLUTIONS = {f"conv{d}d": d for d in (1, 2, 3)}
-CONVOLUTIONS = PLAIN_CONVOLUTIONS | {f"conv_transpose{d}d": d for d in (1, 2, 3)} | {"convolution": 2}
-CONVOLUTIONS["deform_conv2d"] = 2  # torchvision's
+CONVOLUTIONS = PLAIN_CONVOLUTIONS | {f"conv_transpose{d}d": d for d in (1, 2, 3)}
+CONVOLUTIONS |= {"convolution": 2, "deform_conv2d": 2}
 CHANNEL_NORMS = {"batch_norm", "group_norm", "instance_norm", "native_batch_norm", "native_group_norm"}
 TRAILING_NORMS = {"layer_norm", "rms_norm", "native_layer_norm"}
 NORMS = CHANNEL_NORMS | TRAILING_NORMS
@@ -44,7 +44,9 @@ REDUCTIONS = {
     "median",
 }
 REDUCTIONS |= {"nanmean", "nansum", "vector_norm", "linalg_vector_norm", "linalg_norm", "argmax", "argmin"}
-POOLINGS = {"amax", "amin", "max", "min", "mean", "sum", "nanmean", "nansum", "logsumexp"}
+EXTREMES = {"amax", "amin", "max", "min"}
+SQUARES = {"pow", "pow_", "__pow__", "square", "square_", "abs"}  # their sums are distances
+POOLINGS = EXTREMES | {"mean", "sum", "nanmean", "nansum", "logsumexp"}
 DISTANCES = {"cdist", "pairwise_distance", "cosine_similarity", "dist", "dot", "vdot", "inner"}
 ORDER = {"topk", "sort", "msort", "kthvalue", "cummax", "cummin"}
 CREATIONS = {"zeros", "ones", "full", "empty", "rand", "randn", "randint", "arange", "tensor", "linspace"}
@@ -55,6 +57,7 @@ FROM_OUTSIDE |= {"tensor", "as_tensor", "from_numpy"}
 COPIES = {"contiguous", "clone", "to", "float", "double", "half", "bfloat16", "type_as"}
 DROPOUTS = {"dropout", "dropout_", "feature_dropout", "dropout1d", "dropout2d", "dropout3d"}
 ADDITIONS = {"add", "add_", "__add__", "__radd__", "__iadd__"}
+DIFFERENCES = {"sub", "__sub__", "__rsub__", "subtract", "rsub"}
 SUMS = ADDITIONS | {"sub", "__sub__", "__rsub__"}
 KEEP_DIRECT = ADDITIONS | COPIES | DROPOUTS | {"alpha_dropout", "requires_grad_", "pad"}
 # Functions that pass on each unit separately, and a zero as a zero, at any position and for any other values.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.graph import operations as ops
 from harness.graph import units
@@ -88,7 +88,9 @@ def reduced(
             index = index.narrow(d, 0, 1)
     if any(index.shape[d] > 1 for d in chosen):
         kept = {d - x.ndim: size for d, size in enumerate(index.shape) if size > 1 and d not in chosen}
-        if not kept or name not in ops.POOLINGS:
+        mixed = len(torch.unique(index)) < index.numel()  # pixels of channels that were shuffled, say
+        squares = name not in ops.EXTREMES and not ops.SQUARES.isdisjoint(source.path)
+        if not kept or name not in ops.POOLINGS or mixed or squares:
             return source._replace(units=None, term=True)
         index = units.fresh_along(x.ndim, kept)  # maxout, or a mean over heads: several pieces make a unit
         source = source._replace(part=True, summed=True)
@@ -112,8 +114,8 @@ def normed(
         return Origin()
     producers = tuple(dict.fromkeys(w for _, w in weights)) or before.producers
     if name in ops.CHANNEL_NORMS:
-        known = before.units
-        if known is not None and units.repeats(known, 1 - out.ndim):  # batch and channels share an axis
+        known, own = before.units, any(isinstance(t, nn.Parameter) for t, _ in weights)
+        if known is not None and not own and units.repeats(known, 1 - out.ndim):  # inputs side by side
             return Origin(producers, known, part=True, direct=True, applied=before.applied)
         channels = units.fresh(out.ndim, 1 - out.ndim, out.shape[1])
         return Origin(producers, channels, direct=True, applied=before.applied)

@@ -10,11 +10,8 @@ from typing import Any
 from torch import nn
 
 _WRAPPED = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")  # torch's names, at any depth
-_WRAPPERS = (
-    "torch.nn.parallel.",
-    "torch.distributed.",
-    "torch.optim.swa_utils",
-)  # wrap what they call `module`
+# Packages whose wrappers call what they wrap `module`.
+_WRAPPERS = ("torch.nn.parallel.", "torch.distributed.", "torch.optim.swa_utils", "deepspeed.", "apex.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +151,8 @@ def without_wrappers(root: nn.Module) -> tuple[str, nn.Module]:
     ('module.', Linear(in_features=1, out_features=1, bias=True))
     """
     name, inside = next(iter(root._modules.items()), ("", None))
-    wraps = name in _WRAPPED or (name == "module" and type(root).__module__.startswith(_WRAPPERS))
+    classes = [one.__module__ for one in type(root).__mro__]
+    wraps = name in _WRAPPED or (name == "module" and any(one.startswith(_WRAPPERS) for one in classes))
     if len(root._modules) != 1 or root._parameters or inside is None or not wraps:
         return "", root
     prefix, model = without_wrappers(inside)

@@ -134,7 +134,7 @@ class TensorProvenance:
         first = outs[0]
         if name in ops.CONVOLUTIONS:
             dims = ops.CONVOLUTIONS[name] if name != "convolution" else first.ndim - 2
-            if self._is_per_input(args, kwargs):
+            if name != "deform_conv2d" and self._is_per_input(args, kwargs):
                 return [self._union(operands)._replace(units=None, reason=CHOSEN)]
             return [made(weights, first, -dims - 1)]
         if name in ops.LAST_AXIS:
@@ -162,7 +162,8 @@ class TensorProvenance:
             return []
         if name in ops.ORDER and source.units is not None and units.varying(source.units):
             return [source._replace(units=None, reason="order statistics have no fixed units") for _ in outs]
-        if name == "cdist" and len(args) > 1 and any(t is args[1] for t, _ in weights):
+        centres = args[1] if len(args) > 1 else kwargs.get("x2")
+        if name == "cdist" and any(t is centres for t, _ in weights):
             return [made(weights, first, -1)]  # distances to learned centres, each of which is a unit
         if name in ops.DISTANCES:
             return [self._union(operands)._replace(units=None, term=True)] * len(outs)
@@ -176,7 +177,7 @@ class TensorProvenance:
         matrices = [(t, w) for t, w in weights if t.ndim > 1]
         if name in ops.BROADCASTS and weights and first.shape != operands[0].shape:
             return [self._spread(name, operands, weights, first)]
-        if name in ops.SUMS and self._has_knots(args, operands, first):
+        if name in ops.DIFFERENCES and self._has_knots(args, operands, first):
             known = self._elementwise(operands, first)
             axes = set() if known.units is None else {-1, *units.varying(known.units)}
             index = units.fresh_along(first.ndim, {axis: first.shape[axis] for axis in axes})
@@ -287,8 +288,10 @@ class TensorProvenance:
         index = origin.units
         if index is None or not weights:
             return origin
-        own = {axis for t, _ in weights for axis in range(-min(t.ndim, out.ndim), 0) if _spans(t, axis)}
-        if not any(units.repeats(index, axis) for axis in own):
+        spans = [[a for a in range(-min(t.ndim, out.ndim), 0) if _spans(t, a)] for t, _ in weights]
+        own = {axes[0] for axes in spans if len(axes) == 1}  # positions have weights along several axes
+        own = {axis for axis in own if units.repeats(index, axis)}
+        if not own:
             return origin
         axes = own.union(units.varying(index))
         producers = tuple(dict.fromkeys((*origin.producers, *(w for _, w in weights))))
@@ -338,7 +341,7 @@ class TensorProvenance:
 
     def _has_knots(self, args: Sequence[Any], operands: Sequence[Tensor], out: Tensor) -> bool:
         """Whether constants make a new last axis: hinges x[..., None] - knots, each of which is a unit."""
-        constants = [t for t in _tensors(args) if self.get(t) is None and self.weights.of(t) is None]
+        constants = [t for t in _tensors(args) if (known := self._constants.get(id(t))) and known() is t]
         new = len(operands) == 1 and operands[0].ndim == out.ndim > 0 and operands[0].shape[-1] == 1
         return new and any(t.ndim and t.numel() == t.shape[-1] == out.shape[-1] > 1 for t in constants)
 

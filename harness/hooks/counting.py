@@ -174,9 +174,9 @@ class CallCounter:
             if base is None and is_view(z) and known.writes():
                 self.say(f"{opened.site.name}: {WRITTEN_VIEW}")
             hook = back if mask is None else partial(back, mask=mask)
-            if z.grad_fn is None:
+            if z.grad_fn is None and torch.is_grad_enabled():
                 self.leaves.watch(z, opened.statistics, hook)
-            else:
+            elif z.grad_fn is not None:
                 if not (recompute and self.passes.train()):  # else it is part of a pass that trains
                     hook = partial(self.passes.hook, hook, below(z if base is None else base))
                 watch_gradient(z, hook, base)

@@ -160,7 +160,7 @@ class ForwardHooks:
     def _enter(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any] = NO_KEYWORDS) -> None:
         state = self._states.own
         if state.depth and (module is state.entry or module is self._model):
-            if module is state.entry and not state.interrupted:
+            if module is state.entry and not state.interrupted and self._may_recur(state, module):
                 state.depth += 1
                 return
             self._traces -= state.tracing is not None
@@ -211,6 +211,12 @@ class ForwardHooks:
             self._begin_trace(state, args, kwargs)
         else:
             state.following, state.fast = True, self._threads < 2 and masking.now is None
+
+    def _may_recur(self, state: ForwardState, module: nn.Module) -> bool:
+        """Whether the running forward may have called its own module: it has its mode, and no mask is set."""
+        masking, same = self.counter.masking, state.graph is torch.is_grad_enabled()
+        observed = self._training is None or module.training is self._training
+        return masking.now is None and not masking.pending and same and state.active is observed
 
     def expect_no_forward(self) -> None:
         """Note that a step or a census was asked for: a forward that has begun no longer runs."""

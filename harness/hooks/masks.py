@@ -12,8 +12,8 @@ from harness.activations.stored import stored
 from harness.hooks.streams import NONE, UNKNOWN, Inputs, InputStreams
 
 INVERTED = (
-    "attention_mask leaves out {out:,} of {of:,} inputs: it counts those where it is True. If True marks "
-    "padding in this model, set the inputs that count by recorder.mask(~attention_mask)"
+    "attention_mask leaves out most inputs: those where it is True are counted. If True marks padding in "
+    "this model, set the inputs that count by recorder.mask(~attention_mask)"
 )
 
 Masks = Tensor | Iterable[Tensor] | Callable[[Any], Tensor | None]
@@ -263,7 +263,7 @@ def attention_mask(batch: Any) -> Mask | None:
     if found is None or mask is None or not mask.kept:  # of zeros: it is added, or True marks padding
         return None
     if found.dtype == torch.bool and 2 * mask.kept < found.numel():
-        mask.doubt = INVERTED.format(out=found.numel() - mask.kept, of=found.numel())
+        mask.doubt = INVERTED
     return mask
 
 

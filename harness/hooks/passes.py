@@ -13,7 +13,7 @@ from typing import Any
 from weakref import ref
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch.utils.hooks import RemovableHandle, unserializable_hook
 
 from harness.hooks._torch import accumulates, graph_task, leaf_node
 
@@ -103,6 +103,7 @@ class LeafHooks:
         if known is not None and known[0]() is leaf:
             return
 
+        @unserializable_hook
         def hook(gradient: Tensor) -> None:
             if self._passes.train(behind):
                 self._handles.pop(place)[1].remove()

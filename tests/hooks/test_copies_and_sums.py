@@ -54,9 +54,10 @@ def test_hinges_at_constant_knots_are_units() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.layer = nn.Linear(6, 4)
+            self.register_buffer("knots", torch.tensor([0.0, 100.0]))
 
         def forward(self, x: Tensor) -> Tensor:
-            return F.relu((self.layer(x)[..., None] - torch.tensor([0.0, 100.0])).flatten(1))
+            return F.relu((self.layer(x)[..., None] - self.get_buffer("knots")).flatten(1))
 
     torch.manual_seed(0)
     report = harness.scan(Hinges(), [torch.randn(ROWS, 6)])
@@ -182,3 +183,49 @@ def test_activations_of_sums_alone_are_named() -> None:
 
     with pytest.raises(ValueError, match=r"only on sums or distances in which no units are left \(:relu\)"):
         harness.scan(Loss(), [torch.randn(ROWS, 6)])
+
+
+class Laid(nn.Module):
+    """Four channels of images, laid out otherwise and met by weights of positions."""
+
+    def __init__(self, lay: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.conv, self.lay = nn.Conv2d(3, 4, 3, padding=1), lay
+        self.places, self.patches = nn.Parameter(torch.zeros(1, 1, 8, 8)), nn.Parameter(torch.zeros(16, 16))
+        self.norm, self.own = nn.BatchNorm1d(4 * 64), nn.Parameter(torch.zeros(4 * 64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.lay(self, self.conv(x)))
+
+
+LAID: dict[str, tuple[Callable[..., Tensor], int]] = {
+    "position embedding": (lambda m, z: z + m.places, 4),
+    "patches": (
+        lambda m, z: z.view(-1, 4, 16, 4).transpose(1, 2).reshape(-1, 16, 16) + m.patches,
+        4,
+    ),
+    "norm of flattened channels": (lambda m, z: m.norm(z.flatten(1)), 256),
+    "affine of flattened channels": (lambda m, z: z.flatten(1) + m.own, 256),
+}
+
+
+@pytest.mark.parametrize("kind", LAID)
+def test_weights_of_positions_make_no_units(kind: str) -> None:
+    lay, size = LAID[kind]
+    torch.manual_seed(0)
+    report = harness.scan(Laid(lay), [torch.randn(2, 3, 8, 8)])
+    assert len(report.units) == size
+
+
+def test_pixels_are_no_units() -> None:
+    class Shuffled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(F.relu(F.pixel_shuffle(self.conv(x), 2)).mean(1) - 0.1)
+
+    report = harness.scan(Shuffled(), [torch.randn(2, 3, 4, 4)])
+    assert report.plan.terms[0].name == "last"
+    assert set(report.units["site"]) == {":relu"}

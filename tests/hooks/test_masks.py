@@ -437,5 +437,5 @@ def test_other_attention_masks_are_left_alone(mask: Any) -> None:
 def test_a_mask_whose_true_seems_to_mark_padding_is_said() -> None:
     mask = torch.zeros(BATCH, LONG, dtype=torch.bool)
     mask[0, -1] = True
-    with pytest.warns(UserWarning, match=r"leaves out .* of .* inputs: it counts those where it is True"):
+    with pytest.warns(UserWarning, match="leaves out most inputs: those where it is True are counted"):
         assert counted(mask).n == 1
