@@ -14,7 +14,8 @@ CONSTANT = 0.99  # share of the inputs' power that their mean makes, from which 
 SMALL = 0.02  # rms of inputs that are small beside the biases of a layer
 FAR = 10  # deviations of its pre-activation that a usual bias takes a unit to if its inputs are too small
 LARGE = 1.5  # deviation of the weights over He's above which they are large
-TINY = 0.1  # the same, below which they are too small for a signal to pass several layers
+LARGE_INPUTS = 5  # rms above which inputs are large
+TINY_GAIN = 0.1  # the same, below which they are too small for a signal to pass several layers
 
 
 def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
@@ -79,26 +80,35 @@ def reading(layers: pd.DataFrame) -> pd.DataFrame:
     return layers[lowest | layers["source"].isin(("inputs", "inputs, joined")).to_numpy()]
 
 
-def are_alike(layers: pd.DataFrame) -> bool:
+def are_tiny_or_alike(layers: pd.DataFrame) -> bool:
     """Whether most layers' weights are all tiny or all alike, and no norm stands before or behind them."""
     plain = normed(layers) == ""
     if "source" in layers:
         plain &= ~layers["source"].eq("norm").to_numpy()
     gain = layers.loc[plain, "gain"].dropna()
-    return len(gain) > 1 and bool((gain < TINY).sum() > len(layers) / 2)
+    return len(gain) > 1 and bool((gain < TINY_GAIN).sum() > len(layers) / 2)
+
+
+def has_odd_inputs(layers: pd.DataFrame) -> np.ndarray:
+    """Which layers get inputs that are large, and not normed behind the layer, or off centre."""
+    large = (layers["input_rms"] > LARGE_INPUTS).to_numpy() & (normed(layers) == "")
+    return large | is_off_centre(layers)
 
 
 def odd_input(layers: pd.DataFrame) -> pd.Series | None:
-    """The layer that reads the largest inputs, or those most off centre; None if none reads the model's."""
+    """The layer that reads the oddest inputs: all 0, the largest, or most off centre; None if none does."""
     read = reading(layers)
     read = read[read["input_rms"].notna()]
     if read.empty:
         return None
-    rms = read["input_rms"].to_numpy(float)
+    rms, odd = read["input_rms"].to_numpy(float), has_odd_inputs(read)
     if (rms == 0).any():
         return read.iloc[int(rms.argmin())]
+    large = odd & (rms > LARGE_INPUTS)
     off_centre = read["off_centre"].fillna(0.0).to_numpy(float)
-    return read.iloc[int((rms if rms.max() > 5 else off_centre).argmax())]
+    if large.any():
+        return read.iloc[int(np.where(large, rms, 0.0).argmax())]
+    return read.iloc[int(np.where(odd if odd.any() else True, off_centre, 0.0).argmax())]
 
 
 def is_empty(born: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:

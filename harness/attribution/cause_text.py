@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from harness.attribution.birth_causes import LARGE, are_alike, odd_input
+from harness.attribution.birth_causes import LARGE, are_tiny_or_alike, odd_input
 from harness.attribution.causes import (
+    BELOW_HE,
     MEANING,
     ODD_INPUTS,
     VERY_LONG_STEP,
@@ -107,9 +108,11 @@ def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Eviden
     name, causal = cause.label, cause.events
     first = odd_input(evidence.layers)
     if cause.chance:
-        gain = evidence.layers["gain"].median()
-        scale = f", the weights at {gain:.2g}× He's scale" if np.isfinite(gain) else ""
-        return f", by chance: weights and biases are as usual ones are drawn{scale}"
+        gain, usual = (
+            evidence.layers["gain"].median(),
+            ", by chance: weights and biases are as usual ones are drawn",
+        )
+        return f"{usual}; the weights are at {gain:.2g}× He's scale" if gain < BELOW_HE else usual
     if causal:
         event = causal[0]
         after, when = len(found.deaths_from(event)), len(found.deaths)
@@ -126,29 +129,28 @@ def _reason(cause: Cause, units: pd.DataFrame, found: Findings, evidence: Eviden
     if name == "bad_batch":
         odd = odd_steps(evidence.steps)
         return (
-            f"; in {len(odd):,} of {len(evidence.steps):,} steps, first in step {int(odd.iloc[0]):,}, the "
+            f"; in {len(odd):,} of {len(evidence.steps):,} steps, first in step {int(odd[0]):,}, the "
             f"inputs' size was over {ODD_INPUTS}× their usual one"
         )
     if name == "unbounded_loss":
         last = evidence.steps["loss"][np.isfinite(evidence.steps["loss"])].iloc[-1]
         return (
-            f"; at last it was {last:.3g}. A cross entropy, or a distance to targets, cannot fall below 0: "
-            "check whether it expects probabilities or their logarithms, and its signs"
+            f"; at last it was {last:.3g}. A cross entropy, or a distance to targets, cannot fall below 0; "
+            "other losses may: check whether it expects probabilities or their logarithms, and its signs"
         )
     if name == "norm_stats" and bool(is_only_evaluated(found.units).any()):
         return "; training uses the statistics of each batch, evaluation those of the norm, which do not fit"
     if name == "input_offset" and first is not None and first["input_rms"] == 0:
         return f"; {_handed(first)} are all 0"
     if name == "input_offset" and first is not None:
-        return (
-            f"; rms of {_handed(first)} {first['input_rms']:.3g}, "
-            f"their mean makes {100 * first['off_centre']:.0f} % of their power"
-        )
+        share = first["off_centre"]
+        power = f", their mean makes {100 * share:.0f} % of their power" if np.isfinite(share) else ""
+        return f"; rms of {_handed(first)} {first['input_rms']:.3g}{power}"
     if name == "weight_init":
         z, gain = evidence.layers["weight_z"].min(), evidence.layers["gain"].max()
         if np.isnan(z):
             return "; how the weights were drawn is not known"
-        if gain <= LARGE and are_alike(evidence.layers):
+        if gain <= LARGE and are_tiny_or_alike(evidence.layers):
             middle = evidence.layers["gain"].median()
             return f"; the weights of most layers deviate by {middle:.2g}× He's scale: units hardly differ"
         return f"; lowest layer mean of weights {z:+.1f} standard errors, largest gain {gain:.2g}× He"
@@ -289,7 +291,7 @@ def _handed(first: pd.Series) -> str:
 
 def doubts(name: str, causal: Sequence[Event], evidence: Evidence) -> list[str]:
     """What cannot be distinguished from a cause in one run."""
-    first = evidence.layers.iloc[0] if len(evidence.layers) else None
+    first = odd_input(evidence.layers)
     doubts = [text for label, text in INDISTINGUISHABLE.items() if label == name]
     if name == "step_size" and not causal:
         own = first is not None and first.get("source", "inputs") in ("inputs", None)

@@ -13,12 +13,11 @@ import pandas as pd
 
 from harness.attribution.birth_causes import (
     LARGE,
-    are_alike,
+    are_tiny_or_alike,
     birth_causes,
     hardly_vary,
+    has_odd_inputs,
     is_by_chance,
-    is_off_centre,
-    normed,
     reading,
 )
 from harness.attribution.events import DRIFT, EPISODE, LONG_STEP, OUTSIDE, SETTLED, Event, calm_before
@@ -41,7 +40,7 @@ MEANING = {
     "norm_stats": "the running statistics of a norm",
     "constant": "a constant of the model's own code behind a layer: an offset or a threshold, no parameter",
     "surgery": "somebody wrote into the parameters",
-    "unbounded_loss": "the loss has no lower bound: it falls below 0, and on and on",
+    "unbounded_loss": "the loss falls far below 0 and keeps falling, as one without a lower bound does",
     "loss_penalty": "a part of the loss that acts on hidden layers or weights, past the final outputs",
     "target_scale": "targets that are far larger than the outputs",
     "unknown": "none of the causes that are known here",
@@ -168,7 +167,7 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
         others = [event for event in causal if event.column not in ("loss", "grad_norm", "update_norm")]
         causal = others or [event for event in causal if event.step >= SETTLED]
     told = bool(causal) and (causal[0].column in OUTSIDE or causal[0].label == "loss_penalty")
-    if is_unbounded(evidence.steps) and not told:
+    if is_falling(evidence.steps, diverged=found.diverged_at is not None) and not told:
         return Cause("unbounded_loss", [event for event in causal if event.label == "labels"])
     if causal:
         return Cause(causal[0].label, causal)
@@ -265,13 +264,11 @@ def are_followed(event: Event, deaths: np.ndarray) -> bool:
 def _lasting_cause(shares: pd.DataFrame, evidence: Evidence, deaths: pd.Series) -> str:
     """A cause present from the start that killed units not born dead."""
     layers, steps, loss = evidence.layers, evidence.steps, evidence.loss
-    if len(odd_steps(steps)):
+    if are_behind(odd_steps(steps), deaths):
         return "bad_batch"
-    first = reading(layers)
-    large = (first["input_rms"] > 5).to_numpy() & (normed(first) == "")
-    if (large | is_off_centre(first)).any():
+    if has_odd_inputs(reading(layers)).any():
         return "input_offset"
-    if len(layers) and (layers["gain"].max() > LARGE or are_alike(layers)):
+    if len(layers) and (layers["gain"].max() > LARGE or are_tiny_or_alike(layers)):
         return "weight_init"
     decay = steps["weight_decay"].max() if len(steps) else 0.0
     a_step = float((steps["lr"] * steps["weight_decay"]).median()) if decay > 0 else 0.0
@@ -290,23 +287,30 @@ def _lasting_cause(shares: pd.DataFrame, evidence: Evidence, deaths: pd.Series) 
     return "step_size" if long else "unknown"
 
 
-def odd_steps(steps: pd.DataFrame) -> pd.Series:
+def odd_steps(steps: pd.DataFrame) -> np.ndarray:
     """Steps whose inputs are far larger than usual, again and again; empty if there are few, or many."""
-    rms = steps["input_rms"] if len(steps) else pd.Series(dtype=float)
-    odd = steps.loc[rms > ODD_INPUTS * rms.median(), "step"] if len(steps) else rms
-    return odd if 2 <= len(odd) <= len(steps) / 5 else odd[:0]
+    rms = steps["input_rms"].to_numpy(float) if len(steps) else np.empty(0)
+    usual = float(np.nanmedian(rms)) if np.isfinite(rms).any() else 0.0
+    odd = steps["step"].to_numpy(float)[rms > ODD_INPUTS * usual] if usual > 0 else np.empty(0)
+    return odd if 3 <= len(odd) <= len(steps) / 5 else odd[:0]
 
 
-def is_unbounded(steps: pd.DataFrame) -> bool:
-    """Whether the loss falls below 0, and on and on: it has no lower bound."""
+def are_behind(odd: np.ndarray, deaths: pd.Series) -> bool:
+    """Whether most deaths come soon after one of some steps."""
+    times = deaths.to_numpy(float)
+    last = odd[np.maximum(np.searchsorted(odd, times + 1, "right") - 1, 0)] if len(odd) else times
+    soon = (last <= times + 1) & (times <= last + SOON)
+    return len(odd) > 0 and len(times) > 0 and bool(soon.mean() > 0.5)
+
+
+def is_falling(steps: pd.DataFrame, *, diverged: bool) -> bool:
+    """Whether the loss falls far below 0 and does not slow down: it may have no lower bound."""
     loss = steps["loss"][np.isfinite(steps["loss"])].to_numpy(float) if len(steps) else np.empty(0)
-    if len(loss) < 2 * EPISODE:
-        return len(loss) > 2 and bool(loss[-1] < -FALLEN * max(1.0, abs(loss[0])))
-    part = len(loss) // 10
-    start, middle, end = (
-        float(np.median(rows)) for rows in (loss[:EPISODE], loss[-5 * part :][:part], loss[-part:])
-    )
-    return end < -FALLEN * max(1.0, abs(start)) and end < min(0.0, middle) * 1.2
+    if len(loss) < 3 or (len(loss) < 2 * EPISODE and not diverged):
+        return False
+    few, half = max(1, min(EPISODE, len(loss) // 10)), len(loss) // 2
+    start, middle, end = (float(np.median(part[:few])) for part in (loss, loss[half:], loss[-few:]))
+    return end < -FALLEN * max(1.0, abs(start)) and middle - end > (start - middle) / 2
 
 
 def has_far_targets(evidence: Evidence) -> bool:

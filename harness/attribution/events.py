@@ -110,7 +110,10 @@ def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float, pen
         if ratio > UNBOUNDED:
             text = "inputs were not finite"
     elif column == "weight_decay":
-        label, text = "decay", f"weight decay rose to {values[column][t]:.3g}{_and_on(values[column], t)}"
+        label, text = (
+            "decay",
+            f"weight decay rose to {values[column][t]:.3g}{_and_on(values[column], t, 1.0)}",
+        )
     elif column == "loss":
         label, reason, inner = _own_rise(values, t, column, penalty) or _loss_rise(values, t)
         if np.isnan(values["loss"][t]):
@@ -119,7 +122,8 @@ def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float, pen
             rise = "fell below 0,"
         text = f"the loss {rise} {reason}"
     elif column == "lr":
-        label, text = "step_size", f"the learning rate {rise}{_and_on(values[column], t)}"
+        further = _and_on(values[column], t, ratio / values[column][t])
+        label, text = "step_size", f"the learning rate {rise}{further}"
     elif column == "grad_norm" and (own := _own_rise(values, t, column, penalty)):
         label, reason, inner = own
         text = f"the gradient {rise} {reason}"
@@ -134,10 +138,11 @@ def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float, pen
     return Event(step, label, column, ratio, f"{when}: {text}", inner)
 
 
-def _and_on(setting: np.ndarray, t: int) -> str:
-    """How far a setting that has risen goes on rising."""
-    highest = float(np.nanmax(setting[t:]))
-    return f", and on to {highest:.3g}" if highest > 2 * setting[t] else ""
+def _and_on(setting: np.ndarray, t: int, unit: float) -> str:
+    """How far a setting that has risen goes on rising before it falls, in some unit."""
+    falls = np.flatnonzero(np.diff(setting[t:]) < 0)
+    highest = float(np.nanmax(setting[t : t + 1 + int(falls[0])] if len(falls) else setting[t:]))
+    return f", and on to {highest * unit:.3g}{'' if unit == 1.0 else '×'}" if highest > 2 * setting[t] else ""
 
 
 def _with_strange(loss: np.ndarray, deviation: np.ndarray) -> np.ndarray:
@@ -214,7 +219,7 @@ def _own_rise(
     after = values["loss"][t + 1 : t + 4] / values["loss"][t] * rise
     lasts = len(after) > 0 and not np.median(after) < FAR  # one odd batch alone is no change
     rises = rise < 10 * FAR and np.fmax.reduce(after, initial=0.0) > FAR * rise  # step by step: it diverges
-    far = rise > ONCE and np.isfinite(after).all()
+    far = rise > ONCE and len(after) > 0 and np.isfinite(after).all()
     if (lasts or far) and not rises and not _was_rising(values["loss"], t):
         reason = f"{SAME}, and the gradient there rose to {at_outputs:.3g}×"
         return "labels", reason if lasts else f"for a moment, {reason}", False
@@ -265,9 +270,10 @@ def _loss_rise(values: dict[str, np.ndarray], t: int) -> tuple[str, str, bool]:
     if moved >= LONG_STEP and not settled:
         return "step_size", f"{how}, under steps of {100 * moved:.2g} % of ‖θ‖", True
     if leaps:
-        reason = f"with the outputs at {outputs:.3g}×, though parameters moved little"
-        changed = "the inputs' mean and size not: what the forward does, or the inputs otherwise, changed"
-        return "unknown", f"{how}, {reason}, and {changed}", False
+        reason = (
+            f"with the outputs at {outputs:.3g}×, though neither the parameters nor the inputs moved much"
+        )
+        return "unknown", f"{how}, {reason}: what the forward does, or the inputs otherwise, changed", False
     return "labels", f"{how}; what came before was as ever", False
 
 

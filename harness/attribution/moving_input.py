@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,7 +35,7 @@ def _motion(pair: pd.DataFrame) -> float:
     known = pair[np.isfinite(pair["rms"]) & (pair["rms"] > 0)]
     if 2 * len(known) <= len(pair):  # too few, or infinite as those of a mask that is added
         return 0.0
-    size, shift = np.log(known["rms"]), known["mean"] / known["rms"].median()
+    size, shift = known["rms"].map(math.log), known["mean"] / known["rms"].median()
     size, shift = (size - size.median()).abs(), (shift - shift.median()).abs()
     lasting = [one.rolling(WINDOW, min_periods=1).median().max() for one in (size, shift)]
     return float(max(*lasting, size.max() / 2))  # one step alone counts half

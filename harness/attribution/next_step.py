@@ -5,8 +5,8 @@ from __future__ import annotations
 #: Label of a cause → what to try first. Unknown causes have no entry.
 NEXT_STEP = {
     "bias_init": "Draw the biases at 0 or above.",
-    "weight_init": "Draw the weights around 0, at He's scale (torch.nn.init.kaiming_normal_); of trained "
-    "weights, those of the dead units alone.",
+    "weight_init": "Draw the weights around 0, at He's scale (torch.nn.init.kaiming_normal_); if they were "
+    "trained before, redraw only those of dead units.",
     "input_offset": "Standardise the inputs: mean 0 and deviation 1 on the training set.",
     "input_shift": "Find what feeds the model other inputs from then on, or standardise them.",
     "bad_batch": "Look at the inputs of that batch; clip the gradient's norm, so that one batch can do less.",

@@ -101,7 +101,7 @@ class Snapshots:
         if _shapes(self.latest) != shapes:
             self.census()
         if not self._first and self._model.training:
-            return "the model itself was never called, only a copy or a part of it, if anything"
+            return "the model itself was never called, at most a copy or a part of it was"
         if not self._first:
             return (
                 "no input was seen in training mode, and what evaluation mode does (running statistics of "

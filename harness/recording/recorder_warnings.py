@@ -19,7 +19,7 @@ NO_ACTIVATION = (
     " every module's forward (as in model.encode) or in code of torch.jit are not seen."
 )
 ONLY_TERMS = (
-    "activations were called, but only on sums or distances in which no units are left ({terms}); "
+    "activations were called, but only on sums or distances that no longer contain units ({terms}); "
     "recorder.plan lists them as terms"
 )
 

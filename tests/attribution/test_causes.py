@@ -83,7 +83,9 @@ def test_a_cause_that_is_chance_is_said_to_be_so(seed: int) -> None:
     found = trained(nn.Sequential(*layers, nn.Linear(24, 1), nn.ReLU())).diagnose()
     assert found.label == "weight_init"
     assert "by chance, as the weights of any initialisation fall" in found.text
-    assert "), by chance: weights and biases are as usual ones are drawn, the weights at 0.4" in found.text
+    assert (
+        "), by chance: weights and biases are as usual ones are drawn; the weights are at 0.4" in found.text
+    )
 
 
 class Coded(nn.Module):

@@ -181,7 +181,7 @@ def test_activations_of_sums_alone_are_named() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return F.relu(1 - self.layer(x).square().sum(-1))
 
-    with pytest.raises(ValueError, match=r"only on sums or distances in which no units are left \(:relu\)"):
+    with pytest.raises(ValueError, match=r"only on sums or distances that no longer contain units \(:relu\)"):
         harness.scan(Loss(), [torch.randn(ROWS, 6)])
 
 
