@@ -67,7 +67,8 @@ def copy_inputs(args: Any, kwargs: Mapping[str, Any], most: int) -> Inputs | Non
     sizes = {t.shape[0] if t.ndim else -1 for t in tensors_in(given)}
     if not sizes:
         return None
-    end = most if len(sizes) == 1 and -1 not in sizes else None
+    strided = all(t.layout is torch.strided for t in tensors_in(given))  # others cannot be sliced
+    end = most if len(sizes) == 1 and -1 not in sizes and strided else None
 
     def copy(tensor: Tensor) -> Tensor:
         plain = without_transforms(tensor)

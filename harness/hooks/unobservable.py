@@ -75,4 +75,14 @@ def _is_quantised_recurrent(module: nn.Module) -> bool:
 
 def failure(what: str, error: Exception) -> str:
     """The reason to report if observing failed."""
-    return f"observing {what} failed, training goes on ({type(error).__name__}: {error})"
+    return f"observing {what} failed, training goes on ({error_line(error)})"
+
+
+def error_line(error: Exception) -> str:
+    """An error's class and the first line of its message: torch's go on for pages.
+
+    >>> error_line(NotImplementedError("Could not run 'aten::x'.\\n\\nCPU: registered at")), error_line(KeyError())
+    ("NotImplementedError: Could not run 'aten::x'.", 'KeyError')
+    """
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

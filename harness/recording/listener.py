@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from harness.hooks.captured import FOLLOWED, is_capturing
 from harness.hooks.hook import Call
+from harness.hooks.unobservable import error_line
 
 
 class Guard:
@@ -50,7 +51,7 @@ class Guard:
 
     def switch_off(self, error: Exception) -> None:
         """Switch the listener off."""
-        self.error = self.error or f"{type(error).__name__}: {error}"
+        self.error = self.error or error_line(error)
 
     def say(self) -> None:
         """Warn once of an error; not inside a hook, where a warning could become an error in the training."""

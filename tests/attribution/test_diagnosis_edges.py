@@ -389,3 +389,31 @@ def test_a_large_input_that_is_joined_to_hidden_units_is_named() -> None:
     found = recorder.diagnose()
     assert found.label == "input_offset"
     assert "what layers hand on (rest.0, before rest.1), with inputs joined to it, 2.29e+03" in found.text
+
+
+def test_arguments_that_are_sparse_or_infinite_hide_no_shift_of_the_first() -> None:
+    class Graph(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.act, self.head = nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 5)
+
+        def forward(self, x: Tensor, adjacency: Tensor, mask: Tensor) -> Tensor:
+            mixed = torch.sparse.mm(adjacency, x) if adjacency.is_sparse else x
+            return self.head(self.act(self.layer(mixed)))
+
+    torch.manual_seed(0)
+    model, (x, y) = Graph(), inputs()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+    adjacency, mask = torch.eye(64).to_sparse(), torch.full((64, 64), -math.inf)
+    with harness.Recorder(model, optimizer=optimizer, census_every=10, evidence=True) as recorder:
+        for step in range(140):
+            index = torch.randint(0, 4000, (64,))
+            given = x[index] * (1 if step < 60 else 30)
+            loss = nn.functional.cross_entropy(model(given, adjacency, mask), y[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            recorder.step(loss=loss)
+    found = recorder.diagnose()
+    assert found.label == "input_shift"
+    assert "step 61: the inputs' size moved by 30" in found.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -56,6 +57,24 @@ def test_a_forward_that_was_interrupted_has_ended_at_the_next_step() -> None:
     assert census.groupby("site")["n"].first().to_dict() == dict(model.seen)
 
 
+def test_after_an_interrupted_forward_those_of_another_mode_do_not_count() -> None:
+    torch.manual_seed(0)
+    model = Tree()
+    with harness.Recorder(model, census_every=None) as recorder:
+        model(torch.randn(16, 8)).sum().backward()
+        before, model.stops = dict(model.seen), True
+        with suppress(KeyboardInterrupt):
+            model(torch.randn(16, 8))
+        model.stops, interrupted = False, Counter(model.seen) - Counter(before)
+        model.eval()
+        for _ in range(10):
+            model(torch.randn(16, 8))
+        model.train()
+        census = recorder.census()
+    counted = {site: before[site] + interrupted[site] for site in before}
+    assert census.groupby("site")["n"].first().to_dict() == counted
+
+
 class Gated(nn.Module):
     """A layer whose outputs are scaled by an activation of a parameter."""
 
@@ -80,6 +99,7 @@ def test_an_activation_of_a_parameter_leaves_no_hook(act: Callable[[Tensor], Ten
         for _ in range(20):
             loss = model(torch.randn(8, 8)).square().mean()
             assert len(model.raw._backward_hooks or ()) == 1
+            pickle.dumps(model.raw)  # without a warning of torch's that a hook is lost
             if trains:
                 loss.backward()
                 assert not model.raw._backward_hooks
