@@ -81,8 +81,8 @@ def failure(what: str, error: Exception) -> str:
 def error_line(error: Exception) -> str:
     """An error's class and the first line of its message: torch's go on for pages.
 
-    >>> error_line(NotImplementedError("Could not run 'aten::x'.\\n\\nCPU: registered at")), error_line(KeyError())
-    ("NotImplementedError: Could not run 'aten::x'.", 'KeyError')
+    >>> error_line(ValueError(chr(10).join(("no kernel", "CPU: registered at …")))), error_line(KeyError())
+    ('ValueError: no kernel', 'KeyError')
     """
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
