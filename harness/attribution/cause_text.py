@@ -255,9 +255,13 @@ def _moved(found: Findings, evidence: Evidence) -> str:
     if np.isinf(longest):
         return f"an early step moved {100 * ratio:.3g} % of ‖θ‖ (median), the longest not finite"
     if longest > 3 * ratio:
-        shown = [f"{100 * value:.{2 if value < 1 else 3}g} %" for value in (ratio, longest)]
-        return f"an early step moved {shown[0]} of ‖θ‖ (median), the longest {shown[1]}"
-    return f"an early step moved {100 * ratio:.{2 if ratio < 1 else 3}g} % of ‖θ‖ (median)"
+        return f"an early step moved {_share(ratio)} of ‖θ‖ (median), the longest {_share(longest)}"
+    return f"an early step moved {_share(ratio)} of ‖θ‖ (median)"
+
+
+def _share(ratio: float) -> str:
+    """A share of ‖θ‖, with two digits below 100 %."""
+    return f"{100 * ratio:.{2 if ratio < 0.995 else 3}g} %"
 
 
 def _penalty(evidence: Evidence) -> str:

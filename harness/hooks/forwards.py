@@ -118,6 +118,7 @@ class ForwardHooks:
         self._threads = self._traces = 0
         self._between = False  # whether activations are called between forwards of parts without a graph
         self._attached = self._said = False
+        self._look = True  # whether to see if modules have changed when a part is entered: once a step
         self.forwards = self.unobserved_with_graph = 0
         self.ready = self.captured = False
         self.called: set[nn.Module] = set()
@@ -169,7 +170,8 @@ class ForwardHooks:
         if state.depth or (module is not self._model and self._is_recompute()):
             return
         state.depth, state.entry = 1, module
-        if self._registry.changed:
+        look, self._look = self._look or module is self._model, False
+        if look and self._registry.changed:
             added, self._of_declared = self._registry.take(), parts_of_declared(self._names)
             for one in added:
                 self._hook(one)
@@ -220,7 +222,7 @@ class ForwardHooks:
 
     def expect_no_forward(self) -> None:
         """Note that a step or a census was asked for: a forward that has begun no longer runs."""
-        state = self._states.own
+        state, self._look = self._states.own, True
         state.interrupted = state.depth > 0
 
     @property
