@@ -14,8 +14,8 @@ CONSTANT = 0.99  # share of the inputs' power that their mean makes, from which 
 SMALL = 0.02  # rms of inputs that are small beside the biases of a layer
 FAR = 10  # deviations of its pre-activation that a usual bias takes a unit to if its inputs are too small
 LARGE = 1.5  # deviation of the weights over He's above which they are large
-LARGE_INPUTS = 5  # rms above which inputs are large
 TINY_GAIN = 0.1  # the same, below which they are too small for a signal to pass several layers
+LARGE_INPUTS = 5.0  # rms above which inputs are large
 
 
 def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:

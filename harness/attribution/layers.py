@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from harness.activations.gates import Gate
+from harness.attribution.birth_causes import LARGE_INPUTS
 from harness.attribution.model_inputs import storage_of
 from harness.attribution.replay import NORMS, Layer, Replay
 from harness.attribution.snapshots import Snapshot
@@ -22,7 +23,6 @@ from harness.recording.batches import tensors_in
 
 #: Everything that makes a pre-activation: names of modules and parameters, each with the norm it feeds.
 Chains = tuple[tuple[str, ...], ...]
-LARGE_INPUTS = 5.0  # rms above which inputs are large
 
 
 def layers_of(

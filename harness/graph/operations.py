@@ -27,7 +27,8 @@ MOVES = SELECTIONS | TRANSPOSITIONS - TURNS | {"flatten", "reshape", "view", "mo
 MOVES |= {"unsqueeze", "unflatten", "expand", "expand_as", "view_as", "reshape_as", "ravel", "flip", "roll"}
 MOVES |= {"repeat", "tile", "repeat_interleave", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"}
 SCALINGS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply", "div", "__truediv__", "divide"}
-BROADCASTS = SCALINGS | {"add", "__add__", "__radd__", "sub", "__sub__", "__rsub__", "subtract", "rsub"}
+DIFFERENCES = {"sub", "__sub__", "__rsub__", "subtract", "rsub"}
+BROADCASTS = SCALINGS | DIFFERENCES | {"add", "__add__", "__radd__"}
 JOINS = {"cat", "concat", "concatenate", "stack", "hstack", "vstack"}
 REDUCTIONS = {
     "mean",
@@ -57,8 +58,7 @@ FROM_OUTSIDE |= {"tensor", "as_tensor", "from_numpy"}
 COPIES = {"contiguous", "clone", "to", "float", "double", "half", "bfloat16", "type_as"}
 DROPOUTS = {"dropout", "dropout_", "feature_dropout", "dropout1d", "dropout2d", "dropout3d"}
 ADDITIONS = {"add", "add_", "__add__", "__radd__", "__iadd__"}
-DIFFERENCES = {"sub", "__sub__", "__rsub__", "subtract", "rsub"}
-SUMS = ADDITIONS | {"sub", "__sub__", "__rsub__"}
+SUMS = ADDITIONS | DIFFERENCES
 KEEP_DIRECT = ADDITIONS | COPIES | DROPOUTS | {"alpha_dropout", "requires_grad_", "pad"}
 # Functions that pass on each unit separately, and a zero as a zero, at any position and for any other values.
 KEEP_UNITS = COPIES | DROPOUTS | {"detach", "data"}

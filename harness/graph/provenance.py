@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from harness.graph import operations as ops
 from harness.graph import units
+from harness.graph.copies import at_knots, have_knots, spans, told_apart
 from harness.graph.joins import SIDE_BY_SIDE, joined, side_by_side
 from harness.graph.operations import tensors_in as _tensors
 from harness.graph.origin import DATA, Origin, adapted, application, made, moved, normed, reduced
@@ -177,16 +178,13 @@ class TensorProvenance:
         matrices = [(t, w) for t, w in weights if t.ndim > 1]
         if name in ops.BROADCASTS and weights and first.shape != operands[0].shape:
             return [self._spread(name, operands, weights, first)]
-        if name in ops.DIFFERENCES and self._has_knots(args, operands, first):
-            known = self._elementwise(operands, first)
-            axes = set() if known.units is None else {-1, *units.varying(known.units)}
-            index = units.fresh_along(first.ndim, {axis: first.shape[axis] for axis in axes})
-            return [known._replace(units=index if axes else None, part=True, applied=application())]
+        if name in ops.DIFFERENCES and have_knots(filter(self._is_constant, _tensors(args)), operands, first):
+            return [at_knots(self._elementwise(operands, first), first)]
         if matrices and first.ndim and first.shape != operands[0].shape:  # a product under another name
             if any(t.ndim > 2 for t, _ in matrices):
                 return [self._union(operands)._replace(units=None, reason=CHOSEN)] * len(outs)
             return [made(matrices, one, -1) for one in outs]
-        found = [self._told_apart(self._elementwise(operands, one), weights, one) for one in outs]
+        found = [told_apart(self._elementwise(operands, one), weights, one) for one in outs]
         if name not in ops.KEEP_UNITS:
             found = [origin._replace(path=(*origin.path, name)) for origin in found]
         return found if name in ops.KEEP_DIRECT else [origin._replace(direct=False) for origin in found]
@@ -226,7 +224,7 @@ class TensorProvenance:
             rows = matrix is left and out.ndim > 1 and right.ndim > 1
             if not rows:
                 owner = turned(owner)
-            batch = [axis for axis in range(-min(matrix.ndim, out.ndim), -2) if _spans(matrix, axis)]
+            batch = [axis for axis in range(-min(matrix.ndim, out.ndim), -2) if spans(matrix, axis)]
             return made([(matrix, owner)], out, *batch, -2 if rows else -1)
         origin = self._union(operands)._replace(units=None, activated=False)
         for tensor, axis, inner in ((right, -1, -2), (left, -2, -1)):
@@ -246,7 +244,7 @@ class TensorProvenance:
         self, name: str, operands: list[Tensor], weights: list[tuple[Tensor, Producer]], out: Tensor
     ) -> Origin:
         """Weights that are added or multiplied entry by entry and make new axes: x[..., None] * w."""
-        axes = {axis for t, _ in weights for axis in range(-min(t.ndim, out.ndim), 0) if _spans(t, axis)}
+        axes = {axis for t, _ in weights for axis in range(-min(t.ndim, out.ndim), 0) if spans(t, axis)}
         if all(any(t.ndim >= -axis and t.shape[axis] > 1 for t in operands) for axis in axes):
             return self._elementwise(operands, out)
         before, union = self._elementwise(operands, out), self._union(operands)
@@ -283,21 +281,6 @@ class TensorProvenance:
         lost = not wide and any(o.units is None for t in operands if (o := self.get(t)) is not None)
         return origin._replace(units=None if lost else chosen)
 
-    def _told_apart(self, origin: Origin, weights: list[tuple[Tensor, Producer]], out: Tensor) -> Origin:
-        """Copies of units that get weights of their own are units of their own."""
-        index = origin.units
-        if index is None or not weights:
-            return origin
-        spans = [[a for a in range(-min(t.ndim, out.ndim), 0) if _spans(t, a)] for t, _ in weights]
-        own = {axes[0] for axes in spans if len(axes) == 1}  # positions have weights along several axes
-        own = {axis for axis in own if units.repeats(index, axis)}
-        if not own:
-            return origin
-        axes = own.union(units.varying(index))
-        producers = tuple(dict.fromkeys((*origin.producers, *(w for _, w in weights))))
-        index = units.fresh_along(out.ndim, {axis: out.shape[axis] for axis in axes})
-        return origin._replace(producers=producers, units=index, part=True, applied=application())
-
     # --- helpers ------------------------------------------------------------------------------------
 
     def _union(self, operands: Sequence[Tensor]) -> Origin:
@@ -327,23 +310,19 @@ class TensorProvenance:
 
         A layer's input is such a tensor rather than a constant, unless it is a buffer or made of constants.
         """
-        constant = self._constants.get(id(tensor))
-        if constant is not None and constant() is tensor:
-            return False
         known = self.get(tensor) is not None or self.weights.of(tensor) is not None
-        return tensor.is_floating_point() and not known
+        return tensor.is_floating_point() and not known and not self._is_constant(tensor)
+
+    def _is_constant(self, tensor: Tensor) -> bool:
+        """Whether it is a buffer, or made of constants."""
+        known = self._constants.get(id(tensor))
+        return known is not None and known() is tensor
 
     def _is_layer(self, name: str, args: Sequence[Any], weights: Sequence[tuple[Tensor, Producer]]) -> bool:
         """Whether a call makes units: of an input, which may be learned (queries, a constant image)."""
         layer = name in ops.LAST_AXIS or name in ops.CONVOLUTIONS or name in ops.FUSED_RECURRENT
         input_ = args[0] if layer and args else None
         return isinstance(input_, Tensor) and any(t is not input_ for t, _ in weights)
-
-    def _has_knots(self, args: Sequence[Any], operands: Sequence[Tensor], out: Tensor) -> bool:
-        """Whether constants make a new last axis: hinges x[..., None] - knots, each of which is a unit."""
-        constants = [t for t in _tensors(args) if (known := self._constants.get(id(t))) and known() is t]
-        new = len(operands) == 1 and operands[0].ndim == out.ndim > 0 and operands[0].shape[-1] == 1
-        return new and any(t.ndim and t.numel() == t.shape[-1] == out.shape[-1] > 1 for t in constants)
 
     def _is_per_input(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         """Whether a convolution has a kernel for each input, computed from inputs, in groups."""
@@ -368,8 +347,3 @@ class TensorProvenance:
             self.put(target, both._replace(units=index if same else None))
             return
         self.put(target, origin._replace(units=index if units.fits(index, target.shape) else None))
-
-
-def _spans(weights: Tensor, axis: int) -> bool:
-    """Whether weights differ along an axis; they do not where it was expanded."""
-    return weights.shape[axis] > 1 and weights.stride(axis) != 0

@@ -33,7 +33,7 @@ from harness.hooks.known_calls import KnownCall, KnownCalls
 from harness.hooks.masks import Mask, Masking
 from harness.hooks.passes import WRITTEN_VIEW, GradientPasses, LeafHooks, below
 from harness.hooks.sites import Caller, OpenSite, SiteBook
-from harness.hooks.unobservable import NO_UNITS, UNDER_TRANSFORM, NotObservable, failure
+from harness.hooks.unobservable import NO_UNITS, OUT_OF_ORDER, UNDER_TRANSFORM, NotObservable, failure
 from harness.kernels.countable import Uncountable, countable
 from harness.kernels.layout import as_units
 from harness.kernels.prepared import prepare
@@ -314,6 +314,12 @@ class CallCounter:
                         extension.update_gradient(unit_rows(as_units(value, axes)))
         except Exception as error:
             self.failed("a gradient", error)
+
+    def is_disordered(self, threads: int) -> bool:
+        """Whether the order of calls without a graph tells nothing: it varies, or threads mix theirs."""
+        if self.course.broken and self.course.relied:
+            self.say(OUT_OF_ORDER)
+        return self.course.broken or (self.course.ordered and threads > 1)
 
     def hide(self, caller: Caller, reason: str) -> None:
         """Record an uncountable call: as a row of its own, or as a warning if the site already has rows."""

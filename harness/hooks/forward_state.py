@@ -6,6 +6,7 @@ import threading
 import weakref
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from harness.hooks.discovery import Trace
@@ -83,6 +84,15 @@ class ForwardState:
     def is_gated(self, making: Any) -> bool:
         """Whether a gate behind the same application of a layer has been called in this forward."""
         return self._gated[0] == self.forward and making in self._gated[1]
+
+    def may_recur(self, *, observed: bool) -> bool:
+        """Whether the running forward may have called its own module, instead of having been interrupted.
+
+        Args:
+            observed: whether a forward that begins now is in an observed mode.
+        """
+        same = self.active is observed and self.graph is torch.is_grad_enabled()
+        return same and not self.interrupted
 
     def reset(self) -> None:
         """Clear the state when no forward runs."""

@@ -37,7 +37,7 @@ from harness.hooks.sites import Caller, Sink, SiteBook
 from harness.hooks.streams import InputStreams
 from harness.hooks.taps import ModuleTap
 from harness.hooks.trace_schedule import WARM_UP, TraceSchedule
-from harness.hooks.unobservable import MODES, OUT_OF_ORDER, UNKNOWN_MAKER, failure
+from harness.hooks.unobservable import MODES, UNKNOWN_MAKER, failure
 
 MANY = 10_000  # largest number of tensors followed across calls of submodules
 
@@ -117,7 +117,7 @@ class ForwardHooks:
         self._recurrence = Recurrence()
         self._threads = self._traces = 0
         self._between = False  # whether activations are called between forwards of parts without a graph
-        self._attached = self._said = False
+        self._attached = False
         self._look = True  # whether to see if modules have changed when a part is entered: once a step
         self.forwards = self.unobserved_with_graph = 0
         self.ready = self.captured = False
@@ -143,6 +143,14 @@ class ForwardHooks:
         self.compiled.taps[module] = tap
         tap.hang(module)
 
+    def _hook_new(self) -> None:
+        """Attach the taps of activation modules that have come."""
+        if added := self._registry.take():
+            self._of_declared = parts_of_declared(self._names)
+            for module in added:
+                self._hook(module)
+            self._schedule.warm_up()
+
     def _writes(self, module: nn.Module) -> bool:
         """Whether an activation module works in place, as it says or a trace saw."""
         return getattr(module, "inplace", False) is True or module in self.compiled.expected.in_place
@@ -159,9 +167,11 @@ class ForwardHooks:
     # --- the root's forward ---------------------------------------------------------------------
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any] = NO_KEYWORDS) -> None:
-        state = self._states.own
+        state, masking = self._states.own, self.counter.masking
+        observed = self._training is None or module.training is self._training
         if state.depth and (module is state.entry or module is self._model):
-            if module is state.entry and not state.interrupted and self._may_recur(state, module):
+            masked = masking.now is not None or bool(masking.pending)
+            if module is state.entry and not masked and state.may_recur(observed=observed):
                 state.depth += 1
                 return
             self._traces -= state.tracing is not None
@@ -170,16 +180,12 @@ class ForwardHooks:
         if state.depth or (module is not self._model and self._is_recompute()):
             return
         state.depth, state.entry = 1, module
-        look, self._look = self._look or module is self._model, False
-        if look and self._registry.changed:
-            added, self._of_declared = self._registry.take(), parts_of_declared(self._names)
-            for one in added:
-                self._hook(one)
-                self._schedule.warm_up()
+        if module is self._model or self._look:
+            self._look = False
+            self._hook_new()
         if self.counter.paused or is_jit_tracing():
             return
-        observed = self._training is None or module.training is self._training
-        masking, capturing = self.counter.masking, is_capturing()
+        capturing = is_capturing()
         if kwargs or masking.pending or masking.now is not None:
             masking.begin(kwargs if observed and not capturing else {})
         if not observed:
@@ -214,12 +220,6 @@ class ForwardHooks:
         else:
             state.following, state.fast = True, self._threads < 2 and masking.now is None
 
-    def _may_recur(self, state: ForwardState, module: nn.Module) -> bool:
-        """Whether the running forward may have called its own module: it has its mode, and no mask is set."""
-        masking, same = self.counter.masking, state.graph is torch.is_grad_enabled()
-        observed = self._training is None or module.training is self._training
-        return masking.now is None and not masking.pending and same and state.active is observed
-
     def expect_no_forward(self) -> None:
         """Note that a step or a census was asked for: a forward that has begun no longer runs."""
         state, self._look = self._states.own, True
@@ -229,17 +229,8 @@ class ForwardHooks:
     def _traces_all(self) -> bool:
         counter = self.counter
         unknown = counter.masking.now is not None and not counter.masking.learned
-        mixed = counter.ambiguous or counter.masking.mixed or self._disordered
+        mixed = counter.ambiguous or counter.masking.mixed or counter.is_disordered(self._threads)
         return mixed or unknown or self._per_call or counter.on_call is not None
-
-    @property
-    def _disordered(self) -> bool:
-        """Whether the order of calls without a graph tells nothing: it varies, or threads mix theirs."""
-        course = self.counter.course
-        if course.broken and course.relied and not self._said:
-            self._said = True
-            self.counter.say(OUT_OF_ORDER)
-        return course.broken or (course.ordered and self._threads > 1)
 
     @property
     def _not_captured(self) -> str:

@@ -25,18 +25,13 @@ class ModuleRegistry:
         self._modules = list(self.names)
         self._children = self._now()
 
-    @property
-    def changed(self) -> bool:
-        """Whether modules were added, replaced or removed since the last `take`.
+    def take(self) -> list[nn.Module]:
+        """Modules added or put in place of others since the last call; from now on they are in `names`.
 
         The children are compared, since not every way to change them calls torch's registration hook:
         `insert` of a list does not, nor does writing to `_modules`.
         """
-        return self._now() != self._children
-
-    def take(self) -> list[nn.Module]:
-        """Modules added since the last call; from now on they are in `names`."""
-        if not self.changed:
+        if self._now() == self._children:
             return []
         now = qualified_names(self._model)
         came = [module for module in now if module not in self.names]
