@@ -145,17 +145,7 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
     if share >= LEAST_DEAD and len(born) > most * len(dead) and early:
         if differ:
             return Cause("unknown")  # training inputs open them, so it is the held-out inputs that differ
-        chance = is_by_chance(born, evidence.layers)
-        if chance.any() and hardly_vary(born, evidence.layers):
-            return Cause("input_offset")
-        if share < CHANCE and chance.mean() > 0.5:
-            return Cause("none")
-        if not chance.all():
-            return Cause(_birth_cause(born[~chance], evidence.layers))
-        usual = bool(born["spread"].notna().any())
-        below = evidence.layers["gain"].median() < BELOW_HE  # biases that are usual are large beside them
-        named = "weight_init" if usual and below else _birth_cause(born, evidence.layers)
-        return Cause(named, chance=usual)
+        return _cause_of_births(born, share, evidence.layers)
     own = factor_shares(dead.assign(upstream=0.0))  # changes below are another layer's own share
     if _mean(own["norm"]) > 0.4:
         return Cause("norm_stats")
@@ -176,6 +166,20 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
     if differ:
         return Cause("unknown")
     return Cause(_lasting_cause(own, evidence, found.deaths))
+
+
+def _cause_of_births(born: pd.DataFrame, share: float, layers: pd.DataFrame) -> Cause:
+    """The cause if most of the dead units were born dead."""
+    chance = is_by_chance(born, layers)
+    if chance.any() and hardly_vary(born, layers):
+        return Cause("input_offset")
+    if share < CHANCE and chance.mean() > 0.5:
+        return Cause("none")
+    if not chance.all():
+        return Cause(_birth_cause(born[~chance], layers))
+    known = bool(born["spread"].notna().any())
+    below = layers["gain"].median() < BELOW_HE  # biases that are usual are large beside such weights
+    return Cause("weight_init" if known and below else _birth_cause(born, layers), chance=known)
 
 
 def do_inputs_differ(dead: pd.DataFrame, found: Findings) -> bool:

@@ -70,5 +70,5 @@ def diagnose(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds |
     dated = pd.DataFrame(explained, columns=pd.Index(Event._fields))
     dated["deaths"] = [len(found.deaths_from(event)) for event in found.events]
     dated = dated[["step", "label", "column", "ratio", "deaths", "text"]]
-    arguments = cause, found, units, evidence
-    return Diagnosis(cause.label, units, dated, diagnosis_text(*arguments), cause_text(*arguments))
+    text, reason = diagnosis_text(cause, found, units, evidence), cause_text(cause, found, evidence)
+    return Diagnosis(cause.label, units, dated, text, reason)

@@ -62,7 +62,7 @@ def diagnosis_text(cause: Cause, found: Findings, units: pd.DataFrame, evidence:
     if cause.label == "none":
         return " ".join([*parts, *_births(found, evidence), *no_cause(found)])
     parts += [*_deaths(units, found, evidence), *_births(found, evidence), *too_few_inputs(found)]
-    parts.append(cause_text(cause, found, units, evidence))
+    parts.append(cause_text(cause, found, evidence))
     if others := doubts(cause.label, cause.events, evidence):
         parts.append(f"Not told apart in one run: {'; '.join(others)}.")
     return " ".join(parts)

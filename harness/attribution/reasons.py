@@ -1,0 +1,216 @@
+"""The reason for a cause in words: the event behind it, or what the evidence shows of a lasting one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from harness.attribution.birth_causes import LARGE, are_tiny_or_alike, odd_input
+from harness.attribution.causes import (
+    BELOW_HE,
+    ODD_INPUTS,
+    VERY_LONG_STEP,
+    Cause,
+    are_followed,
+    early_step,
+    is_only_evaluated,
+    longest_step,
+    odd_steps,
+)
+from harness.attribution.events import CALM, Event
+from harness.attribution.evidence import Evidence
+from harness.attribution.findings import Findings
+from harness.formats import place_words
+
+
+def reason(cause: Cause, found: Findings, evidence: Evidence) -> str:
+    """The reason for a cause, to be appended to its name; "" if there is none."""
+    if cause.chance:
+        return f", by chance: {_by_chance(evidence)}"
+    if cause.events:
+        return f"; {_dated(cause.events[0], found)}"
+    why = REASONS.get(cause.label)
+    text = "" if why is None else why(found, evidence)
+    return f"; {text}" if text else ""
+
+
+def _by_chance(evidence: Evidence) -> str:
+    gain = evidence.layers["gain"].median()
+    usual = "weights and biases are as usual ones are drawn"
+    return f"{usual}; the weights are at {gain:.2g}× He's scale" if gain < BELOW_HE else usual
+
+
+def _dated(event: Event, found: Findings) -> str:
+    """An event, and how many deaths followed."""
+    after, when = len(found.deaths_from(event)), len(found.deaths)
+    alive = ", of units that lived before it" if event.column == "written_norm" else ""
+    dated = f"; {after:,} of {when:,} dated deaths came at or after it{alive}" if when else ""
+    if not after and found.diverged_at is not None and found.diverged_at >= event.step:
+        later = found.diverged_at - event.step
+        dated = f"; the training diverged {later:,} step{'s' * (later != 1)} later" if later else ""
+    return f"{event.text}{dated}"
+
+
+# --- lasting causes ---------------------------------------------------------------------------------
+
+
+def _input_shift(found: Findings, evidence: Evidence) -> str:
+    return "they drifted: no single step stands out"
+
+
+def _step_size(found: Findings, evidence: Evidence) -> str:
+    return f"{_before_deaths(found)}; {moved(found, evidence)}" if len(evidence.steps) else ""
+
+
+def _bad_batch(found: Findings, evidence: Evidence) -> str:
+    odd = odd_steps(evidence.steps)
+    return (
+        f"in {len(odd):,} of {len(evidence.steps):,} steps, first in step {int(odd[0]):,}, the "
+        f"inputs' size was over {ODD_INPUTS}× their usual one"
+    )
+
+
+def _unbounded_loss(found: Findings, evidence: Evidence) -> str:
+    last = evidence.steps["loss"][np.isfinite(evidence.steps["loss"])].iloc[-1]
+    return (
+        f"at last it was {last:.3g}. A cross entropy, or a distance to targets, cannot fall below 0; "
+        "other losses may: check whether it expects probabilities or their logarithms, and its signs"
+    )
+
+
+def _norm_stats(found: Findings, evidence: Evidence) -> str:
+    if not is_only_evaluated(found.units).any():
+        return ""
+    return "training uses the statistics of each batch, evaluation those of the norm, which do not fit"
+
+
+def _input_offset(found: Findings, evidence: Evidence) -> str:
+    layer = odd_input(evidence.layers)
+    if layer is None:
+        return ""
+    if layer["input_rms"] == 0:
+        return f"{_handed(layer)} are all 0"
+    share = layer["off_centre"]
+    power = f", their mean makes {100 * share:.0f} % of their power" if np.isfinite(share) else ""
+    return f"rms of {_handed(layer)} {layer['input_rms']:.3g}{power}"
+
+
+def _weight_init(found: Findings, evidence: Evidence) -> str:
+    z, gain = evidence.layers["weight_z"].min(), evidence.layers["gain"].max()
+    if np.isnan(z):
+        return "how the weights were drawn is not known"
+    if gain <= LARGE and are_tiny_or_alike(evidence.layers):
+        middle = evidence.layers["gain"].median()
+        return f"the weights of most layers deviate by {middle:.2g}× He's scale: units hardly differ"
+    return f"lowest layer mean of weights {z:+.1f} standard errors, largest gain {gain:.2g}× He"
+
+
+def _decay(found: Findings, evidence: Evidence) -> str:
+    if evidence.steps.empty:
+        return ""
+    growth, decay = evidence.layers["growth"].median(), evidence.steps["weight_decay"].max()
+    return f"weight decay {decay:.3g}, layers' ‖W‖ at {growth:.2g}× their start (median)"
+
+
+def _bias_lr(found: Findings, evidence: Evidence) -> str:
+    if evidence.steps.empty:
+        return ""
+    lr, bias = evidence.steps["lr"].median(), evidence.steps["lr_bias"].median()
+    return f"learning rate {bias:.3g} for biases, {lr:.3g} for weights"
+
+
+def _target_scale(found: Findings, evidence: Evidence) -> str:
+    error, size = evidence.loss["target_error"], evidence.loss["output_rms"]
+    return f"in the first step the outputs, of rms {size:.2g}, missed them by an rms of {error:.3g}"
+
+
+def _loss_penalty(found: Findings, evidence: Evidence) -> str:
+    usual = "" if early_step(evidence.steps) >= VERY_LONG_STEP else ", which is not unusually far"
+    return f"{penalty(evidence)}; {moved(found, evidence)}{usual}"
+
+
+#: Label of a cause that was present from the start → its reason.
+REASONS: dict[str, Callable[[Findings, Evidence], str]] = {
+    "input_shift": _input_shift,
+    "step_size": _step_size,
+    "bad_batch": _bad_batch,
+    "unbounded_loss": _unbounded_loss,
+    "norm_stats": _norm_stats,
+    "input_offset": _input_offset,
+    "weight_init": _weight_init,
+    "decay": _decay,
+    "bias_lr": _bias_lr,
+    "target_scale": _target_scale,
+    "loss_penalty": _loss_penalty,
+}
+
+
+# --- parts ------------------------------------------------------------------------------------------
+
+
+def _before_deaths(found: Findings) -> str:
+    """The event before most of the deaths, though it did not cause them."""
+    deaths = len(found.deaths)
+    after = [(event, found.deaths_from(event).to_numpy(float)) for event in found.events]
+    before = [e for e, late in after if 2 * len(late) >= max(1, deaths) and are_followed(e, late)]
+    if not deaths:
+        return "no event stands out"
+    if not before:
+        some = any(len(found.deaths_from(event)) for event in found.events)
+        return f"no event stands before {'most of ' if some else ''}the deaths"
+    inner = [event for event in before if event.inner]
+    event = (inner or before)[0]
+    why = "a symptom" if inner else f"after steps of over {100 * CALM:.0f} % of ‖θ‖"
+    after = len(found.deaths_from(event))
+    return f"{event.text} ({why}; {after:,} of {deaths:,} dated deaths came at or after it)"
+
+
+def moved(found: Findings, evidence: Evidence) -> str:
+    """How far early steps went."""
+    ratio, longest = early_step(evidence.steps), longest_step(evidence.steps, found.deaths)
+    if np.isnan(ratio):
+        return "how far early steps went is not known"
+    if np.isinf(ratio):
+        return "early steps made parameters infinite"
+    if np.isinf(longest):
+        return f"an early step moved {100 * ratio:.3g} % of ‖θ‖ (median), the longest not finite"
+    if longest > 3 * ratio:
+        return f"an early step moved {_share(ratio)} of ‖θ‖ (median), the longest {_share(longest)}"
+    return f"an early step moved {_share(ratio)} of ‖θ‖ (median)"
+
+
+def _share(ratio: float) -> str:
+    """A share of ‖θ‖, with two digits below 100 %."""
+    return f"{100 * ratio:.{2 if ratio < 0.995 else 3}g} %"
+
+
+def penalty(evidence: Evidence) -> str:
+    """How much of the first gradient bypassed the outputs."""
+    share = evidence.loss.get("penalty_share", float("nan"))
+    if np.isnan(share):
+        return (
+            "a part of the loss does not go through the final outputs; its share of the gradient is not known"
+        )
+    down = evidence.loss.get("penalty_down", float("nan"))
+    pull = "" if np.isnan(down) else f", {100 * down:.3g} % of its pull on the biases is downward"
+    return f"{100 * share:.3g} % of the first gradient's power did not come through the final outputs{pull}"
+
+
+def _handed(first: pd.Series) -> str:
+    """The tensor described by a layer's input statistics."""
+    layer = first.get("layer")
+    named = (
+        f" ({place_words(layer)}, before {place_words(first['site'])})"
+        if isinstance(layer, str) and layer
+        else ""
+    )
+    source = first.get("source")
+    if source == "norm":
+        return f"what a norm hands to the first layer{named}"
+    if source == "inputs, joined":
+        return f"what layers hand on{named}, with inputs joined to it,"
+    if source in ("layers", "inputs, through layers"):
+        return f"what earlier layers hand to the first layer with an activation{named}"
+    return f"the model's inputs, as the first layer gets them{named},"
