@@ -156,8 +156,8 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
     if causal and has_far_targets(evidence):  # loss and gradient follow from the far targets
         others = [event for event in causal if event.column not in ("loss", "grad_norm", "update_norm")]
         causal = others or [event for event in causal if event.step >= SETTLED]
-    told = bool(causal) and (causal[0].column in OUTSIDE or causal[0].label == "loss_penalty")
-    if is_falling(evidence.steps, diverged=found.diverged_at is not None) and not told:
+    named = bool(causal) and (causal[0].column in OUTSIDE or causal[0].label == "loss_penalty")
+    if is_falling(evidence.steps, diverged=found.diverged_at is not None) and not named:
         return Cause("unbounded_loss", [event for event in causal if event.label == "labels"])
     if causal:
         return Cause(causal[0].label, causal)

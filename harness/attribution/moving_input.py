@@ -1,4 +1,4 @@
-"""Moving input: which of a model's inputs the step metrics tell of."""
+"""Moving input: which of a model's inputs the step metrics describe."""
 
 from __future__ import annotations
 

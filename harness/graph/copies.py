@@ -16,10 +16,10 @@ def spans(weights: Tensor, axis: int) -> bool:
     return weights.shape[axis] > 1 and weights.stride(axis) != 0
 
 
-def told_apart(origin: Origin, weights: Sequence[tuple[Tensor, Producer]], out: Tensor) -> Origin:
+def with_own_weights(origin: Origin, weights: Sequence[tuple[Tensor, Producer]], out: Tensor) -> Origin:
     """The origin of `out`, to whose entries weights were added, or which they multiplied.
 
-    Weights of positions differ along several axes, and tell no copies apart.
+    Weights of positions differ along several axes, and do not distinguish copies.
     """
     index = origin.units
     if index is None or not weights:

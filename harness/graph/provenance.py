@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from harness.graph import operations as ops
 from harness.graph import units
-from harness.graph.copies import at_knots, have_knots, spans, told_apart
+from harness.graph.copies import at_knots, have_knots, spans, with_own_weights
 from harness.graph.joins import SIDE_BY_SIDE, joined, side_by_side
 from harness.graph.operations import tensors_in as _tensors
 from harness.graph.origin import DATA, Origin, adapted, application, made, moved, normed, reduced
@@ -184,7 +184,7 @@ class TensorProvenance:
             if any(t.ndim > 2 for t, _ in matrices):
                 return [self._union(operands)._replace(units=None, reason=CHOSEN)] * len(outs)
             return [made(matrices, one, -1) for one in outs]
-        found = [told_apart(self._elementwise(operands, one), weights, one) for one in outs]
+        found = [with_own_weights(self._elementwise(operands, one), weights, one) for one in outs]
         if name not in ops.KEEP_UNITS:
             found = [origin._replace(path=(*origin.path, name)) for origin in found]
         return found if name in ops.KEEP_DIRECT else [origin._replace(direct=False) for origin in found]

@@ -57,7 +57,7 @@ class Mask:
             raise ValueError(f"{what}: expected True and False, or 1 (counted) and 0, but got other values")
         self.shape, self.keeps_all = tuple(given.shape), bool(self._mask.all())
         self.doubt = ""
-        self._kept: int | None = None  # computed on demand
+        self._count: int | None = None  # computed on demand
         self._indices: dict[Any, Tensor] = {}
         self._poolers: set[Any] = set()  # callers that came with one row per sequence
 
@@ -99,14 +99,14 @@ class Mask:
     def is_packed(self, z: Tensor, axes: tuple[int, ...]) -> bool:
         """Whether a tensor that does not fit has exactly the counted inputs, as in a PackedSequence."""
         inputs = [size for axis, size in enumerate(z.shape) if axis - z.ndim not in axes]
-        return len(self.shape) > 1 and inputs == [self.kept]
+        return len(self.shape) > 1 and inputs == [self.count]
 
     @property
-    def kept(self) -> int:
+    def count(self) -> int:
         """Number of inputs that count."""
-        if self._kept is None:
-            self._kept = int(self._mask.sum())
-        return self._kept
+        if self._count is None:
+            self._count = int(self._mask.sum())
+        return self._count
 
     def _fitting(self, lead: tuple[int, ...]) -> tuple[str, int] | None:
         """The form of the mask that fits the input axes, and how many axes it covers; None if none fits."""
@@ -260,9 +260,9 @@ def attention_mask(batch: Any) -> Mask | None:
         mask = None if found is None else Mask(found)
     except (TypeError, ValueError, RuntimeError):  # another kind of mask, or without values
         return None
-    if found is None or mask is None or not mask.kept:  # of zeros: it is added, or True marks padding
+    if found is None or mask is None or not mask.count:  # of zeros: it is added, or True marks padding
         return None
-    if found.dtype == torch.bool and 2 * mask.kept < found.numel():
+    if found.dtype == torch.bool and 2 * mask.count < found.numel():
         mask.doubt = INVERTED
     return mask
 
