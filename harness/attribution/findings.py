@@ -17,7 +17,7 @@ from harness.detector.verdict import last_census
 
 #: Reasons for starvation that are not sites.
 LOSS, ELSEWHERE, ZEROS, SELECTION = "the loss", "other inputs", "zero weights", "selection"
-UNUSED = "not in the loss"
+UNUSED, MASKS = "not in the loss", "masks"
 ENOUGH = 30  # inputs that opened a unit without a gradient, from which this is not an accident
 LEAST_DEAD = 0.1  # dead share below which nothing is blamed
 ROWS = ("row_z", "row_size", "bias_size")
@@ -94,7 +94,8 @@ class Findings:
     def cut_off(self) -> int:
         """Number of starved units whose gradient is stopped by dead units."""
         by = self.starved["starved_by"]
-        return int((~by.isin(("", LOSS, UNUSED, ELSEWHERE, ZEROS)) & ~by.str.startswith(SELECTION)).sum())
+        others = by.isin(("", LOSS, UNUSED, ELSEWHERE, ZEROS, MASKS)) | by.str.startswith(SELECTION)
+        return int((~others).sum())
 
 
 def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | None = None) -> Findings:

@@ -233,17 +233,24 @@ def _errors(
     """Rms of outputs - targets, and of the outputs, if the loss is a Σ (output - target)²; else NaN.
 
     Then ‖∂L/∂output‖² = 4 a L, which gives a. Only its usual values are accepted, also divided by the number
-    of forwards in the step, whose gradients are accumulated.
+    of forwards in the step, whose gradients are accumulated. Of several outputs, the sum of squares of one
+    may be nearly the whole loss.
     """
-    if len(outputs) != 1 or loss.numel() != 1:
+    if loss.numel() != 1:
         return UNTOLD
-    out, value = outputs[0].detach().double(), float(loss.detach())
-    power, count = float(gradients[0].double().square().sum()), out.numel()
+    found = [_error(loss, out, own, forwards) for out, own in zip(outputs, gradients, strict=True)]
+    return next((one for one in found if one != UNTOLD), UNTOLD)
+
+
+def _error(loss: Tensor, output: Tensor, gradient: Tensor, forwards: int) -> tuple[float, float]:
+    """The same for one output, whose sum of squares has to be nearly the whole loss."""
+    out, value = output.detach().double(), float(loss.detach())
+    power, count = float(gradient.double().square().sum()), out.numel()
     if not 0 < value < float("inf") or not 0 < power < float("inf"):
         return UNTOLD
     rows = len(out) if out.ndim else 1
     factor = power / (4 * value)
-    used = max(1, int((gradients[0] != 0).sum()))  # for a reward model, the outputs that were chosen
+    used = max(1, int((gradient != 0).sum()))  # for a reward model, the outputs that were chosen
     usual = [share / whole for whole in (1, count, rows, used) for share in (1.0, 0.5)]
     usual += [one / forwards for one in usual]
     if not any(abs(factor / one - 1) < LIKE_SQUARES for one in usual):

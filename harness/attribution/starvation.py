@@ -3,7 +3,8 @@
 Determined by trials on the latest inputs with random gradients at the model's outputs: which change lets a
 gradient reach the starved units? First none (then it was the loss), then opening the units themselves (then
 it was the inputs: what follows was closed on those that opened them), then also opening the dead units of
-each later site, then of all these sites, then replacing zeros among the weights by small numbers.
+each later site, then of all these sites, then replacing zeros among the weights by small numbers, then
+those that forwards multiply by.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
 
 from harness.attribution.budget import SECONDS
-from harness.attribution.findings import ELSEWHERE, LOSS, SELECTION, UNUSED, ZEROS
+from harness.attribution.findings import ELSEWHERE, LOSS, MASKS, SELECTION, UNUSED, ZEROS
+from harness.attribution.masks import OpenedMasks
 from harness.attribution.model_inputs import input_count
 from harness.attribution.replay import Replay
 from harness.attribution.snapshots import Snapshot, Values
@@ -47,7 +49,7 @@ def starvation(replay: Replay, snapshot: Snapshot, census: pd.DataFrame) -> pd.D
         site, unit, starved_by: the names of the sites whose dead units stop the gradient, one per line; or
         "the loss" (it gives no unit a gradient), "not in the loss" (the path to the outputs is open), "other
         inputs" (on which it is open), "zero weights", "selection: NAME" of the function that never selects
-        them; "" if none of these is the reason.
+        them, "masks" (what they lead to is multiplied by exact zeros); "" if none of these is the reason.
     """
     table = census.loc[census["state"] == "starved", ["site", "unit"]].assign(starved_by="")
     if table.empty or not snapshot.inputs:
@@ -82,8 +84,16 @@ def starvation(replay: Replay, snapshot: Snapshot, census: pd.DataFrame) -> pd.D
     if len(rest):
         there = rest.index[_reached(trial.run(dead, forced=rest, fill=True)[0], rest)]
         table.loc[there, "starved_by"] = ZEROS
-        for index, site in rest.drop(there)["site"].items():
-            table.at[index, "starved_by"] = f"{SELECTION}: {selecting[site]}" if site in selecting else ""
+        rest = rest.drop(there)
+        chosen = rest["site"].isin(list(selecting))
+        table.loc[rest.index[chosen], "starved_by"] = [
+            f"{SELECTION}: {selecting[site]}" for site in rest.loc[chosen, "site"]
+        ]
+        rest = rest[~chosen]
+    if len(rest):
+        with OpenedMasks():
+            there = rest.index[_reached(trial.run(dead, forced=rest)[0], rest)]
+        table.loc[there, "starved_by"] = MASKS
     return table
 
 

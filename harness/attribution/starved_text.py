@@ -7,47 +7,52 @@ from collections.abc import Sequence
 import pandas as pd
 
 from harness.attribution.evidence import Evidence
-from harness.attribution.findings import ELSEWHERE, LOSS, SELECTION, UNUSED, ZEROS, Findings
+from harness.attribution.findings import ELSEWHERE, LOSS, MASKS, SELECTION, UNUSED, ZEROS, Findings
 from harness.detector.counts import on, starved_words
 from harness.formats import place_words
 
 MOST_SITES = 5  # largest number of sites whose starved units are explained
 
+#: Reason for starvation that is not a site → in words.
+REASONS = {
+    "": "it is not known what stops it",
+    LOSS: "the loss gave no open unit a gradient",
+    ELSEWHERE: "on other inputs a gradient comes; those that opened them gave none (what follows was closed "
+    "on them, positions that are not read, a dropout, inputs that cost no loss)",
+    UNUSED: "the way to the outputs is open, but no census saw a gradient: the loss leaves out what they "
+    "lead to, or gives it no weight",
+    ZEROS: "the weights behind them are exactly 0",
+    MASKS: "what they lead to is masked, or multiplied by exactly 0, on every input (a mask, or a gate or "
+    "router that never chooses it)",
+}
+
 
 def starved_text(found: Findings) -> list[str]:
-    """How many units are starved, and what stops their gradient."""
+    """How many units are starved, and what stops their gradient; a reason is told once for all its sites."""
     starved = found.starved
     parts = [starved_words(len(starved), on("stream")).strip()] if len(starved) else []
     dead = found.units[found.units["dead_stream"]]  # it is the stream's gradient that they stop
     counts = starved.groupby(["site", "starved_by"], sort=False).size().rename("units").reset_index()
     counts = counts.sort_values("units", ascending=False, kind="stable")
-    for site, by, count in counts.head(MOST_SITES).itertuples(index=False):
-        sites = str(by).split("\n")
-        if by == LOSS:
-            why = "the loss gave no open unit a gradient"
-        elif by == ELSEWHERE:
-            why = (
-                "on other inputs a gradient comes; those that opened them gave none (what follows was closed "
-                "on them, positions that are not read, a dropout, inputs that cost no loss)"
-            )
-        elif by == UNUSED:
-            why = (
-                "the way to the outputs is open, but no census saw a gradient: the loss leaves out what they "
-                "lead to, or gives it no weight"
-            )
-        elif by == ZEROS:
-            why = "the weights behind them are exactly 0"
-        elif str(by).startswith(SELECTION):
-            name = str(by).removeprefix(f"{SELECTION}: ")
-            why = f"they are never selected ({name} stands behind them)"
-        elif by:
-            why = f"{_dead_behind(sites, dead, found)}, and all their gradient comes through {_those(sites)}"
-        else:
-            why = "it is not known what stops it"
-        parts.append(f"{count:,} of them at {place_words(site)}: {why}.")
+    counts["why"] = [_why(str(by), dead, found) for by in counts["starved_by"]]
+    listed = counts.head(MOST_SITES)
+    for why, rows in listed.groupby("why", sort=False):
+        own = [f" ({units:,})" if len(rows) > 1 else "" for units in rows["units"]]
+        sites = ", ".join(place_words(str(s)) + count for s, count in zip(rows["site"], own, strict=True))
+        parts.append(f"{rows['units'].sum():,} of them at {sites}: {why}.")
     if len(counts) > MOST_SITES:
         parts.append(f"The other {counts['units'].iloc[MOST_SITES:].sum():,} are not listed.")
     return parts
+
+
+def _why(by: str, dead: pd.DataFrame, found: Findings) -> str:
+    """One reason in words."""
+    if by in REASONS:
+        return REASONS[by]
+    if by.startswith(SELECTION):
+        return f"they are never selected ({by.removeprefix(f'{SELECTION}: ')} stands behind them)"
+    sites = by.split("\n")
+    return f"{_dead_behind(sites, dead, found)}, and all their gradient comes through {_those(sites)}"
 
 
 def unreached_text(found: Findings, evidence: Evidence) -> list[str]:

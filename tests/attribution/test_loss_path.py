@@ -293,3 +293,29 @@ def test_raw_targets_are_told_of_accumulated_gradients() -> None:
             recorder.step(loss=losses[-1])
         recorder.census()
     assert recorder.evidence().loss["target_error"] == pytest.approx(400, rel=0.01)
+
+
+def test_raw_targets_of_one_head_are_told_beside_a_classifier() -> None:
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(8, 16), nn.ReLU())
+            self.kind, self.size = nn.Linear(16, 2), nn.Linear(16, 1)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            hidden = self.body(x)
+            return {"kind": self.kind(hidden), "size": self.size(hidden)}
+
+    torch.manual_seed(0)
+    model = Heads()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with harness.Recorder(model, optimizer=optimizer, census_every=None, evidence=True) as recorder:
+        x = torch.randn(64, 8)
+        out = model(x)
+        raw = nn.functional.mse_loss(out["size"], 3000 + 100 * x[:, :1])
+        loss = nn.functional.cross_entropy(out["kind"], (x[:, 0] > 0).long()) + raw
+        loss.backward()
+        optimizer.step()
+        recorder.step(loss=loss)
+        recorder.census()
+    assert recorder.evidence().loss["target_error"] == pytest.approx(3000, rel=0.01)

@@ -321,3 +321,39 @@ def test_a_unit_that_the_last_inputs_left_closed_has_its_reason_too() -> None:
             recorder.step(loss=loss)
     text = recorder.diagnose().text
     assert "16 of them at “1”: all 12 units of “3” are dead" in text
+
+
+class Experts(nn.Module):
+    """A mixture whose router never chooses the experts after the first."""
+
+    def __init__(self, combine: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.router, self.combine = nn.Linear(8, 3), combine
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 8)) for _ in range(3)
+        )
+        with torch.no_grad():
+            self.router.bias[0] = 200.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, best = self.router(x).softmax(-1).max(-1)
+        chosen = [weight * (best == number) for number in range(3)]
+        made = [self.combine(e(x), w[:, None]) for e, w in zip(self.experts, chosen, strict=True)]
+        return torch.stack(made).sum(0)
+
+
+@pytest.mark.parametrize(
+    "combine",
+    [
+        lambda value, weight: value * weight,
+        lambda value, weight: torch.where(weight > 0, value, 0.0 * weight),
+        lambda value, weight: value.masked_fill(weight == 0, 0.0),
+        lambda value, weight: (weight[..., None] @ value[:, None])[:, 0],
+    ],
+    ids=["product", "where", "masked_fill", "matmul"],
+)
+def test_experts_that_a_router_never_chooses_are_masked(combine: Any) -> None:
+    recorder = train(Experts(combine), lambda out, x: (out - x).square().mean())
+    said = str(recorder.diagnose())
+    assert "12 starved" in said, said
+    assert "12 of them at experts.1.1 (6), experts.2.1 (6): what they lead to is masked, or multiplied" in said
