@@ -5,11 +5,13 @@ Names are imported when first used, so that `import harness` is fast.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from harness.lazy_imports import lazy_imports
 
 if TYPE_CHECKING:
+    from harness import remedies as remedies
     from harness.activations.declare import declare_activation, undeclare_activation
     from harness.attribution.diagnosis import Diagnosis
     from harness.attribution.features import effective_rank, feature_ranks
@@ -84,6 +86,8 @@ _name, __dir__ = lazy_imports(__name__, _WHERE)
 
 def __getattr__(name: str) -> Any:
     """Import a public name, or return the installed version ("unknown" if not installed)."""
+    if name == "remedies":  # as the cures are printed: harness.remedies.redo(…)
+        return import_module("harness.remedies")
     if name != "__version__":
         return _name(name)
     from importlib.metadata import PackageNotFoundError, version

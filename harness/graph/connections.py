@@ -152,7 +152,8 @@ class ConnectionProvenance(TensorProvenance):
     ) -> UnitConnections | None:
         """Record a Linear or a convolution, which reads units and makes others."""
         bound = dict(zip(("input", "weight", "bias"), args, strict=False)) | dict(kwargs)
-        owner, tied = self._owners.get(id(bound["weight"])), id(bound["weight"]) in self._tied
+        owner = self._owners.get(id(bound["weight"]))
+        tied = any(id(bound.get(part)) in self._tied for part in ("weight", "bias"))
         own = name == "linear" and owner is not None and _is_linear(owner, bound)  # a custom class
         layer = owner if own or isinstance(owner, PLAIN_LAYERS) else None
         if layer is not None:
@@ -168,6 +169,8 @@ class ConnectionProvenance(TensorProvenance):
         self.found.append(made)
         if tied:
             made.refuse("it shares parameters with another layer")
+        if isinstance(bound.get("bias"), Tensor) and id(bound["bias"]) not in self._owners:
+            made.refuse("its bias is no parameter of its own: it is computed (pruned, say)")
         return made
 
     def _read(self, name: str, layer: nn.Module | None, operand: Operand, *, tied: bool) -> None:
@@ -196,8 +199,8 @@ class ConnectionProvenance(TensorProvenance):
                 kept = self._follows_norm(name, x, origin.units, connections, values)
             else:
                 kept = ops.keeps_units(name, x, units.varying(origin.units))
-                if name in ops.KEEP_ZEROS:  # over positions; otherwise no units are left
-                    kept = origin.activated and ops.dims_of(args, kwargs) is not None
+                if name in ops.KEEP_ZEROS:
+                    kept = origin.activated and _is_over_positions(args, kwargs, x, origin.units)
             made = self.get(next(tensors_in([out]), x))
             if kept and made is not None and made.units is not None:
                 return connections
@@ -227,6 +230,13 @@ class ConnectionProvenance(TensorProvenance):
 def _is_linear(owner: nn.Module, bound: Mapping[str, Any]) -> bool:
     """Whether a call of `linear` uses the module's own weight and bias, as nn.Linear does."""
     return stored(owner, "weight") is bound["weight"] and stored(owner, "bias") is bound.get("bias")
+
+
+def _is_over_positions(args: Sequence[Any], kwargs: Mapping[str, Any], x: Tensor, index: Tensor) -> bool:
+    """Whether a reduction leaves the units as they are: it goes over none of their axes."""
+    dims = ops.dims_of(args, kwargs)
+    reduced = {dim - x.ndim if dim >= 0 else dim for dim in dims or ()}
+    return dims is not None and reduced.isdisjoint(units.varying(index))
 
 
 def _not_followed(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from harness.detector.states import dead_fraction
@@ -170,11 +170,15 @@ class Auto:
         }
 
     def _lower_rate(self) -> list[RemedyEvent]:
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                for name in ("lr", "initial_lr"):
-                    if name in group:
-                        group[name] /= LOWER
+        shared: set[int] = set()  # a tensor may be the rate of several groups
+        for group in (group for optimizer in self._optimizers for group in optimizer.param_groups):
+            for name in ("lr", "initial_lr"):
+                rate = group.get(name)
+                if isinstance(rate, Tensor) and id(rate) not in shared:
+                    shared.add(id(rate))
+                    rate.div_(LOWER)
+                elif rate is not None and not isinstance(rate, Tensor):
+                    group[name] = rate / LOWER
         return lowered(self._chooser)
 
 
@@ -228,7 +232,7 @@ def choose(
     """
     if not chooser.is_due(step, share):
         return []
-    label = cause()
+    label, unable = cause(), list[str]()
     dead = f"{100 * share:.3g} % of the units dead, cause {label}"
     while chosen := chooser.next(label, share):
         with own_writes():
@@ -237,8 +241,11 @@ def choose(
             chooser.done(step, share, chosen)
             return [RemedyEvent(KIND, "", 0, f"{dead}: {' and '.join(chosen)}"), *events]
         chooser.fail(chosen)
+        unable += chosen
     tried = chooser.give_up(share)
     why = "nothing that is left to try" if tried else "there is no act for it"
+    if unable and not tried:
+        why = f"no unit on which {' or '.join(dict.fromkeys(unable))} could act"
     return [RemedyEvent(KIND, "", 0, f"{dead}: {why}, so nothing is done")]
 
 

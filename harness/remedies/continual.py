@@ -49,7 +49,9 @@ class Replacement:
         self._utilities = [Utilities(1, len(j.consumers), j.size) for j in connections]
         self._inputs: dict[tuple[int, int], Tensor] = {}
         self._handles: list[RemovableHandle] = [
-            consumer.layer.register_forward_pre_hook(Call(partial(self._keep, (place, number))))
+            consumer.layer.register_forward_pre_hook(
+                Call(keep := partial(self._keep, (place, number)), traced=keep), with_kwargs=True
+            )
             for place, one in enumerate(connections)
             for number, consumer in enumerate(one.consumers)
         ]
@@ -58,7 +60,9 @@ class Replacement:
     def replace_due(self, draw: DrawRows) -> list[RemedyEvent]:
         """Update the utilities from the last forward pass in training mode, and replace the units due."""
         if len(self._inputs) < len(self._handles):
-            raise RuntimeError("step() came without a forward pass in training mode: call it once after each")
+            raise RuntimeError(
+                "step() came without a forward pass of the model in training mode: call it once after each"
+            )
         rate, maturity, decay = self._numbers
         due = []
         for place, (one, utilities) in enumerate(zip(self._connections, self._utilities, strict=True)):
@@ -93,9 +97,11 @@ class Replacement:
         for one, utilities in zip(self._connections, self._utilities, strict=True):
             utilities.load(state[one.site])
 
-    def _keep(self, key: tuple[int, int], layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def _keep(
+        self, key: tuple[int, int], layer: nn.Module, args: tuple[Tensor, ...], named: Mapping[str, Any]
+    ) -> None:
         if layer.training:
-            self._inputs[key] = args[0].detach()
+            self._inputs[key] = (args[0] if args else named["input"]).detach()
 
 
 class ContinualBackprop(Replacement):

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from harness.graph.plan import modules_by_name, shown_axes
+from harness.graph.plan import modules_by_name
 from harness.graph.units import UnitLayout, arranged, rows_of_places
 from harness.recording.batches import Batch
 from harness.remedies.events import RemedyEvent
+from harness.remedies.swapping import put
 from harness.remedies.wiring import trace
 
 KIND = "leaky_swap"
@@ -29,7 +30,7 @@ class PartlyLeaky(nn.PReLU):
 
     Args:
         units: number of units.
-        axis: their axis in the input: 1 (channels) or -1.
+        axis: their axis in the input: 1 (channels), or from the end.
 
     Attributes:
         slope: (units,) buffer, initially 0.
@@ -56,7 +57,7 @@ class PartlyLeaky(nn.PReLU):
 
     def forward(self, input: Tensor) -> Tensor:
         shape = [1] * input.ndim
-        shape[self.axis if input.ndim > 1 else -1] = -1
+        shape[max(self.axis, -input.ndim) if self.axis < 0 or input.ndim > 1 else -1] = -1
         slope = self.slope.to(input.dtype).view(shape)
         return torch.where((input > 0) | (slope == 0), torch.relu(input), slope * input)
 
@@ -70,7 +71,8 @@ def leaky_swap(
     silent: the last event says how many did on this batch. A second call swaps these too.
 
     Modules of exactly the class `nn.ReLU` are replaced by `PartlyLeaky`, which later calls update. If a
-    module is called at several sites, a unit counts as silent if it is silent at all of them.
+    module is called at several sites, a unit counts as silent if it is silent at all of them; if these differ
+    in width, the module stays as it is, with a warning.
 
     Args:
         model: a model with its ReLUs as modules.
@@ -83,7 +85,8 @@ def leaky_swap(
         One event for each module with swapped units.
 
     Raises:
-        ValueError: an argument is out of range, or the model has no such modules.
+        ValueError: an argument is out of range, the model has no such modules, or it calls one that it does
+            not hold as a submodule, which cannot be replaced.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1))
@@ -123,15 +126,17 @@ def swap_silent(
     found = {name: to_swap(peak, swapped[name], all_of_them=whole) for name, (peak, _) in peaks.items()}
     if not exceeds([peak for peak, _ in peaks.values()], list(swapped.values()), above):
         return []
-    events = []
+    events, put_in = [], dict[str, tuple[nn.Module, nn.Module]]()
     for name, chosen in found.items():
         if not chosen.any():
             continue
         module = modules[name]
         if not isinstance(module, PartlyLeaky):
             module = PartlyLeaky(len(chosen), peaks[name][1]).to(like)
-            _put(model, modules[name], module)
+            put(model, modules[name], module)
+            put_in[name] = modules[name], module
         events.append(swap(name, module.slope, chosen, slope))
+    _check_reached(model, batch, put_in)
     return events
 
 
@@ -155,7 +160,7 @@ def all_partly_leaky(model: nn.Module, batch: Batch) -> None:
     modules, like = modules_by_name(model), next(iter(model.parameters()), torch.zeros(()))
     for name, (peak, axis) in peaks.items():
         if not isinstance(modules[name], PartlyLeaky):
-            _put(model, modules[name], PartlyLeaky(len(peak), axis).to(like))
+            put(model, modules[name], PartlyLeaky(len(peak), axis).to(like))
 
 
 def exceeds(peaks: list[Tensor], slopes: list[Tensor], above: float) -> bool:
@@ -190,6 +195,19 @@ def _check(slope: float, above: float, units: str) -> None:
         raise ValueError(f"units: expected dead or all, but got {units!r}")
 
 
+def _check_reached(model: nn.Module, batch: Batch, put_in: Mapping[str, tuple[nn.Module, nn.Module]]) -> None:
+    """Undo a swap of modules if a forward does not call the new ones."""
+    called: set[str] = set()
+    if put_in:
+        trace(model, batch, on_input=lambda site, z, layout: called.add(site.split("#")[0]))
+    missed = [name for name in put_in if name not in called]
+    if missed:
+        for old, new in put_in.values():
+            put(model, new, old)
+        through = "through a reference that is not a submodule"
+        raise ValueError(f"{missed[0]} cannot be replaced: the forward calls it {through}")
+
+
 def _fallen(model: nn.Module, batch: Batch, before: Peaks) -> str:
     """List, by site, how many units that were not swapped have fallen silent."""
     more = []
@@ -205,37 +223,30 @@ def _peaks(model: nn.Module, batch: Batch) -> Peaks:
     """Map each ReLU module to the largest pre-activation of its units over the batch, and their axis."""
     ours = {n for n, m in modules_by_name(model).items() if type(m) is nn.ReLU or isinstance(m, PartlyLeaky)}
     found: dict[str, tuple[Tensor, int]] = {}
-    spread: set[str] = set()
+    left: dict[str, str] = {}  # module → why it stays as it is
 
     def see(site: str, z: Tensor, layout: UnitLayout) -> None:
         name = site.split("#")[0]
         if name not in ours:
             return
         if len(layout.axes) > 1 or layout.splits:
-            spread.add(name)
+            left[name] = "its units lie along several axes"
             return
         rows = rows_of_places(arranged(z, layout), layout.axes)
         peak = torch.where(rows.isfinite().all(0), rows.amax(0), torch.nan).cpu()
         before = found.get(name)
-        if before is not None and len(before[0]) != len(peak):
-            raise ValueError(f"{name} is called for layers of different widths: its units are not the same")
-        axis = (shown_axes(layout.axes, z.ndim) or (-1,))[0]
+        axis = (layout.axes or (-1,))[0]
+        if before is not None and (len(before[0]) != len(peak) or before[1] != axis):
+            left[name] = "it is called for layers of different shapes"
+            return
         found[name] = (peak if before is None else torch.maximum(before[0], peak)), axis
 
     trace(model, batch, on_input=see)
-    for name in sorted(spread):  # a slope per unit needs one axis of units
+    for name in sorted(left):  # a slope per unit needs one axis of units
         found.pop(name, None)
-        warnings.warn(f"{name}: its units lie along several axes, so that it stays as it is", stacklevel=3)
+        warnings.warn(f"{name}: {left[name]}, so that it stays as it is", stacklevel=3)
     return found
 
 
 def _slopes(module: nn.Module, units: int) -> Tensor:
     return module.slope.cpu() if isinstance(module, PartlyLeaky) else torch.zeros(units)
-
-
-def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Replace a module with another one under all of its names."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if child is old:
-                setattr(parent, name, new)

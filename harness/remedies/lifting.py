@@ -9,6 +9,7 @@ weights become 0; otherwise the momentum that silenced the unit would silence it
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 import torch
@@ -26,6 +27,7 @@ from harness.remedies.wiring import select, trace
 
 KIND = "bias_lift"
 MARGIN = 0.01  # how far a pre-activation is lifted above 0 if the next input has the same one
+ROUNDING = 8  # roundings of the larger of bias and pre-activation by which it is lifted above 0
 OPENS_AT_ZERO = ("relu", "relu6", "clamp", "maximum")
 
 
@@ -73,15 +75,18 @@ def liftable(model: nn.Module, batch: Batch) -> tuple[tuple[UnitConnections, ...
     """Return the sites whose units can be lifted, and for each other site the reason why not."""
     traced = trace(model, batch)
     able, refused = list[UnitConnections](), dict(traced.refused)
+    uses = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
     for one in traced.found:
         if not one.site:
             continue
         if one.activation not in OPENS_AT_ZERO:
             known = one.activation in RECORDS
             refused[one.site] = f"{one.activation} {'is not silent below 0' if known else 'is declared'}"
-        elif not isinstance(stored(one.norm or one.layer, "bias"), Tensor):
-            computed = is_computed(one.norm or one.layer, "bias")
+        elif not isinstance(bias := stored(one.norm or one.layer, "bias"), nn.Parameter):
+            computed = is_computed(one.norm or one.layer, "bias") or isinstance(bias, Tensor)
             refused[one.site] = f"the layer before it has {'a computed' if computed else 'no'} bias"
+        elif uses[id(bias)] > 1:
+            refused[one.site] = "the layer before it shares its bias with another"
         elif one.repeated:
             refused[one.site] = "the layer before it is called more than once in a forward pass"
         else:
@@ -106,7 +111,8 @@ def lift(
             return
         value = arranged(z, layout)
         rows = rows_of_places(value, layout.axes)
-        lifts = lifts_for(rows, share)
+        size = bias_size(one)
+        lifts = lifts_for(rows, share, size[: layout.size] if layout.rows is None else size[[*layout.rows]])
         if not lifts.any():
             return
         rates = rates_after(rows, lifts)
@@ -120,15 +126,16 @@ def lift(
     return events
 
 
-def lifts_for(z: Tensor, share: float) -> Tensor:
+def lifts_for(z: Tensor, share: float, size: Tensor | None = None) -> Tensor:
     """Return the increase of each unit's bias; 0 for units that open somewhere.
 
-    The new gate lies halfway between the last input that should open it and the next one, so that rounding
-    does not matter.
+    The new gate lies halfway between the last input that should open it and the next one, and the last one at
+    least above the rounding of the bias, which is as large as the bias was.
 
     Args:
         z: (A, F) pre-activations.
         share: share of the A inputs on which a lifted unit should open.
+        size: (F,) size of the present bias; None: 0.
 
     Example:
         >>> lifts_for(torch.tensor([[-1.0, 5.0], [-2.0, -5.0], [-4.0, 0.0]]), 0.5)
@@ -139,8 +146,17 @@ def lifts_for(z: Tensor, share: float) -> Tensor:
     highest = z.topk(min(inputs, opened + 1), dim=0).values
     last, following = highest[opened - 1], highest[-1]
     level = torch.where(last > following, (last + following) / 2, last - MARGIN)
+    largest = last.abs() if size is None else torch.maximum(last.abs(), size)
+    level = torch.minimum(level, last - ROUNDING * torch.finfo(z.dtype).eps * largest)
     silent = (highest[0] <= 0) & z.isfinite().all(0)
     return torch.where(silent, -level, torch.zeros_like(level))
+
+
+def bias_size(connections: UnitConnections) -> Tensor:
+    """The size of the biases of all units of the layer before a site, or of its norm."""
+    bias = stored(connections.norm or connections.layer, "bias")
+    assert isinstance(bias, Tensor)
+    return bias.detach().abs()
 
 
 def rates_after(z: Tensor, lifts: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+NO_MOMENTS = ("step_size", "ax")  # Rprop's rate of each weight, and ASGD's mean weights
+
 
 class OptimizerStateView(Protocol):
     """State of the optimizer of some parameters."""
@@ -52,8 +54,9 @@ class TorchOptimizerState:
         return [
             value
             for optimizer in self._optimizers
-            for value in optimizer.state.get(parameter, {}).values()
+            for name, value in optimizer.state.get(parameter, {}).items()
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.ndim
+            if name not in NO_MOMENTS
         ]
 
     def restart(self, parameter: Tensor) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.remedies.events import RemedyEvent
+from harness.remedies.swapping import put
 
 KIND = "sugar"
 ALPHA = 1.67
@@ -92,12 +93,9 @@ def sugar(model: nn.Module, *, alpha: float = ALPHA) -> list[RemedyEvent]:
     """
     if not isinstance(alpha, int | float) or not abs(alpha) < float("inf"):
         raise ValueError(f"alpha: expected a finite number, but got {alpha!r}")
-    found = 0
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.ReLU:
-                setattr(parent, name, Sugar(alpha))
-                found += 1
+    found = [module for module in model.modules() if type(module) is nn.ReLU]
+    for module in found:
+        put(model, module, Sugar(alpha))
     if not found:
         raise ValueError("expected a model with modules nn.ReLU in it, but there is none")
     return [describe(alpha)]

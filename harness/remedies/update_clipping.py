@@ -26,8 +26,13 @@ class ClippedUpdates:
         for handle in self._handles:
             handle.remove()
 
+    @torch.no_grad()
     def _remember(self, optimizer: Optimizer, *_: Any) -> None:
-        self._before = [p.detach().clone() for p in _parameters(optimizer)]
+        parameters = _parameters(optimizer)
+        self._before = [p.detach().clone() for p in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None and p.grad.layout is torch.strided]
+        for grad in gradients:  # else the optimizer would keep a NaN in its moments for ever
+            grad.copy_(torch.where(grad.isfinite().all(), grad, 0.0))
 
     @torch.no_grad()
     def _shorten(self, optimizer: Optimizer, *_: Any) -> None:
@@ -38,14 +43,18 @@ class ClippedUpdates:
         device = pairs[0][0].device
         length = torch.stack([torch.linalg.vector_norm(p - old).to(device) for p, old in pairs]).norm()
         self._lengths = self._lengths.to(device)
-        known = self._lengths.nanmedian() if self._done >= FEWEST else self._lengths.new_tensor(torch.inf)
-        longest = self._times * known
+        known = (~self._lengths.isnan()).sum() >= FEWEST
+        longest = torch.where(known, self._times * self._lengths.nanmedian(), torch.inf)
         too_far = ~(length <= longest)  # a step that is not finite is too far as well
         part = torch.where(length.isfinite(), longest / length, 0.0)
         for p, old in pairs:
             change = torch.where(part > 0, (p - old) * part.to(p), 0.0)
             p.copy_(torch.where(too_far.to(p.device), old + change, p))
-        self._lengths[self._done % len(self._lengths)] = torch.where(too_far, longest, length)
+        done = torch.where(too_far, longest, length)
+        done = torch.where(
+            (length == 0) | done.isinf(), torch.nan, done
+        )  # a step that moved nothing tells nothing
+        self._lengths[self._done % len(self._lengths)] = done
         self._done += 1
 
 
@@ -55,7 +64,8 @@ def clip_updates(optimizer: Optimizer, times: float = 3.0, window: int = 50) -> 
     One bad batch, a spike of the learning rate or of the loss can kill most units in a single step. Update
     clipping (Shazeer & Stern 2018, arXiv:1804.04235, section 6) bounds the step itself, here by the median of
     the steps before it (as Seetharaman et al. 2020, arXiv:2007.14469, bound gradients). It copies the
-    parameters once a step and never waits for the device. The first ten steps are taken as they are.
+    parameters once a step and never waits for the device. The first ten steps that move anything are taken as
+    they are. A gradient that is not finite counts as 0, so that it does not stay in the optimizer's moments.
 
     Args:
         optimizer: whose steps are bounded.

@@ -39,14 +39,19 @@ class Utilities:
     def update(self, contribution: Tensor, mean: Tensor, decay: Tensor) -> None:
         """One step: every unit ages, and u ← ηu + (1-η) |h| Σ|w_out|.
 
+        A batch that is empty or not finite changes nothing, or its NaN would stay for ever.
+
         Args:
             contribution: (M, F), mean of |h| over the batch times Σ|w_out|.
             mean: (M, O, F), mean of h.
             decay: (M,) float64, η.
         """
-        self.age += 1
-        self.utility.lerp_(contribution.double(), (1 - decay).unsqueeze(1))
-        self.mean.lerp_(mean.double(), (1 - decay).view(-1, 1, 1))
+        known = contribution.isfinite().all(1) & mean.isfinite().flatten(1).all(1)
+        self.age += known.unsqueeze(1)
+        given = torch.where(known.unsqueeze(1), contribution.double(), self.utility)
+        self.utility.lerp_(given, (1 - decay).unsqueeze(1))
+        given = torch.where(known.view(-1, 1, 1), mean.double(), self.mean)
+        self.mean.lerp_(given, (1 - decay).view(-1, 1, 1))
 
     def choose(self, rate: Tensor, maturity: Tensor, decay: Tensor) -> list[Tensor]:
         """Return the units to replace now, (n,) ascending for each network.
@@ -84,9 +89,16 @@ class Utilities:
         return {name: value.clone() for name, value in vars(self).items()}
 
     def load(self, state: dict[str, Any], networks: list[int] | None = None) -> None:
-        """Restore what `state` returned, or some networks of it."""
-        for name in vars(self):
+        """Restore what `state` returned, or some networks of it.
+
+        Raises:
+            ValueError: it is that of other units.
+        """
+        for name, own in vars(self).items():
             value = state[name]
+            if value.shape[1:] != own.shape[1:]:
+                there, given = self.utility.shape[1], state["utility"].shape[1]
+                raise ValueError(f"expected a state of {there} units, but got one of {given}")
             setattr(self, name, value.clone() if networks is None else value[networks])
 
     def _worst(self, network: int, eligible: Tensor, n: int, decay: float) -> Tensor:

@@ -103,7 +103,7 @@ def recommended(
     learned: bool,
     scale: float = 1.0,
 ) -> str:
-    """Return the smallest change within the noise of the best cure; "" if none helped.
+    """Return the smallest change within the noise of the best cure that leaves few dead; "" if none helped.
 
     Args:
         table: result of `judged`.

@@ -100,8 +100,10 @@ def _found(cure: str, rows: dict[str, dict[Any, Any]], metric: str, shown: Show)
     best = next(row for row in rows.values() if row["verdict"] == won["verdict"])
     beside = ""
     if best["cure"] != cure:
-        named = f"{best['cure']}, {shown(best['metric'])}"
-        beside = f" It is the smallest change within the noise of the best ({named})."
+        named = f"{best['cure']}: {shown(best['metric'])}, {per_cent(best['dead'])} dead"
+        beside = (
+            f" Of the changes within the noise of the best ({named}) that leave few dead, it is the smallest."
+        )
     if won["verdict"] == HELPS:
         change = f"It changes the {metric} to {reached} ({interval})"
         return f"Recommended: {cure}. {change}; {dead} of the units are dead then.{beside}"

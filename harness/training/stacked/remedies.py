@@ -20,7 +20,7 @@ from harness.remedies import RemedyEvent, UnitConnections
 from harness.remedies.continual import replace
 from harness.remedies.initializers import DrawRows
 from harness.remedies.leaky import exceeds, swap, to_swap
-from harness.remedies.lifting import lifts_for, raise_biases, rates_after
+from harness.remedies.lifting import bias_size, lifts_for, raise_biases, rates_after
 from harness.remedies.recycle import recycle
 from harness.remedies.utility import Utilities
 from harness.training.models import build
@@ -214,8 +214,10 @@ class StackRemedyRunner:
         remedy: Any = self._specs[place].remedy
         site = self._sites[number].name
         connections = next((one for one in self._reach[place].connections if one.site == site), None)
-        lifts = lifts_for(z, remedy.share)
-        if connections is None or not lifts.any():
+        if connections is None:
+            return []
+        lifts = lifts_for(z, remedy.share, bias_size(connections))
+        if not lifts.any():
             return []
         rates = rates_after(z, lifts)
         z.add_(lifts)
