@@ -15,6 +15,7 @@ SMALL = 0.02  # rms of inputs that are small beside the biases of a layer
 FAR = 10  # deviations of its pre-activation that a usual bias takes a unit to if its inputs are too small
 LARGE = 1.5  # deviation of the weights over He's above which they are large
 TINY_GAIN = 0.1  # the same, below which they are too small for a signal to pass several layers
+FEW = 0.05  # share of all units below which a layer is small
 LARGE_INPUTS = 5.0  # rms above which inputs are large
 
 
@@ -63,8 +64,12 @@ def is_by_chance(born: pd.DataFrame, layers: pd.DataFrame) -> pd.Series:
 
 
 def hardly_vary(born: pd.DataFrame, layers: pd.DataFrame) -> bool:
-    """Whether the model's inputs are all 0, nearly constant, or far smaller than the biases of a layer."""
+    """Whether the model's inputs are all 0, nearly constant, off centre, or far smaller than the biases."""
     first = reading(layers)
+    lowest = born["site"].isin(layers.loc[layers["depth"] == layers["depth"].min(), "site"])
+    means = born.loc[lowest, "birth_weight_mean"].astype(float)
+    if is_off_centre(first).any() or (len(means) and float(means.median()) < -FAR):
+        return True
     first = first[(normed(first) == "") & first["site"].isin(born["site"]).to_numpy()]
     if ((first["input_rms"] == 0) | (first["off_centre"] > CONSTANT)).any():
         return True
@@ -87,6 +92,15 @@ def are_tiny_or_alike(layers: pd.DataFrame) -> bool:
         plain &= ~layers["source"].eq("norm").to_numpy()
     gain = layers.loc[plain, "gain"].dropna()
     return len(gain) > 1 and bool((gain < TINY_GAIN).sum() > len(layers) / 2)
+
+
+def largest_gain(layers: pd.DataFrame) -> float:
+    """The largest deviation of a layer's weights over He's.
+
+    A norm behind a layer makes it unimportant, and so is a layer of few units, the squeeze of a gate, say.
+    """
+    wide = layers["units"] >= FEW * layers["units"].sum() if "units" in layers else True
+    return float(layers.loc[(normed(layers) == "") & wide, "gain"].max())
 
 
 def has_odd_inputs(layers: pd.DataFrame) -> np.ndarray:

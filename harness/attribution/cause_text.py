@@ -7,18 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from harness.attribution.birth_causes import odd_input
+from harness.attribution.birth_causes import LARGE_INPUTS, odd_input
 from harness.attribution.causes import (
     MEANING,
     Cause,
     do_inputs_differ,
     informative,
-    longest_step,
     opens_in_training,
 )
-from harness.attribution.events import LONG_STEP, Event
+from harness.attribution.event import Event
+from harness.attribution.events import LONG_STEP
 from harness.attribution.evidence import Evidence
 from harness.attribution.findings import LEAST_DEAD, Findings
+from harness.attribution.lasting_causes import longest_step
 from harness.attribution.reasons import moved, penalty, reason
 from harness.formats import place_words
 
@@ -121,11 +122,14 @@ def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:
         "weight decay",
     ]
     excluded += ["fast biases", "running statistics"]
+    possible = _odd_model_inputs(evidence.steps)
+    if possible:
+        excluded.remove("large or off-centre inputs")
     half = max(1, len(found.deaths)) / 2
     sudden = next((event for event in found.events if len(found.deaths_from(event)) >= half), None)
     if sudden is None:
         excluded.append("anything sudden")
-    possible = [] if sudden is None else [f"what came before most of the deaths ({sudden.text})"]
+    possible += [] if sudden is None else [f"what came before most of the deaths ({sudden.text})"]
     if longest_step(evidence.steps, found.deaths) < LONG_STEP / 2:
         excluded.append(f"long steps ({moved(found, evidence)})")
     else:
@@ -142,6 +146,14 @@ def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:
         possible.append("the loss itself, or the scale of its targets")
     out = f". As far as the evidence goes, it is none of these: {', '.join(excluded)}"
     return f"{out}. Possible: {'; '.join(possible)}" if possible else out
+
+
+def _odd_model_inputs(steps: pd.DataFrame) -> list[str]:
+    """That the model's own inputs, whatever its first layers make of them, are large or off centre."""
+    mean, rms = (float(steps[name].median()) for name in ("input_mean", "input_rms"))
+    if not (rms > LARGE_INPUTS or mean**2 > rms**2 / 2):
+        return []
+    return [f"the model's inputs, which are large or off centre (mean {mean:.3g}, rms {rms:.3g})"]
 
 
 def _unread(born: pd.DataFrame, evidence: Evidence) -> str:

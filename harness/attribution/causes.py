@@ -11,18 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from harness.attribution.birth_causes import (
-    LARGE,
-    are_tiny_or_alike,
-    birth_causes,
-    hardly_vary,
-    has_odd_inputs,
-    is_by_chance,
-    reading,
-)
-from harness.attribution.events import DRIFT, EPISODE, LONG_STEP, OUTSIDE, SETTLED, Event, calm_before
+from harness.attribution.birth_causes import birth_causes, hardly_vary, is_by_chance
+from harness.attribution.event import DRIFT, EPISODE, OUTSIDE, UNTRAINED, Event
+from harness.attribution.events import FAR, SETTLED, calm_before
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import LEAST_DEAD, Findings
+from harness.attribution.lasting_causes import SOON, has_far_targets, lasting_cause, mean
 from harness.detector.states import rate_upper
 
 #: What each label means.
@@ -40,30 +34,22 @@ MEANING = {
     "norm_stats": "the running statistics of a norm",
     "constant": "a constant of the model's own code behind a layer: an offset or a threshold, no parameter",
     "surgery": "somebody wrote into the parameters",
+    "forward": "what the forward does changed: a setting or a buffer of a module",
     "unbounded_loss": "the loss falls far below 0 and keeps falling, as one without a lower bound does",
     "loss_penalty": "a part of the loss that acts on hidden layers or weights, past the final outputs",
-    "target_scale": "targets that are far larger than the outputs",
+    "target_scale": "targets that are far larger than the outputs, or a loss as steep as that",
     "unknown": "none of the causes that are known here",
 }
 LABELS = tuple(MEANING)
 CHANCE = 0.2  # dead share below which units born dead by chance need no cause
 UNINFORMATIVE = 0.2  # upper bound of a dead unit's rate above which its silence is uninformative (n below 14)
 TINY = 8  # sites with fewer units are not mostly dead at one half
-LONGEST_STEP = 0.2  # ‖Δθ‖ / ‖θ‖ from which a single early step may kill by its length
-VERY_LONG_STEP = 0.02  # the same, from which a penalty in the loss is indistinguishable from long steps
-PENALTY = 0.1  # share of the first gradient's power from which a penalty is blamed
-MOST_OF_IT = 0.9  # the same, from which it is blamed although steps are long
-DOWNWARD = 0.7  # downward share of its pull on the biases from which a penalty closes units
-FAR_TARGETS = (
-    10.0  # rms of targets - outputs over that of the outputs (at least 1) from which they are blamed
-)
 MOSTLY = 0.8  # if no unit was born dead, share of units nearly born dead that is enough
 FROM_OUTSIDE = 1.25  # weight of the deaths after an event from outside: others may follow from it
-SOON = 100  # steps in which deaths follow from an event; a quarter of them must, unless it lasts
 OFTEN = 0.02  # rate in training at which a unit that held-out inputs never open is contradictory
-MUCH_DECAY = 0.02  # share of a parameter that decay takes in a step, from which it is blamed
 DRIFTED = 0.25  # share of the inputs in the units' fall from which their slow drift is blamed
-ODD_INPUTS = 10  # times their usual size that inputs are in a bad batch
+MOST_BELOW = 0.75  # the same for layers below, from which a buffer is blamed that changes on and on
+SOME_DATA = 0.15  # the same if held-out inputs still open most of the units
 FALLEN = 10  # times its first size that a loss without a bound falls below 0
 BELOW_HE = 0.7  # deviation of the weights over He's, below which signals shrink from layer to layer
 HARDLY = 0.01  # rate at birth below which a unit was nearly born dead
@@ -138,7 +124,8 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
         return Cause("none")
     if share >= LEAST_DEAD and found.evidence == "probe" and is_only_evaluated(dead).mean() > 0.5:
         return Cause("norm_stats")
-    born = dead[dead["born"] | (dead["rate_then"] < HARDLY)]
+    opened = dead["rate_first"].ge(HARDLY)  # a forward that has changed since does not show the start
+    born = dead[dead["born"] | ((dead["rate_then"] < HARDLY) & ~opened)]
     differ = do_inputs_differ(dead, found)
     most = 0.5 if dead["born"].any() else MOSTLY
     early = found.diverged_at is None or share >= 0.5  # else births do not tell why it diverged
@@ -147,12 +134,15 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
             return Cause("unknown")  # training inputs open them, so it is the held-out inputs that differ
         return _cause_of_births(born, share, evidence.layers)
     own = factor_shares(dead.assign(upstream=0.0))  # changes below are another layer's own share
-    if _mean(own["norm"]) > 0.4:
+    if mean(own["norm"]) > 0.4:
         return Cause("norm_stats")
     causal = _causal_events(found, evidence.steps)
-    data = _mean(factor_shares(dead)["data"])
-    if data < DRIFTED:  # inputs may drift without harm
-        causal = [event for event in causal if event.column != DRIFT]
+    shares = factor_shares(dead)
+    data, below = mean(shares["data"]), mean(shares["upstream"])
+    if data < DRIFTED:  # inputs may drift a little without harm
+        causal = [event for event in causal if event.column != DRIFT or event.ratio >= FAR]
+    if below < MOST_BELOW:  # what is written on and on, an average of parameters, say, is seldom to blame
+        causal = [event for event in causal if event.column != UNTRAINED or event.ratio > 0]
     if causal and has_far_targets(evidence):  # loss and gradient follow from the far targets
         others = [event for event in causal if event.column not in ("loss", "grad_norm", "update_norm")]
         causal = others or [event for event in causal if event.step >= SETTLED]
@@ -161,11 +151,11 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
         return Cause("unbounded_loss", [event for event in causal if event.label == "labels"])
     if causal:
         return Cause(causal[0].label, causal)
-    if data > 0.5:
+    if data > 0.5 or (data > SOME_DATA and is_on_stream_alone(found)):
         return Cause("input_shift")
     if differ:
         return Cause("unknown")
-    return Cause(_lasting_cause(own, evidence, found.deaths))
+    return Cause(lasting_cause(own, evidence, found.deaths))
 
 
 def _cause_of_births(born: pd.DataFrame, share: float, layers: pd.DataFrame) -> Cause:
@@ -261,50 +251,13 @@ def _causal_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
 
 
 def are_followed(event: Event, deaths: np.ndarray) -> bool:
-    """Whether enough of the deaths after an event come soon; what comes from outside may last."""
-    return event.column in OUTSIDE or (deaths <= event.step + SOON).sum() >= len(deaths) / 4
+    """Whether enough of the deaths after an event come soon, unless it lasts."""
+    return event.lasts or (deaths <= event.step + SOON).sum() >= len(deaths) / 4
 
 
-def _lasting_cause(shares: pd.DataFrame, evidence: Evidence, deaths: pd.Series) -> str:
-    """A cause present from the start that killed units not born dead."""
-    layers, steps, loss = evidence.layers, evidence.steps, evidence.loss
-    if are_behind(odd_steps(steps), deaths):
-        return "bad_batch"
-    if has_odd_inputs(reading(layers)).any():
-        return "input_offset"
-    if len(layers) and (layers["gain"].max() > LARGE or are_tiny_or_alike(layers)):
-        return "weight_init"
-    decay = steps["weight_decay"].max() if len(steps) else 0.0
-    a_step = float((steps["lr"] * steps["weight_decay"]).median()) if decay > 0 else 0.0
-    shrunk = _mean(shares["decay"]) > 0.5 or layers["growth"].median() < 0.7
-    if decay > 0 and (shrunk or a_step > MUCH_DECAY):
-        return "decay"
-    if _mean(shares["bias"]) > 0.4 and _fast_biases(steps):
-        return "bias_lr"
-    if has_far_targets(evidence):
-        return "target_scale"
-    moved = early_step(steps)
-    if loss.get("penalty_share", 0.0) >= PENALTY and loss.get("penalty_down", 0.0) >= DOWNWARD:
-        whole = loss["penalty_share"] >= MOST_OF_IT  # then it is what makes the steps long
-        return "unknown" if moved >= VERY_LONG_STEP and not whole else "loss_penalty"
-    long = moved >= LONG_STEP or longest_step(steps, deaths) >= LONGEST_STEP
-    return "step_size" if long else "unknown"
-
-
-def odd_steps(steps: pd.DataFrame) -> np.ndarray:
-    """Steps whose inputs are far larger than usual, again and again; empty if there are few, or many."""
-    rms = steps["input_rms"].to_numpy(float) if len(steps) else np.empty(0)
-    usual = float(np.nanmedian(rms)) if np.isfinite(rms).any() else 0.0
-    odd = steps["step"].to_numpy(float)[rms > ODD_INPUTS * usual] if usual > 0 else np.empty(0)
-    return odd if 3 <= len(odd) <= len(steps) / 5 else odd[:0]
-
-
-def are_behind(odd: np.ndarray, deaths: pd.Series) -> bool:
-    """Whether most deaths come soon after one of some steps."""
-    times = deaths.to_numpy(float)
-    last = odd[np.maximum(np.searchsorted(odd, times + 1, "right") - 1, 0)] if len(odd) else times
-    soon = (last <= times + 1) & (times <= last + SOON)
-    return len(odd) > 0 and len(times) > 0 and bool(soon.mean() > 0.5)
+def is_on_stream_alone(found: Findings) -> bool:
+    """Whether held-out inputs open most of the units that the training's own leave closed."""
+    return found.evidence == "stream" and found.on_probe is not None and 2 * found.on_probe[0] < found.dead
 
 
 def is_falling(steps: pd.DataFrame, *, diverged: bool) -> bool:
@@ -314,41 +267,5 @@ def is_falling(steps: pd.DataFrame, *, diverged: bool) -> bool:
         return False
     few, half = max(1, min(EPISODE, len(loss) // 10)), len(loss) // 2
     start, middle, end = (float(np.median(part[:few])) for part in (loss, loss[half:], loss[-few:]))
-    return end < -FALLEN * max(1.0, abs(start)) and middle - end > (start - middle) / 2
-
-
-def has_far_targets(evidence: Evidence) -> bool:
-    """Whether the first outputs missed their targets by far more than their own size."""
-    loss = evidence.loss
-    return bool(loss.get("target_error", 0.0) > FAR_TARGETS * max(1.0, loss.get("output_rms", 1.0)))
-
-
-def early_step(steps: pd.DataFrame) -> float:
-    """Median ‖Δθ‖ / ‖θ‖ of early steps, infinite if not finite; NaN if none was observed."""
-    ratios = _early_steps(steps)
-    return float(ratios.median()) if len(ratios) else float("nan")
-
-
-def longest_step(steps: pd.DataFrame, deaths: pd.Series) -> float:
-    """Largest ‖Δθ‖ / ‖θ‖ of early steps, since one may kill; the median if most units died later."""
-    ratios = _early_steps(steps)
-    late = len(deaths) and len(ratios) and float(deaths.median()) > ratios.index[-1] + EPISODE
-    return early_step(steps) if late or ratios.empty else float(ratios.max())
-
-
-def _early_steps(steps: pd.DataFrame) -> pd.Series:
-    moved = steps[steps["update_norm"].fillna(0.0) != 0]  # an agent counts steps before it learns
-    steps = moved.head(max(20, len(moved) // 10))
-    steps = steps.set_index("step")
-    return (steps["update_norm"] / steps["weight_norm"]).mask(np.isinf(steps["update_norm"]), np.inf)
-
-
-def _fast_biases(steps: pd.DataFrame) -> bool:
-    """Whether biases had their own learning rate, well above the weights'."""
-    ratio = (steps["lr_bias"] / steps["lr"]).replace([np.inf, -np.inf], np.nan).dropna()
-    return bool(len(ratio) and ratio.median() > 3)
-
-
-def _mean(values: pd.Series) -> float:
-    known = values.dropna()
-    return float(known.mean()) if len(known) else 0.0
+    least = 1 if diverged else FALLEN
+    return end < -least * max(1.0, abs(start)) and middle - end > (start - middle) / 2

@@ -1,6 +1,6 @@
 """The collector: gathers the evidence of a training run and evaluates it at the end.
 
-Gathering is cheap: twelve scalars per step (`step_metrics`), and copies of parameters and inputs
+Gathering is cheap: thirteen scalars per step (`step_metrics`), and copies of parameters and inputs
 (`snapshots`). The evaluation (`initial_state`, `counterfactual`) happens once per report. It gives three
 tables from which `harness.attribution.causes` finds the causes without the model.
 """
@@ -35,7 +35,8 @@ from harness.attribution.site_replay import BIRTH as SITE_BIRTH
 from harness.attribution.site_replay import SiteReplay
 from harness.attribution.snapshots import Snapshot, Snapshots
 from harness.attribution.starvation import starvation
-from harness.attribution.step_metrics import StepMetrics
+from harness.attribution.step_metrics import StepMetrics, parameters
+from harness.attribution.untrained import UntrainedState
 from harness.attribution.whole_passes import OwnPasses
 from harness.graph.plan import Site, plain_name, without_wrappers
 from harness.hooks.eager import EagerTaps
@@ -67,6 +68,8 @@ class EvidenceCollector:
         self._model, self._taps, self._options = without_wrappers(model)[1], taps, options
         self._metrics = StepMetrics(self._model, optimizers)
         self._snapshots = Snapshots(self._model)
+        self._untrained = UntrainedState(self._model)
+        self._optimizers = optimizers
         self._loss = LossPath(self._model, optimizers)
         self._entrances = Entrances(
             self._model,
@@ -79,7 +82,7 @@ class EvidenceCollector:
         self._biases: set[str] = set()  # of layers that are not modules
         self._failed: list[str] = []  # what could not be evaluated
         self._declared: set[str] = set()  # declared activations that were counted
-        self._steps = 0
+        self._steps = self._resumed = 0
 
     def attach(self, guard: Guard) -> None:
         """Start gathering."""
@@ -89,6 +92,8 @@ class EvidenceCollector:
         self._metrics.attach(guard)
         self._snapshots.attach(guard)
         self._loss.attach()
+        if not self._steps:
+            self._snapshot()
 
     def detach(self) -> None:
         """Remove every hook."""
@@ -105,11 +110,11 @@ class EvidenceCollector:
         self._loss.step(loss)
         self._steps += 1
         if self._steps & (self._steps - 1) == 0:
-            self._snapshots.census()
+            self._snapshot()
 
     def census(self) -> None:
         """Record the end of a window."""
-        self._snapshots.census()
+        self._snapshot()
 
     def state_dict(self) -> dict[str, Any]:
         """State that consists of tensors and plain values."""
@@ -119,15 +124,18 @@ class EvidenceCollector:
             "vitals": metrics,
             "kept": snapshots,
             "loss": self._loss.state_dict(),
+            "untrained": self._untrained.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
-        self._steps = int(state["steps"])
+        self._steps = self._resumed = int(state["steps"])
         self._metrics.load_state_dict(state["vitals"])
         self._snapshots.load_state_dict(state["kept"])
         if "loss" in state:  # not in states of earlier versions
             self._loss.load_state_dict(state["loss"])
+        if "untrained" in state:
+            self._untrained.load_state_dict(state["untrained"])
 
     def evidence(
         self, sites: Sequence[Site], census: pd.DataFrame | None, error: str = "", *, replay: bool = True
@@ -152,6 +160,7 @@ class EvidenceCollector:
                 steps.attrs["replayed"] = count
                 facts = self._attempt({}, self._loss.facts, again, self._snapshots.start, self._biases)
                 steps.attrs["loss"] = facts
+            steps.attrs |= {"untrained": self._untrained.changes, "resumed": self._resumed}
             obstacle = "; ".join(filter(None, [obstacle, *self._failed]))
         if error:
             obstacle = f"it was switched off after step {len(steps):,} ({error})"
@@ -179,6 +188,14 @@ class EvidenceCollector:
                 self.attach(guard)
 
     # --- inside -------------------------------------------------------------------------------------
+
+    def _snapshot(self) -> None:
+        """Copy the parameters, and compare what is not trained with the copy before."""
+        before = self._snapshots.latest or self._snapshots.start
+        self._snapshots.census()
+        if self._snapshots.latest is not before:
+            trained = {id(p) for optimizer in self._optimizers for p in parameters(optimizer)}
+            self._untrained.read(self._steps, before, self._snapshots.latest, trained)
 
     def _obstacle(self) -> str:
         """Why the initial network cannot be run again, "" if it can."""

@@ -9,7 +9,7 @@ import pandas as pd
 from harness.attribution.cause_text import cause_text
 from harness.attribution.causes import cause_of, explained_by, factor_shares
 from harness.attribution.diagnosis_text import diagnosis_text
-from harness.attribution.events import Event
+from harness.attribution.event import Event
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import find
 from harness.attribution.unit_causes import unit_causes

@@ -6,7 +6,7 @@ import pandas as pd
 
 from harness.attribution.cause_text import cause_text, doubts, no_cause, too_few_inputs
 from harness.attribution.causes import Cause, has_known_layer, is_only_evaluated, opens_in_training
-from harness.attribution.events import OUTSIDE
+from harness.attribution.event import OUTSIDE
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import BIRTH, LEAST_DEAD, Findings
 from harness.attribution.starved_text import starved_text, unreached_text
@@ -45,6 +45,7 @@ def diagnosis_text(cause: Cause, found: Findings, units: pd.DataFrame, evidence:
         evidence: the tables.
     """
     parts = [
+        *_divergence(found),
         _count(found),
         *_uncounted(found),
         *starved_text(found),
@@ -58,7 +59,6 @@ def diagnosis_text(cause: Cause, found: Findings, units: pd.DataFrame, evidence:
     if evidence.replayed:
         few = f"{evidence.replayed:,} inputs of each time"
         parts.append(f"To answer in time, births and shares rest on {few}.")
-    parts += _divergence(found)
     if cause.label == "none":
         return " ".join([*parts, *_births(found, evidence), *no_cause(found)])
     parts += [*_deaths(units, found, evidence), *_births(found, evidence), *too_few_inputs(found)]
@@ -114,12 +114,13 @@ def _divergence(found: Findings) -> list[str]:
     start = max(near, key=lambda event: event.ratio, default=None)
     text += f" ({start.text})" if start is not None else ""
     if not found.is_after_divergence:
-        return [f"{text}; this is the last census before (step {found.at:,})."]
+        return [f"{text}: no unit works any more. The last census before, of step {found.at:,}:"]
     if found.before is None:
-        return [f"{text}, this census is of step {found.at:,}; none was taken before that."]
+        return [f"{text}. The census of step {found.at:,}, as none was taken before that:"]
     step, dead, total = found.before
-    then = f"at the last one before, step {step:,}, {dead:,} of {total:,} units were dead"
-    return [f"{text}, this census is of step {found.at:,}; {then}."]
+    were = "was" if dead == 1 else "were"
+    then = f"At the last census before, step {step:,}, {dead:,} of {total:,} units {were} dead"
+    return [f"{text}. {then}; at step {found.at:,}, after it:"]
 
 
 def _deaths(units: pd.DataFrame, found: Findings, evidence: Evidence) -> list[str]:

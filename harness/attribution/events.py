@@ -7,14 +7,13 @@ belong to the same episode, unless they come from outside (`OUTSIDE`) and the st
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 
 from harness.attribution import baseline
+from harness.attribution.drifts import reach_of, with_drifts
+from harness.attribution.event import EPISODE, INPUTS, ORDER, OUTSIDE, Event, with_cause
 
-EPISODE = 10  # steps within which events are one episode
 CALM = 0.05  # ‖Δθ‖ / ‖θ‖ above which training is not calm
 LASTING = 3  # steps within which a deviation that was there is no new event
 LONG_STEP = 0.01  # ‖Δθ‖ / ‖θ‖ from which a step may raise the loss by its length
@@ -27,31 +26,6 @@ ONCE = 10.0  # ratio from which even a rise for a moment is no odd batch of a us
 ALIKE = 0.8  # part of a rise (of the logarithm) that is as large again
 SAME = "though the outputs are as before"
 UNBOUNDED = 1e300  # ratio above which a value was not finite
-INPUTS = ("input_mean", "input_rms")
-DRIFT = "inputs"  # the column of a slow drift of the inputs
-#: Columns in their causal order inside a step.
-OUTSIDE = ("written_norm", "input_rms", "input_mean", "weight_decay", "lr")  # these are not consequences
-ORDER = (*OUTSIDE, "loss", "grad_norm", "update_norm")
-
-
-class Event(NamedTuple):
-    """A dated event.
-
-    Attributes:
-        step: the optimizer step in which it appeared.
-        label: the cause that it suggests.
-        column: the scalar that deviated first.
-        ratio: ratio to its baseline (for the inputs' mean: the shift in units of their rms).
-        text: description.
-        inner: whether the training itself produced it, which makes it a symptom, not a cause.
-    """
-
-    step: int
-    label: str
-    column: str
-    ratio: float
-    text: str
-    inner: bool = False
 
 
 def events(steps: pd.DataFrame) -> list[Event]:
@@ -65,12 +39,15 @@ def events(steps: pd.DataFrame) -> list[Event]:
     if len(steps) < 2:
         return []
     values = {str(name): column.to_numpy(float) for name, column in steps.items()}
+    values["reach"] = reach_of(values)
     deviations = {name: baseline.ratio_deviation(values[name], name) for name in baseline.RATIOS}
+    deviations["lr"] = baseline.ratio_deviation(values["reach"], "lr")
     deviations["loss"] = _with_strange(values["loss"], deviations["loss"])
     deviations["input_mean"] = baseline.mean_deviation(values["input_mean"], values["input_rms"])
     deviations["written_norm"] = baseline.written_share(values["written_norm"], values["weight_norm"])
     deviations["weight_decay"] = baseline.setting_deviation(values.get("weight_decay", np.zeros(len(steps))))
-    penalty = steps.attrs.get("loss", {}).get("penalty") is True
+    facts = steps.attrs.get("loss", {})
+    penalty = facts.get("penalty") is True
     first: list[Event] = []
     episode_end = 0
     for t in np.flatnonzero(np.any([deviations[c] > 0 for c in ORDER], axis=0)):
@@ -83,7 +60,8 @@ def events(steps: pd.DataFrame) -> list[Event]:
             first.append(_event(values, int(t), column, float(deviations[column][t]), penalty))
         if not goes_on or not first[-1].inner:  # a symptom may come just before a cause
             episode_end = t + EPISODE
-    return _with_other_optimizer(values, _with_drift(values, first))
+    untrained = steps.attrs.get("untrained", {})
+    return _with_other_optimizer(values, with_drifts(values, first, untrained, facts))
 
 
 def calm_before(steps: pd.DataFrame, step: int) -> bool:
@@ -122,8 +100,15 @@ def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float, pen
             rise = "fell below 0,"
         text = f"the loss {rise} {reason}"
     elif column == "lr":
-        further = _and_on(values[column], t, ratio / values[column][t])
-        label, text = "step_size", f"the learning rate {rise}{further}"
+        further = _and_on(values["reach"], t, ratio / values["reach"][t])
+        usual = np.nanmedian(values["lr"][max(0, t - baseline.LENGTH) : t])
+        own = values["lr"][t] / usual > ratio**0.5
+        what = (
+            "the learning rate"
+            if own
+            else "the momentum, and with it how far a gradient takes the parameters,"
+        )
+        label, text = "step_size", f"{what} {rise}{further}"
     elif column == "grad_norm" and (own := _own_rise(values, t, column, penalty)):
         label, reason, inner = own
         text = f"the gradient {rise} {reason}"
@@ -158,25 +143,6 @@ def _with_strange(loss: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     return deviation
 
 
-def _with_drift(values: dict[str, np.ndarray], found: list[Event]) -> list[Event]:
-    """Add a slow drift of the inputs, which no step shows; unless from outside, later events are symptoms."""
-    mean, rms = (pd.Series(values[name]).replace([np.inf, -np.inf], np.nan) for name in INPUTS)
-    size = rms.iloc[: baseline.LENGTH].median()
-    if any(event.column in INPUTS for event in found) or len(mean) < 2 * baseline.LENGTH or not size > 0:
-        return found
-    mean, rms = (v.rolling(baseline.LENGTH, min_periods=baseline.SHORTEST).median() for v in (mean, rms))
-    shift = (mean - mean.iloc[baseline.LENGTH - 1]).abs() / size
-    resized = (rms / size).apply(np.log).abs() > np.log(baseline.RATIOS["input_rms"])
-    near = np.flatnonzero(~((shift > baseline.MEAN_SHIFT) | resized))
-    start = int(near[-1]) + 1 if len(near) else 0
-    if start >= len(mean):
-        return found
-    step, last = int(values["step"][start]), shift.iloc[-1]
-    by, text = DRIFT, f"from step {step:,} on: the inputs have drifted, their mean by {last:.2g} of their rms"
-    text += f", their size by {rms.iloc[-1] / size:.3g}×" if resized.iloc[-1] else ""
-    return _with(found, Event(step, "input_shift", by, last, text))
-
-
 def _with_other_optimizer(values: dict[str, np.ndarray], found: list[Event]) -> list[Event]:
     """Add that the optimizers that were given stopped stepping, though the training went on."""
     stepped = np.flatnonzero(np.isfinite(values["lr"]))
@@ -184,13 +150,7 @@ def _with_other_optimizer(values: dict[str, np.ndarray], found: list[Event]) -> 
         return found
     step = int(values["step"][stepped[-1] + 1])
     text = f"from step {step:,} on: no optimizer that was given made a step; another one trains, unseen"
-    return _with(found, Event(step, "unknown", "lr", 0.0, text))
-
-
-def _with(found: list[Event], cause: Event) -> list[Event]:
-    """Add an event that lasts: later ones are symptoms, unless they come from outside."""
-    after = [e._replace(inner=e.inner or (e.step >= cause.step and e.column not in OUTSIDE)) for e in found]
-    return sorted([*after, cause], key=lambda event: event.step)
+    return with_cause(found, Event(step, "unknown", "lr", 0.0, text))
 
 
 def _own_rise(

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from harness.attribution.dates import UNIT, death_steps
-from harness.attribution.events import Event, events
+from harness.attribution.event import Event
+from harness.attribution.events import events
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.detector.grid import telling, uncounted
 from harness.detector.lifetimes import lifetimes
@@ -128,8 +129,12 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
     at = int(last["step"].max())
     history = history[history["step"] <= at]  # non-finite values open no gate either
     died = death_steps(rows[rows["step"] <= at], history[history["evidence"] == "stream"], units)
+    begun, first = int(evidence.steps.attrs.get("resumed", 0)), int(rows["step"].min()) if len(rows) else 0
+    if 0 < begun <= first:  # it is not known when units died that were dead at the first census after it
+        died = np.where(died <= first, np.nan, died)
     units["died_at"] = died if diverged is None else np.where(died > diverged, np.nan, died)
     units["rate_stream"] = _stream_rate(history, units)
+    units["rate_first"] = _first_rate(rows, units)
     units["suddenness"] = _suddenness(rows, units)
     units = _with_starved(units, whole)
     before = _census_before(rows, diverged)
@@ -157,6 +162,13 @@ def _stream_rate(history: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
     last = stream.drop_duplicates(UNIT, keep="last").set_index(UNIT)
     last = last.reindex(pd.MultiIndex.from_frame(units[UNIT]))
     return (last["active"] / last["n"]).to_numpy(float)
+
+
+def _first_rate(rows: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
+    """The rate of each unit in a census before the first step; NaN if there is none."""
+    first = rows[(rows["step"] == 0) & (rows["n"] > 0)].drop_duplicates(UNIT).set_index(UNIT)
+    first = first.reindex(pd.MultiIndex.from_frame(units[UNIT]))
+    return (first["active"] / first["n"]).to_numpy(float)
 
 
 def _with_starved(units: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:

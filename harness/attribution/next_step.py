@@ -17,6 +17,7 @@ NEXT_STEP = {
     "norm_stats": "Hold the norms' running statistics against those of a training batch.",
     "constant": "Look for an offset or a threshold in the model's own code before the activation.",
     "surgery": "Find what writes into the parameters at that step.",
+    "forward": "Find what changes that setting or buffer, and whether it should.",
     "unbounded_loss": "Check what the loss expects of its inputs, and its signs; give it a lower bound.",
     "loss_penalty": "Lower the weight of the penalty.",
     "target_scale": "Standardise the targets, or scale the outputs to them.",

@@ -7,21 +7,24 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from harness.attribution.birth_causes import LARGE, are_tiny_or_alike, odd_input
-from harness.attribution.causes import (
-    BELOW_HE,
-    ODD_INPUTS,
-    VERY_LONG_STEP,
-    Cause,
-    are_followed,
-    early_step,
-    is_only_evaluated,
-    longest_step,
-    odd_steps,
-)
-from harness.attribution.events import CALM, Event
+from harness.attribution.birth_causes import LARGE, are_tiny_or_alike, largest_gain, odd_input
+from harness.attribution.causes import BELOW_HE, Cause, are_followed, is_on_stream_alone, is_only_evaluated
+from harness.attribution.event import Event
+from harness.attribution.events import CALM
 from harness.attribution.evidence import Evidence
 from harness.attribution.findings import Findings
+from harness.attribution.lasting_causes import (
+    LARGE_OUTPUTS,
+    ODD_INPUTS,
+    ORDERED,
+    VERY_LONG_STEP,
+    early_step,
+    first_of,
+    has_far_targets,
+    longest_step,
+    odd_steps,
+    order_of_inputs,
+)
 from harness.formats import place_words
 
 
@@ -57,6 +60,14 @@ def _dated(event: Event, found: Findings) -> str:
 
 
 def _input_shift(found: Findings, evidence: Evidence) -> str:
+    order = order_of_inputs(evidence.steps)
+    if order > ORDERED:
+        return (
+            f"successive batches resemble each other (their means correlate by {order:.2f}): the inputs come "
+            "in an order, by class, by source or in time, and are not shuffled"
+        )
+    if is_on_stream_alone(found):
+        return "held-out inputs still open most of these units: the training's have become others, or fewer"
     return "they drifted: no single step stands out"
 
 
@@ -98,9 +109,12 @@ def _input_offset(found: Findings, evidence: Evidence) -> str:
 
 
 def _weight_init(found: Findings, evidence: Evidence) -> str:
-    z, gain = evidence.layers["weight_z"].min(), evidence.layers["gain"].max()
+    z, gain = evidence.layers["weight_z"].min(), largest_gain(evidence.layers)
     if np.isnan(z):
         return "how the weights were drawn is not known"
+    large = first_of(evidence.steps, "output_rms")
+    if gain <= LARGE and large > LARGE_OUTPUTS:
+        return f"the first outputs have an rms of {large:.3g}, so those of the output layer are too large"
     if gain <= LARGE and are_tiny_or_alike(evidence.layers):
         middle = evidence.layers["gain"].median()
         return f"the weights of most layers deviate by {middle:.2g}× He's scale: units hardly differ"
@@ -122,6 +136,9 @@ def _bias_lr(found: Findings, evidence: Evidence) -> str:
 
 
 def _target_scale(found: Findings, evidence: Evidence) -> str:
+    if not has_far_targets(evidence):
+        steep, loss = first_of(evidence.steps, "output_grad_norm"), evidence.steps["loss"].iloc[0]
+        return f"the first loss was {loss:.3g}, and the norm of its gradient at the outputs {steep:.3g}"
     error, size = evidence.loss["target_error"], evidence.loss["output_rms"]
     return f"in the first step the outputs, of rms {size:.2g}, missed them by an rms of {error:.3g}"
 

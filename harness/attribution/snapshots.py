@@ -105,7 +105,7 @@ class Snapshots:
         if not self._first:
             return (
                 "no input was seen in training mode, and what evaluation mode does (running statistics of "
-                "norms, no dropout) is not examined; call model.train()"
+                "norms, no dropout) is not examined; call model.train(), and eval() of norms to be frozen"
             )
         fits = _shapes(self.start).items() <= shapes.items()
         return "" if fits else "the model has changed, so that the network of the start cannot be run again"

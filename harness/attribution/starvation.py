@@ -35,6 +35,7 @@ MOST = 16  # largest number of sites examined one by one, FEWEST if a trial take
 FEWEST = 4
 OPEN = 1e-3  # pre-activation of an opened unit: it changes subsequent layers as little as possible
 SELECTING = ("topk", "kthvalue", "sort", "argsort", "argmax", "msort")  # torch functions that select units
+COMPARING = ("max", "amax", "maximum", "fmax")  # those that may, where nothing else stops a gradient
 
 
 def starvation(replay: Replay, snapshot: Snapshot, census: pd.DataFrame) -> pd.DataFrame:
@@ -94,6 +95,9 @@ def starvation(replay: Replay, snapshot: Snapshot, census: pd.DataFrame) -> pd.D
         with OpenedMasks():
             there = rest.index[_reached(trial.run(dead, forced=rest)[0], rest)]
         table.loc[there, "starved_by"] = MASKS
+        rest = rest.drop(there)
+        compared = rest["site"].map(trial.compared_after).dropna()
+        table.loc[compared.index, "starved_by"] = [f"{SELECTION}: {name}" for name in compared]
     return table
 
 
@@ -102,7 +106,7 @@ class _Trial:
 
     Attributes:
         first, last: site → index of its first and last call in a forward.
-        selected_after: site → name of a selecting function that was called after it.
+        selected_after, compared_after: site → name of a selecting function that was called after it.
     """
 
     def __init__(self, replay: Replay, snapshot: Snapshot) -> None:
@@ -118,6 +122,7 @@ class _Trial:
         self.last: dict[str, int] = {}
         self.called: list[str] = []  # sites called so far in the running pass
         self.selected_after: dict[str, str] = {}
+        self.compared_after: dict[str, str] = {}
 
     def is_before(self, own: str, other: str) -> bool:
         """Whether a call of `own` precedes a call of `other`; both may be called several times."""
@@ -201,9 +206,16 @@ class _Selections(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(function, "__name__", "")
-        if name in SELECTING:
-            for site in self._trial.called:
-                self._trial.selected_after.setdefault(site, name)
+        floats = (
+            bool(args) and isinstance(args[0], Tensor) and args[0].is_floating_point()
+        )  # indices are ours
+        for names, after in (
+            (SELECTING, self._trial.selected_after),
+            (COMPARING, self._trial.compared_after),
+        ):
+            if name in names and floats:
+                for site in self._trial.called:
+                    after.setdefault(site, name)
         return function(*args, **(kwargs or {}))
 
 

@@ -1,4 +1,4 @@
-"""Step metrics: twelve scalars per training step, from which events can be dated.
+"""Step metrics: thirteen scalars per training step, from which events can be dated.
 
 Within a step, inputs come first, then the loss, the gradient and the update: the first to leave its baseline
 names the event. All values stay on their device until the table is read.
@@ -27,7 +27,8 @@ from harness.recording.listener import Guard
 
 #: input_mean, input_rms: of one of the model's tensor inputs (see `moving_input`); written_norm: norm of
 #: parameter changes since the optimizer's last step that it did not make; the learning rates are the largest
-#: among groups with matrices (lr) and vectors (lr_bias); output_rms, output_grad_norm: see `OutputNorms`.
+#: among groups with matrices (lr) and vectors (lr_bias); output_rms, output_grad_norm: see `OutputNorms`;
+#: momentum: that of SGD and the like, which multiplies how far a gradient takes the parameters.
 COLUMNS = (
     "input_mean",
     "input_rms",
@@ -41,9 +42,11 @@ COLUMNS = (
     "weight_decay",
     "output_rms",
     "output_grad_norm",
+    "momentum",
 )
 PLACES = ("", "1", "2", "3")  # of the tensor inputs that are watched
 OTHERS = tuple(f"{name}{place}" for place in PLACES[1:] for name in ("input_mean", "input_rms"))
+STORED = (*COLUMNS[:-1], *OTHERS, COLUMNS[-1])  # in the order in which they came to be
 BUFFERED = 256  # steps whose scalars stay on the device
 
 
@@ -135,7 +138,7 @@ class StepMetrics:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue after the rows of `state_dict`; those of earlier versions have fewer columns."""
         rows = state["rows"].numpy()
-        more = np.full((len(rows), len(COLUMNS) + len(OTHERS) - rows.shape[1]), np.nan)
+        more = np.full((len(rows), len(STORED) - rows.shape[1]), np.nan)
         self._rows, self._buffered = [np.concatenate([rows, more], axis=1)], []
         owners = [p for o in self._optimizers for p in parameters(o)]
         pairs = zip(owners, state["decayed"], strict=True)
@@ -158,6 +161,8 @@ class StepMetrics:
             for matrices in {p.ndim > 1 for p in group["params"]}:
                 self._take_largest("lr" if matrices else "lr_bias", lr)
             self._take_largest("weight_decay", decay)
+            if not group.get("dampening"):
+                self._take_largest("momentum", group.get("momentum", 0.0))
             if isinstance(decay, int | float) and decay:
                 self._decay(group["params"], lr, decay, group)
 
@@ -189,22 +194,20 @@ class StepMetrics:
         rows, self._buffered = self._buffered, []
         if not rows:
             return
-        names = (*COLUMNS, *OTHERS)
-        flat = [row.get(name, np.nan) for row in rows for name in names]
+        flat = [row.get(name, np.nan) for row in rows for name in STORED]
         by_device: dict[torch.device, list[Tensor]] = {}
         for value in flat:
             if isinstance(value, Tensor):
                 by_device.setdefault(value.device, []).append(value.double().reshape(()))
         fetched = {device: iter(torch.stack(group).tolist()) for device, group in by_device.items()}
         plain = [next(fetched[v.device]) if isinstance(v, Tensor) else float(v) for v in flat]
-        self._rows.append(np.array(plain).reshape(-1, len(names)))
+        self._rows.append(np.array(plain).reshape(-1, len(STORED)))
 
     def _all(self) -> pd.DataFrame:
         """One row per completed step, with the inputs at all places."""
         self._fetch()
-        names = (*COLUMNS, *OTHERS)
-        self._rows = [np.concatenate(self._rows) if self._rows else np.empty((0, len(names)))]
-        return pd.DataFrame(self._rows[0], columns=pd.Index(names))
+        self._rows = [np.concatenate(self._rows) if self._rows else np.empty((0, len(STORED)))]
+        return pd.DataFrame(self._rows[0], columns=pd.Index(STORED))
 
 
 def parameters(optimizer: Optimizer) -> list[Tensor]:

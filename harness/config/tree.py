@@ -74,7 +74,13 @@ def kind_of(group: str, name: str) -> type:
     kinds = SCHEMAS[group]
     if group == "activation":
         keys = {"name", *OPTIONS[name]}
-        return next(kind for kind in kinds.values() if {f.name for f in fields(kind)} == keys)
+        for kind in kinds.values():
+            if {f.name for f in fields(kind)} == keys:
+                return kind
+        raise TypeError(
+            f"the activation {name!r} has options that no class of harness.config.schema has: expected one "
+            f"with the fields {', '.join(sorted(keys))}; add it there, or leave `options` of the record out"
+        )
     return kinds.get(LIKE.get(name, name)) or next(iter(kinds.values()))
 
 

@@ -136,6 +136,8 @@ class ConnectionProvenance(TensorProvenance):
             connections.refuse("another activation reads the same units")
             return False
         connections.site, connections.activation = called
+        if isinstance(out, Tensor) and not out.numel():
+            connections.refuse("no input reached it")
         if not isinstance(out, Tensor) or out.shape != shape or z.units is None:
             connections.refuse(f"{called[1]} gives more outputs than it has units")
             return False
@@ -183,6 +185,8 @@ class ConnectionProvenance(TensorProvenance):
             connections.refuse("the layer that reads it is not a plain Linear or convolution")
         else:
             connections.consumers.append(Consumer(self._names[layer], layer, columns.to(x.device)))
+            if _is_frozen(layer) and not _is_frozen(connections.layer):
+                connections.refuse("the layer that reads it is frozen: the weights of new units would stay 0")
         if tied and layer is not None:
             connections.refuse("the layer that reads it shares parameters with another")
 
@@ -230,6 +234,11 @@ class ConnectionProvenance(TensorProvenance):
 def _is_linear(owner: nn.Module, bound: Mapping[str, Any]) -> bool:
     """Whether a call of `linear` uses the module's own weight and bias, as nn.Linear does."""
     return stored(owner, "weight") is bound["weight"] and stored(owner, "bias") is bound.get("bias")
+
+
+def _is_frozen(layer: nn.Module) -> bool:
+    weight = stored(layer, "weight")
+    return isinstance(weight, Tensor) and not weight.requires_grad
 
 
 def _is_over_positions(args: Sequence[Any], kwargs: Mapping[str, Any], x: Tensor, index: Tensor) -> bool:

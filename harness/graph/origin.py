@@ -113,6 +113,9 @@ def normed(
     if out.ndim != x.ndim:
         return Origin()
     producers = tuple(dict.fromkeys(w for _, w in weights)) or before.producers
+    axis = 1 - out.ndim if name in ops.CHANNEL_NORMS else -1
+    if _are_finer(before.units, out, axis):  # a norm of parts of them: its weights are shared by several
+        return Origin(before.producers, before.units, direct=True, applied=before.applied)
     if name in ops.CHANNEL_NORMS:
         known, own = before.units, any(isinstance(t, nn.Parameter) for t, _ in weights)
         if known is not None and not own and units.repeats(known, 1 - out.ndim):  # inputs side by side
@@ -127,6 +130,13 @@ def normed(
     known = before.units
     index = known if known is not None else units.fresh(out.ndim, -axes, out.shape[-axes])
     return Origin(producers, index, direct=True, applied=before.applied)
+
+
+def _are_finer(index: Tensor | None, out: Tensor, axis: int) -> bool:
+    """Whether every place of an input is a unit of its own, and there are more of them than along an axis."""
+    if index is None or index.ndim != out.ndim or not out.shape[axis] < index.numel():
+        return False
+    return len(torch.unique(index)) == index.numel() and units.fits(index, out.shape)
 
 
 def moved(

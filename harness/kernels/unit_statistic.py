@@ -12,12 +12,15 @@ from torch import Tensor
 
 from harness.detector.states import CENSUS_COLUMNS
 
+SAMPLE = 3  # units of the site on which statistics are checked
+
 
 class UnitStatistic(Protocol):
     """Sums over the inputs of a window for the units of one site; `docs/howto/statistics.md` has two.
 
     A recorder makes a copy for every site. Tensors stay on their device: nothing may read a value before
-    `columns`.
+    `columns`. What a statistic is given is the training's own: it must not write into it, nor draw from
+    torch's global generator, or training changes.
     """
 
     def zero(self, units: int, device: torch.device | str) -> None:
@@ -41,13 +44,16 @@ def column_names(statistics: Sequence[UnitStatistic]) -> list[str]:
     """Names of the columns that statistics add to a census.
 
     Raises:
-        ValueError: one is a census column already, or two have the same name.
+        ValueError: one is a census column already, two have the same name, or one is not a number per unit.
     """
     names: list[str] = []
     for statistic in statistics:
         sample = copy.deepcopy(statistic)
-        sample.zero(1, "cpu")
-        for name in sample.columns():
+        sample.zero(SAMPLE, "cpu")
+        for name, column in sample.columns().items():
+            if np.shape(column) != (SAMPLE,):
+                what = f"statistics: {type(statistic).__name__}.columns()[{name!r}] for {SAMPLE} units"
+                raise ValueError(f"{what}: expected ({SAMPLE},), but got the shape {np.shape(column)}")
             if name in CENSUS_COLUMNS or name in names:
                 raise ValueError(f"statistics: expected new column names, but {name!r} is there already")
             names.append(name)

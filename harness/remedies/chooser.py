@@ -32,6 +32,7 @@ TABLE: Table = {
     "norm_stats": (),
     "constant": ((BIAS_LIFT,), (REDRAW,)),
     "surgery": ((BIAS_LIFT,), (REDRAW,)),
+    "forward": (),
     "unbounded_loss": (),
     "loss_penalty": (),
     "target_scale": ((LOWER_RATE, BIAS_LIFT),),

@@ -233,6 +233,8 @@ def _peaks(model: nn.Module, batch: Batch) -> Peaks:
             left[name] = "its units lie along several axes"
             return
         rows = rows_of_places(arranged(z, layout), layout.axes)
+        if not len(rows):
+            return  # no input reached it
         peak = torch.where(rows.isfinite().all(0), rows.amax(0), torch.nan).cpu()
         before = found.get(name)
         axis = (layout.axes or (-1,))[0]

@@ -111,6 +111,8 @@ def lift(
             return
         value = arranged(z, layout)
         rows = rows_of_places(value, layout.axes)
+        if not len(rows):
+            return  # no input reached it
         size = bias_size(one)
         lifts = lifts_for(rows, share, size[: layout.size] if layout.rows is None else size[[*layout.rows]])
         if not lifts.any():

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import get_world_size
+from torch.nn.parallel import DistributedDataParallel
 
 from harness.activations.stored import stored
 from harness.graph.connections import ConnectionProvenance, OnOutput
@@ -74,7 +76,15 @@ def trace(
         batch: inputs of the pass.
         on_input: called with each site's pre-activation, which it may change in place.
         on_output: called with the output of each traced activation.
+
+    Raises:
+        ValueError: the model is one of several replicas.
     """
+    if isinstance(model, DistributedDataParallel) and get_world_size(model.process_group) > 1:
+        raise ValueError(
+            "a remedy acts on the batch of its own process, so that the replicas of DistributedDataParallel "
+            "would differ: act on model.module in one process, and broadcast its parameters and buffers"
+        )
     traces: list[ConnectionProvenance] = []
     errors: list[Exception] = []
 

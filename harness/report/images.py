@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import matplotlib as mpl
@@ -32,7 +33,8 @@ def image(made: Figure, kind: str, *, dpi: float = 110) -> bytes:
     facts = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(
         kind
     )  # the same figure, the same bytes
-    with mpl.rc_context(rc()):
+    with mpl.rc_context(rc()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # names in scripts that the font lacks
         made.savefig(buffer, format=kind, dpi=dpi, metadata=facts)
     return buffer.getvalue()
 

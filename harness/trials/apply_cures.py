@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from harness.recording.batches import Batch
 from harness.remedies import bias_lift, clip_updates, leaky_swap, redo
+from harness.remedies.swapping import put
 from harness.training.randomness import global_states_kept
 from harness.trials.fresh_training import WEIGHTED, FreshTraining, has_bias
 
@@ -110,11 +111,11 @@ def he_and_zero(training: FreshTraining) -> None:
 
 def swapped(make: Callable[[], nn.Module]) -> Apply:
     def apply(training: FreshTraining) -> None:
-        found = _children(training.model, (nn.ReLU, nn.ReLU6))
+        found = [module for module in training.model.modules() if type(module) in (nn.ReLU, nn.ReLU6)]
         if not found:
             raise ValueError("the model has no module nn.ReLU; functions cannot be swapped from outside")
-        for parent, name, _ in found:
-            setattr(parent, name, make().train(parent.get_submodule(name).training))
+        for module in found:
+            put(training.model, module, make())
 
     return apply
 
@@ -143,24 +144,13 @@ def standardised_batches(training: FreshTraining) -> None:
 
 def without_batch_norm(training: FreshTraining) -> None:
     """Replace batch norm by group norm of one group, with the same weights and biases."""
-    found = _children(training.model, BATCH_NORMS)
+    found: list[Any] = [module for module in training.model.modules() if type(module) in BATCH_NORMS]
     if not found:
         raise ValueError("the model has no batch norm")
-    for parent, name, child in found:
+    for child in found:
         norm = nn.GroupNorm(1, child.num_features, child.eps, affine=child.affine)
         norm.weight, norm.bias = child.weight, child.bias
-        norm.train(child.training)
-        setattr(parent, name, norm)
-
-
-def _children(model: nn.Module, types: tuple[type, ...]) -> list[tuple[nn.Module, str, Any]]:
-    """The modules of exactly these types, with their parents and names."""
-    return [
-        (parent, name, child)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if type(child) in types
-    ]
+        put(training.model, child, norm)
 
 
 def _first(batch: Batch) -> Tensor:

@@ -72,14 +72,13 @@ ONE_RATE = (
     'for group in optimizer.param_groups:\n    group["lr"] = min(g["lr"] for g in optimizer.param_groups)'
 )
 GROUPED = (
-    "for parent in list(model.modules()):  # before the optimizer is made\n"
-    "    for name, child in parent.named_children():\n"
-    "        if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):\n"
-    "            setattr(parent, name, nn.GroupNorm(1, child.num_features))"
+    "for name, child in list(model.named_modules(remove_duplicate=False)):  # before the optimizer is made\n"
+    "    if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):\n"
+    "        model.set_submodule(name, nn.GroupNorm(1, child.num_features))"
 )
 SWAP = (
-    "for parent in list(model.modules()):\n    for name, child in parent.named_children():\n"
-    "        if type(child) is nn.ReLU:\n            setattr(parent, name, {})"
+    "for name, child in list(model.named_modules(remove_duplicate=False)):\n"
+    "    if type(child) is nn.ReLU:\n        model.set_submodule(name, {})"
 )
 REMEDY = "if step % EVERY == 0:  # in the loop, after optimizer.step()\n    harness.remedies.{}"
 

@@ -94,7 +94,8 @@ def prescribe_training(
 
     Raises:
         TypeError: `make` does not return such a tuple, or an argument or a loss is of another type.
-        ValueError: a number is out of range, or `make` returns a model that it has returned before.
+        ValueError: a number is out of range, the metric is not finite, or `make` returns a model that it has
+            returned before.
 
     Example:
         >>> import torch, harness
@@ -115,6 +116,9 @@ def prescribe_training(
     check_amounts(steps, seeds, budget, workers)
     began = time.monotonic()
     first = _trial(make, 0, steps, "", evidence=True)
+    if not first.diverged and not math.isfinite(first.metric):
+        came = f"but got {first.metric}"
+        raise ValueError(f"the metric: expected a finite number for the training as it is, {came}")
     diagnosis = first.diagnosis
     idle = diagnosis is not None and diagnosis.label == "none" and not first.diverged
     label = "unknown" if diagnosis is None or idle else diagnosis.label

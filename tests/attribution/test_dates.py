@@ -102,3 +102,31 @@ def test_passes_over_a_probe_are_no_new_inputs() -> None:
     text = recorder.explain("1", 0)
     assert "silent on these same inputs in the last 5 censuses" in text
     assert "born dead (on the probe)" in text
+
+
+def test_a_recorder_that_continues_does_not_date_what_died_before() -> None:
+    """Its state has the evidence of the first part, but not the censuses."""
+    torch.manual_seed(0)
+    x = torch.randn(256, 8)
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    state: Any = None
+    for part in (range(20), range(20, 40)):
+        recorder = harness.Recorder(model, optimizer=optimizer, census_every=10, evidence=True)
+        if state is not None:
+            recorder.load_state_dict(state)
+        with recorder:
+            for step in part:
+                if step == 7:
+                    with torch.no_grad():
+                        next(p for p in model.parameters() if p.ndim == 1)[:10] = -50.0
+                loss = nn.functional.cross_entropy(model(x), (x.sum(1) > 0).long())
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                recorder.step(loss=loss)
+            state = recorder.state_dict()
+    found = recorder.diagnose()
+    assert found.units["died_at"].isna().all(), found.units
+    assert "10 died" in found.text
+    assert "10 died at" not in found.text

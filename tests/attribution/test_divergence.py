@@ -52,9 +52,10 @@ def test_units_that_are_not_finite_are_in_the_count() -> None:
     states = census.loc[census["evidence"] == "probe", "state"].value_counts()
     assert set(states.index) == {"dead", "non_finite"}
     found = recorder.diagnose()
-    assert found.text.startswith(f"{states['dead']} of 80 units dead")
+    assert found.text.startswith("Training diverged at step ")
+    assert f" after it: {states['dead']} of 80 units dead" in found.text
     assert f"{states['non_finite']} of the 80 had NaN or infinite pre-activations" in found.text
-    assert "this census is of step 40; at the last one before, step 0, 0 of 80 units were dead" in found.text
+    assert "At the last census before, step 0, 0 of 80 units were dead; at step 40" in found.text
     assert "the held-out ones do not" not in found.text
     assert found.label == "step_size"
 
@@ -64,7 +65,7 @@ def test_units_that_are_not_finite_are_in_the_count() -> None:
 def test_a_census_after_the_divergence_is_not_said_to_be_before(reparametrised: bool) -> None:
     recorder = trained(net(reparametrised=reparametrised), 2.0)
     text = recorder.diagnose().text
-    assert "this is the last census before" not in text
+    assert "The last census before" not in text
     assert "none was taken before that" in text
     assert " of 7 units" not in text
     said = verdict(recorder.history(), diverged_at=5).text
@@ -79,8 +80,8 @@ def test_units_none_of_which_is_finite_were_observed() -> None:
 
 def test_a_census_before_the_divergence_is_said_to_be_so() -> None:
     text = trained(net(), 0.01, every=5, steps=10, spoilt=6).diagnose().text
-    assert text.startswith("0 of 80 units dead (0.0 %; n = 160 on the training stream).")
-    assert "Training diverged at step 6; this is the last census before (step 5)." in text
+    assert text.startswith("Training diverged at step 6: no unit works any more. ")
+    assert "The last census before, of step 5: 0 of 80 units dead (0.0 %; n = 160 on the training" in text
 
 
 def test_a_loss_that_came_back_had_not_diverged() -> None:

@@ -356,4 +356,6 @@ def test_experts_that_a_router_never_chooses_are_masked(combine: Any) -> None:
     recorder = train(Experts(combine), lambda out, x: (out - x).square().mean())
     said = str(recorder.diagnose())
     assert "12 starved" in said, said
-    assert "12 of them at experts.1.1 (6), experts.2.1 (6): what they lead to is masked, or multiplied" in said
+    assert (
+        "12 of them at experts.1.1 (6), experts.2.1 (6): what they lead to is masked, or multiplied" in said
+    )

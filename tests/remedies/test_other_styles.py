@@ -14,6 +14,11 @@ import harness
 from harness.remedies import Auto, ContinualBackprop, bias_lift, clip_updates, leaky_swap, redo, sugar
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
 def closed(layer: nn.Linear | nn.Conv2d, units: int = 4, to: float = -50.0) -> None:
     assert layer.bias is not None
     with torch.no_grad():
@@ -300,3 +305,47 @@ def test_acts_that_no_unit_allows_are_named() -> None:
             recorder.step(loss=loss)
         events = remedy.step(x)
     assert "no unit on which bias_lift" in events[0].detail, events
+
+
+def test_a_layer_that_no_input_reached_is_not_dormant() -> None:
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(8, 12), nn.Linear(8, 12), nn.Linear(12, 3)
+            self.d = nn.Linear(12, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            first = x[:, 0] > 0
+            out = x.new_zeros(len(x), 3)
+            out[first] = self.c(F.relu(self.a(x[first])))
+            out[~first] = self.d(torch.relu(self.b(x[~first])))
+            return out
+
+    model, x = Experts(), torch.randn(32, 8).abs()
+    before = model.d.weight.clone()
+    with pytest.raises(ValueError, match="no input reached it"):
+        redo(model, None, x)
+    with pytest.raises(ValueError, match="no input reached it"):
+        redo(net(), None, x[:0])
+    assert torch.equal(model.d.weight, before)
+
+
+def test_units_before_a_frozen_layer_are_not_replaced() -> None:
+    model = net()
+    model[2].requires_grad_(False)
+    with pytest.raises(ValueError, match="frozen"):
+        redo(model, None, torch.randn(32, 8))
+
+
+def test_replicas_are_refused() -> None:
+    class Group:
+        def size(self) -> int:
+            return 2
+
+    model = net()
+    replica = nn.parallel.DistributedDataParallel.__new__(nn.parallel.DistributedDataParallel)
+    nn.Module.__init__(replica)
+    replica.module = model
+    replica.process_group = Group()
+    with pytest.raises(ValueError, match="replicas of DistributedDataParallel"):
+        bias_lift(replica, None, torch.randn(4, 8))

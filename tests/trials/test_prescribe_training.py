@@ -161,6 +161,17 @@ def test_what_is_no_training_is_refused() -> None:
         harness.prescribe(lambda seed: (network(), 3, batches, loss), steps=5)
     with pytest.raises(ValueError, match="steps: expected at least 1"):
         harness.prescribe(healthy, steps=0)
+    with pytest.raises(ValueError, match="the metric: expected a finite number"):
+        harness.prescribe(lambda seed: (*healthy(seed)[:4], lambda model: float("nan")), steps=5, workers=1)
+
+
+@pytest.mark.parametrize("name", ["gelu", "leaky_relu", "sugar"])
+def test_a_relu_at_several_places_is_swapped_at_all_of_them(name: str) -> None:
+    training = _fresh()
+    act = nn.ReLU()
+    training.model[2] = training.model[4] = act  # type: ignore[index]
+    CODE_CURES[name].apply(training)
+    assert not any(type(module) is nn.ReLU for module in training.model.modules())
 
 
 def gan(seed: int) -> tuple[Any, ...]:

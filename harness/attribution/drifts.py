@@ -1,0 +1,219 @@
+"""Drifts: events that no single step shows, as their values leave the past slowly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.attribution import baseline
+from harness.attribution.event import (
+    BUFFER,
+    DRIFT,
+    EPISODE,
+    FROZEN,
+    INPUTS,
+    NORM,
+    OUTSIDE,
+    SLOW,
+    UNTRAINED,
+    Event,
+    with_cause,
+)
+
+SMOOTHED = 30  # steps in the running median of a loss
+SLOWLY = 1.3  # ratio of that median to itself five steps before, below which it rises slowly
+RISEN = 1.5  # ratio of that median to its lowest from which the loss has risen
+LASTS = 50  # fewest steps for which it must have
+NEAR_ZERO = 0.1  # share of its first size below which a loss is near 0
+FAR_OFF = 4.0  # times their own rms by which outputs miss targets that have moved
+SAME = 1.25  # ratio below which what is compared at both times is the same
+FLAT = 1.2  # ratio below which a learning rate has not moved
+FEW = 3  # largest number of windows in which a change is a single one
+Values = dict[str, np.ndarray]
+
+
+def with_drifts(
+    values: Values,
+    found: list[Event],
+    untrained: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, Any],
+) -> list[Event]:
+    """Add the slow events to the others.
+
+    Args:
+        values: the columns of the step metrics.
+        found: the events so far.
+        untrained: `UntrainedState.changes`.
+        facts: `LossPath.facts`.
+    """
+    found = _with_input_drift(values, _with_rate(values, found))
+    rise = _rise(values)
+    found = _with_untrained(found, untrained, rise)
+    return found if rise is None else _with_loss_drift(values, found, *rise, facts)
+
+
+# --- what is not trained ----------------------------------------------------------------------------
+
+
+def _with_untrained(
+    found: list[Event], untrained: Mapping[str, Mapping[str, Any]], rise: tuple[int, int, int] | None
+) -> list[Event]:
+    """Add changes of what no optimizer trains.
+
+    One that goes on may be a schedule, or an average: its ratio is 0, unless the loss rises during it.
+    """
+    by_window: dict[tuple[int, int], list[str]] = {}
+    for name, change in untrained.items():
+        start, end = change["windows"][0]
+        goes_on = len(change["windows"]) > FEW
+        if change["kind"] != FROZEN if goes_on else start > 0:
+            by_window.setdefault((start, end), []).append(name)
+    for (start, end), names in by_window.items():
+        first = untrained[names[0]]
+        goes_on = len(first["windows"]) > FEW
+        label = {NORM: "norm_stats", FROZEN: "surgery"}.get(str(first["kind"]), "forward")
+        near = [e.step for e in found if start < e.step <= end + 1 and not goes_on]
+        more = f", and {len(names) - 1} more like it" if len(names) > 1 else ""
+        text = f"between step {start:,} and step {end:,}: {_changed(names[0], first)}{more}"
+        text += f", and on in {len(first['windows']) - 1:,} later windows" if goes_on else ""
+        sure = not goes_on or (rise is not None and start <= rise[1])
+        event = Event(min(near, default=start + 1), label, UNTRAINED, float(sure), text)
+        found = with_cause(found, event) if sure else sorted([*found, event], key=lambda one: one.step)
+    return found
+
+
+def _changed(name: str, change: Mapping[str, Any]) -> str:
+    if change["kind"] in (NORM, BUFFER, FROZEN):
+        what = "the frozen parameter" if change["kind"] == FROZEN else "the buffer"
+        share = 100 * change["after"]
+        return f"{what} {name} changed" + (f", by {share:.3g} % of its norm" if share < 1e6 else "")
+    before, after, last = (f"{change[key]:.3g}" for key in ("before", "after", "last"))
+    return f"{name} went from {before} to {after}" + (f", and on to {last}" if last != after else "")
+
+
+# --- the loss ---------------------------------------------------------------------------------------
+
+
+def _rise(values: Values) -> tuple[int, int, int] | None:
+    """Rows at which the smoothed loss was lowest, has risen, and ends to be so; None if it never rises."""
+    loss = values["loss"]
+    known = np.isfinite(loss)
+    if known.sum() < SMOOTHED + LASTS or (loss[known] < 0).any():
+        return None
+    smooth = _smooth(loss)
+    settled = np.arange(len(loss)) >= SMOOTHED - 1
+    lowest = np.fmin.accumulate(np.where(settled, smooth, np.inf))
+    up = settled & (~known | (smooth > RISEN * lowest)) & (lowest > 0)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], up.astype(int), [0]])))
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        slow = RISEN * lowest[start] < smooth[start] < SLOWLY * smooth[max(0, start - 5)]
+        if end - start >= LASTS and slow:
+            low = int(np.nanargmin(np.where(settled[: start + 1], smooth[: start + 1], np.nan)))
+            return low, int(start), int(end)
+    return None
+
+
+def _with_loss_drift(
+    values: Values, found: list[Event], low: int, start: int, end: int, facts: Mapping[str, Any]
+) -> list[Event]:
+    """Add a slow rise of the loss that longer steps do not explain."""
+    step = int(values["step"][start])
+    names = ("loss", "update_norm", "output_rms", "output_grad_norm", "lr", "weight_decay")
+    smooth = {name: _smooth(values[name]) for name in names if name in values}
+    later = min(start + SMOOTHED, end - 1)
+    first = next((float(x) for x in values["loss"] if np.isfinite(x) and x > 0), np.nan)
+    errors = np.sqrt(smooth["loss"] / first) * facts["target_error"] if "target_error" in facts else None
+
+    def ratio(name: str, row: int) -> float:
+        series = smooth.get(name)
+        return float(series[row] / series[low]) if series is not None and series[low] else float("nan")
+
+    since = values["step"][low] - EPISODE
+    explained = [e for e in found if e.column in OUTSIDE and since <= e.step <= step + EPISODE]
+    if explained or ratio("lr", later) > FLAT or ratio("weight_decay", later) > FLAT:
+        return found
+    highest = float(np.nanmax(smooth["loss"][start:end]) / smooth["loss"][low])
+    text = f"from step {step:,} on: the loss has risen slowly, to {highest:.3g}× its lowest"
+    at_outputs = ratio("output_grad_norm", start)
+    far = (0.0, 0.0)  # how far outputs miss their targets, in their own rms
+    if errors is not None:
+        far = errors[low] / smooth["output_rms"][low], errors[later] / smooth["output_rms"][later]
+    if far[1] > FAR_OFF and far[1] > 2 * far[0]:
+        label, why = "labels", f", and outputs miss their targets by {far[1]:.2g}× their own rms: these moved"
+    elif max(ratio("update_norm", start), ratio("update_norm", later)) <= SAME:
+        label, why = "labels", ", though steps are no longer than before, and the inputs the same"
+        if facts.get("penalty") is True and ratio("output_grad_norm", later) < 1.1:
+            why = "; the gradient at the outputs did not: a part of the loss does not read them"
+            label = "loss_penalty"
+    elif at_outputs >= 0.9 * ratio("loss", start) and ratio("output_rms", start) < SAME:
+        near_zero = smooth["loss"][low] < NEAR_ZERO * first  # there, every change raises both alike
+        label = "labels" if near_zero else "step_size"
+        why = " over outputs as before, and the gradient there with it" + (
+            "" if near_zero else ": its scale rises"
+        )
+    else:
+        return found
+    return with_cause(found, Event(step, label, SLOW, highest, text + why))
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    known = pd.Series(values).replace([np.inf, -np.inf], np.nan)
+    return known.rolling(SMOOTHED, min_periods=baseline.SHORTEST).median().to_numpy(float)
+
+
+# --- inputs and settings ----------------------------------------------------------------------------
+
+
+def _with_input_drift(values: Values, found: list[Event]) -> list[Event]:
+    """Add a slow drift of the inputs; unless from outside, later events are symptoms."""
+    mean, rms = (pd.Series(values[name]).replace([np.inf, -np.inf], np.nan) for name in INPUTS)
+    size = rms.iloc[: baseline.LENGTH].median()
+    if any(event.column in INPUTS for event in found) or len(mean) < 2 * baseline.LENGTH or not size > 0:
+        return found
+    mean, rms = (v.rolling(baseline.LENGTH, min_periods=baseline.SHORTEST).median() for v in (mean, rms))
+    shift = (mean - mean.iloc[baseline.LENGTH - 1]).abs() / size
+    resized = (rms / size).apply(np.log).abs() > np.log(baseline.RATIOS["input_rms"])
+    near = np.flatnonzero(~((shift > baseline.MEAN_SHIFT) | resized))
+    start = int(near[-1]) + 1 if len(near) else 0
+    if start >= len(mean):
+        return found
+    step, last, grown = int(values["step"][start]), float(shift.iloc[-1]), float(rms.iloc[-1] / size)
+    text = f"from step {step:,} on: the inputs have drifted, their mean by {last:.2g} of their rms"
+    text += f", their size by {grown:.3g}×" if resized.iloc[-1] else ""
+    return with_cause(found, Event(step, "input_shift", DRIFT, max(last, grown), text))
+
+
+def _with_rate(values: Values, found: list[Event]) -> list[Event]:
+    """Add a learning rate that rises slowly until the end, or is negative."""
+    rate, reach = values["lr"], values["reach"]
+    below = np.flatnonzero(rate < 0)
+    if len(below):
+        step = int(values["step"][below[0]])
+        text = f"from step {step:,} on: the learning rate is negative, so that steps go up the loss"
+        return with_cause(found, Event(step, "step_size", "lr", float("inf"), text))
+    known = np.flatnonzero(np.isfinite(reach) & (reach > 0))
+    if any(event.column == "lr" for event in found) or len(known) < 2 * baseline.SHORTEST:
+        return found
+    own = reach[known]
+    risen, least = own / own[0], baseline.RATIOS["lr"]
+    if not (risen[-1] > least and own[-1] >= 0.9 * own.max() and own[-1] > least * own[len(own) // 2]):
+        return found
+    start = int(np.flatnonzero(risen <= least)[-1]) + 1
+    step = int(values["step"][known[start]])
+    by_rate = rate[known[-1]] / rate[known[0]] > np.sqrt(risen[-1])
+    what = (
+        "the learning rate"
+        if by_rate
+        else "the momentum, and with it how far a gradient takes the parameters,"
+    )
+    text = f"from step {step:,} on: {what} has risen slowly, to {risen[-1]:.3g}×"
+    return with_cause(found, Event(step, "step_size", "lr", float(risen[-1]), text))
+
+
+def reach_of(values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """How far a gradient takes the parameters in all: the learning rate over 1 - momentum, per step."""
+    momentum: Sequence[float] | np.ndarray = values.get("momentum", np.zeros(len(values["lr"])))
+    return values["lr"] / (1 - np.clip(np.nan_to_num(np.asarray(momentum)), 0.0, 0.9999))

@@ -1,0 +1,134 @@
+"""Lasting causes: what was there from the start, and killed units that were not born dead."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from harness.attribution.birth_causes import (
+    LARGE,
+    LARGE_INPUTS,
+    are_tiny_or_alike,
+    has_odd_inputs,
+    largest_gain,
+    reading,
+)
+from harness.attribution.event import EPISODE
+from harness.attribution.events import LONG_STEP
+from harness.attribution.evidence import Evidence
+
+LONGEST_STEP = 0.2  # ‖Δθ‖ / ‖θ‖ from which a single early step may kill by its length
+VERY_LONG_STEP = 0.02  # the same, from which a penalty in the loss is indistinguishable from long steps
+PENALTY = 0.1  # share of the first gradient's power from which a penalty is blamed
+MOST_OF_IT = 0.9  # the same, from which it is blamed although steps are long
+DOWNWARD = 0.7  # downward share of its pull on the biases from which a penalty closes units
+STEEP_LOSS = 20.0  # norm of the gradient at the first outputs, from which the loss is far too steep
+LARGE_OUTPUTS = 10.0  # rms of the first outputs, from which the output layer's weights are too large
+SOON = 100  # steps in which deaths follow from an event; a quarter of them must, unless it lasts
+MUCH_DECAY = 0.02  # share of a parameter that decay takes in a step, from which it is blamed
+ORDERED = 0.6  # correlation of the means of successive batches, from which inputs come in an order
+ODD_INPUTS = 10  # times their usual size that inputs are in a bad batch
+FEWEST = 30  # steps from which the order of the inputs can be told
+FAR_TARGETS = 10.0  # rms of targets - outputs over that of the outputs (at least 1) that is far
+
+
+def lasting_cause(shares: pd.DataFrame, evidence: Evidence, deaths: pd.Series) -> str:
+    """A cause present from the start that killed units not born dead."""
+    layers, steps, loss = evidence.layers, evidence.steps, evidence.loss
+    if are_behind(odd_steps(steps), deaths):
+        return "bad_batch"
+    read = reading(layers)
+    if has_odd_inputs(read).any():
+        ordered = order_of_inputs(steps) > ORDERED and not read["input_rms"].gt(LARGE_INPUTS).any()
+        return "input_shift" if ordered else "input_offset"
+    if len(layers) and (largest_gain(layers) > LARGE or are_tiny_or_alike(layers)):
+        return "weight_init"
+    decay = steps["weight_decay"].max() if len(steps) else 0.0
+    a_step = float((steps["lr"] * steps["weight_decay"]).median()) if decay > 0 else 0.0
+    shrunk = mean(shares["decay"]) > 0.5 or layers["growth"].median() < 0.7
+    if decay > 0 and (shrunk or a_step > MUCH_DECAY):
+        return "decay"
+    if mean(shares["bias"]) > 0.4 and _fast_biases(steps):
+        return "bias_lr"
+    if has_far_targets(evidence):
+        return "target_scale"
+    moved = early_step(steps)
+    long = moved >= LONG_STEP or longest_step(steps, deaths) >= LONG_STEP
+    if long and first_of(steps, "output_grad_norm") > STEEP_LOSS:
+        return "target_scale"
+    if long and first_of(steps, "output_rms") > LARGE_OUTPUTS:
+        return "weight_init"
+    if loss.get("penalty_share", 0.0) >= PENALTY and loss.get("penalty_down", 0.0) >= DOWNWARD:
+        whole = loss["penalty_share"] >= MOST_OF_IT  # then it is what makes the steps long
+        return "unknown" if moved >= VERY_LONG_STEP and not whole else "loss_penalty"
+    long = moved >= LONG_STEP or longest_step(steps, deaths) >= LONGEST_STEP
+    return "step_size" if long else "unknown"
+
+
+def order_of_inputs(steps: pd.DataFrame) -> float:
+    """Correlation of the inputs' mean in successive steps; about 0 if they are shuffled, NaN if unknown."""
+    mean = (
+        steps["input_mean"][np.isfinite(steps["input_mean"])].to_numpy(float) if len(steps) else np.empty(0)
+    )
+    if len(mean) < FEWEST or not np.ptp(mean) > 0:
+        return float("nan")
+    return float(np.corrcoef(mean[:-1], mean[1:])[0, 1])
+
+
+def odd_steps(steps: pd.DataFrame) -> np.ndarray:
+    """Steps whose inputs are far larger than usual, again and again; empty if there are few, or many."""
+    rms = steps["input_rms"].to_numpy(float) if len(steps) else np.empty(0)
+    usual = float(np.nanmedian(rms)) if np.isfinite(rms).any() else 0.0
+    odd = steps["step"].to_numpy(float)[rms > ODD_INPUTS * usual] if usual > 0 else np.empty(0)
+    return odd if 3 <= len(odd) <= len(steps) / 5 else odd[:0]
+
+
+def are_behind(odd: np.ndarray, deaths: pd.Series) -> bool:
+    """Whether most deaths come soon after one of some steps."""
+    times = deaths.to_numpy(float)
+    last = odd[np.maximum(np.searchsorted(odd, times + 1, "right") - 1, 0)] if len(odd) else times
+    soon = (last <= times + 1) & (times <= last + SOON)
+    return len(odd) > 0 and len(times) > 0 and bool(soon.mean() > 0.5)
+
+
+def has_far_targets(evidence: Evidence) -> bool:
+    """Whether the first outputs missed their targets by far more than their own size."""
+    loss = evidence.loss
+    return bool(loss.get("target_error", 0.0) > FAR_TARGETS * max(1.0, loss.get("output_rms", 1.0)))
+
+
+def first_of(steps: pd.DataFrame, column: str) -> float:
+    """The value of a column in the first step; NaN if unknown."""
+    return float(steps[column].iloc[0]) if column in steps and len(steps) else float("nan")
+
+
+def early_step(steps: pd.DataFrame) -> float:
+    """Median ‖Δθ‖ / ‖θ‖ of early steps, infinite if not finite; NaN if none was observed."""
+    ratios = _early_steps(steps)
+    return float(ratios.median()) if len(ratios) else float("nan")
+
+
+def longest_step(steps: pd.DataFrame, deaths: pd.Series) -> float:
+    """Largest ‖Δθ‖ / ‖θ‖ of early steps, since one may kill; the median if most units died later."""
+    ratios = _early_steps(steps)
+    late = len(deaths) and len(ratios) and float(deaths.median()) > ratios.index[-1] + EPISODE
+    return early_step(steps) if late or ratios.empty else float(ratios.max())
+
+
+def _early_steps(steps: pd.DataFrame) -> pd.Series:
+    moved = steps[steps["update_norm"].fillna(0.0) != 0]  # an agent counts steps before it learns
+    steps = moved.head(max(20, len(moved) // 10))
+    steps = steps.set_index("step")
+    return (steps["update_norm"] / steps["weight_norm"]).mask(np.isinf(steps["update_norm"]), np.inf)
+
+
+def _fast_biases(steps: pd.DataFrame) -> bool:
+    """Whether biases had their own learning rate, well above the weights'."""
+    ratio = (steps["lr_bias"] / steps["lr"]).replace([np.inf, -np.inf], np.nan).dropna()
+    return bool(len(ratio) and ratio.median() > 3)
+
+
+def mean(values: pd.Series) -> float:
+    """The mean of the known values; 0 if there are none."""
+    known = values.dropna()
+    return float(known.mean()) if len(known) else 0.0

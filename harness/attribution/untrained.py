@@ -1,0 +1,100 @@
+"""What a forward uses and no optimizer trains: numbers of modules, buffers, frozen parameters.
+
+A dropout's probability, a scale, the running mean of a norm in evaluation mode: nothing else shows that one
+of them changed. They are compared at every census, which says between which steps it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.attribution.event import BUFFER, FROZEN, NORM, NUMBER
+from harness.attribution.replay import NORMS
+from harness.attribution.snapshots import Values
+from harness.graph.plan import plain_name, qualified_names
+
+CHANGED = 0.02  # share of its norm by which a tensor must change
+MOST = 200  # largest number of names whose changes are kept
+
+
+class UntrainedState:
+    """Compares one model's untrained state from census to census.
+
+    Attributes:
+        changes: name → kind, before, after and last (numbers), windows (the pairs of steps between which it
+            changed).
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._step = 0
+        self._numbers: dict[str, float] | None = None
+        self.changes: dict[str, dict[str, Any]] = {}
+
+    def read(self, step: int, before: Values, now: Values, trained: Collection[int]) -> None:
+        """Compare with the last call.
+
+        Args:
+            step: completed steps.
+            before: parameters and buffers at the last call; may be empty.
+            now: those of now.
+            trained: ids of the parameters that an optimizer trains.
+        """
+        numbers = dict(_numbers(self._model))
+        for name, value in numbers.items() if self._numbers is not None else ():
+            old = self._numbers.get(name, value) if self._numbers else value
+            if old != value and not (old != old and value != value):
+                self._note(name, NUMBER, step, old, value)
+        kinds = dict(_tensors(self._model, trained))
+        for name in kinds.keys() & before.keys() & now.keys() if step > self._step else ():
+            share = _change(before[name], now[name])
+            if share >= CHANGED:
+                self._note(plain_name(name, self._model), kinds[name], step, 0.0, share)
+        self._numbers, self._step = numbers, step
+
+    def state_dict(self) -> dict[str, Any]:
+        """State that consists of plain values."""
+        return {"step": self._step, "numbers": self._numbers, "changes": self.changes}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state."""
+        self._step, self._numbers, self.changes = state["step"], state["numbers"], state["changes"]
+
+    def _note(self, name: str, kind: str, step: int, before: float, after: float) -> None:
+        if name not in self.changes and len(self.changes) < MOST:
+            self.changes[name] = {"kind": kind, "before": before, "after": after, "windows": []}
+        if name in self.changes:
+            self.changes[name]["last"] = after
+            self.changes[name]["windows"].append((self._step, step))
+
+
+def _numbers(model: nn.Module) -> Iterator[tuple[str, float]]:
+    """The numbers and switches that modules hold; whole numbers only where they are switches."""
+    for module, name in qualified_names(model).items():
+        for key, value in vars(module).items():
+            if isinstance(value, float | bool) and key != "training" and not key.startswith("_"):
+                yield f"{name}.{key}" if name else key, float(value)
+
+
+def _tensors(model: nn.Module, trained: Collection[int]) -> Iterator[tuple[str, str]]:
+    """Name → kind of the buffers that forwards do not update, and of the frozen parameters."""
+    for prefix, module in model.named_modules():
+        norm = isinstance(module, NORMS)
+        for name, _ in module.named_buffers(prefix, recurse=False):
+            if not (norm and module.training):
+                yield name, NORM if norm else BUFFER
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            if id(parameter) not in trained:
+                yield name, FROZEN
+
+
+def _change(before: Tensor, now: Tensor) -> float:
+    """Size of a change over the size before; a change from 0 is infinite."""
+    if before.shape != now.shape or torch.equal(before, now):
+        return 0.0
+    old, new = before.double(), now.double()
+    return float((new - old).norm() / old.norm())
