@@ -68,8 +68,7 @@ class EvidenceCollector:
         self._model, self._taps, self._options = without_wrappers(model)[1], taps, options
         self._metrics = StepMetrics(self._model, optimizers)
         self._snapshots = Snapshots(self._model)
-        self._untrained = UntrainedState(self._model)
-        self._optimizers = optimizers
+        self._untrained, self._optimizers = UntrainedState(self._model), optimizers
         self._loss = LossPath(self._model, optimizers)
         self._entrances = Entrances(
             self._model,
@@ -195,7 +194,8 @@ class EvidenceCollector:
         self._snapshots.census()
         if self._snapshots.latest is not before:
             trained = {id(p) for optimizer in self._optimizers for p in parameters(optimizer)}
-            self._untrained.read(self._steps, before, self._snapshots.latest, trained)
+            latest, modes = self._snapshots.latest, self._snapshots.modes
+            self._untrained.read(self._steps, before, latest, trained, modes)
 
     def _obstacle(self) -> str:
         """Why the initial network cannot be run again, "" if it can."""

@@ -61,25 +61,26 @@ def with_drifts(
 def _with_untrained(
     found: list[Event], untrained: Mapping[str, Mapping[str, Any]], rise: tuple[int, int, int] | None
 ) -> list[Event]:
-    """Add changes of what no optimizer trains.
+    """Add changes of what no optimizer trains, if they set in after the first census.
 
-    One that goes on may be a schedule, or an average: its ratio is 0, unless the loss rises during it.
+    One that goes on may be a schedule, or an average: its ratio is 0, unless the loss rises during it, or an
+    event comes where it begins. A number that goes up and down, the last loss, say, is no setting.
     """
     by_window: dict[tuple[int, int], list[str]] = {}
     for name, change in untrained.items():
         start, end = change["windows"][0]
         goes_on = len(change["windows"]) > FEW
-        if change["kind"] != FROZEN if goes_on else start > 0:
+        if start > 0 and not (goes_on and (change["kind"] == FROZEN or not change["one_way"])):
             by_window.setdefault((start, end), []).append(name)
     for (start, end), names in by_window.items():
         first = untrained[names[0]]
         goes_on = len(first["windows"]) > FEW
         label = {NORM: "norm_stats", FROZEN: "surgery"}.get(str(first["kind"]), "forward")
-        near = [e.step for e in found if start < e.step <= end + 1 and not goes_on]
+        near = [e.step for e in found if start < e.step <= end + 1]
         more = f", and {len(names) - 1} more like it" if len(names) > 1 else ""
         text = f"between step {start:,} and step {end:,}: {_changed(names[0], first)}{more}"
         text += f", and on in {len(first['windows']) - 1:,} later windows" if goes_on else ""
-        sure = not goes_on or (rise is not None and start <= rise[1])
+        sure = not goes_on or bool(near) or (rise is not None and start <= rise[1])
         event = Event(min(near, default=start + 1), label, UNTRAINED, float(sure), text)
         found = with_cause(found, event) if sure else sorted([*found, event], key=lambda one: one.step)
     return found
@@ -132,7 +133,7 @@ def _with_loss_drift(
         return float(series[row] / series[low]) if series is not None and series[low] else float("nan")
 
     since = values["step"][low] - EPISODE
-    explained = [e for e in found if e.column in OUTSIDE and since <= e.step <= step + EPISODE]
+    explained = [e for e in found if e.column in (*OUTSIDE, DRIFT) and since <= e.step <= step + EPISODE]
     if explained or ratio("lr", later) > FLAT or ratio("weight_decay", later) > FLAT:
         return found
     highest = float(np.nanmax(smooth["loss"][start:end]) / smooth["loss"][low])

@@ -25,8 +25,9 @@ class UntrainedState:
     """Compares one model's untrained state from census to census.
 
     Attributes:
-        changes: name → kind, before, after and last (numbers), windows (the pairs of steps between which it
-            changed).
+        changes: name → kind; before, after and last (numbers; of a tensor, the share of its norm that
+            changed); one_way (whether a number always rose, or always fell); windows (the pairs of steps
+            between which it changed).
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -35,7 +36,9 @@ class UntrainedState:
         self._numbers: dict[str, float] | None = None
         self.changes: dict[str, dict[str, Any]] = {}
 
-    def read(self, step: int, before: Values, now: Values, trained: Collection[int]) -> None:
+    def read(
+        self, step: int, before: Values, now: Values, trained: Collection[int], modes: Mapping[str, bool]
+    ) -> None:
         """Compare with the last call.
 
         Args:
@@ -43,13 +46,14 @@ class UntrainedState:
             before: parameters and buffers at the last call; may be empty.
             now: those of now.
             trained: ids of the parameters that an optimizer trains.
+            modes: module → whether it was in training mode in between, where that is known.
         """
         numbers = dict(_numbers(self._model))
         for name, value in numbers.items() if self._numbers is not None else ():
             old = self._numbers.get(name, value) if self._numbers else value
             if old != value and not (old != old and value != value):
                 self._note(name, NUMBER, step, old, value)
-        kinds = dict(_tensors(self._model, trained))
+        kinds = dict(_tensors(self._model, trained, modes))
         for name in kinds.keys() & before.keys() & now.keys() if step > self._step else ():
             share = _change(before[name], now[name])
             if share >= CHANGED:
@@ -66,10 +70,14 @@ class UntrainedState:
 
     def _note(self, name: str, kind: str, step: int, before: float, after: float) -> None:
         if name not in self.changes and len(self.changes) < MOST:
-            self.changes[name] = {"kind": kind, "before": before, "after": after, "windows": []}
+            first = {"before": before, "after": after, "last": before, "one_way": True}
+            self.changes[name] = {"kind": kind, **first, "windows": []}
         if name in self.changes:
-            self.changes[name]["last"] = after
-            self.changes[name]["windows"].append((self._step, step))
+            change = self.changes[name]
+            same_way = (change["after"] - change["before"]) * (after - change["last"]) > 0
+            change["one_way"] &= same_way or kind != NUMBER
+            change["last"] = after
+            change["windows"].append((self._step, step))
 
 
 def _numbers(model: nn.Module) -> Iterator[tuple[str, float]]:
@@ -80,12 +88,14 @@ def _numbers(model: nn.Module) -> Iterator[tuple[str, float]]:
                 yield f"{name}.{key}" if name else key, float(value)
 
 
-def _tensors(model: nn.Module, trained: Collection[int]) -> Iterator[tuple[str, str]]:
+def _tensors(
+    model: nn.Module, trained: Collection[int], modes: Mapping[str, bool]
+) -> Iterator[tuple[str, str]]:
     """Name → kind of the buffers that forwards do not update, and of the frozen parameters."""
     for prefix, module in model.named_modules():
         norm = isinstance(module, NORMS)
         for name, _ in module.named_buffers(prefix, recurse=False):
-            if not (norm and module.training):
+            if not (norm and modes.get(plain_name(prefix, model), module.training)):
                 yield name, NORM if norm else BUFFER
         for name, parameter in module.named_parameters(prefix, recurse=False):
             if id(parameter) not in trained:

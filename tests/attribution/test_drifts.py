@@ -232,3 +232,31 @@ def test_a_loss_that_is_far_too_steep_at_once_is_told_from_long_steps(kind: str)
     found = diagnosed_by(model, loss_of, lr=0.05, probe=X[:300])
     assert found.label == ("target_scale" if kind == "steep" else "weight_init"), found.text
     assert ("the first loss was" if kind == "steep" else "first outputs have an rms") in found.text
+
+
+def lasts(model: Any, step: int) -> None:
+    model.shift = float(torch.rand(())) if step > 30 else 0.0  # as a module that keeps its last loss
+
+
+def test_a_number_that_goes_up_and_down_is_no_setting() -> None:
+    found = moved_from(lasts)
+    assert not found.events["text"].str.contains("shift").any(), found.events.to_string()
+
+
+def test_running_statistics_that_training_moves_are_not_overwritten() -> None:
+    """Also where every census comes in evaluation mode."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with harness.Recorder(model, optimizer=optimizer, census_every=None, evidence=True) as recorder:
+        for step in range(60):
+            loss = CE(model(X[64 * step :][:64]), Y[64 * step :][:64])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            recorder.step(loss=loss)
+            if step % 10 == 9:
+                model.eval()
+                recorder.census()
+                model.train()
+    assert not recorder.diagnose().events["text"].str.contains("running").any()
