@@ -15,6 +15,7 @@ SMALL = 0.02  # rms of inputs that are small beside the biases of a layer
 FAR = 10  # deviations of its pre-activation that a usual bias takes a unit to if its inputs are too small
 LARGE = 1.5  # deviation of the weights over He's above which they are large
 TINY_GAIN = 0.1  # the same, below which they are too small for a signal to pass several layers
+SEVERAL = 0.25  # share of the layers that are no few
 FEW = 0.05  # share of all units below which a layer is small
 LARGE_INPUTS = 5.0  # rms above which inputs are large
 
@@ -36,10 +37,11 @@ def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     empty = is_empty(born, layers) & ~_has_low_bias(born)
     nothing = ~(total > 0) & ((born["spread"] == 0) | (born[list(BIRTH)].abs().sum(axis=1) == 0)).to_numpy()
     nothing |= (layer["input_rms"] == 0).to_numpy() & ~reads_inputs(layer)
-    conditions = [empty, np.isnan(total), nothing, bias > total / 2]
+    flat = is_flat(born, layers)
+    conditions = [empty, flat & (normed(layer) != ""), flat, np.isnan(total), nothing, bias > total / 2]
     conditions += [norm_mean > total / 2, constant > total / 2, negative, offset]
-    causes = ["weight_init", "unknown", "upstream", "bias_init", "norm_stats", "constant", "weight_init"]
-    causes += ["input_offset"]
+    causes = ["weight_init", "norm_stats", "constant", "unknown", "upstream", "bias_init", "norm_stats"]
+    causes += ["constant", "weight_init", "input_offset"]
     others = np.where(
         np.isnan(z) | ~(total > 0), "unknown", "weight_init"
     )  # a gate that z alone does not determine
@@ -97,10 +99,12 @@ def are_tiny_or_alike(layers: pd.DataFrame) -> bool:
 def largest_gain(layers: pd.DataFrame) -> float:
     """The largest deviation of a layer's weights over He's.
 
-    A norm behind a layer makes it unimportant, and so is a layer of few units, the squeeze of a gate, say.
+    A norm behind a layer makes it unimportant. So are a few layers of few units, the squeezes of gates, say.
     """
+    plain = normed(layers) == ""
+    several = (plain & (layers["gain"] > LARGE)).mean() >= SEVERAL
     wide = layers["units"] >= FEW * layers["units"].sum() if "units" in layers else True
-    return float(layers.loc[(normed(layers) == "") & wide, "gain"].max())
+    return float(layers.loc[plain & (wide | several), "gain"].max())
 
 
 def has_odd_inputs(layers: pd.DataFrame) -> np.ndarray:
@@ -127,10 +131,20 @@ def odd_input(layers: pd.DataFrame) -> pd.Series | None:
 
 def is_empty(born: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:
     """Whether all incoming weights of a unit are 0: it does not vary, though its inputs do."""
+    size = born["row_size"].astype(float).to_numpy()
+    return (size == 0) | (_is_constant(born, layers) & ~(size > 0))
+
+
+def is_flat(born: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:
+    """Whether a unit does not vary, though its weights are not 0: what stands behind leaves nothing of it."""
+    return _is_constant(born, layers) & (born["row_size"].astype(float) > 0).to_numpy()
+
+
+def _is_constant(born: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:
+    """Whether a unit's pre-activation is its bias alone on all inputs, though these are not 0."""
     layer = layers.set_index("site").reindex(born["site"])
     flat = (born["spread"] == 0).to_numpy() & (layer["input_rms"] > 0).to_numpy()
-    constant = flat & (born["birth_weight_mean"].abs() + born["birth_rest"].abs() < 1e-6).to_numpy()
-    return (born["row_size"].astype(float) == 0).to_numpy() | constant
+    return flat & (born["birth_weight_mean"].abs() + born["birth_rest"].abs() < 1e-6).to_numpy()
 
 
 def _is_negative(born: pd.DataFrame) -> np.ndarray:

@@ -31,7 +31,7 @@ MEANING = {
     "labels": "the labels, or the loss itself, changed",
     "decay": "weight decay",
     "bias_lr": "the learning rate of the biases",
-    "norm_stats": "the running statistics of a norm",
+    "norm_stats": "the statistics of a norm, as they run or as they are taken",
     "constant": "a constant of the model's own code behind a layer: an offset or a threshold, no parameter",
     "surgery": "somebody wrote into the parameters",
     "forward": "what the forward does changed: a setting or a buffer of a module",

@@ -38,7 +38,7 @@ class Event(NamedTuple):
     @property
     def lasts(self) -> bool:
         """Whether deaths may follow late: it came from outside, or goes on."""
-        return self.column in (*OUTSIDE, SLOW) or self.label == "loss_penalty"
+        return self.column in (*OUTSIDE, DRIFT, SLOW) or self.label == "loss_penalty"
 
 
 def with_cause(found: list[Event], cause: Event) -> list[Event]:

@@ -23,7 +23,8 @@ PENALTY = 0.1  # share of the first gradient's power from which a penalty is bla
 MOST_OF_IT = 0.9  # the same, from which it is blamed although steps are long
 DOWNWARD = 0.7  # downward share of its pull on the biases from which a penalty closes units
 STEEP_LOSS = 20.0  # norm of the gradient at the first outputs, from which the loss is far too steep
-LARGE_OUTPUTS = 10.0  # rms of the first outputs, from which the output layer's weights are too large
+PULLED = 0.7  # share of their own bias in the units' fall, from which a penalty pulled it
+LARGE_OUTPUTS = 5.0  # rms of the first outputs, from which the output layer's weights are too large
 SOON = 100  # steps in which deaths follow from an event; a quarter of them must, unless it lasts
 MUCH_DECAY = 0.02  # share of a parameter that decay takes in a step, from which it is blamed
 ORDERED = 0.6  # correlation of the means of successive batches, from which inputs come in an order
@@ -58,6 +59,10 @@ def lasting_cause(shares: pd.DataFrame, evidence: Evidence, deaths: pd.Series) -
         return "target_scale"
     if long and first_of(steps, "output_rms") > LARGE_OUTPUTS:
         return "weight_init"
+    if (
+        loss.get("penalty") and mean(shares["bias"]) > PULLED
+    ):  # its weight may have grown since the first step
+        return "loss_penalty"
     if loss.get("penalty_share", 0.0) >= PENALTY and loss.get("penalty_down", 0.0) >= DOWNWARD:
         whole = loss["penalty_share"] >= MOST_OF_IT  # then it is what makes the steps long
         return "unknown" if moved >= VERY_LONG_STEP and not whole else "loss_penalty"

@@ -17,6 +17,7 @@ from harness.attribution.lasting_causes import (
     LARGE_OUTPUTS,
     ODD_INPUTS,
     ORDERED,
+    PENALTY,
     VERY_LONG_STEP,
     early_step,
     first_of,
@@ -144,6 +145,8 @@ def _target_scale(found: Findings, evidence: Evidence) -> str:
 
 
 def _loss_penalty(found: Findings, evidence: Evidence) -> str:
+    if not evidence.loss.get("penalty_share", 0.0) >= PENALTY:
+        return f"{penalty(evidence)}; since then it is their own bias that closed units, so that it grew"
     usual = "" if early_step(evidence.steps) >= VERY_LONG_STEP else ", which is not unusually far"
     return f"{penalty(evidence)}; {moved(found, evidence)}{usual}"
 

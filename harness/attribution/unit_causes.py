@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from harness.attribution.birth_causes import birth_causes, hardly_vary, is_by_chance, is_empty
+from harness.attribution.birth_causes import birth_causes, hardly_vary, is_by_chance, is_empty, is_flat
 from harness.attribution.causes import (
     HARDLY,
     factor_shares,
@@ -25,12 +25,18 @@ BIRTH_REASONS = {
     "weight_init": "by their weights",
     "empty": "since all their incoming weights are 0",
     "norm_stats": "by the running mean of a norm",
+    "flat": "by what stands behind their layer and leaves nothing of it (a norm of one value, say)",
     "input_offset": "by inputs that are off centre, or hardly vary",
     "upstream": "since nothing comes in from below",
     "unknown": "by something that is not known",
 }
 #: The word in `Diagnosis.units` for a reason, if it differs.
-CAUSE_OF_REASON = {"norm_eval": "norm_stats", "probe": "held_out_inputs", "empty": "weight_init"}
+CAUSE_OF_REASON = {
+    "norm_eval": "norm_stats",
+    "probe": "held_out_inputs",
+    "empty": "weight_init",
+    "flat": "constant",
+}
 #: Every cause of a unit.
 UNIT_CAUSES = {
     "bias_init": "its bias, from the start",
@@ -57,6 +63,7 @@ def birth_reasons(born: pd.DataFrame, found: Findings, evidence: Evidence) -> pd
     reasons = pd.Series(birth_causes(known, evidence.layers), index=known.index, dtype=object)
     reasons = reasons.mask(chance, "input_offset" if hardly_vary(known, evidence.layers) else "chance")
     reasons = reasons.mask(reasons.eq("weight_init") & is_empty(known, evidence.layers), "empty")
+    reasons = reasons.mask(is_flat(known, evidence.layers), "flat")
     opened = opens_at_birth(known, found)
     return reasons.mask(opened, "probe").mask(opened & is_only_evaluated(known), "norm_eval")
 

@@ -260,3 +260,22 @@ def test_running_statistics_that_training_moves_are_not_overwritten() -> None:
                 recorder.census()
                 model.train()
     assert not recorder.diagnose().events["text"].str.contains("running").any()
+
+
+def test_a_norm_of_one_value_is_no_matter_of_the_weights() -> None:
+    class One(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.norm, self.b = nn.Linear(20, 16), nn.LayerNorm(1), nn.Linear(16, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.relu(self.norm(self.a(x)[..., None])[..., 0]))
+
+    torch.manual_seed(0)
+    model = One()
+    model.norm.requires_grad_(False)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.01)
+    found = diagnosed_by(model, lambda step, index: CE(model(X[index]), Y[index]), optimizer=optimizer)
+    assert found.label in ("constant", "norm_stats"), found.text
+    assert "16 by what stands behind their layer and leaves nothing of it" in found.text
