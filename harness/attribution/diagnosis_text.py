@@ -133,6 +133,8 @@ def _deaths(units: pd.DataFrame, found: Findings, evidence: Evidence) -> list[st
     if len(when):
         first, last = int(when.quantile(0.05, "lower")), int(when.quantile(0.95, "higher"))
         text += f" at step {first:,}" if first == last else f" in steps {first:,} to {last:,} (nine in ten)"
+    else:
+        text += ", at steps that are not known"
     parts.append(text + ".")
     sudden = died["suddenness"].dropna()
     if len(sudden) >= 5:

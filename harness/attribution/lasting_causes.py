@@ -59,9 +59,8 @@ def lasting_cause(shares: pd.DataFrame, evidence: Evidence, deaths: pd.Series) -
         return "target_scale"
     if long and first_of(steps, "output_rms") > LARGE_OUTPUTS:
         return "weight_init"
-    if (
-        loss.get("penalty") and mean(shares["bias"]) > PULLED
-    ):  # its weight may have grown since the first step
+    # the weight of a penalty may have grown since the first step
+    if loss.get("penalty") and mean(shares["bias"]) > PULLED:
         return "loss_penalty"
     if loss.get("penalty_share", 0.0) >= PENALTY and loss.get("penalty_down", 0.0) >= DOWNWARD:
         whole = loss["penalty_share"] >= MOST_OF_IT  # then it is what makes the steps long
@@ -72,12 +71,11 @@ def lasting_cause(shares: pd.DataFrame, evidence: Evidence, deaths: pd.Series) -
 
 def order_of_inputs(steps: pd.DataFrame) -> float:
     """Correlation of the inputs' mean in successive steps; about 0 if they are shuffled, NaN if unknown."""
-    mean = (
-        steps["input_mean"][np.isfinite(steps["input_mean"])].to_numpy(float) if len(steps) else np.empty(0)
-    )
-    if len(mean) < FEWEST or not np.ptp(mean) > 0:
+    means = steps["input_mean"].to_numpy(float) if len(steps) else np.empty(0)
+    means = means[np.isfinite(means)]
+    if len(means) < FEWEST or not np.ptp(means) > 0:
         return float("nan")
-    return float(np.corrcoef(mean[:-1], mean[1:])[0, 1])
+    return float(np.corrcoef(means[:-1], means[1:])[0, 1])
 
 
 def odd_steps(steps: pd.DataFrame) -> np.ndarray:

@@ -16,6 +16,7 @@ from harness.attribution.event import BUFFER, FROZEN, NORM, NUMBER
 from harness.attribution.replay import NORMS
 from harness.attribution.snapshots import Values
 from harness.graph.plan import plain_name, qualified_names
+from harness.recording.listener import Guard
 
 CHANGED = 0.02  # share of its norm by which a tensor must change
 MOST = 200  # largest number of names whose changes are kept
@@ -32,6 +33,7 @@ class UntrainedState:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
+        self._guard = Guard("what is not trained")  # its errors disable only this
         self._step = 0
         self._numbers: dict[str, float] | None = None
         self.changes: dict[str, dict[str, Any]] = {}
@@ -48,6 +50,21 @@ class UntrainedState:
             trained: ids of the parameters that an optimizer trains.
             modes: module → whether it was in training mode in between, where that is known.
         """
+        self._guard.run(self._read, step, before, now, trained, modes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State that consists of plain values."""
+        return {"step": self._step, "numbers": self._numbers, "changes": self.changes}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state."""
+        self._step, self._numbers, self.changes = state["step"], state["numbers"], state["changes"]
+
+    # --- inside -------------------------------------------------------------------------------------
+
+    def _read(
+        self, step: int, before: Values, now: Values, trained: Collection[int], modes: Mapping[str, bool]
+    ) -> None:
         numbers = dict(_numbers(self._model))
         for name, value in numbers.items() if self._numbers is not None else ():
             old = self._numbers.get(name, value) if self._numbers else value
@@ -59,14 +76,6 @@ class UntrainedState:
             if share >= CHANGED:
                 self._note(plain_name(name, self._model), kinds[name], step, 0.0, share)
         self._numbers, self._step = numbers, step
-
-    def state_dict(self) -> dict[str, Any]:
-        """State that consists of plain values."""
-        return {"step": self._step, "numbers": self._numbers, "changes": self.changes}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state."""
-        self._step, self._numbers, self.changes = state["step"], state["numbers"], state["changes"]
 
     def _note(self, name: str, kind: str, step: int, before: float, after: float) -> None:
         if name not in self.changes and len(self.changes) < MOST:
@@ -104,7 +113,7 @@ def _tensors(
 
 def _change(before: Tensor, now: Tensor) -> float:
     """Size of a change over the size before; a change from 0 is infinite."""
-    if before.shape != now.shape or torch.equal(before, now):
+    if before.shape != now.shape or before.device != now.device or torch.equal(before, now):
         return 0.0
-    old, new = before.double(), now.double()
+    old, new = (value if value.is_complex() else value.double() for value in (before, now))
     return float((new - old).norm() / old.norm())
