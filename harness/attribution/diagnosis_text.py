@@ -114,7 +114,7 @@ def _divergence(found: Findings) -> list[str]:
     start = max(near, key=lambda event: event.ratio, default=None)
     text += f" ({start.text})" if start is not None else ""
     if not found.is_after_divergence:
-        return [f"{text}: no unit works any more. The last census before, of step {found.at:,}:"]
+        return [f"{text}. The last census before that, of step {found.at:,}:"]
     if found.before is None:
         return [f"{text}. The census of step {found.at:,}, as none was taken before that:"]
     step, dead, total = found.before

@@ -80,8 +80,9 @@ def test_units_none_of_which_is_finite_were_observed() -> None:
 
 def test_a_census_before_the_divergence_is_said_to_be_so() -> None:
     text = trained(net(), 0.01, every=5, steps=10, spoilt=6).diagnose().text
-    assert text.startswith("Training diverged at step 6: no unit works any more. ")
-    assert "The last census before, of step 5: 0 of 80 units dead (0.0 %; n = 160 on the training" in text
+    assert text.startswith(
+        "Training diverged at step 6. The last census before that, of step 5: 0 of 80 units"
+    )
 
 
 def test_a_loss_that_came_back_had_not_diverged() -> None:
