@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -32,11 +32,11 @@ FAR_OFF = 4.0  # times their own rms by which outputs miss targets that have mov
 SAME = 1.25  # ratio below which what is compared at both times is the same
 FLAT = 1.2  # ratio below which a learning rate has not moved
 FEW = 3  # largest number of windows in which a change is a single one
-Values = dict[str, np.ndarray]
+Columns = dict[str, np.ndarray]
 
 
 def with_drifts(
-    values: Values,
+    values: Columns,
     found: list[Event],
     untrained: Mapping[str, Mapping[str, Any]],
     facts: Mapping[str, Any],
@@ -66,16 +66,15 @@ def _with_untrained(
     One that goes on may be a schedule, or an average: its ratio is 0, unless the loss rises during it, or an
     event comes where it begins. A number that goes up and down, the last loss, say, is no setting.
     """
-    by_window: dict[tuple[int, int], list[str]] = {}
+    alike: dict[tuple[int, int, str, bool], list[str]] = {}
     for name, change in untrained.items():
-        start, end = change["windows"][0]
+        (start, end), kind = change["windows"][0], str(change["kind"])
         goes_on = len(change["windows"]) > FEW
-        if start > 0 and not (goes_on and (change["kind"] == FROZEN or not change["one_way"])):
-            by_window.setdefault((start, end), []).append(name)
-    for (start, end), names in by_window.items():
+        if start > 0 and not (goes_on and (kind == FROZEN or not change["one_way"])):
+            alike.setdefault((start, end, kind, goes_on), []).append(name)
+    for (start, end, kind, goes_on), names in alike.items():
         first = untrained[names[0]]
-        goes_on = len(first["windows"]) > FEW
-        label = {NORM: "norm_stats", FROZEN: "surgery"}.get(str(first["kind"]), "forward")
+        label = {NORM: "norm_stats", FROZEN: "surgery"}.get(kind, "forward")
         near = [e.step for e in found if start < e.step <= end + 1]
         more = f", and {len(names) - 1} more like it" if len(names) > 1 else ""
         text = f"between step {start:,} and step {end:,}: {_changed(names[0], first)}{more}"
@@ -98,7 +97,7 @@ def _changed(name: str, change: Mapping[str, Any]) -> str:
 # --- the loss ---------------------------------------------------------------------------------------
 
 
-def _rise(values: Values) -> tuple[int, int, int] | None:
+def _rise(values: Columns) -> tuple[int, int, int] | None:
     """Rows at which the smoothed loss was lowest, has risen, and ends to be so; None if it never rises."""
     loss = values["loss"]
     known = np.isfinite(loss)
@@ -118,7 +117,7 @@ def _rise(values: Values) -> tuple[int, int, int] | None:
 
 
 def _with_loss_drift(
-    values: Values, found: list[Event], low: int, start: int, end: int, facts: Mapping[str, Any]
+    values: Columns, found: list[Event], low: int, start: int, end: int, facts: Mapping[str, Any]
 ) -> list[Event]:
     """Add a slow rise of the loss that longer steps do not explain."""
     step = int(values["step"][start])
@@ -152,9 +151,8 @@ def _with_loss_drift(
     elif at_outputs >= 0.9 * ratio("loss", start) and ratio("output_rms", start) < SAME:
         near_zero = smooth["loss"][low] < NEAR_ZERO * first  # there, every change raises both alike
         label = "labels" if near_zero else "step_size"
-        why = " over outputs as before, and the gradient there with it" + (
-            "" if near_zero else ": its scale rises"
-        )
+        why = " over outputs as before, and the gradient there with it"
+        why += "" if near_zero else ": its scale rises"
     else:
         return found
     return with_cause(found, Event(step, label, SLOW, highest, text + why))
@@ -168,7 +166,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 # --- inputs and settings ----------------------------------------------------------------------------
 
 
-def _with_input_drift(values: Values, found: list[Event]) -> list[Event]:
+def _with_input_drift(values: Columns, found: list[Event]) -> list[Event]:
     """Add a slow drift of the inputs; unless from outside, later events are symptoms."""
     mean, rms = (pd.Series(values[name]).replace([np.inf, -np.inf], np.nan) for name in INPUTS)
     size = rms.iloc[: baseline.LENGTH].median()
@@ -187,7 +185,7 @@ def _with_input_drift(values: Values, found: list[Event]) -> list[Event]:
     return with_cause(found, Event(step, "input_shift", DRIFT, max(last, grown), text))
 
 
-def _with_rate(values: Values, found: list[Event]) -> list[Event]:
+def _with_rate(values: Columns, found: list[Event]) -> list[Event]:
     """Add a learning rate that rises slowly until the end, or is negative."""
     rate, reach = values["lr"], values["reach"]
     below = np.flatnonzero(rate < 0)
@@ -205,16 +203,17 @@ def _with_rate(values: Values, found: list[Event]) -> list[Event]:
     start = int(np.flatnonzero(risen <= least)[-1]) + 1
     step = int(values["step"][known[start]])
     by_rate = rate[known[-1]] / rate[known[0]] > np.sqrt(risen[-1])
-    what = (
-        "the learning rate"
-        if by_rate
-        else "the momentum, and with it how far a gradient takes the parameters,"
-    )
-    text = f"from step {step:,} on: {what} has risen slowly, to {risen[-1]:.3g}×"
+    text = f"from step {step:,} on: {what_rose(by_rate=by_rate)} has risen slowly, to {risen[-1]:.3g}×"
     return with_cause(found, Event(step, "step_size", "lr", float(risen[-1]), text))
 
 
-def reach_of(values: Mapping[str, np.ndarray]) -> np.ndarray:
+def what_rose(*, by_rate: bool) -> str:
+    """What made `reach_of` rise, in words."""
+    momentum = "the momentum, and with it how far a gradient takes the parameters,"
+    return "the learning rate" if by_rate else momentum
+
+
+def reach_of(values: Columns) -> np.ndarray:
     """How far a gradient takes the parameters in all: the learning rate over 1 - momentum, per step."""
-    momentum: Sequence[float] | np.ndarray = values.get("momentum", np.zeros(len(values["lr"])))
-    return values["lr"] / (1 - np.clip(np.nan_to_num(np.asarray(momentum)), 0.0, 0.9999))
+    momentum = np.nan_to_num(values.get("momentum", np.zeros(len(values["lr"]))))
+    return values["lr"] / (1 - np.clip(momentum, 0.0, 0.9999))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness.attribution import baseline
-from harness.attribution.drifts import reach_of, with_drifts
+from harness.attribution.drifts import reach_of, what_rose, with_drifts
 from harness.attribution.event import EPISODE, INPUTS, ORDER, OUTSIDE, Event, with_cause
 
 CALM = 0.05  # ‖Δθ‖ / ‖θ‖ above which training is not calm
@@ -103,12 +103,7 @@ def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float, pen
         further = _and_on(values["reach"], t, ratio / values["reach"][t])
         usual = np.nanmedian(values["lr"][max(0, t - baseline.LENGTH) : t])
         own = values["lr"][t] / usual > ratio**0.5
-        what = (
-            "the learning rate"
-            if own
-            else "the momentum, and with it how far a gradient takes the parameters,"
-        )
-        label, text = "step_size", f"{what} {rise}{further}"
+        label, text = "step_size", f"{what_rose(by_rate=own)} {rise}{further}"
     elif column == "grad_norm" and (own := _own_rise(values, t, column, penalty)):
         label, reason, inner = own
         text = f"the gradient {rise} {reason}"

@@ -23,8 +23,8 @@ from torch.utils import _pytree
 
 from harness.attribution.budget import SECONDS
 from harness.attribution.findings import ELSEWHERE, LOSS, MASKS, SELECTION, UNUSED, ZEROS
-from harness.attribution.masks import OpenedMasks
 from harness.attribution.model_inputs import input_count
+from harness.attribution.opened_masks import OpenedMasks
 from harness.attribution.replay import Replay
 from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.units import UnitLayout, arranged
@@ -86,18 +86,15 @@ def starvation(replay: Replay, snapshot: Snapshot, census: pd.DataFrame) -> pd.D
         there = rest.index[_reached(trial.run(dead, forced=rest, fill=True)[0], rest)]
         table.loc[there, "starved_by"] = ZEROS
         rest = rest.drop(there)
-        chosen = rest["site"].isin(list(selecting))
-        table.loc[rest.index[chosen], "starved_by"] = [
-            f"{SELECTION}: {selecting[site]}" for site in rest.loc[chosen, "site"]
-        ]
-        rest = rest[~chosen]
+        by = _selected(rest, selecting)
+        table.loc[by.index, "starved_by"] = by
+        rest = rest.drop(by.index)
     if len(rest):
         with OpenedMasks():
             there = rest.index[_reached(trial.run(dead, forced=rest)[0], rest)]
         table.loc[there, "starved_by"] = MASKS
-        rest = rest.drop(there)
-        compared = rest["site"].map(trial.compared_after).dropna()
-        table.loc[compared.index, "starved_by"] = [f"{SELECTION}: {name}" for name in compared]
+        by = _selected(rest.drop(there), trial.compared_after)
+        table.loc[by.index, "starved_by"] = by
     return table
 
 
@@ -205,18 +202,18 @@ class _Selections(TorchFunctionMode):
         self._trial = trial
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(function, "__name__", "")
-        floats = (
-            bool(args) and isinstance(args[0], Tensor) and args[0].is_floating_point()
-        )  # indices are ours
-        for names, after in (
-            (SELECTING, self._trial.selected_after),
-            (COMPARING, self._trial.compared_after),
-        ):
-            if name in names and floats:
-                for site in self._trial.called:
-                    after.setdefault(site, name)
+        name, trial = getattr(function, "__name__", ""), self._trial
+        after = trial.selected_after if name in SELECTING else trial.compared_after
+        floats = bool(args) and isinstance(args[0], Tensor) and args[0].is_floating_point()
+        if name in (*SELECTING, *COMPARING) and floats:  # whole numbers are our own unit indices
+            for site in trial.called:
+                after.setdefault(site, name)
         return function(*args, **(kwargs or {}))
+
+
+def _selected(units: pd.DataFrame, after: Mapping[str, str]) -> pd.Series:
+    """The reason of those units behind whose site a function selects."""
+    return f"{SELECTION}: " + units["site"].map(dict(after)).dropna().astype(object)
 
 
 def _reached(gradients: Mapping[str, np.ndarray], units: pd.DataFrame) -> np.ndarray:

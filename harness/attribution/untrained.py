@@ -35,7 +35,7 @@ class UntrainedState:
         self._model = model
         self._guard = Guard("what is not trained")  # its errors disable only this
         self._step = 0
-        self._numbers: dict[str, float] | None = None
+        self._numbers: dict[str, float] = {}
         self.changes: dict[str, dict[str, Any]] = {}
 
     def read(
@@ -66,8 +66,8 @@ class UntrainedState:
         self, step: int, before: Values, now: Values, trained: Collection[int], modes: Mapping[str, bool]
     ) -> None:
         numbers = dict(_numbers(self._model))
-        for name, value in numbers.items() if self._numbers is not None else ():
-            old = self._numbers.get(name, value) if self._numbers else value
+        for name, value in numbers.items():
+            old = self._numbers.get(name, value)
             if old != value and not (old != old and value != value):
                 self._note(name, NUMBER, step, old, value)
         kinds = dict(_tensors(self._model, trained, modes))

@@ -51,9 +51,8 @@ class ClippedUpdates:
             change = torch.where(part > 0, (p - old) * part.to(p), 0.0)
             p.copy_(torch.where(too_far.to(p.device), old + change, p))
         done = torch.where(too_far, longest, length)
-        done = torch.where(
-            (length == 0) | done.isinf(), torch.nan, done
-        )  # a step that moved nothing tells nothing
+        tells_nothing = (length == 0) | done.isinf()
+        done = torch.where(tells_nothing, torch.nan, done)
         self._lengths[self._done % len(self._lengths)] = done
         self._done += 1
 

@@ -21,6 +21,14 @@ def plain() -> nn.Sequential:
     return nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 5))
 
 
+def stepped(recorder: harness.Recorder, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step of a recorded training."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    recorder.step(loss=loss)
+
+
 def diagnosed_by(
     model: nn.Module,
     loss_of: Callable[[int, Tensor], Tensor],
@@ -35,9 +43,5 @@ def diagnosed_by(
     recorder = harness.Recorder(model, optimizer=optimizer, census_every=10, evidence=True, probe=probe)
     with recorder:
         for step in range(1, steps + 1):
-            loss = loss_of(step, torch.randint(0, 4000, (64,)))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            recorder.step(loss=loss)
+            stepped(recorder, optimizer, loss_of(step, torch.randint(0, 4000, (64,))))
     return recorder.diagnose()

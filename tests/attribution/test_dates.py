@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from small_trainings import stepped
 from torch import Tensor, nn
 
 import harness
@@ -120,11 +121,7 @@ def test_a_recorder_that_continues_does_not_date_what_died_before() -> None:
                 if step == 7:
                     with torch.no_grad():
                         next(p for p in model.parameters() if p.ndim == 1)[:10] = -50.0
-                loss = nn.functional.cross_entropy(model(x), (x.sum(1) > 0).long())
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                recorder.step(loss=loss)
+                stepped(recorder, optimizer, nn.functional.cross_entropy(model(x), (x.sum(1) > 0).long()))
             state = recorder.state_dict()
     found = recorder.diagnose()
     assert found.units["died_at"].isna().all(), found.units

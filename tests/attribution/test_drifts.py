@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_trainings import diagnosed_by, inputs, plain
+from small_trainings import diagnosed_by, inputs, plain, stepped
 from torch import Tensor, nn
 
 import harness
@@ -250,11 +250,7 @@ def test_running_statistics_that_training_moves_are_not_overwritten() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     with harness.Recorder(model, optimizer=optimizer, census_every=None, evidence=True) as recorder:
         for step in range(60):
-            loss = CE(model(X[64 * step :][:64]), Y[64 * step :][:64])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            recorder.step(loss=loss)
+            stepped(recorder, optimizer, CE(model(X[64 * step :][:64]), Y[64 * step :][:64]))
             if step % 10 == 9:
                 model.eval()
                 recorder.census()

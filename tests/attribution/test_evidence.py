@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_trainings import stepped
 from torch import Tensor, nn
 
 import harness
@@ -313,11 +314,7 @@ def test_the_state_continues_elsewhere() -> None:
             recorder.load_state_dict(states)
         with recorder:
             for x, y in part:
-                loss = nn.functional.cross_entropy(model(x), y)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                recorder.step(loss=loss)
+                stepped(recorder, optimizer, nn.functional.cross_entropy(model(x), y))
             states = recorder.state_dict()
     parts = recorder.evidence()
     assert parts.steps.equals(whole.steps)

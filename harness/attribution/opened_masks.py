@@ -11,7 +11,6 @@ from torch.overrides import TorchFunctionMode
 
 SMALL = 1e-3  # stands for an exact zero: it lets gradients pass, and changes what follows little
 PRODUCTS = {"mul", "__mul__", "__rmul__", "multiply", "matmul", "__matmul__", "__rmatmul__", "bmm"}
-WITH_MASK = {"masked_fill"}
 IN_PLACE = {"mul_", "__imul__", "multiply_"}
 
 
@@ -26,7 +25,7 @@ class OpenedMasks(TorchFunctionMode):
             first = args[:1] if name in IN_PLACE else tuple(map(_opened, args[:1]))
             args = (*first, *map(_opened, args[1:]))
             given = {key: _opened(value) if key == "other" else value for key, value in given.items()}
-        elif name in WITH_MASK:
+        elif name == "masked_fill":
             return args[0] * 1
         elif name == "where" and len(args) == 3:
             return function(*args, **given) + SMALL * sum(a for a in args[1:] if _is_float(a))
