@@ -175,8 +175,8 @@ def trend(
     slopes = []
     for seed in np.unique(rows["seed"]):
         mine = (rows["seed"] == seed).to_numpy() & ~np.isnan(y)
-        told = mine.sum() > 1 and np.ptp(x[mine]) > 0
-        slopes.append(np.polyfit(x[mine], y[mine], 1)[0] * reach if told else np.nan)
+        varies = mine.sum() > 1 and np.ptp(x[mine]) > 0
+        slopes.append(np.polyfit(x[mine], y[mine], 1)[0] * reach if varies else np.nan)
     return Part(label, np.array(slopes), margin, equivalence, unit)
 
 

@@ -145,8 +145,8 @@ def section(entry: Entry) -> list[str]:
         lines[-1] += f" {entry.verdict.text}"
     others = [one for one in entry.results if one.data not in entry.on]
     if others:
-        told = "; ".join(f"{DATA_SETS[one.data]}: {_judged(one).word}" for one in others)
-        lines[-1] += f" On data that were looked at when the rule was made: {told}."
+        looked_at = "; ".join(f"{DATA_SETS[one.data]}: {_judged(one).word}" for one in others)
+        lines[-1] += f" On data that were looked at when the rule was made: {looked_at}."
     if set(entry.on) <= set(claim.looked_at):
         lines[-1] += " It is a rehearsal, and not confirmed on other data."
     if entry.word != entry.alone:
@@ -201,7 +201,7 @@ def _made_with(entries: Sequence[Entry]) -> list[str]:
         return []
     machines = sorted({str(result.facts.get("hardware", "unknown")) for result in results})
     versions: Mapping[str, str] = results[0].facts.get("versions", {})
-    told = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "numpy") if name in versions)
+    used = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "numpy") if name in versions)
     budgets = sorted({result.budget for result in results})
     seconds = sum(float(result.facts.get("seconds", 0)) for result in results)
     seeds = " or ".join(f"0 to {SEEDS[budget] - 1}" for budget in budgets)
@@ -210,7 +210,7 @@ def _made_with(entries: Sequence[Entry]) -> list[str]:
         f"Budget {', '.join(budgets)}; seeds {seeds}, unless a claim says otherwise; "
         f"{seconds / 60:.0f} minutes of computing on one core (runs that claims share are counted in each).",
         f"Made by `python -m experiments --all --data {','.join(data) or 'digits'}` "
-        f"with {told} on {'; '.join(machines)}.",
+        f"with {used} on {'; '.join(machines)}.",
     ]
 
 

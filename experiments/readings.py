@@ -121,9 +121,9 @@ def epochs_to(levels: Mapping[str, Mapping[str, float]]) -> Callable[[Run], dict
 
     def read(run: Run) -> dict[str, float]:
         steps = run.read("steps", ["epoch", "test_accuracy"]).to_pandas()
-        told = steps[steps["test_accuracy"].notna()]
-        x = np.concatenate([[0.0], told["epoch"].to_numpy(float)])
-        y = np.concatenate([[0.0], told["test_accuracy"].to_numpy(float)])
+        tested = steps[steps["test_accuracy"].notna()]
+        x = np.concatenate([[0.0], tested["epoch"].to_numpy(float)])
+        y = np.concatenate([[0.0], tested["test_accuracy"].to_numpy(float)])
         return {name: _first(x, y, level) for name, level in levels[run.config["data"]["name"]].items()}
 
     return read

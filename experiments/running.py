@@ -86,8 +86,8 @@ def measured(claim: Claim, budget: str, data: str = "") -> Result:
     began = time.monotonic()
     table = claim.measure(budget, data) if data else claim.measure(budget)
     made = facts(time.monotonic() - began) | {"code": code_of(claim)}
-    told = {"data": ", ".join(sorted(set(table["data"])))} if "data" in table else {}
-    return Result(claim.name, budget, table, made | told, data=data)
+    named = {"data": ", ".join(sorted(set(table["data"])))} if "data" in table else {}
+    return Result(claim.name, budget, table, made | named, data=data)
 
 
 def fresh(claim: Claim, result: Result | None) -> bool:

@@ -122,14 +122,18 @@ def _plain(value: Any) -> Any:
 def _verdict(said: dict[str, Any] | None) -> Verdict | None:
     if said is None or any("power" not in one for one in said["findings"]):
         return None  # not judged, or by the rules of an earlier version
-    told: dict[str, Any] = {key: tuple(_finding(one) for one in said[key]) for key in ("findings", "also")}
-    told["p"] = float("nan") if said["p"] is None else said["p"]
-    return Verdict(**(said | told))
+    restored: dict[str, Any] = {
+        key: tuple(_finding(one) for one in said[key]) for key in ("findings", "also")
+    }
+    restored["p"] = float("nan") if said["p"] is None else said["p"]
+    return Verdict(**(said | restored))
 
 
 def _finding(said: dict[str, Any]) -> Finding:
     numbers = ("effect", "low", "high", "p", "margin", "confidence", "arm", "baseline", "power")
-    told: dict[str, Any] = {key: float("nan") if said[key] is None else float(said[key]) for key in numbers}
-    told["composite"] = tuple(float("nan") if one is None else float(one) for one in said["composite"])
-    told["unit"] = Unit(**said["unit"])
-    return Finding(**(said | told))
+    restored: dict[str, Any] = {
+        key: float("nan") if said[key] is None else float(said[key]) for key in numbers
+    }
+    restored["composite"] = tuple(float("nan") if one is None else float(one) for one in said["composite"])
+    restored["unit"] = Unit(**said["unit"])
+    return Finding(**(said | restored))

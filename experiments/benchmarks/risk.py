@@ -94,13 +94,13 @@ def units(run: Run) -> pd.DataFrame | None:
     early = steps[int(np.argmin(np.abs(steps - 0.1 * steps[-1])))]
     then = history[history["step"] == early].set_index(["site", "unit"], drop=False)
     end = history[history["step"] == steps[-1]].set_index(["site", "unit"]).reindex(then.index)
-    told = ~then["state"].isin(("unobserved", "non_finite")) & ~end["state"].isin(
+    observed = ~then["state"].isin(("unobserved", "non_finite")) & ~end["state"].isin(
         ("unobserved", "non_finite")
     )
-    if not told.any():
+    if not observed.any():
         return None
-    found = features(then[told].reset_index(drop=True))
-    return found.assign(died=end.loc[told, "active"].eq(0).to_numpy(), run=run.name)
+    found = features(then[observed].reset_index(drop=True))
+    return found.assign(died=end.loc[observed, "active"].eq(0).to_numpy(), run=run.name)
 
 
 def gather(sweeps: dict[str, tuple[str, ...]], folder: Path) -> pd.DataFrame:
@@ -129,10 +129,10 @@ def base_rates(name: str, rows: pd.DataFrame) -> str:
     """How many of the living die, how many the probabilities say, and how far these are off in ten bins."""
     alive = rows[rows["dead"] == 0]
     odds = INTERCEPT + alive[list(COEFFICIENTS)].to_numpy(float) @ np.array(list(COEFFICIENTS.values()))
-    told = pd.Series(1 / (1 + np.exp(-odds)), index=alive.index)
-    bins = alive["died"].astype(float).sub(told).groupby((10 * told).astype(int))
+    predicted = pd.Series(1 / (1 + np.exp(-odds)), index=alive.index)
+    bins = alive["died"].astype(float).sub(predicted).groupby((10 * predicted).astype(int))
     error = (bins.mean().abs() * bins.size()).sum() / len(alive)
-    shares = f"{100 * alive['died'].mean():.1f} % die, {100 * told.mean():.1f} % foretold"
+    shares = f"{100 * alive['died'].mean():.1f} % die, {100 * predicted.mean():.1f} % foretold"
     return f"{name}: {shares}, calibration error {error:.3f}"
 
 
@@ -154,8 +154,8 @@ def main(folder: Path) -> None:
         table.add_column(name, justify="left" if name == "settings" else "right")
     groups = [("fitted on", fit), *others.groupby("sweep", sort=False), ("all others", others)]
     for name, rows in groups:
-        told = rows.loc[rows["dead"] == 0, "died"].nunique() == 2
-        values = [f"{value:.3f}" for value in scores(rows, COEFFICIENTS)] if told else ["", "", ""]
+        both = rows.loc[rows["dead"] == 0, "died"].nunique() == 2
+        values = [f"{value:.3f}" for value in scores(rows, COEFFICIENTS)] if both else ["", "", ""]
         table.add_row(str(name), f"{len(rows):,}", f"{100 * rows['died'].mean():.1f} %", *values)
     console.print(table)
 

@@ -52,8 +52,8 @@ def measure(budget: str, data_set: str) -> pd.DataFrame:
             spec = one_run(words, budget, data_set, seed)
             for arm, settings in ARMS.items():
                 found = changed(spec, *settings, FIRST[budget])
-                told = {"seed": seed, "arm": arm, "n": INPUTS}
-                rows += [told | {"change": change} | outcome for change, outcome in found.items()]
+                row = {"seed": seed, "arm": arm, "n": INPUTS}
+                rows += [row | {"change": change} | outcome for change, outcome in found.items()]
     return pd.DataFrame(rows)
 
 

@@ -65,15 +65,15 @@ def by_fault(table: pd.DataFrame) -> str:
     def mean(arm: Arm) -> float:
         return 100 * float(per_seed(table, "accuracy", arm).mean())
 
-    told = []
+    lines = []
     for fault in FAULTS:
         means = {name: mean({**arm, "sweep": fault}) for name, arm in FIXED.items()}
         best = max(means, key=lambda name: -1.0 if math.isnan(means[name]) else means[name])
         none, chosen = (mean({**arm, "sweep": fault}) for arm in (NONE, CHOSEN))
-        told.append(f"{fault}: {none:.1f} / {means[best]:.1f} ({best}) / {chosen:.1f}")
+        lines.append(f"{fault}: {none:.1f} / {means[best]:.1f} ({best}) / {chosen:.1f}")
     return (
         "Accuracy in %, fault by fault, without a remedy / with the fixed one that did best there (picked "
-        f"after the fact, which favours it) / with the chosen one: {'; '.join(told)}."
+        f"after the fact, which favours it) / with the chosen one: {'; '.join(lines)}."
     )
 
 

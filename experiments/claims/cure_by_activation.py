@@ -43,13 +43,13 @@ def decide(table: pd.DataFrame) -> Verdict:
 
 def learned(table: pd.DataFrame) -> str:
     """The dose: in how many seeds a slope learns, by bias."""
-    told = []
+    lines = []
     for bias in BIASES:
         shares = [(value, rows_of(table, slope(value, bias))["accuracy"] >= LEARNED) for value in SLOPES]
-        told.append(f"bias {bias}: " + ", ".join(f"{value:g} {s.sum()} of {len(s)}" for value, s in shares))
+        lines.append(f"bias {bias}: " + ", ".join(f"{value:g} {s.sum()} of {len(s)}" for value, s in shares))
     return (
         "LeakyReLU's slope is a dose. Seeds that learned (half of the test inputs right), by slope: "
-        f"{'; '.join(told)}."
+        f"{'; '.join(lines)}."
     )
 
 

@@ -45,11 +45,11 @@ def beside(table: pd.DataFrame) -> str:
     """The learning rates that were chosen, and which depths trained at them."""
     others = judged(table)
     reached = {depth: per_seed(others, "accuracy", arm).mean() for depth, arm in best(table).items()}
-    told = ", ".join(f"{depth} {accuracy:.0%}" for depth, accuracy in reached.items())
+    depths = ", ".join(f"{depth} {accuracy:.0%}" for depth, accuracy in reached.items())
     short = [depth for depth, accuracy in reached.items() if not accuracy >= TRAINS * max(reached.values())]
     lack = f"did not train: {' and '.join(short)}" if short else "all trained"
     return (
-        f"{chosen(tuned(table, ARMS))} Test accuracy by number of layers: {told}; by three quarters of the "
+        f"{chosen(tuned(table, ARMS))} Test accuracy by number of layers: {depths}; by three quarters of the "
         f"best one's as the least, {lack}."
     )
 

@@ -93,7 +93,7 @@ def _spreads(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=pd.Index(["seed", "loss", "of", "spread"]))
 
 
-def told(table: pd.DataFrame) -> str:
+def thresholds_text(table: pd.DataFrame) -> str:
     """The spreads themselves: medians over the seeds."""
     spreads = _spreads(table).groupby(["loss", "of"])["spread"].median()
     names = {"rate": "η", **LAWS}
@@ -120,7 +120,7 @@ CLAIM = Claim(
     measure=measure,
     data_sets=("digits", "mnist", "fashion_mnist"),
     decide=decide,
-    beside=told,
+    beside=thresholds_text,
     comments={
         "mixed": "Under squared loss both laws follow the scale of the inputs; at one scale η λ varies as "
         "much as η. Cross-entropy bounds the gradient whatever the outputs are: a loss that is sharp at "

@@ -95,12 +95,12 @@ def decide(table: pd.DataFrame) -> Verdict:
 def falls(table: pd.DataFrame) -> str:
     """How many units died and how long they fell, per arm."""
     rows = table[table["place"] == ALL].groupby("arm", sort=False)
-    told = [
+    lines = [
         f"{arm}: {mine['deaths'].mean():.0f} units of 192 died, the median fall took "
         f"{mine['steps_of_fall'].median():g} steps"
         for arm, mine in rows
     ]
-    return f"{'; '.join(told)}."
+    return f"{'; '.join(lines)}."
 
 
 CLAIM = Claim(

@@ -29,7 +29,7 @@ def decide(table: pd.DataFrame) -> Verdict:
 
 def curve(table: pd.DataFrame) -> str:
     """The share by n."""
-    told = []
+    lines = []
     for name, bias in BIASES.items():
         for outcome, when in WHEN.items():
             shares = {}
@@ -38,8 +38,8 @@ def curve(table: pd.DataFrame) -> str:
                 rows = table[(table[PROBE] == size) & (table["bias.offset"] == bias)]
                 shares[int(rows["n"].min())] = float(per_seed(table, outcome, arm).mean())
             line = ", ".join(f"{100 * share:.1f} on {n:,}" for n, share in shares.items())
-            told.append(f"{name}, {when} training: {line}")
-    return f"Dead share in %, by the number of inputs: {'; '.join(told)}."
+            lines.append(f"{name}, {when} training: {line}")
+    return f"Dead share in %, by the number of inputs: {'; '.join(lines)}."
 
 
 CLAIM = Claim(

@@ -35,10 +35,10 @@ def savable(table: pd.DataFrame) -> dict[str, float]:
     A diverged run counts as wholly dead. Where every rate kills more, it is the smallest.
     """
     seeds = table[table["seed"] < TUNING]
-    told = seeds.assign(dead=seeds["dead"].where(seeds["diverged"] != 1, 1.0))
+    counted = seeds.assign(dead=seeds["dead"].where(seeds["diverged"] != 1, 1.0))
     found = {}
     for title in GRIDS:
-        killed = rows_of(told, arm(title, "at once")).groupby(RATE)["dead"].mean()
+        killed = rows_of(counted, arm(title, "at once")).groupby(RATE)["dead"].mean()
         rates = killed.index.to_numpy(float)
         found[title] = float(rates[(killed <= MOST).to_numpy()].max(initial=rates.min()))
     return found
@@ -69,11 +69,11 @@ def decide(table: pd.DataFrame) -> Verdict:
 def beside(table: pd.DataFrame) -> str:
     """The rates that were chosen, and the accuracy at once there."""
     others = judged(table)
-    told = []
+    chosen = []
     for title, rate in savable(table).items():
         side: Arm = {**arm(title, "at once"), RATE: rate}
-        told.append(f"{title} {rate:g} ({per_seed(others, 'accuracy', side).mean():.0%} accurate at once)")
-    return f"Learning rates chosen: {', '.join(told)}."
+        chosen.append(f"{title} {rate:g} ({per_seed(others, 'accuracy', side).mean():.0%} accurate at once)")
+    return f"Learning rates chosen: {', '.join(chosen)}."
 
 
 CLAIM = Claim(

@@ -37,13 +37,13 @@ def tasks(
         )
         for k in range(1, count + 1)
     ]
-    told = [f"{name}_share" for name in outcomes.values()]
+    shares = [f"{name}_share" for name in outcomes.values()]
     return doses(
         pd.concat(parts, ignore_index=True),
         verdict,
         along="task",
         groups=arms,
-        outcomes=told,
+        outcomes=shares,
         title=title,
         log=False,
     )

@@ -34,7 +34,7 @@ MEANING = {
     "norm_stats": "the statistics of a norm, as they run or as they are taken",
     "constant": "a constant of the model's own code behind a layer: an offset or a threshold, no parameter",
     "surgery": "somebody wrote into the parameters",
-    "forward": "what the forward does changed: a setting or a buffer of a module",
+    "forward": "what the forward does changed: a setting, a buffer, the mode, or a branch of its code",
     "unbounded_loss": "the loss falls far below 0 and keeps falling, as one without a lower bound does",
     "loss_penalty": "a part of the loss that acts on hidden layers or weights, past the final outputs",
     "target_scale": "targets that are far larger than the outputs, or a loss as steep as that",
@@ -53,6 +53,8 @@ SOME_DATA = 0.15  # the same if held-out inputs still open most of the units
 FALLEN = 10  # times its first size that a loss without a bound falls below 0
 BELOW_HE = 0.7  # deviation of the weights over He's, below which signals shrink from layer to layer
 HARDLY = 0.01  # rate at birth below which a unit was nearly born dead
+OPEN = 0.1  # rate in the first census from which a unit was open
+OTHERWISE = 0.25  # share of such units that the first network, run again, must close: its forward changed
 
 
 class Cause(NamedTuple):
@@ -149,6 +151,8 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
     named = bool(causal) and (causal[0].column in OUTSIDE or causal[0].label == "loss_penalty")
     if is_falling(evidence.steps, diverged=found.diverged_at is not None) and not named:
         return Cause("unbounded_loss", [event for event in causal if event.label == "labels"])
+    if runs_otherwise(dead).mean() > OTHERWISE and not named:
+        return Cause("forward", [event for event in causal if event.column == "loss"])
     if causal:
         return Cause(causal[0].label, causal)
     if data > 0.5 or (data > SOME_DATA and is_on_stream_alone(found)):
@@ -253,6 +257,11 @@ def _causal_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
 def are_followed(event: Event, deaths: np.ndarray) -> bool:
     """Whether enough of the deaths after an event come soon, unless it lasts."""
     return event.lasts or (deaths <= event.step + SOON).sum() >= len(deaths) / 4
+
+
+def runs_otherwise(dead: pd.DataFrame) -> pd.Series:
+    """Which units the first network, run again, closes, though the first census shows them open."""
+    return dead["rate_first"].astype(float).ge(OPEN) & dead["rate_then"].astype(float).lt(HARDLY)
 
 
 def is_on_stream_alone(found: Findings) -> bool:

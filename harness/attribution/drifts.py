@@ -15,6 +15,7 @@ from harness.attribution.event import (
     EPISODE,
     FROZEN,
     INPUTS,
+    NAMES,
     NORM,
     OUTSIDE,
     SLOW,
@@ -74,10 +75,10 @@ def _with_untrained(
             alike.setdefault((start, end, kind, goes_on), []).append(name)
     for (start, end, kind, goes_on), names in alike.items():
         first = untrained[names[0]]
-        label = {NORM: "norm_stats", FROZEN: "surgery"}.get(kind, "forward")
+        label = {NORM: "norm_stats", FROZEN: "surgery", NAMES: "surgery"}.get(kind, "forward")
         near = [e.step for e in found if start < e.step <= end + 1]
         more = f", and {len(names) - 1} more like it" if len(names) > 1 else ""
-        text = f"between step {start:,} and step {end:,}: {_changed(names[0], first)}{more}"
+        text = f"between step {start:,} and step {end:,}: {changed_words(names[0], first)}{more}"
         text += f", and on in {len(first['windows']) - 1:,} later windows" if goes_on else ""
         sure = not goes_on or bool(near) or (rise is not None and start <= rise[1])
         event = Event(min(near, default=start + 1), label, UNTRAINED, float(sure), text)
@@ -85,7 +86,10 @@ def _with_untrained(
     return found
 
 
-def _changed(name: str, change: Mapping[str, Any]) -> str:
+def changed_words(name: str, change: Mapping[str, Any]) -> str:
+    """What `UntrainedState.changes` says of a name."""
+    if change["kind"] == NAMES:
+        return f"the model was changed: parameters or buffers went or were renamed ({name})"
     if change["kind"] in (NORM, BUFFER, FROZEN):
         what = "the frozen parameter" if change["kind"] == FROZEN else "the buffer"
         share = 100 * change["after"]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from harness.attribution import baseline
 from harness.attribution.drifts import reach_of, what_rose, with_drifts
-from harness.attribution.event import EPISODE, INPUTS, ORDER, OUTSIDE, Event, with_cause
+from harness.attribution.event import EPISODE, INPUTS, ORDER, OUTSIDE, UNTRAINED, Event, with_cause
 
 CALM = 0.05  # ‖Δθ‖ / ‖θ‖ above which training is not calm
 LASTING = 3  # steps within which a deviation that was there is no new event
@@ -22,6 +22,8 @@ JUMP = 5  # ratio of a jump of the loss to its previous maximum, after which tra
 STEEP = 1 / 3  # share of a rise (of the logarithm) in the previous step above which it is not a jump
 AS_EVER = 1.5  # ratio below which the outputs, or the gradient at them, are as before
 FAR = 3.0  # ratio from which a rise of the loss over outputs that are as before is the loss's own
+LEAP = 2.0  # ratio of the outputs, beyond their noise, to which no labels take them
+RISEN = 3.0  # ratio of the learning rate to that of the first steps, from which steps are no longer as then
 ONCE = 10.0  # ratio from which even a rise for a moment is no odd batch of a usual training
 ALIKE = 0.8  # part of a rise (of the logarithm) that is as large again
 SAME = "though the outputs are as before"
@@ -61,7 +63,9 @@ def events(steps: pd.DataFrame) -> list[Event]:
         if not goes_on or not first[-1].inner:  # a symptom may come just before a cause
             episode_end = t + EPISODE
     untrained = steps.attrs.get("untrained", {})
-    return _with_other_optimizer(values, with_drifts(values, first, untrained, facts))
+    return _with_other_mode(
+        values, _with_other_optimizer(values, with_drifts(values, first, untrained, facts))
+    )
 
 
 def calm_before(steps: pd.DataFrame, step: int) -> bool:
@@ -148,6 +152,19 @@ def _with_other_optimizer(values: dict[str, np.ndarray], found: list[Event]) -> 
     return with_cause(found, Event(step, "unknown", "lr", 0.0, text))
 
 
+def _with_other_mode(values: dict[str, np.ndarray], found: list[Event]) -> list[Event]:
+    """Add that forwards in training mode stopped, though the optimizers went on."""
+    nothing = np.full(len(values["step"]), np.nan)
+    seen = np.isfinite(values["input_rms"]) | np.isfinite(values.get("output_rms", nothing))
+    stepped = np.flatnonzero(np.isfinite(values["lr"]))
+    last = np.flatnonzero(seen)[-1] if seen.any() else len(seen)
+    if seen.sum() < baseline.SHORTEST or last + EPISODE >= len(seen) or (stepped > last).sum() < EPISODE:
+        return found
+    step = int(values["step"][last + 1])
+    text = f"from step {step:,} on: no forward in training mode was seen, though optimizers stepped (eval()?)"
+    return with_cause(found, Event(step, "forward", UNTRAINED, float("inf"), text))
+
+
 def _own_rise(
     values: dict[str, np.ndarray], t: int, column: str, penalty: bool
 ) -> tuple[str, str, bool] | None:
@@ -214,16 +231,17 @@ def _loss_rise(values: dict[str, np.ndarray], t: int) -> tuple[str, str, bool]:
         return "step_size", "for a moment, and the gradient with it" if back else "and diverged", True
     if _was_rising(loss, t):
         return "step_size", f"{how}, after it had risen in the steps before", True
-    moved = _moved(values, slice(max(0, t - 20), t))
-    settled = t >= SETTLED and moved <= min(CALM, _moved(values, slice(0, 20)))
+    moved, rate = _moved(values, slice(max(0, t - 20), t)), _rate_since_start(values, t)
+    settled = t >= SETTLED and moved <= min(CALM, _moved(values, slice(0, 20))) and rate < RISEN
     outputs = _ratio(values, "output_rms", t)
-    leaps = (moved < LONG_STEP or settled) and (outputs > FAR or outputs < 1 / FAR)
+    leaps = (moved < LONG_STEP or settled) and _leaps(values, t, outputs)
     if _goes_on_rising(loss, t) and not leaps:
         return "step_size", "and went on rising as fast: it diverges", True
     if t < SETTLED and loss[t] <= np.nanmax(loss[:t]):
         return "step_size", f"{how}, below where it had been before", True
     if moved >= LONG_STEP and not settled:
-        return "step_size", f"{how}, under steps of {100 * moved:.2g} % of ‖θ‖", True
+        risen = f", at {rate:.3g}× the first learning rate" if rate >= RISEN else ""
+        return "step_size", f"{how}, under steps of {100 * moved:.2g} % of ‖θ‖{risen}", True
     if leaps:
         reason = (
             f"with the outputs at {outputs:.3g}×, though neither the parameters nor the inputs moved much"
@@ -238,9 +256,31 @@ def _is_longer(update: np.ndarray, t: int) -> bool:
     before = before[np.isfinite(before) & (before > 0)]
     if t < 1 or len(before) < baseline.SHORTEST:
         return False
-    usual = np.median(before)
-    noise = baseline.MAD * np.median(np.abs(np.log(before / usual)))
-    return bool(update[t] > usual * np.exp(max(np.log(1.5), baseline.DEVIATIONS * noise)))
+    return bool(update[t] > np.median(before) * np.exp(max(np.log(1.5), _noise(before))))
+
+
+def _noise(before: np.ndarray) -> float:
+    """How far the logarithm of positive values leaves its median by chance, at most."""
+    logs = np.log(before)
+    return float(baseline.DEVIATIONS * baseline.MAD * np.median(np.abs(logs - np.median(logs))))
+
+
+def _leaps(values: dict[str, np.ndarray], t: int, ratio: float) -> bool:
+    """Whether the outputs, at a ratio to the few before, leave them further than new labels explain.
+
+    Labels act on the outputs by the steps that follow.
+    """
+    before = values.get("output_rms", np.empty(0))[max(0, t - baseline.LENGTH) : t]
+    before = before[np.isfinite(before) & (before > 0)]
+    known = len(before) >= baseline.SHORTEST and ratio > 0
+    return known and bool(abs(np.log(ratio)) > max(np.log(LEAP), _noise(before)))
+
+
+def _rate_since_start(values: dict[str, np.ndarray], t: int) -> float:
+    """Ratio of the learning rate to that of the first steps; NaN if unknown."""
+    first = values["reach"][: baseline.SHORTEST]
+    first = first[np.isfinite(first) & (first > 0)]
+    return float(values["reach"][t] / np.median(first)) if len(first) else float("nan")
 
 
 def _was_rising(loss: np.ndarray, t: int) -> bool:

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.utils import parametrize
 
 from harness.attribution.replay import NORMS, Layer, Replay, unit_rows
 from harness.attribution.snapshots import Snapshot, Values
+from harness.recording.batches import preserve_state
 from harness.recording.unit_parameters import by_unit
 
 PARTS = ("bias", "weight_mean", "norm_mean", "constant", "rest")  # columns birth_bias, …
@@ -181,7 +184,7 @@ def row_statistics(
     first, last = names[0], names[-1]
     if first not in modules:  # a parameter that is not in a module
         return pd.DataFrame(columns=pd.Index(["site", "unit", *ROW_COLUMNS]))
-    weight = start.get(f"{first}.weight" if first else "weight")
+    weight = weight_of(first, modules[first], start)
     bias = start.get(f"{last}.bias" if last else "bias")
     product = isinstance(modules[first], PRODUCT) and weight is not None
     rows = by_unit(weight, modules[first]).flatten(1) if product and weight is not None else None
@@ -221,6 +224,24 @@ def row_table(
     return pd.DataFrame(table).reindex(columns=pd.Index(["site", "unit", *ROW_COLUMNS]))
 
 
+def weight_of(name: str, module: nn.Module, values: Values) -> Tensor | None:
+    """A layer's weight with some values of the model's parameters; None if these do not show it.
+
+    Args:
+        name: name of the layer.
+        module: the layer; its weight may be parametrized (weight or spectral norm, say).
+        values: name → value.
+    """
+    prefix = f"{name}." if name else ""
+    if not parametrize.is_parametrized(module, "weight"):
+        return values.get(f"{prefix}weight")
+    parts = cast("nn.ModuleDict", module.parametrizations)["weight"]
+    prefix += "parametrizations.weight."
+    own = {key: values[prefix + key] for key in parts.state_dict() if prefix + key in values}
+    with torch.no_grad(), preserve_state(parts):
+        return functional_call(parts, {key: value.clone() for key, value in own.items()}, ()) if own else None
+
+
 def weight_statistics(name: str, module: nn.Module, start: Values, latest: Values) -> dict[str, float]:
     """A layer's weights at the start: distance of their mean from 0 and their size; and their growth.
 
@@ -228,11 +249,11 @@ def weight_statistics(name: str, module: nn.Module, start: Values, latest: Value
         weight_z: mean in standard errors of a mean of as many; gain: deviation over He's sqrt(2 / fan_in)
         (He et al. 2015); growth: norm now / norm then.
     """
-    key = f"{name}.weight" if name else "weight"
-    if not isinstance(module, PRODUCT) or key not in start:
+    weight = weight_of(name, module, start)
+    if not isinstance(module, PRODUCT) or weight is None:
         return {"weight_z": np.nan, "gain": np.nan, "growth": np.nan}
-    fan_in = max(1, by_unit(start[key], module)[0].numel())
-    return weight_summary(start[key], fan_in, latest.get(key))
+    fan_in = max(1, by_unit(weight, module)[0].numel())
+    return weight_summary(weight, fan_in, weight_of(name, module, latest))
 
 
 def _infinite(mean: float) -> float:

@@ -22,6 +22,7 @@ VERY_LONG_STEP = 0.02  # the same, from which a penalty in the loss is indisting
 PENALTY = 0.1  # share of the first gradient's power from which a penalty is blamed
 MOST_OF_IT = 0.9  # the same, from which it is blamed although steps are long
 DOWNWARD = 0.7  # downward share of its pull on the biases from which a penalty closes units
+NOT_UPWARD = 0.3  # the same, below which it opens them
 STEEP_LOSS = 20.0  # norm of the gradient at the first outputs, from which the loss is far too steep
 PULLED = 0.7  # share of their own bias in the units' fall, from which a penalty pulled it
 LARGE_OUTPUTS = 5.0  # rms of the first outputs, from which the output layer's weights are too large
@@ -62,9 +63,10 @@ def lasting_cause(shares: pd.DataFrame, evidence: Evidence, deaths: pd.Series) -
     # the weight of a penalty may have grown since the first step
     if loss.get("penalty") and mean(shares["bias"]) > PULLED:
         return "loss_penalty"
+    if loss.get("penalty_share", 0.0) >= MOST_OF_IT and loss.get("penalty_down", 0.5) >= NOT_UPWARD:
+        return "loss_penalty"  # the training does little else, and its steps are as long as that makes them
     if loss.get("penalty_share", 0.0) >= PENALTY and loss.get("penalty_down", 0.0) >= DOWNWARD:
-        whole = loss["penalty_share"] >= MOST_OF_IT  # then it is what makes the steps long
-        return "unknown" if moved >= VERY_LONG_STEP and not whole else "loss_penalty"
+        return "unknown" if moved >= VERY_LONG_STEP else "loss_penalty"
     long = moved >= LONG_STEP or longest_step(steps, deaths) >= LONGEST_STEP
     return "step_size" if long else "unknown"
 

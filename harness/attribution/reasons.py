@@ -8,7 +8,15 @@ import numpy as np
 import pandas as pd
 
 from harness.attribution.birth_causes import LARGE, are_tiny_or_alike, largest_gain, odd_input
-from harness.attribution.causes import BELOW_HE, Cause, are_followed, is_on_stream_alone, is_only_evaluated
+from harness.attribution.causes import (
+    BELOW_HE,
+    Cause,
+    are_followed,
+    is_on_stream_alone,
+    is_only_evaluated,
+    runs_otherwise,
+)
+from harness.attribution.drifts import changed_words
 from harness.attribution.event import Event
 from harness.attribution.events import CALM
 from harness.attribution.evidence import Evidence
@@ -34,10 +42,17 @@ def reason(cause: Cause, found: Findings, evidence: Evidence) -> str:
     if cause.chance:
         return f", by chance: {_by_chance(evidence)}"
     if cause.events:
-        return f"; {_dated(cause.events[0], found)}"
+        seen = f"; {_forward(found, evidence)}" if _is_seen_again(cause, found) else ""
+        return f"; {_dated(cause.events[0], found)}{seen}"
     why = REASONS.get(cause.label)
     text = "" if why is None else why(found, evidence)
     return f"; {text}" if text else ""
+
+
+def _is_seen_again(cause: Cause, found: Findings) -> bool:
+    """Whether passes through the first network show that its forward changed, which an event suggests."""
+    dead = found.units[found.units["dead"]]
+    return cause.label == "forward" and cause.events[0].column == "loss" and bool(runs_otherwise(dead).any())
 
 
 def _by_chance(evidence: Evidence) -> str:
@@ -151,6 +166,18 @@ def _loss_penalty(found: Findings, evidence: Evidence) -> str:
     return f"{penalty(evidence)}; {moved(found, evidence)}{usual}"
 
 
+def _forward(found: Findings, evidence: Evidence) -> str:
+    dead = found.units[found.units["dead"]]
+    closed, changes = int(runs_otherwise(dead).sum()), evidence.steps.attrs.get("untrained", {})
+    most = sorted(changes, key=lambda name: -len(changes[name]["windows"]))[:2]
+    text = (
+        f"with its first parameters, the network as it runs now closes {closed:,} of the {len(dead):,} dead"
+    )
+    return "; ".join(
+        [f"{text} units, which the first census shows open", *(changed_words(n, changes[n]) for n in most)]
+    )
+
+
 #: Label of a cause that was present from the start → its reason.
 REASONS: dict[str, Callable[[Findings, Evidence], str]] = {
     "input_shift": _input_shift,
@@ -164,6 +191,7 @@ REASONS: dict[str, Callable[[Findings, Evidence], str]] = {
     "bias_lr": _bias_lr,
     "target_scale": _target_scale,
     "loss_penalty": _loss_penalty,
+    "forward": _forward,
 }
 
 

@@ -1,7 +1,8 @@
-"""What a forward uses and no optimizer trains: numbers of modules, buffers, frozen parameters.
+"""What a forward uses and no optimizer trains: numbers of modules, buffers, frozen parameters, the structure.
 
-A dropout's probability, a scale, the running mean of a norm in evaluation mode: nothing else shows that one
-of them changed. They are compared at every census, which says between which steps it was.
+A dropout's probability, a scale, the running mean of a norm in evaluation mode, a mask put on a weight:
+nothing else shows that one of them changed. They are compared at every census, which says between which
+steps it was.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.attribution.event import BUFFER, FROZEN, NORM, NUMBER
+from harness.attribution.event import BUFFER, FROZEN, NAMES, NORM, NUMBER
 from harness.attribution.replay import NORMS
 from harness.attribution.snapshots import Values
 from harness.graph.plan import plain_name, qualified_names
@@ -75,6 +76,10 @@ class UntrainedState:
             share = _change(before[name], now[name])
             if share >= CHANGED:
                 self._note(plain_name(name, self._model), kinds[name], step, 0.0, share)
+        were, are = ({plain_name(name, self._model) for name in names} for names in (before, now))
+        if gone := were - are:  # further names alone may be a new part
+            shown = (", ".join(sorted(names)[:2]) for names in (gone, are - were))
+            self._note(" → ".join(filter(None, shown)), NAMES, step, 0.0, len(gone))
         self._numbers, self._step = numbers, step
 
     def _note(self, name: str, kind: str, step: int, before: float, after: float) -> None:

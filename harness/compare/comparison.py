@@ -131,18 +131,18 @@ def compare_runs(
         for name in chosen
         if numeric_axis(frame, name)
     ]
-    kept = None
+    life_table = None
     if census or (census is None and len(runs) <= RUNS):
-        kept = lives(runs, also=tuple(asked))
-        notes += [f"{name}: its censuses cannot be read ({why})." for name, why in kept.unread.items()]
+        life_table = lives(runs, also=tuple(asked))
+        notes += [f"{name}: its censuses cannot be read ({why})." for name, why in life_table.unread.items()]
     elif census is None:
         notes.append(f"Survival is left out: {len(runs):,} runs' censuses are read only if asked for.")
     curves, tests = [], []
-    if kept is not None and len(kept.counts):
+    if life_table is not None and len(life_table.counts):
         for name in few:
             for setting, rows in settings(frame, by):
                 labels = {"factor": name, **dict(zip(by, setting, strict=True))}
-                part = kept.of(rows)
+                part = life_table.of(rows)
                 if part.counts.empty or part.outcomes[name].nunique(dropna=False) < 2:
                     continue
                 last = survival(part, name, confidence=confidence).groupby("setting", sort=False).tail(1)
@@ -157,4 +157,4 @@ def compare_runs(
     spoken = sentences(frame, effects=found, ranking=ranked, critical=crossed, outcome=main, share=share)
     notes = [note for note in notes if note]
     tables = (frame, found, ranked, crossed, curve, test)
-    return Comparison(*tables, kept, spoken, notes, tuple(by), correction, confidence)
+    return Comparison(*tables, life_table, spoken, notes, tuple(by), correction, confidence)

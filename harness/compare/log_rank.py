@@ -59,21 +59,21 @@ def logrank(
     by = [by] if isinstance(by, str) else list(by)
     if not by:
         raise ValueError("by: expected at least one factor, whose settings are compared")
-    kept = as_lives(runs)
-    need(kept.outcomes, *by, argument="by")
-    found = settings(kept.outcomes, by)
-    place = np.full(len(kept.outcomes), -1)
+    lives = as_lives(runs)
+    need(lives.outcomes, *by, argument="by")
+    found = settings(lives.outcomes, by)
+    place = np.full(len(lives.outcomes), -1)
     for k, (_, rows) in enumerate(found):
         place[rows] = k
     fixed = None
     for name in by:
-        here = held(kept.outcomes, name, by)[0]
+        here = held(lives.outcomes, name, by)[0]
         fixed = here if fixed is None else [column for column in fixed if column in here]
-    stratum, (seed, seeds) = cells(kept.outcomes, fixed or []), seed_codes(kept.outcomes)
+    stratum, (seed, seeds) = cells(lives.outcomes, fixed or []), seed_codes(lives.outcomes)
     words = [setting_words(by, setting) for setting, _ in found]
     rows = []
     if len(found) > 2:
-        rows.append({"a": ALL, "b": "", **_overall(kept, place, stratum, seed, (seeds, len(found)))})
+        rows.append({"a": ALL, "b": "", **_overall(lives, place, stratum, seed, (seeds, len(found)))})
     base = baseline_of([setting[0] for setting, _ in found], baseline, by[0]) if len(by) == 1 else 0
     chosen = (
         combinations(range(len(found)), 2)
@@ -81,7 +81,7 @@ def logrank(
         else ((k, base) for k in range(len(found)) if k != base)
     )
     for a, b in chosen:
-        rows.append({"a": words[a], "b": words[b], **_pair(kept, place, (a, b), stratum, seed)})
+        rows.append({"a": words[a], "b": words[b], **_pair(lives, place, (a, b), stratum, seed)})
     columns = ["a", "b", "statistic", "died", "expected", "pairs", "p", "note"]
     table = pd.DataFrame(rows, columns=pd.Index(columns))
     p = table["p"].to_numpy(float)
@@ -91,22 +91,22 @@ def logrank(
     return table
 
 
-def scores(kept: Lives, rows: np.ndarray, stratum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def scores(lives: Lives, rows: np.ndarray, stratum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Deaths of each run, and those expected from the pooled risk sets of its stratum.
 
     Args:
-        kept: the lives.
-        rows: the runs to compare (rows of `kept.outcomes`).
+        lives: the lives.
+        rows: the runs to compare (rows of `lives.outcomes`).
         stratum: stratum of every run.
 
     Returns:
         Two arrays (len(rows),); NaN for runs without counts.
     """
     died, expected = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
-    position = np.full(len(kept.outcomes), -1)
+    position = np.full(len(lives.outcomes), -1)
     position[rows] = np.arange(len(rows))
-    place = kept.counts["place"].to_numpy(int)
-    counts, where = kept.counts[position[place] >= 0], position[place][position[place] >= 0]
+    place = lives.counts["place"].to_numpy(int)
+    counts, where = lives.counts[position[place] >= 0], position[place][position[place] >= 0]
     of = stratum[rows]
     for one in np.unique(of[np.unique(where)]):
         part = of[where] == one
@@ -118,12 +118,12 @@ def scores(kept: Lives, rows: np.ndarray, stratum: np.ndarray) -> tuple[np.ndarr
 
 
 def _pair(
-    kept: Lives, place: np.ndarray, pair: tuple[int, int], stratum: np.ndarray, seed: np.ndarray
+    lives: Lives, place: np.ndarray, pair: tuple[int, int], stratum: np.ndarray, seed: np.ndarray
 ) -> dict[str, Any]:
     """The test of two settings."""
     a, b = pair
     rows = np.flatnonzero((place == a) | (place == b))
-    counted = np.isin(rows, kept.counts["place"].to_numpy(int))
+    counted = np.isin(rows, lives.counts["place"].to_numpy(int))
     rows = rows[counted]
     block = cells(pd.DataFrame({"stratum": stratum[rows], "seed": seed[rows]}), ["stratum", "seed"])
     in_a = place[rows] == a
@@ -139,7 +139,7 @@ def _pair(
         stratum = np.zeros_like(stratum)
     else:
         return {**_NOTHING, "note": "no censuses in one of the two"}
-    died, expected = scores(kept, rows, stratum)
+    died, expected = scores(lives, rows, stratum)
     u = died - expected
     result: dict[str, Any] = {"died": int(died[in_a].sum()), "expected": float(expected[in_a].sum())}
     seeds, index = np.unique(seed[rows], return_inverse=True)
@@ -163,11 +163,11 @@ _NOTHING = {"statistic": np.nan, "died": 0, "expected": np.nan, "pairs": 0, "p":
 
 
 def _overall(
-    kept: Lives, place: np.ndarray, stratum: np.ndarray, seed: np.ndarray, shape: tuple[int, int]
+    lives: Lives, place: np.ndarray, stratum: np.ndarray, seed: np.ndarray, shape: tuple[int, int]
 ) -> dict[str, Any]:
     """Test whether any setting differs."""
-    rows = np.unique(kept.counts["place"].to_numpy(int))
-    died, expected = scores(kept, rows, stratum)
+    rows = np.unique(lives.counts["place"].to_numpy(int))
+    died, expected = scores(lives, rows, stratum)
     u = died - expected
     flat = seed[rows] * shape[1] + place[rows]
     table = np.bincount(flat, u, minlength=shape[0] * shape[1]).reshape(shape)

@@ -46,11 +46,11 @@ def survival(runs: Runs | Lives, by: Sequence[str] = (), *, confidence: float = 
     Raises:
         ValueError: a factor does not exist or does not vary.
     """
-    kept = as_lives(runs)
-    by = _checked(kept, by)
+    lives = as_lives(runs)
+    by = _checked(lives, by)
     tables = []
-    for setting, rows in settings(kept.outcomes, by):
-        found = _counts(kept, rows)
+    for setting, rows in settings(lives.outcomes, by):
+        found = _counts(lives, rows)
         if found is None:
             continue
         step, clusters, deaths, at_risk, inside = found
@@ -58,13 +58,13 @@ def survival(runs: Runs | Lives, by: Sequence[str] = (), *, confidence: float = 
         low, high = _jackknife(deaths, at_risk, curve, confidence)
         whole = (curve == 1) & ~np.isnan(low)
         low[whole] = ((1 - confidence) / 2) ** (1 / at_risk.sum(0)[whole])
-        census = kept.counts[np.isin(kept.counts["place"].to_numpy(), rows)]
+        census = lives.counts[np.isin(lives.counts["place"].to_numpy(), rows)]
         table = pd.DataFrame({"step": step, "survival": curve, "low": low, "high": high})
         table["at_risk"], table["died"] = at_risk.sum(0).astype(int), deaths.sum(0).astype(int)
         table["runs"], table["seeds"] = inside, clusters
         table["units"] = int(census["entered"].sum() + census["born_dead"].sum())
         table["born_dead"] = int(census["born_dead"].sum())
-        counts = tally(kept.outcomes["status"].to_numpy(object)[rows])
+        counts = tally(lives.outcomes["status"].to_numpy(object)[rows])
         del counts["runs"]
         tables.append(_labelled(table.assign(**counts), by, setting))
     return _joined(tables, [*by, "setting", "step", "survival", "low", "high", "at_risk", "runs"])
@@ -101,14 +101,14 @@ def dead_over_time(
     Raises:
         ValueError: a factor does not exist or does not vary.
     """
-    kept = as_lives(runs)
-    by = _checked(kept, by)
+    lives = as_lives(runs)
+    by = _checked(lives, by)
     keys = ["place", "site", "step"] if sites else ["place", "step"]
-    counts = kept.counts.groupby(keys, sort=False)[["observed", "dead"]].sum().reset_index()
+    counts = lives.counts.groupby(keys, sort=False)[["observed", "dead"]].sum().reset_index()
     counts = counts[counts["observed"] > 0]
-    seed, _ = seed_codes(kept.outcomes)
+    seed, _ = seed_codes(lives.outcomes)
     tables = []
-    for setting, rows in settings(kept.outcomes, by):
+    for setting, rows in settings(lives.outcomes, by):
         here = counts[np.isin(counts["place"].to_numpy(), rows)]
         for site, part in here.groupby("site", sort=False) if sites else [(None, here)]:
             if part.empty:
@@ -148,15 +148,15 @@ def two_state_rates(
     Raises:
         ValueError: a factor does not exist or does not vary.
     """
-    kept = as_lives(runs)
-    by = _checked(kept, by)
-    seed, _ = seed_codes(kept.outcomes)
+    lives = as_lives(runs)
+    by = _checked(lives, by)
+    seed, _ = seed_codes(lives.outcomes)
     sums = ["entered", "born_dead", "deaths", "revivals", "alive_steps", "dead_steps"]
     keys = ["place", "site"] if sites else ["place"]
-    counts = kept.counts.groupby(keys, sort=False)[sums].sum().reset_index()
+    counts = lives.counts.groupby(keys, sort=False)[sums].sum().reset_index()
     counts["seed"] = seed[counts["place"].to_numpy(int)]
     rows_out = []
-    for setting, rows in settings(kept.outcomes, by):
+    for setting, rows in settings(lives.outcomes, by):
         here = counts[np.isin(counts["place"].to_numpy(), rows)]
         for site, part in here.groupby("site", sort=False) if sites else [(None, here)]:
             if part.empty:
@@ -196,20 +196,20 @@ def _ratio(events: np.ndarray, steps: np.ndarray, confidence: float) -> tuple[fl
     return float(rate), low, high
 
 
-def _checked(kept: Lives, by: Sequence[str]) -> list[str]:
+def _checked(lives: Lives, by: Sequence[str]) -> list[str]:
     by = [by] if isinstance(by, str) else list(by)
-    need(kept.outcomes, *by, argument="by")
+    need(lives.outcomes, *by, argument="by")
     return by
 
 
 def _counts(
-    kept: Lives, rows: np.ndarray
+    lives: Lives, rows: np.ndarray
 ) -> tuple[np.ndarray, int, np.ndarray, np.ndarray, np.ndarray] | None:
     """For one setting: steps (T,), number of clusters, deaths and at risk (clusters, T), runs inside (T,)."""
-    counts = kept.counts[np.isin(kept.counts["place"].to_numpy(), rows)]
+    counts = lives.counts[np.isin(lives.counts["place"].to_numpy(), rows)]
     if counts.empty or not counts["entered"].sum():
         return None
-    seed, _ = seed_codes(kept.outcomes)
+    seed, _ = seed_codes(lives.outcomes)
     place = counts["place"].to_numpy(int)
     seeds, row = np.unique(seed[place], return_inverse=True)
     deaths, at_risk, step = risk_sets(counts, row, len(seeds))

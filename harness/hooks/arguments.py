@@ -60,12 +60,12 @@ def check_state(state: Any) -> None:
     for name, sites in zip(STATE[1:], windows, strict=True):
         if not isinstance(sites, Mapping):
             raise TypeError(f"state: expected the windows by site as {name}, but got {type(sites).__name__}")
-        for site, kept in sites.items():
-            if not isinstance(kept, Mapping):
+        for site, saved in sites.items():
+            if not isinstance(saved, Mapping):
                 raise TypeError(
-                    f"state: expected a mapping as {name} of {site}, but got {type(kept).__name__}"
+                    f"state: expected a mapping as {name} of {site}, but got {type(saved).__name__}"
                 )
-            if missing := [part for part in ("site", "sums") if not isinstance(kept.get(part), Mapping)]:
+            if missing := [part for part in ("site", "sums") if not isinstance(saved.get(part), Mapping)]:
                 raise ValueError(f"state: {name} of {site} lacks {' and '.join(missing)}")
 
 

@@ -67,9 +67,9 @@ class WindowAccumulator:
     ) -> UnitStatistics:
         if self.before_reading is not None:
             self.before_reading()
-        kept = self._restored.get(site.name)
+        saved = self._restored.get(site.name)
         with torch.inference_mode(False):  # the sums outlive the forward pass, so no inference tensors
-            statistics = empty(site.size, device) if kept is None else _continued(site, kept, device)
+            statistics = empty(site.size, device) if saved is None else _continued(site, saved, device)
             statistics.extensions = for_site(self._prototypes, site.size, device)
         self._restored.pop(site.name, None)
         self.sites.append(site)
@@ -171,11 +171,11 @@ class WindowAccumulator:
             ValueError: a site has another number of units, so the state belongs to another model.
         """
         self._settle()
-        self._restored = {name: (site_from(kept["site"]), kept["sums"]) for name, kept in state.items()}
+        self._restored = {name: (site_from(saved["site"]), saved["sums"]) for name, saved in state.items()}
         for index, site in enumerate(self.sites):
-            kept = self._restored.pop(site.name, None)
-            if kept is not None:
-                _continued(site, kept, "cpu", self._statistics[index])
+            saved = self._restored.pop(site.name, None)
+            if saved is not None:
+                _continued(site, saved, "cpu", self._statistics[index])
 
     def _settle(self) -> None:
         settle(self._statistics)
@@ -185,16 +185,16 @@ class WindowAccumulator:
 
 def _continued(
     site: Site,
-    kept: tuple[Site, dict[str, Any]],
+    saved: tuple[Site, dict[str, Any]],
     device: torch.device | str,
     into: UnitStatistics | None = None,
 ) -> UnitStatistics:
-    if kept[0].size != site.size:
+    if saved[0].size != site.size:
         raise WrongArgument(
             f"the recorder's state is of another model: expected {site.size} units at {site.name!r}, "
-            f"but the state has {kept[0].size}"
+            f"but the state has {saved[0].size}"
         )
-    return from_state(kept[1], device, into)
+    return from_state(saved[1], device, into)
 
 
 def _rows(site: Site, statistics: UnitStatistics, norm: np.ndarray | None = None) -> dict[str, np.ndarray]:

@@ -19,8 +19,8 @@ def compared(runs: Runs) -> Comparison:
     frame = outcomes(runs)
     if varying(frame):
         return compare_runs(runs)
-    kept = lives(runs) if len(runs) <= RUNS else None
-    return Comparison(frame, None, None, None, None, None, kept, sentences(frame), [])
+    life_table = lives(runs) if len(runs) <= RUNS else None
+    return Comparison(frame, None, None, None, None, None, life_table, sentences(frame), [])
 
 
 def varying(frame: pd.DataFrame) -> list[str]:

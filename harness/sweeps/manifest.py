@@ -36,11 +36,13 @@ def write_manifest(path: Path, runs: Sequence[str], tasks: Sequence[Task], names
 
 def read_tasks(path: Path, specs: Mapping[str, RunSpec]) -> list[Task] | None:
     """Read the stored division; None if there is none or it belongs to other runs."""
-    kept: dict[str, Any] | None = read_json(path)
+    manifest: dict[str, Any] | None = read_json(path)
     try:
-        if kept is None or set(kept.get("runs", ())) != set(specs):
+        if manifest is None or set(manifest.get("runs", ())) != set(specs):
             return None
-        return [Task(tuple(specs[run] for run in task["runs"]), task["why_single"]) for task in kept["tasks"]]
+        return [
+            Task(tuple(specs[run] for run in task["runs"]), task["why_single"]) for task in manifest["tasks"]
+        ]
     except (KeyError, TypeError):
         return None
 
@@ -48,7 +50,11 @@ def read_tasks(path: Path, specs: Mapping[str, RunSpec]) -> list[Task] | None:
 def manifests(output: Path) -> list[dict[str, Any]]:
     """Read every manifest in a folder of results, oldest first, without damaged ones."""
     found = sorted((output / FOLDER).glob("*.json"), key=lambda path: path.lstat().st_mtime)
-    return [kept for kept in map(read_json, found) if kept is not None and _names(kept.get("runs", []))]
+    return [
+        manifest
+        for manifest in map(read_json, found)
+        if manifest is not None and _names(manifest.get("runs", []))
+    ]
 
 
 def _names(runs: Any) -> bool:

@@ -43,11 +43,11 @@ def write_tasks(sweep: Sweep) -> Path:
 def run_written(place: str) -> list[JobResult]:
     """Run the task given as `file:number`."""
     path, _, number = place.rpartition(":")
-    kept = read_json(Path(path))
-    if kept is None:
+    stored = read_json(Path(path))
+    if stored is None:
         raise FileNotFoundError(f"the tasks of this sweep are not at {path}: is the folder shared?")
-    task = kept["tasks"][int(number)]
-    if kept["folder"] not in sys.path:  # the user's own networks and data may be modules there
-        sys.path.insert(0, kept["folder"])
+    task = stored["tasks"][int(number)]
+    if stored["folder"] not in sys.path:  # the user's own networks and data may be modules there
+        sys.path.insert(0, stored["folder"])
     specs = tuple(restore(mapping) for mapping in task["runs"])
     return run_task(Task(specs, task["why_single"]), lambda step: None)

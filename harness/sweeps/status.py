@@ -71,7 +71,7 @@ def status_of(root: Path) -> Status:
             found.damaged.append(error)
         elif state == "failed":
             found.errors[folder.name] = error
-    planned = {run for kept in manifests(root) for run in kept.get("runs", ())}
+    planned = {run for manifest in manifests(root) for run in manifest.get("runs", ())}
     found.states["waiting"] += len(planned - seen)
     found.states += Counter()  # without zeros
     if not (found.states["running"] or found.states["waiting"]):  # what the heartbeat says has ended

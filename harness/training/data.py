@@ -58,17 +58,17 @@ class Dataset:
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        kept = kept_places(raw.y_train, options)
-        whole = len(kept) == len(raw.y_train)  # then all runs of a process share the stored tensor
+        chosen = kept_places(raw.y_train, options)
+        whole = len(chosen) == len(raw.y_train)  # then all runs of a process share the stored tensor
         self.shape = tuple(raw.x_train.shape[1:])
         self.classes = raw.classes
-        self.size = len(kept)
+        self.size = len(chosen)
         self.batch_size = min(batch_size, self.size)
         self.steps_per_epoch = self.size // self.batch_size
         check_augment(options, self.shape)
         self._seed, self._dtype, self._device, self._options = seed, dtype, device, options
-        self._x = (raw.x_train if whole else raw.x_train[kept]).to(device)
-        self._y = noisy_labels(raw.y_train[kept], options.label_noise, raw.classes, seed).to(device)
+        self._x = (raw.x_train if whole else raw.x_train[chosen]).to(device)
+        self._y = noisy_labels(raw.y_train[chosen], options.label_noise, raw.classes, seed).to(device)
         self._x_test, self._y_test = raw.x_test.to(device), raw.y_test.to(device)
         fixed = torch.randperm(len(raw.y_test), generator=stream(0, "probe"))
         self._probe = fixed[: options.probe_size].to(device)
@@ -161,10 +161,10 @@ def kept_places(y: Tensor, options: Data) -> Tensor:
         raise ConfigError(
             "data.subset", expected=f"at most {len(y)}, the training inputs there are", came=options.subset
         )
-    kept = torch.arange(len(y))
+    chosen = torch.arange(len(y))
     if options.subset:
-        kept = torch.randperm(len(y), generator=stream(0, "subset"))[: options.subset].sort().values
-    return kept[long_tail(y[kept], options.imbalance)]
+        chosen = torch.randperm(len(y), generator=stream(0, "subset"))[: options.subset].sort().values
+    return chosen[long_tail(y[chosen], options.imbalance)]
 
 
 def long_tail(y: Tensor, ratio: float) -> Tensor:

@@ -85,8 +85,8 @@ def train(
     device, _ = place(spec)
     with reproducible(spec):
         model = model or build(spec, data.shape, data.classes)
-        kept = checkpoint.load(folder.path, torch.device("cpu"))
-        if kept is None:
+        saved = checkpoint.load(folder.path, torch.device("cpu"))
+        if saved is None:
             initialise(model, spec, data.batch(0, 0)[0].cpu())
         model.to(device)
         optimizer = make_optimizer(spec, model)
@@ -97,11 +97,11 @@ def train(
         remedy = None
         if spec.remedy.name != "none":
             remedy = RemedyRunner(spec, model, optimizer, data.shape, data.classes, recorder)
-        if kept is not None:
-            checkpoint.restore(kept, model, optimizer, recorder, remedy)
-        logger = RunLogger(folder, {} if kept is None else kept["positions"], listeners)
+        if saved is not None:
+            checkpoint.restore(saved, model, optimizer, recorder, remedy)
+        logger = RunLogger(folder, {} if saved is None else saved["positions"], listeners)
         run = _Run(spec, data, model, optimizer, recorder, remedy, logger, folder)
-        run.step = 0 if kept is None else kept["step"]
+        run.step = 0 if saved is None else saved["step"]
         try:
             ending = run.train()
             if recorder is not None and evidence:

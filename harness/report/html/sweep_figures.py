@@ -86,21 +86,21 @@ def doses(frame: pd.DataFrame, ranked: list[str]) -> list[Block]:
     return blocks
 
 
-def survival(kept: compare.Lives | None, ranked: list[str]) -> list[Block]:
+def survival(lives: compare.Lives | None, ranked: list[str]) -> list[Block]:
     """Survival and dead share over the steps by the two strongest factors, with the log-rank test."""
-    if kept is None:
+    if lives is None:
         return [Words("Left out: censuses of so many runs are not read here.", "note")]
-    if kept.counts.empty:
+    if lives.counts.empty:
         return [Words("No run has a census.", "note")]
     blocks: list[Block] = []
-    few = [name for name in ranked if len(codes(kept.outcomes[name])[1]) <= LEVELS][:2]
+    few = [name for name in ranked if len(codes(lives.outcomes[name])[1]) <= LEVELS][:2]
     for by in [(name,) for name in few] or [()]:
-        curves, shares = compare.survival(kept, by), compare.dead_over_time(kept, by)
+        curves, shares = compare.survival(lives, by), compare.dead_over_time(lives, by)
         blocks += drawn(
             lambda curves=curves: plots.survival(curves), lambda shares=shares: plots.dead_over_time(shares)
         )
         if by:
-            row = compare.logrank(kept, by[0]).iloc[0]  # the overall test, or that of the only pair
+            row = compare.logrank(lives, by[0]).iloc[0]  # the overall test, or that of the only pair
             if pd.notna(row["p"]):
                 note = f" ({row['note']})" if row["note"] else ""
                 text = f"Log-rank test by {key(by[0])}, clustered by seed: {p_is(row['p'])}{note}."

@@ -58,20 +58,20 @@ class CohortData:
     def __init__(self, specs: Sequence[RunSpec], dtype: torch.dtype, device: torch.device = CPU) -> None:
         options, self.device = specs[0].data, device
         raw = load_arrays(options)
-        kept = kept_places(raw.y_train, options)
+        chosen = kept_places(raw.y_train, options)
         self.shape, self.classes = tuple(raw.x_train.shape[1:]), raw.classes
-        self.size = len(kept)
+        self.size = len(chosen)
         self.batch_size = min(specs[0].train.batch_size, self.size)
         self.steps_per_epoch = self.size // self.batch_size
         check_augment(options, self.shape)
         self._dtype, self._options = dtype, options
-        self._x = (raw.x_train if self.size == len(raw.y_train) else raw.x_train[kept]).to(device)
+        self._x = (raw.x_train if self.size == len(raw.y_train) else raw.x_train[chosen]).to(device)
         self._x_test, self._y_test = raw.x_test.to(device), raw.y_test.to(device)
         fixed = torch.randperm(len(raw.y_test), generator=stream(0, "probe"))
         self._probe = fixed[: options.probe_size].to(device)
         self._seeds = [spec.seed for spec in specs]
         self._scales, self._view = self._views(specs, raw.divisor)
-        clean = raw.y_train[kept]
+        clean = raw.y_train[chosen]
         labels: dict[tuple[int, float], Tensor] = {}
         for spec in specs:
             key = spec.seed, spec.data.label_noise

@@ -79,22 +79,22 @@ def _train(
     tick: Callable[[int], None] | None,
     views: Sequence[Sequence[View]],
 ) -> list[TrainResult]:
-    kept = checkpoint.load(keep, specs, [folder.path for folder in folders])
+    saved = checkpoint.load(keep, specs, [folder.path for folder in folders])
     device, dtype = place_of(specs[0])
     data = CohortData([specs[k] for k in order(specs)], dtype, device)
     rates = learning_rates(specs, total_of(specs[0], data.steps_per_epoch))
-    positions = [{} for _ in specs] if kept is None else kept["positions"]
-    if kept is None:
+    positions = [{} for _ in specs] if saved is None else saved["positions"]
+    if saved is None:
         for folder in folders:  # tables of an earlier training would take precedence over the new streams
             for table in folder.path.glob("*.parquet"):
                 table.unlink()
     writer = BatchTableWriter(folders, positions, rates, data.steps_per_epoch, views)
     try:
         cohort = _Cohort(specs, folders, data, rates, writer, keep, tick)
-        if kept is None:
+        if saved is None:
             cohort.begin()
         else:
-            cohort.restore(kept)
+            cohort.restore(saved)
         with DeferredInterrupts() as interrupts:
             cohort.train(interrupts)
         checkpoint.leave_networks(*cohort.networks)
@@ -166,21 +166,21 @@ class _Cohort:
         if self.remedies is not None:
             self._tell(self.remedies.begin())
 
-    def restore(self, kept: dict[str, Any]) -> None:
+    def restore(self, saved: dict[str, Any]) -> None:
         """Restore the members from a checkpoint."""
-        self.step = self.looked = kept["step"]
-        self.found = [None if e is None else TrainResult(*e) for e in kept["endings"]]
-        self.data.keep([self.members.index(k) for k in kept["stack"]])
-        self.members = self.writer.members = list(kept["stack"])
+        self.step = self.looked = saved["step"]
+        self.found = [None if e is None else TrainResult(*e) for e in saved["endings"]]
+        self.data.keep([self.members.index(k) for k in saved["stack"]])
+        self.members = self.writer.members = list(saved["stack"])
         if not self.members:
             return
         device = self.data.device
-        parameters = [Parameter.from_state(state, device) for state in kept["parameters"]]
-        self._assemble(parameters, {name: buffer.to(device) for name, buffer in kept["buffers"].items()})
+        parameters = [Parameter.from_state(state, device) for state in saved["parameters"]]
+        self._assemble(parameters, {name: buffer.to(device) for name, buffer in saved["buffers"].items()})
         if self.recording is not None:
-            self.recording.load(kept["recording"])
+            self.recording.load(saved["recording"])
         if self.remedies is not None:
-            self.remedies.load(kept["cures"])
+            self.remedies.load(saved["cures"])
 
     def _assemble(self, parameters: list[Parameter], buffers: dict[str, torch.Tensor]) -> None:
         specs = self.stacked

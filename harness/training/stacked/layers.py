@@ -26,10 +26,10 @@ class Room:
         self._kept: dict[str, Tensor] = {}
 
     def __call__(self, name: str, like: Tensor, *shape: int) -> Tensor:
-        kept = self._kept.get(name)
-        if kept is None or kept.shape != shape:
-            kept = self._kept[name] = like.new_empty(shape)
-        return kept
+        buffer = self._kept.get(name)
+        if buffer is None or buffer.shape != shape:
+            buffer = self._kept[name] = like.new_empty(shape)
+        return buffer
 
 
 class Linear:

@@ -99,9 +99,9 @@ class StackWindows:
     def load(self, state: Sequence[dict[str, Any]], places: Sequence[int] | None = None) -> None:
         """Restore what `state` returned, or the members at some places of it."""
         rows: Any = slice(None) if places is None else list(places)
-        self._n, self._grad_n = [kept["n"] for kept in state], [kept["grad_n"] for kept in state]
-        for running, kept in zip(self._sums, state, strict=True):
-            running.load(kept["counts"][rows], kept["sums"][rows])
+        self._n, self._grad_n = [saved["n"] for saved in state], [saved["grad_n"] for saved in state]
+        for running, saved in zip(self._sums, state, strict=True):
+            running.load(saved["counts"][rows], saved["sums"][rows])
 
     def _low(self, site: int, part: Part) -> Tensor | None:
         """Where gates that depend on slopes open, (members, slopes): everywhere, or at 0 like ReLU's."""

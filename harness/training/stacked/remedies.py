@@ -102,8 +102,8 @@ class StackRemedyRunner:
         rows = None
         if places is not None:
             rows = [row for row, place in enumerate(state["members"]) if place in set(places)]
-        for utilities, kept in zip(self._utilities, state["utilities"], strict=True):
-            utilities.load(kept, rows)
+        for utilities, saved in zip(self._utilities, state["utilities"], strict=True):
+            utilities.load(saved, rows)
 
     def inherit(self, other: StackRemedyRunner, places: Sequence[int]) -> None:
         """Take over the state of the members at some places of another stack, in the middle of a step."""
@@ -190,10 +190,10 @@ class StackRemedyRunner:
             if swapping:
                 peaks.append(z.amax(1))
 
-        kept = {name: buffer.clone() for name, buffer in self._buffers.items()}
+        before = {name: buffer.clone() for name, buffer in self._buffers.items()}
         self._network.forward(x, seen)
         for name, buffer in self._buffers.items():
-            buffer.copy_(kept[name])
+            buffer.copy_(before[name])
         outputs = [block.act.output for block in self._network.blocks]
         for place in sorted(acting & set(self._of(s.Redo))):
             remedy: Any = self._specs[place].remedy
