@@ -18,6 +18,7 @@ TINY_GAIN = 0.1  # the same, below which they are too small for a signal to pass
 SEVERAL = 0.25  # share of the layers that are no few
 FEW = 0.05  # share of all units below which a layer is small
 LARGE_INPUTS = 5.0  # rms above which inputs are large
+ROUNDING = 1e-4  # deviation over the inputs' size that a norm of one value leaves at most
 
 
 def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
@@ -137,7 +138,11 @@ def is_empty(born: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:
 
 def is_flat(born: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:
     """Whether a unit does not vary, though its weights are not 0: what stands behind leaves nothing of it."""
-    return _is_constant(born, layers) & (born["row_size"].astype(float) > 0).to_numpy()
+    layer = layers.set_index("site").reindex(born["site"])
+    size = born["row_size"].astype(float).to_numpy()
+    spread, inputs = born["spread"].to_numpy(float), layer["input_rms"].to_numpy(float)
+    rounded = (normed(layer) != "") & (spread <= ROUNDING * inputs) & (inputs > 0) & ~(size == 0)
+    return rounded | (_is_constant(born, layers) & (size > 0))
 
 
 def _is_constant(born: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:

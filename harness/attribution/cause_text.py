@@ -19,13 +19,13 @@ from harness.attribution.event import Event
 from harness.attribution.events import LONG_STEP
 from harness.attribution.evidence import Evidence
 from harness.attribution.findings import LEAST_DEAD, Findings
-from harness.attribution.lasting_causes import longest_step
+from harness.attribution.lasting_causes import longest_step, order_of_inputs
 from harness.attribution.reasons import moved, penalty, reason
 from harness.formats import place_words
 
 #: What one run cannot distinguish.
 INDISTINGUISHABLE = {
-    "labels": "labels that are wrong, and a task that changed on purpose",
+    "labels": "labels that are wrong, in one batch or from then on, and a task that changed on purpose",
     "input_offset": "off-centre inputs and a learning rate that is too high for them: they multiply",
     "target_scale": "large targets and a learning rate that is too high for them: they multiply",
     "loss_penalty": "the penalty itself, and a task that needs no more units",
@@ -180,6 +180,11 @@ def doubts(name: str, causal: Sequence[Event], evidence: Evidence) -> list[str]:
             share = 100 * first["off_centre"]
             doubts.append(f"step size and off-centre inputs (mean² is {share:.0f} % of the inputs' power)")
         doubts.append("step size and labels that were wrong from the start")
+        order, known = order_of_inputs(evidence.steps), evidence.steps["input_mean"].notna().sum()
+        if known and order > 3 / known**0.5:
+            doubts.append(
+                f"step size and inputs that are not shuffled (successive means correlate by {order:.2f})"
+            )
         if evidence.loss.get("penalty"):
             doubts.append(f"step size and a penalty in the loss ({penalty(evidence)})")
     if name in ("step_size", "labels") and len(evidence.steps) and evidence.steps["loss"].isna().all():

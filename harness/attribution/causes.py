@@ -11,12 +11,21 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from harness.attribution.birth_causes import birth_causes, hardly_vary, is_by_chance
+from harness.attribution.birth_causes import birth_causes, hardly_vary, is_by_chance, is_flat, normed
 from harness.attribution.event import DRIFT, EPISODE, OUTSIDE, UNTRAINED, Event
 from harness.attribution.events import FAR, SETTLED, calm_before
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import LEAST_DEAD, Findings
-from harness.attribution.lasting_causes import SOON, has_far_targets, lasting_cause, mean
+from harness.attribution.lasting_causes import (
+    LARGE_OUTPUTS,
+    ORDERED,
+    SOON,
+    first_of,
+    has_far_targets,
+    lasting_cause,
+    mean,
+    order_of_inputs,
+)
 from harness.detector.states import rate_upper
 
 #: What each label means.
@@ -134,7 +143,10 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
     if share >= LEAST_DEAD and len(born) > most * len(dead) and early:
         if differ:
             return Cause("unknown")  # training inputs open them, so it is the held-out inputs that differ
-        return _cause_of_births(born, share, evidence.layers)
+        return _cause_of_births(born, share, evidence)
+    if 2 * is_flat(dead, evidence.layers).sum() > len(dead):
+        behind = evidence.layers[evidence.layers["site"].isin(dead["site"])]
+        return Cause("norm_stats" if (normed(behind) != "").any() else "constant")
     own = factor_shares(dead.assign(upstream=0.0))  # changes below are another layer's own share
     if mean(own["norm"]) > 0.4:
         return Cause("norm_stats")
@@ -148,29 +160,36 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
     if causal and has_far_targets(evidence):  # loss and gradient follow from the far targets
         others = [event for event in causal if event.column not in ("loss", "grad_norm", "update_norm")]
         causal = others or [event for event in causal if event.step >= SETTLED]
+    if causal and causal[0].label == "bad_batch" and order_of_inputs(evidence.steps) > ORDERED:
+        return Cause("input_shift")  # batches that differ as the data are sorted
     named = bool(causal) and (causal[0].column in OUTSIDE or causal[0].label == "loss_penalty")
     if is_falling(evidence.steps, diverged=found.diverged_at is not None) and not named:
         return Cause("unbounded_loss", [event for event in causal if event.label == "labels"])
-    if runs_otherwise(dead).mean() > OTHERWISE and not named:
+    if max(runs_otherwise(dead).mean(), opens_with_first_buffers(dead).mean()) > OTHERWISE and not named:
         return Cause("forward", [event for event in causal if event.column == "loss"])
     if causal:
         return Cause(causal[0].label, causal)
+    if are_outputs(dead, evidence).mean() > 0.5:
+        return Cause("constant")
     if data > 0.5 or (data > SOME_DATA and is_on_stream_alone(found)):
         return Cause("input_shift")
     if differ:
         return Cause("unknown")
-    return Cause(lasting_cause(own, evidence, found.deaths))
+    return Cause(lasting_cause(own, evidence, found.deaths, found.diverged_at))
 
 
-def _cause_of_births(born: pd.DataFrame, share: float, layers: pd.DataFrame) -> Cause:
+def _cause_of_births(born: pd.DataFrame, share: float, evidence: Evidence) -> Cause:
     """The cause if most of the dead units were born dead."""
+    layers = evidence.layers
     chance = is_by_chance(born, layers)
     if chance.any() and hardly_vary(born, layers):
         return Cause("input_offset")
     if share < CHANCE and chance.mean() > 0.5:
         return Cause("none")
     if not chance.all():
-        return Cause(_birth_cause(born[~chance], layers))
+        label = _birth_cause(born[~chance], layers)
+        large = label == "unknown" and first_of(evidence.steps, "output_rms") > LARGE_OUTPUTS
+        return Cause("weight_init" if large else label)
     known = bool(born["spread"].notna().any())
     below = layers["gain"].median() < BELOW_HE  # biases that are usual are large beside such weights
     return Cause("weight_init" if known and below else _birth_cause(born, layers), chance=known)
@@ -262,6 +281,17 @@ def are_followed(event: Event, deaths: np.ndarray) -> bool:
 def runs_otherwise(dead: pd.DataFrame) -> pd.Series:
     """Which units the first network, run again, closes, though the first census shows them open."""
     return dead["rate_first"].astype(float).ge(OPEN) & dead["rate_then"].astype(float).lt(HARDLY)
+
+
+def opens_with_first_buffers(dead: pd.DataFrame) -> pd.Series:
+    """Which units open on the latest inputs if no buffer had changed but those of norms."""
+    return dead["rate_buffers"].astype(float).ge(OPEN) & dead["rate_now"].astype(float).lt(HARDLY)
+
+
+def are_outputs(dead: pd.DataFrame, evidence: Evidence) -> pd.Series:
+    """Which units are the model's outputs: a ReLU comes last."""
+    last = evidence.layers["site"].iloc[-1:] if evidence.loss.get("rectified") else []
+    return dead["site"].isin(last)
 
 
 def is_on_stream_alone(found: Findings) -> bool:

@@ -12,15 +12,14 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from torch import nn
 from torch.optim import Optimizer
 
 from harness.activations.declared import declared_names
-from harness.activations.stored import stored
+from harness.attribution.alternatives import ALTERNATIVES
 from harness.attribution.budget import FEWEST, SOME, Budget, first_of
-from harness.attribution.counterfactual import CoalitionEvaluator, site_rates
+from harness.attribution.counterfactual import CoalitionEvaluator
 from harness.attribution.entrances import Entrances
 from harness.attribution.evidence import Evidence
 from harness.attribution.evidence_tables import layer_table, unit_table
@@ -30,7 +29,7 @@ from harness.attribution.layers import behind, layers_of
 from harness.attribution.loss_path import LossPath
 from harness.attribution.model_inputs import input_count
 from harness.attribution.own_parameters import OwnParameters, own_parameters
-from harness.attribution.replay import NORMS, Layer, Replay
+from harness.attribution.replay import Layer, Replay
 from harness.attribution.site_replay import BIRTH as SITE_BIRTH
 from harness.attribution.site_replay import SiteReplay
 from harness.attribution.snapshots import Snapshot, Snapshots
@@ -214,9 +213,8 @@ class EvidenceCollector:
             self._snapshots.clear()
         self._metrics.forget_inputs()
 
-    def _replay(self, modes: Mapping[str, bool] | None = None) -> Replay:
-        modes = self._modes() if modes is None else modes
-        return Replay(self._model, modes, self._options, by_parts=self._snapshots.by_parts)
+    def _replay(self) -> Replay:
+        return Replay(self._model, self._modes(), self._options, by_parts=self._snapshots.by_parts)
 
     def _replayed(
         self, replay: Replay, sites: Sequence[Site], census: pd.DataFrame | None
@@ -270,13 +268,14 @@ class EvidenceCollector:
         ]
         rows_of += own.rows()
         progress.step()
-        evaluated = self._attempt({}, self._evaluated, replay, last) if with_deaths else {}
+        asked_of = ALTERNATIVES if with_deaths else {}
+        others = {name: self._attempt({}, ask, replay, first, last) for name, ask in asked_of.items()}
         progress.step()
         starved = None
         if census is not None:
             stream = census[census["evidence"] == "stream"]
             starved = self._attempt(None, starvation, replay, last, stream)
-        units = unit_table(births, rates, rows_of, evaluated, starved)
+        units = unit_table(births, rates, rows_of, others, starved)
         progress.step()
         inputs, inputs_now = layer_inputs(replay, first, layers), layer_inputs(replay, last, layers)
         own_layers = own.layers(last)
@@ -314,17 +313,6 @@ class EvidenceCollector:
             what = function.__name__.strip("_")
             self._failed.append(f"{what} could not be computed ({type(error).__name__}: {error})")
             return default
-
-    def _evaluated(self, replay: Replay, last: Snapshot) -> dict[str, np.ndarray]:
-        """Site → rates on the stream's inputs with running statistics, if training uses batch statistics."""
-        modes = {
-            name: False
-            for name, module in replay.modules.items()
-            if isinstance(module, NORMS)
-            and replay.modes.get(name, module.training)
-            and stored(module, "running_mean") is not None
-        }
-        return site_rates(self._replay({**replay.modes, **modes}), last) if modes else {}
 
     def _weights(self, replay: Replay, layer: Layer) -> dict[str, float]:
         name = layer.names[0]

@@ -117,11 +117,6 @@ class CoalitionEvaluator:
         return {site: columns["rate"] for site, columns in seen.items()}
 
 
-def site_rates(replay: Replay, snapshot: Snapshot) -> dict[str, np.ndarray]:
-    """Site → the rate of every unit in one pass over a snapshot."""
-    return {site: columns["rate"] for site, columns in replay.watched(snapshot).items()}
-
-
 def _agree(mixed: Rates, whole: Rates, own: Coalition) -> bool:
     """Whether a layer's output is what its site receives: the rates at both times are the same."""
     for surroundings, rates in whole.items():

@@ -113,7 +113,11 @@ def _event(values: dict[str, np.ndarray], t: int, column: str, ratio: float, pen
         text = f"the gradient {rise} {reason}"
     elif column == "grad_norm":
         known = np.isfinite(values["loss"][max(0, t - baseline.LENGTH) : t + 1]).any()
-        compared = ", the loss before it did not" if known else " (no loss was given to compare)"
+        rose = _ratio(values, "loss", t) >= AS_EVER
+        compared = (
+            ", the loss before it no more than it had before" if rose else ", the loss before it did not"
+        )
+        compared = compared if known else " (no loss was given to compare)"
         label, text = "step_size", f"the gradient {rise}{compared}"
     else:
         label, text = "step_size", f"the update was {ratio:.3g}× its past, loss and gradient were not"
@@ -185,16 +189,19 @@ def _own_rise(
         return ("loss_penalty", reason, False) if known else None
     if rise < FAR or column != "loss":
         return None
+    after = values["loss"][t + 1 : t + 4] / values["loss"][t] * rise
     if 1 / AS_EVER < rise / at_outputs < AS_EVER:
         reason = f"{SAME}, and the gradient there rose to {at_outputs:.3g}×: its scale rose"
-        return "step_size", reason, False
-    after = values["loss"][t + 1 : t + 4] / values["loss"][t] * rise
+        alone = len(after) > 1 and np.median(after) < AS_EVER
+        return (
+            ("bad_batch", f"{reason}, in this step alone", False) if alone else ("step_size", reason, False)
+        )
     lasts = len(after) > 0 and not np.median(after) < FAR  # one odd batch alone is no change
     rises = rise < 10 * FAR and np.fmax.reduce(after, initial=0.0) > FAR * rise  # step by step: it diverges
     far = rise > ONCE and len(after) > 0 and np.isfinite(after).all()
     if (lasts or far) and not rises and not _was_rising(values["loss"], t):
         reason = f"{SAME}, and the gradient there rose to {at_outputs:.3g}×"
-        return "labels", reason if lasts else f"for a moment, {reason}", False
+        return ("labels", reason, False) if lasts else ("bad_batch", f"for a moment, {reason}", False)
     return None
 
 
@@ -236,7 +243,7 @@ def _loss_rise(values: dict[str, np.ndarray], t: int) -> tuple[str, str, bool]:
     outputs = _ratio(values, "output_rms", t)
     leaps = (moved < LONG_STEP or settled) and _leaps(values, t, outputs)
     if _goes_on_rising(loss, t) and not leaps:
-        return "step_size", "and went on rising as fast: it diverges", True
+        return "step_size", "and went on rising as fast", True
     if t < SETTLED and loss[t] <= np.nanmax(loss[:t]):
         return "step_size", f"{how}, below where it had been before", True
     if moved >= LONG_STEP and not settled:

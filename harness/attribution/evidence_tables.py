@@ -21,6 +21,7 @@ UNIT_COLUMNS = (
     "spread",
     *ROW_COLUMNS,
     "rate_eval",
+    "rate_buffers",
     "starved_by",
 )
 SHARE_COLUMNS = ("rate_then", "rate_now", *FACTORS)
@@ -44,13 +45,22 @@ def unit_table(
     births: pd.DataFrame | None = None,
     rates: Mapping[str, Rates] | None = None,
     rows: Sequence[pd.DataFrame] = (),
-    evaluated: Mapping[str, np.ndarray] | None = None,
+    others: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     starved: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Each unit's parts at birth, its initial incoming weights, and its shares where computed."""
+    """Each unit's parts at birth, its initial incoming weights, and its shares where computed.
+
+    Args:
+        births: the parts.
+        rates: site → rates from which the shares follow.
+        rows: tables of the incoming weights.
+        others: name of a column → site → rates that are a column of their own.
+        starved: why units are starved.
+    """
     table = pd.DataFrame(columns=pd.Index(["site", "unit"])) if births is None else births
     more = [[_shares(site, value) for site, value in (rates or {}).items()], list(rows)]
-    more.append([_column("rate_eval", site, rate) for site, rate in (evaluated or {}).items()])
+    for name, sites in (others or {}).items():
+        more.append([_column(name, site, rate) for site, rate in sites.items()])
     more.append([] if starved is None or starved.empty else [starved])
     for frames in more:
         if frames:

@@ -77,10 +77,10 @@ class Findings:
         An event kills only units that were alive before it. The census of the previous step may have come
         after a write into the parameters, so an earlier one decides which were alive.
         """
-        deaths = self.deaths
-        deaths = deaths[deaths.astype(float) >= event.step - 1]
+        deaths, first = self.deaths, event.step - (event.column == "written_norm")
+        deaths = deaths[deaths.astype(float) >= first]
         if len(deaths):
-            before = self.rows[self.rows["step"] < event.step - 1]
+            before = self.rows[self.rows["step"] < first]
             before = before[before["step"] == before["step"].max()]
             gone = pd.MultiIndex.from_frame(before.loc[before["state"].eq("dead"), UNIT])
             deaths = deaths[~pd.MultiIndex.from_frame(self.units.loc[deaths.index, UNIT]).isin(gone)]
@@ -119,7 +119,7 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
     units["born"] = units["born"].eq(True) & units.pop("revived_at").isna()  # never finite: unknown
     if len(evidence.units):
         units = units.merge(evidence.units.drop_duplicates(UNIT), on=UNIT, how="left")
-    for column in (*FACTORS, *BIRTH, *ROWS, "spread", "rate_then", "rate_now", "rate_eval"):
+    for column in (*FACTORS, *BIRTH, *ROWS, "spread", "rate_then", "rate_now", "rate_eval", "rate_buffers"):
         if column not in units:
             units[column] = np.nan
     units["birth_constant"] = units["birth_constant"].fillna(0 * units["birth_rest"])  # of earlier versions

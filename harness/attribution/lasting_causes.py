@@ -14,8 +14,9 @@ from harness.attribution.birth_causes import (
     reading,
 )
 from harness.attribution.event import EPISODE
-from harness.attribution.events import LONG_STEP
+from harness.attribution.events import CALM, LONG_STEP
 from harness.attribution.evidence import Evidence
+from harness.formats import place_words
 
 LONGEST_STEP = 0.2  # ‖Δθ‖ / ‖θ‖ from which a single early step may kill by its length
 VERY_LONG_STEP = 0.02  # the same, from which a penalty in the loss is indistinguishable from long steps
@@ -31,14 +32,21 @@ MUCH_DECAY = 0.02  # share of a parameter that decay takes in a step, from which
 ORDERED = 0.6  # correlation of the means of successive batches, from which inputs come in an order
 ODD_INPUTS = 10  # times their usual size that inputs are in a bad batch
 FEWEST = 30  # steps from which the order of the inputs can be told
+GROWN = 5.0  # times their first size to which what comes to a first layer has grown
 FAR_TARGETS = 10.0  # rms of targets - outputs over that of the outputs (at least 1) that is far
 
 
-def lasting_cause(shares: pd.DataFrame, evidence: Evidence, deaths: pd.Series) -> str:
-    """A cause present from the start that killed units not born dead."""
+def lasting_cause(
+    shares: pd.DataFrame, evidence: Evidence, deaths: pd.Series, diverged: int | None = None
+) -> str:
+    """A cause present from the start that killed units not born dead, or made the training diverge."""
     layers, steps, loss = evidence.layers, evidence.steps, evidence.loss
     if are_behind(odd_steps(steps), deaths):
         return "bad_batch"
+    if is_broken_from_start(steps, diverged):
+        return "weight_init"
+    if grown_inputs(evidence):
+        return "forward"
     read = reading(layers)
     if has_odd_inputs(read).any():
         ordered = order_of_inputs(steps) > ORDERED and not read["input_rms"].gt(LARGE_INPUTS).any()
@@ -68,7 +76,37 @@ def lasting_cause(shares: pd.DataFrame, evidence: Evidence, deaths: pd.Series) -
     if loss.get("penalty_share", 0.0) >= PENALTY and loss.get("penalty_down", 0.0) >= DOWNWARD:
         return "unknown" if moved >= VERY_LONG_STEP else "loss_penalty"
     long = moved >= LONG_STEP or longest_step(steps, deaths) >= LONGEST_STEP
+    long |= last_steps(steps, deaths, diverged) >= CALM
     return "step_size" if long else "unknown"
+
+
+def is_broken_from_start(steps: pd.DataFrame, diverged: int | None) -> bool:
+    """Whether the training diverged before its first step, though the inputs were finite."""
+    return diverged is not None and diverged <= 1 and bool(np.isfinite(first_of(steps, "input_rms")))
+
+
+def grown_inputs(evidence: Evidence) -> str:
+    """That the first layers get far larger inputs than at first, though the model's own are as they were."""
+    read = reading(evidence.layers)
+    read = read[read["source"].eq("inputs")] if "source" in read else read
+    then, now = read["input_rms"], read["input_rms_now"]
+    grown = read[(now > GROWN * then) & (now > LARGE_INPUTS)]
+    rms = evidence.steps["input_rms"].to_numpy(float)
+    rms = rms[np.isfinite(rms)]
+    if grown.empty or len(rms) < 2 * EPISODE or np.median(rms[-EPISODE:]) > 2 * np.median(rms[:EPISODE]):
+        return ""
+    row = grown.iloc[0]
+    place = f"what comes to {place_words(str(row['layer']))} grew from rms {row['input_rms']:.3g} to"
+    return f"{place} {row['input_rms_now']:.3g}, though the model's inputs did not"
+
+
+def last_steps(steps: pd.DataFrame, deaths: pd.Series, diverged: int | None) -> float:
+    """Median ‖Δθ‖ / ‖θ‖ just before most deaths, or before the divergence; NaN if unknown."""
+    end = diverged if diverged is not None else float(deaths.median()) if len(deaths) else float("nan")
+    before = steps[(steps["step"] < end) & (steps["step"] >= end - 2 * EPISODE)]
+    ratio = (before["update_norm"] / before["weight_norm"]).to_numpy(float)
+    ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
+    return float(np.median(ratio)) if len(ratio) else float("nan")
 
 
 def order_of_inputs(steps: pd.DataFrame) -> float:

@@ -12,6 +12,8 @@ from harness.hooks._torch import without_transforms
 from harness.kernels.countable import has_values
 
 NODES = 200_000  # largest number of visited nodes
+RECTIFIERS = ("ReluBackward", "ThresholdBackward", "HardtanhBackward", "ClampMinBackward", "ClampBackward")
+VIEWS = ("View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "Transpose", "Permute", "T")
 
 
 def outputs_of(output: Any) -> list[Tensor]:
@@ -33,6 +35,14 @@ def hidden_of(outputs: Sequence[Tensor]) -> set[int]:
         inside = set(_walk([parent for parent, _ in root.next_functions if parent is not None], ()))
         found |= {key for key, node in roots.items() if key != own and node in inside}
     return found
+
+
+def is_rectified(output: Tensor) -> bool:
+    """Whether an output is that of a ReLU, or a view of it."""
+    node = output.grad_fn
+    while node is not None and node.name().startswith(tuple(f"{view}Backward" for view in VIEWS)):
+        node = node.next_functions[0][0]
+    return node is not None and node.name().startswith(RECTIFIERS)
 
 
 def bypassed(loss: Any, outputs: Sequence[Tensor], model: nn.Module) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from harness.attribution.loss_graph import behind_loss, bypassed, hidden_of, outputs_of
+from harness.attribution.loss_graph import behind_loss, bypassed, hidden_of, is_rectified, outputs_of
 from harness.attribution.model_inputs import Inputs, copy_inputs
 from harness.attribution.replay import Replay
 from harness.attribution.snapshots import Snapshot, Values
@@ -59,6 +59,7 @@ class LossPath:
         penalty: whether a part of the loss bypasses the outputs; None if unknown.
         errors: rms of targets - outputs, and of the outputs, in the first step that shows them; NaN if the
             loss is not a sum of squares.
+        rectified: whether the outputs are those of ReLUs; None if unknown.
     """
 
     def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
@@ -75,6 +76,7 @@ class LossPath:
         self._first: First | None = None
         self.penalty: bool | None = None
         self.errors: tuple[float, float] = UNTOLD
+        self.rectified: bool | None = None
 
     def attach(self) -> None:
         """Register the hooks."""
@@ -115,25 +117,28 @@ class LossPath:
             biases: names of further parameters that are biases, whatever they are called.
 
         Returns:
-            penalty: as the attribute; penalty_share: its share of the first gradient's power; penalty_down:
-                the
-            share of its pull on the biases that lowers them; target_error, output_rms: `errors`.
+            penalty, rectified: as the attributes; penalty_share: its share of the first gradient's power;
+            penalty_down: the share of its pull on the biases that lowers them; target_error, output_rms:
+            `errors`.
         """
         share, down = self._penalty(replay, start, biases) if self.penalty else UNTOLD
         error, size = self.errors
         found = {"penalty": self.penalty, "penalty_share": share, "penalty_down": down}
         found |= {"target_error": error, "output_rms": size}
+        found["rectified"] = self.rectified
         return {name: value for name, value in found.items() if value is not None and value == value}
 
     def state_dict(self) -> dict[str, Any]:
         """State that consists of tensors and plain values."""
         first = None if self._first is None else tuple(self._first)
-        return {"steps": self._steps, "first": first, "penalty": self.penalty, "errors": self.errors}
+        facts = {"penalty": self.penalty, "errors": self.errors, "rectified": self.rectified}
+        return {"steps": self._steps, "first": first, **facts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
         self._steps, self.penalty = int(state["steps"]), state["penalty"]
         self.errors = state["errors"][0], state["errors"][1]
+        self.rectified = state.get("rectified")
         self._first = None if state["first"] is None else First(*state["first"])
 
     # --- inside -------------------------------------------------------------------------------------
@@ -143,6 +148,8 @@ class LossPath:
         if self._is_due and isinstance(loss, Tensor) and self._outputs:
             hidden = hidden_of(self._outputs)
             outputs = [out for out in self._outputs if id(out) not in hidden]
+            if outputs and self.rectified is None:
+                self.rectified = all(map(is_rectified, outputs))
             given = [self._gradients[id(out)] for out in outputs if id(out) in self._gradients]
             reached = [out for out in outputs if id(out) in self._gradients]
             if (

@@ -7,17 +7,19 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from harness.attribution.birth_causes import LARGE, are_tiny_or_alike, largest_gain, odd_input
+from harness.attribution.birth_causes import LARGE, are_tiny_or_alike, is_flat, largest_gain, odd_input
 from harness.attribution.causes import (
     BELOW_HE,
     Cause,
     are_followed,
+    are_outputs,
     is_on_stream_alone,
     is_only_evaluated,
+    opens_with_first_buffers,
     runs_otherwise,
 )
 from harness.attribution.drifts import changed_words
-from harness.attribution.event import Event
+from harness.attribution.event import EPISODE, Event
 from harness.attribution.events import CALM
 from harness.attribution.evidence import Evidence
 from harness.attribution.findings import Findings
@@ -29,7 +31,10 @@ from harness.attribution.lasting_causes import (
     VERY_LONG_STEP,
     early_step,
     first_of,
+    grown_inputs,
     has_far_targets,
+    is_broken_from_start,
+    last_steps,
     longest_step,
     odd_steps,
     order_of_inputs,
@@ -78,6 +83,10 @@ def _dated(event: Event, found: Findings) -> str:
 def _input_shift(found: Findings, evidence: Evidence) -> str:
     order = order_of_inputs(evidence.steps)
     if order > ORDERED:
+        mean = evidence.steps["input_mean"]
+        if abs(mean.corr(evidence.steps["step"])) > ORDERED:
+            start, end = mean.head(EPISODE).median(), mean.tail(EPISODE).median()
+            return f"they drift: their mean goes from {start:.3g} to {end:.3g} in the course of the training"
         return (
             f"successive batches resemble each other (their means correlate by {order:.2f}): the inputs come "
             "in an order, by class, by source or in time, and are not shuffled"
@@ -108,6 +117,10 @@ def _unbounded_loss(found: Findings, evidence: Evidence) -> str:
 
 
 def _norm_stats(found: Findings, evidence: Evidence) -> str:
+    dead = found.units[found.units["dead"]]
+    if 2 * is_flat(dead, evidence.layers).sum() >= max(1, len(dead)):
+        nothing = "it leaves nothing of these units, which are the same on all inputs"
+        return f"{nothing} (a norm of one value, or a gain of 0, say)"
     if not is_only_evaluated(found.units).any():
         return ""
     return "training uses the statistics of each batch, evaluation those of the norm, which do not fit"
@@ -126,14 +139,21 @@ def _input_offset(found: Findings, evidence: Evidence) -> str:
 
 def _weight_init(found: Findings, evidence: Evidence) -> str:
     z, gain = evidence.layers["weight_z"].min(), largest_gain(evidence.layers)
+    large = first_of(evidence.steps, "output_rms")
+    if not gain > LARGE and large > LARGE_OUTPUTS:
+        which = "weights are too large" if np.isnan(z) else "those of the output layer are too large"
+        return f"the first outputs have an rms of {large:.3g}, so {which}"
+    if is_broken_from_start(evidence.steps, found.diverged_at):
+        return (
+            "the first loss was not finite, though the inputs were: the parameters are not, or far too large"
+        )
     if np.isnan(z):
         return "how the weights were drawn is not known"
-    large = first_of(evidence.steps, "output_rms")
-    if gain <= LARGE and large > LARGE_OUTPUTS:
-        return f"the first outputs have an rms of {large:.3g}, so those of the output layer are too large"
     if gain <= LARGE and are_tiny_or_alike(evidence.layers):
         middle = evidence.layers["gain"].median()
         return f"the weights of most layers deviate by {middle:.2g}× He's scale: units hardly differ"
+    if np.isinf(z):
+        return "all weights of a layer are the same, and below 0"
     return f"lowest layer mean of weights {z:+.1f} standard errors, largest gain {gain:.2g}× He"
 
 
@@ -166,16 +186,26 @@ def _loss_penalty(found: Findings, evidence: Evidence) -> str:
     return f"{penalty(evidence)}; {moved(found, evidence)}{usual}"
 
 
+def _constant(found: Findings, evidence: Evidence) -> str:
+    count = int(are_outputs(found.units[found.units["dead"]], evidence).sum())
+    cut = "are outputs of the model, which end in a ReLU: it gives nothing below 0, and no gradient at 0"
+    return f"{count:,} of the dead units {cut}" if count else ""
+
+
 def _forward(found: Findings, evidence: Evidence) -> str:
     dead = found.units[found.units["dead"]]
-    closed, changes = int(runs_otherwise(dead).sum()), evidence.steps.attrs.get("untrained", {})
+    closed, opened = (int(ask(dead).sum()) for ask in (runs_otherwise, opens_with_first_buffers))
+    changes = evidence.steps.attrs.get("untrained", {})
     most = sorted(changes, key=lambda name: -len(changes[name]["windows"]))[:2]
-    text = (
-        f"with its first parameters, the network as it runs now closes {closed:,} of the {len(dead):,} dead"
-    )
-    return "; ".join(
-        [f"{text} units, which the first census shows open", *(changed_words(n, changes[n]) for n in most)]
-    )
+    parts = [changed_words(name, changes[name]) for name in most]
+    if closed:
+        text = f"with its first parameters, the network as it runs now closes {closed:,} of the {len(dead):,}"
+        parts.insert(0, f"{text} dead units, which the first census shows open")
+    if opened:
+        parts.insert(0, f"with the first buffers, {opened:,} of the {len(dead):,} dead units open now")
+    if grown := grown_inputs(evidence):
+        parts.insert(0, grown)
+    return "; ".join(parts)
 
 
 #: Label of a cause that was present from the start → its reason.
@@ -192,6 +222,7 @@ REASONS: dict[str, Callable[[Findings, Evidence], str]] = {
     "target_scale": _target_scale,
     "loss_penalty": _loss_penalty,
     "forward": _forward,
+    "constant": _constant,
 }
 
 
@@ -224,9 +255,15 @@ def moved(found: Findings, evidence: Evidence) -> str:
         return "early steps made parameters infinite"
     if np.isinf(longest):
         return f"an early step moved {100 * ratio:.3g} % of ‖θ‖ (median), the longest not finite"
+    late = last_steps(evidence.steps, found.deaths, found.diverged_at)
+    then = (
+        f"; those before most deaths, or the divergence, {_share(late)}"
+        if late > max(CALM, 3 * ratio)
+        else ""
+    )
     if longest > 3 * ratio:
-        return f"an early step moved {_share(ratio)} of ‖θ‖ (median), the longest {_share(longest)}"
-    return f"an early step moved {_share(ratio)} of ‖θ‖ (median)"
+        return f"an early step moved {_share(ratio)} of ‖θ‖ (median), the longest {_share(longest)}{then}"
+    return f"an early step moved {_share(ratio)} of ‖θ‖ (median){then}"
 
 
 def _share(ratio: float) -> str:

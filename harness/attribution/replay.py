@@ -74,6 +74,10 @@ class Replay:
         self._called, self._prefix = (Parts(model), "model.model.") if by_parts else (model, "model.")
         self.modules = dict(model.named_modules())
 
+    def in_modes(self, modes: Mapping[str, bool]) -> Replay:
+        """The same replay with some modules in other modes."""
+        return Replay(self.model, {**self.modes, **modes}, self.options, by_parts=self.by_parts)
+
     def taps(self, windows: WindowAccumulator, *, gradients: bool = False) -> EagerTaps:
         """Taps that observe the replayed passes, with the same sites as in training."""
         return EagerTaps(self.model, windows, observe="all", gradients=gradients, **self.options)
@@ -196,7 +200,7 @@ class Replay:
         """
         name = layer.names[-1]
         norm = self.modules[name]
-        if len(layer.names) < 2 or not isinstance(norm, NORMS):
+        if not isinstance(norm, NORMS):
             return ""
         if isinstance(norm, nn.GroupNorm | nn.LayerNorm | nn.RMSNorm):
             return "scale"
