@@ -47,9 +47,8 @@ class Producers:
         self._model = model
         self._found: dict[int, Producer] = {}
         self._alive: list[Tensor] = []  # keeps ids from being reused
-        self._names: dict[nn.Module, str] = {}
-        for name, module in model.named_modules():
-            self._names[module] = name
+        self._names = {module: name for name, module in model.named_modules()}
+        for module in self._names:
             self.look_at(module)
 
     def look_at(self, module: nn.Module) -> None:
@@ -60,6 +59,8 @@ class Producers:
                 self._alive.append(tensor)
 
     def _owner(self, module: nn.Module, key: str) -> Producer:
+        if module not in self._names:  # it has come since
+            self._names = {module: name for name, module in self._model.named_modules()}
         name = self._names.get(module, "")
         layer, parametrized, _ = name.partition("parametrizations")
         if parametrized:  # the layer's weight is computed from it

@@ -255,6 +255,18 @@ class _GradientOfView:
         self._hook(gradient)
 
 
+def remove_hooks(module: nn.Module, kind: type) -> None:
+    """Remove a module's forward hooks of one type, for which nobody has a handle."""
+    own = [
+        vars(module)[name]
+        for name in vars(module)
+        if name.startswith(("_forward_hooks", "_forward_pre_hooks"))
+    ]
+    for key in [key for hooks in own for key, hook in hooks.items() if isinstance(hook, kind)]:
+        for hooks in own:
+            hooks.pop(key, None)
+
+
 def zero_all(tensors: list[Tensor]) -> None:
     """Fill tensors of one device with 0 in one launch. Fallback: one launch per tensor."""
     together = getattr(torch, "_foreach_zero_", None)

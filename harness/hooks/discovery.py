@@ -39,6 +39,8 @@ class Trace:
         seen: the calls of activations.
         streams: follows the inputs of the tensors' rows, if there is a mask.
         by_hand: finds activations that are written out.
+        unclear: modules that have been given children in this forward: functions that seem to be their own
+            may be called by a child.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Trace:
         self.seen = SeenForward()
         self.streams: InputStreams | None = None
         self.by_hand = HandThresholds()
+        self.unclear: set[nn.Module] = set()
         self._functions: list[int] = [0]
         self._children: dict[nn.Module, dict[nn.Module, int]] = {}
         self._mode = FunctionMode(handle)
@@ -72,6 +75,12 @@ class Trace:
     def called(self) -> None:
         """Count the call of a torch function in the innermost module."""
         self._functions[-1] += 1
+
+    def renew(self, owner: nn.Module, came: Iterable[nn.Module]) -> None:
+        """Note that the running module has been given children, and these modules have come with them."""
+        self.unclear.add(owner)
+        for module in came:
+            self.provenance.enter(module)
 
     def push(self, module: nn.Module) -> None:
         """Enter a module's forward."""
@@ -109,13 +118,14 @@ class Trace:
             if isinstance(output, Tensor):
                 self.provenance.recurrence.come_from(module, output)
 
-    def to_suspend(self, activations: Collection[nn.Module]) -> set[nn.Module]:
-        """Children of owners during whose forward the owner's mode should be off."""
+    def to_suspend(self, activations: Collection[nn.Module], others: Collection[nn.Module]) -> set[nn.Module]:
+        """Children of owners, these and those of other forwards, during whose forward their mode is off."""
+        owners = self.owners.union(others)
         return {
             child
-            for owner in self.owners
+            for owner in owners
             for child, functions in self._children.get(owner, {}).items()
-            if child not in self.owners
+            if child not in owners
             and (
                 functions > FEW
                 or child in activations
@@ -166,7 +176,7 @@ class ModuleStack:
         self._handles: list[RemovableHandle] = []
         self._hooked: set[nn.Module] = set()
 
-    def attach(self, modules: Mapping[nn.Module, str], root: nn.Module) -> None:
+    def attach(self, modules: Iterable[nn.Module], root: nn.Module) -> None:
         """Hook the modules that are not hooked yet."""
         for module in modules:
             if module in self._hooked or isinstance(module, torch.jit.ScriptModule):

@@ -20,7 +20,7 @@ from harness.activations.declared import parts_of_declared
 from harness.activations.lookup import lookup, open_of
 from harness.graph.provenance import TensorProvenance
 from harness.graph.recurrence import Recurrence
-from harness.hooks._torch import is_jit_tracing, is_recompute
+from harness.hooks._torch import is_jit_tracing, is_recompute, remove_hooks
 from harness.hooks.captured import MASKED, NO_FORWARD, is_capturing
 from harness.hooks.compiled.compiled_taps import CompiledTaps
 from harness.hooks.compiled.compiler_stance import CompilerStance
@@ -29,7 +29,7 @@ from harness.hooks.discovery import ModuleStack, Trace
 from harness.hooks.forward_state import ForwardState, ForwardStates
 from harness.hooks.function_calls import FunctionCalls
 from harness.hooks.function_taps import FunctionTaps
-from harness.hooks.hook import NO_KEYWORDS, Call
+from harness.hooks.hook import NO_KEYWORDS, Call, Inert
 from harness.hooks.known_calls import KnownCalls
 from harness.hooks.last_layer import LastLayer
 from harness.hooks.module_registry import ModuleRegistry
@@ -89,19 +89,11 @@ class ForwardHooks:
         self._names = self._registry.names
         self._states, self._schedule = ForwardStates(), TraceSchedule(model)
         self.book = SiteBook(sink, gate_eps, axis)
-        self.counter = CallCounter(
-            model,
-            self._states,
-            self.book,
-            self._follow,
-            self._schedule.warm_up,
-            gate_eps=gate_eps,
-            gradients=gradients,
-            per_call=per_call,
-        )
+        shared = model, self._states, self.book, self._follow, self._schedule.warm_up
+        self.counter = CallCounter(*shared, gate_eps=gate_eps, gradients=gradients, per_call=per_call)
         self.compiled = CompiledTaps(model, self._training, self.counter, gradients, per_call)
         self._functions = FunctionCalls(
-            self._states, self.counter, self.book, self._names, gate_eps, self.compiled.functions
+            self._states, self.counter, self.book, self._names, gate_eps, self.compiled.functions, self._renew
         )
         self._stack = ModuleStack(lambda: self._states.own.tracing, self._outside, self._failed)
         self._function_taps = FunctionTaps(
@@ -143,13 +135,21 @@ class ForwardHooks:
         self.compiled.taps[module] = tap
         tap.hang(module)
 
-    def _hook_new(self) -> None:
-        """Attach the taps of activation modules that have come."""
+    def _hook_new(self) -> list[nn.Module]:
+        """Attach the taps of activation modules among those that have come."""
         if added := self._registry.take():
             self._of_declared = parts_of_declared(self._names)
             for module in added:
+                remove_hooks(module, Inert)  # it may be a copy
                 self._hook(module)
             self._schedule.warm_up()
+        return added
+
+    def _renew(self, module: nn.Module) -> list[nn.Module]:
+        """The modules that have come, if a module has other children than before; traces see them now."""
+        added = self._hook_new() if self._registry.has_other_children(module) else []
+        self._stack.attach(added, self._model)
+        return added
 
     def _writes(self, module: nn.Module) -> bool:
         """Whether an activation module works in place, as it says or a trace saw."""
@@ -278,7 +278,7 @@ class ForwardHooks:
             self.compiled.resume()
             self._recurrence.separate()
             self.compiled.expected.add(trace.seen)
-            suspended = trace.to_suspend(self._activations)
+            suspended = trace.to_suspend(self._activations, self._function_taps.owners)
             self._function_taps.attach(trace.owners, suspended)
             idle = self._schedule.is_over and not self._traces_all and self._traces <= 0
             if idle and self.forwards >= self._seek:

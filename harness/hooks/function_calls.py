@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from inspect import signature
 from typing import Any
@@ -38,6 +38,7 @@ class FunctionCalls:
         names: module → its name.
         gate_eps: a gate is open where |f'(z)| exceeds it.
         compiled: counts the calls in compiled code.
+        renew: returns the modules that have come, if a module has been given children in the running trace.
     """
 
     def __init__(
@@ -48,8 +49,9 @@ class FunctionCalls:
         names: Mapping[nn.Module, str],
         gate_eps: float,
         compiled: TracedFunctions,
+        renew: Callable[[nn.Module], list[nn.Module]],
     ) -> None:
-        self._compiled = compiled
+        self._compiled, self._renew = compiled, renew
         self._states, self._counter, self._book, self._names = states, counter, book, names
         self._eps = gate_eps
         self._zeros = ZeroConstants()
@@ -123,6 +125,8 @@ class FunctionCalls:
         z: Tensor | None = None
         owner = trace.stack[-1]
         try:
+            if came := self._renew(owner):
+                trace.renew(owner, came)
             found = functional.bound(function, args, kwargs, self._is_data, self._is_zero)
             if found is not None and not functional.is_activation(found[0], found[2], self._eps):
                 found = None
@@ -131,7 +135,9 @@ class FunctionCalls:
                 if origin is None or not origin.direct:
                     self._book.uncounted.add((owner, functional.shown(found[0])))
                     found = None  # coordinates, losses, probabilities: they have no units that could be dead
-            if found is not None:
+            if found is not None and owner in trace.unclear:
+                activated = None, trace.provenance.before(found[1]), found[1].shape
+            elif found is not None:
                 trace.owners.add(owner)
                 activated = (
                     (owner, functional.shown(found[0])),
@@ -159,7 +165,7 @@ class FunctionCalls:
             if activated is not None:
                 key, origin, shape = activated
                 trace.provenance.activated(origin, shape, out)
-                if isinstance(out, Tensor):
+                if isinstance(out, Tensor) and key is not None:
                     trace.provenance.recurrence.come_from(key, out)
             else:
                 self._look_by_hand(trace, owner, function_name(function), args, out)

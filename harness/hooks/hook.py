@@ -11,9 +11,10 @@ from types import MappingProxyType
 from typing import Any
 from weakref import WeakMethod
 
+from torch import nn
 from torch.compiler import is_dynamo_compiling, is_exporting
 
-from harness.hooks._torch import in_compiled_call, never_compiled, never_traced
+from harness.hooks._torch import in_compiled_call, never_compiled, never_traced, remove_hooks
 
 # Default for a hook's keyword arguments: a forward in another thread may call the hook just before torch has
 # recorded that it accepts them.
@@ -36,10 +37,11 @@ def weakly(method: Callable[..., None]) -> Callable[..., None]:
 
 
 class Inert:
-    """Replaces a hook in copied objects."""
+    """Replaces a hook in copied objects; a module loses it when it is called."""
 
-    def __call__(self, *_: Any) -> None:
-        return None
+    def __call__(self, *args: Any) -> None:
+        if args and isinstance(args[0], nn.Module) and not is_dynamo_compiling():
+            remove_hooks(args[0], Inert)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return getattr, (nullcontext(), "__exit__")  # takes any arguments, and returns None
