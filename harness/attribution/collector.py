@@ -104,6 +104,7 @@ class EvidenceCollector:
     def step(self, loss: Any) -> None:
         """Record a completed optimizer step; the first ones may be all there is before a divergence."""
         self._entrances.step()
+        self._snapshots.step()
         self._metrics.step(loss)
         self._loss.step(loss)
         self._steps += 1
@@ -154,7 +155,8 @@ class EvidenceCollector:
             self._note_undeclared(sites)
             if replay and not obstacle:
                 again = self._replay()
-                units, layers, count = self._replayed(again, sites, census)
+                found = self._attempt((units, layers, 0), self._replayed, again, sites, census)
+                units, layers, count = found
                 steps.attrs["replayed"] = count
                 facts = self._attempt({}, self._loss.facts, again, self._snapshots.start, self._biases)
                 steps.attrs["loss"] = facts

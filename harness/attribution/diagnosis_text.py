@@ -70,7 +70,7 @@ def diagnosis_text(cause: Cause, found: Findings, units: pd.DataFrame, evidence:
 
 def _contrast(found: Findings) -> list[str]:
     """Units that are dead on held-out inputs but alive on training inputs, if there are many."""
-    if found.evidence != "probe" or found.is_after_divergence:
+    if found.evidence != "probe" or found.is_after_divergence or not found.total:
         return []
     dead = found.units[found.units["dead"]]
     alive = dead[opens_in_training(dead)]

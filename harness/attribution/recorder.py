@@ -63,7 +63,7 @@ class Recorder(ActivationRecorder):
         """
         history = self.history()
         if history.empty:
-            raise RuntimeError("explain() needs a census: call census() or step() first")
+            raise RuntimeError(f"explain() {self._lacks}")
         own = None if self._collector is None else self._collector.own_parameters
         return explain(
             history, self.sites, self._model, site, unit, own, lambda: self._cause_of_death(site, unit)
@@ -85,10 +85,19 @@ class Recorder(ActivationRecorder):
         """
         history, evidence = self.history(), self._gathered_anew()
         if history.empty:
-            raise RuntimeError("diagnose() needs a census: call census() or step() first")
+            raise RuntimeError(f"diagnose() {self._lacks}")
         diagnosis = diagnose(history, evidence, self._thresholds)
         self._diagnosed = len(history), diagnosis
         return diagnosis
+
+    @property
+    def _lacks(self) -> str:
+        """What is missing if there is no census."""
+        if self.steps:
+            return (
+                f"has nothing to speak of: in {self.steps:,} steps no activation was seen (see recorder.plan)"
+            )
+        return "needs a census: call census() or step() first"
 
     @contextmanager
     def own_writes(self) -> Iterator[None]:

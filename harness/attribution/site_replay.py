@@ -108,6 +108,10 @@ class SiteReplay:
     def _constant(self, site: str, makers: Iterable[str]) -> np.ndarray:
         """The constant added to the makers' output: the site's pre-activation if that output is 0."""
         modules = [self._replay.modules[name] for name in makers if name in self._replay.modules]
+        owners = [self._replay.modules.get(name.rpartition(".")[0]) for name in makers]
+        start = self._unmixed(False, False)[site]["mean"]
+        if any(isinstance(one, nn.RNNBase | nn.RNNCellBase) for one in (*owners, *modules)):
+            return np.zeros(len(start))  # its units are no sum, of which a part could be taken away
         values = dict(self._then.values)
         for name in makers:
             if name not in self._replay.modules:  # a parameter that is not in a module
@@ -116,7 +120,6 @@ class SiteReplay:
             for module in modules:
                 hooks.enter_context(module.register_forward_hook(_nothing))
             seen = self._replay.watched(Snapshot(values, self._then.inputs))
-        start = self._unmixed(False, False)[site]["mean"]
         if site not in seen or seen[site]["mean"].shape != start.shape:
             return np.zeros(len(start))
         return constant_part(seen[site]["mean"], seen[site]["std"])

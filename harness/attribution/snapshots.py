@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.utils.hooks import RemovableHandle
 
 from harness.attribution.entrances import PartsForward
 from harness.attribution.model_inputs import Inputs, byte_count, copy_inputs, input_count
@@ -45,7 +46,7 @@ class Snapshots:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._handle: Any = None
+        self._handles: list[RemovableHandle] = []
         self.start: Values = {}
         self.latest: Values = {}
         self.modes: dict[str, bool] = {}
@@ -53,6 +54,7 @@ class Snapshots:
         self._recent: deque[Inputs] = deque()
         self._recent_count = 0  # number of inputs in them
         self._first_complete = self._modes_read = False
+        self._running: list[Inputs | None] = []  # what was kept of the forwards that have not ended
         self._trains = False  # whether autograd has recorded a forward
         self.by_parts = False
 
@@ -69,14 +71,25 @@ class Snapshots:
         if self._is_sharded():
             return
         self.start = self.start or copy_values(self._model)
-        hook = guard.hook(self._forward)
-        self._handle = self._model.register_forward_pre_hook(hook, with_kwargs=True)
+        begin, end = guard.hook(self._forward), guard.hook(self._ended)
+        self._handles.append(self._model.register_forward_pre_hook(begin, with_kwargs=True))
+        self._handles.append(self._model.register_forward_hook(end))
 
     def detach(self) -> None:
         """Stop copying."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def step(self) -> None:
+        """Discard the inputs of forwards that have raised since the last step."""
+        for inputs in self._running:
+            self._first = [one for one in self._first if one is not inputs]
+            self._recent = deque(one for one in self._recent if one is not inputs)
+        if self._running:
+            self._running.clear()
+            self._first_complete = _is_complete(self._first)
+            self._recent_count = sum(map(input_count, self._recent))
 
     def census(self) -> None:
         """Copy the current parameters, if they are finite."""
@@ -147,15 +160,20 @@ class Snapshots:
     # --- inside -------------------------------------------------------------------------------------
 
     def _forward(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-        if module.training:
-            self._keep(args, kwargs, graph=torch.is_grad_enabled(), by_parts=False)
+        graph = torch.is_grad_enabled()
+        kept = self._keep(args, kwargs, graph=graph, by_parts=False) if module.training else None
+        self._running.append(kept)
 
-    def _keep(self, args: Any, kwargs: Mapping[str, Any], *, graph: bool, by_parts: bool) -> None:
+    def _ended(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._running:
+            self._running.pop()
+
+    def _keep(self, args: Any, kwargs: Mapping[str, Any], *, graph: bool, by_parts: bool) -> Inputs | None:
         """Keep inputs of one kind: preferably with a graph, and of the model rather than its submodules."""
         if graph is not self._trains or by_parts is not self.by_parts:
             kept = bool(self._first)
             if (self._trains, not self.by_parts) > (graph, not by_parts) and kept:
-                return
+                return None
             self.clear()
             self._trains, self.by_parts = graph, by_parts
         if not self._modes_read:  # once per window: iterating over the modules costs more than a small step
@@ -163,7 +181,7 @@ class Snapshots:
             self._modes_read = True
         inputs = copy_inputs(args, kwargs, INPUTS)
         if inputs is None:
-            return
+            return None
         if not self._first_complete:
             self._first.append(inputs)
             self._first_complete = _is_complete(self._first)
@@ -174,6 +192,7 @@ class Snapshots:
             self._recent_count - input_count(recent[0]) >= INPUTS or len(recent) * size > BYTES
         ):
             self._recent_count -= input_count(recent.popleft())
+        return inputs
 
 
 def copy_values(model: nn.Module) -> Values:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
+
+Weight = TypeVar("Weight")
 
 PLAIN_CONVOLUTIONS = {f"conv{d}d": d for d in (1, 2, 3)}
 CONVOLUTIONS = PLAIN_CONVOLUTIONS | {f"conv_transpose{d}d": d for d in (1, 2, 3)}
@@ -66,6 +68,17 @@ POOLS = {f"{a}{kind}_pool{d}d": d for a in ("", "adaptive_") for kind in ("max",
 KEEP_ZEROS = {"mean", "sum", "amax"}  # reductions over positions
 FRESH = ("_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor")  # results with new values
 OUT_PROJECTION = 11  # index of the weight among the arguments of multi_head_attention_forward
+
+
+def of_last_layer(args: Sequence[Any], weights: Sequence[Weight]) -> list[Weight]:
+    """The weights of a fused recurrent function's last layer, which makes its units.
+
+    Args:
+        args: its arguments; the first whole number among them is that of its layers.
+        weights: the weights of all layers, in their order.
+    """
+    layers = next((arg for arg in args if isinstance(arg, int) and not isinstance(arg, bool)), 1)
+    return list(weights[len(weights) - len(weights) // layers :]) if layers else list(weights)
 
 
 def function_name(function: Any) -> str:

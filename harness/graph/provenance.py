@@ -141,7 +141,7 @@ class TensorProvenance:
         if name in ops.LAST_AXIS:
             return [made(weights, first, -1)]
         if name in ops.FUSED_RECURRENT:
-            return [made(weights, one, -1) for one in outs]
+            return [made(ops.of_last_layer(args, weights), one, -1) for one in outs]
         if name == "multi_head_attention_forward":  # the last matrix makes the units
             last = [*args[ops.OUT_PROJECTION :], kwargs.get("out_proj_weight")]
             found = [(t, w) for t in _tensors(last) if (w := self.weights.of(t)) is not None]

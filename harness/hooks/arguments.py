@@ -142,8 +142,15 @@ def as_optimizers(given: Optimizer | Sequence[Optimizer] | None) -> list[Optimiz
         TypeError: an element is not an optimizer.
     """
     several = given if isinstance(given, Sequence) else [] if given is None else [given]
-    found = list(several)
-    for one in found:
-        if not isinstance(one, Optimizer):
-            raise TypeError(f"optimizer: expected torch.optim optimizers, but got {type(one).__name__}")
-    return found
+    return [_without_wrapper(one) for one in several]
+
+
+def _without_wrapper(given: Any) -> Optimizer:
+    """An optimizer, or the one inside a wrapper, such as Accelerate's, which has no hooks of its own."""
+    inner = given
+    while not (isinstance(inner, Optimizer) and "param_groups" in vars(inner)):
+        parts = getattr(inner, "__dict__", {}).values()
+        inner = next((part for part in parts if isinstance(part, Optimizer)), None)
+        if inner is None:
+            raise TypeError(f"optimizer: expected torch.optim optimizers, but got {type(given).__name__}")
+    return inner

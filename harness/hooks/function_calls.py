@@ -165,6 +165,8 @@ class FunctionCalls:
             if activated is not None:
                 key, origin, shape = activated
                 trace.provenance.activated(origin, shape, out)
+                if z is not None:
+                    trace.by_hand.note(out, z)
                 if isinstance(out, Tensor) and key is not None:
                     trace.provenance.recurrence.come_from(key, out)
             else:

@@ -76,6 +76,8 @@ def _is_one(items: Sequence[Any], required: int) -> bool:
     if isinstance(first, Mapping):
         return any(isinstance(item, Tensor) for item in items)
     tensors = [_first_tensor(item) for item in items]
+    if required > 1 and all(isinstance(item, Tensor) for item in items):
+        return len(items) >= required  # none of them is a whole batch: nodes and edges, say
     lengths = {len(tensor) for tensor in tensors if tensor is not None}
     if len(lengths) > 1 or not any(isinstance(item, Tensor) for item in items):
         return False
@@ -150,6 +152,8 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
             with torch.no_grad():
                 for module, name, buffer, kept in buffers:
                     module._buffers[name] = buffer
+                    if buffer.shape != kept.shape:  # the forward has resized it
+                        buffer.resize_(kept.shape)
                     if not torch.equal(buffer, kept):
                         buffer.copy_(kept)
 

@@ -175,7 +175,7 @@ def _inputs(arguments: Arguments, batch: Any) -> tuple[tuple[Any, ...], dict[str
 def _is_pair(items: Any, output: Any) -> bool:
     """Whether similar tensors are an input and its target, which resembles the output."""
     first, second = items[:2]
-    outs = (out for out in tensors_in(output) if out.ndim)
+    outs = [out for out in tensors_in(output) if out.ndim]
     like = any(out.numel() == second.numel() and len(out) == len(second) for out in outs)
     if first.shape != second.shape:
         sized = (
@@ -184,6 +184,8 @@ def _is_pair(items: Any, output: Any) -> bool:
         if sized and not like:
             warnings.warn(SEVERAL, stacklevel=4)
         return True
+    indices = not second.is_floating_point()
+    like |= indices and any(second.shape in (out.shape[:-1], out.shape[:1] + out.shape[2:]) for out in outs)
     memory = first.untyped_storage().data_ptr()
     parts = first is not second and memory == second.untyped_storage().data_ptr() != 0
     if len(items) > 2 or not like or (parts and first.data_ptr() != second.data_ptr()):

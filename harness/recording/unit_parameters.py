@@ -72,13 +72,13 @@ def is_partly_frozen(model: nn.Module, producers: Sequence[str]) -> bool:
 
     Args:
         model: the root module.
-        producers: names of layers or of parameters.
+        producers: names of layers or of parameters, or of parts of these (`w[8:]`).
     """
-    trained = [
-        any(p.requires_grad for name, p in model.named_parameters() if f"{name}.".startswith(f"{producer}."))
-        for producer in producers
-    ]
-    return len(producers) > 1 and any(trained) and not all(trained)
+    named = [(f"{name}.", parameter.requires_grad) for name, parameter in model.named_parameters()]
+    wholes = {f"{producer.partition('[')[0]}." for producer in producers}
+    own = [[trained for name, trained in named if name.startswith(whole)] for whole in wholes]
+    trained = {any(flags) for flags in own if flags}
+    return len(trained) > 1
 
 
 def by_unit(gradient: Tensor, producer: nn.Module) -> Tensor:

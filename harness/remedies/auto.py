@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from harness.detector.states import dead_fraction
 from harness.detector.verdict import last_census
 from harness.graph.unit_connections import UnitConnections
+from harness.hooks.arguments import as_optimizers
 from harness.recording.batches import Batch
 from harness.remedies.chooser import BIAS_LIFT, LOWER_RATE, NO_DECAY, REDO, REDRAW, Chooser, Table
 from harness.remedies.events import RemedyEvent
@@ -122,7 +123,7 @@ class Auto:
             )
         self._chooser = Chooser(above, every, table)
         self._model, self._recorder, self._share = model, recorder, share
-        self._optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+        self._optimizers = as_optimizers(optimizer)
         self._state = TorchOptimizerState(self._optimizers)
         self._draw = make_draw(init, generator)
         self._seen = -1  # step of the last census that was checked

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from harness.hooks.arguments import as_optimizers
+
 NO_MOMENTS = ("step_size", "ax")  # Rprop's rate of each weight, and ASGD's mean weights
 
 
@@ -44,11 +46,7 @@ class TorchOptimizerState:
     """
 
     def __init__(self, optimizers: Optimizer | Sequence[Optimizer] | None) -> None:
-        several = optimizers if isinstance(optimizers, Sequence) else [optimizers]
-        self._optimizers = [one for one in several if one is not None]
-        for one in self._optimizers:
-            if not isinstance(one, Optimizer):
-                raise TypeError(f"optimizer: expected torch.optim optimizers, but got {type(one).__name__}")
+        self._optimizers = as_optimizers(optimizers)
 
     def tensors(self, parameter: Tensor) -> list[Tensor]:
         return [
