@@ -52,7 +52,7 @@ class HandThresholds:
         if name in COMPARISONS:  # with a number, or with one for each unit
             if first.is_floating_point() and (len(tensors) == 1 or tensors[1].numel() < first.numel()):
                 _put(self._masks, out, self._original(first))
-        elif name in COPIES or name in NEGATIONS:
+        elif name in COPIES or name in NEGATIONS or name == "detach":
             if compared is not None:
                 _put(self._masks, out, compared)
             else:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.rnn import PackedSequence
 
+from harness.recording.attributes import preserve_attributes
+
 Batch = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
 
@@ -123,7 +125,7 @@ def device_of(model: nn.Module) -> torch.device | None:
 
 @contextmanager
 def preserve_state(model: nn.Module) -> Iterator[None]:
-    """Restore buffers and random states (Python's, numpy's and torch's) after passes in the block.
+    """Restore buffers, attributes and random states (Python's, numpy's and torch's) after a block's passes.
 
     The modes of the model's modules do not change.
 
@@ -143,7 +145,7 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
     devices = {p.device for p in model.parameters()}
     cuda = [device.index for device in devices if device.type == "cuda" and device.index is not None]
     others = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=cuda):
+    with torch.random.fork_rng(devices=cuda), preserve_attributes(model):
         try:
             yield
         finally:

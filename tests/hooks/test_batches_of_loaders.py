@@ -226,3 +226,58 @@ def test_warnings_in_a_model_stay_what_they_are() -> None:
 
     with pytest.raises(RuntimeWarning, match="mine"):
         harness.scan(Warns(), x())
+
+
+class Language(nn.Module):
+    """Scores for the next word; the targets may be given along."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.inner, self.scores = nn.Embedding(9, 6), nn.Linear(6, 8), nn.Linear(8, 9)
+
+    def forward(self, words: Tensor, targets: Tensor | None = None) -> Tensor:
+        return self.scores(torch.relu(self.inner(self.words(words))))
+
+
+def test_the_targets_of_a_language_model_are_no_inputs() -> None:
+    torch.manual_seed(0)
+    model, words, targets = Language(), torch.randint(0, 5, (16, 4)), torch.randint(5, 9, (16, 4))
+    want = counted(model, words)
+    for batch in (loaded(words, targets), (words, targets)):
+        with pytest.warns(UserWarning, match=r"taken as one \(input, target\) batch"):
+            assert counted(model, batch) == want
+
+
+class Graph(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 8)
+
+    def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
+        h = torch.relu(self.layer(nodes))
+        return torch.zeros_like(h).index_add(0, edges[1], h[edges[0]])
+
+
+def test_inputs_of_several_lengths_are_one_batch_if_the_forward_takes_them_all() -> None:
+    torch.manual_seed(0)
+    pair = torch.randn(20, 4), torch.randint(0, 20, (2, 30))
+    model = Graph()
+    assert counted(model, pair) == counted(model, [pair])
+    assert counted(model, pair)[0] == 20
+
+
+class Resized(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 8)
+        self.register_buffer("seen", torch.zeros(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.get_buffer("seen").resize_(3).fill_(1.0)
+        return torch.relu(self.layer(x))
+
+
+def test_a_buffer_that_a_pass_resizes_is_restored() -> None:
+    model = Resized()
+    harness.scan(model, x(16, columns=4))
+    assert model.get_buffer("seen").shape == (0,)

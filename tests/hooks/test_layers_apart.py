@@ -20,6 +20,10 @@ import harness
 ROWS = 16
 
 
+class Notes(list[tuple[int, Tensor]]):
+    """Scans and probes restore plain lists in attributes, but no objects of other types."""
+
+
 class Layers(nn.Module):
     """Three layers of one width before one activation; notes the pre-activations of each."""
 
@@ -28,7 +32,7 @@ class Layers(nn.Module):
         torch.manual_seed(0)
         self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
         self.act, self.head = (nn.ReLU() if module else F.relu), nn.Linear(8, 1)
-        self.notes: list[tuple[int, Tensor]] = []
+        self.notes = Notes()
         with torch.no_grad():
             for k, layer in enumerate(self.layers):
                 layer.get_parameter("bias")[: k + 1] = -100.0

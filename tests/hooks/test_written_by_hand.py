@@ -59,7 +59,19 @@ BY_HAND: dict[str, Callable[[Tensor], Tensor]] = {
     "masked_fill": lambda z: z.masked_fill(z < 0, 0),
     "in place": kept,
     "own function": Own.apply,
+    "threshold per unit": lambda z: z * (z > torch.full((8,), 0.2)),
+    "where, per unit": lambda z: torch.where(z > torch.full((8,), 0.2), z, 0.0),
+    "negated": lambda z: z * ~(z < 0),
+    "step": lambda z: z * torch.heaviside(z.detach(), torch.zeros(())),
+    "copy": lambda z: z.clone().mul_(z > 0),
+    "leaky": lambda z: torch.maximum(z, 0.1 * z),
 }
+
+
+@pytest.mark.filterwarnings("ignore:.*is unobserved")
+def test_a_threshold_behind_a_relu_is_named_beside_it() -> None:
+    relu, jump = sites(lambda z: F.relu(z) * (z > torch.full((8,), 0.2)))
+    assert (relu.activation, jump.activation) == ("relu", "threshold")
 
 
 @pytest.mark.filterwarnings("ignore:.*is unobserved")
