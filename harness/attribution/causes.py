@@ -135,7 +135,8 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
         return Cause("none")
     if share >= LEAST_DEAD and found.evidence == "probe" and is_only_evaluated(dead).mean() > 0.5:
         return Cause("norm_stats")
-    opened = dead["rate_first"].ge(HARDLY)  # a forward that has changed since does not show the start
+    # a forward that has changed since does not show the start, nor do norms in evaluation mode
+    opened = dead["rate_first"].ge(HARDLY) & dead["rate_eval"].isna()
     born = dead[dead["born"] | ((dead["rate_then"] < HARDLY) & ~opened)]
     differ = do_inputs_differ(dead, found)
     most = 0.5 if dead["born"].any() else MOSTLY
@@ -165,7 +166,7 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
     named = bool(causal) and (causal[0].column in OUTSIDE or causal[0].label == "loss_penalty")
     if is_falling(evidence.steps, diverged=found.diverged_at is not None) and not named:
         return Cause("unbounded_loss", [event for event in causal if event.label == "labels"])
-    if max(runs_otherwise(dead).mean(), opens_with_first_buffers(dead).mean()) > OTHERWISE and not named:
+    if runs_otherwise(dead).mean() > OTHERWISE and not named:
         return Cause("forward", [event for event in causal if event.column == "loss"])
     if causal:
         return Cause(causal[0].label, causal)
@@ -175,7 +176,9 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
         return Cause("input_shift")
     if differ:
         return Cause("unknown")
-    return Cause(lasting_cause(own, evidence, found.deaths, found.diverged_at))
+    label = lasting_cause(own, evidence, found.deaths, found.diverged_at)
+    spoilt = label == "unknown" and opens_with_first_buffers(dead).mean() > OTHERWISE
+    return Cause("forward" if spoilt else label)
 
 
 def _cause_of_births(born: pd.DataFrame, share: float, evidence: Evidence) -> Cause:
@@ -279,8 +282,12 @@ def are_followed(event: Event, deaths: np.ndarray) -> bool:
 
 
 def runs_otherwise(dead: pd.DataFrame) -> pd.Series:
-    """Which units the first network, run again, closes, though the first census shows them open."""
-    return dead["rate_first"].astype(float).ge(OPEN) & dead["rate_then"].astype(float).lt(HARDLY)
+    """Which units the first network, run again, closes, though the first census shows them open.
+
+    Norms in evaluation mode, as in a census, are no comparison.
+    """
+    opened = dead["rate_first"].astype(float).ge(OPEN) & dead["rate_eval"].isna()
+    return opened & dead["rate_then"].astype(float).lt(HARDLY)
 
 
 def opens_with_first_buffers(dead: pd.DataFrame) -> pd.Series:
