@@ -87,7 +87,7 @@ def test_the_last_layer_of_a_fused_network_makes_the_units_and_hides_no_constant
     torch.manual_seed(0)
     model = Recurrent()
     with torch.no_grad():
-        model.cell.bias_ih_l1[32:48] -= 3.0  # the candidates, which decide the sign
+        model.cell.get_parameter("bias_ih_l1")[32:48] -= 3.0  # the candidates, which decide the sign
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     with harness.Recorder(model, optimizer=optimizer, census_every=10, evidence=True) as recorder:
         for rows in torch.randint(0, 4000, (20, 64)):

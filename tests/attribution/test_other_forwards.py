@@ -103,7 +103,7 @@ def test_a_changed_structure_is_surgery() -> None:
 
     def change(step: int) -> None:
         if step == 101:
-            prune.custom_from_mask(model[2], "weight", (model[2].weight < 0).float())
+            prune.custom_from_mask(model[2], "weight", (model[2].get_parameter("weight") < 0).float())
 
     found = trained(model, change)
     assert found.label == "surgery"

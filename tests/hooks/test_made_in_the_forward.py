@@ -21,7 +21,7 @@ class Wrapper(nn.Module):
     def __init__(self, make: Any, *, own: bool = False) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 10))
-        self.projector: nn.Module | None = None
+        self.projector: Any = None
         self._make, self._own = make, own
 
     def forward(self, x: Tensor) -> Tensor:
