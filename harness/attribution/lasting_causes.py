@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -21,6 +24,7 @@ from harness.formats import place_words
 LONGEST_STEP = 0.2  # ‖Δθ‖ / ‖θ‖ from which a single early step may kill by its length
 VERY_LONG_STEP = 0.02  # the same, from which a penalty in the loss is indistinguishable from long steps
 PENALTY = 0.1  # share of the first gradient's power from which a penalty is blamed
+LATE_PENALTY = 0.3  # the same of a late step, in which the outputs need little of it
 MOST_OF_IT = 0.9  # the same, from which it is blamed although steps are long
 DOWNWARD = 0.7  # downward share of its pull on the biases from which a penalty closes units
 NOT_UPWARD = 0.3  # the same, below which it opens them
@@ -71,13 +75,22 @@ def lasting_cause(
     # the weight of a penalty may have grown since the first step
     if loss.get("penalty") and mean(shares["bias"]) > PULLED:
         return "loss_penalty"
-    if loss.get("penalty_share", 0.0) >= MOST_OF_IT and loss.get("penalty_down", 0.5) >= NOT_UPWARD:
+    if is_mostly_penalty(loss) or is_mostly_penalty(loss, "late_"):
         return "loss_penalty"  # the training does little else, and its steps are as long as that makes them
     if loss.get("penalty_share", 0.0) >= PENALTY and loss.get("penalty_down", 0.0) >= DOWNWARD:
         return "unknown" if moved >= VERY_LONG_STEP else "loss_penalty"
+    late, down = loss.get("late_penalty_share", 0.0), loss.get("late_penalty_down", 0.0)
+    if late >= LATE_PENALTY and down >= DOWNWARD and not moved >= VERY_LONG_STEP:
+        return "loss_penalty"
     long = moved >= LONG_STEP or longest_step(steps, deaths) >= LONGEST_STEP
     long |= last_steps(steps, deaths, diverged) >= CALM
     return "step_size" if long else "unknown"
+
+
+def is_mostly_penalty(loss: Mapping[str, Any], when: str = "") -> bool:
+    """Whether a penalty makes nearly all of a step's gradient, and opens no units."""
+    down = loss.get(f"{when}penalty_down", 0.5)
+    return loss.get(f"{when}penalty_share", 0.0) >= MOST_OF_IT and down >= NOT_UPWARD
 
 
 def is_broken_from_start(steps: pd.DataFrame, diverged: int | None) -> bool:

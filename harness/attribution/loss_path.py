@@ -1,9 +1,9 @@
 """The loss's path: whether all of its gradient comes through the model's outputs, and how far off they are.
 
 A penalty on activations or weights bypasses the outputs. Autograd's graph of the loss shows whether such a
-path exists, and the gradients of the first step show its share. If the loss is a sum of squares, its value
-shows how far the outputs are from their targets. During training, only the graph is walked, at steps 1, 2, 4,
-and so on, and at every 64th.
+path exists, and the gradients of the first step show its share; if there is one, so do those of the last of
+the following steps. If the loss is a sum of squares, its value shows how far the outputs are from their
+targets. During training, only the graph is walked, at steps 1, 2, 4, and so on, and at every 64th.
 """
 
 from __future__ import annotations
@@ -20,32 +20,34 @@ from torch.utils.hooks import RemovableHandle
 from harness.attribution.loss_graph import behind_loss, bypassed, hidden_of, is_rectified, outputs_of
 from harness.attribution.model_inputs import Inputs, copy_inputs
 from harness.attribution.replay import Replay
-from harness.attribution.snapshots import Snapshot, Values
+from harness.attribution.snapshots import Snapshot, Values, copy_values
 from harness.hooks.passes import GradientPasses, below
 from harness.recording.listener import Guard
 
-INPUTS = 512  # largest number of inputs kept of the first batch
-VALUES = 1 << 20  # largest number of values kept of the first gradient
+INPUTS = 512  # largest number of inputs kept of a batch
+VALUES = 1 << 20  # largest number of values kept of a gradient, or of the parameters
 WALKED = 64  # steps after which the loss's graph is walked again; a part of the loss may begin late
 CLOSE = 0.03  # relative difference at which a replayed output is the same
 UNTOLD = (float("nan"), float("nan"))
 LIKE_SQUARES = 0.02  # tolerance for the factor of a squared loss
 
 
-class First(NamedTuple):
-    """The first step.
+class KeptStep(NamedTuple):
+    """A step that can be run again.
 
     Attributes:
         inputs: inputs of its only forward.
         outputs: its differentiable outputs that are not hidden layers.
         gradients: gradients of the loss with respect to them.
         parameters: name → gradient, as the optimizer receives it.
+        values: name → parameter or buffer before it; empty for the first step.
     """
 
     inputs: Inputs
     outputs: list[Tensor]
     gradients: list[Tensor]
     parameters: dict[str, Tensor]
+    values: Values
 
 
 class LossPath:
@@ -73,7 +75,9 @@ class LossPath:
         self._inputs: Inputs | None = None
         self._forwards = 0
         self._parameters: dict[str, Tensor] = {}
-        self._first: First | None = None
+        self._values: Values = {}
+        self._first: KeptStep | None = None
+        self._late: KeptStep | None = None
         self.penalty: bool | None = None
         self.errors: tuple[float, float] = UNTOLD
         self.rectified: bool | None = None
@@ -118,28 +122,32 @@ class LossPath:
 
         Returns:
             penalty, rectified: as the attributes; penalty_share: its share of the first gradient's power;
-            penalty_down: the share of its pull on the biases that lowers them; target_error, output_rms:
-            `errors`.
+            penalty_down: the share of its pull on the biases that lowers them; late_penalty_share,
+            late_penalty_down: the same for a late step; target_error, output_rms: `errors`.
         """
-        share, down = self._penalty(replay, start, biases) if self.penalty else UNTOLD
+        share, down = self._penalty(self._first, replay, start, biases)
+        late, late_down = self._penalty(self._late, replay, {}, biases)
         error, size = self.errors
         found = {"penalty": self.penalty, "penalty_share": share, "penalty_down": down}
+        found |= {"late_penalty_share": late, "late_penalty_down": late_down}
         found |= {"target_error": error, "output_rms": size}
         found["rectified"] = self.rectified
         return {name: value for name, value in found.items() if value is not None and value == value}
 
     def state_dict(self) -> dict[str, Any]:
         """State that consists of tensors and plain values."""
-        first = None if self._first is None else tuple(self._first)
+        first, late = (None if kept is None else tuple(kept) for kept in (self._first, self._late))
         facts = {"penalty": self.penalty, "errors": self.errors, "rectified": self.rectified}
-        return {"steps": self._steps, "first": first, **facts}
+        return {"steps": self._steps, "first": first, "late": late, **facts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
         self._steps, self.penalty = int(state["steps"]), state["penalty"]
         self.errors = state["errors"][0], state["errors"][1]
         self.rectified = state.get("rectified")
-        self._first = None if state["first"] is None else First(*state["first"])
+        first, late = state["first"], state.get("late")
+        self._first = None if first is None else KeptStep(*[*first, {}][:5])
+        self._late = None if late is None else KeptStep(*late)
 
     # --- inside -------------------------------------------------------------------------------------
 
@@ -161,9 +169,10 @@ class LossPath:
                 self.penalty = bool(self.penalty) or bypassed(loss.grad_fn, outputs, self._model)
             if self.errors[0] != self.errors[0]:
                 self.errors = _errors(loss, reached, given, self._forwards)
-            if self._steps == 0 and self._forwards == 1 and self._inputs is not None and reached:
-                kept = [out.detach().clone() for out in reached]
-                self._first = First(self._inputs, kept, given, self._parameters)
+            if self._forwards == 1 and self._inputs is not None and reached:
+                outs = [out.detach().clone() for out in reached]
+                kept = KeptStep(self._inputs, outs, given, self._parameters, self._values)
+                self._first, self._late = (self._first, kept) if self._steps else (kept, None)
 
     @property
     def _is_due(self) -> bool:
@@ -171,12 +180,17 @@ class LossPath:
         return step & (step - 1) == 0 or step % WALKED == 0
 
     def _clear(self) -> None:
-        self._outputs, self._gradients, self._parameters = [], {}, {}
+        self._outputs, self._gradients, self._parameters, self._values = [], {}, {}, {}
         self._inputs, self._forwards = None, 0
 
     def _before(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-        if self._steps == 0 and module.training and torch.is_grad_enabled() and not self._forwards:
+        due = self._steps == 0 or (self._is_due and self.penalty)
+        if not due or not module.training or not torch.is_grad_enabled() or self._forwards:
+            return
+        if self._steps == 0:
             self._inputs = copy_inputs(args, kwargs, INPUTS)
+        elif sum(p.numel() for p in self._model.parameters()) <= VALUES:
+            self._inputs, self._values = copy_inputs(args, kwargs, INPUTS), copy_values(self._model)
 
     def _keep(self, key: int, behind: Any, gradient: Tensor | None) -> None:
         """Keep ∂L/∂output; custom backwards may give None, and passes inside the loss are ignored."""
@@ -184,7 +198,7 @@ class LossPath:
             self._gradients[key] = gradient.detach().clone()
 
     def _stepping(self, *_: Any) -> None:
-        if self._steps or self._parameters:
+        if self._inputs is None or self._parameters:
             return
         left = VALUES
         named = sorted(self._model.named_parameters(), key=lambda pair: pair[1].numel())
@@ -194,12 +208,13 @@ class LossPath:
                 self._parameters[name] = gradient.detach().clone()
                 left -= gradient.numel()
 
-    def _penalty(self, replay: Replay, start: Values, biases: Collection[str]) -> tuple[float, float]:
-        """Share of the first gradient's power that bypassed the outputs, and its downward pull on biases."""
-        first = self._first
-        if first is None or not first.parameters:
+    def _penalty(
+        self, first: KeptStep | None, replay: Replay, start: Values, biases: Collection[str]
+    ) -> tuple[float, float]:
+        """Share of a step's gradient's power that bypassed the outputs, and its downward pull on biases."""
+        if first is None or not first.parameters or not self.penalty:
             return UNTOLD
-        snapshot = Snapshot(start, [first.inputs])
+        snapshot = Snapshot(first.values or start, [first.inputs])
         with replay.observing(), torch.enable_grad():
             leaves: Values = {}
             through: list[Tensor | None] = []
@@ -215,10 +230,12 @@ class LossPath:
             next(replay.outputs(snapshot, first.parameters, leaves, back))
             if not through:
                 return UNTOLD  # not the same pass, for example with dropout
-            there = [leaves[name] for name in first.parameters]
-        whole = torch.cat([g.flatten() for g in first.parameters.values()]).double()
-        own = [torch.zeros_like(p) if g is None else g for g, p in zip(through, there, strict=True)]
-        expected = torch.cat([g.flatten() for g in own]).double()
+        # a parameter that the outputs do not need is the loss's own: a learned weight of its terms, say
+        own = {name: g for name, g in zip(first.parameters, through, strict=True) if g is not None}
+        if not own:
+            return UNTOLD
+        whole = torch.cat([first.parameters[name].flatten() for name in own]).double()
+        expected = torch.cat([g.flatten() for g in own.values()]).double()
         if not float(whole.norm()) > 0 or not bool(whole.isfinite().all()):
             return UNTOLD
         both = float(whole.norm() * expected.norm())
@@ -226,7 +243,7 @@ class LossPath:
         share = min(1.0, max(0.0, 1 - cosine * abs(cosine)))
         parts = [
             (first.parameters[name] - part).flatten()
-            for name, part in zip(first.parameters, own, strict=True)
+            for name, part in own.items()
             if name.endswith("bias") or name in biases
         ]
         pull = torch.cat(parts) if parts else whole[:0]

@@ -41,6 +41,8 @@ from harness.attribution.lasting_causes import (
 )
 from harness.formats import place_words
 
+HARDLY_ANY = 1e-3  # share of the gradient's power
+
 
 def reason(cause: Cause, found: Findings, evidence: Evidence) -> str:
     """The reason for a cause, to be appended to its name; "" if there is none."""
@@ -180,7 +182,7 @@ def _target_scale(found: Findings, evidence: Evidence) -> str:
 
 
 def _loss_penalty(found: Findings, evidence: Evidence) -> str:
-    if not evidence.loss.get("penalty_share", 0.0) >= PENALTY:
+    if not max(evidence.loss.get(f"{when}penalty_share", 0.0) for when in ("", "late_")) >= PENALTY:
         return f"{penalty(evidence)}; since then it is their own bias that closed units, so that it grew"
     usual = "" if early_step(evidence.steps) >= VERY_LONG_STEP else ", which is not unusually far"
     return f"{penalty(evidence)}; {moved(found, evidence)}{usual}"
@@ -278,9 +280,14 @@ def penalty(evidence: Evidence) -> str:
         return (
             "a part of the loss does not go through the final outputs; its share of the gradient is not known"
         )
+    late = evidence.loss.get("late_penalty_share", float("nan"))
+    grown = f"; of a late step's, {100 * late:.3g} %" if late > max(2 * share, PENALTY) else ""
+    if share < HARDLY_ANY:
+        return f"hardly any of the first gradient's power came past the final outputs{grown}"
     down = evidence.loss.get("penalty_down", float("nan"))
     pull = "" if np.isnan(down) else f", {100 * down:.3g} % of its pull on the biases is downward"
-    return f"{100 * share:.3g} % of the first gradient's power did not come through the final outputs{pull}"
+    text = f"{100 * share:.3g} % of the first gradient's power did not come through the final outputs{pull}"
+    return text + grown
 
 
 def _handed(first: pd.Series) -> str:

@@ -198,13 +198,13 @@ def late_penalty() -> tuple[nn.Module, Loss]:
     return model, loss_of
 
 
-def test_what_no_rule_explains_is_unknown_and_says_what_it_is_not() -> None:
+def test_a_penalty_that_begins_late_is_seen_in_a_late_step() -> None:
     torch.manual_seed(0)
     found = trained(*late_penalty()).diagnose()
-    assert found.label == "unknown"
-    assert "As far as the evidence goes, it is none of these: units that start closed" in found.text
-    assert "Possible: " in found.text
-    assert "a penalty in the loss" in found.text.partition("Possible: ")[2]
+    assert found.label == "loss_penalty"
+    assert (
+        "hardly any of the first gradient's power came past the final outputs; of a late step's" in found.text
+    )
 
 
 def test_without_a_loss_the_penalty_is_only_possible() -> None:
@@ -212,7 +212,8 @@ def test_without_a_loss_the_penalty_is_only_possible() -> None:
     model, loss_of = sparse_hooked()
     found = trained(model, loss_of, told=False).diagnose()
     assert found.label == "unknown"
-    assert "its graph was not seen" in found.text
+    assert "As far as the evidence goes, it is none of these: units that start closed" in found.text
+    assert "its graph was not seen" in found.text.partition("Possible: ")[2]
 
 
 def test_training_is_not_changed_by_a_bit() -> None:
@@ -319,3 +320,19 @@ def test_raw_targets_of_one_head_are_told_beside_a_classifier() -> None:
         recorder.step(loss=loss)
         recorder.census()
     assert recorder.evidence().loss["target_error"] == pytest.approx(3000, rel=0.01)
+
+
+def test_a_penalty_that_grows_is_seen_in_a_late_step() -> None:
+    torch.manual_seed(0)
+    model = Net()
+    step = 0
+
+    def penalised(out: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        nonlocal step
+        step += 1
+        return F.cross_entropy(out, y) + 2e-3 * step**2 * model.hidden[0].mean()
+
+    recorder = trained(model, penalised, lr=0.02)
+    loss = recorder.evidence().loss
+    assert loss["penalty_share"] < 1e-3
+    assert loss["late_penalty_share"] > 0.3
