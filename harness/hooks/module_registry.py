@@ -24,7 +24,7 @@ class ModuleRegistry:
         self._model = model
         self.names = qualified_names(model)
         self.first = dict(self.names)
-        self._children = _children(self.names)
+        self._look_at(self.names)
 
     def take(self) -> list[nn.Module]:
         """Modules added or put in place of others since the last call; from now on they are in `names`.
@@ -32,18 +32,23 @@ class ModuleRegistry:
         The children are compared, since not every way to change them calls torch's registration hook:
         `insert` of a list does not, nor does writing to `_modules`.
         """
-        if _children(self._children) == self._children:
+        if self._now() == self._children:
             return []
         now = qualified_names(self._model)
         came = [module for module in now if module not in self.names]
         self.names.update(now)
-        self._children = _children(now)
+        self._look_at(now)
         return came
 
     def has_other_children(self, module: nn.Module) -> bool:
         """Whether a module's own children are others than at the last call of `take`."""
-        return self._children.get(module) != tuple(module._modules.values())
+        place = self._places.get(module)
+        return place is None or self._children[place] != tuple(module._modules.values())
 
+    def _look_at(self, modules: Iterable[nn.Module]) -> None:
+        self._modules = list(modules)
+        self._places = {module: place for place, module in enumerate(self._modules)}
+        self._children = self._now()
 
-def _children(modules: Iterable[nn.Module]) -> dict[nn.Module, tuple[nn.Module | None, ...]]:
-    return {module: tuple(module._modules.values()) for module in modules}
+    def _now(self) -> list[tuple[nn.Module | None, ...]]:
+        return [tuple(module._modules.values()) for module in self._modules]
