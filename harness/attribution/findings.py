@@ -219,7 +219,9 @@ def _divergence(history: pd.DataFrame, steps: pd.DataFrame) -> int | None:
         end = int(np.flatnonzero(finite)[-1]) + 1  # a loss that became finite again had not diverged
         return int(steps["step"].iloc[end]) if end < len(steps) else None
     bad = history.loc[history["state"] == "non_finite", "step"]
-    return None if bad.empty else int(bad.min())
+    if bad.empty or steps.empty:
+        return None if bad.empty else int(bad.min())
+    return int(steps["step"].iloc[0])  # no step was finite
 
 
 def _census_before(rows: pd.DataFrame, diverged: int | None) -> tuple[int, int, int] | None:

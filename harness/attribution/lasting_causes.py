@@ -48,7 +48,7 @@ def lasting_cause(
     if are_behind(odd_steps(steps), deaths):
         return "bad_batch"
     if is_broken_from_start(steps, diverged):
-        return "weight_init"
+        return "labels" if np.isfinite(first_of(steps, "output_rms")) else "weight_init"
     if grown_inputs(evidence):
         return "forward"
     read = reading(layers)

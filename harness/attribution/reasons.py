@@ -188,6 +188,13 @@ def _loss_penalty(found: Findings, evidence: Evidence) -> str:
     return f"{penalty(evidence)}; {moved(found, evidence)}{usual}"
 
 
+def _labels(found: Findings, evidence: Evidence) -> str:
+    return (
+        "the first loss was not finite, though the outputs were: a target is not, or the loss divides by 0, "
+        "or takes its logarithm"
+    )
+
+
 def _constant(found: Findings, evidence: Evidence) -> str:
     count = int(are_outputs(found.units[found.units["dead"]], evidence).sum())
     cut = "are outputs of the model, which end in a ReLU: it gives nothing below 0, and no gradient at 0"
@@ -225,6 +232,7 @@ REASONS: dict[str, Callable[[Findings, Evidence], str]] = {
     "loss_penalty": _loss_penalty,
     "forward": _forward,
     "constant": _constant,
+    "labels": _labels,
 }
 
 

@@ -106,3 +106,17 @@ def test_without_an_activation_there_is_nothing_to_speak_of() -> None:
         pytest.raises(RuntimeError, match="in 60 steps no activation was seen"),
     ):
         diagnosed_by(model, lambda _, rows: CE(model(X[rows]), Y[rows]))
+
+
+@pytest.mark.parametrize(("where", "label"), [("target", "labels"), ("weight", "weight_init")])
+def test_a_training_that_was_not_finite_from_the_start_says_where(where: str, label: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 5))
+    targets = X[:, :5].clone()
+    if where == "target":
+        targets[:, 2] = torch.nan
+    else:
+        nn.init.constant_(model[0].get_parameter("weight")[3], torch.nan)
+    found = diagnosed_by(model, lambda _, rows: nn.functional.mse_loss(model(X[rows]), targets[rows]))
+    assert found.label == label
+    assert "the first loss was not finite" in found.cause
