@@ -158,8 +158,8 @@ def _with_other_optimizer(values: dict[str, np.ndarray], found: list[Event]) -> 
 
 def _with_other_mode(values: dict[str, np.ndarray], found: list[Event]) -> list[Event]:
     """Add that forwards in training mode stopped, though the optimizers went on."""
-    nothing = np.full(len(values["step"]), np.nan)
-    seen = np.isfinite(values["input_rms"]) | np.isfinite(values.get("output_rms", nothing))
+    inputs = values["input_rms"]  # the outputs of integers alone are seen
+    seen = np.isfinite(inputs) | np.isfinite(values.get("output_rms", inputs))
     stepped = np.flatnonzero(np.isfinite(values["lr"]))
     last = np.flatnonzero(seen)[-1] if seen.any() else len(seen)
     if seen.sum() < baseline.SHORTEST or last + EPISODE >= len(seen) or (stepped > last).sum() < EPISODE:

@@ -146,9 +146,8 @@ def _weight_init(found: Findings, evidence: Evidence) -> str:
         which = "weights are too large" if np.isnan(z) else "those of the output layer are too large"
         return f"the first outputs have an rms of {large:.3g}, so {which}"
     if is_broken_from_start(evidence.steps, found.diverged_at):
-        return (
-            "the first loss was not finite, though the inputs were: the parameters are not, or far too large"
-        )
+        how = "the parameters are not finite, or far too large"
+        return f"the first loss was not finite, though the inputs were: {how}"
     if np.isnan(z):
         return "how the weights were drawn is not known"
     if gain <= LARGE and are_tiny_or_alike(evidence.layers):

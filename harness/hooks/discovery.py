@@ -76,10 +76,10 @@ class Trace:
         """Count the call of a torch function in the innermost module."""
         self._functions[-1] += 1
 
-    def renew(self, owner: nn.Module, came: Iterable[nn.Module]) -> None:
+    def note_added(self, owner: nn.Module, added: Iterable[nn.Module]) -> None:
         """Note that the running module has been given children, and these modules have come with them."""
         self.unclear.add(owner)
-        for module in came:
+        for module in added:
             self.provenance.enter(module)
 
     def push(self, module: nn.Module) -> None:

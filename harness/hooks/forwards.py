@@ -92,9 +92,8 @@ class ForwardHooks:
         shared = model, self._states, self.book, self._follow, self._schedule.warm_up
         self.counter = CallCounter(*shared, gate_eps=gate_eps, gradients=gradients, per_call=per_call)
         self.compiled = CompiledTaps(model, self._training, self.counter, gradients, per_call)
-        self._functions = FunctionCalls(
-            self._states, self.counter, self.book, self._names, gate_eps, self.compiled.functions, self._renew
-        )
+        given = self._states, self.counter, self.book, self._names, gate_eps, self.compiled.functions
+        self._functions = FunctionCalls(*given, self._added_to)
         self._stack = ModuleStack(lambda: self._states.own.tracing, self._outside, self._failed)
         self._function_taps = FunctionTaps(
             self._functions.interceptor, self._outside, self._failed, self.compiled.functions
@@ -145,7 +144,7 @@ class ForwardHooks:
             self._schedule.warm_up()
         return added
 
-    def _renew(self, module: nn.Module) -> list[nn.Module]:
+    def _added_to(self, module: nn.Module) -> list[nn.Module]:
         """The modules that have come, if a module has other children than before; traces see them now."""
         added = self._hook_new() if self._registry.has_other_children(module) else []
         self._stack.attach(added, self._model)

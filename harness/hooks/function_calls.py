@@ -38,7 +38,7 @@ class FunctionCalls:
         names: module → its name.
         gate_eps: a gate is open where |f'(z)| exceeds it.
         compiled: counts the calls in compiled code.
-        renew: returns the modules that have come, if a module has been given children in the running trace.
+        added_to: returns the modules that have come, if a module has other children than before.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class FunctionCalls:
         names: Mapping[nn.Module, str],
         gate_eps: float,
         compiled: TracedFunctions,
-        renew: Callable[[nn.Module], list[nn.Module]],
+        added_to: Callable[[nn.Module], list[nn.Module]],
     ) -> None:
-        self._compiled, self._renew = compiled, renew
+        self._compiled, self._added_to = compiled, added_to
         self._states, self._counter, self._book, self._names = states, counter, book, names
         self._eps = gate_eps
         self._zeros = ZeroConstants()
@@ -125,8 +125,8 @@ class FunctionCalls:
         z: Tensor | None = None
         owner = trace.stack[-1]
         try:
-            if came := self._renew(owner):
-                trace.renew(owner, came)
+            if added := self._added_to(owner):
+                trace.note_added(owner, added)
             found = functional.bound(function, args, kwargs, self._is_data, self._is_zero)
             if found is not None and not functional.is_activation(found[0], found[2], self._eps):
                 found = None
