@@ -204,7 +204,7 @@ class Bias:
     offset: float = limits(at_least=-1e6, at_most=1e6)
 
 
-# --- what is kept and told -----------------------------------------------------------------------
+# --- what is stored and shown ----------------------------------------------------------------------
 
 
 @dataclass
@@ -233,7 +233,7 @@ class Detect:
 
 @dataclass
 class RunSpec:
-    """One run, fully told. Build it with `harness.config.composition`."""
+    """One run, fully specified. Build it with `harness.config.composition`."""
 
     data: Data = MISSING
     model: Model = MISSING

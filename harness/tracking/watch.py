@@ -163,14 +163,14 @@ class WatchingRecorder(Recorder):
             ValueError: metrics without a run on disk, a loss with neither a run on disk nor evidence, or one
                 with several values where a diagnosis needs one.
         """
-        told = loss is not None or bool(metrics)
-        if self._attached and not self._seen and (self._taps.captured or not told):
+        given = loss is not None or bool(metrics)
+        if self._attached and not self._seen and (self._taps.captured or not given):
             self._tell(None)
             self._updates.by_hand(self._taps.forwards)
             super().step(loss, **metrics)
             return
         self._seen = False
-        if told and self.path is None and (metrics or not self._listeners):
+        if given and self.path is None and (metrics or not self._listeners):
             raise ValueError("step(): loss and metrics are kept in a run on disk; give watch(…, output=…)")
         check_numbers(loss, metrics)
         self._check_loss(loss)
