@@ -24,7 +24,6 @@ def diagnose(path: Folder, json: Json = None, csv: Csv = None) -> None:
     """Explain why units are dead (a run of a sweep is trained once more to gather evidence)."""
     import pandas as pd
 
-    from harness.attribution.next_step import next_step
     from harness.sweeps.diagnose import diagnose as diagnosed
 
     out, rows, units = console(), [], []
@@ -32,9 +31,9 @@ def diagnose(path: Folder, json: Json = None, csv: Csv = None) -> None:
         out.print(run.name, style="bold", markup=False)
         try:
             found = diagnosed(run)
-            step = next_step(found.label)
-            out.print(f"{found}\n", *([f"Next: {step}\n"] if step else []), sep="\n", markup=False)
-            rows.append({"run": run.name, "cause": found.label, "text": str(found), "next": step})
+            out.print(f"{found}\n", markup=False)
+            row = {"run": run.name, "cause": found.label, "text": found.text, "next": found.next_step}
+            rows.append(row)
             units.append(found.units.assign(run=run.name))
         except (OSError, ValueError) as error:
             out.print(f"cannot be diagnosed: {error}\n", soft_wrap=True, markup=False)

@@ -12,6 +12,7 @@ from harness.attribution.diagnosis_text import diagnosis_text
 from harness.attribution.event import Event
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import find
+from harness.attribution.next_step import next_step
 from harness.attribution.unit_causes import unit_causes
 from harness.detector.states import Thresholds
 
@@ -32,6 +33,7 @@ class Diagnosis:
         events: one row per dated event: step, label, column, ratio, deaths (from there on), text.
         text: the sentences.
         cause: the sentence that names the cause, or says that there is nothing to explain.
+        next_step: what to try first; "" if the cause is unknown, or nothing is wrong.
     """
 
     label: str
@@ -39,9 +41,10 @@ class Diagnosis:
     events: pd.DataFrame
     text: str
     cause: str = ""
+    next_step: str = ""
 
     def __str__(self) -> str:
-        return self.text
+        return f"{self.text}\nNext: {self.next_step}" if self.next_step else self.text
 
 
 def diagnose(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | None = None) -> Diagnosis:
@@ -71,4 +74,4 @@ def diagnose(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds |
     dated["deaths"] = [len(found.deaths_from(event)) for event in found.events]
     dated = dated[["step", "label", "column", "ratio", "deaths", "text"]]
     text, reason = diagnosis_text(cause, found, units, evidence), cause_text(cause, found, evidence)
-    return Diagnosis(cause.label, units, dated, text, reason)
+    return Diagnosis(cause.label, units, dated, text, reason, next_step(cause, found, evidence))

@@ -1,7 +1,23 @@
-"""What to try first against each cause of dead units: one sentence, not a promise."""
+"""What to try first against the cause of a run: one sentence, not a promise."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from harness.attribution.birth_causes import LARGE, is_flat, largest_gain, odd_input
+from harness.attribution.causes import Cause, are_outputs
+from harness.attribution.event import UNTRAINED
+from harness.attribution.evidence import Evidence
+from harness.attribution.findings import Findings
+from harness.attribution.lasting_causes import (
+    LARGE_OUTPUTS,
+    ORDERED,
+    first_of,
+    has_far_targets,
+    order_of_inputs,
+)
+
+MUCH_MOMENTUM = 0.97  # from which a gradient moves the parameters more than thirty times as far
 #: Label of a cause → what to try first. Unknown causes have no entry.
 NEXT_STEP = {
     "bias_init": "Draw the biases at 0 or above.",
@@ -24,14 +40,82 @@ NEXT_STEP = {
 }
 
 
-def next_step(label: str) -> str:
-    """What to try first; "" if the cause is unknown.
+def next_step(cause: Cause, found: Findings, evidence: Evidence) -> str:
+    """What to try first, as far as the evidence says; "" if the cause is unknown."""
+    of_this = OF_EVIDENCE.get(cause.label)
+    special = of_this(cause, found, evidence) if of_this else ""
+    return special or NEXT_STEP.get(cause.label, "")
 
-    Args:
-        label: label of a diagnosis.
 
-    Example:
-        >>> next_step("bias_init"), next_step("unknown")
-        ('Draw the biases at 0 or above.', '')
-    """
-    return NEXT_STEP.get(label, "")
+def _step_size(cause: Cause, found: Findings, evidence: Evidence) -> str:
+    lr, momentum = first_of(evidence.steps, "lr"), first_of(evidence.steps, "momentum")
+    if lr < 0:
+        return f"Make the learning rate positive: at {lr:.3g} the training climbs."
+    if cause.events:
+        event = cause.events[0]
+        if event.column == "lr":
+            return f"Let the learning rate, or the momentum, rise less from step {event.step:,} on."
+        return f"Find what made step {event.step:,} longer than those before; clip the gradient's norm."
+    if momentum >= MUCH_MOMENTUM:
+        times = f"{1 / (1 - momentum):.0f} times as far" if momentum < 1 else "ever further"
+        return f"Lower the momentum: at {momentum:.3g} a gradient takes the parameters {times}."
+    to = f", to {lr / 10:.2g} at first" if lr > 0 else ""
+    return f"Lower the learning rate{to}; warm it up, or clip the gradient's norm."
+
+
+def _constant(cause: Cause, found: Findings, evidence: Evidence) -> str:
+    dead = found.units[found.units["dead"]]
+    return "Leave out the last ReLU." if are_outputs(dead, evidence).mean() > 0.5 else ""
+
+
+def _norm_stats(cause: Cause, found: Findings, evidence: Evidence) -> str:
+    dead = found.units[found.units["dead"]]
+    flat = len(dead) and is_flat(dead, evidence.layers).mean() >= 0.5
+    return "Leave out the norm that leaves nothing of these units, or norm over more values." if flat else ""
+
+
+def _input_shift(cause: Cause, found: Findings, evidence: Evidence) -> str:
+    ordered = not cause.events and order_of_inputs(evidence.steps) > ORDERED
+    return "Shuffle the training data." if ordered else ""
+
+
+def _input_offset(cause: Cause, found: Findings, evidence: Evidence) -> str:
+    layer = odd_input(evidence.layers)
+    empty = layer is not None and layer["input_rms"] == 0
+    return "Find out why the inputs are all 0." if empty else ""
+
+
+def _weight_init(cause: Cause, found: Findings, evidence: Evidence) -> str:
+    large = first_of(evidence.steps, "output_rms") > LARGE_OUTPUTS and not cause.chance
+    usual = not largest_gain(evidence.layers) > LARGE
+    return "Draw the weights of the output layer smaller." if large and usual else ""
+
+
+def _labels(cause: Cause, found: Findings, evidence: Evidence) -> str:
+    if cause.events:
+        return ""
+    return "Look for targets that are not finite, and for a division by 0 or a logarithm of 0 in the loss."
+
+
+def _forward(cause: Cause, found: Findings, evidence: Evidence) -> str:
+    if any(event.column == UNTRAINED for event in cause.events) or evidence.steps.attrs.get("untrained"):
+        return ""
+    return "Find what the forward does otherwise than at first: a flag, a branch, or its mode."
+
+
+def _target_scale(cause: Cause, found: Findings, evidence: Evidence) -> str:
+    return "" if has_far_targets(evidence) else "Scale the loss down, or lower the learning rate."
+
+
+#: Label of a cause → what to try if the evidence says more than the label; "" if it does not.
+OF_EVIDENCE: dict[str, Callable[[Cause, Findings, Evidence], str]] = {
+    "step_size": _step_size,
+    "constant": _constant,
+    "norm_stats": _norm_stats,
+    "input_shift": _input_shift,
+    "input_offset": _input_offset,
+    "weight_init": _weight_init,
+    "labels": _labels,
+    "forward": _forward,
+    "target_scale": _target_scale,
+}

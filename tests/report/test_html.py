@@ -95,6 +95,7 @@ class Found:
 
     label: str = "step_size"
     cause: str = "Cause: step_size (steps that were too long)."
+    next_step: str = "Lower the learning rate."
     units: pd.DataFrame = field(
         default_factory=lambda: pd.DataFrame(
             {"site": ["a", "a", "b"], "unit": [0, 1, 0], "cause": ["step_size", "step_size", "bias_init"]}
@@ -144,7 +145,7 @@ def test_the_cause_and_the_next_step_stand_under_the_verdict(tmp_path: Path) -> 
     said = [block.text for block in first.blocks if isinstance(block, Words | Code)]
     assert said[1:3] == [
         "Cause: step_size (steps that were too long).",
-        "Next: Lower the learning rate, warm it up, or clip the gradient's norm.",
+        "Next: Lower the learning rate.",
     ]
     assert said[3].startswith(f"harness-tools confirm {path} ")
     first = run_report(open_runs(path)[0], diagnose=refuse).sections[0]

@@ -28,6 +28,9 @@ class Diagnosis(Protocol):
     def cause(self) -> str: ...
 
     @property
+    def next_step(self) -> str: ...
+
+    @property
     def units(self) -> pd.DataFrame: ...
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from harness.attribution.next_step import next_step
 from harness.compare.frames import word
 from harness.config import ConfigError, changes, command_of, flatten
 from harness.report.html.page import Block, Section, Table, Words
@@ -28,8 +27,8 @@ def answer(run: Run, why: Diagnosis | str, *, sick: bool, stays: bool) -> list[B
     if isinstance(why, str):
         find = Words("Next: find the cause."), commands([f"harness-tools diagnose {folder}"])
         return [*find] if sick and ours else []
-    step = next_step(why.label)
-    blocks: list[Block] = [Words(text) for text in (why.cause, step and f"Next: {step}") if text]
+    step = f"Next: {why.next_step}" if why.next_step else ""
+    blocks: list[Block] = [Words(text) for text in (why.cause, step) if text]
     if ours and why.label != "none":
         test = f"harness-tools confirm {folder}    # tests it: one thing at a time is made normal"
         blocks.append(commands([test]))
