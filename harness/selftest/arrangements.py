@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.selftest.case import Case, dead, kill, normal
-from harness.selftest.truth import Keep, TrueSite, through
+from harness.selftest.case import Case, kill, normal
+from harness.selftest.truth import Keep, site, through
 
 
 class OneUnit(nn.Module):
@@ -153,17 +153,17 @@ class Agent(nn.Module):
 
 
 def unit(drop: Callable[[Tensor], Tensor]) -> Case:
-    return Case(partial(OneUnit, drop), normal(16, 6), (TrueSite(":relu", producer="fc", size=1),))
+    return Case(partial(OneUnit, drop), (site(":relu", "fc", 1),))
 
 
 def viewed(view: Callable[[Tensor], Tensor], *shape: int) -> Case:
-    site = TrueSite("act", producer="fc", size=8, dead=dead(1, 6))
-    return Case(partial(Viewed, view), normal(*shape), (site,))
+    true = site("act", "fc", 8, 1, 6)
+    return Case(partial(Viewed, view), (true,), normal(*shape))
 
 
 def product(of: Callable[[Tensor, Tensor], Tensor]) -> Case:
-    site = TrueSite(":relu", axis=1, producer="weight", size=5, dead=dead(3))
-    return Case(partial(Products, of), normal(3, 6, 4), (site,))
+    true = site(":relu", "weight", 5, 3, axis=1)
+    return Case(partial(Products, of), (true,), normal(3, 6, 4))
 
 
 CASES: dict[str, Case] = {
@@ -174,44 +174,23 @@ CASES: dict[str, Case] = {
     "heads": viewed(lambda z: z.view(*z.shape[:2], 2, 4), 3, 5, 6),
     "heads in front": viewed(lambda z: z.unflatten(-1, (4, 2)), 16, 6),
     "positions flattened": viewed(lambda z: z.flatten(0, 1), 3, 5, 6),
-    "positions last": Case(
-        partial(Transposed, 1, 6), normal(3, 5, 6), (TrueSite("act", producer="fc", size=8, dead=dead(1, 6)),)
-    ),
+    "positions last": Case(partial(Transposed, 1, 6), (site("act", "fc", 8, 1, 6),), normal(3, 5, 6)),
     "weight @ x": product(lambda weight, x: weight @ x),
     "einsum": product(lambda weight, x: torch.einsum("oc,bcl->bol", weight, x)),
     "bmm": product(lambda weight, x: torch.bmm(weight.expand(len(x), -1, -1), x)),
     "layernorm of images": Case(
-        ChannelsFirstNorm,
-        normal(4, 2, 6, 6),
-        (TrueSite("act", axis=1, producer="norm", size=6, dead=dead(0, 4)),),
+        ChannelsFirstNorm, (site("act", "norm", 6, 0, 4, axis=1),), normal(4, 2, 6, 6)
     ),
     "two weights of one module": Case(
         TwoWeights,
-        normal(16, 6),
-        (
-            TrueSite(":relu", producer="w1", size=7, dead=dead(2)),
-            TrueSite(":relu#1", producer="w2", size=7, dead=dead(5)),
-        ),
+        (site(":relu", "w1", 7, 2), site(":relu#1", "w2", 7, 5)),
     ),
-    "term of a loss": Case(
-        partial(Hinge, 3), normal(16, 6), (TrueSite("act", producer="fc", size=8, dead=dead(3)),)
-    ),
+    "term of a loss": Case(partial(Hinge, 3), (site("act", "fc", 8, 3),)),
     "other widths": Case(
         partial(Widths, 1, 6),
-        normal(16, 6),
-        (
-            TrueSite("act", producer="fc", size=8, dead=dead(1, 6)),
-            TrueSite("act[4]", producer="fc", size=4, dead=dead(1)),
-        ),
+        (site("act", "fc", 8, 1, 6), site("act[4]", "fc", 4, 1)),
         train=False,
     ),
-    "a call that raises": Case(
-        partial(Tries, 1), normal(16, 6), (TrueSite("act", producer="fc", size=8, dead=dead(1)),)
-    ),
-    "called by a method": Case(
-        Agent,
-        normal(16, 6),
-        (TrueSite("body.1", producer="body.0", size=8, dead=dead(2)),),
-        wrap=lambda model: model.act,
-    ),
+    "a call that raises": Case(partial(Tries, 1), (site("act", "fc", 8, 1),)),
+    "called by a method": Case(Agent, (site("body.1", "body.0", 8, 2),), wrap=lambda model: model.act),
 }

@@ -7,8 +7,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.selftest.case import Case, dead, kill, normal
-from harness.selftest.truth import Keep, TrueSite, through
+from harness.selftest.case import Case, kill, normal
+from harness.selftest.truth import Keep, TrueSite, site, through
 
 
 class Encoder(nn.Module):
@@ -41,12 +41,12 @@ def encoder_reference(model: Any, x: Tensor, keep: Keep, name: str = "relu") -> 
 
 def encoder_sites(name: str = "relu") -> tuple[TrueSite, ...]:
     return tuple(
-        TrueSite(
+        site(
             f"encoder.layers.{i}:{name}",
-            producer=f"encoder.layers.{i}.linear1",
+            f"encoder.layers.{i}.linear1",
+            12,
+            *((5,) if name == "relu" else ()),
             function=None if name == "relu" else getattr(F, name),
-            size=12,
-            dead=dead(5) if name == "relu" else dead(),
         )
         for i in range(2)
     )
@@ -81,16 +81,14 @@ class Projected(nn.Module):
 
 TOKENS = normal(3, 4, 8)
 CASES: dict[str, Case] = {
-    "encoder": Case(Encoder, TOKENS, encoder_sites(), encoder_reference),
-    "encoder norm first": Case(lambda: Encoder(norm_first=True), TOKENS, encoder_sites(), encoder_reference),
+    "encoder": Case(Encoder, encoder_sites(), TOKENS, encoder_reference),
+    "encoder norm first": Case(lambda: Encoder(norm_first=True), encoder_sites(), TOKENS, encoder_reference),
     "encoder gelu": Case(
         lambda: Encoder(0.0, activation="gelu"),
-        TOKENS,
         encoder_sites("gelu"),
+        TOKENS,
         lambda model, x, keep: encoder_reference(model, x, keep, "gelu"),
     ),
-    "attention": Case(Attention, TOKENS, (TrueSite("relu", producer="fc", size=7, dead=dead(4)),)),
-    "attention's output": Case(
-        Projected, TOKENS, (TrueSite("relu", producer="attention.out_proj", size=8, dead=dead(3)),)
-    ),
+    "attention": Case(Attention, (site("relu", "fc", 7, 4),), TOKENS),
+    "attention's output": Case(Projected, (site("relu", "attention.out_proj", 8, 3),), TOKENS),
 }

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from harness.selftest.case import Case, dead, kill, normal
-from harness.selftest.truth import Keep, TrueSite, through
+from harness.selftest.case import Case, kill, normal
+from harness.selftest.truth import Keep, TrueSite, site, through
 
 
 class ConvNet(nn.Module):
@@ -33,10 +33,7 @@ class ConvNet(nn.Module):
 
 
 def conv_sites(producers: tuple[str, str]) -> tuple[TrueSite, ...]:
-    return (
-        TrueSite("relu1", axis=1, producer=producers[0], size=6, dead=dead(0, 3)),
-        TrueSite("relu2", axis=1, producer=producers[1], size=4, dead=dead(2)),
-    )
+    return (site("relu1", producers[0], 6, 0, 3, axis=1), site("relu2", producers[1], 4, 2, axis=1))
 
 
 def group_norm(units: int) -> nn.Module:
@@ -70,44 +67,39 @@ class NormMLP(nn.Module):
 
 
 def norm_mlp_site(producer: str) -> tuple[TrueSite, ...]:
-    return (TrueSite("relu", producer=producer, size=8, dead=dead(1, 6)),)
+    return (site("relu", producer, 8, 1, 6),)
 
 
 IMAGES = normal(4, 2, 8, 8)
 
 
 CASES: dict[str, Case] = {
-    "conv": Case(ConvNet, IMAGES, conv_sites(("conv1", "conv2"))),
+    "conv": Case(ConvNet, conv_sites(("conv1", "conv2")), IMAGES),
     "conv channels_last": Case(
         lambda: ConvNet().to(memory_format=torch.channels_last),  # pyright: ignore[reportCallIssue]
-        lambda: [x.contiguous(memory_format=torch.channels_last) for x in IMAGES()],
         conv_sites(("conv1", "conv2")),
+        lambda: [x.contiguous(memory_format=torch.channels_last) for x in IMAGES()],
     ),
-    "conv batchnorm": Case(lambda: ConvNet(nn.BatchNorm2d), IMAGES, conv_sites(("norm1", "norm2"))),
+    "conv batchnorm": Case(lambda: ConvNet(nn.BatchNorm2d), conv_sites(("norm1", "norm2")), IMAGES),
     "conv batchnorm dropout": Case(
-        lambda: ConvNet(nn.BatchNorm2d, drop=True), IMAGES, conv_sites(("norm1", "norm2"))
+        lambda: ConvNet(nn.BatchNorm2d, drop=True), conv_sites(("norm1", "norm2")), IMAGES
     ),
-    "conv groupnorm": Case(lambda: ConvNet(group_norm), IMAGES, conv_sites(("norm1", "norm2"))),
+    "conv groupnorm": Case(lambda: ConvNet(group_norm), conv_sites(("norm1", "norm2")), IMAGES),
     "conv plain batchnorm": Case(
         PlainNormConvNet,
-        IMAGES,
         tuple(
-            TrueSite(s.name, axis=1, producer=p, size=s.size, dead=s.dead)
+            site(s.name, p, s.size, *s.dead, axis=1)
             for s, p in zip(conv_sites(("", "")), ("conv1", "conv2"), strict=True)
         ),
+        IMAGES,
     ),
-    "batchnorm1d": Case(
-        lambda: NormMLP(nn.BatchNorm1d(8), nn.Identity()), normal(16, 6), norm_mlp_site("norm")
-    ),
-    "layernorm": Case(lambda: NormMLP(nn.LayerNorm(8), nn.Identity()), normal(16, 6), norm_mlp_site("norm")),
+    "batchnorm1d": Case(lambda: NormMLP(nn.BatchNorm1d(8), nn.Identity()), norm_mlp_site("norm")),
+    "layernorm": Case(lambda: NormMLP(nn.LayerNorm(8), nn.Identity()), norm_mlp_site("norm")),
     "layernorm sequence dropout": Case(
-        lambda: NormMLP(nn.LayerNorm(8), nn.Dropout(0.4)), normal(3, 5, 6), norm_mlp_site("norm")
+        lambda: NormMLP(nn.LayerNorm(8), nn.Dropout(0.4)), norm_mlp_site("norm"), normal(3, 5, 6)
     ),
     "rmsnorm": Case(
-        lambda: NormMLP(nn.RMSNorm(8), nn.Identity()),
-        normal(16, 6),
-        (TrueSite("relu", producer="norm", size=8),),
-        needs=("torch.nn.RMSNorm",),
+        lambda: NormMLP(nn.RMSNorm(8), nn.Identity()), (site("relu", "norm", 8),), needs=("torch.nn.RMSNorm",)
     ),
-    "dropout": Case(lambda: NormMLP(nn.Identity(), nn.Dropout(0.5)), normal(16, 6), norm_mlp_site("fc")),
+    "dropout": Case(lambda: NormMLP(nn.Identity(), nn.Dropout(0.5)), norm_mlp_site("fc")),
 }

@@ -28,6 +28,9 @@ def normal(*shape: int, batches: int = 8) -> Callable[[], list[Tensor]]:
     return make
 
 
+ROWS = normal(16, 6)
+
+
 def varying(*sizes: int) -> Callable[[], list[Tensor]]:
     g = torch.Generator().manual_seed(3)
     return lambda: [torch.randn(size, 6, generator=g.manual_seed(size + 1)) for size in sizes]
@@ -47,8 +50,8 @@ class Case:
 
     Attributes:
         make: builds the model; called after torch.manual_seed.
-        batches: returns the inputs, on the CPU, the same at every call.
         sites: in order of first call.
+        batches: returns the inputs, on the CPU, the same at every call.
         reference: forward that exposes the pre-activations; by default the model's own.
         loss: loss of the output.
         accumulate: forwards per optimizer step.
@@ -61,8 +64,8 @@ class Case:
     """
 
     make: Callable[[], Any]
-    batches: Callable[[], list[Any]]
     sites: tuple[TrueSite, ...]
+    batches: Callable[[], list[Any]] = ROWS
     reference: Callable[[Any, Any, Keep], Tensor] = lambda model, x, keep: model(x, keep)
     loss: Callable[[Tensor], Tensor] = sum_of_squares
     accumulate: int = 1
@@ -80,10 +83,6 @@ def kill(layer: Any, *units: int) -> None:
         for unit in units:
             layer.weight[unit] = 0
             layer.bias[unit] = -1
-
-
-def dead(*units: int) -> frozenset[int]:
-    return frozenset(units)
 
 
 def sequential(names: dict[int, str]) -> Callable[[Any, Any, Keep], Tensor]:

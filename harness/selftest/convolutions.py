@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.selftest.case import Case, dead, kill, normal
-from harness.selftest.truth import Keep, TrueSite, through
+from harness.selftest.case import Case, kill, normal
+from harness.selftest.truth import Keep, site, through
 
 
 class Conv1dNet(nn.Module):
@@ -63,25 +63,15 @@ def case(
     transposed: bool = False,
 ) -> Case:
     """A `Convolved` on inputs of a shape; dims: 1, 2 or 3."""
-    site = TrueSite(
-        "relu",
-        axis=-dims - 1,
-        producer="conv" if norm is None else "norm",
-        size=6,
-        dead=dead(1, 4),
-        transposed=transposed,
-    )
-    return Case(lambda: Convolved(make(), None if norm is None else norm()), normal(*shape), (site,))
+    true = site("relu", "conv" if norm is None else "norm", 6, 1, 4, axis=-dims - 1, transposed=transposed)
+    return Case(lambda: Convolved(make(), None if norm is None else norm()), (true,), normal(*shape))
 
 
 CASES: dict[str, Case] = {
     "conv1d": Case(
         Conv1dNet,
+        (site("relu", "norm", 5, 1, axis=1), site("relu#1", "conv2", 4, 0, axis=1)),
         normal(4, 3, 9),
-        (
-            TrueSite("relu", axis=1, producer="norm", size=5, dead=dead(1)),
-            TrueSite("relu#1", axis=1, producer="conv2", size=4, dead=dead(0)),
-        ),
     ),
     # as many positions as units: only the layer shows which axis is which
     "conv1d square": case(lambda: nn.Conv1d(3, 6, 3, padding=1), 4, 3, 6, dims=1),

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.selftest.case import Case, dead, kill, normal, sequential
+from harness.selftest.case import Case, kill, normal, sequential
 from harness.selftest.plain import mlp
-from harness.selftest.truth import Keep, TrueSite, through
+from harness.selftest.truth import Keep, site, through
 
 RELU_FORMS: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "F.relu": ("relu", F.relu),
@@ -98,23 +98,20 @@ class Functional(nn.Module):
 def functional(form: str) -> Case:
     if form in RELU_FORMS:
         name, function = RELU_FORMS[form]
-        gate, gone = None, (dead(3), dead(4))
+        gate, gone = None, ((3,), (4,))
     else:
         name, function = OTHER_FORMS[form]
-        gate, gone = function, (dead(), dead())
+        gate, gone = function, ((), ())
     sites = (
-        TrueSite(f":{name}", producer="fc1", function=gate, size=7, dead=gone[0]),
-        TrueSite(f":{name}#1", producer="fc2", function=gate, size=5, dead=gone[1]),
+        site(f":{name}", "fc1", 7, *gone[0], function=gate),
+        site(f":{name}#1", "fc2", 5, *gone[1], function=gate),
     )
-    return Case(lambda: Functional(name, function, 1.0 if gate is None else 6.0), normal(9, 6), sites)
+    return Case(lambda: Functional(name, function, 1.0 if gate is None else 6.0), sites, normal(9, 6))
 
 
 def module_form(name: str) -> Case:
     layer = MODULE_FORMS[name]()
-    sites = (
-        TrueSite("1", producer="0", function=layer, size=10),
-        TrueSite("3", producer="2", function=layer, size=8),
-    )
+    sites = (site("1", "0", 10, function=layer), site("3", "2", 8, function=layer))
 
     def make() -> nn.Module:
         model = mlp(MODULE_FORMS[name])
@@ -122,7 +119,7 @@ def module_form(name: str) -> Case:
             model[0].weight *= 6
         return model
 
-    return Case(make, normal(9, 6), sites, sequential({1: "1", 3: "3"}))
+    return Case(make, sites, normal(9, 6), sequential({1: "1", 3: "3"}))
 
 
 CASES = {form: functional(form) for form in (*RELU_FORMS, *OTHER_FORMS)} | {

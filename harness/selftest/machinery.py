@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from harness.selftest.case import Case, dead, kill, normal, sequential
+from harness.selftest.case import Case, kill, normal, sequential
 from harness.selftest.plain import MLP_REFERENCE, MLP_SITES, mlp
-from harness.selftest.truth import Keep, TrueSite, through
+from harness.selftest.truth import Keep, site, through
 
 
 class Checkpointed(nn.Module):
@@ -57,14 +57,8 @@ class CheckpointedFunction(nn.Module):
         return self.head(part(x))
 
 
-CHECKPOINT_SITES = (
-    TrueSite("relu", producer="stem", size=6, dead=dead(0)),
-    TrueSite("middle.1", producer="middle.0", size=7, dead=dead(1)),
-)
-FUNCTION_SITES = (
-    TrueSite(":relu", producer="stem", size=6, dead=dead(0)),
-    TrueSite(":relu#1", producer="fc", size=7, dead=dead(1)),
-)
+CHECKPOINT_SITES = (site("relu", "stem", 6, 0), site("middle.1", "middle.0", 7, 1))
+FUNCTION_SITES = (site(":relu", "stem", 6, 0), site(":relu#1", "fc", 7, 1))
 
 
 def autocast(dtype: torch.dtype, device: str) -> AbstractContextManager[Any]:
@@ -84,32 +78,20 @@ def lazy_images() -> Any:
 
 
 CASES: dict[str, Case] = {
-    "checkpoint": Case(lambda: Checkpointed(False), normal(8, 6), CHECKPOINT_SITES),
-    "checkpoint reentrant": Case(lambda: Checkpointed(True), normal(8, 6), CHECKPOINT_SITES),
+    "checkpoint": Case(lambda: Checkpointed(False), CHECKPOINT_SITES, normal(8, 6)),
+    "checkpoint reentrant": Case(lambda: Checkpointed(True), CHECKPOINT_SITES, normal(8, 6)),
     "checkpoint accumulation": Case(
-        lambda: Checkpointed(False), normal(4, 6, batches=6), CHECKPOINT_SITES, accumulate=3
+        lambda: Checkpointed(False), CHECKPOINT_SITES, normal(4, 6, batches=6), accumulate=3
     ),
-    "checkpointed function": Case(lambda: CheckpointedFunction(False), normal(8, 6), FUNCTION_SITES),
+    "checkpointed function": Case(lambda: CheckpointedFunction(False), FUNCTION_SITES, normal(8, 6)),
     "autocast bfloat16": Case(
-        mlp, normal(16, 6), MLP_SITES, MLP_REFERENCE, context=partial(autocast, torch.bfloat16)
+        mlp, MLP_SITES, reference=MLP_REFERENCE, context=partial(autocast, torch.bfloat16)
     ),
     "autocast float16": Case(
-        mlp, normal(16, 6), MLP_SITES, MLP_REFERENCE, context=partial(autocast, torch.float16)
+        mlp, MLP_SITES, reference=MLP_REFERENCE, context=partial(autocast, torch.float16)
     ),
-    "compiled": Case(
-        mlp, normal(16, 6), MLP_SITES, MLP_REFERENCE, wrap=partial(torch.compile, backend="eager")
-    ),
-    "functional_call": Case(mlp, normal(16, 6), MLP_SITES, MLP_REFERENCE, wrap=called_as_a_function),
-    "lazy linear": Case(
-        lazy,
-        normal(16, 6),
-        (TrueSite("1", producer="0", size=8), TrueSite("3", producer="2", size=5)),
-        sequential({1: "1", 3: "3"}),
-    ),
-    "lazy conv": Case(
-        lazy_images,
-        normal(4, 2, 6, 6),
-        (TrueSite("2", axis=1, producer="1", size=5),),
-        sequential({2: "2"}),
-    ),
+    "compiled": Case(mlp, MLP_SITES, reference=MLP_REFERENCE, wrap=partial(torch.compile, backend="eager")),
+    "functional_call": Case(mlp, MLP_SITES, reference=MLP_REFERENCE, wrap=called_as_a_function),
+    "lazy linear": Case(lazy, (site("1", "0", 8), site("3", "2", 5)), reference=sequential({1: "1", 3: "3"})),
+    "lazy conv": Case(lazy_images, (site("2", "1", 5, axis=1),), normal(4, 2, 6, 6), sequential({2: "2"})),
 }

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.activations.declare import declare_activation
-from harness.selftest.case import Case, dead, kill, normal, sequential
-from harness.selftest.truth import Keep, TrueSite, through
+from harness.selftest.case import Case, kill, sequential
+from harness.selftest.truth import Keep, site, through
 
 THRESHOLDS = torch.linspace(-0.2, 0.3, 6)
 
@@ -91,8 +91,8 @@ def layers(act: nn.Module) -> nn.Sequential:
 
 def case(make: Callable[[], nn.Module], name: str, function: Callable[[Tensor], Any], **options: Any) -> Case:
     producer = "fc" if name.startswith(":") else "0"
-    site = TrueSite(name, producer=producer, function=function, size=6, dead=dead(3))
-    return Case(make, normal(16, 6), (site,), **options)
+    true = site(name, producer, 6, 3, function=function)
+    return Case(make, (true,), **options)
 
 
 CASES: dict[str, Case] = {

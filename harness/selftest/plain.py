@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from harness.selftest.case import Case, dead, kill, normal, sequential, varying
-from harness.selftest.truth import TrueSite
+from harness.selftest.case import Case, kill, normal, sequential, varying
+from harness.selftest.truth import site
 
 
 def mlp(activation: Callable[[], nn.Module] = nn.ReLU) -> Any:
@@ -18,10 +18,7 @@ def mlp(activation: Callable[[], nn.Module] = nn.ReLU) -> Any:
     return model
 
 
-MLP_SITES = (
-    TrueSite("1", producer="0", size=10, dead=dead(2, 7)),
-    TrueSite("3", producer="2", size=8, dead=dead(0)),
-)
+MLP_SITES = (site("1", "0", 10, 2, 7), site("3", "2", 8, 0))
 MLP_REFERENCE = sequential({1: "1", 3: "3"})
 
 
@@ -50,24 +47,15 @@ def channelwise() -> nn.Sequential:
 
 
 CASES: dict[str, Case] = {
-    "mlp": Case(mlp, normal(16, 6), MLP_SITES, MLP_REFERENCE),
-    "starved": Case(
-        starved_mlp,
-        normal(16, 6),
-        (MLP_SITES[0], TrueSite("3", producer="2", size=8, dead=dead(*range(8)))),
-        MLP_REFERENCE,
-    ),
-    "inplace": Case(lambda: mlp(lambda: nn.ReLU(inplace=True)), normal(16, 6), MLP_SITES, MLP_REFERENCE),
-    "accumulation": Case(mlp, normal(5, 6, batches=12), MLP_SITES, MLP_REFERENCE, accumulate=3),
-    "varying batches": Case(mlp, varying(5, 1, 9, 2, 30), MLP_SITES, MLP_REFERENCE),
-    "empty batch": Case(mlp, varying(5, 0, 3, 0, 0), MLP_SITES, MLP_REFERENCE),
-    "sequence": Case(mlp, normal(3, 5, 6), MLP_SITES, MLP_REFERENCE),
-    "one sample": Case(mlp, normal(6), MLP_SITES, MLP_REFERENCE),
+    "mlp": Case(mlp, MLP_SITES, reference=MLP_REFERENCE),
+    "starved": Case(starved_mlp, (MLP_SITES[0], site("3", "2", 8, *range(8))), reference=MLP_REFERENCE),
+    "inplace": Case(lambda: mlp(lambda: nn.ReLU(inplace=True)), MLP_SITES, reference=MLP_REFERENCE),
+    "accumulation": Case(mlp, MLP_SITES, normal(5, 6, batches=12), MLP_REFERENCE, accumulate=3),
+    "varying batches": Case(mlp, MLP_SITES, varying(5, 1, 9, 2, 30), MLP_REFERENCE),
+    "empty batch": Case(mlp, MLP_SITES, varying(5, 0, 3, 0, 0), MLP_REFERENCE),
+    "sequence": Case(mlp, MLP_SITES, normal(3, 5, 6), MLP_REFERENCE),
+    "one sample": Case(mlp, MLP_SITES, normal(6), MLP_REFERENCE),
     "non-finite": Case(
-        channelwise,
-        with_gaps,
-        (TrueSite("1", axis=1, producer="0", size=6, dead=dead(4)),),
-        sequential({1: "1"}),
-        train=False,
+        channelwise, (site("1", "0", 6, 4, axis=1),), with_gaps, sequential({1: "1"}), train=False
     ),
 }

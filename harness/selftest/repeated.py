@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.selftest.case import Case, dead, kill, normal
-from harness.selftest.truth import Keep, TrueSite, through
+from harness.selftest.case import Case, kill, normal
+from harness.selftest.truth import Keep, site, through
 
 
 class Inner(nn.Module):
@@ -156,36 +156,22 @@ class Gated(nn.Module):
 CASES: dict[str, Case] = {
     "nested shared blocks": Case(
         Nested,
-        normal(16, 6),
         (
-            TrueSite("a.inner.act", producer="a.fc", size=6, dead=dead(0)),
-            TrueSite("a.inner.act#1", producer="a.inner.fc", size=6, dead=dead(1)),
-            TrueSite("a.inner.act#2", producer="b.fc", size=6, dead=dead(2, 5)),
+            site("a.inner.act", "a.fc", 6, 0),
+            site("a.inner.act#1", "a.inner.fc", 6, 1),
+            site("a.inner.act#2", "b.fc", 6, 2, 5),
         ),
     ),
     "tied weights": Case(
         Tied,
-        normal(16, 6),
-        (
-            TrueSite("act", producer="one", size=6, dead=dead(1)),
-            TrueSite("act#1", producer="two", size=6, dead=dead(2)),
-        ),
+        (site("act", "one", 6, 1), site("act#1", "two", 6, 2)),
     ),
-    "borrowed weights": Case(
-        Borrowed, normal(16, 6), (TrueSite(":relu", producer="fc", size=5, dead=dead(3)),)
-    ),
-    "recursive root": Case(Recursive, normal(8, 6), (TrueSite("act", producer="fc", size=6, dead=dead(4)),)),
-    "recursive part": Case(
-        Tree, normal(5, 4, 6), (TrueSite("node.act", producer="node.fc", size=6, dead=dead(2)),)
-    ),
+    "borrowed weights": Case(Borrowed, (site(":relu", "fc", 5, 3),)),
+    "recursive root": Case(Recursive, (site("act", "fc", 6, 4),), normal(8, 6)),
+    "recursive part": Case(Tree, (site("node.act", "node.fc", 6, 2),), normal(5, 4, 6)),
     "module list in a loop": Case(
-        Loop,
-        normal(16, 6),
-        tuple(
-            TrueSite(f":relu#{i}" if i else ":relu", producer=f"layers.{i}", size=6, dead=dead(i))
-            for i in range(4)
-        ),
+        Loop, tuple(site(f":relu#{i}" if i else ":relu", f"layers.{i}", 6, i) for i in range(4))
     ),
-    "concatenation": Case(Dense, normal(16, 6), (TrueSite("act", size=7, dead=dead(1, 6)),)),
-    "half of a layer": Case(Gated, normal(16, 6), (TrueSite(":relu", size=4, dead=dead(1)),)),
+    "concatenation": Case(Dense, (site("act", None, 7, 1, 6),)),
+    "half of a layer": Case(Gated, (site(":relu", None, 4, 1),)),
 }

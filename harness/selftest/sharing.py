@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.selftest.case import Case, dead, kill, normal
-from harness.selftest.truth import Keep, TrueSite, through
+from harness.selftest.case import Case, kill, normal
+from harness.selftest.truth import Keep, TrueSite, site, through
 
 
 class SharedReLU(nn.Module):
@@ -116,10 +116,7 @@ class ResNet(nn.Module):
 
 
 def block_sites(name: str, prefix: str = "") -> tuple[TrueSite, ...]:
-    return (
-        TrueSite(name, axis=1, producer=f"{prefix}bn1", size=4, dead=dead(2)),
-        TrueSite(f"{name}#1", axis=1, producer=None, size=4),
-    )
+    return (site(name, f"{prefix}bn1", 4, 2, axis=1), site(f"{name}#1", None, 4, axis=1))
 
 
 class Twice(nn.Module):
@@ -181,68 +178,47 @@ class Mixed(nn.Module):
 CASES: dict[str, Case] = {
     "shared relu": Case(
         SharedReLU,
-        normal(16, 6),
-        (
-            TrueSite("relu", producer="fc1", size=7, dead=dead(1)),
-            TrueSite("relu#1", producer="fc2", size=8, dead=dead(2, 3)),
-            TrueSite("relu#2", producer="fc3", size=9, dead=dead(4)),
-        ),
+        (site("relu", "fc1", 7, 1), site("relu#1", "fc2", 8, 2, 3), site("relu#2", "fc3", 9, 4)),
     ),
     "two names": Case(
         TwoNames,
-        normal(16, 6),
-        (
-            TrueSite("first", producer="fc", size=6, dead=dead(5)),
-            TrueSite("other", producer="fc", size=6, dead=dead(5)),
-        ),
+        (site("first", "fc", 6, 5), site("other", "fc", 6, 5)),
     ),
     "module list": Case(
         Listed,
-        normal(16, 6),
         (
-            TrueSite("acts.relu", producer="layers.0", size=6, dead=dead(0)),
-            TrueSite("acts.tanh", producer="layers.1", function=torch.tanh, size=6),
-            TrueSite("acts.relu#1", producer="layers.2", size=6, dead=dead(2)),
+            site("acts.relu", "layers.0", 6, 0),
+            site("acts.tanh", "layers.1", 6, function=torch.tanh),
+            site("acts.relu#1", "layers.2", 6, 2),
         ),
     ),
-    "residual": Case(
-        Residual,
-        normal(16, 6),
-        (TrueSite("relu", producer="fc1", size=6, dead=dead(3)), TrueSite("relu#1", size=6)),
-    ),
-    "basic block": Case(BasicBlock, normal(3, 4, 5, 5), block_sites("relu")),
+    "residual": Case(Residual, (site("relu", "fc1", 6, 3), site("relu#1", size=6))),
+    "basic block": Case(BasicBlock, block_sites("relu"), normal(3, 4, 5, 5)),
     "resnet": Case(
         ResNet,
-        normal(4, 2, 8, 8),
         (
-            TrueSite("relu", axis=1, producer="bn", size=4),
+            site("relu", "bn", 4, axis=1),
             *block_sites("layer.0.relu", "layer.0."),
             *block_sites("layer.1.relu", "layer.1."),
         ),
+        normal(4, 2, 8, 8),
     ),
-    "block twice": Case(
-        Twice, normal(16, 6), (TrueSite("block.1", producer="block.0", size=6, dead=dead(4)),)
-    ),
+    "block twice": Case(Twice, (site("block.1", "block.0", 6, 4),)),
     "block twice per call": Case(
         lambda: Twice("block.1#1"),
-        normal(16, 6),
-        (
-            TrueSite("block.1", producer="block.0", size=6, dead=dead(4)),
-            TrueSite("block.1#1", producer="block.0", size=6, dead=dead(4)),
-        ),
+        (site("block.1", "block.0", 6, 4), site("block.1#1", "block.0", 6, 4)),
         recorder={"per_call": True},
     ),
-    "cell": Case(Cell, normal(6, 4, 3), (TrueSite(":relu", producer="fc", size=5, dead=dead(0)),)),
+    "cell": Case(Cell, (site(":relu", "fc", 5, 0),), normal(6, 4, 3)),
     "mixed": Case(
         Mixed,
-        normal(16, 6),
         (
-            TrueSite("a:relu", producer="a.fc", size=6, dead=dead(1)),
-            TrueSite("a.act", producer="a.second", size=6),
-            TrueSite(":relu", producer="fc", size=6, dead=dead(0)),
-            TrueSite("b:relu", producer="b.fc", size=6, dead=dead(1)),
-            TrueSite("b.act", producer="b.second", size=6),
-            TrueSite("act", producer="fc", size=6, dead=dead(0)),
+            site("a:relu", "a.fc", 6, 1),
+            site("a.act", "a.second", 6),
+            site(":relu", "fc", 6, 0),
+            site("b:relu", "b.fc", 6, 1),
+            site("b.act", "b.second", 6),
+            site("act", "fc", 6, 0),
         ),
     ),
 }

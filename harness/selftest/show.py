@@ -24,11 +24,10 @@ def sentence(outcomes: Sequence[Outcome], device: str) -> str:
         >>> sentence([Outcome("mlp", "plain", PASSED), Outcome("cell", "shared", FAILED)], "cpu")
         '1 of 2 passed on torch ..., python ..., device cpu'
     """
-    ran = [one for one in outcomes if one.status != UNAVAILABLE]
-    passed = sum(one.status == PASSED for one in ran)
+    passed, ran = _score(outcomes)
     where = f"torch {torch.__version__}, python {platform.python_version()}, device {device}"
-    absent = len(outcomes) - len(ran)
-    return f"{passed} of {len(ran)} passed on {where}" + (f"; {absent} not available" if absent else "")
+    absent = len(outcomes) - ran
+    return f"{passed} of {ran} passed on {where}" + (f"; {absent} not available" if absent else "")
 
 
 def sound(outcomes: Sequence[Outcome]) -> bool:
@@ -55,14 +54,14 @@ def view(outcomes: Sequence[Outcome], device: str, *, verbose: bool = False) -> 
 
 def as_json(outcomes: Sequence[Outcome], device: str) -> dict[str, Any]:
     """The score and the outcomes as JSON, for other programs."""
-    ran = [one for one in outcomes if one.status != UNAVAILABLE]
+    passed, ran = _score(outcomes)
     return {
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": device,
-        "passed": sum(one.status == PASSED for one in ran),
-        "total": len(ran),
-        "not_available": len(outcomes) - len(ran),
+        "passed": passed,
+        "total": ran,
+        "not_available": len(outcomes) - ran,
         "cases": [
             {
                 "name": one.name,
@@ -77,6 +76,12 @@ def as_json(outcomes: Sequence[Outcome], device: str) -> dict[str, Any]:
     }
 
 
+def _score(outcomes: Sequence[Outcome]) -> tuple[int, int]:
+    """How many cases passed, and how many ran."""
+    states = [one.status for one in outcomes]
+    return states.count(PASSED), len(states) - states.count(UNAVAILABLE)
+
+
 def _table(*columns: str) -> Table:
     table = plain_table()
     for name in columns:
@@ -88,9 +93,8 @@ def _groups(outcomes: Sequence[Outcome]) -> Table:
     table = _table("cases", "passed", "seconds")
     for group in dict.fromkeys(one.group for one in outcomes):
         members = [one for one in outcomes if one.group == group]
-        ran = [one for one in members if one.status != UNAVAILABLE]
-        passed = sum(one.status == PASSED for one in ran)
-        score = Text(f"{passed}/{len(ran)}", style="" if passed == len(ran) else "bold red")
+        passed, ran = _score(members)
+        score = Text(f"{passed}/{ran}", style="" if passed == ran else "bold red")
         table.add_row(Text(group), score, f"{sum(one.seconds for one in members):.1f}")
     return table
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from harness.selftest.case import Case, dead, normal, sequential
-from harness.selftest.truth import TrueSite
+from harness.selftest.case import Case, normal, sequential
+from harness.selftest.truth import site
 
 
 class Flat(NamedTuple):
@@ -72,15 +72,10 @@ def stuck(flat: Flat) -> Case:
     function = flat.function
     if function is None:
         function = flat.make()
-    site = TrueSite(
-        "1",
-        producer="0",
-        function=function,
-        size=6,
-        dead=dead(*range(len(flat.closed))),
-        alive=dead(*range(len(flat.closed), len(held))),
-    )
-    return Case(make, normal(9, 4), (site,), sequential({1: "1"}))
+    closed = len(flat.closed)
+    alive = frozenset(range(closed, len(held)))
+    true = site("1", "0", 6, *range(closed), function=function, alive=alive)
+    return Case(make, (true,), normal(9, 4), sequential({1: "1"}))
 
 
 CASES = {f"stuck {name}": stuck(flat) for name, flat in FLATS.items()}

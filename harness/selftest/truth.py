@@ -58,6 +58,16 @@ class TrueSite:
     transposed: bool = False
 
 
+def site(name: str, producer: str | None = None, size: int = -1, *dead: int, **more: Any) -> TrueSite:
+    """A `TrueSite` in one line: its name, producer and size, its dead units, then any other attributes.
+
+    Example:
+        >>> site("relu", "fc1", 7, 2, 3, axis=1)
+        TrueSite(name='relu', axis=1, producer='fc1', function=None, size=7, dead=frozenset({2, 3}), ...)
+    """
+    return TrueSite(name, producer=producer, size=size, dead=frozenset(dead), **more)
+
+
 def state_of(n: int, active: int, non_finite: int, grad_rms: float, rare: float = 0.01) -> str:
     """One unit's state: the first that applies."""
     if n == 0:

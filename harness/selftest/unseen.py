@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.selftest.case import Case, dead, kill, normal, sequential
-from harness.selftest.truth import Keep, TrueSite, through
+from harness.selftest.case import Case, kill, normal, sequential
+from harness.selftest.truth import Keep, site, through
 
 
 class NeverCalled(nn.Module):
@@ -69,29 +69,24 @@ def traced(module: nn.Module) -> Any:
     return torch.jit.trace(module, torch.zeros(2, 5))
 
 
-RECURRENT = (TrueSite("relu", producer="fc", size=4, dead=dead(1)), TrueSite("rnn"))
-STEPPED = (RECURRENT[0], TrueSite("cell"))
-PART = (TrueSite("1", producer="0", size=5, dead=dead(2)), TrueSite("2"))
+RECURRENT = (site("relu", "fc", 4, 1), site("rnn"))
+STEPPED = (RECURRENT[0], site("cell"))
+PART = (site("1", "0", 5, 2), site("2"))
 
 CASES: dict[str, Case] = {
-    "never called": Case(
-        NeverCalled,
-        normal(16, 6),
-        (TrueSite("relu", producer="fc", size=5, dead=dead(2)), TrueSite("unused")),
-        quiet=False,
-    ),
-    "lstm": Case(lambda: Recurrent(nn.LSTM), normal(4, 3, 3), RECURRENT, quiet=False),
-    "gru": Case(lambda: Recurrent(nn.GRU), normal(4, 3, 3), RECURRENT, quiet=False),
+    "never called": Case(NeverCalled, (site("relu", "fc", 5, 2), site("unused")), quiet=False),
+    "lstm": Case(lambda: Recurrent(nn.LSTM), RECURRENT, normal(4, 3, 3), quiet=False),
+    "gru": Case(lambda: Recurrent(nn.GRU), RECURRENT, normal(4, 3, 3), quiet=False),
     "rnn": Case(
-        lambda: Recurrent(partial(nn.RNN, nonlinearity="relu")), normal(4, 3, 3), RECURRENT, quiet=False
+        lambda: Recurrent(partial(nn.RNN, nonlinearity="relu")), RECURRENT, normal(4, 3, 3), quiet=False
     ),
-    "lstm cell": Case(lambda: Stepped(nn.LSTMCell), normal(4, 3, 3), STEPPED, quiet=False),
-    "gru cell": Case(lambda: Stepped(nn.GRUCell), normal(4, 3, 3), STEPPED, quiet=False),
+    "lstm cell": Case(lambda: Stepped(nn.LSTMCell), STEPPED, normal(4, 3, 3), quiet=False),
+    "gru cell": Case(lambda: Stepped(nn.GRUCell), STEPPED, normal(4, 3, 3), quiet=False),
     "rnn cell": Case(
-        lambda: Stepped(partial(nn.RNNCell, nonlinearity="relu")), normal(4, 3, 3), STEPPED, quiet=False
+        lambda: Stepped(partial(nn.RNNCell, nonlinearity="relu")), STEPPED, normal(4, 3, 3), quiet=False
     ),
     "scripted part": Case(
-        lambda: with_part(torch.jit.script), normal(16, 6), PART, sequential({1: "1"}), quiet=False
+        lambda: with_part(torch.jit.script), PART, reference=sequential({1: "1"}), quiet=False
     ),
-    "traced part": Case(lambda: with_part(traced), normal(16, 6), PART, sequential({1: "1"}), quiet=False),
+    "traced part": Case(lambda: with_part(traced), PART, reference=sequential({1: "1"}), quiet=False),
 }

@@ -12,9 +12,9 @@ from small_nets import sgd, x
 from torch import Tensor, nn
 
 import harness
-from harness.selftest.case import dead, kill
+from harness.selftest.case import kill
 from harness.selftest.compare import assert_same_census
-from harness.selftest.truth import Keep, TrueSite, Truth, through
+from harness.selftest.truth import Keep, Truth, site, through
 
 STEPS, ROWS = 4, 6
 
@@ -51,8 +51,8 @@ class Both(nn.Module):
         return (self.g if part == "g" else self.d)(value, *named)
 
 
-G_SITE = TrueSite("act", producer="fc", size=5, dead=dead(2))
-D_SITE = TrueSite(":relu", producer="fc", size=6, dead=dead(0, 3))
+G_SITE = site("act", "fc", 5, 2)
+D_SITE = site(":relu", "fc", 6, 0, 3)
 
 
 def gan_step(
