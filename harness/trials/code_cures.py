@@ -9,45 +9,28 @@ from torch import nn
 
 from harness.remedies import sugar
 from harness.trials import apply_cures
-from harness.trials.cures import ACTIVATION, NETWORK, NUMBER, SHAPING
+from harness.trials.cures import ACTIVATION, NETWORK, NUMBER, SHAPING, AnyCure
 from harness.trials.fresh_training import FreshTraining
 
 
 @dataclass(frozen=True)
-class CodeCure:
+class CodeCure(AnyCure):
     """One change to a user's own training.
 
     Attributes:
-        name: readable name.
-        labels: the causes that it addresses.
-        change: how much it changes (see `cures.Cure`).
         code: Python code that applies it; `FreshTraining.written_out` fills in the names.
         apply: applies the cure; raises ValueError if that is impossible.
-        groups: what it changes; cures that share a group are not combined.
     """
 
-    name: str
-    labels: tuple[str, ...]
-    change: int
     code: str
     apply: apply_cures.Apply
-    groups: frozenset[str]
 
     def __add__(self, other: CodeCure) -> CodeCure:
-        """Combine two cures."""
-
         def both(training: FreshTraining) -> None:
             self.apply(training)
             other.apply(training)
 
-        return CodeCure(
-            f"{self.name} + {other.name}",
-            tuple(dict.fromkeys((*self.labels, *other.labels))),
-            self.change + other.change,
-            f"{self.code}\n{other.code}",
-            both,
-            self.groups | other.groups,
-        )
+        return CodeCure(*self.described_with(other), f"{self.code}\n{other.code}", both)
 
 
 def by_name(name: str) -> CodeCure:
@@ -87,7 +70,7 @@ def _cures() -> Iterator[CodeCure]:
     def one(
         name: str, apply: apply_cures.Apply, code: str, groups: str, change: int, labels: tuple[str, ...] = ()
     ) -> CodeCure:
-        return CodeCure(name, labels, change, code, apply, frozenset(groups.split()))
+        return CodeCure(name, labels, change, frozenset(groups.split()), code, apply)
 
     for part in (3, 10, 30):
         yield one(

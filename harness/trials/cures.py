@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from harness.activations.registry import RECORDS
 from harness.config import RunSpec
@@ -15,44 +15,44 @@ NUMBER, SHAPING, ACTIVATION, NETWORK = 1, 2, 3, 4  # how much a cure changes
 Change = Callable[[RunSpec], RunSpec]
 
 
-class Labelled(Protocol):
-    """A cure that addresses certain causes."""
-
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-
-
-L = TypeVar("L", bound=Labelled)
-
-
 @dataclass(frozen=True)
-class Cure:
-    """One change to a run.
+class AnyCure:
+    """A cure, however it is applied; the sum of two is both.
 
     Attributes:
         name: readable name.
         labels: the causes that it addresses (`harness.attribution.causes.LABELS`), the main one first.
         change: how much of the training it changes: an existing number (1), the inputs or the course of the
             training (2), the activation or its gradient (3), the network or what acts on it (4).
-        groups: the configuration groups that it changes.
-        apply: maps a specification to the cured one.
+        groups: what it changes, e.g. configuration groups; cures that share a group are not combined.
     """
 
     name: str
     labels: tuple[str, ...]
     change: int
     groups: frozenset[str]
+
+    def __add__(self, other: Any) -> Any:
+        raise NotImplementedError
+
+    def described_with(self, other: AnyCure) -> tuple[str, tuple[str, ...], int, frozenset[str]]:
+        """Name, labels, change and groups of both cures together."""
+        labels = tuple(dict.fromkeys((*self.labels, *other.labels)))
+        name = f"{self.name} + {other.name}"
+        return name, labels, self.change + other.change, self.groups | other.groups
+
+
+C = TypeVar("C", bound=AnyCure)
+
+
+@dataclass(frozen=True)
+class Cure(AnyCure):
+    """One change to a run; `apply` maps a specification to the cured one."""
+
     apply: Change
 
     def __add__(self, other: Cure) -> Cure:
-        """Combine two cures."""
-        return Cure(
-            f"{self.name} + {other.name}",
-            tuple(dict.fromkeys((*self.labels, *other.labels))),
-            self.change + other.change,
-            self.groups | other.groups,
-            lambda spec: other.apply(self.apply(spec)),
-        )
+        return Cure(*self.described_with(other), lambda spec: other.apply(self.apply(spec)))
 
 
 def cures(spec: RunSpec, label: str, mean: float, steps: int) -> list[Cure]:
@@ -88,7 +88,7 @@ def cures(spec: RunSpec, label: str, mean: float, steps: int) -> list[Cure]:
     return in_turns(families, label)
 
 
-def in_turns(families: Iterable[Iterable[L]], label: str) -> list[L]:
+def in_turns(families: Iterable[Iterable[C]], label: str) -> list[C]:
     """Interleave the cures of all families; cures that address the diagnosed cause move one turn ahead.
 
     Because a diagnosis can be wrong, a small budget should try the best cure of every family rather than all

@@ -5,35 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic
 
 import pandas as pd
 
+from harness.trials.cures import C
 from harness.trials.halving import FINALISTS, Round
 from harness.trials.judging import UNTOUCHED, judged, recommended
 
 Say = Callable[[str], None]
-
-
-class Candidate(Protocol):
-    """A cure that can be tried alone or combined with another."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-
-    @property
-    def change(self) -> int: ...
-
-    @property
-    def groups(self) -> frozenset[str]: ...
-
-    def __add__(self, other: Any) -> Any: ...
-
-
-C = TypeVar("C", bound=Candidate)
 
 
 @dataclass(frozen=True)
