@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from harness.graph.operations import COPIES
+from harness.graph.tensor_map import TensorMap
 
 BY_HAND = (
     "a threshold written by hand: call `F.relu`, or move it into a function and declare that with "
@@ -20,15 +21,15 @@ PRODUCTS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__"}
 CHOICES = PRODUCTS | {"where", "masked_fill", "masked_fill_", "__setitem__"}
 EXTREMES = {"maximum", "minimum", "fmax", "fmin", "max", "min"}
 
-Sources = dict[int, tuple[weakref.ref[Tensor], weakref.ref[Tensor]]]
+Sources = TensorMap[weakref.ref[Tensor]]
 
 
 class HandThresholds:
     """Finds them in one traced forward; keeps no tensor alive."""
 
     def __init__(self) -> None:
-        self._masks: Sources = {}  # mask → compared tensor
-        self._images: Sources = {}  # copy, multiple or activation of a tensor → that tensor
+        self._masks = Sources()  # mask → compared tensor
+        self._images = Sources()  # copy, multiple or activation of a tensor → that tensor
 
     def of(self, name: str, args: Sequence[Any], out: Any) -> Tensor | None:
         """The tensor that a call passes on where it is beyond a threshold, and nowhere else; None if none.
@@ -82,9 +83,9 @@ class HandThresholds:
 
 def _put(sources: Sources, tensor: Any, source: Tensor) -> None:
     if isinstance(tensor, Tensor):
-        sources[id(tensor)] = weakref.ref(tensor), weakref.ref(source)
+        sources.put(tensor, weakref.ref(source))
 
 
 def _source(sources: Sources, tensor: Tensor) -> Tensor | None:
-    found = sources.get(id(tensor))
-    return found[1]() if found is not None and found[0]() is tensor else None
+    found = sources.get(tensor)
+    return None if found is None else found()

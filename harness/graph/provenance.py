@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from harness.graph.operations import tensors_in as _tensors
 from harness.graph.origin import DATA, Origin, adapted, application, made, moved, normed, reduced
 from harness.graph.producers import Producer, turned
 from harness.graph.recurrence import Recurrence
+from harness.graph.tensor_map import TensorMap
 from harness.graph.weights import KnownWeights
 
 CHOSEN = "its inputs are multiplied by weights that are chosen for each of them"
@@ -36,21 +36,21 @@ class TensorProvenance:
     def __init__(self, model: nn.Module) -> None:
         self.recurrence = Recurrence()
         self.weights = KnownWeights(model)
-        self._known: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
-        self._zeros: dict[int, weakref.ref[Tensor]] = {}
-        self._constants: dict[int, weakref.ref[Tensor]] = {id(b): weakref.ref(b) for b in model.buffers()}
+        self._known = TensorMap[Origin]()
+        self._zeros = TensorMap[bool]()
+        self._constants = TensorMap[bool]()  # buffers, and what is made of constants
+        self._constants.put_all(model.buffers(), True)
 
     def __len__(self) -> int:
         return len(self._known)
 
     def put(self, tensor: Tensor, origin: Origin) -> None:
         """Set the origin of a tensor."""
-        self._known[id(tensor)] = (weakref.ref(tensor), origin)
+        self._known.put(tensor, origin)
 
     def get(self, tensor: Tensor) -> Origin | None:
         """The origin of a tensor; None if unknown: a constant, or made unobserved."""
-        found = self._known.get(id(tensor))
-        return found[1] if found is not None and found[0]() is tensor else None
+        return self._known.get(tensor)
 
     def enter(self, module: nn.Module) -> None:
         """Enter a module's forward."""
@@ -58,8 +58,7 @@ class TensorProvenance:
 
     def made_of_zeros(self, tensor: Tensor) -> bool:
         """Whether it was created by a function that fills with zeros, in this forward."""
-        found = self._zeros.get(id(tensor))
-        return found is not None and found() is tensor
+        return bool(self._zeros.get(tensor))
 
     def before(self, z: Tensor) -> Origin | Producer | None:
         """What an activation is called on: the origin of z, or its producer if z is weights."""
@@ -90,9 +89,9 @@ class TensorProvenance:
         self.recurrence.hand_on(given, outs)
         if ops.creates(name):
             if ops.creates_zeros(name):
-                self._zeros.update((id(t), weakref.ref(t)) for t in outs)
+                self._zeros.put_all(outs, True)
             if name not in ops.FROM_OUTSIDE:
-                self._constants.update((id(t), weakref.ref(t)) for t in outs)
+                self._constants.put_all(outs, True)
             return
         if name in ops.NORMS or name in ops.PRODUCTS:
             for tensor in given:
@@ -107,7 +106,7 @@ class TensorProvenance:
             if weights:
                 self.weights.derive(name, args, weights, outs)
             elif not any(self._is_foreign(t) for t in given):
-                self._constants.update((id(t), weakref.ref(t)) for t in outs)
+                self._constants.put_all(outs, True)
             return
         first: Any = args[0] if args else None
         if layer or (name not in ops.PRODUCTS and self.get(first) is not None):  # then it is no weight here
@@ -178,7 +177,8 @@ class TensorProvenance:
         matrices = [(t, w) for t, w in weights if t.ndim > 1]
         if name in ops.BROADCASTS and weights and first.shape != operands[0].shape:
             return [self._spread(name, operands, weights, first)]
-        if name in ops.DIFFERENCES and have_knots(filter(self._is_constant, _tensors(args)), operands, first):
+        constants = filter(self._constants.get, _tensors(args))
+        if name in ops.DIFFERENCES and have_knots(constants, operands, first):
             return [at_knots(self._elementwise(operands, first), first)]
         if matrices and first.ndim and first.shape != operands[0].shape:  # a product under another name
             if any(t.ndim > 2 for t, _ in matrices):
@@ -311,12 +311,7 @@ class TensorProvenance:
         A layer's input is such a tensor rather than a constant, unless it is a buffer or made of constants.
         """
         known = self.get(tensor) is not None or self.weights.of(tensor) is not None
-        return tensor.is_floating_point() and not known and not self._is_constant(tensor)
-
-    def _is_constant(self, tensor: Tensor) -> bool:
-        """Whether it is a buffer, or made of constants."""
-        known = self._constants.get(id(tensor))
-        return known is not None and known() is tensor
+        return tensor.is_floating_point() and not known and not self._constants.get(tensor)
 
     def _is_layer(self, name: str, args: Sequence[Any], weights: Sequence[tuple[Tensor, Producer]]) -> bool:
         """Whether a call makes units: of an input, which may be learned (queries, a constant image)."""

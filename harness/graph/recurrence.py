@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 
 from harness.graph.producers import Producer
+from harness.graph.tensor_map import TensorMap
 
 INPUT = "input of"  # with a caller: what it was called on
 TRIAL = 32  # starts and ends of forwards after which a model without recurrence is no longer followed
@@ -21,7 +21,7 @@ class Recurrence:
     """
 
     def __init__(self) -> None:
-        self._behind: dict[int, tuple[weakref.ref[Tensor], frozenset[Any]]] = {}
+        self._behind = TensorMap[frozenset[Any]]()
         self._clock = 0
         self._applied: dict[Producer, int] = {}
         self._called: dict[Any, int] = {}
@@ -32,8 +32,7 @@ class Recurrence:
         self._applied.clear()
         self._called.clear()
         self._trial -= 1
-        for key in [key for key, found in self._behind.items() if found[0]() is None]:
-            del self._behind[key]
+        self._behind.forget_dead()
 
     def apply(self, producers: Iterable[Producer]) -> None:
         """Record that weights are used."""
@@ -48,7 +47,7 @@ class Recurrence:
     def come_from(self, caller: Any, tensor: Tensor) -> None:
         """Record that a tensor depends on a call of an activation."""
         if self._trial > 0:
-            self._put(tensor, self._get(tensor) | {caller})
+            self._behind.put(tensor, self._get(tensor) | {caller})
 
     def hand_on(self, operands: Iterable[Tensor], outs: Iterable[Tensor]) -> None:
         """Record that `outs` depend on everything that `operands` depend on."""
@@ -56,8 +55,7 @@ class Recurrence:
             return
         behind = frozenset().union(*map(self._get, operands))
         if behind:
-            for out in outs:
-                self._put(out, behind)
+            self._behind.put_all(outs, behind)
 
     def anew(self, caller: Any, z: Tensor) -> frozenset[Producer] | None:
         """The weights used since the caller's last call, or in this forward if that was in an earlier one.
@@ -76,8 +74,4 @@ class Recurrence:
         return caller in self._get(z)
 
     def _get(self, tensor: Tensor) -> frozenset[Any]:
-        found = self._behind.get(id(tensor))
-        return found[1] if found is not None and found[0]() is tensor else frozenset()
-
-    def _put(self, tensor: Tensor, behind: frozenset[Any]) -> None:
-        self._behind[id(tensor)] = weakref.ref(tensor), behind
+        return self._behind.get(tensor) or frozenset()

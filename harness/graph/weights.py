@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from harness.graph import operations as ops
 from harness.graph.producers import Producer, Producers, part_of, turned
+from harness.graph.tensor_map import TensorMap
 
 Weights = list[tuple[Tensor, Producer]]
 
@@ -23,7 +23,7 @@ class KnownWeights:
 
     def __init__(self, model: nn.Module) -> None:
         self._producers = Producers(model)
-        self._derived: dict[int, tuple[weakref.ref[Tensor], Producer]] = {}
+        self._derived = TensorMap[Producer]()
 
     def enter(self, module: nn.Module) -> None:
         """Enter a module's forward."""
@@ -32,10 +32,7 @@ class KnownWeights:
     def of(self, tensor: Tensor) -> Producer | None:
         """The producer for a parameter, or for a tensor computed from parameters; None for any other."""
         own = self._producers.of(tensor)
-        if own is not None:
-            return own
-        found = self._derived.get(id(tensor))
-        return found[1] if found is not None and found[0]() is tensor else None
+        return self._derived.get(tensor) if own is None else own
 
     def kept_in_range(self, tensor: Tensor) -> Producer | None:
         """The producer for a matrix of weights on which an activation is called, to keep them positive, say.
@@ -58,4 +55,4 @@ class KnownWeights:
 
     def put(self, tensor: Tensor, owner: Producer) -> None:
         """Record a tensor computed from parameters alone."""
-        self._derived[id(tensor)] = weakref.ref(tensor), owner
+        self._derived.put(tensor, owner)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from inspect import signature
 from typing import Any
-from weakref import ref
 
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from harness.activations.fused import fused_activation
 from harness.activations.gates import Gate
 from harness.graph.hand_thresholds import BY_HAND
 from harness.graph.operations import function_name
+from harness.graph.tensor_map import TensorMap
 from harness.hooks._torch import is_recompute, version_of
 from harness.hooks.compiled.traceable import TracedFunctions
 from harness.hooks.counting import CallCounter
@@ -254,14 +254,14 @@ class ZeroConstants:
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[ref[Tensor], int, bool]] = {}
+        self._known = TensorMap[tuple[int, bool]]()  # version → whether it is zero
 
     def is_zero(self, tensor: Tensor) -> bool:
         """Whether all values are 0; reads each tensor once, and again after it was written to."""
         version = version_of(tensor)
-        found = self._known.get(id(tensor))
-        if found is not None and found[0]() is tensor and found[1] == version:
-            return found[2]
+        found = self._known.get(tensor)
+        if found is not None and found[0] == version:
+            return found[1]
         zero = not bool(tensor.any())
-        self._known[id(tensor)] = ref(tensor), version, zero
+        self._known.put(tensor, (version, zero))
         return zero

@@ -7,7 +7,6 @@ shape of a pre-activation does not tell whether a mask is of its rows.
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from harness.graph import operations as ops
 from harness.graph.operations import tensors_in
+from harness.graph.tensor_map import TensorMap
 
 Inputs = frozenset[str]
 NONE: Inputs = frozenset()
@@ -54,22 +54,22 @@ class InputStreams:
         self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], positions: int
     ) -> None:
         self._positions = positions
-        self._known: dict[int, tuple[weakref.ref[Tensor], Inputs]] = {}
+        self._known = TensorMap[Inputs]()
         self.shapes: dict[str, tuple[int, ...]] = {}
         for name, value in (*zip(_names(module), args, strict=False), *kwargs.items()):
             if not isinstance(value, Tensor):
                 continue
             if "mask" in name:
-                self._put(value, NONE)
+                self._known.put(value, NONE)
                 continue
             self.shapes[name] = tuple(value.shape)
-            self._put(value, frozenset([name]))
+            self._known.put(value, frozenset([name]))
 
     def of(self, tensor: Tensor) -> Inputs:
         """The inputs of a tensor's rows; none for a parameter."""
-        found = self._known.get(id(tensor))
-        if found is not None and found[0]() is tensor:
-            return found[1]
+        found = self._known.get(tensor)
+        if found is not None:
+            return found
         return NONE if isinstance(tensor, nn.Parameter) else UNKNOWN
 
     def follow(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> None:
@@ -83,12 +83,12 @@ class InputStreams:
         else:
             found = NONE.union(*map(self.of, self._givers(name, args, kwargs, outs[0])))
         for one in outs:
-            self._put(one, found)
+            self._known.put(one, found)
 
     def activated(self, z: Tensor, out: Any) -> None:
         """Set the inputs of an activation's output."""
         if isinstance(out, Tensor):
-            self._put(out, self.of(z))
+            self._known.put(out, self.of(z))
 
     def _givers(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
@@ -112,9 +112,6 @@ class InputStreams:
         pairs = zip(reversed(operand.shape), reversed(out.shape), strict=False)
         spread = [size for own, size in list(pairs)[1:] if own == 1 < size]
         return self._positions in spread or (bool(spread) and out.ndim <= BATCHED)  # else over heads
-
-    def _put(self, tensor: Tensor, inputs: Inputs) -> None:
-        self._known[id(tensor)] = weakref.ref(tensor), inputs
 
 
 def _names(module: nn.Module) -> Iterator[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import ref
 
 from torch import Tensor, nn
 
 from harness.activations.lookup import TABLE
+from harness.graph.tensor_map import TensorMap
 from harness.graph.units import UnitLayout
 from harness.hooks.sites import OpenSite
 from harness.kernels.countable import PLAIN
@@ -69,31 +69,30 @@ class SeenForward:
     calls: dict[Any, list[SeenCall | None]] = field(default_factory=dict)
     functions: dict[nn.Module, list[list[SeenFunction]]] = field(default_factory=dict)
     in_place: set[nn.Module] = field(default_factory=set)
-    _uses: dict[int, ref[Tensor]] = field(default_factory=dict)
-    _pre_activations: dict[int, tuple[ref[Tensor], SeenCall]] = field(default_factory=dict)
+    _used: TensorMap[bool] = field(default_factory=TensorMap)
+    _pre_activations: TensorMap[SeenCall] = field(default_factory=TensorMap)
 
     def add(self, key: Any, z: Tensor, found: tuple[OpenSite, UnitLayout] | None) -> None:
         """Record the call of an activation."""
         seen = None if found is None else SeenCall(*found, z.ndim, type(z) in PLAIN)
         self.calls.setdefault(key, []).append(seen)
         if seen is not None:
-            used = self._uses.get(id(z))
-            seen.shared = used is not None and used() is z
-            self._uses[id(z)] = ref(z)
-            self._pre_activations[id(z)] = ref(z), seen
+            seen.shared = bool(self._used.get(z))
+            self._used.put(z, True)
+            self._pre_activations.put(z, seen)
 
     def write(self, z: Tensor) -> None:
         """Record that an activation wrote into z: later uses of z are uses of the activation's output."""
-        self._pre_activations.pop(id(z), None)
+        self._pre_activations.discard(z)
 
     def use(self, *values: Any) -> None:
         """Record that something else is computed from these values."""
         for value in values:
             if isinstance(value, Tensor):
-                known = self._pre_activations.get(id(value))
-                if known is not None and known[0]() is value:
-                    known[1].shared = True
-                self._uses[id(value)] = ref(value)
+                known = self._pre_activations.get(value)
+                if known is not None:
+                    known.shared = True
+                self._used.put(value, True)
             elif isinstance(value, tuple | list):
                 self.use(*value)
 
