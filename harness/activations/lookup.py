@@ -165,11 +165,6 @@ def asked(arguments: Parameters) -> Asked:
     return Asked(None if own.is_open is None else arguments.mask, lasts=not own.asks)
 
 
-def shown(name: str) -> str:
-    """The canonical name in site names."""
-    return name
-
-
 def compute(name: str, arguments: Parameters, z: Tensor) -> Any:
     """The activation's output for z, computed separately; None if that is not possible."""
     if isinstance(arguments, DeclaredCall):

@@ -92,26 +92,25 @@ class FunctionCalls:
             self._function(owner, name, z, arguments, writes=writes)
             if bare:
                 given = bool(kwargs) and kwargs["inplace"]
-                self._bare[owner, function, given] = self._known[owner, functional.shown(name), writes]
+                self._bare[owner, function, given] = self._known[owner, name, writes]
 
     def _function(
         self, owner: nn.Module, name: str, z: Tensor, arguments: Mapping[str, Any], *, writes: bool
     ) -> None:
-        shown = functional.shown(name)
-        key = owner, shown
-        known = self._known.get((owner, shown, writes))
+        key = owner, name
+        known = self._known.get((owner, name, writes))
         recompute = is_recompute()
         if known is None:
-            known = self._known[owner, shown, writes] = KnownCalls(self._counter.course, lambda: writes)
+            known = self._known[owner, name, writes] = KnownCalls(self._counter.course, lambda: writes)
         elif self._states.own.fast and not recompute and known.count(z, self._states.own.forward):
             return
         if not functional.is_activation(name, arguments, self._eps):
             return
-        full = f"{self._names.get(owner, '?')}:{shown}"
+        full = f"{self._names.get(owner, '?')}:{name}"
         gate_of = partial(_gate_of_call, name, arguments)
         compute = partial(functional.compute, name, arguments)
         asked = functional.asked(arguments)
-        caller = Caller(key, full, shown, gate_of, compute, "function", asked.open_of, asked.lasts)
+        caller = Caller(key, full, name, gate_of, compute, "function", asked.open_of, asked.lasts)
         self._counter.count(caller, z, known, recompute)
 
     def traced(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -130,20 +129,16 @@ class FunctionCalls:
             found = functional.bound(function, args, kwargs, self._is_data, self._is_zero)
             if found is not None and not functional.is_activation(found[0], found[2], self._eps):
                 found = None
-            if found is not None and functional.shown(found[0]) in THRESHOLDS:
+            if found is not None and found[0] in THRESHOLDS:
                 origin = trace.provenance.get(found[1])
                 if origin is None or not origin.direct:
-                    self._book.uncounted.add((owner, functional.shown(found[0])))
+                    self._book.uncounted.add((owner, found[0]))
                     found = None  # coordinates, losses, probabilities: they have no units that could be dead
             if found is not None and owner in trace.unclear:
                 activated = None, trace.provenance.before(found[1]), found[1].shape
             elif found is not None:
                 trace.owners.add(owner)
-                activated = (
-                    (owner, functional.shown(found[0])),
-                    trace.provenance.before(found[1]),
-                    found[1].shape,
-                )
+                activated = (owner, found[0]), trace.provenance.before(found[1]), found[1].shape
                 z = found[1]
                 writes = works_in_place(function, args, kwargs)
                 self._function(owner, found[0], z, found[2], writes=writes)
