@@ -8,7 +8,7 @@ indices as well, so the code need not know what a reshaping does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -67,15 +67,6 @@ def compact(indices: Tensor) -> Tensor:
     return indices
 
 
-def moved(indices: Tensor, shape: torch.Size, move: Callable[[Tensor], Tensor]) -> Tensor:
-    """Indices after moving the entries of a tensor of that shape.
-
-    >>> moved(fresh(3, 1, 2), torch.Size([5, 2, 3]), lambda t: t.flatten(1)).tolist()
-    [[0, 0, 0, 1, 1, 1]]
-    """
-    return compact(move(indices.expand(shape)))
-
-
 def selected(indices: Tensor, places: Tensor, ndim: int) -> Tensor | None:
     """Indices after `x[places]`, for indices (or a mask) of inputs; None if it selects among units.
 
@@ -120,7 +111,7 @@ def repeats(indices: Tensor, axis: int) -> bool:
 def along(indices: Tensor, shape: torch.Size, axis: int) -> Tensor | None:
     """The unit at each place along an axis, (places,) int64; None if a place holds several units.
 
-    >>> along(moved(fresh(3, 1, 2), torch.Size([5, 2, 2]), lambda t: t.flatten(1)), torch.Size([5, 4]), -1)
+    >>> along(compact(fresh(3, 1, 2).expand(5, 2, 2).flatten(1)), torch.Size([5, 4]), -1)
     tensor([0, 0, 1, 1])
     """
     if any(other != axis for other in varying(indices)):
