@@ -192,7 +192,7 @@ def baseline_of(levels: Sequence[Any], baseline: Any = None, factor: str = "fact
         if _key(level) == asked or word(level) == str(baseline):
             return k
     for k, level in enumerate(levels):  # "1e-1" is 0.1
-        if isinstance(level, int | float) and _number(baseline) == level:
+        if isinstance(level, int | float) and number(baseline) == level:
             return k
     raise ValueError(
         f"baseline: {factor} has the levels {', '.join(map(word, levels))}, but got {word(baseline)}"
@@ -312,7 +312,8 @@ def _key(level: Any) -> tuple[int, Any]:
     return 3, str(level)
 
 
-def _number(text: Any) -> float | None:
+def number(text: Any) -> float | None:
+    """The number that a text stands for; None if it is not one."""
     try:
         return float(text)
     except (TypeError, ValueError):

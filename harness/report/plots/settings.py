@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from harness.compare.frames import number
 from harness.report.style import LINES, MARKERS, OKABE_ITO, ordered
 
 
@@ -27,7 +28,8 @@ def styles(settings: list[str]) -> dict[str, Style]:
         >>> styles(["activation=relu", "activation=elu"])["activation=elu"].color
         '#D55E00'
     """
-    numbers = len(settings) > 2 and all(_number(setting.rpartition("=")[2]) for setting in settings)
+    values = [number(setting.rpartition("=")[2]) for setting in settings]
+    numbers = len(settings) > 2 and None not in values
     scale = len(settings) > len(OKABE_ITO) or (numbers and all(" " not in s for s in settings))
     colours: list[Any] = ordered(len(settings)) if scale else list(OKABE_ITO)
     return {
@@ -55,11 +57,3 @@ def logarithmic(values: np.ndarray) -> bool:
     """
     values = np.unique(values[np.isfinite(values)])
     return len(values) > 1 and bool(values[0] > 0) and bool(values[-1] / values[0] >= 10)
-
-
-def _number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
