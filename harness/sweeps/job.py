@@ -170,7 +170,8 @@ def _train(
     from harness.training.loop import train
     from harness.training.step_counts import total_steps
 
-    if spec.force or not checkpoint.continues(folder.path, total_steps(spec, data)):
+    total = total_steps(spec, data.steps_per_epoch)
+    if spec.force or not checkpoint.continues(folder.path, total):
         folder.clear()
     board = None
     began, earlier = time.monotonic(), folder.status.get("seconds", 0.0)
@@ -182,7 +183,7 @@ def _train(
         folder.write_config(to_mapping(spec))
         folder.write_status("running", seed=spec.seed, versions=versions(), hardware=hardware(spec))
         board = _board(spec, folder.path)
-        display = nullcontext() if progress is None else progress(spec, total_steps(spec, data))
+        display = nullcontext() if progress is None else progress(spec, total)
         with display as bar:
             views = [view for view in (board, bar) if view is not None]
             keeps = alone and spec.record.evidence and spec.record.enabled

@@ -154,7 +154,7 @@ class _Run:
     ) -> None:
         self.spec, self.data, self.model, self.optimizer = spec, data, model, optimizer
         self.recorder, self.remedy, self.logger, self.folder = recorder, remedy, logger, folder
-        self.total = total_steps(spec, data)
+        self.total = total_steps(spec, data.steps_per_epoch)
         self.step, self.task = 0, 0
         self.latest: pd.DataFrame | None = None
         self.transitions = Transitions()

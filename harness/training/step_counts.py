@@ -6,16 +6,10 @@ from typing import Any
 
 from harness.config import RunSpec
 from harness.recording.schedule import census_steps
-from harness.training.data import Dataset
 
 
-def total_steps(spec: RunSpec, data: Dataset) -> int:
+def total_steps(spec: RunSpec, steps_per_epoch: int) -> int:
     """Optimizer steps of the whole run: the smaller of `train.epochs` and `train.max_steps`."""
-    return total_of(spec, data.steps_per_epoch)
-
-
-def total_of(spec: RunSpec, steps_per_epoch: int) -> int:
-    """Like `total_steps`, given only the steps per epoch."""
     by_epochs = spec.train.epochs * steps_per_epoch
     return by_epochs if spec.train.max_steps is None else min(by_epochs, spec.train.max_steps)
 
@@ -30,7 +24,7 @@ def is_tested(spec: RunSpec, step: int, steps_per_epoch: int) -> bool:
         [20, 40, 50]
     """
     whole = step % (steps_per_epoch * spec.train.test_every) == 0
-    return whole or step == total_of(spec, steps_per_epoch)
+    return whole or step == total_steps(spec, steps_per_epoch)
 
 
 def census_steps_of(spec: RunSpec, data: Any) -> frozenset[int]:
@@ -42,7 +36,7 @@ def census_steps_of(spec: RunSpec, data: Any) -> frozenset[int]:
     """
     record = spec.record
     return census_steps(
-        total_of(spec, data.steps_per_epoch),
+        total_steps(spec, data.steps_per_epoch),
         record.census_every,
         early=record.early,
         share=record.census_share,

@@ -167,7 +167,7 @@ def _subject(run: Run, seeds: int) -> _Subject:
         raise ValueError(f"{run.path}: it cannot be trained again ({error})") from None
     labels = torch.cat([y for _, y in data.test_batches()])
     chance = float(labels.bincount().max()) / len(labels)
-    steps = total_steps(spec, data)
+    steps = total_steps(spec, data.steps_per_epoch)
     return _Subject(spec, run.path / FOLDER, seeds, chance, len(labels), steps, data.steps_per_epoch)
 
 

@@ -31,7 +31,7 @@ from harness.training.stacked.optimizers import Optimizer, learning_rates
 from harness.training.stacked.parameters import Parameter
 from harness.training.stacked.recording import Recording
 from harness.training.stacked.remedies import PlacedEvent, StackRemedyRunner
-from harness.training.step_counts import census_steps_of, is_tested, total_of
+from harness.training.step_counts import census_steps_of, is_tested, total_steps
 from harness.training.stopping import stop_reason
 from harness.training.tasks import new_tasks
 
@@ -82,7 +82,7 @@ def _train(
     saved = checkpoint.load(keep, specs, [folder.path for folder in folders])
     device, dtype = place_of(specs[0])
     data = CohortData([specs[k] for k in order(specs)], dtype, device)
-    rates = learning_rates(specs, total_of(specs[0], data.steps_per_epoch))
+    rates = learning_rates(specs, total_steps(specs[0], data.steps_per_epoch))
     positions = [{} for _ in specs] if saved is None else saved["positions"]
     if saved is None:
         for folder in folders:  # tables of an earlier training would take precedence over the new streams
