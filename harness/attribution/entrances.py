@@ -91,9 +91,8 @@ class Entrances:
 
     def detach(self) -> None:
         """Remove every hook."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        while self._handles:
+            self._handles.pop().remove()
         self.step()
 
     def step(self) -> None:

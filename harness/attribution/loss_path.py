@@ -92,9 +92,8 @@ class LossPath:
 
     def detach(self) -> None:
         """Remove every hook."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        while self._handles:
+            self._handles.pop().remove()
         self._clear()
 
     def step(self, loss: Any) -> None:

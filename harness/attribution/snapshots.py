@@ -77,9 +77,8 @@ class Snapshots:
 
     def detach(self) -> None:
         """Stop copying."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        while self._handles:
+            self._handles.pop().remove()
 
     def step(self) -> None:
         """Discard the inputs of forwards that have raised since the last step."""

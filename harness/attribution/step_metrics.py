@@ -81,9 +81,8 @@ class StepMetrics:
 
     def detach(self) -> None:
         """Remove every hook and the copy of the parameters."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        while self._handles:
+            self._handles.pop().remove()
         self._references.clear()
 
     def step(self, loss: Tensor | float | None) -> None:

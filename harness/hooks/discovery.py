@@ -196,9 +196,8 @@ class ModuleStack:
 
     def detach(self) -> None:
         """Remove the hooks."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        while self._handles:
+            self._handles.pop().remove()
         self._hooked.clear()
 
     def _call(self, run: Callable[..., None]) -> Call:

@@ -178,9 +178,8 @@ class NeuronHealth(Watching, Callback):
 
     def _release(self) -> None:
         self._stepped = False
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        while self._handles:
+            self._handles.pop().remove()
         if self._strategy is not None:
             vars(self._strategy).pop("training_step", None)
             self._strategy = None

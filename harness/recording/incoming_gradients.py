@@ -63,9 +63,8 @@ class IncomingGradients:
 
     def detach(self) -> None:
         """Remove all hooks, and release all gradients."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        while self._handles:
+            self._handles.pop().remove()
         self._with_closure.clear()
         self._held = None
 
