@@ -13,8 +13,8 @@ from harness.detector.verdict import Verdict
 from harness.formats import dead_share_text, per_cent
 from harness.report.html.page import Block, Code, Link, Row, Section, Table, Tiles, Words
 from harness.report.html.pictures import Picture, picture
+from harness.report.tables import COUNTS
 
-STATE_COLUMNS = ("dead", "born_dead", "died", "revived", "rare", "starved", "non_finite", "always_on")
 EVENTS = 20  # largest number of shown rows of an event table
 
 
@@ -90,7 +90,7 @@ def site_rows(table: pd.DataFrame, evidence: str = "", *, diverged: bool = False
     """
     counts = [
         name
-        for name in STATE_COLUMNS
+        for name in COUNTS
         if name in table and (name in ("dead", "born_dead", "died", "revived") or table[name].any())
     ]
     heads = [
