@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness.detector.grid import census_grid
-
-UNIT = ["site", "unit"]
+from harness.detector.transitions import UNIT
 
 
 def death_steps(rows: pd.DataFrame, stream: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:

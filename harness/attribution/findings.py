@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.attribution.dates import UNIT, death_steps
+from harness.attribution.dates import death_steps
 from harness.attribution.event import Event
 from harness.attribution.events import events
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.detector.grid import telling, uncounted
 from harness.detector.lifetimes import lifetimes
 from harness.detector.states import Thresholds, classify
+from harness.detector.transitions import UNIT
 from harness.detector.verdict import last_census
 
 #: Reasons for starvation that are not sites.
