@@ -5,9 +5,6 @@ Legend: K members, C classes, B inputs; logits have the layout (K, C, B), so tha
 
 from __future__ import annotations
 
-from typing import Any
-
-import numba as nb
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,8 +13,7 @@ from harness.training.stacked import backend
 from harness.training.stacked.batches import CohortData
 from harness.training.stacked.module import StackedModule
 from harness.training.stacked.network import StackedMLP
-
-compiled: Any = nb.njit(nogil=True, cache=True, error_model="numpy")
+from harness.training.stacked.updates import compiled
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
