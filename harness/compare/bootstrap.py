@@ -13,10 +13,10 @@ STREAM = 20_240_607  # seed of the random numbers: the same runs give the same i
 
 
 @lru_cache(maxsize=64)
-def resamples(n: int, count: int = RESAMPLES) -> np.ndarray:
-    """How often each of n seeds is drawn in each resample: (count, n), rows sum to n."""
+def resamples(n: int) -> np.ndarray:
+    """How often each of n seeds is drawn in each resample: (RESAMPLES, n), rows sum to n."""
     rng = np.random.default_rng((STREAM, n))
-    drawn = rng.multinomial(n, np.full(n, 1 / n), size=count).astype(float)
+    drawn = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(float)
     drawn.setflags(write=False)
     return drawn
 

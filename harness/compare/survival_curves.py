@@ -218,19 +218,15 @@ def _counts(
     return step, len(seeds), deaths, at_risk, inside
 
 
-def risk_sets(
-    counts: pd.DataFrame, row: np.ndarray, rows: int, steps: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def risk_sets(counts: pd.DataFrame, row: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Deaths and units at risk by cluster and step, and the steps.
 
     Args:
         counts: counts of `Lives`.
         row: (len(counts),) cluster of each row.
         rows: number of clusters.
-        steps: ascending, with all that occur; None: those that occur.
     """
-    step = np.unique(counts["step"].to_numpy()) if steps is None else steps
-    column = np.searchsorted(step, counts["step"].to_numpy())
+    step, column = np.unique(counts["step"].to_numpy(), return_inverse=True)
     flat = row * len(step) + column
 
     def summed(name: str) -> np.ndarray:
