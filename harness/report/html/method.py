@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from harness.detector.states import Thresholds
-from harness.report.html.page import Section, Terms, Words
+from harness.report.html.page import Section, Terms
 
 
-def definitions(thresholds: Thresholds, *, sweep: bool = False, first: Sequence[str] = ()) -> Section:
+def definitions(thresholds: Thresholds, *, sweep: bool = False) -> Section:
     """The section on method and definitions.
 
     Args:
         thresholds: thresholds of the states in the report.
         sweep: whether runs are compared.
-        first: introductory paragraphs.
     """
     confidence = f"{100 * thresholds.confidence:g} %"
     unit = [
@@ -72,5 +69,4 @@ def definitions(thresholds: Thresholds, *, sweep: bool = False, first: Sequence[
             "of all runs of a seed as one cluster, since they are not independent.",
         ),
     ]
-    texts = [Words(text) for text in first]
-    return Section("Method and definitions", [*texts, Terms([*unit, *(compared if sweep else ())])])
+    return Section("Method and definitions", [Terms([*unit, *(compared if sweep else ())])])
