@@ -151,8 +151,7 @@ class NeuronHealth(Watching, Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Detach and remove all hooks."""
-        self._release()
-        self._watch.stop()
+        self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Detach and remove all hooks, however the fit ended."""
