@@ -11,7 +11,7 @@ from scipy.optimize import isotonic_regression
 
 from harness.compare.bootstrap import mean_interval, resamples
 from harness.compare.design import held, matrix, seed_codes, settings
-from harness.compare.frames import cells, codes, missing, need, setting_words, tally, values, word
+from harness.compare.frames import cells, codes, factors_by, missing, need, setting_words, tally, values, word
 from harness.compare.survivors import joined, why_no_crossing, why_not_nowhere
 from harness.formats import per_cent
 
@@ -168,9 +168,8 @@ def numeric_axis(frame: pd.DataFrame, name: str) -> bool:
 
 
 def _checked(frame: pd.DataFrame, axis: str, by: Sequence[str]) -> list[str]:
-    by = [by] if isinstance(by, str) else list(by)
     need(frame, axis, argument="axis")
-    need(frame, *by, argument="by")
+    by = factors_by(frame, by)
     if axis in by:
         raise ValueError(f"by: {axis} is the axis itself; give another factor")
     if not numeric_axis(frame, axis):

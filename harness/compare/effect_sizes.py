@@ -16,6 +16,7 @@ from harness.compare.frames import (
     baseline_of,
     cells,
     codes,
+    factors_by,
     need,
     tally,
     values,
@@ -93,7 +94,7 @@ def effects(
         >>> table[["level", "baseline", "pairs", "difference", "p"]].round(3).values.tolist()
         [[1.0, 0.1, 3.0, 0.467, 0.25]]
     """
-    by = [by] if isinstance(by, str) else list(by)
+    by = factors_by(frame, by)
     names = [outcomes] if isinstance(outcomes, str) else list(outcomes)
     factors = [factor] if isinstance(factor, str) else list(factor)
     if baseline is not None and len(factors) != 1:
@@ -145,7 +146,6 @@ def _rows(
     for name in by:
         if name == factor:
             raise ValueError(f"by: {factor} is the factor itself; give another one")
-    need(frame, *by, argument="by")
     measured = {name: values(frame, name) for name in names}
     fixed, _ = held(frame, factor, by)
     index, levels = codes(frame[factor])

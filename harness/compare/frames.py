@@ -140,6 +140,13 @@ def need(frame: pd.DataFrame, *names: str, argument: str = "factor") -> None:
             raise ValueError(f"{argument}: {name} has one value only ({only}); {words}")
 
 
+def factors_by(frame: pd.DataFrame, by: Sequence[str]) -> list[str]:
+    """The factors that an argument `by` names, one or several; ValueError as for `need`."""
+    names = [by] if isinstance(by, str) else list(by)
+    need(frame, *names, argument="by")
+    return names
+
+
 def codes(column: pd.Series) -> tuple[np.ndarray, list[Any]]:
     """Levels of a factor in order (null, false, true, numbers, words), and each row's index among them.
 

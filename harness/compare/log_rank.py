@@ -11,7 +11,7 @@ import pandas as pd
 
 from harness.compare.correction import adjust
 from harness.compare.design import held, seed_codes, settings
-from harness.compare.frames import baseline_of, cells, need, setting_words
+from harness.compare.frames import baseline_of, cells, factors_by, setting_words
 from harness.compare.life_tables import Lives, as_lives
 from harness.compare.permutation import sign_flip, two_groups, within_rows
 from harness.compare.survival_curves import risk_sets
@@ -56,11 +56,10 @@ def logrank(
     """
     if pairs not in ("baseline", ALL):
         raise ValueError(f"pairs: expected baseline or all, but got {pairs!r}")
-    by = [by] if isinstance(by, str) else list(by)
+    lives = as_lives(runs)
+    by = factors_by(lives.outcomes, by)
     if not by:
         raise ValueError("by: expected at least one factor, whose settings are compared")
-    lives = as_lives(runs)
-    need(lives.outcomes, *by, argument="by")
     found = settings(lives.outcomes, by)
     place = np.full(len(lives.outcomes), -1)
     for k, (_, rows) in enumerate(found):

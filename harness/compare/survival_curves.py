@@ -15,7 +15,7 @@ from scipy import stats
 
 from harness.compare.bootstrap import mean_interval
 from harness.compare.design import seed_codes, settings
-from harness.compare.frames import need, setting_words, tally
+from harness.compare.frames import factors_by, setting_words, tally
 from harness.compare.life_tables import Lives, as_lives
 from harness.detector.two_state import PER
 
@@ -47,7 +47,7 @@ def survival(runs: Runs | Lives, by: Sequence[str] = (), *, confidence: float = 
         ValueError: a factor does not exist or does not vary.
     """
     lives = as_lives(runs)
-    by = _checked(lives, by)
+    by = factors_by(lives.outcomes, by)
     tables = []
     for setting, rows in settings(lives.outcomes, by):
         found = _counts(lives, rows)
@@ -102,7 +102,7 @@ def dead_over_time(
         ValueError: a factor does not exist or does not vary.
     """
     lives = as_lives(runs)
-    by = _checked(lives, by)
+    by = factors_by(lives.outcomes, by)
     keys = ["place", "site", "step"] if sites else ["place", "step"]
     counts = lives.counts.groupby(keys, sort=False)[["observed", "dead"]].sum().reset_index()
     counts = counts[counts["observed"] > 0]
@@ -149,7 +149,7 @@ def two_state_rates(
         ValueError: a factor does not exist or does not vary.
     """
     lives = as_lives(runs)
-    by = _checked(lives, by)
+    by = factors_by(lives.outcomes, by)
     seed, _ = seed_codes(lives.outcomes)
     sums = ["entered", "born_dead", "deaths", "revivals", "alive_steps", "dead_steps"]
     keys = ["place", "site"] if sites else ["place"]
@@ -194,12 +194,6 @@ def _ratio(events: np.ndarray, steps: np.ndarray, confidence: float) -> tuple[fl
     parts = rate + (PER * events - rate * steps) / steps.mean()
     low, high = mean_interval(parts, confidence, (0.0, np.inf))
     return float(rate), low, high
-
-
-def _checked(lives: Lives, by: Sequence[str]) -> list[str]:
-    by = [by] if isinstance(by, str) else list(by)
-    need(lives.outcomes, *by, argument="by")
-    return by
 
 
 def _counts(
