@@ -10,11 +10,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from harness.attribution.recorder import Recorder
-from harness.store.files import whole
 from harness.store.reading import named_line
 from harness.store.schema import TABLES
 from harness.training.remedy_runner import RemedyRunner
-from harness.training.state_files import read
+from harness.training.state_files import read, write
 
 NAME = "checkpoint.pt"
 KEYS = {"step", "model", "optimizer", "recorder", "positions", "random", "random_cuda"}
@@ -50,8 +49,7 @@ def save(
         "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    with whole(folder / NAME) as part:
-        torch.save(content, part)
+    write(folder / NAME, content)
 
 
 def load(folder: Path, device: torch.device) -> dict[str, Any] | None:

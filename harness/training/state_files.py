@@ -1,4 +1,4 @@
-"""Read files of named tensors and plain values written by `torch.save`."""
+"""Files of named tensors and plain values, read and written with torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from harness.config.errors import ConfigError
+from harness.store.files import whole
 from harness.store.reading import is_there
 
 
@@ -20,6 +21,15 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Write a file as a whole or not at all; OSError if it cannot be written."""
+    with whole(path) as part:
+        try:
+            torch.save(content, part)
+        except RuntimeError as error:  # torch raises it for a full disk
+            raise OSError(f"cannot write {path} ({str(error).splitlines()[0]})") from error
 
 
 def load_weights(model: nn.Module, path: str) -> None:

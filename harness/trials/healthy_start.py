@@ -13,7 +13,6 @@ from harness.config.tree import choice
 from harness.detector.lifetimes import one_evidence
 from harness.detector.states import dead_fraction
 from harness.detector.verdict import HEALTHY
-from harness.store.files import whole
 from harness.sweeps.job import run_job
 from harness.trials.confirm import of_trial
 
@@ -41,14 +40,11 @@ def healthy_start(spec: RunSpec, census: pd.DataFrame, steps: int, folder: Path)
         raise ValueError(f"begin=healthy: the run was healthy {when}. Begin at its start (--from start).")
     path = folder / f"healthy-{last}.pt"
     if not path.is_file():
-        import torch
-
         from harness.training.checkpoint import NAME
-        from harness.training.state_files import read
+        from harness.training.state_files import read, write
 
         state = read(run_job(of_trial(spec, last, folder)).path / NAME)["model"]
-        with whole(path) as part:
-            torch.save(state, part)
+        write(path, state)
     stored = StoredInit(name="stored", gain=1.0, mean=0.0, path=str(path))
     train = replace(spec.train, max_steps=steps - last)
     return replace(spec, init=stored, bias=choice("bias", "zero"), train=train), last

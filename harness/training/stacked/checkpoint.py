@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from harness.config import RunSpec
 from harness.config.identity import run_id
-from harness.store.files import side_by_side, whole
+from harness.store.files import side_by_side
 from harness.store.folder import RunFolder
 from harness.store.schema import TABLES
 from harness.training.checkpoint import NAME as OF_A_RUN
 from harness.training.stacked.parameters import Parameter
-from harness.training.state_files import read
+from harness.training.state_files import read, write
 
 NAME = "cohort.pt"
 
@@ -28,11 +27,7 @@ def save(keep: Path, content: dict[str, Any]) -> None:
         OSError: it cannot be written.
     """
     keep.mkdir(parents=True, exist_ok=True)
-    with whole(keep / NAME) as part:
-        try:
-            torch.save(content, part)
-        except RuntimeError as error:  # torch raises it for a full disk
-            raise OSError(f"cannot write {keep / NAME} ({str(error).splitlines()[0]})") from error
+    write(keep / NAME, content)
 
 
 def done(keep: Path, specs: Sequence[RunSpec], paths: Sequence[Path]) -> bool:
@@ -89,7 +84,6 @@ def leave_networks(
             p.name: p.value[place - p.members.start].clone() for p in parameters if place in p.members
         }
         model |= {name: buffer[place].clone() for name, buffer in buffers.items()}
-        with whole(folders[place].path / OF_A_RUN) as part:
-            torch.save({"model": model}, part)
+        write(folders[place].path / OF_A_RUN, {"model": model})
 
     side_by_side(leave, range(len(folders)) if places is None else places)
