@@ -40,6 +40,12 @@ def _rebuild(key: str, text: str) -> ConfigError:
     return error
 
 
+def type_of(value: Any) -> str:
+    """The type of a value with its article, as in "a str" or "an Embedding"; "None" for None."""
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a hint with the closest known words, or "".
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.config.errors import ConfigError, did_you_mean
+from harness.config.errors import ConfigError, did_you_mean, type_of
 from harness.config.type_text import NAMES, in_words
 
 Function = Callable[..., Any]
@@ -64,7 +64,7 @@ def imported(place: str, key: str) -> Function:
         near = did_you_mean(name, [one for one in vars(found) if not one.startswith("_")])
         raise ConfigError(key, f"{module} has no {name}", hint=near) from None
     if not callable(function):
-        raise ConfigError(key, expected="a function or class", came=f"{place}, {_article(function)}")
+        raise ConfigError(key, expected="a function or class", came=f"{place}, {type_of(function)}")
     return function
 
 
@@ -141,11 +141,6 @@ def error_text(error: BaseException) -> str:
 
 def _called(function: Function) -> str:
     return str(getattr(function, "__name__", None) or type(function).__name__)
-
-
-def _article(value: Any) -> str:
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def _hints(function: Function) -> dict[str, Any]:

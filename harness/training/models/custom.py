@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from harness.activations.stored import stored
 from harness.config.enums import BiasBase
-from harness.config.errors import ConfigError
+from harness.config.errors import ConfigError, type_of
 from harness.config.schema import CustomModel, LeakySwap, RunSpec
 from harness.config.schema import Sugar as SugarRemedy
 from harness.config.targets import arguments, call, error_text, imported
@@ -58,7 +58,9 @@ def custom_network(
     torch.manual_seed(stream(spec.seed, *draw).initial_seed())
     model = call(place, factory, keywords, "model.target")
     if not isinstance(model, nn.Module):
-        raise ConfigError("model.target", f"{place} returned {_kind(model)}, but a torch.nn.Module is needed")
+        raise ConfigError(
+            "model.target", f"{place} returned {type_of(model)}, but a torch.nn.Module is needed"
+        )
     if spec.activation.name != "relu" and not used:
         problem = f"{spec.activation.name} has no effect, since {place} takes no argument `activation`"
         hint = "It would be a function: activation(units) makes the module."
@@ -92,7 +94,7 @@ def _check_output(place: str, model: nn.Module, sample: Tensor, classes: int) ->
         raise ConfigError("model.target", problem) from error
     wanted = (INPUTS, classes)
     if not isinstance(output, Tensor) or tuple(output.shape) != wanted or not output.is_floating_point():
-        came = _kind(output)
+        came = type_of(output)
         if isinstance(output, Tensor):
             came = f"{tuple(output.shape)} {str(output.dtype).removeprefix('torch.')}"
         problem = f"the network of {place} returns {came} for {INPUTS} inputs of {classes} classes"
@@ -134,8 +136,3 @@ def _feeds(place: str, model: nn.Module, sample: Tensor) -> tuple[Feed, ...]:
         problem = f"has no effect: no bias in the network of {place} alone feeds an activation"
         raise ConfigError("bias.offset", problem)
     return tuple(found)
-
-
-def _kind(value: Any) -> str:
-    name = type(value).__name__
-    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
