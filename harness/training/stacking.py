@@ -8,30 +8,11 @@ from harness.config import schema as s
 
 #: Keys in which the members of a stack may differ (or that have no effect in it).
 FREE = {
-    "seed",
-    "output",
-    "force",
-    "schedule",
-    "remedy",
-    "init",
-    "bias",
-    "detect",
-    "record.gate_eps",
-    "record.evidence",
-    "record.tensorboard",
-    "data.standardise",
-    "data.negate",
-    "data.scale",
-    "data.shift",
-    "data.label_noise",
-    "optim.lr",
-    "optim.weight_decay",
-    "optim.momentum",
-    "optim.nesterov",
-    "optim.betas",
-    "train.clip_grad",
-    "train.stop_when_dead",
-    "train.checkpoint_seconds",
+    *("seed", "output", "force", "schedule", "remedy", "init", "bias", "detect"),
+    *("record.gate_eps", "record.evidence", "record.tensorboard"),
+    *("data.standardise", "data.negate", "data.scale", "data.shift", "data.label_noise"),
+    *("optim.lr", "optim.weight_decay", "optim.momentum", "optim.nesterov", "optim.betas"),
+    *("train.clip_grad", "train.stop_when_dead", "train.checkpoint_seconds"),
 }
 
 LEARNED = ("prelu",)  # activations whose parameters a stack can train
