@@ -25,27 +25,9 @@ from harness.compare.permutation import joint_sign_flips, sign_flip, two_groups
 
 BOUNDS = (-1.0, 1.0)  # bounds of a difference of shares
 COLUMNS = (
-    "factor",
-    "level",
-    "baseline",
-    "outcome",
-    "runs",
-    "pairs",
-    "diverged",
-    "failed",
-    "unfinished",
-    "baseline_runs",
-    "baseline_diverged",
-    "baseline_failed",
-    "baseline_unfinished",
-    "mean",
-    "baseline_mean",
-    "difference",
-    "low",
-    "high",
-    "p",
-    "p_adjusted",
-    "note",
+    *("factor", "level", "baseline", "outcome", "runs", "pairs", "diverged", "failed", "unfinished"),
+    *("baseline_runs", "baseline_diverged", "baseline_failed", "baseline_unfinished"),
+    *("mean", "baseline_mean", "difference", "low", "high", "p", "p_adjusted", "note"),
 )
 
 
