@@ -19,22 +19,8 @@ from harness.detector.grid import Columns
 STATES = ("unobserved", "non_finite", "dead", "starved", "rare", "always_on", "active")
 
 CENSUS_COLUMNS = (
-    "evidence",
-    "step",
-    "site",
-    "unit",
-    "n",
-    "active",
-    "rate",
-    "rate_upper",
-    "silent_for",
-    "mean",
-    "std",
-    "max",
-    "non_finite",
-    "grad_rms",
-    "grad_norm",
-    "state",
+    *("evidence", "step", "site", "unit", "n", "active", "rate", "rate_upper", "silent_for"),
+    *("mean", "std", "max", "non_finite", "grad_rms", "grad_norm", "state"),
 )
 
 
