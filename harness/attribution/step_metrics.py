@@ -30,19 +30,8 @@ from harness.recording.listener import Guard
 #: among groups with matrices (lr) and vectors (lr_bias); output_rms, output_grad_norm: see `OutputNorms`;
 #: momentum: that of SGD and the like, which multiplies how far a gradient takes the parameters.
 COLUMNS = (
-    "input_mean",
-    "input_rms",
-    "written_norm",
-    "loss",
-    "grad_norm",
-    "update_norm",
-    "weight_norm",
-    "lr",
-    "lr_bias",
-    "weight_decay",
-    "output_rms",
-    "output_grad_norm",
-    "momentum",
+    *("input_mean", "input_rms", "written_norm", "loss", "grad_norm", "update_norm", "weight_norm"),
+    *("lr", "lr_bias", "weight_decay", "output_rms", "output_grad_norm", "momentum"),
 )
 PLACES = ("", "1", "2", "3")  # of the tensor inputs that are watched
 OTHERS = tuple(f"{name}{place}" for place in PLACES[1:] for name in ("input_mean", "input_rms"))
