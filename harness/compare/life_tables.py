@@ -15,16 +15,8 @@ if TYPE_CHECKING:
     from harness.store.runs import Runs
 
 COUNTS = (
-    "observed",
-    "dead",
-    "born_dead",
-    "entered",
-    "died",
-    "ended",
-    "deaths",
-    "revivals",
-    "alive_steps",
-    "dead_steps",
+    *("observed", "dead", "born_dead", "entered", "died", "ended"),
+    *("deaths", "revivals", "alive_steps", "dead_steps"),
 )
 
 
