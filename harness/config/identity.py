@@ -19,14 +19,8 @@ LONGEST = 40  # largest number of characters of a label
 UNSAFE = re.compile(r"[^\w.+-]")  # characters removed from folder names
 #: Keys that do not affect a run's result: locations, display, and how often it is saved.
 WITHOUT_EFFECT = (
-    "output",
-    "force",
-    "data.root",
-    "data.path",
-    "init.path",
-    "record.evidence",
-    "record.tensorboard",
-    "train.checkpoint_seconds",
+    *("output", "force", "data.root", "data.path", "init.path"),
+    *("record.evidence", "record.tensorboard", "train.checkpoint_seconds"),
 )
 WITHOUT_EFFECT_GROUPS = ("detect.",)
 #: Keys added in later versions, with the value that keeps a run's old identity.
