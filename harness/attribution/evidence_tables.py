@@ -15,27 +15,12 @@ from harness.attribution.replay import Rates
 from harness.attribution.shapley import shapley
 
 UNIT_COLUMNS = (
-    "site",
-    "unit",
-    *(f"birth_{part}" for part in PARTS),
-    "spread",
-    *ROW_COLUMNS,
-    "rate_eval",
-    "rate_buffers",
-    "starved_by",
+    *("site", "unit", *(f"birth_{part}" for part in PARTS), "spread", *ROW_COLUMNS),
+    *("rate_eval", "rate_buffers", "starved_by"),
 )
 SHARE_COLUMNS = ("rate_then", "rate_now", *FACTORS)
 LAYER_COLUMNS = (
-    "site",
-    "depth",
-    "units",
-    "layer",
-    "source",
-    "normed",
-    "trained",
-    "weight_z",
-    "gain",
-    "growth",
+    *("site", "depth", "units", "layer", "source", "normed", "trained", "weight_z", "gain", "growth"),
     *INPUT_COLUMNS,
 )
 NOW_COLUMNS = tuple(f"{name}_now" for name in INPUT_COLUMNS)
