@@ -32,22 +32,9 @@ SCALINGS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply", "div",
 DIFFERENCES = {"sub", "__sub__", "__rsub__", "subtract", "rsub"}
 BROADCASTS = SCALINGS | DIFFERENCES | {"add", "__add__", "__radd__"}
 JOINS = {"cat", "concat", "concatenate", "stack", "hstack", "vstack"}
-REDUCTIONS = {
-    "mean",
-    "sum",
-    "amax",
-    "amin",
-    "max",
-    "min",
-    "prod",
-    "norm",
-    "logsumexp",
-    "std",
-    "var",
-    "median",
-}
-REDUCTIONS |= {"nanmean", "nansum", "vector_norm", "linalg_vector_norm", "linalg_norm", "argmax", "argmin"}
 EXTREMES = {"amax", "amin", "max", "min"}
+REDUCTIONS = EXTREMES | {"mean", "sum", "prod", "norm", "logsumexp", "std", "var", "median"}
+REDUCTIONS |= {"nanmean", "nansum", "vector_norm", "linalg_vector_norm", "linalg_norm", "argmax", "argmin"}
 SQUARES = {"pow", "pow_", "__pow__", "square", "square_", "abs"}  # their sums are distances
 POOLINGS = EXTREMES | {"mean", "sum", "nanmean", "nansum", "logsumexp"}
 DISTANCES = {"cdist", "pairwise_distance", "cosine_similarity", "dist", "dot", "vdot", "inner"}
