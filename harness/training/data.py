@@ -37,8 +37,8 @@ def load(spec: RunSpec, device: torch.device, dtype: torch.dtype) -> Dataset:
     return Dataset(load_arrays(spec.data), spec.data, spec.seed, batch_size, device=device, dtype=dtype)
 
 
-class Dataset:
-    """Inputs in their stored form (uint8 or float32) on the run's device, normalised batch by batch.
+class Inputs:
+    """The chosen inputs in their stored form (uint8 or float32) on a device, normalised batch by batch.
 
     Attributes:
         shape: shape of one input.
@@ -51,6 +51,35 @@ class Dataset:
     def __init__(
         self,
         raw: RawData,
+        chosen: Tensor,
+        options: Data,
+        batch_size: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        whole = len(chosen) == len(raw.y_train)  # then all runs of a process share the stored tensor
+        self.device, self._dtype, self._options = device, dtype, options
+        self.shape, self.classes, self.size = tuple(raw.x_train.shape[1:]), raw.classes, len(chosen)
+        self.batch_size = min(batch_size, self.size)
+        self.steps_per_epoch = self.size // self.batch_size
+        check_augment(options, self.shape)
+        self._x = (raw.x_train if whole else raw.x_train[chosen]).to(device)
+        self._x_test, self._y_test = raw.x_test.to(device), raw.y_test.to(device)
+        fixed = torch.randperm(len(raw.y_test), generator=stream(0, "probe"))
+        self._probe = fixed[: options.probe_size].to(device)
+
+    @property
+    def probe_size(self) -> int:
+        """Number of inputs in the probe."""
+        return len(self._probe)
+
+
+class Dataset(Inputs):
+    """The inputs and labels of one run."""
+
+    def __init__(
+        self,
+        raw: RawData,
         options: Data,
         seed: int,
         batch_size: int,
@@ -59,32 +88,17 @@ class Dataset:
         dtype: torch.dtype,
     ) -> None:
         chosen = kept_places(raw.y_train, options)
-        whole = len(chosen) == len(raw.y_train)  # then all runs of a process share the stored tensor
-        self.shape = tuple(raw.x_train.shape[1:])
-        self.classes = raw.classes
-        self.size = len(chosen)
-        self.batch_size = min(batch_size, self.size)
-        self.steps_per_epoch = self.size // self.batch_size
-        check_augment(options, self.shape)
-        self._seed, self._dtype, self._device, self._options = seed, dtype, device, options
-        self._x = (raw.x_train if whole else raw.x_train[chosen]).to(device)
+        super().__init__(raw, chosen, options, batch_size, device, dtype)
+        self._seed = seed
         self._y = noisy_labels(raw.y_train[chosen], options.label_noise, raw.classes, seed).to(device)
-        self._x_test, self._y_test = raw.x_test.to(device), raw.y_test.to(device)
-        fixed = torch.randperm(len(raw.y_test), generator=stream(0, "probe"))
-        self._probe = fixed[: options.probe_size].to(device)
         scale = channel_scale(self._x, raw.divisor, standardise=options.standardise)
         self._centre, self._spread = turned(*scale, options, dtype)
         self._epoch = (-1, self._probe, self._y)  # epoch of the last batch, its order and labels
         self._pixels: Tensor | None = None  # permutation of the features in that epoch
 
-    @property
-    def probe_size(self) -> int:
-        """Number of inputs in the probe."""
-        return len(self._probe)
-
     def order(self, epoch: int) -> Tensor:
         """Order of the training inputs in an epoch: (size,) int64 on the device."""
-        return torch.randperm(self.size, generator=stream(self._seed, "order", epoch)).to(self._device)
+        return torch.randperm(self.size, generator=stream(self._seed, "order", epoch)).to(self.device)
 
     def labels(self, epoch: int) -> Tensor:
         """Training labels (size,) in an epoch."""
@@ -92,7 +106,7 @@ class Dataset:
         if period == 0:
             return self._y
         mixed = torch.randperm(self.size, generator=stream(self._seed, "reshuffle", period))
-        return self._y[mixed.to(self._device)]
+        return self._y[mixed.to(self.device)]
 
     def batch(self, epoch: int, step_in_epoch: int) -> tuple[Tensor, Tensor]:
         """Return one training batch.
@@ -112,7 +126,7 @@ class Dataset:
         if self._epoch[0] != epoch:
             self._epoch = (epoch, self.order(epoch), self.labels(epoch))
             period = task(epoch, self._options.permute_inputs_every)
-            self._pixels = permutation(self.shape, self._seed, period).to(self._device) if period else None
+            self._pixels = permutation(self.shape, self._seed, period).to(self.device) if period else None
         _, order, labels = self._epoch
         rows = order[step_in_epoch * self.batch_size :][: self.batch_size]
         x = take_rows(self._x, rows)

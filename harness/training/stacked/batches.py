@@ -13,8 +13,8 @@ from torch import Tensor
 from harness.config import RunSpec
 from harness.training.augment import crop_and_flip
 from harness.training.data import (
+    Inputs,
     channel_scale,
-    check_augment,
     kept_places,
     noisy_labels,
     normalised,
@@ -29,20 +29,13 @@ CPU = torch.device("cpu")
 TABLE = 2**28  # largest cache of normalised inputs in bytes; with it a batch only copies rows
 
 
-class CohortData:
+class CohortData(Inputs):
     """The data of all members; each member's batches equal those of its own run bit by bit.
 
     Args:
         specs: the members, in the order of the stack; they share data set and batch size.
         dtype: dtype of the inputs.
         device: where the inputs are kept.
-
-    Attributes:
-        shape: shape of one input.
-        classes: number of classes.
-        size: number of training inputs.
-        batch_size: B.
-        steps_per_epoch: batches per epoch, without an incomplete last one.
 
     Raises:
         ConfigError: as `harness.training.data.load`.
@@ -56,19 +49,10 @@ class CohortData:
     """
 
     def __init__(self, specs: Sequence[RunSpec], dtype: torch.dtype, device: torch.device = CPU) -> None:
-        options, self.device = specs[0].data, device
+        options = specs[0].data
         raw = load_arrays(options)
         chosen = kept_places(raw.y_train, options)
-        self.shape, self.classes = tuple(raw.x_train.shape[1:]), raw.classes
-        self.size = len(chosen)
-        self.batch_size = min(specs[0].train.batch_size, self.size)
-        self.steps_per_epoch = self.size // self.batch_size
-        check_augment(options, self.shape)
-        self._dtype, self._options = dtype, options
-        self._x = (raw.x_train if self.size == len(raw.y_train) else raw.x_train[chosen]).to(device)
-        self._x_test, self._y_test = raw.x_test.to(device), raw.y_test.to(device)
-        fixed = torch.randperm(len(raw.y_test), generator=stream(0, "probe"))
-        self._probe = fixed[: options.probe_size].to(device)
+        super().__init__(raw, chosen, options, specs[0].train.batch_size, device, dtype)
         self._seeds = [spec.seed for spec in specs]
         self._scales, self._view = self._views(specs, raw.divisor)
         clean = raw.y_train[chosen]
@@ -88,11 +72,6 @@ class CohortData:
     def members(self) -> int:
         """K."""
         return len(self._seeds)
-
-    @property
-    def probe_size(self) -> int:
-        """Number of inputs in the probe."""
-        return len(self._probe)
 
     def keep(self, places: Sequence[int]) -> None:
         """Keep only the members at these places."""
