@@ -25,7 +25,7 @@ from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.layers import CHANNEL_AXIS, layer_axis
 from harness.hooks.eager import EagerTaps
 from harness.kernels.layout import as_units
-from harness.recording.batches import preserve_state
+from harness.recording.batches import modes_kept, preserve_state
 from harness.recording.windows import WindowAccumulator
 
 NORMS = (*CHANNEL_AXIS, nn.LayerNorm, nn.RMSNorm)
@@ -170,8 +170,7 @@ class Replay:
             finally:
                 busy = False
 
-        modes = [(module, module.training) for module in self.modules.values()]
-        try:
+        with modes_kept(self.model):
             for name, module in self.modules.items():
                 module.training = self.modes.get(name, module.training)
                 if isinstance(module, nn.modules.dropout._DropoutNd):
@@ -183,9 +182,6 @@ class Replay:
                     hooks.enter_context(self.modules[name].register_forward_hook(partial(after, name)))
                 warnings.filterwarnings("ignore", "None of the inputs have requires_grad")  # by checkpoints
                 yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
 
     def is_trained(self, name: str) -> bool:
         """Whether a module has a parameter that requires a gradient, or a single parameter does."""

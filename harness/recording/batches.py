@@ -124,6 +124,40 @@ def device_of(model: nn.Module) -> torch.device | None:
 
 
 @contextmanager
+def global_states_kept(devices: Sequence[int] | None = None) -> Iterator[None]:
+    """Context manager: restore the states of the global generators of torch, numpy and Python.
+
+    Args:
+        devices: numbers of the CUDA devices whose generators are restored as well; None: all.
+
+    Example:
+        >>> before = random.getstate()
+        >>> with global_states_kept():
+        ...     _ = random.random(), np.random.rand(), torch.rand(1)
+        >>> random.getstate() == before
+        True
+    """
+    others = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(others[0])
+        np.random.set_state(others[1])
+
+
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Restore the modes of a model's modules after a block."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
 def preserve_state(model: nn.Module) -> Iterator[None]:
     """Restore buffers, attributes and random states (Python's, numpy's and torch's) after a block's passes.
 
@@ -144,13 +178,10 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
     ]
     devices = {p.device for p in model.parameters()}
     cuda = [device.index for device in devices if device.type == "cuda" and device.index is not None]
-    others = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=cuda), preserve_attributes(model):
+    with global_states_kept(cuda), preserve_attributes(model):
         try:
             yield
         finally:
-            random.setstate(others[0])
-            np.random.set_state(others[1])
             with torch.no_grad():
                 for module, name, buffer, kept in buffers:
                     module._buffers[name] = buffer
@@ -163,15 +194,10 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def evaluation(model: nn.Module) -> Iterator[None]:
     """Use evaluation mode in the block, and restore modes, buffers and random states afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    with preserve_state(model):
+    with preserve_state(model), modes_kept(model):
         try:
             model.eval()
         except NotImplementedError:  # the mode of an exported program is fixed
-            for module, _ in modes:
+            for module in model.modules():
                 module.training = False
-        try:
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        yield

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -38,25 +36,3 @@ def seed_global(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
-
-
-@contextmanager
-def global_states_kept() -> Iterator[None]:
-    """Context manager: restore the states of the global generators of torch, numpy and Python.
-
-    Example:
-        >>> with global_states_kept():
-        ...     seed_global(0)
-        ...     first = random.random(), np.random.rand(), torch.rand(1)
-        >>> with global_states_kept():
-        ...     seed_global(0)
-        ...     first == (random.random(), np.random.rand(), torch.rand(1))
-        True
-    """
-    others = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(others[0])
-        np.random.set_state(others[1])

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from harness.recording.batches import Batch
+from harness.recording.batches import Batch, global_states_kept
 from harness.remedies import bias_lift, clip_updates, leaky_swap, redo
 from harness.remedies.swapping import put
-from harness.training.randomness import global_states_kept
 from harness.trials.fresh_training import WEIGHTED, FreshTraining, has_bias
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)

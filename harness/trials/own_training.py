@@ -24,9 +24,10 @@ from harness.attribution.recorder import Recorder
 from harness.detector.lifetimes import one_evidence
 from harness.detector.states import dead_fraction
 from harness.progress import Progress
+from harness.recording.batches import global_states_kept, modes_kept
 from harness.store.reading import named_line
 from harness.sweeps.sweep import cores
-from harness.training.randomness import global_states_kept, seed_global
+from harness.training.randomness import seed_global
 from harness.trials.code_cures import BY_HAND, CODE_CURES, CodeCure, by_name
 from harness.trials.cures import in_turns
 from harness.trials.fresh_training import FreshTraining
@@ -304,14 +305,9 @@ def _measured(parts: Parts, losses: list[float]) -> float:
     if parts.metric is None:
         few = losses[-max(1, len(losses) // 10) :]
         return -sum(few) / len(few) if few else math.nan
-    modes = [(module, module.training) for module in parts.model.modules()]  # parts may be frozen
-    parts.model.eval()
-    try:
-        with torch.no_grad():
-            return float(parts.metric(parts.model))
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with modes_kept(parts.model), torch.no_grad():  # parts may be frozen
+        parts.model.eval()
+        return float(parts.metric(parts.model))
 
 
 def _finite(model: nn.Module) -> bool:
