@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils import _pytree
 
+from harness.graph.autograd import nodes
 from harness.hooks._torch import without_transforms
 from harness.kernels.countable import has_values
 
@@ -32,7 +33,7 @@ def hidden_of(outputs: Sequence[Tensor]) -> set[int]:
     roots: dict[int, Any] = {id(out): out.grad_fn for out in outputs}
     found: set[int] = set()
     for own, root in roots.items():
-        inside = set(_walk([parent for parent, _ in root.next_functions if parent is not None], ()))
+        inside = set(nodes([parent for parent, _ in root.next_functions if parent is not None], NODES))
         found |= {key for key, node in roots.items() if key != own and node in inside}
     return found
 
@@ -49,25 +50,11 @@ def bypassed(loss: Any, outputs: Sequence[Tensor], model: nn.Module) -> bool:
     """Whether the loss depends on a parameter of the model other than through the outputs."""
     own = {id(p) for p in model.parameters()}
     stop = {out.grad_fn for out in outputs}
-    return any(id(getattr(node, "variable", None)) in own for node in _walk([loss], stop))
+    return any(id(getattr(node, "variable", None)) in own for node in nodes([loss], NODES, stop))
 
 
 def behind_loss(loss: Any, outputs: Sequence[Tensor]) -> list[Tensor]:
     """The outputs from which a loss is computed."""
-    nodes = {out.grad_fn for out in outputs}
-    found = {node for node in _walk([loss], ()) if node in nodes}
+    own = {out.grad_fn for out in outputs}
+    found = {node for node in nodes([loss], NODES) if node in own}
     return [out for out in outputs if out.grad_fn in found]
-
-
-def _walk(start: Sequence[Any], stop: Any) -> Iterator[Any]:
-    """The nodes of a graph from some nodes on, except those behind the nodes to stop at."""
-    queue = [node for node in start if node not in stop]
-    seen = set(queue)
-    for node in queue:  # grows during the loop
-        yield node
-        if len(queue) > NODES:
-            return
-        for parent, _ in node.next_functions:
-            if parent is not None and parent not in seen and parent not in stop:
-                seen.add(parent)
-                queue.append(parent)

@@ -6,7 +6,7 @@ recognised in half a microsecond; otherwise a walk finds the nearest parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -30,6 +30,18 @@ CHOOSING += (
     "Index",
     "IndexSelect",
 )  # the numbers they store tell which part of a tensor they select
+
+
+def nodes(start: Iterable[Any], most: int, stop: Container[Any] = ()) -> Iterator[Any]:
+    """At most so many nodes of a graph from some nodes on, without those to stop at and all behind them."""
+    queue = [node for node in start if node not in stop]
+    seen = set(queue)
+    for node in queue:  # grows during the loop
+        yield node
+        for parent, _ in node.next_functions:
+            if parent is not None and parent not in seen and parent not in stop and len(seen) < most:
+                seen.add(parent)
+                queue.append(parent)
 
 
 class Leaf(NamedTuple):

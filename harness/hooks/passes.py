@@ -7,7 +7,7 @@ compute gradients of the loss. A pass of `backward()` is recognised by its accum
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
 from weakref import ref
@@ -15,6 +15,7 @@ from weakref import ref
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle, unserializable_hook
 
+from harness.graph.autograd import nodes
 from harness.hooks._torch import accumulates, graph_task, leaf_node
 
 MOST = 10_000  # nodes visited in search of a leaf
@@ -78,7 +79,8 @@ class GradientPasses:
         parameters = () if model is None else (p for p in model.parameters() if p.requires_grad)
         leaf = below() if isinstance(below, ref) else None
         behind = [leaf_node(leaf)] if leaf is not None else below if isinstance(below, tuple) else ()
-        return chain(map(leaf_node, parameters), _leaves_of(behind))
+        leaves = (node for node in nodes(behind, MOST) if hasattr(node, "variable"))
+        return chain(map(leaf_node, parameters), leaves)
 
 
 class LeafHooks:
@@ -126,15 +128,3 @@ def below(z: Tensor) -> Any:
     if node is None:
         return ref(z)
     return tuple(parent for parent, _ in node.next_functions if parent is not None)
-
-
-def _leaves_of(nodes: Sequence[Any]) -> Iterator[Any]:
-    queue = list(nodes)
-    seen = set(queue)
-    for node in queue:  # grows while it is walked
-        if hasattr(node, "variable"):
-            yield node
-        for parent, _ in node.next_functions:
-            if parent is not None and parent not in seen and len(seen) < MOST:
-                seen.add(parent)
-                queue.append(parent)
