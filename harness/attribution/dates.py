@@ -7,6 +7,8 @@ never dates a death that only the other has seen.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -22,7 +24,7 @@ def death_steps(rows: pd.DataFrame, stream: pd.DataFrame, units: pd.DataFrame) -
         stream: censuses of the training stream; the same, or empty.
         units: site, unit, dead, born.
     """
-    alive, shut = (_of(values, units) for values in _brackets(rows))
+    alive, shut = (of_units(values, units).to_numpy(float) for values in _brackets(rows))
     lived = units["dead"].to_numpy() & ~units["born"].to_numpy()
     closed = _closing_steps(stream, units)
     if (rows["evidence"] == "stream").all():  # a gate may close within the window that shows the unit alive
@@ -44,8 +46,9 @@ def _brackets(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     return pd.Series(np.where(last >= 0, grid.step[last], 0.0), index), pd.Series(at, index, dtype=float)
 
 
-def _of(values: pd.Series, units: pd.DataFrame) -> np.ndarray:
-    return values.reindex(pd.MultiIndex.from_frame(units[UNIT])).to_numpy(float)
+def of_units(table: Any, units: pd.DataFrame) -> Any:
+    """The rows of a table or series indexed by site and unit, one for each row of `units`."""
+    return table.reindex(pd.MultiIndex.from_frame(units[UNIT]))
 
 
 def _closing_steps(stream: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
@@ -68,7 +71,7 @@ def _closing_steps(stream: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
         windows = own[own["unit"] == own["unit"].iloc[0]].groupby("step")["n"].sum()
         inputs = np.concatenate([[0], windows.cumsum().to_numpy()])
         steps = np.concatenate([[0], windows.index.to_numpy()])
-        here = last.reindex(pd.MultiIndex.from_frame(rows[UNIT]))
+        here = of_units(last, rows)
         silent, shut = here["silent_for"].to_numpy(float), here["active"].to_numpy(float) == 0
         step = np.ceil(np.interp(inputs[-1] - silent, inputs, steps) - 1e-9) + 1
         closed[rows.index.to_numpy()] = np.where(shut & (silent < inputs[-1]), step, np.nan)

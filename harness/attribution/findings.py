@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.attribution.dates import death_steps
+from harness.attribution.dates import death_steps, of_units
 from harness.attribution.event import Event
 from harness.attribution.events import events
 from harness.attribution.evidence import FACTORS, Evidence
@@ -160,15 +160,14 @@ def _stream_rate(history: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
     stream = history[(history["evidence"] == "stream") & (history["n"] > 0)]
     if uncounted(history, int(stream["step"].max()) if len(stream) else 0, "stream") is not None:
         stream = stream[:0]  # training went on, but not in the observed mode
-    last = stream.drop_duplicates(UNIT, keep="last").set_index(UNIT)
-    last = last.reindex(pd.MultiIndex.from_frame(units[UNIT]))
+    last = of_units(stream.drop_duplicates(UNIT, keep="last").set_index(UNIT), units)
     return (last["active"] / last["n"]).to_numpy(float)
 
 
 def _first_rate(rows: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
     """The rate of each unit in a census before the first step; NaN if there is none."""
     first = rows[(rows["step"] == 0) & (rows["n"] > 0)].drop_duplicates(UNIT).set_index(UNIT)
-    first = first.reindex(pd.MultiIndex.from_frame(units[UNIT]))
+    first = of_units(first, units)
     return (first["active"] / first["n"]).to_numpy(float)
 
 
@@ -177,14 +176,13 @@ def _with_starved(units: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     stream = history[(history["evidence"] == "stream") & (history["n"] > 0)]
     gradient = stream["grad_rms"].astype(float) if "grad_rms" in stream else pd.Series(np.nan, stream.index)
     lives = stream.assign(some=gradient > 0).groupby(UNIT, sort=False)
-    lives = lives[["active", "some"]].agg({"active": "sum", "some": "any"})
-    lives = lives.reindex(pd.MultiIndex.from_frame(units[UNIT]))
+    lives = of_units(lives[["active", "some"]].agg({"active": "sum", "some": "any"}), units)
     unused = (lives["some"].eq(False) & lives["active"].ge(ENOUGH)).to_numpy()
     silent = (gradient.isna() & stream["non_finite"].eq(0)).groupby(stream["site"]).all()
     reached = bool(gradient.notna().any())
     unreached = units["site"].isin(silent.index[silent]).to_numpy() & reached
     last = stream[stream["step"] == stream["step"].max()].drop_duplicates(UNIT, keep="last")
-    last = last.set_index(UNIT).reindex(pd.MultiIndex.from_frame(units[UNIT]))
+    last = of_units(last.set_index(UNIT), units)
     known = units["starved_by"] if "starved_by" in units else pd.Series("", units.index, dtype=object)
     reasons = known.astype(object).fillna("")
     reasons = reasons.mask(reasons.eq(UNUSED) & ~unused, ELSEWHERE)
@@ -237,7 +235,7 @@ def _census_before(rows: pd.DataFrame, diverged: int | None) -> tuple[int, int, 
 def _suddenness(rows: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
     """Share of the fall from a unit's largest margin (max z) in the window that killed it."""
     table = rows[rows["unit"] >= 0].pivot_table(index=UNIT, columns="step", values="max", sort=False)
-    margins = table.reindex(pd.MultiIndex.from_frame(units[UNIT])).to_numpy(float)
+    margins = of_units(table, units).to_numpy(float)
     sudden = np.full(len(units), np.nan)
     for row in np.flatnonzero(units["dead"].to_numpy() & ~units["born"].to_numpy()):
         z = margins[row]
