@@ -48,6 +48,18 @@ def points(difference: float) -> str:
     return "∞" if math.isinf(difference) else f"{100 * difference:+.1f}"
 
 
+def span(numbers: Any) -> str:
+    """Format the smallest to the largest of an array of integers.
+
+    Example:
+        >>> import numpy as np
+        >>> span(np.array([2000, 360]))
+        '360 to 2,000'
+    """
+    low, high = int(numbers.min()), int(numbers.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
 def place_words(name: str) -> str:
     """Write the name of a site or a layer into a sentence, where a number alone would read as a count.
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from harness.detector.grid import Columns
+from harness.formats import span
 
 #: Evidence → name of the inputs on which units were counted.
 INPUTS = {"probe": "held-out probe", "stream": "training stream"}
@@ -80,7 +81,7 @@ def dead_words(units: Columns, when: str = "", where: str = "") -> str:
     total = int(observed.sum())
     if not total:
         return "Nothing was observed: no statement about dead units can be made."
-    n = f"n = {_span(np.asarray(units['n'])[observed])}{where}"
+    n = f"n = {span(np.asarray(units['n'])[observed])}{where}"
     if (state[observed] == "non_finite").all():
         how = f" ({n})" if where else ""
         return f"No statement: all {total:,} units had NaN or infinite pre-activations{how}."
@@ -194,8 +195,3 @@ def birth_words(first: np.ndarray, start: int) -> str:
     named = [f"{count:,} at step {step:,}" for step, count in zip(steps, counts, strict=True)]
     when = ", ".join(named) if len(named) <= 3 else f"steps {steps[0]:,} to {steps[-1]:,}"
     return f"{born}dead at the first census that saw them ({when})"
-
-
-def _span(n: np.ndarray) -> str:
-    low, high = int(n.min()), int(n.max())
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

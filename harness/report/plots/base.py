@@ -159,14 +159,3 @@ def short(name: str, most: int = 28) -> str:
         '….11.feed_forward.activation'
     """
     return name if len(name) <= most else f"…{name[-most + 1 :]}"
-
-
-def span(numbers: pd.Series) -> str:
-    """Smallest to largest of some integers.
-
-    Example:
-        >>> span(pd.Series([2000, 360]))
-        '360 to 2,000'
-    """
-    low, high = int(numbers.min()), int(numbers.max())
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

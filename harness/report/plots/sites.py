@@ -11,7 +11,8 @@ from scipy.special import betainc
 from harness.detector.grid import one_evidence, telling
 from harness.detector.states import Thresholds, rate_upper
 from harness.detector.verdict import last_census
-from harness.report.plots.base import need, span
+from harness.formats import span
+from harness.report.plots.base import need
 
 EVIDENCE = {"probe": "held-out inputs", "stream": "training inputs"}
 
