@@ -24,6 +24,7 @@ from harness.attribution.shapley import Coalition
 from harness.attribution.snapshots import Snapshot, Values
 from harness.graph.layers import CHANNEL_AXIS, layer_axis
 from harness.hooks.eager import EagerTaps
+from harness.kernels import unit_statistic
 from harness.kernels.layout import as_units
 from harness.recording.batches import modes_kept, preserve_state
 from harness.recording.windows import WindowAccumulator
@@ -240,5 +241,4 @@ class _Ending(nn.Module):
 
 def unit_rows(x: Tensor, axes: int | tuple[int, ...]) -> Tensor:
     """A tensor with its units on these axes, as inputs and positions × units."""
-    units = as_units(x.detach(), axes)
-    return units if units.ndim == 2 else units.transpose(1, 2).reshape(-1, units.shape[1])
+    return unit_statistic.unit_rows(as_units(x.detach(), axes))
