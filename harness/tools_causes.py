@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from harness.report.terminal_width import console
-from harness.tools_io import Csv, Folder, Json, refusing, run_in, runs_in, times_of, write_found
+from harness.tools_io import Csv, Folder, Json, continuing, refusing, run_in, runs_in, times_of, write_found
 
 
 class Begin(StrEnum):
@@ -114,15 +114,11 @@ def prescribe(
             print(f"\nThe next runs would tell most:\n{region.command}")
         write_found({"settings": region.table}, json, csv, command=region.command, text=region.text)
         return
-    try:
-        with refusing(ConfigError, OSError, ValueError):
-            times = times_of(budget)
-            found = prescribe_run(
-                runs[0], times, seeds, lambda line: out.print(line, style="dim", markup=False), begin.value
-            )
-    except KeyboardInterrupt:
-        print("harness-tools: interrupted; the same command continues.", file=sys.stderr)
-        raise typer.Exit(130) from None
+    with continuing(), refusing(ConfigError, OSError, ValueError):
+        times = times_of(budget)
+        found = prescribe_run(
+            runs[0], times, seeds, lambda line: out.print(line, style="dim", markup=False), begin.value
+        )
     if len(found.table):
         view = prescription_view(found.table)
         console(view).print(view)
@@ -164,13 +160,8 @@ def threshold(
     from harness.sweeps.threshold_search.command import run
     from harness.sweeps.threshold_search.show import view
 
-    try:
+    with continuing(), refusing(ConfigError, ValueError, OSError):
         found = run(words or [], axis, between, share, seeds, resolution, scale, checks, output)
-    except (ConfigError, ValueError, OSError) as error:
-        raise typer.BadParameter(str(error)) from None
-    except KeyboardInterrupt:
-        print("harness-tools: interrupted; the same command continues.", file=sys.stderr)
-        raise typer.Exit(130) from None
     shown = view(found)
     console(shown).print(shown)
     write_found({"edges": found.table()}, json, csv, **found.as_json())

@@ -45,6 +45,16 @@ def refusing(*errors: type[BaseException]) -> Iterator[None]:
         raise typer.BadParameter(str(error)) from None
 
 
+@contextmanager
+def continuing() -> Iterator[None]:
+    """End an interrupted command with code 130, and say that it can be continued."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("harness-tools: interrupted; the same command continues.", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
 def write_found(tables: dict[str, pd.DataFrame], json: Path | None, csv: Path | None, **facts: Any) -> None:
     """Write the tables that a command has shown to the requested files."""
     if json is None and csv is None:
