@@ -1,4 +1,4 @@
-"""Input moments: mean and rms of a step's inputs, comparable between steps.
+"""Input moments: mean and rms of a step's inputs, comparable between steps, and which input moves most.
 
 Between two steps, a model may also be called on single inputs, for example to choose an action. Once autograd
 has recorded a forward, other forwards no longer count. A step with far fewer inputs than usual is ignored:
@@ -7,16 +7,22 @@ the rms of a few inputs varies by chance.
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 USUAL = 50  # steps that define the usual number of inputs
 FEW = 0.5  # share of it below which a step is ignored
+FARTHER = 1.5  # times as far as the first that another input must move
+LEAST = 0.1  # least motion of another input
+WINDOW = 10  # steps over which a motion lasts
 
 
 class InputMoments:
@@ -66,3 +72,31 @@ def observed(norm: Any) -> Any:
     if isinstance(norm, Tensor):
         return norm.nan_to_num(torch.inf, torch.inf)
     return norm if norm == norm else np.inf
+
+
+def moving_input(pairs: Sequence[np.ndarray]) -> int:
+    """The place of the input that moves most in a training; the first, unless another moves far more.
+
+    Args:
+        pairs: for each place, mean and rms of its inputs (steps, 2); NaN if none was seen.
+
+    Example:
+        >>> still = np.ones((20, 2))
+        >>> moved = still * np.repeat([1.0, 30.0], 10)[:, None]
+        >>> moving_input([still, moved]), moving_input([still, still])
+        (1, 0)
+    """
+    motions = [_motion(pd.DataFrame(pair, columns=["mean", "rms"])) for pair in pairs]
+    most = int(np.argmax(motions))
+    return most if motions[most] > FARTHER * max(motions[0], LEAST) else 0
+
+
+def _motion(pair: pd.DataFrame) -> float:
+    """How far an input's size (its logarithm) or mean (in units of its size) gets from its median."""
+    known = pair[np.isfinite(pair["rms"]) & (pair["rms"] > 0)]
+    if 2 * len(known) <= len(pair):  # too few, or infinite as those of a mask that is added
+        return 0.0
+    size, shift = known["rms"].map(math.log), known["mean"] / known["rms"].median()
+    size, shift = (size - size.median()).abs(), (shift - shift.median()).abs()
+    lasting = [one.rolling(WINDOW, min_periods=1).median().max() for one in (size, shift)]
+    return float(max(*lasting, size.max() / 2))  # one step alone counts half

@@ -17,8 +17,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from harness.attribution.distances import ReferenceCopy, norm
-from harness.attribution.input_moments import InputMoments, observed
-from harness.attribution.moving_input import moving_input
+from harness.attribution.input_moments import InputMoments, moving_input, observed
 from harness.attribution.output_norms import OutputNorms
 from harness.hooks._torch import outside_transforms, without_transforms
 from harness.kernels.countable import has_values

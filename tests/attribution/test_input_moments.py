@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.attribution.input_moments import InputMoments
-from harness.attribution.moving_input import moving_input
+from harness.attribution.input_moments import InputMoments, moving_input
 
 
 def test_the_inputs_of_a_step_are_pooled() -> None:
