@@ -196,13 +196,28 @@ def _own_rise(
         return (
             ("bad_batch", f"{reason}, in this step alone", False) if alone else ("step_size", reason, False)
         )
-    lasts = len(after) > 0 and not np.median(after) < FAR  # one odd batch alone is no change
+    # one odd batch alone is no change, though it may leave the network worse
+    lasts = len(after) > 0 and not np.median(after) < max(FAR, rise**0.5)
     rises = rise < 10 * FAR and np.fmax.reduce(after, initial=0.0) > FAR * rise  # step by step: it diverges
     far = rise > ONCE and len(after) > 0 and np.isfinite(after).all()
     if (lasts or far) and not rises and not _was_rising(values["loss"], t):
         reason = f"{SAME}, and the gradient there rose to {at_outputs:.3g}×"
+        if lasts and _comes_back(values, t, rise):
+            return "bad_batch", f"{reason}, in this step alone: its targets threw the outputs off", False
         return ("labels", reason, False) if lasts else ("bad_batch", f"for a moment, {reason}", False)
     return None
+
+
+def _comes_back(values: dict[str, np.ndarray], t: int, rise: float) -> bool:
+    """Whether a step threw the outputs off, which then came back to their size, and so did most of the loss.
+
+    Targets that stay far would keep the outputs at their size, or the loss at that of the targets.
+    """
+    outputs, last = values["output_rms"], slice(max(t + EPISODE, len(values["loss"]) - EPISODE), None)
+    if t + EPISODE >= len(outputs) or not np.nanmax(outputs[t + 1 : t + 4]) > FAR * outputs[t]:
+        return False
+    then = float(np.median(values["loss"][last]) / values["loss"][t]) * rise
+    return then < rise**0.5 and bool(np.median(outputs[last]) < LEAP * outputs[t])
 
 
 def _ratio(values: dict[str, np.ndarray], name: str, t: int) -> float:

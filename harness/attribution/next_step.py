@@ -25,7 +25,7 @@ NEXT_STEP = {
     "trained before, redraw only those of dead units.",
     "input_offset": "Standardise the inputs: mean 0 and deviation 1 on the training set.",
     "input_shift": "Find what feeds the model other inputs from then on, or standardise them.",
-    "bad_batch": "Look at the inputs of that batch; clip the gradient's norm, so that one batch can do less.",
+    "bad_batch": "Look at that batch, inputs and targets; clip the gradient's norm, so that one can do less.",
     "step_size": "Lower the learning rate, warm it up, or clip the gradient's norm.",
     "labels": "Hold the labels of the batches before and after that step against each other.",
     "decay": "Lower the weight decay, or leave biases and norms out of it.",
