@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from harness.compare.correction import check_correction
 from harness.compare.design import held, settings
 from harness.compare.dose_curves import critical, numeric_axis
-from harness.compare.effect_sizes import check_correction, effects
+from harness.compare.effect_sizes import effects
 from harness.compare.frames import OUTCOMES, baseline_of, codes, columns_of, need, outcomes
 from harness.compare.life_tables import Lives, lives
 from harness.compare.log_rank import logrank
 from harness.compare.ranks import ranking
-from harness.compare.summary_text import alias_notes, floor_note, sentences
+from harness.compare.summary_text import alias_notes, floor_note, sentences, within_notes
 from harness.compare.survival_curves import survival
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def compare_runs(
         measures: outcomes; ranking, critical values and sentences are about the first one.
         baseline: level of `factor` with which the others are compared.
         share: share of the outcome at critical values.
-        correction: of the effects: "max_t", "holm", "fdr" or "none"; "max_t" is Holm's for the other tables.
+        correction: "max_t", "holm", "fdr" or "none"; "max_t" is Holm's for log-rank tests.
         confidence: confidence of the intervals.
         census: whether to read the censuses, for survival; None: for up to 512 runs.
 
@@ -125,7 +126,8 @@ def compare_runs(
     main = measures[0]
     ranked = None
     if factor is None and len(columns_of(frame)) > 1:
-        ranked = ranking(frame, main, correction=of_rest, confidence=confidence)
+        ranked = ranking(frame, main, correction=correction, confidence=confidence)
+        notes += within_notes(ranked.attrs["within"])
     crossings = [
         critical(frame, name, held(frame, name)[0], share, main, confidence=confidence)
         for name in chosen

@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.stats import false_discovery_control
 
+from harness.compare.permutation import joint_sign_flips
+
 METHODS = ("holm", "fdr", "none")
+
+
+def check_correction(method: str) -> None:
+    """Check the name of a correction of tests by sign flips.
+
+    Raises:
+        ValueError: unknown.
+    """
+    if method not in ("max_t", *METHODS):
+        raise ValueError(f"correction: expected one of max_t, {', '.join(METHODS)}, but got {method!r}")
+
+
+def adjust_tests(p: np.ndarray, tests: Sequence[np.ndarray | None], method: str = "max_t") -> np.ndarray:
+    """p-values adjusted over a table of tests by sign flips, and of others.
+
+    Args:
+        p: p-values; NaN where there was no test.
+        tests: differences by seed, as for `joint_sign_flips`; None for a test without pairs of seeds.
+        method: "max_t" (joint sign flips, Holm's method for tests without pairs, and Bonferroni's over the
+            two kinds of tests), or one of `adjust`.
+    """
+    if method != "max_t":
+        return adjust(p, method)
+    paired = np.array([test is not None for test in tests], bool)
+    adjusted = np.full(len(p), np.nan)
+    adjusted[paired] = joint_sign_flips([test for test in tests if test is not None])
+    adjusted[~paired] = adjust(p[~paired], "holm")
+    kinds = sum(bool(np.isfinite(p[part]).any()) for part in (paired, ~paired))
+    return np.minimum(adjusted * max(1, kinds), 1)
 
 
 def adjust(p: np.ndarray, method: str = "holm") -> np.ndarray:

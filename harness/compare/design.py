@@ -14,7 +14,7 @@ def held(frame: pd.DataFrame, factor: str, by: Sequence[str] = ()) -> tuple[list
     """The other factors that a comparison along `factor` holds fixed, and those that it cannot.
 
     A factor that determines the level of `factor` (they vary together) cannot be fixed while that varies; nor
-    can one that only some levels have, such as the slope of a leaky activation.
+    can one that is null at whole levels, such as the slope of a leaky activation at others.
 
     Args:
         frame: outcomes.
@@ -35,7 +35,7 @@ def held(frame: pd.DataFrame, factor: str, by: Sequence[str] = ()) -> tuple[list
         index, values = codes(frame[name])
         if len(values) < 2:
             continue
-        optional = values[0] is None and name.partition(".")[0] == factor.partition(".")[0]
+        optional = values[0] is None and len(np.unique(levels[index > 0])) <= levels.max()
         pairs = len(np.unique(np.stack([index, levels]), axis=1).T)
         if optional or pairs == len(values):  # each of its values occurs with one level of the factor only
             apart.append(name)

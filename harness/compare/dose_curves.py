@@ -94,10 +94,11 @@ def critical(
     Returns:
         One row per setting: the columns of `by`, axis, setting, critical (NaN: not reached), below and above
         (the neighbours on the axis between which the mean crosses), low, high (±inf: not reached at that end
-        in some resamples; NaN with one seed or without a crossing), rising, values (with an outcome), lowest
-        and highest (mean), seeds, runs, diverged, failed, unfinished, missing, note. `missing` says what is
-        missing for a sentence about this critical value ("": nothing): it takes three values, and three seeds
-        and half of the runs on each side of the crossing.
+        in some resamples; NaN with one seed or without a crossing), rising, crossings (how often the mean
+        crosses the share), values (with an outcome), lowest and highest (mean), seeds, runs, diverged,
+        failed, unfinished, missing, note. `missing` says what is missing for a sentence about this critical
+        value ("": nothing): it takes three values, and three seeds and half of the runs on each side of the
+        crossing.
 
     Raises:
         ValueError: unknown factor, an axis that does not vary or is not numeric, a share outside (0, 1), or a
@@ -224,7 +225,8 @@ def _critical(
     kept = ~np.isnan(table).all(axis=0)
     dose, table = dose[kept], table[:, kept]
     found: dict[str, Any] = dict.fromkeys(("critical", "below", "above", "low", "high"), np.nan)
-    found |= {"rising": None, "values": len(dose), "lowest": np.nan, "highest": np.nan, "note": ""}
+    found |= {"rising": None, "crossings": 0, "values": len(dose), "lowest": np.nan, "highest": np.nan}
+    found["note"] = ""
     if len(dose) < 2:
         return {**found, "note": "no statement: it takes outcomes at two values"}
     table = table[~np.isnan(table).all(axis=1)]  # without seeds that have no outcome
@@ -232,6 +234,7 @@ def _critical(
     weights = counts.sum(0)
     mean = filled.sum(0) / weights
     found["lowest"], found["highest"] = float(mean.min()), float(mean.max())
+    found["crossings"] = int((np.diff(mean >= share) != 0).sum())
     rising = _rises(mean, weights)
     curve = _monotone(mean, weights, rising)
     place = _crossing(curve, share, rising)
@@ -250,10 +253,9 @@ def _critical(
     part = (share - curve[place]) / (curve[place + 1] - curve[place])
     value = below * (above / below) ** part if log else below + part * (above - below)
     found |= {"critical": float(value), "below": float(below), "above": float(above), "rising": bool(rising)}
-    crossings = int((np.diff(mean >= share) != 0).sum())
     notes = []
-    if crossings > 1:
-        times = "twice" if crossings == 2 else f"{crossings} times"
+    if found["crossings"] > 1:
+        times = "twice" if found["crossings"] == 2 else f"{found['crossings']} times"
         notes.append(f"the mean crosses {name} {times}; that of the monotone fit is given")
     if len(table) < 2:
         notes.append("one seed: no interval")

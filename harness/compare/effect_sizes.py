@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.compare.bootstrap import difference_interval, mean_interval
-from harness.compare.correction import METHODS, adjust
+from harness.compare.correction import adjust_tests, check_correction
 from harness.compare.design import held, seed_codes, seed_means, settings
 from harness.compare.frames import (
     OUTCOMES,
@@ -21,7 +21,8 @@ from harness.compare.frames import (
     tally,
     values,
 )
-from harness.compare.permutation import joint_sign_flips, sign_flip, two_groups
+from harness.compare.permutation import sign_flip, two_groups
+from harness.compare.survivors import CONFOUNDED
 
 BOUNDS = (-1.0, 1.0)  # bounds of a difference of shares
 COLUMNS = (
@@ -86,33 +87,11 @@ def effects(
     differences = [row.pop("differences") for row in rows]
     columns = [*by, *COLUMNS]
     result = pd.DataFrame(rows, columns=pd.Index([c for c in columns if c != "p_adjusted"]))
-    adjusted = _adjusted(result["p"].to_numpy(float), differences, correction)
+    paired = [d for d in differences if d is not None]
+    aligned = iter(pd.concat(paired, axis=1).to_numpy(float).T if paired else ())
+    tests = [None if d is None else next(aligned) for d in differences]
+    adjusted = adjust_tests(result["p"].to_numpy(float), tests, correction)
     return result.assign(p_adjusted=adjusted)[columns]
-
-
-def check_correction(method: str) -> None:
-    """Check the name of a correction of effects.
-
-    Raises:
-        ValueError: unknown.
-    """
-    if method not in ("max_t", *METHODS):
-        raise ValueError(f"correction: expected one of max_t, {', '.join(METHODS)}, but got {method!r}")
-
-
-def _adjusted(p: np.ndarray, differences: Sequence[pd.Series | None], correction: str) -> np.ndarray:
-    """p-values corrected over all rows; `differences` by seed, None for rows without pairs."""
-    if correction != "max_t":
-        return adjust(p, correction)
-    paired = np.array([d is not None for d in differences], bool)
-    adjusted = np.full(len(p), np.nan)
-    if paired.any():
-        pairs = [d for d in differences if d is not None]
-        table = pd.concat(pairs, axis=1).to_numpy(float)
-        adjusted[paired] = joint_sign_flips(table)
-    adjusted[~paired] = adjust(p[~paired], "holm")
-    kinds = sum(bool(np.isfinite(p[part]).any()) for part in (paired, ~paired))
-    return np.minimum(adjusted * max(1, kinds), 1)  # Bonferroni over the two kinds of tests
 
 
 def _rows(
@@ -199,7 +178,7 @@ def _compare(table: pd.DataFrame, level: int, base: int, possible: int, confiden
         lost = {"difference": missing, "low": missing, "high": missing, "p": missing}
         return {**found, **lost, "note": f"no run {side} has this outcome"}
     if table["cell"].nunique() > 1:
-        note = "no pairs: other factors differ too; seeds as if independent"
+        note = f"{CONFOUNDED}; seeds as if independent"
     else:
         note = "no seed at both levels; seeds as if independent"
     low, high = difference_interval(a, b, confidence, BOUNDS)

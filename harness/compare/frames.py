@@ -29,7 +29,8 @@ def outcomes(runs: Runs | pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFram
 
     Returns:
         Outcomes are shares of the observed units, and the accuracy on the test set. They are NaN if a run has
-        none: it diverged, failed, is not finished, or nothing was observed. Its status shows which.
+        none: it diverged, failed, is not finished, or nothing was observed. Its status shows which. A run
+        whose configuration lacks keys that all others have belongs to no setting and is left out.
         `attrs["aliases"]` holds the result of `aliases`.
 
     Raises:
@@ -48,6 +49,7 @@ def outcomes(runs: Runs | pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFram
     unknown = [column for column in ("run", "status") if column not in table]
     if unknown:
         raise ValueError(f"expected a table of runs, but the columns {', '.join(unknown)} are missing")
+    table = with_settings(table)
     swept = factors(table)
     kept = [*swept, *(column for column in also if column in table and column not in swept)]
     columns: dict[str, Any] = {
@@ -70,6 +72,17 @@ def outcomes(runs: Runs | pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFram
     frame = pd.DataFrame(columns, copy=False)
     frame.attrs["aliases"] = aliases(table)
     return frame
+
+
+def with_settings(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs but damaged ones that lack settings of all others: their configuration was cut off."""
+    damaged = (table["status"] == "damaged").to_numpy() if len(table) else np.empty(0, bool)
+    if not damaged.any() or damaged.all():
+        return table
+    names = [name for name in table.columns if _decides(str(name))]
+    given = table[names].notna()
+    lacking = (given[~damaged].all() & ~given).any(axis=1).to_numpy()
+    return table[~(damaged & lacking)]
 
 
 def factors(table: pd.DataFrame) -> list[str]:

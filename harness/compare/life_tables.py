@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from harness.compare.frames import columns_of, outcomes
+from harness.compare.frames import columns_of, outcomes, with_settings
 from harness.detector.grid import COLUMNS, Grid, census_grid
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ def lives(runs: Runs, *, also: tuple[str, ...] = ()) -> Lives:
     tables: list[pd.DataFrame] = []
     unread: dict[str, str] = {}
     placed = [run for run in runs if run.config]  # others belong to no arm, and have no outcome
-    for place, run in enumerate(placed):
+    known = with_settings(runs.table)
+    for place, run in enumerate(placed[k] for k in known.index):
         try:
             table = run.read("census", COLUMNS)
         except (OSError, ValueError) as error:  # a damaged table must not affect other runs
@@ -126,7 +127,7 @@ def lives(runs: Runs, *, also: tuple[str, ...] = ()) -> Lives:
     counts = (
         pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=pd.Index(columns))
     )
-    return Lives(outcomes(runs, also), counts, unread)
+    return Lives(outcomes(known, also), counts, unread)
 
 
 def count(grid: Grid) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from harness.compare.correction import adjust
 from harness.compare.design import held, seed_codes, settings
 from harness.compare.frames import baseline_of, cells, factors_by, setting_words
 from harness.compare.life_tables import Lives, as_lives
-from harness.compare.permutation import sign_flip, two_groups, within_rows
+from harness.compare.permutation import centred, flip_tables, sign_flip, two_groups
 from harness.compare.survival_curves import risk_sets
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _overall(
     table = np.bincount(flat, u, minlength=shape[0] * shape[1]).reshape(shape)
     held_out = np.bincount(flat, minlength=table.size).reshape(shape) == 0
     table[held_out] = np.nan
-    p = within_rows(table)
+    p = flip_tables(centred(table))
     note = "no seed at two settings: no test" if np.isnan(p) else ""
     if shape[0] == 1:
         note = "one seed: no test"

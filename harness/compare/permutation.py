@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.stats import permutation_test
 
@@ -29,58 +31,69 @@ def sign_flip(differences: np.ndarray) -> float:
         >>> sign_flip(np.array([1.0, 2.0, 3.0, 4.0]))  # 2 of 16 sums are as far from 0
         0.125
     """
-    d = differences[~np.isnan(differences)]
-    if len(d) < 2:
-        return float("nan")
-    return flip_tables(d[:, None])
+    return flip_tables(differences[:, None])
 
 
-def joint_sign_flips(differences: np.ndarray) -> np.ndarray:
-    """p-values of several means of paired differences, adjusted for their number (Westfall & Young 1993).
+def joint_sign_flips(tests: Sequence[np.ndarray]) -> np.ndarray:
+    """p-values of several tests of paired differences, adjusted for their number (Westfall & Young 1993).
 
     Each sign flip is that of a seed, in all tests at once, so that their dependence is part of the null
-    distribution: of the largest |mean| / root mean square among a test and those with smaller ones. The
+    distribution: of the largest |sum| / root sum of squares among a test and those with smaller ones. The
     chance of any false rejection is controlled, and, unlike Holm's p, the least p does not grow with the
     number of tests. All 2^n flips are used for up to 13 seeds, else 9,999 drawn ones.
 
     Args:
-        differences: (seeds, tests), NaN for none.
+        tests: for each, differences by seed: (seeds,), or (seeds, values) for vectors; NaN for none.
 
     Returns:
-        (tests,) p; NaN with fewer than two differences. That of a single test is `sign_flip`'s.
+        (tests,) p; NaN with fewer than two seeds. That of a single test is `sign_flip`'s, or `flip_tables`'.
 
     Example:
-        >>> joint_sign_flips(np.array([[1.0, -1.0], [2.0, 3.0], [3.0, -2.0], [4.0, 1.0]])).tolist()
+        >>> one, other = np.array([1.0, 2.0, 3.0, 4.0]), np.array([-1.0, 3.0, -2.0, 1.0])
+        >>> joint_sign_flips([one, other]).tolist()
         [0.125, 1.0]
     """
-    d = np.asarray(differences, float)
-    tested = (~np.isnan(d)).sum(axis=0) > 1
-    d = np.nan_to_num(d[:, tested])
-    seeds = len(d)
+    tables = [np.asarray(test, float).reshape(len(test), -1) for test in tests]
+    tested = np.array([(~np.isnan(table)).any(axis=1).sum() > 1 for table in tables], bool)
+    p = np.full(len(tables), np.nan)
+    if not tested.any():
+        return p
+    seeds = len(tables[0])
     if seeds <= JOINT:
-        signs = 1 - 2.0 * (np.arange(2 ** max(0, seeds - 1))[:, None] >> np.arange(seeds) & 1)
+        signs = 1 - 2.0 * (np.arange(2 ** (seeds - 1))[:, None] >> np.arange(seeds) & 1)
     else:
         signs = np.random.default_rng((STREAM, seeds)).integers(0, 2, (DRAWS + 1, seeds)) * 2.0 - 1
-        signs[0] = 1
-    size = np.sqrt(np.square(d).sum(axis=0))
-    far = np.abs(signs @ d) / np.where(size > 0, size, 1)  # the first row is what was observed
+        signs[0] = 1  # the first row is what was observed
+    far = np.stack([_distances(signs, tables[k]) for k in np.flatnonzero(tested)], axis=1)
     order = np.argsort(far[0], kind="stable")
     largest = np.maximum.accumulate(far[:, order], axis=1)
     shares = (largest >= far[0, order] * (1 - 1e-9)).mean(axis=0)
-    p = np.full(len(tested), np.nan)
     found = np.empty(len(order))
     found[order] = np.maximum.accumulate(shares[::-1])[::-1]
     p[tested] = found
     return p
 
 
+def _distances(signs: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Length of the sum of vectors with each set of signs, over the root of their squares."""
+    table = np.nan_to_num(table)
+    size = float(np.sqrt(np.square(table).sum()))
+    return np.sqrt(np.square(signs @ table).sum(axis=1)) / (size or 1.0)
+
+
 def flip_tables(tables: np.ndarray) -> float:
-    """The p of the squared length of a mean of vectors, whose signs are exchangeable.
+    """The p of the length of a mean of vectors, whose signs are exchangeable under the null hypothesis.
 
     Args:
         tables: (seeds, values).
+
+    Returns:
+        p, exact if all flips can be enumerated; NaN with fewer than two vectors. Those of NaN do not count.
     """
+    tables = tables[~np.isnan(tables).any(axis=1)]
     seeds = len(tables)
+    if seeds < 2:
+        return float("nan")
     if not tables.any():
         return 1.0
     if seeds <= EXACT and tables.shape[1] << (seeds - 1) <= CELLS:
@@ -95,75 +108,23 @@ def flip_tables(tables: np.ndarray) -> float:
     return _share_as_far(np.append(drawn, observed), observed)
 
 
-def within_rows(table: np.ndarray) -> float:
-    """The p of "all columns are alike", permuting the values within each row.
+def centred(table: np.ndarray) -> np.ndarray:
+    """The rows of a table around their means: 0 for a missing value, NaN for rows with fewer than two.
 
-    The statistic is the sum over columns of count × squared mean of the rows' centred values.
+    If all columns are alike, the signs of these vectors are exchangeable, however unequal the columns' noise
+    is. Exchanging the values of a row would take equal noise, which the edge of stability does not give.
 
     Args:
-        table: (seeds, levels), NaN if a seed has no value; these places stay empty.
-
-    Returns:
-        p; exact for two levels, else from 9,999 drawn permutations; NaN if fewer than two seeds have two
-        values.
+        table: (seeds, levels), NaN for none.
 
     Example:
-        >>> within_rows(np.array([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0], [0.0, 4.0]]))
-        0.125
+        >>> centred(np.array([[0.0, 1.0, 2.0], [2.0, np.nan, 4.0], [0.0, np.nan, np.nan]])).tolist()
+        [[-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0], [nan, nan, nan]]
     """
     filled = ~np.isnan(table)
-    kept = filled.sum(axis=1) >= 2
-    table, filled = table[kept], filled[kept]
-    there = filled.any(axis=0)
-    table, filled = table[:, there], filled[:, there]
-    if len(table) < 2:
-        return float("nan")
-    table = table - np.nanmean(table, axis=1, keepdims=True)
-    if table.shape[1] == 2:
-        return sign_flip(table[:, 1])
-    counts = np.maximum(filled.sum(axis=0), 1)
-
-    def statistic(sums: np.ndarray) -> np.ndarray:
-        return (np.square(sums) / counts).sum(axis=-1)
-
-    observed = float(statistic(np.nansum(table, axis=0)))
-    rng = np.random.default_rng((STREAM, *table.shape))
-    draws = int(min(DRAWS, max(999, CELLS // table.size)))
-    sums = np.zeros((draws, table.shape[1]))
-    for row, places in zip(table, filled, strict=True):
-        sums[:, places] += rng.permuted(np.tile(row[places], (draws, 1)), axis=1)
-    return _share_as_far(np.append(statistic(sums), observed), observed)
-
-
-def within_tables(tables: np.ndarray) -> float:
-    """The p of "no interaction", permuting rows and columns of each seed's doubly centred table.
-
-    Under the null hypothesis, such a table holds only noise, and exchangeable noise has the same distribution
-    in any order of rows and columns; main effects, and their variation between seeds, are removed by
-    centring.
-
-    Args:
-        tables: (seeds, levels of one factor, levels of the other), complete.
-
-    Returns:
-        p, from 9,999 drawn permutations (2 × 2: exact); NaN with fewer than two seeds.
-    """
-    seeds, rows, columns = tables.shape
-    if seeds < 2:
-        return float("nan")
-    tables = tables - tables.mean(1, keepdims=True) - tables.mean(2, keepdims=True)
-    tables = tables - tables.mean((1, 2), keepdims=True)
-    if (rows, columns) == (2, 2):
-        return sign_flip(tables[:, 0, 0])
-    observed = float(np.square(tables.sum(axis=0)).sum())
-    rng = np.random.default_rng((STREAM, *tables.shape))
-    draws = int(min(DRAWS, max(999, CELLS // tables.size)))
-    sums = np.zeros((draws, rows, columns))
-    for table in tables:
-        i = rng.permuted(np.tile(np.arange(rows), (draws, 1)), axis=1)
-        j = rng.permuted(np.tile(np.arange(columns), (draws, 1)), axis=1)
-        sums += table[i[:, :, None], j[:, None, :]]
-    return _share_as_far(np.append(np.square(sums).sum(axis=(1, 2)), observed), observed)
+    count = filled.sum(axis=1, keepdims=True)
+    mean = np.nan_to_num(table).sum(axis=1, keepdims=True) / np.maximum(count, 1)
+    return np.where(count > 1, np.where(filled, table - mean, 0.0), np.nan)
 
 
 def free_labels(y: np.ndarray, group: np.ndarray) -> float:

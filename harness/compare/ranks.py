@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse, stats
 
-from harness.compare.correction import adjust
+from harness.compare.correction import adjust_tests, check_correction
 from harness.compare.design import matrix, seed_codes
 from harness.compare.frames import codes, columns_of, need, tally, values, word
-from harness.compare.permutation import flip_tables, free_labels, within_rows, within_tables
+from harness.compare.permutation import centred, flip_tables, free_labels
 from harness.compare.survivors import enough
 from harness.compare.variance import Groups, explained, residuals
 
@@ -29,28 +29,31 @@ def ranking(
     *,
     factors: Sequence[str] | None = None,
     confidence: float = 0.95,
-    correction: str = "holm",
+    correction: str = "max_t",
 ) -> pd.DataFrame:
     """Main effects and two-way interactions of all swept factors, the largest first.
 
     A share is the sum of squares that a term adds to a model of all other main effects (an interaction: to
-    all main effects), divided by the total; designs may be unbalanced. In a balanced design the shares, those
-    of the seed and of the rest (`attrs`) add up to 1. A share is never below 0 and has an upward bias of
-    about (levels - 1) / runs: p decides whether there is an effect at all. Runs without the outcome
-    (diverged, failed) are left out and counted in `attrs`.
+    all main effects), divided by the total; designs may be unbalanced. A factor that another one determines
+    (an optimizer with learning rates of its own) is not asked what it adds to that one. In a balanced design
+    the shares, those of the seed and of the rest (`attrs`) add up to 1. A share is never below 0 and has an
+    upward bias of about (levels - 1) / runs: p decides whether there is an effect at all. Runs without the
+    outcome (diverged, failed) are left out and counted in `attrs`.
 
     Args:
         frame: as returned by `harness.compare.outcomes`.
         outcome: the outcome to explain, possibly "diverged".
         factors: factors of the frame; None: all that vary.
         confidence: confidence of the intervals (delete-a-group jackknife over seeds, with Student's t).
-        correction: correction of the p-values over the terms: "holm", "fdr" or "none".
+        correction: correction of the p-values over the terms: "max_t" (joint sign flips), "holm", "fdr" or
+            "none".
 
     Returns:
         One row per term: term ("a" or "a × b"), levels (8 bins for a number with more than 12 values), share,
-        low, high, p, p_adjusted. p permutes levels within seeds; NaN with a single seed. The `attrs` have
-        outcome, runs, used, diverged, failed, unfinished, seeds, seed and rest (shares), and thin: the levels
-        at which fewer than half of the runs have the outcome.
+        low, high, p, p_adjusted. p flips the signs of seeds: it cannot be below 2^(1-seeds), and is NaN with
+        one seed. The `attrs` have outcome, runs, used, diverged, failed, unfinished, seeds, seed and rest
+        (shares), thin: the levels at which fewer than half of the runs have the outcome, and within: factor →
+        those that it determines.
 
     Raises:
         ValueError: no factor varies, or an unknown factor, outcome or correction.
@@ -70,6 +73,7 @@ def ranking(
     if not names:
         raise ValueError("factors: nothing but the seed varies in these runs, so there is nothing to rank")
     need(frame, *names, argument="factors")
+    check_correction(correction)
     seed = seed_codes(frame)[0]
     used = ~np.isnan(y)
     divided = [_divided(*codes(frame[name])) for name in names]
@@ -77,7 +81,8 @@ def ranking(
     table = _Table(y[used], seed[used], index)
     pairs = [pair for pair in combinations(range(len(names)), 2) if table.crossed(pair)]
     share, low, high = table.shares(pairs, confidence)
-    p = [table.main(k) for k in range(len(names))] + [table.interaction(pair) for pair in pairs]
+    tests = [table.main(k) for k in range(len(names))] + [table.interaction(pair) for pair in pairs]
+    p = np.array([p for p, _ in tests])
     terms = [*names, *(f"{names[a]} × {names[b]}" for a, b in pairs)]
     levels = [table.levels[k] for k in range(len(names))]
     result = pd.DataFrame(
@@ -88,7 +93,7 @@ def ranking(
             "low": low,
             "high": high,
             "p": p,
-            "p_adjusted": adjust(np.array(p), correction),
+            "p_adjusted": adjust_tests(p, [vectors for _, vectors in tests], correction),
         }
     )
     result = result.iloc[np.argsort(-np.nan_to_num(share), kind="stable")].reset_index(drop=True)
@@ -96,6 +101,11 @@ def ranking(
     result.attrs |= {"outcome": outcome, **tally(frame["status"].to_numpy(object))}
     result.attrs |= {"used": int(used.sum()), "seeds": len(np.unique(seed[used])), "seed": by_seed}
     result.attrs["thin"] = _thin(frame, names, used)
+    result.attrs["within"] = {
+        name: coarser
+        for j, name in enumerate(names)
+        if (coarser := [names[k] for k in range(len(names)) if j in table.finer[k]])
+    }
     result.attrs["rest"] = max(0.0, 1 - float(np.sum(share)) - by_seed)
     return result
 
@@ -123,7 +133,15 @@ class _Table:
         self.one = np.ones((1, len(y)))
         self.mains = [Groups(column) for column in index.T]
         self.seed_group = Groups(seed)
+        self.finer = [
+            {j for j in range(len(self.mains)) if self._determines(j, k)} for k in range(len(self.mains))
+        ]
         self.blocked = self.seeds > 1 and bool((np.bincount(self.seed_group.index) > 1).sum() > 1)
+
+    def _determines(self, j: int, k: int) -> bool:
+        """Whether a factor determines another one, which has fewer levels."""
+        pairs = len(np.unique(self.index[:, [j, k]], axis=0))
+        return pairs == self.levels[j] > self.levels[k]
 
     def crossed(self, pair: tuple[int, int]) -> bool:
         """Whether an interaction can be separated from the main effects."""
@@ -158,7 +176,8 @@ class _Table:
             runs, total, square = summed(np.ones(len(rows))), summed(self.y), summed(self.y**2)
             mean = total / np.maximum(runs, 1e-300)
             whole = square.sum(1) - total.sum(1) ** 2 / runs.sum(1)
-            found = np.concatenate(explained(np.where(runs > 0, mean, 0.0), runs, mains, joint), axis=1)
+            filled = np.where(runs > 0, mean, 0.0)
+            found = np.concatenate(explained(filled, runs, mains, joint, self.finer), axis=1)
             with np.errstate(divide="ignore", invalid="ignore"):
                 return np.where(whole[:, None] > 1e-12, found / whole[:, None], np.nan)
 
@@ -178,38 +197,38 @@ class _Table:
             return 0.0
         return float(np.square(means - self.y.mean()).sum() / self.total)
 
-    def main(self, k: int) -> float:
-        """The p of a main effect."""
+    def main(self, k: int) -> tuple[float, np.ndarray | None]:
+        """The p of a main effect, and its vectors by seed; None if seeds are no blocks."""
         if self.seeds < 2 or self.levels[k] < 2:
-            return np.nan
-        others = [group for j, group in enumerate(self.mains) if j != k]
-        blocks = [self.seed_group] if self.blocked else []
-        left = residuals(self.y[None], self.one, [*blocks, *others])[0]
+            return np.nan, None
+        others = [self.mains[j] for j in range(len(self.mains)) if j != k and j not in self.finer[k]]
         group = self.mains[k].index
-        by_seed = matrix(self.seed_group.index, group, left, (self.seeds, self.levels[k]))
-        p = within_rows(by_seed)
-        return free_labels(left, group) if np.isnan(p) else p
+        left = self._left(others)
+        vectors = centred(matrix(self.seed_group.index, group, left, (self.seeds, self.levels[k])))
+        p = flip_tables(vectors)
+        return (free_labels(left, group), None) if np.isnan(p) else (p, vectors)
 
-    def interaction(self, pair: tuple[int, int]) -> float:
-        """The p of an interaction."""
+    def interaction(self, pair: tuple[int, int]) -> tuple[float, np.ndarray | None]:
+        """The p of an interaction, and its vectors by seed; None if seeds are no blocks."""
         if self.seeds < 2:
-            return np.nan
-        blocks = [self.seed_group] if self.blocked else []
-        left = residuals(self.y[None], self.one, [*blocks, *self.mains])[0]
-        a, b = (self.levels[k] for k in pair)
-        flat = matrix(self.seed_group.index, self.joint(pair), left, (self.seeds, a * b))
-        tables = flat.reshape(-1, a, b)
-        complete = ~np.isnan(flat).any(axis=1)
-        if complete.sum() >= 2 and complete.mean() > 0.5:
-            return within_tables(tables[complete])
+            return np.nan, None
+        left = self._left(self.mains)
         if not self.blocked:
-            return free_labels(left, self.joint(pair))
-        for _ in range(20):
+            return free_labels(left, self.joint(pair)), None
+        a, b = (self.levels[k] for k in pair)
+        tables = matrix(self.seed_group.index, self.joint(pair), left, (self.seeds, a * b)).reshape(-1, a, b)
+        there = ~np.isnan(tables)
+        for _ in range(1 if there.all() else 20):  # one round is exact for complete tables
             for axis in (1, 2):
-                with np.errstate(invalid="ignore"):
-                    filled = np.nansum(tables, axis, keepdims=True)
-                    tables = tables - filled / np.maximum((~np.isnan(tables)).sum(axis, keepdims=True), 1)
-        return flip_tables(np.nan_to_num(tables).reshape(self.seeds, -1))
+                count = np.maximum(there.sum(axis, keepdims=True), 1)
+                tables = tables - np.nansum(tables, axis, keepdims=True) / count
+        vectors = np.nan_to_num(tables).reshape(self.seeds, -1)
+        return flip_tables(vectors), vectors
+
+    def _left(self, others: Sequence[Groups]) -> np.ndarray:
+        """What is left of the outcomes without the effects of other factors, and of seeds as blocks."""
+        blocks = [self.seed_group] if self.blocked else []
+        return residuals(self.y[None], self.one, [*blocks, *others])[0]
 
 
 def _divided(index: np.ndarray, levels: list[Any]) -> np.ndarray:

@@ -98,26 +98,32 @@ def importance(ranking: pd.DataFrame) -> str:
     few = f" Too few runs have a result at {_listed(thin[:FEW])}: not much is known there." if thin else ""
     if ranking["share"].isna().all():
         return f"The {name} is the same in all runs: there is nothing to explain."
-    tested = ranking["p"].notna().any()
-    sure = ranking[ranking["p_adjusted"] < SURE] if tested else ranking
-    large = sure[sure["share"] >= 0.01]
-    if len(sure) and large.empty:
+    if not (ranking["share"] >= 0.01).any():
         return f"No factor explains the {name}: each goes with less than 1 % of its variance.{few}"
-    sure = large.head(3)
+    first = ranking.iloc[0]
+    if ranking["p"].isna().all():
+        return f"The {name} depends most on {_terms(ranking)}. With one seed there is no test of that.{few}"
+    sure = ranking[(ranking["p_adjusted"] < SURE) & (ranking["share"] >= 0.01)]
+    if len(sure) and sure.index[0] == ranking.index[0]:
+        return f"The {name} depends most on {_terms(sure)}.{few}"
+    seeds = ranking.attrs.get("seeds")
+    over = f" over {_plural(seeds, 'seed')}" if seeds else ""
+    largest = f"The largest share of the variance of the {name} goes with {_short(first['term'])} "
+    largest += f"({_percent(first['share'])})"
     if sure.empty:
-        first, seeds = ranking.iloc[0], ranking.attrs.get("seeds")
-        part = _percent(first["share"])
-        most = f"{_short(first['term'])} goes with most of the variance of the {name} ({part})"
-        over = f" over {_plural(seeds, 'seed')}" if seeds else ""
         least = p_is(ranking["p_adjusted"].min())
-        return f"{most}, but no test{over} tells any factor from chance (smallest adjusted {least}).{few}"
+        return f"{largest}, but no test{over} tells any factor from chance (smallest adjusted {least}).{few}"
+    apart = f"which no test{over} tells from chance (adjusted {p_is(first['p_adjusted'])})"
+    return f"{largest}, {apart}; beyond chance it depends on {_terms(sure)}.{few}"
+
+
+def _terms(ranking: pd.DataFrame) -> str:
+    """The first terms of a ranking with their shares."""
     terms = [
         f"{_short(row['term'])} ({_percent(row['share'])}{'' if k else ' of its variance'})"
-        for k, row in enumerate(sure.to_dict("records"))
+        for k, row in enumerate(ranking[ranking["share"] >= 0.01].head(FEW).to_dict("records"))
     ]
-    then = f", then {_listed(terms[1:])}" if len(terms) > 1 else ""
-    caveat = "" if tested else " With one seed there is no test of that."
-    return f"The {name} depends most on {terms[0]}{then}.{caveat}{few}"
+    return terms[0] + (f", then {_listed(terms[1:])}" if len(terms) > 1 else "")
 
 
 def largest_effect(effects: pd.DataFrame, outcome: str = "dead") -> list[str]:
@@ -135,7 +141,7 @@ def largest_effect(effects: pd.DataFrame, outcome: str = "dead") -> list[str]:
     few = int((~comparable).sum())
     if few:
         first = gaps[np.flatnonzero(~comparable)[_largest(rows[~comparable])]]
-        hidden = f" {_plural(few, 'difference')} with too few runs left: not given ({first})."
+        hidden = f" {_plural(few, 'difference')} not given ({first})."
     else:
         hidden = ""
     rows = rows[comparable]
@@ -165,36 +171,40 @@ def _largest(rows: pd.DataFrame) -> int:
 
 
 def crossing(critical: pd.DataFrame, share: float = 0.5, outcome: str = "dead") -> list[str]:
-    """From which value on the share is exceeded, along the number with the most crossings."""
+    """From which value on the share is exceeded, along the number that most often crosses it just once."""
     critical = critical[critical["values"] > 1]
     if critical.empty:
         return []
     what = f"A {NAMES[outcome]} of {100 * share:g} %"
     seen, sound = critical["critical"].notna(), critical["missing"].eq("")
-    reached = (seen & sound).groupby(critical["axis"], sort=False).mean()
+    single = critical["crossings"].eq(1)
+    reached = (seen & sound & single).groupby(critical["axis"], sort=False).mean()
     if not reached.any():
         return [_no_crossing(critical, what, f"{NAMES[outcome]} passes {100 * share:g} %", share)]
     axis = reached.idxmax()
     rows = critical[critical["axis"] == axis]
-    rows = rows.assign(critical=rows["critical"].where(rows["missing"].eq("")))
+    once = rows[rows["critical"].notna() & rows["missing"].eq("") & rows["crossings"].eq(1)]
     parts = []
-    for row in rows[rows["critical"].notna()].head(2).to_dict("records"):
+    for row in once.head(2).to_dict("records"):
         side = "above" if row["rising"] else "below"
         between = f"seen between {row['below']:.3g} and {row['above']:.3g}"
         setting = "" if row["setting"] == "all runs" else f", with {row['setting']}"
         parts.append(f"{side} {axis} ≈ {row['critical']:.3g} ({between}{setting})")
     text = f"{what} is reached {' and '.join(parts)}"
-    passed, settings = int(rows["critical"].notna().sum()), len(rows)
-    if passed < settings or settings > len(parts):
-        text += f"; in {passed} of {settings} settings of the other factors"
-    if unsure := int((critical["axis"].eq(str(axis)) & seen & ~sound).sum()):
-        text += f" ({unsure} not given: too few runs or values)"
+    if len(rows) > len(parts):
+        text += f"; in {len(once)} of {len(rows)} settings of the other factors"
+        always, often = rows["lowest"].ge(share), rows["crossings"].gt(1)
+        others = [(int(always.sum()), "always above"), (int(often.sum()), "crossed more than once")]
+        others += [(int((seen[rows.index] & ~sound[rows.index]).sum()), "not given: too few runs or values")]
+        named = [f"{count} {how}" for count, how in others if count]
+        text += f" ({', '.join(named)})" if named else ""
     return [f"{text}."]
 
 
 def _no_crossing(critical: pd.DataFrame, what: str, passes: str, share: float) -> str:
     """Say that no crossing was seen, or why those that were seen are not reported."""
-    seen, sound = critical["critical"].notna(), critical["missing"].eq("")
+    seen = critical["critical"].notna() & critical["crossings"].eq(1)
+    sound = critical["missing"].eq("")
     unsure = (critical[seen] if seen.any() else critical[~sound].nlargest(1, "highest")).to_dict("records")
     row = unsure[0] if unsure else {"missing": "", "setting": "all runs"}
     where = "" if row["setting"] == "all runs" else f" (with {row['setting']})"
@@ -217,6 +227,19 @@ def alias_notes(aliases: Mapping[str, Sequence[str]]) -> list[str]:
     return [
         f"{_short(factor)} varies together with {_listed(list(others))}: their effects cannot be told apart."
         for factor, others in aliases.items()
+    ]
+
+
+def within_notes(within: Mapping[str, Sequence[str]]) -> list[str]:
+    """Which factors have values of their own at each level of another, in words.
+
+    >>> within_notes({"optim.lr": ["optim.name"]})
+    ['optim.lr has other values at each optim: its share is that within them.']
+    """
+    return [
+        f"{_short(factor)} has other values at each {_listed([_short(name) for name in coarser])}: its share "
+        "is that within them."
+        for factor, coarser in within.items()
     ]
 
 

@@ -13,6 +13,7 @@ LEAST_PAIRS = 3  # seeds, or pairs of them, on either side
 LEAST_SHARE = 0.5  # share of the runs with a result
 LEAST_VALUES = 3  # along a number: with two, any line through them has a crossing
 GONE = ("diverged", "failed", "unfinished")
+CONFOUNDED = "no pairs: other factors differ too"  # a note of a table of effects
 
 
 def enough(kept: int, runs: int) -> bool:
@@ -71,6 +72,8 @@ def why_no_headline(row: Mapping[Any, Any], level: str, baseline: str) -> str:
         be = "is" if left == 1 else "are"
         found = f"{counted} {be} left" if lost else f"there {be} {counted}"
         reasons.append(f"{found}, {LEAST_PAIRS} are needed")
+    if str(row.get("note", "")).startswith(CONFOUNDED):
+        reasons.append(f"other factors differ too between {level} and {baseline}")
     return joined(reasons)
 
 

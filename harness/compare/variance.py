@@ -6,7 +6,7 @@ on a balanced table the first round is exact. Shapes: B resamples, C cells, k le
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from scipy import sparse
@@ -54,28 +54,37 @@ def residuals(y: np.ndarray, weights: np.ndarray, groups: Sequence[Groups]) -> n
 
 
 def explained(
-    y: np.ndarray, weights: np.ndarray, mains: Sequence[Groups], pairs: Sequence[Groups]
+    y: np.ndarray,
+    weights: np.ndarray,
+    mains: Sequence[Groups],
+    pairs: Sequence[Groups],
+    finer: Sequence[Collection[int]],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums of squares that each term adds to a model of the others (type II).
 
-    A main effect is added to all other main effects; a pair, the joint partition by two factors, to all main
-    effects.
+    A main effect is added to all other main effects but those of finer partitions, which would explain it; a
+    pair, the joint partition by two factors, to all main effects.
 
     Args:
         y: (B, C) cell means; any number where the weight is 0.
         weights: (B, C) runs per cell.
         mains: the factors.
         pairs: the interactions.
+        finer: for each factor, the numbers of those that determine it.
 
     Returns:
         (B, mains) and (B, pairs).
     """
     full = residuals(y, weights, mains)
     rest = _squares(full, weights)
-    main = [
-        _squares(residuals(y, weights, [*mains[:k], *mains[k + 1 :]]), weights) - rest
-        for k in range(len(mains))
-    ]
+
+    def left(groups: Sequence[Groups]) -> np.ndarray:
+        return _squares(residuals(y, weights, groups), weights)
+
+    main = []
+    for k, group in enumerate(mains):
+        others = [other for j, other in enumerate(mains) if j != k and j not in finer[k]]
+        main.append(left(others) - (left([*others, group]) if finer[k] else rest))
     pair = [rest - _squares(residuals(full, weights, [joint, *mains]), weights) for joint in pairs]
     empty = np.zeros((len(y), 0))
     stacked = [np.stack(terms, axis=1) if terms else empty for terms in (main, pair)]

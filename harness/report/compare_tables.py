@@ -54,12 +54,12 @@ def methods(found: Comparison) -> str:
     adjusted = found.correction != "none"
     name = "Benjamini and Hochberg's method" if found.correction == "fdr" else "Holm's method"
     joint = "joint flips, Westfall and Young's max-T" if found.correction == "max_t" else name
-    over = f", adjusted over all tables of differences by {joint}" if adjusted else ""
-    rest = f" The p-values of both are adjusted within each table by {name}." if adjusted else ""
+    over = f", adjusted over all differences, and over the ranking, by {joint}" if adjusted else ""
+    rest = f", adjusted within each table by {name}" if adjusted else ""
     return (
         "Seeds are the unit of analysis. Differences: means of pairs that share seed and all other factors; "
         f"interval: bootstrap-t, {100 * found.confidence:g} %; p: sign flips, exact up to 20 seeds{over}. "
-        f"Ranking: jackknife over seeds. Survival: Kaplan–Meier, log-rank permuted within seeds.{rest} "
+        f"Ranking: jackknife over seeds. Survival: Kaplan–Meier, log-rank with sign flips of seeds{rest}. "
         f"*: {'adjusted ' if adjusted else ''}p < 0.05. "
         "Runs that diverged, failed or are not finished are counted, never 0 %."
     )

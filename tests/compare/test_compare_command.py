@@ -145,11 +145,11 @@ def test_one_seed_is_said(runs: Path) -> None:
     ("correction", "said"),
     [
         ("max_t", "max-T. Ranking"),
-        ("holm", "differences by Holm's method"),
+        ("holm", "over all differences, and over the ranking, by Holm's method"),
         ("fdr", "within each table by Benjamini and Hochberg's method. *: adjusted p"),
         (
             "none",
-            "up to 20 seeds. Ranking: jackknife over seeds. Survival: Kaplan–Meier, log-rank permuted within",
+            "up to 20 seeds. Ranking: jackknife over seeds. Survival: Kaplan–Meier, log-rank with sign flips of seeds",
         ),
     ],
 )

@@ -58,7 +58,7 @@ def test_a_level_that_hardly_any_run_survives_is_left_to_the_tables() -> None:
     said = told(frame)
     assert "optim.lr=1 against 0.1" in said
     assert (
-        "1 difference with too few runs left: not given "
+        "1 difference not given "
         "(2 of 8 runs at optim.lr=10 have a result (6 diverged); 2 pairs of seeds are left, 3 are needed)."
     ) in said
     assert "Too few runs have a result at optim.lr=10: not much is known there." in said
