@@ -29,6 +29,7 @@ from harness.config import (
     launcher,
     plan,
     prepare,
+    refuse_folders,
     run_folder,
     value_of,
 )
@@ -93,6 +94,7 @@ def run(argv: list[str]) -> int:
     if words - SWEEP_WORDS:
         unknown = sorted(words - SWEEP_WORDS)[0]
         raise ConfigError(unknown, "there is no such option", hint="harness --help shows what there is.")
+    refuse_folders(overrides)
     if words & {"-m", "--multirun"} or asks_for_sweep(overrides):
         return _sweep(overrides, dry="--dry-run" in words)
     spec = compose(overrides)

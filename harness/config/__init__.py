@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.config.command import changes, command_of, overrides_of
     from harness.config.composition import checked, compose, plan, shown
     from harness.config.explanation import explain
-    from harness.config.jobs import asks_for_sweep, jobs_of, launcher
+    from harness.config.jobs import asks_for_sweep, jobs_of, launcher, refuse_folders
     from harness.config.restored import restore
     from harness.config.search_path import groups, is_option, joined, places, prepare, value_of
     from harness.config.tree import OURS, PRIMARY, config_dir
@@ -45,6 +45,7 @@ __all__ = [
     "places",
     "plan",
     "prepare",
+    "refuse_folders",
     "restore",
     "run_folder",
     "run_id",
@@ -57,7 +58,7 @@ __getattr__, __dir__ = lazy_imports(
     __name__,
     {
         **dict.fromkeys(("checked", "compose", "plan", "shown"), "harness.config.composition"),
-        **dict.fromkeys(("asks_for_sweep", "jobs_of", "launcher"), "harness.config.jobs"),
+        **dict.fromkeys(("asks_for_sweep", "jobs_of", "launcher", "refuse_folders"), "harness.config.jobs"),
         "restore": "harness.config.restored",
         "explain": "harness.config.explanation",
         **dict.fromkeys(

@@ -19,6 +19,7 @@ from harness.config.tree import OURS
 
 PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")  # packages of Hydra's launchers
 MOST_JOBS = 1_000_000
+FOLDERS = ("hydra.run", "hydra.sweep", "hydra.job.chdir", "hydra.output_subdir")  # what `output` decides
 
 
 def launcher(words: Sequence[str]) -> Any:
@@ -43,6 +44,18 @@ def launcher(words: Sequence[str]) -> Any:
         if node[name] is not None and node[name] < 1:
             raise ConfigError(f"hydra.launcher.{name}", expected="a whole number above 0", came=node[name])
     return node
+
+
+def refuse_folders(words: Sequence[str]) -> None:
+    """Refuse Hydra's settings of folders, which would have no effect.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for override in parse(joined(words)):
+        key = key_of(override)
+        if any(key == name or key.startswith(f"{name}.") for name in FOLDERS):
+            raise ConfigError(key, "has no effect: a run's folder is output/<name>", hint="Give output=…")
 
 
 def asks_for_sweep(words: Sequence[str]) -> bool:

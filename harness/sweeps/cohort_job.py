@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from harness.config import RunSpec, run_folder, to_mapping
-from harness.store.files import side_by_side
+from harness.store.files import side_by_side, write_text
 from harness.store.folder import COMPLETE, RunFolder
 from harness.store.locks import PATIENCE, lock_of
 from harness.store.reading import named_line
@@ -181,8 +181,12 @@ def _one_by_one(
     why = named_line(error)
     outcomes = {place: _alone(specs[place], tick, locked=True) for place in folders}
     for place, folder in folders.items():
+        found = outcomes[place]
+        reason = {"error": found.error} if found.error else {}
         with suppress(OSError):  # the outcomes are valid without this note
-            folder.write_status(outcomes[place].state, not_stacked=why)
+            folder.write_status(found.state, not_stacked=why, **reason)
+            if found.error and not (folder.path / "error.txt").exists():  # it could not begin
+                write_text(folder.path / "error.txt", f"{found.error}\n")
     return {place: replace(outcome, not_stacked=why) for place, outcome in outcomes.items()}
 
 

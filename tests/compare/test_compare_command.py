@@ -149,7 +149,7 @@ def test_one_seed_is_said(runs: Path) -> None:
         ("fdr", "within each table by Benjamini and Hochberg's method. *: adjusted p"),
         (
             "none",
-            "up to 20 seeds. Ranking: jackknife over seeds. Survival: Kaplan–Meier, log-rank with sign flips of seeds",
+            "up to 20 seeds. Ranking: jackknife over seeds. Survival: Kaplan–Meier, log-rank with sign flips",
         ),
     ],
 )

@@ -231,8 +231,15 @@ def test_units_of_compiled_code_are_counted_in_its_graph(name: str) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{}, {"dynamic": True}, {"mode": "reduce-overhead"}], ids=str)
-@pytest.mark.parametrize("name", ["module and function", "residual"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("module and function", {}),
+        ("module and function", {"mode": "reduce-overhead"}),
+        ("residual", {"dynamic": True}),
+    ],
+    ids=str,
+)
 def test_with_inductor(name: str, options: dict[str, Any]) -> None:
     if not any(map(shutil.which, ("g++", "clang++", "c++"))):
         pytest.skip("inductor needs a C++ compiler, and there is none")

@@ -98,8 +98,8 @@ def test_only_censuses_grow_the_history() -> None:
         assert len(recorder.history()) == 4 * (censuses + 3)
         return grown
 
-    bytes_of(10, 2)  # what is allocated once in a process
+    bytes_of(6, 2)  # what is allocated once in a process
     # the least of two: the interpreter's caches come and go
-    few, many, slow = (min(bytes_of(*each), bytes_of(*each)) for each in ((10, 2), (40, 2), (10, 20)))
+    few, many, slow = (min(bytes_of(*each), bytes_of(*each)) for each in ((6, 2), (24, 2), (6, 12)))
     assert 2 * few < many < 6 * few
     assert slow < 1.5 * few

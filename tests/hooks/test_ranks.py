@@ -75,8 +75,7 @@ def work(rank: int, world: int, kind: str, port: int, out: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "world"),
     [
-        ("ddp", 2),
-        ("ddp", 4),
+        ("ddp", 3),
         ("fsdp", 2),
         ("fsdp whole", 2),
         ("ddp compiled parts", 2),

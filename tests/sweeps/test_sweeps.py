@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from command_line import SWEPT, TINY, run
 from filelock import FileLock
 
@@ -280,6 +281,17 @@ def test_a_stack_that_fails_is_trained_one_by_one_and_says_so(
     assert f"6 run(s) trained alone, since their stack failed: {why}" in capsys.readouterr().out
     assert [r.status["not_stacked"] for r in open_runs(tmp_path / "alone")] == [why] * 6
     assert_equal(tmp_path / "stacked", tmp_path / "alone", tolerance=1e-4)
+
+
+def test_why_a_stack_could_not_begin_is_stored_with_each_run(tmp_path: Path) -> None:
+    torch.save({"other": torch.ones(1)}, tmp_path / "other.pt")
+    stored = ["init=stored", f"init.path={tmp_path / 'other.pt'}"]
+    assert run("-m", *SWEPT, *stored, f"output={tmp_path / 'runs'}") == 1
+    runs = open_runs(tmp_path / "runs")
+    assert len(runs) == 6
+    for one in runs:
+        assert one.status["error"].startswith("init.path: expected weights of this network")
+        assert one.status["error"] in (one.path / "error.txt").read_text()
 
 
 def test_a_second_sweep_is_told_to_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,7 @@ def healthy(seed: int) -> tuple[Any, ...]:
 
 def test_the_cure_is_found_and_its_code_told() -> None:
     before = torch.random.get_rng_state()
-    found = harness.prescribe(low_biases, steps=60, seeds=3, budget=40, workers=1)
+    found = harness.prescribe(low_biases, steps=40, seeds=3, budget=20, workers=1)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert found.label == "bias_init"
     rows = {row["cure"]: row for row in found.table.to_dict("records")}
