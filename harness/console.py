@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 
-from harness.config import RunSpec, changes, groups, places, run_folder, shown, to_mapping
-from harness.config.identity import WITHOUT_EFFECT, label
+from harness.config import RunSpec, changes, flatten, groups, places, run_folder, shown, to_mapping
+from harness.config.identity import WITHOUT_EFFECT, label, readable
 from harness.formats import per_cent
 from harness.report.console_parts import plain_table, progress_bar
 from harness.report.tensorboard_hint import runs_in, tick_hint
@@ -178,15 +178,17 @@ def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[JobResult]) -> None:
     if len(specs) <= LINES:
         heading = f"{len(specs)} run(s) in {specs[0].output}"
         table = plain_table(heading, padding=(0, 1), pad_edge=True)
-        for name in ("run", "status", "dead", "born dead", "died", "accuracy"):
-            side = "left" if name in ("run", "status") else "right"
-            table.add_column(name, justify=side, no_wrap=name != "run", overflow="fold")
-        for outcome in outcomes:
+        also = _apart(specs)
+        words_of = ("run", *(["with"] if any(also) else []), "status")
+        for name in (*words_of, "dead", "born dead", "died", "accuracy"):
+            side = "left" if name in words_of else "right"
+            table.add_column(name, justify=side, no_wrap=name not in ("run", "with"), overflow="fold")
+        for outcome, more in zip(outcomes, also, strict=True):
             final = Run(outcome.path).final if outcome.state == "finished" else {}
             keys = ("dead_fraction", "born_dead_fraction", "died_fraction", "accuracy")
             # a run that did not finish has no share; showing 0 % would be wrong
             shares = [per_cent(final.get(key), missing="-") if final else "" for key in keys]
-            table.add_row(outcome.path.name, outcome.state, *shares)
+            table.add_row(outcome.path.name, *([more] if any(also) else []), outcome.state, *shares)
         console.print(table)
     else:
         console.print(f"\n{len(specs):,} runs in {specs[0].output}: {words}.", markup=False)
@@ -209,6 +211,29 @@ def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[JobResult]) -> None:
             soft_wrap=True,
             markup=False,
         )
+
+
+def _apart(specs: Sequence[RunSpec]) -> list[str]:
+    """For each run, the settings in which runs differ whose names differ in their hash alone."""
+    plain = [
+        {key: value for key, value in flatten(to_mapping(spec)).items() if key not in WITHOUT_EFFECT}
+        for spec in specs
+    ]
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for spec, settings in zip(specs, plain, strict=True):
+        by_name.setdefault(readable(spec), []).append(settings)
+    keys = [
+        key
+        for key in dict.fromkeys(key for settings in plain for key in settings)
+        if any(
+            all(key in one for one in alike) and len({str(one[key]) for one in alike}) > 1
+            for alike in by_name.values()
+        )
+    ]
+    return [
+        " ".join(f"{key.removesuffix('.name')}={_short(one[key])}" for key in keys if key in one)
+        for one in plain
+    ]
 
 
 @contextmanager

@@ -368,3 +368,14 @@ def test_status(tmp_path: Path) -> None:
     assert found.rate == pytest.approx(2, rel=0.1)
     with pytest.raises(FileNotFoundError):
         status_of(tmp_path / "nowhere")
+
+
+def test_runs_whose_names_differ_in_the_hash_alone_are_shown_with_their_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("-m", *TINY, "seed=0,1", "train.batch_size=8,16", f"output={tmp_path}/two") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("train.batch_size=8 ") == shown.count("train.batch_size=16 ") == 2
+    assert "seed=" not in shown  # which the names have
+    assert run("-m", *TINY, "seed=0,1", f"output={tmp_path}/one") == 0
+    assert " with " not in capsys.readouterr().out
