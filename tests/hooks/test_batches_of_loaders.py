@@ -146,6 +146,7 @@ class Two(nn.Module):
         return out if weight is None else out * weight
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch 2.11's own
 @pytest.mark.parametrize(
     "wrap", [lambda m: m, torch.compile, nn.DataParallel], ids=["", "compiled", "wrapped"]
 )

@@ -297,6 +297,7 @@ def test_a_prepared_call_takes_only_what_is_alike() -> None:
 
 
 @pytest.mark.skipif(INTERPRETED, reason="one process is enough")
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch 2.11's own
 @pytest.mark.parametrize("gate", ["relu", "hole"])
 def test_traces_without_a_graph_break(gate: str) -> None:
     """As a pre-hook does it: forward counts, and the gradient of z is counted in the backward."""

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="this buil
 @needs_triton
 def test_numbers_by_the_interpreter() -> None:
     """In a process of its own: whether kernels are interpreted is decided when Triton is imported."""
+    triton, numpy = (tuple(map(int, version(name).split(".")[:2])) for name in ("triton", "numpy"))
+    if triton < (3, 7) and numpy >= (2, 4):
+        pytest.skip("this Triton's interpreter takes arrays of one element for numbers, as older numpy did")
     here = Path(__file__)
     path = os.pathsep.join([str(Path(harness.__file__).parents[1]), str(here.parent)])
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
