@@ -70,7 +70,7 @@ def test_thousands_of_steps_cost_no_memory(make: Any, steps: int) -> None:
         finally:
             tracemalloc.stop()
     assert recorder.census().n.iloc[0] == 2 * 2000
-    assert after[1] == before[1], "tensors are kept"
+    assert after[1] <= before[1], "tensors are kept"  # others may go meanwhile
     # not one block in fifty steps; some hundred come and go with the interpreter's caches
     assert after[0] - before[0] < steps / 50, (before, after)
     assert grown < 48 * 1024
