@@ -35,7 +35,7 @@ from harness.sweeps.job import run_job
 from harness.sweeps.status import status_of
 from harness.tools import app
 
-EXAMPLES = int(os.environ.get("HARNESS_EXAMPLES", "8"))  # 200 take ten minutes
+EXAMPLES = int(os.environ.get("HARNESS_EXAMPLES", "6"))  # 200 take ten minutes
 SECONDS = 60  # in which every command ends, on a busy machine
 COMMANDS = (["report"], ["compare"], ["status"], ["dashboard", "--no-maps"])
 runner = CliRunner()
