@@ -179,9 +179,9 @@ def show_sweep(specs: Sequence[RunSpec], outcomes: Sequence[JobResult]) -> None:
         heading = f"{len(specs)} run(s) in {specs[0].output}"
         table = plain_table(heading, padding=(0, 1), pad_edge=True)
         also = _apart(specs)
-        words_of = ("run", *(["with"] if any(also) else []), "status")
-        for name in (*words_of, "dead", "born dead", "died", "accuracy"):
-            side = "left" if name in words_of else "right"
+        left = ("run", *(["with"] if any(also) else []), "status")
+        for name in (*left, "dead", "born dead", "died", "accuracy"):
+            side = "left" if name in left else "right"
             table.add_column(name, justify=side, no_wrap=name not in ("run", "with"), overflow="fold")
         for outcome, more in zip(outcomes, also, strict=True):
             final = Run(outcome.path).final if outcome.state == "finished" else {}

@@ -145,6 +145,11 @@ def is_flat(born: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:
     return rounded | (_is_constant(born, layers) & (size > 0))
 
 
+def are_mostly_flat(dead: pd.DataFrame, layers: pd.DataFrame) -> bool:
+    """Whether most of some dead units do not vary because of what stands behind their layers."""
+    return bool(2 * is_flat(dead, layers).sum() > len(dead))
+
+
 def _is_constant(born: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:
     """Whether a unit's pre-activation is its bias alone on all inputs, though these are not 0."""
     layer = layers.set_index("site").reindex(born["site"])

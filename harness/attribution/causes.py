@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from harness.attribution.birth_causes import birth_causes, hardly_vary, is_by_chance, is_flat, normed
+from harness.attribution.birth_causes import are_mostly_flat, birth_causes, hardly_vary, is_by_chance, normed
 from harness.attribution.event import DRIFT, EPISODE, OUTSIDE, UNTRAINED, Event
 from harness.attribution.events import FAR, SETTLED, calm_before
 from harness.attribution.evidence import FACTORS, Evidence
@@ -145,7 +145,7 @@ def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence
         if differ:
             return Cause("unknown")  # training inputs open them, so it is the held-out inputs that differ
         return _cause_of_births(born, share, evidence)
-    if 2 * is_flat(dead, evidence.layers).sum() > len(dead):
+    if are_mostly_flat(dead, evidence.layers):
         behind = evidence.layers[evidence.layers["site"].isin(dead["site"])]
         return Cause("norm_stats" if (normed(behind) != "").any() else "constant")
     own = factor_shares(dead.assign(upstream=0.0))  # changes below are another layer's own share

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.attribution.birth_causes import LARGE, is_flat, largest_gain, odd_input
+from harness.attribution.birth_causes import LARGE, are_mostly_flat, largest_gain, odd_input
 from harness.attribution.causes import Cause, are_outputs
 from harness.attribution.event import UNTRAINED
 from harness.attribution.evidence import Evidence
@@ -69,8 +69,7 @@ def _constant(cause: Cause, found: Findings, evidence: Evidence) -> str:
 
 
 def _norm_stats(cause: Cause, found: Findings, evidence: Evidence) -> str:
-    dead = found.units[found.units["dead"]]
-    flat = len(dead) and is_flat(dead, evidence.layers).mean() >= 0.5
+    flat = are_mostly_flat(found.units[found.units["dead"]], evidence.layers)
     return "Leave out the norm that leaves nothing of these units, or norm over more values." if flat else ""
 
 

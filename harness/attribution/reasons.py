@@ -7,7 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from harness.attribution.birth_causes import LARGE, are_tiny_or_alike, is_flat, largest_gain, odd_input
+from harness.attribution.birth_causes import (
+    LARGE,
+    are_mostly_flat,
+    are_tiny_or_alike,
+    largest_gain,
+    odd_input,
+)
 from harness.attribution.causes import (
     BELOW_HE,
     Cause,
@@ -119,8 +125,7 @@ def _unbounded_loss(found: Findings, evidence: Evidence) -> str:
 
 
 def _norm_stats(found: Findings, evidence: Evidence) -> str:
-    dead = found.units[found.units["dead"]]
-    if 2 * is_flat(dead, evidence.layers).sum() >= max(1, len(dead)):
+    if are_mostly_flat(found.units[found.units["dead"]], evidence.layers):
         nothing = "it leaves nothing of these units, which are the same on all inputs"
         return f"{nothing} (a norm of one value, or a gain of 0, say)"
     if not is_only_evaluated(found.units).any():
