@@ -8,18 +8,13 @@ import numpy as np
 import pandas as pd
 
 from harness.attribution.birth_causes import LARGE_INPUTS, odd_input
-from harness.attribution.causes import (
-    MEANING,
-    Cause,
-    do_inputs_differ,
-    informative,
-    opens_in_training,
-)
+from harness.attribution.causes import MEANING, Cause
+from harness.attribution.dead_units import do_inputs_differ, informative, opens_in_training
 from harness.attribution.event import Event
-from harness.attribution.events import LONG_STEP
 from harness.attribution.evidence import Evidence
 from harness.attribution.findings import LEAST_DEAD, Findings
 from harness.attribution.lasting_causes import longest_step, order_of_inputs
+from harness.attribution.loss_rises import LONG_STEP
 from harness.attribution.reasons import moved, penalty, reason
 from harness.formats import place_words
 

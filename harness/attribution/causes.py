@@ -6,27 +6,40 @@ proposals: one run cannot distinguish some causes (`python -m experiments.benchm
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from harness.attribution.birth_causes import are_mostly_flat, birth_causes, hardly_vary, is_by_chance, normed
-from harness.attribution.event import DRIFT, EPISODE, OUTSIDE, UNTRAINED, Event
-from harness.attribution.events import FAR, SETTLED, calm_before
-from harness.attribution.evidence import FACTORS, Evidence
+from harness.attribution.dead_units import (
+    HARDLY,
+    are_outputs,
+    do_inputs_differ,
+    factor_shares,
+    informative,
+    is_on_stream_alone,
+    is_only_evaluated,
+    mostly_dead,
+    opens_with_first_buffers,
+    runs_otherwise,
+)
+from harness.attribution.event import DRIFT, OUTSIDE, UNTRAINED, Event
+from harness.attribution.evidence import Evidence
 from harness.attribution.findings import LEAST_DEAD, Findings
+from harness.attribution.killing_events import is_falling, killing_events
 from harness.attribution.lasting_causes import (
     LARGE_OUTPUTS,
     ORDERED,
-    SOON,
     first_of,
     has_far_targets,
     lasting_cause,
     mean,
     order_of_inputs,
 )
-from harness.detector.states import rate_upper
+from harness.attribution.loss_rises import FAR, SETTLED
 
 #: What each label means.
 MEANING = {
@@ -51,19 +64,13 @@ MEANING = {
 }
 LABELS = tuple(MEANING)
 CHANCE = 0.2  # dead share below which units born dead by chance need no cause
-UNINFORMATIVE = 0.2  # upper bound of a dead unit's rate above which its silence is uninformative (n below 14)
-TINY = 8  # sites with fewer units are not mostly dead at one half
 MOSTLY = 0.8  # if no unit was born dead, share of units nearly born dead that is enough
-FROM_OUTSIDE = 1.25  # weight of the deaths after an event from outside: others may follow from it
-OFTEN = 0.02  # rate in training at which a unit that held-out inputs never open is contradictory
 DRIFTED = 0.25  # share of the inputs in the units' fall from which their slow drift is blamed
 MOST_BELOW = 0.75  # the same for layers below, from which a buffer is blamed that changes on and on
 SOME_DATA = 0.15  # the same if held-out inputs still open most of the units
-FALLEN = 10  # times its first size that a loss without a bound falls below 0
 BELOW_HE = 0.7  # deviation of the weights over He's, below which signals shrink from layer to layer
-HARDLY = 0.01  # rate at birth below which a unit was nearly born dead
-OPEN = 0.1  # rate in the first census from which a unit was open
-OTHERWISE = 0.25  # share of such units that the first network, run again, must close: its forward changed
+SYMPTOMS = ("loss", "grad_norm", "update_norm")  # columns of events that may follow from others
+OTHERWISE = 0.25  # share of the open units that the first network, run again, must close: its forward changed
 
 
 class Cause(NamedTuple):
@@ -87,13 +94,13 @@ def cause_of(found: Findings, evidence: Evidence) -> Cause:
     units = informative(found.units)
     dead = units[units["dead"]]
     lost = len(dead) + (found.cut_off if len(dead) else 0)
-    cause = _cause(dead, lost / max(1, len(units)), found, evidence)
+    cause = _cause(Case(dead, lost / max(1, len(units)), found, evidence))
     sites = mostly_dead(units, evidence.layers)
     if cause.label != "none" or not sites:
         return cause
     units = units[units["site"].isin(sites)]
     dead = units[units["dead"]]
-    return _cause(dead, len(dead) / len(units), found, evidence)._replace(sites=sites)
+    return _cause(Case(dead, len(dead) / len(units), found, evidence))._replace(sites=sites)
 
 
 def explained_by(cause: Cause, event: Event, found: Findings) -> Event:
@@ -108,133 +115,172 @@ def explained_by(cause: Cause, event: Event, found: Findings) -> Event:
     return event._replace(label=cause.label, text=f"{event.text}; it is put down to the cause of the run")
 
 
-def informative(units: pd.DataFrame) -> pd.DataFrame:
-    """The units seen on enough inputs for silence to be informative."""
-    return units[rate_upper(np.zeros(len(units)), units["n"].to_numpy()) <= UNINFORMATIVE]
+@dataclass(frozen=True)
+class Case:
+    """Some dead units of a run, and what the rules ask about them.
 
-
-def mostly_dead(units: pd.DataFrame, layers: pd.DataFrame) -> tuple[str, ...]:
-    """The sites whose units are all dead, or at least half of them if not tiny; without frozen ones."""
-    counts = units.groupby("site", sort=False)["dead"].agg(["sum", "size"])
-    half = (counts["sum"] >= counts["size"] / 2) & (counts["size"] >= TINY)
-    sites = counts.index[half | (counts["sum"] == counts["size"])]
-    frozen = layers.loc[layers["trained"].eq(False), "site"] if "trained" in layers else []
-    return tuple(str(site) for site in sites[~sites.isin(frozen)])
-
-
-def _cause(dead: pd.DataFrame, share: float, found: Findings, evidence: Evidence) -> Cause:
-    """The cause of some dead units.
-
-    Args:
+    Attributes:
         dead: their rows.
         share: their share among the units considered.
         found: the findings of the run.
         evidence: the tables.
     """
-    if share < LEAST_DEAD and found.diverged_at is None:
-        return Cause("none")
-    if share >= LEAST_DEAD and found.evidence == "probe" and is_only_evaluated(dead).mean() > 0.5:
-        return Cause("norm_stats")
-    # a forward that has changed since does not show the start, nor do norms in evaluation mode
-    opened = dead["rate_first"].ge(HARDLY) & dead["rate_eval"].isna()
-    born = dead[dead["born"] | ((dead["rate_then"] < HARDLY) & ~opened)]
-    differ = do_inputs_differ(dead, found)
-    most = 0.5 if dead["born"].any() else MOSTLY
-    early = found.diverged_at is None or share >= 0.5  # else births do not tell why it diverged
-    if share >= LEAST_DEAD and len(born) > most * len(dead) and early:
-        if differ:
-            return Cause("unknown")  # training inputs open them, so it is the held-out inputs that differ
-        return _cause_of_births(born, share, evidence)
-    if are_mostly_flat(dead, evidence.layers):
-        behind = evidence.layers[evidence.layers["site"].isin(dead["site"])]
-        return Cause("norm_stats" if (normed(behind) != "").any() else "constant")
-    own = factor_shares(dead.assign(upstream=0.0))  # changes below are another layer's own share
-    if mean(own["norm"]) > 0.4:
-        return Cause("norm_stats")
-    causal = _causal_events(found, evidence.steps)
-    shares = factor_shares(dead)
-    data, below = mean(shares["data"]), mean(shares["upstream"])
-    if data < DRIFTED:  # inputs may drift a little without harm
-        causal = [event for event in causal if event.column != DRIFT or event.ratio >= FAR]
-    if below < MOST_BELOW:  # what is written on and on, an average of parameters, say, is seldom to blame
-        causal = [event for event in causal if event.column != UNTRAINED or event.ratio > 0]
-    if causal and has_far_targets(evidence):  # loss and gradient follow from the far targets
-        others = [event for event in causal if event.column not in ("loss", "grad_norm", "update_norm")]
-        causal = others or [event for event in causal if event.step >= SETTLED]
-    if causal and causal[0].label == "bad_batch" and order_of_inputs(evidence.steps) > ORDERED:
-        return Cause("input_shift")  # batches that differ as the data are sorted
-    named = bool(causal) and (causal[0].column in OUTSIDE or causal[0].label == "loss_penalty")
-    if is_falling(evidence.steps, diverged=found.diverged_at is not None) and not named:
-        return Cause("unbounded_loss", [event for event in causal if event.label == "labels"])
-    if runs_otherwise(dead).mean() > OTHERWISE and not named:
-        return Cause("forward", [event for event in causal if event.column == "loss"])
-    if causal:
-        return Cause(causal[0].label, causal)
-    if are_outputs(dead, evidence).mean() > 0.5:
-        return Cause("constant")
-    if data > 0.5 or (data > SOME_DATA and is_on_stream_alone(found)):
-        return Cause("input_shift")
-    if differ:
-        return Cause("unknown")
-    label = lasting_cause(own, evidence, found.deaths, found.diverged_at)
-    spoilt = label == "unknown" and opens_with_first_buffers(dead).mean() > OTHERWISE
-    return Cause("forward" if spoilt else label)
+
+    dead: pd.DataFrame
+    share: float
+    found: Findings
+    evidence: Evidence
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the training diverged."""
+        return self.found.diverged_at is not None
+
+    @cached_property
+    def born(self) -> pd.DataFrame:
+        """Those that were born dead, or nearly.
+
+        A forward that has changed since does not show the start, nor do norms in evaluation mode.
+        """
+        dead = self.dead
+        opened = dead["rate_first"].ge(HARDLY) & dead["rate_eval"].isna()
+        return dead[dead["born"] | ((dead["rate_then"] < HARDLY) & ~opened)]
+
+    @cached_property
+    def own_shares(self) -> pd.DataFrame:
+        """`factor_shares` without what changed below, which is another layer's own share."""
+        return factor_shares(self.dead.assign(upstream=0.0))
+
+    @cached_property
+    def data(self) -> float:
+        """Share of the inputs in the units' fall."""
+        return mean(factor_shares(self.dead)["data"])
+
+    @cached_property
+    def events(self) -> list[Event]:
+        """The events that may have killed the units, the likeliest first."""
+        events = killing_events(self.found, self.evidence.steps)
+        if self.data < DRIFTED:  # inputs may drift a little without harm
+            events = [event for event in events if event.column != DRIFT or event.ratio >= FAR]
+        # what is written on and on, an average of parameters, say, is seldom to blame
+        if mean(factor_shares(self.dead)["upstream"]) < MOST_BELOW:
+            events = [event for event in events if event.column != UNTRAINED or event.ratio > 0]
+        if events and has_far_targets(self.evidence):  # loss and gradient follow from the far targets
+            others = [event for event in events if event.column not in SYMPTOMS]
+            events = others or [event for event in events if event.step >= SETTLED]
+        return events
+
+    @cached_property
+    def is_named(self) -> bool:
+        """Whether the likeliest event says by itself what happened."""
+        return bool(self.events) and (
+            self.events[0].column in OUTSIDE or self.events[0].label == "loss_penalty"
+        )
 
 
-def _cause_of_births(born: pd.DataFrame, share: float, evidence: Evidence) -> Cause:
-    """The cause if most of the dead units were born dead."""
-    layers = evidence.layers
+def _cause(case: Case) -> Cause:
+    """The cause of some dead units: that of the first rule which knows one."""
+    return next(cause for rule in RULES if (cause := rule(case)) is not None)
+
+
+def _by_few(case: Case) -> Cause | None:
+    return Cause("none") if case.share < LEAST_DEAD and not case.diverged else None
+
+
+def _by_evaluation(case: Case) -> Cause | None:
+    held_out = case.share >= LEAST_DEAD and case.found.evidence == "probe"
+    return Cause("norm_stats") if held_out and is_only_evaluated(case.dead).mean() > 0.5 else None
+
+
+def _by_births(case: Case) -> Cause | None:
+    """The cause if most of the units were born dead."""
+    born, layers = case.born, case.evidence.layers
+    most = 0.5 if case.dead["born"].any() else MOSTLY
+    if case.share < LEAST_DEAD or len(born) <= most * len(case.dead):
+        return None
+    if case.diverged and case.share < 0.5:
+        return None  # births do not tell why it diverged
+    if do_inputs_differ(case.dead, case.found):
+        return Cause("unknown")  # training inputs open them, so it is the held-out inputs that differ
     chance = is_by_chance(born, layers)
     if chance.any() and hardly_vary(born, layers):
         return Cause("input_offset")
-    if share < CHANCE and chance.mean() > 0.5:
+    if case.share < CHANCE and chance.mean() > 0.5:
         return Cause("none")
     if not chance.all():
         label = _birth_cause(born[~chance], layers)
-        large = label == "unknown" and first_of(evidence.steps, "output_rms") > LARGE_OUTPUTS
+        large = label == "unknown" and first_of(case.evidence.steps, "output_rms") > LARGE_OUTPUTS
         return Cause("weight_init" if large else label)
     known = bool(born["spread"].notna().any())
     below = layers["gain"].median() < BELOW_HE  # biases that are usual are large beside such weights
     return Cause("weight_init" if known and below else _birth_cause(born, layers), chance=known)
 
 
-def do_inputs_differ(dead: pd.DataFrame, found: Findings) -> bool:
-    """Whether the training's own inputs open most of the units that held-out inputs leave closed."""
-    known = found.evidence == "probe" and not found.is_after_divergence
-    return known and bool(len(dead)) and bool(opens_in_training(dead).mean() > 0.5)
+def _by_flatness(case: Case) -> Cause | None:
+    layers = case.evidence.layers
+    if not are_mostly_flat(case.dead, layers):
+        return None
+    behind = layers[layers["site"].isin(case.dead["site"])]
+    return Cause("norm_stats" if (normed(behind) != "").any() else "constant")
 
 
-def opens_in_training(units: pd.DataFrame) -> pd.Series:
-    """Which units open on so many training inputs now that held-out inputs should open them, too.
-
-    Both the replayed inputs and the last window of training must show it.
-    """
-    least = (2 * units["rate_upper"]).clip(lower=OFTEN)
-    return (units["rate_now"].astype(float) > least) & (units["rate_stream"].astype(float) > least)
+def _by_norms(case: Case) -> Cause | None:
+    return Cause("norm_stats") if mean(case.own_shares["norm"]) > 0.4 else None
 
 
-def is_only_evaluated(units: pd.DataFrame) -> pd.Series:
-    """Which units open in training, but not on the same inputs with the norms' running statistics."""
-    return opens_in_training(units) & (units["rate_eval"].astype(float) == 0)
+def _by_order(case: Case) -> Cause | None:
+    """Batches that differ as the data are sorted."""
+    bad = bool(case.events) and case.events[0].label == "bad_batch"
+    return Cause("input_shift") if bad and order_of_inputs(case.evidence.steps) > ORDERED else None
 
 
-def factor_shares(units: pd.DataFrame) -> pd.DataFrame:
-    """Share of every factor in a unit's fall: max(0, -φ) / Σ max(0, -φ).
-
-    NaN if the rate did not fall: the unit was born dead, or died after the last snapshot.
-    """
-    falls = units[list(FACTORS)].to_numpy(float).clip(max=0) * -1
-    total = falls.sum(axis=1, keepdims=True)
-    fell = units["rate_now"].to_numpy(float) < np.maximum(HARDLY, units["rate_then"].to_numpy(float) / 2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shares = np.where((total > 0) & fell[:, None], falls / total, np.nan)
-    return pd.DataFrame(shares, columns=pd.Index(FACTORS), index=units.index)
+def _by_falling_loss(case: Case) -> Cause | None:
+    if case.is_named or not is_falling(case.evidence.steps, diverged=case.diverged):
+        return None
+    return Cause("unbounded_loss", [event for event in case.events if event.label == "labels"])
 
 
-def has_known_layer(units: pd.DataFrame, layers: pd.DataFrame) -> np.ndarray:
-    """Which units are made by a single layer; for others, `upstream` is the rest of the network."""
-    known = layers.loc[layers["layer"].notna(), "site"] if "layer" in layers else layers["site"]
-    return units["site"].isin(known).to_numpy()
+def _by_forward(case: Case) -> Cause | None:
+    if case.is_named or not runs_otherwise(case.dead).mean() > OTHERWISE:
+        return None
+    return Cause("forward", [event for event in case.events if event.column == "loss"])
+
+
+def _by_event(case: Case) -> Cause | None:
+    return Cause(case.events[0].label, case.events) if case.events else None
+
+
+def _by_outputs(case: Case) -> Cause | None:
+    return Cause("constant") if are_outputs(case.dead, case.evidence).mean() > 0.5 else None
+
+
+def _by_inputs(case: Case) -> Cause | None:
+    if case.data > 0.5 or (case.data > SOME_DATA and is_on_stream_alone(case.found)):
+        return Cause("input_shift")
+    return Cause("unknown") if do_inputs_differ(case.dead, case.found) else None
+
+
+def _lasting(case: Case) -> Cause:
+    label = lasting_cause(case.own_shares, case.evidence, case.found.deaths, case.found.diverged_at)
+    spoilt = label == "unknown" and opens_with_first_buffers(case.dead).mean() > OTHERWISE
+    return Cause("forward" if spoilt else label)
+
+
+#: The rules in the order in which they are tried; the last one always knows a cause.
+RULES: tuple[Callable[[Case], Cause | None], ...] = (
+    _by_few,
+    _by_evaluation,
+    _by_births,
+    _by_flatness,
+    _by_norms,
+    _by_order,
+    _by_falling_loss,
+    _by_forward,
+    _by_event,
+    _by_outputs,
+    _by_inputs,
+    _lasting,
+)
 
 
 def _birth_cause(born: pd.DataFrame, layers: pd.DataFrame) -> str:
@@ -251,67 +297,3 @@ def _birth_cause(born: pd.DataFrame, layers: pd.DataFrame) -> str:
         if len(causes):
             return str(causes.mode().iloc[0])
     return "unknown"
-
-
-def _causal_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
-    """Events preceded by calm and followed by half of the deaths; most deaths soon after first."""
-    deaths = found.deaths.to_numpy(float)
-    few = len(deaths) < LEAST_DEAD * found.total
-    if found.before is not None:  # most of what died may not be finite any more
-        few &= found.before[1] < LEAST_DEAD * found.before[2]
-    standing = found.diverged_at if few else None
-    if standing is not None:
-        deaths = np.array([float(standing)])  # it represents the deaths that it prevented
-    if not len(deaths):
-        return []
-    ranked: list[tuple[float, int, Event]] = []
-    for event in found.events:
-        after = deaths[deaths >= event.step - 1] if standing else found.deaths_from(event).to_numpy(float)
-        # an inner event is a symptom of a cause present from the start
-        if event.inner or len(after) < 0.5 * len(deaths) or not calm_before(steps, event.step):
-            continue
-        if standing or are_followed(event, after):
-            weight = FROM_OUTSIDE if event.column in OUTSIDE else 1.0
-            ranked.append((weight * int((after <= event.step + SOON).sum()), -event.step, event))
-    return [event for _, _, event in sorted(ranked, reverse=True)]
-
-
-def are_followed(event: Event, deaths: np.ndarray) -> bool:
-    """Whether enough of the deaths after an event come soon, unless it lasts."""
-    return event.lasts or (deaths <= event.step + SOON).sum() >= len(deaths) / 4
-
-
-def runs_otherwise(dead: pd.DataFrame) -> pd.Series:
-    """Which units the first network, run again, closes, though the first census shows them open.
-
-    Norms in evaluation mode, as in a census, are no comparison.
-    """
-    opened = dead["rate_first"].astype(float).ge(OPEN) & dead["rate_eval"].isna()
-    return opened & dead["rate_then"].astype(float).lt(HARDLY)
-
-
-def opens_with_first_buffers(dead: pd.DataFrame) -> pd.Series:
-    """Which units open on the latest inputs if no buffer had changed but those of norms."""
-    return dead["rate_buffers"].astype(float).ge(OPEN) & dead["rate_now"].astype(float).lt(HARDLY)
-
-
-def are_outputs(dead: pd.DataFrame, evidence: Evidence) -> pd.Series:
-    """Which units are the model's outputs: a ReLU comes last."""
-    last = evidence.layers["site"].iloc[-1:] if evidence.loss.get("rectified") else []
-    return dead["site"].isin(last)
-
-
-def is_on_stream_alone(found: Findings) -> bool:
-    """Whether held-out inputs open most of the units that the training's own leave closed."""
-    return found.evidence == "stream" and found.on_probe is not None and 2 * found.on_probe[0] < found.dead
-
-
-def is_falling(steps: pd.DataFrame, *, diverged: bool) -> bool:
-    """Whether the loss falls far below 0 and does not slow down: it may have no lower bound."""
-    loss = steps["loss"][np.isfinite(steps["loss"])].to_numpy(float) if len(steps) else np.empty(0)
-    if len(loss) < 3 or (len(loss) < 2 * EPISODE and not diverged):
-        return False
-    few, half = max(1, min(EPISODE, len(loss) // 10)), len(loss) // 2
-    start, middle, end = (float(np.median(part[:few])) for part in (loss, loss[half:], loss[-few:]))
-    least = 1 if diverged else FALLEN
-    return end < -least * max(1.0, abs(start)) and middle - end > (start - middle) / 2

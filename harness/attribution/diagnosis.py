@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.attribution.cause_text import cause_text
-from harness.attribution.causes import cause_of, explained_by, factor_shares
+from harness.attribution.causes import cause_of, explained_by
+from harness.attribution.dead_units import factor_shares
 from harness.attribution.diagnosis_text import diagnosis_text
 from harness.attribution.event import Event
 from harness.attribution.evidence import FACTORS, Evidence

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.attribution.cause_text import cause_text, doubts, no_cause, too_few_inputs
-from harness.attribution.causes import Cause, has_known_layer, is_only_evaluated, opens_in_training
+from harness.attribution.causes import Cause
+from harness.attribution.dead_units import has_known_layer, is_only_evaluated, opens_in_training
 from harness.attribution.event import OUTSIDE
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import BIRTH, LEAST_DEAD, Findings

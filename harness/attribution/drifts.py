@@ -23,6 +23,7 @@ from harness.attribution.event import (
     Event,
     with_cause,
 )
+from harness.attribution.step_series import StepSeries
 
 SMOOTHED = 30  # steps in the running median of a loss
 SLOWLY = 1.3  # ratio of that median to itself five steps before, below which it rises slowly
@@ -33,11 +34,10 @@ FAR_OFF = 4.0  # times their own rms by which outputs miss targets that have mov
 SAME = 1.25  # ratio below which what is compared at both times is the same
 FLAT = 1.2  # ratio below which a learning rate has not moved
 FEW = 3  # largest number of windows in which a change is a single one
-Columns = dict[str, np.ndarray]
 
 
 def with_drifts(
-    values: Columns,
+    steps: StepSeries,
     found: list[Event],
     untrained: Mapping[str, Mapping[str, Any]],
     facts: Mapping[str, Any],
@@ -45,15 +45,15 @@ def with_drifts(
     """Add the slow events to the others.
 
     Args:
-        values: the columns of the step metrics.
+        steps: the scalars of the steps.
         found: the events so far.
         untrained: `UntrainedState.changes`.
         facts: `LossPath.facts`.
     """
-    found = _with_input_drift(values, _with_rate(values, found))
-    rise = _rise(values)
+    found = _with_input_drift(steps, _with_rate(steps, found))
+    rise = _rise(steps)
     found = _with_untrained(found, untrained, rise)
-    return found if rise is None else _with_loss_drift(values, found, *rise, facts)
+    return found if rise is None else _with_loss_drift(steps, found, *rise, facts)
 
 
 # --- what is not trained ----------------------------------------------------------------------------
@@ -101,9 +101,9 @@ def changed_words(name: str, change: Mapping[str, Any]) -> str:
 # --- the loss ---------------------------------------------------------------------------------------
 
 
-def _rise(values: Columns) -> tuple[int, int, int] | None:
+def _rise(steps: StepSeries) -> tuple[int, int, int] | None:
     """Rows at which the smoothed loss was lowest, has risen, and ends to be so; None if it never rises."""
-    loss = values["loss"]
+    loss = steps["loss"]
     known = np.isfinite(loss)
     if known.sum() < SMOOTHED + LASTS or (loss[known] < 0).any():
         return None
@@ -121,21 +121,21 @@ def _rise(values: Columns) -> tuple[int, int, int] | None:
 
 
 def _with_loss_drift(
-    values: Columns, found: list[Event], low: int, start: int, end: int, facts: Mapping[str, Any]
+    steps: StepSeries, found: list[Event], low: int, start: int, end: int, facts: Mapping[str, Any]
 ) -> list[Event]:
     """Add a slow rise of the loss that longer steps do not explain."""
-    step = int(values["step"][start])
+    step = steps.step(start)
     names = ("loss", "update_norm", "output_rms", "output_grad_norm", "lr", "weight_decay")
-    smooth = {name: _smooth(values[name]) for name in names if name in values}
+    smooth = {name: _smooth(steps[name]) for name in names if name in steps}
     later = min(start + SMOOTHED, end - 1)
-    first = next((float(x) for x in values["loss"] if np.isfinite(x) and x > 0), np.nan)
+    first = next((float(x) for x in steps["loss"] if np.isfinite(x) and x > 0), np.nan)
     errors = np.sqrt(smooth["loss"] / first) * facts["target_error"] if "target_error" in facts else None
 
     def ratio(name: str, row: int) -> float:
         series = smooth.get(name)
         return float(series[row] / series[low]) if series is not None and series[low] else float("nan")
 
-    since = values["step"][low] - EPISODE
+    since = steps.step(low) - EPISODE
     explained = [e for e in found if e.column in (*OUTSIDE, DRIFT) and since <= e.step <= step + EPISODE]
     if explained or ratio("lr", later) > FLAT or ratio("weight_decay", later) > FLAT:
         return found
@@ -170,9 +170,9 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 # --- inputs and settings ----------------------------------------------------------------------------
 
 
-def _with_input_drift(values: Columns, found: list[Event]) -> list[Event]:
+def _with_input_drift(steps: StepSeries, found: list[Event]) -> list[Event]:
     """Add a slow drift of the inputs; unless from outside, later events are symptoms."""
-    mean, rms = (pd.Series(values[name]).replace([np.inf, -np.inf], np.nan) for name in INPUTS)
+    mean, rms = (pd.Series(steps[name]).replace([np.inf, -np.inf], np.nan) for name in INPUTS)
     size = rms.iloc[: baseline.LENGTH].median()
     if any(event.column in INPUTS for event in found) or len(mean) < 2 * baseline.LENGTH or not size > 0:
         return found
@@ -183,18 +183,18 @@ def _with_input_drift(values: Columns, found: list[Event]) -> list[Event]:
     start = int(near[-1]) + 1 if len(near) else 0
     if start >= len(mean):
         return found
-    step, last, grown = int(values["step"][start]), float(shift.iloc[-1]), float(rms.iloc[-1] / size)
+    step, last, grown = steps.step(start), float(shift.iloc[-1]), float(rms.iloc[-1] / size)
     text = f"from step {step:,} on: the inputs have drifted, their mean by {last:.2g} of their rms"
     text += f", their size by {grown:.3g}×" if resized.iloc[-1] else ""
     return with_cause(found, Event(step, "input_shift", DRIFT, max(last, grown), text))
 
 
-def _with_rate(values: Columns, found: list[Event]) -> list[Event]:
+def _with_rate(steps: StepSeries, found: list[Event]) -> list[Event]:
     """Add a learning rate that rises slowly until the end, or is negative."""
-    rate, reach = values["lr"], values["reach"]
+    rate, reach = steps["lr"], steps["reach"]
     below = np.flatnonzero(rate < 0)
     if len(below):
-        step = int(values["step"][below[0]])
+        step = steps.step(below[0])
         text = f"from step {step:,} on: the learning rate is negative, so that steps go up the loss"
         return with_cause(found, Event(step, "step_size", "lr", float("inf"), text))
     known = np.flatnonzero(np.isfinite(reach) & (reach > 0))
@@ -205,19 +205,13 @@ def _with_rate(values: Columns, found: list[Event]) -> list[Event]:
     if not (risen[-1] > least and own[-1] >= 0.9 * own.max() and own[-1] > least * own[len(own) // 2]):
         return found
     start = int(np.flatnonzero(risen <= least)[-1]) + 1
-    step = int(values["step"][known[start]])
+    step = steps.step(known[start])
     by_rate = rate[known[-1]] / rate[known[0]] > np.sqrt(risen[-1])
     text = f"from step {step:,} on: {what_rose(by_rate=by_rate)} has risen slowly, to {risen[-1]:.3g}×"
     return with_cause(found, Event(step, "step_size", "lr", float(risen[-1]), text))
 
 
 def what_rose(*, by_rate: bool) -> str:
-    """What made `reach_of` rise, in words."""
+    """What made the `reach` of steps rise, in words."""
     momentum = "the momentum, and with it how far a gradient takes the parameters,"
     return "the learning rate" if by_rate else momentum
-
-
-def reach_of(values: Columns) -> np.ndarray:
-    """How far a gradient takes the parameters in all: the learning rate over 1 - momentum, per step."""
-    momentum = np.nan_to_num(values.get("momentum", np.zeros(len(values["lr"]))))
-    return values["lr"] / (1 - np.clip(momentum, 0.0, 0.9999))

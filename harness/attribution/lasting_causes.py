@@ -17,8 +17,8 @@ from harness.attribution.birth_causes import (
     reading,
 )
 from harness.attribution.event import EPISODE
-from harness.attribution.events import CALM, LONG_STEP
 from harness.attribution.evidence import Evidence
+from harness.attribution.loss_rises import CALM, LONG_STEP
 from harness.formats import place_words
 
 LONGEST_STEP = 0.2  # ‖Δθ‖ / ‖θ‖ from which a single early step may kill by its length

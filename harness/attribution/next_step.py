@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.attribution.birth_causes import LARGE, are_mostly_flat, largest_gain, odd_input
-from harness.attribution.causes import Cause, are_outputs
+from harness.attribution.causes import Cause
+from harness.attribution.dead_units import are_outputs
 from harness.attribution.event import UNTRAINED
 from harness.attribution.evidence import Evidence
 from harness.attribution.findings import Findings

@@ -14,10 +14,8 @@ from harness.attribution.birth_causes import (
     largest_gain,
     odd_input,
 )
-from harness.attribution.causes import (
-    BELOW_HE,
-    Cause,
-    are_followed,
+from harness.attribution.causes import BELOW_HE, Cause
+from harness.attribution.dead_units import (
     are_outputs,
     is_on_stream_alone,
     is_only_evaluated,
@@ -26,9 +24,9 @@ from harness.attribution.causes import (
 )
 from harness.attribution.drifts import changed_words
 from harness.attribution.event import EPISODE, Event
-from harness.attribution.events import CALM
 from harness.attribution.evidence import Evidence
 from harness.attribution.findings import Findings
+from harness.attribution.killing_events import are_followed
 from harness.attribution.lasting_causes import (
     LARGE_OUTPUTS,
     ODD_INPUTS,
@@ -45,6 +43,7 @@ from harness.attribution.lasting_causes import (
     odd_steps,
     order_of_inputs,
 )
+from harness.attribution.loss_rises import CALM
 from harness.formats import place_words
 
 HARDLY_ANY = 1e-3  # share of the gradient's power

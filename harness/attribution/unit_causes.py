@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.attribution.birth_causes import birth_causes, hardly_vary, is_by_chance, is_empty, is_flat
-from harness.attribution.causes import (
+from harness.attribution.dead_units import (
     HARDLY,
     factor_shares,
     has_known_layer,
