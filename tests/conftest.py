@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
+
+import harness
 
 collect_ignore_glob = ["tracking/trainings/*"]  # programs that a test runs, no modules
 
@@ -24,6 +28,34 @@ def one_thread() -> Iterator[None]:
 def interrupts() -> None:
     """SIGINT is heard, though a background job ignores it, and Lightning does after an interrupt."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """Nothing that was compiled before is met again; inductor's own warnings are let pass."""
+    torch.compiler.reset()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings(
+            "ignore",
+            message=".*grad attribute of a Tensor.*|.*record_function.*|.*online softmax.*|.*TensorFloat32.*",
+        )
+        yield
+    torch.compiler.reset()
+
+
+@pytest.fixture
+def declare() -> Iterator[Callable[..., Any]]:
+    """`harness.declare_activation`, taken back after the test."""
+    done: list[Any] = []
+
+    def declare(target: Any, **gate: Any) -> Any:
+        done.append(harness.declare_activation(target, **gate))
+        return done[-1]
+
+    yield declare
+    for target in dict.fromkeys(done):
+        harness.undeclare_activation(target)
 
 
 #: Begun first: at the end, one worker would wait for the other.

@@ -2,83 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
+from masked_nets import BATCH, FEATURES, LENGTHS, LONG, LOOKS, MASK, Tokens, loss, padded, truth
 from small_nets import dropout_cnn, sgd, small, x
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import harness
-
-BATCH, LONG, FEATURES = 6, 9, 5
-LENGTHS = torch.tensor([9, 1, 4, 7, 2, 5])
-MASK = torch.arange(LONG) < LENGTHS[:, None]
-
-
-def padded(seed: int = 0) -> Tensor:
-    """Sequences whose padding is far from all inputs."""
-    sequences = torch.randn(BATCH, LONG, FEATURES, generator=torch.Generator().manual_seed(seed))
-    return sequences.masked_fill(~MASK[..., None], 50.0)
-
-
-class Tokens(nn.Module):
-    """One layer on tokens; unit 0 opens on padding alone."""
-
-    def __init__(self, look: Callable[[nn.Linear, Tensor], Any] | None = None) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.layer, self.look = nn.Linear(FEATURES, 8), look
-        self.act = nn.ReLU() if look is None else nn.Identity()
-        with torch.no_grad():
-            self.layer.weight[0], self.layer.bias[0] = 1.0, -30.0
-
-    def forward(self, sequences: Tensor) -> Tensor:
-        if self.look is not None:
-            return self.look(self.layer, sequences)
-        return self.act(self.layer(sequences))
-
-
-def heads(layer: nn.Linear, sequences: Tensor) -> Tensor:
-    """Units on two axes: (batch, positions, heads, dimensions)."""
-    return F.relu(layer(sequences).view(BATCH, LONG, 2, 4)).flatten(2)
-
-
-def apart(layer: nn.Linear, sequences: Tensor) -> Tensor:
-    """(batch, heads, positions, dimensions)."""
-    return F.relu(layer(sequences).view(BATCH, LONG, 2, 4).transpose(1, 2)).transpose(1, 2).flatten(2)
-
-
-LOOKS: dict[str, Callable[[nn.Linear, Tensor], Any] | None] = {
-    "module": None,
-    "function": lambda layer, s: F.relu(layer(s)),
-    "flattened": lambda layer, s: F.relu(layer(s.flatten(0, 1))).view(BATCH, LONG, -1),
-    "positions first": lambda layer, s: F.relu(layer(s.transpose(0, 1))).transpose(0, 1),
-    "channels first": lambda layer, s: F.relu(layer(s).transpose(1, 2)).transpose(1, 2),
-    "convolution": lambda layer, s: F.relu(
-        F.conv1d(s.transpose(1, 2), layer.weight[..., None], layer.bias)
-    ).transpose(1, 2),
-    "heads": heads,
-    "heads apart": apart,
-    "checkpoint": lambda layer, s: checkpoint(lambda t: F.relu(layer(t)), s, use_reentrant=False),
-}
-
-
-def truth(model: Tokens, batches: list[Tensor], mask: Tensor) -> tuple[int, list[int], list[float]]:
-    """n, active and grad_rms over the inputs that count, for the loss below."""
-    z = torch.cat([model.layer(batch)[mask] for batch in batches]).detach().requires_grad_()
-    loss(F.relu(z)).backward()
-    assert z.grad is not None
-    return len(z), (z > 0).sum(0).tolist(), z.grad.square().mean(0).sqrt().tolist()
-
-
-def loss(outputs: Tensor) -> Tensor:
-    return outputs.square().sum()
 
 
 @pytest.mark.parametrize("look", LOOKS)
@@ -222,35 +156,6 @@ def test_said_once_at_the_census() -> None:
                 recorder.step()
 
 
-class Named(Tokens):
-    """Called as a language model is."""
-
-    def forward(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:  # pyright: ignore
-        return super().forward(inputs)
-
-
-@pytest.mark.parametrize("target", [False, True])
-def test_the_attention_mask_of_a_dict(target: bool) -> None:
-    model = Named()
-    n, active, _ = truth(model, [padded()], MASK)
-    batch: Any = {"inputs": padded(), "attention_mask": MASK.long()}
-    batches = [(batch, torch.zeros(BATCH))] if target else batch
-    assert harness.scan(model, batches).units.active.tolist() == active
-    with harness.Recorder(model, census_every=1, probe=batches) as recorder:
-        for _ in range(2):
-            model(padded())
-            recorder.step()
-    history = recorder.history()
-    probed = history[history.evidence == "probe"]
-    assert probed.groupby("step").n.first().tolist() == [n] * 3
-    assert probed[probed.step == 2].active.tolist() == active
-    assert set(history[history.evidence == "stream"].n) == {MASK.numel()}
-    whole = harness.scan(model, batches, mask=lambda batch: None).units
-    assert set(whole.n) == {MASK.numel()}
-    square = batch | {"attention_mask": MASK[:, None].expand(-1, LONG, -1)}  # which token sees which
-    assert set(harness.scan(model, square).units.n) == {MASK.numel()}
-
-
 def test_masks_of_several_batches() -> None:
     model = Tokens()
     batches = [padded(0), padded(1)]
@@ -373,69 +278,3 @@ def test_other_rows_are_counted_whole_and_said(shape: tuple[int, ...]) -> None:
         model(torch.randn(shape))
         with pytest.warns(UserWarning, match="it is counted whole, padding too"):
             recorder.census()
-
-
-class Encoder(Tokens):
-    """Takes the mask by keyword, as the models of Transformers do."""
-
-    def forward(self, sequences: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        return super().forward(sequences)
-
-
-def counted(*given: Any, tell: Any = ...) -> pd.Series:
-    """n and how often unit 0, which opens on padding alone, was open after a forward for each argument."""
-    model = Encoder()
-    with harness.Recorder(model, census_every=None) as recorder:
-        for mask in given:
-            if tell is not ...:
-                recorder.mask(tell)
-            model(padded(), attention_mask=mask).sum().backward()
-        return recorder.census().iloc[0][["n", "active"]]
-
-
-@pytest.mark.parametrize("dtype", [torch.bool, torch.long, torch.float32])
-def test_the_attention_mask_of_a_training_forward(dtype: torch.dtype) -> None:
-    found = counted(*[MASK.to(dtype)] * 12)
-    assert found.tolist() == [12 * int(MASK.sum()), 0]
-    assert counted(MASK.to(dtype), None).tolist() == [int(MASK.sum()) + MASK.numel(), int((~MASK).sum())]
-
-
-def test_stream_probe_and_scan_speak_of_the_same_inputs() -> None:
-    model, batch = Encoder(), {"sequences": padded(), "attention_mask": MASK.long()}
-    with harness.Recorder(model, census_every=None, probe=batch) as recorder:
-        model(**batch)
-        recorder.step()
-        census = recorder.census()
-    scanned = harness.scan(model, batch).units
-    for _, units in census.groupby("evidence"):
-        assert units.n.tolist() == scanned.n.tolist()
-        assert units.active.tolist() == scanned.active.tolist()
-    assert census.evidence.nunique() == 2
-
-
-def test_what_is_told_goes_before_the_keyword() -> None:
-    assert counted(MASK, tell=None).tolist() == [MASK.numel(), int((~MASK).sum())]
-    assert counted(MASK, tell=torch.ones(BATCH)).tolist() == [MASK.numel(), int((~MASK).sum())]
-    assert counted(torch.ones(BATCH, LONG), tell=MASK).tolist() == [int(MASK.sum()), 0]
-
-
-@pytest.mark.parametrize(
-    "mask",
-    [
-        MASK[:, None, None],
-        torch.zeros(BATCH, LONG).masked_fill(~MASK, -1e9),
-        torch.zeros(BATCH, LONG),  # added, and no position is padding
-        torch.zeros(BATCH, LONG, dtype=torch.bool),  # True would be padding
-        "none",
-        torch.ones(()),
-    ],
-)
-def test_other_attention_masks_are_left_alone(mask: Any) -> None:
-    assert counted(mask).n == MASK.numel()
-
-
-def test_a_mask_whose_true_seems_to_mark_padding_is_said() -> None:
-    mask = torch.zeros(BATCH, LONG, dtype=torch.bool)
-    mask[0, -1] = True
-    with pytest.warns(UserWarning, match="leaves out most inputs: those where it is True are counted"):
-        assert counted(mask).n == 1

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -12,105 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import report_frames as frames
-from stored_runs import EVIL, full_history, write_run, write_sweep
+from read_pages import Found, Reader, checked, diagnose
+from stored_runs import EVIL, full_history, write_run
 
 from harness.config import compose, to_mapping
 from harness.detector.states import Thresholds, classify
 from harness.report import plots
-from harness.report.html import run_report, scan_report, sweep_report
+from harness.report.html import run_report, scan_report
 from harness.report.html.page import Code, Link, Page, Section, Table, Tiles, Words
 from harness.report.html.pictures import picture
-from harness.report.html.sweep import telling
 from harness.report.report_command import stored_diagnosis
 from harness.store.folder import RunFolder
 from harness.store.locks import lock_of
 from harness.store.runs import open_runs
-
-VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
-
-
-class Reader(HTMLParser):
-    """Checks that tags nest, and keeps ids, links, sources and text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.sources: list[str] = []
-        self.links: list[str] = []
-        self.tags: dict[str, int] = {}
-        self.words: list[str] = []
-        self.feed(html)
-        assert not self.open, f"not closed: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags[tag] = self.tags.get(tag, 0) + 1
-        if tag not in VOID:
-            self.open.append(tag)
-        for name, value in attrs:
-            assert not name.startswith("on"), f"a script in <{tag}>"
-            if name == "id":
-                self.ids.append(str(value))
-            elif name in ("src", "srcset", "xlink:href"):
-                self.sources.append(str(value))
-            elif name == "href":
-                (self.links if tag == "a" else self.sources).append(str(value))
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
-def checked(page: Page) -> Reader:
-    """Read a page; whatever it is, it must stand alone, be escaped, and explain every figure."""
-    html = page.html()
-    read = Reader(html)
-    assert len(read.ids) == len(set(read.ids))
-    assert all(source.startswith(("data:image/png;base64,", "#")) for source in read.sources)
-    assert all(source[1:] in read.ids for source in read.sources if source.startswith("#"))
-    assert all(name in read.ids for name in re.findall(r"url\(#([^)]+)\)", html))
-    assert not re.search(r"@import|url\((?!#)|<script|<link|<iframe", html)
-    addresses = set(re.findall(r"https?://[^\s\"'<)]+", html))
-    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
-    assert html.count("<figcaption>Read it as: ") == read.tags.get("figure", 0)
-    assert "prefers-color-scheme: dark" in html
-    assert "@media print" in html
-    return read
-
-
-@dataclass
-class Found:
-    """A diagnosis, as `harness.diagnose` makes it."""
-
-    label: str = "step_size"
-    cause: str = "Cause: step_size (steps that were too long)."
-    next_step: str = "Lower the learning rate."
-    units: pd.DataFrame = field(
-        default_factory=lambda: pd.DataFrame(
-            {"site": ["a", "a", "b"], "unit": [0, 1, 0], "cause": ["step_size", "step_size", "bias_init"]}
-        )
-    )
-    events: pd.DataFrame = field(
-        default_factory=lambda: pd.DataFrame({"step": [3], "what": [EVIL], "units": [2]})
-    )
-
-    def __str__(self) -> str:
-        return "2 of 8 units died in one update.\nTo confirm: harness-tools confirm."
-
-
-def diagnose(run: Any) -> Found:
-    return Found()
 
 
 def refuse(run: Any) -> Found:
@@ -242,86 +153,6 @@ def test_figures_without_data_are_sentences(tmp_path: Path) -> None:
 def test_a_diverged_run_says_so_first(tmp_path: Path) -> None:
     read = checked(run_report(open_runs(write_run(tmp_path, "one", state="diverged"))[0]))
     assert "Diverged: the loss was not finite at step 20." in read.text
-
-
-def test_a_sweeps_report_compares_and_leaves_nothing_out(tmp_path: Path) -> None:
-    root = write_sweep(tmp_path / "a sweep", seeds=4)
-    page = sweep_report(open_runs(root), title="24 runs", home=root, diagnose=diagnose)
-    read = checked(page)
-    titles = [section.title for section in page.sections if section.blocks]
-    assert titles == [
-        "Verdict",
-        "What matters",
-        "What each factor changes",
-        "Phase diagrams",
-        "Along a setting",
-        "When units die",
-        "Every unit of the most telling runs",
-        "Causes",
-        "Best and worst runs",
-        "Every setting",
-        "Method and definitions",
-    ]
-    assert "22 finished, 1 diverged" in read.text
-    assert "1 failed" in read.text
-    assert f"elu-lr1-s1: RuntimeError: {EVIL}" in read.text
-    links = [link for link in read.links if not link.startswith("#")]
-    assert {"relu-lr1-s1", "elu-lr1-s0", "elu-lr1-s1"} <= set(links)
-    assert all((root / link).is_dir() for link in links)
-    assert "seeds as blocks" in read.text
-
-
-def test_links_lead_from_wherever_the_report_lies(tmp_path: Path) -> None:
-    root = write_sweep(tmp_path / "a sweep", seeds=2)
-    elsewhere = tmp_path / "reports"
-    elsewhere.mkdir()
-    links = checked(sweep_report(open_runs(root), home=elsewhere)).links
-    assert "../a%20sweep/relu-lr1-s1" in links
-
-
-def test_what_never_finished_is_no_zero_in_the_tables(tmp_path: Path) -> None:
-    root = tmp_path / "runs"
-    for seed in range(2):
-        write_run(root, f"x-s{seed}", state="diverged", config={"seed": seed, "optim": {"lr": 1.0}})
-        write_run(root, f"y-s{seed}", dead=4, config={"seed": seed, "optim": {"lr": 0.1}})
-    read = checked(sweep_report(open_runs(root)))
-    assert re.search(r"1 2 0 2 0 – – – – – –", read.text)  # lr 1: 2 runs, 0 finished, 2 diverged, 0 failed
-    assert "50.0 %" in read.text
-
-
-@pytest.mark.parametrize("state", ["diverged", "failed", "finished"])
-def test_a_sweep_of_seeds_alone_or_of_nothing_finished_still_has_a_report(tmp_path: Path, state: str) -> None:
-    for seed in range(3):
-        write_run(
-            tmp_path, f"s{seed}", state=state, config={"seed": seed}, error="x" if state == "failed" else None
-        )
-    read = checked(sweep_report(open_runs(tmp_path)))
-    assert f"3 {state}" in read.text
-    assert "Nothing but the seed varies" in read.text
-
-
-def test_all_diverged_under_several_settings(tmp_path: Path) -> None:
-    for lr in (1.0, 10.0):
-        write_run(tmp_path, f"lr{lr}", state="diverged", config={"optim": {"lr": lr}})
-    assert "2 diverged" in checked(sweep_report(open_runs(tmp_path))).text
-
-
-def test_one_seed_has_no_interval(tmp_path: Path) -> None:
-    read = checked(sweep_report(open_runs(write_sweep(tmp_path, seeds=1))))
-    assert "no interval" in read.text
-
-
-def test_the_telling_runs_are_the_worst_the_one_with_most_deaths_and_the_best() -> None:
-    frame = pd.DataFrame(
-        {
-            "run": list("abcd"),
-            "dead": [0.5, 0.9, 0.1, np.nan],
-            "died": [0.4, 0.0, 0.1, np.nan],
-            "accuracy": [0.5, 0.1, 0.9, np.nan],
-        }
-    )
-    assert telling(frame) == {"Most dead units": "b", "Most deaths": "a", "Fewest dead units": "c"}
-    assert telling(frame.tail(1)) == {}
 
 
 def test_a_scans_report() -> None:

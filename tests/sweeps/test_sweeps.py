@@ -26,7 +26,7 @@ from filelock import FileLock
 from harness import open_runs
 from harness.config import plan
 from harness.sweeps import cohort_job, pool
-from harness.sweeps.cohorts import Task, divide, on_gpu, why_not
+from harness.sweeps.cohorts import Task, divide
 from harness.sweeps.job import JobResult
 from harness.sweeps.manifest import manifests
 from harness.sweeps.status import status_of, write_heartbeat
@@ -42,9 +42,6 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
 def assert_equal(a: Path, b: Path, *, tolerance: float = 0.0) -> None:
     for name, (left, right) in {k: (v, tables(b)[k]) for k, v in tables(a).items()}.items():
         pd.testing.assert_frame_equal(left, right, rtol=tolerance, atol=tolerance, obj=name)
-
-
-# --- the script --------------------------------------------------------------------------------
 
 
 def script(*argv: str) -> subprocess.CompletedProcess[str]:
@@ -108,96 +105,6 @@ def test_an_interrupted_script_says_one_line_and_leaves_no_process(wait: float, 
             os.killpg(process.pid, signal.SIGKILL)
 
 
-# --- the plan --------------------------------------------------------------------------------------
-
-
-def test_runs_of_one_shape_are_one_cohort() -> None:
-    specs = plan(
-        [*TINY, "activation=relu,elu", "model.norm=none,batch", "optim=sgd,adam", "seed=1,2"], multirun=True
-    )
-    tasks = divide(specs)
-    assert [len(task.specs) for task in tasks] == [4] * 4
-    for task in tasks:
-        assert len({(s.optim.name, getattr(s.model, "norm", None)) for s in task.specs}) == 1
-
-
-@pytest.mark.parametrize(
-    ("overrides", "reason"),
-    [
-        (["model=cnn"], "347,392 multiplications per input"),
-        (["data=mnist", "model.width=512"], "925,696 multiplications per input"),
-        (["dtype=bfloat16"], "autocast"),
-        (["model=rnn", "remedy=redo"], "only MLPs are stacked with a remedy"),
-        (["remedy=auto"], "evidence"),
-    ],
-)
-def test_what_is_not_stacked_and_why(overrides: list[str], reason: str) -> None:
-    assert reason in why_not(plan(overrides, multirun=True)[0])
-
-
-SMALL_NETWORKS = [["model=rnn"], ["model=cnn", "model.channels=4"], ["data.augment=true"]]
-
-
-@pytest.mark.parametrize("overrides", SMALL_NETWORKS)
-def test_small_networks_of_every_kind_are_stacked(overrides: list[str]) -> None:
-    assert why_not(plan(overrides, multirun=True)[0]) == ""
-
-
-def test_few_runs_of_other_networks_train_singly(monkeypatch: pytest.MonkeyPatch) -> None:
-    for cores, sizes in {2: [4, 4], 3: [1] * 8}.items():
-        monkeypatch.setattr("harness.sweeps.cohorts.cores", lambda many=cores: many)
-        tasks = divide(plan(["model=rnn", "seed=range(8)"], multirun=True))
-        assert [len(task.specs) for task in tasks] == sizes
-
-
-def test_on_a_gpu_everything_is_stacked_that_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    specs = plan(["model=cnn,resnet", "data=mnist", "seed=range(300)", "device=cuda"], multirun=True)
-    sizes = [len(task.specs) for task in divide(specs)]
-    assert sum(sizes) == 600
-    assert 30 < max(sizes) <= 1024
-    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/nvidia-smi")
-    monkeypatch.setattr("harness.sweeps.cohorts.version", lambda name: "2.14.0+cu130")
-    assert on_gpu(plan([], multirun=False)[0])
-    assert not on_gpu(plan(["device=cpu"], multirun=False)[0])
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert not on_gpu(plan([], multirun=False)[0])
-
-
-def test_the_division_does_not_depend_on_what_is_done(tmp_path: Path) -> None:
-    """Cohorts are divided once; a continued sweep has the same, whatever is finished by then."""
-    specs = plan([*SWEPT, f"output={tmp_path}"], multirun=True)
-    sweep = plan_sweep(specs, most=2)
-    run_sweep(sweep, workers=1)
-    first = sweep.tasks[0]
-    for spec in first.specs:
-        status = cohort_job.run_folder(spec) / "status.json"
-        status.write_text(json.dumps({"state": "failed"}))
-    again = plan_sweep(specs, most=2)
-    assert [task.name for task in again.tasks] == [first.name]
-
-
-def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("-m", *SWEPT, f"output={tmp_path / 'runs'}", "--dry-run", "model.norm=none,batch") == 0
-    said = capsys.readouterr().out
-    assert "12 run(s)" in said
-    assert "2 cohort(s) of 6" in said
-    assert not (tmp_path / "runs").exists()
-
-
-def test_options_of_the_launcher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = f"output={tmp_path / 'runs'}"
-    assert run("-m", *SWEPT, out, "--dry-run", "hydra.launcher.stack=false") == 0
-    assert "6 one by one: stacking is switched off" in capsys.readouterr().out
-    assert run("-m", *SWEPT, out, "--dry-run", "hydra.launcher.cohort=3") == 0
-    assert "2 cohort(s) of 3" in capsys.readouterr().out
-    for wrong in ("hydra.launcher.workers=0", "hydra.launcher.workers=many", "hydra.launcher.cohorts=3"):
-        assert run("-m", *SWEPT, out, wrong) == 2
-        assert "harness:" in capsys.readouterr().err
-
-
-# --- results ---------------------------------------------------------------------------------------
-
-
 def test_stacked_and_one_by_one_leave_the_same(tmp_path: Path) -> None:
     swept = [*SWEPT, "bias.offset=0,-1", "activation=relu,leaky_relu", "dtype=float64"]
     assert run("-m", *swept, f"output={tmp_path / 'a'}") == 0
@@ -243,9 +150,6 @@ def test_a_wider_sweep_trains_only_what_is_new(tmp_path: Path, capsys: pytest.Ca
     capsys.readouterr()
     assert run("-m", *TINY, "seed=range(5)", f"output={tmp_path}") == 0
     assert "2 to train, 3 with a stored result" in capsys.readouterr().out
-
-
-# --- faults ----------------------------------------------------------------------------------------
 
 
 def test_a_worker_that_dies_fails_its_runs_alone(
@@ -347,9 +251,6 @@ def test_a_killed_sweep_continues_to_the_same_tables(tmp_path: Path) -> None:
     for path, written in finished.items():
         assert Path(path).stat().st_mtime == written
     assert_equal(tmp_path / "whole", tmp_path / "cut")
-
-
-# --- seen from outside -----------------------------------------------------------------------------
 
 
 def test_status(tmp_path: Path) -> None:
