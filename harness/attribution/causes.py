@@ -293,7 +293,8 @@ def _birth_cause(born: pd.DataFrame, layers: pd.DataFrame) -> str:
     hit = counts.reindex(known["site"]).to_numpy() / known["units"].to_numpy()
     for site in known["site"][hit >= min(0.05, hit.max())]:
         causes = pd.Series(birth_causes(born[born["site"] == site], layers))
-        causes = causes[~causes.isin(("upstream", "unknown"))]
-        if len(causes):
-            return str(causes.mode().iloc[0])
+        causes = causes[causes != "upstream"]
+        known = causes[causes != "unknown"]
+        if len(known) and len(known) >= len(causes) / 2:
+            return str(known.mode().iloc[0])
     return "unknown"

@@ -228,7 +228,12 @@ class EvidenceCollector:
         layers, makers = layers_of(replay, sites, self._taps.book.gates, first)
         handed = InitialState(replay, Snapshot(first.values, first.inputs[:1]), layers)
         seen = set(handed.units()["site"])
-        bare = [site.name for site in sites if site.exact and site.name not in seen]
+        changed = {s for s in with_deaths if s in seen and not handed.is_handed(s)}  # behind their layer
+        bare = [
+            site.name
+            for site in sites
+            if (site.name in changed or site.name not in seen) and self._may_be_bare(site)
+        ]
         found = self._attempt({}, own_parameters, replay, first, bare, behind(first)) if bare else {}
         odd = [s for s in with_deaths if s in makers and s not in found and not handed.is_handed(s)]
         made = {s: tuple(chain(*chains)) for s, chains in makers.items()}
@@ -319,6 +324,11 @@ class EvidenceCollector:
     def _weights(self, replay: Replay, layer: Layer) -> dict[str, float]:
         name = layer.names[0]
         return weight_statistics(name, replay.modules[name], self._snapshots.start, self._snapshots.latest)
+
+    def _may_be_bare(self, site: Site) -> bool:
+        """Whether single parameters may make a site: one that a single layer makes, or code without one."""
+        modules = {plain_name(name, self._model) for name, _ in self._model.named_modules()}
+        return site.exact or (bool(site.producers) and modules.isdisjoint(site.producers))
 
     def _decayed(self) -> dict[str, Any]:
         decayed = self._metrics.decayed

@@ -218,12 +218,16 @@ def _own(z: Tensor, layout: UnitLayout, leaves: Values) -> OwnParameters:
 
 
 def _layouts(gradient: Tensor, c: Tensor) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-    """Possible unit layouts of a parameter: its unit axes, and the units' weights along them."""
-    for flat in (c.flatten(), c) if c.ndim > 1 else (c,):
-        for axes in combinations(range(gradient.ndim), flat.ndim):
-            if tuple(gradient.shape[axis] for axis in axes) == tuple(flat.shape):
+    """Possible unit layouts of a parameter: its unit axes, and the units' weights along them.
+
+    The parameter's axes may be those of the units, or be flattened to one, as those of several heads are.
+    """
+    for several in range(1, gradient.ndim + 1):
+        for axes in combinations(range(gradient.ndim), several):
+            sizes = tuple(gradient.shape[axis] for axis in axes)
+            if sizes == tuple(c.shape) or (1 in (c.ndim, several) and math.prod(sizes) == c.numel()):
                 shape = [size if axis in axes else 1 for axis, size in enumerate(gradient.shape)]
-                yield axes, flat.reshape(shape)
+                yield axes, c.reshape(shape)
 
 
 def _close(a: Tensor, b: Tensor, most: float = CLOSE) -> bool:

@@ -88,9 +88,18 @@ class OwnPasses:
         return sums["z"] - self._moments(snapshot, {site})[site]["z"]
 
     def _constant(self, site: str, own: OwnParameters) -> Tensor:
-        """Sum of the pre-activation if its own parameters are 0 and the rest is constant; else 0."""
-        zeros = {name: torch.zeros_like(self._start.values[name]) for name in own.axes}
-        left = self._moments(self._start._replace(values={**self._start.values, **zeros}), {site})[site]
+        """Sum of the pre-activation without its weights and biases if that is constant; else 0.
+
+        A gain stays, as it may scale the constant; but 0 has no direction, if the weights are normalised.
+        """
+        matrix = own.matrix(self._start.values)
+        several = [[matrix, *own.biases], list(own.axes)] if matrix is not None else [list(own.axes)]
+        left: dict[str, Any] = {}
+        for names in several:
+            zeros = {name: torch.zeros_like(self._start.values[name]) for name in names}
+            left = self._moments(self._start._replace(values={**self._start.values, **zeros}), {site})[site]
+            if bool(torch.isfinite(left["z"]).all()):
+                break
         mean = left["z"] / left["n"]
         spread = (left["zz"] / left["n"] - mean.square()).clamp_min(0).sqrt()
         constant = constant_part(mean.cpu().numpy(), spread.cpu().numpy())

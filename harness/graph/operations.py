@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 Weight = TypeVar("Weight")
@@ -30,7 +31,6 @@ MOVES |= {"unsqueeze", "unflatten", "expand", "expand_as", "view_as", "reshape_a
 MOVES |= {"repeat", "tile", "repeat_interleave", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"}
 SCALINGS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply", "div", "__truediv__", "divide"}
 DIFFERENCES = {"sub", "__sub__", "__rsub__", "subtract", "rsub"}
-BROADCASTS = SCALINGS | DIFFERENCES | {"add", "__add__", "__radd__"}
 JOINS = {"cat", "concat", "concatenate", "stack", "hstack", "vstack"}
 EXTREMES = {"amax", "amin", "max", "min"}
 REDUCTIONS = EXTREMES | {"mean", "sum", "prod", "norm", "logsumexp", "std", "var", "median"}
@@ -98,6 +98,19 @@ def creates(name: str) -> bool:
 def creates_zeros(name: str) -> bool:
     """Whether all values of the result are 0."""
     return name in ("zeros", "zeros_like", "new_zeros")
+
+
+def broadcasts(given: Iterable[Any], out: Tensor) -> bool:
+    """Whether a result has the shape to which all tensors among some arguments broadcast.
+
+    >>> import torch
+    >>> broadcasts([torch.ones(2, 3, 1), torch.ones(3, 4)], torch.ones(2, 3, 4))
+    True
+    """
+    try:
+        return torch.broadcast_shapes(*(tensor.shape for tensor in tensors_in(given))) == out.shape
+    except RuntimeError:
+        return False
 
 
 def keeps_units(name: str, x: Tensor, axes: Sequence[int]) -> bool:

@@ -175,7 +175,7 @@ class TensorProvenance:
                 return found
             return [one._replace(applied=application()) for one in found]  # other inputs, perhaps
         matrices = [(t, w) for t, w in weights if t.ndim > 1]
-        if name in ops.BROADCASTS and weights and first.shape != operands[0].shape:
+        if weights and first.shape != operands[0].shape and ops.broadcasts([*args, *kwargs.values()], first):
             return [self._spread(name, operands, weights, first)]
         constants = filter(self._constants.get, _tensors(args))
         if name in ops.DIFFERENCES and have_knots(constants, operands, first):

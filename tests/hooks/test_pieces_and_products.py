@@ -52,6 +52,33 @@ CALLS: dict[str, tuple[Callable[[Net, Tensor], Tensor], tuple[int, ...], str]] =
 }
 
 
+#: Weights of each feature that another function spreads over new axes.
+SPREADS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "addcmul": lambda x, w, b: torch.addcmul(b, w, x),
+    "addcdiv": lambda x, w, b: torch.addcdiv(b, x, w),
+    "lerp": lambda x, w, b: torch.lerp(b, w, x),
+    "maximum": lambda x, w, b: torch.maximum(x, w) + b,
+    "hypot": lambda x, w, b: torch.hypot(x, w) - 1,
+}
+
+
+@pytest.mark.parametrize("name", SPREADS)
+def test_every_feature_has_units_of_its_own(name: str) -> None:
+    class Embedding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.b = nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(6, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu(SPREADS[name](x[..., None], self.w, self.b))
+
+    torch.manual_seed(0)
+    model, x = Embedding(), torch.randn(ROWS, 6)
+    units = harness.scan(model, x).units
+    assert units["active"].tolist() == (model(x) > 0).sum(0).flatten().tolist()
+    assert set(units["n"]) == {ROWS}
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_units_of_pieces_and_products(name: str) -> None:
     call, axes, layer = CALLS[name]
