@@ -74,7 +74,9 @@ class EvidenceCollector:
             on_inputs=self._metrics.read_inputs,
             on_output=self._loss.read_output,
             on_forward=self._snapshots.add_parts,
-            on_root=self._rooted,
+            on_enter=self._metrics.forget_inputs,
+            on_root=self._snapshots.follow_root,
+            on_idle=self._snapshots.follow_parts,
         )
         self._guard: Guard | None = None  # while attached
         self._biases: set[str] = set()  # of layers that are not modules
@@ -208,12 +210,6 @@ class EvidenceCollector:
                 "that makes all of it, and call the model"
             )
         return self._snapshots.prepare_replay()
-
-    def _rooted(self) -> None:
-        """Handle that the model's own forward trains: inputs of submodules are no longer needed."""
-        if self._snapshots.by_parts:
-            self._snapshots.clear()
-        self._metrics.forget_inputs()
 
     def _replay(self) -> Replay:
         return Replay(self._model, self._modes(), self._options, by_parts=self._snapshots.by_parts)

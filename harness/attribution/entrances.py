@@ -52,7 +52,10 @@ class Entrances:
         on_inputs: called with a submodule and those of its arguments that are inputs of the model.
         on_output: called with a submodule, its arguments and its output.
         on_forward: called with a completed forward.
-        on_root: called when the model's own forward trains; from then on submodules are not followed.
+        on_enter: called when the model's own forward begins that may train.
+        on_root: called when it uses a parameter; from then on submodules are not followed.
+        on_idle: called when it has ended without that: it may return a distribution, whose methods call the
+            submodules.
 
     Attributes:
         broken: name of a submodule that received something made from parameters outside of any submodule,
@@ -65,17 +68,20 @@ class Entrances:
         on_inputs: Callable[[nn.Module, Any, Mapping[str, Any]], Any],
         on_output: Callable[[nn.Module, Any, Any], Any],
         on_forward: Callable[[PartsForward], Any],
+        on_enter: Callable[[], Any],
         on_root: Callable[[], Any],
+        on_idle: Callable[[], Any],
     ) -> None:
         self._model = model
         self._on_inputs, self._on_output = on_inputs, on_output
-        self._on_forward, self._on_root = on_forward, on_root
+        self._on_forward = on_forward
+        self._on_enter, self._on_root, self._on_idle = on_enter, on_root, on_idle
         self._handles: list[RemovableHandle] = []
         self._open: deque[PartsForward] = deque()
         self._running: PartsForward | None = None
         self._checked: Counter[str] = Counter()
         self._depth = 0
-        self._rooted = False
+        self._rooted = self._in_root = False
         self.broken = ""
 
     def attach(self, guard: Guard) -> None:
@@ -97,7 +103,7 @@ class Entrances:
 
     def step(self) -> None:
         """Complete a step: all forwards have ended."""
-        self._depth = 0
+        self._depth, self._in_root = 0, False
         while self._open:
             self._close()
 
@@ -105,10 +111,10 @@ class Entrances:
 
     def _before(self, name: str, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         if not name and module.training and torch.is_grad_enabled():
-            self._rooted, self.broken = True, ""
-            self._open.clear()
-            self.detach()
-            self._on_root()
+            self._in_root = True
+            self._on_enter()
+        if self._in_root and any(p is not None for p in module._parameters.values()):
+            self._root()
             return
         self._depth += 1
         if self._depth > 1 or not name or not module.training:
@@ -118,6 +124,13 @@ class Entrances:
             return  # under vmap members and inputs look alike
         with outside_all_transforms():
             self._enter(name, module, *map_tensors(_plain, (args, dict(kwargs))))
+
+    def _root(self) -> None:
+        """Handle that the model's own forward trains."""
+        self._rooted, self.broken = True, ""
+        self._open.clear()
+        self.detach()
+        self._on_root()
 
     def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         given: list[Tensor] = []
@@ -143,6 +156,12 @@ class Entrances:
 
     def _after(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
         self._depth = max(0, self._depth - 1)
+        if not name and self._in_root:
+            self._in_root = False
+            if any(t.requires_grad for t in tensors_in(_pytree.tree_leaves(output))):
+                self._root()  # it uses the parameters of submodules that it does not call
+            else:
+                self._on_idle()
         if self._depth or not name or self._running is None:
             return
         made = [without_transforms(t) for t in _pytree.tree_leaves(output) if isinstance(t, Tensor)]

@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from harness.attribution.entrances import PartsForward
-from harness.attribution.model_inputs import Inputs, byte_count, copy_inputs, input_count
+from harness.attribution.model_inputs import Inputs, are_plain, byte_count, copy_inputs, input_count
 from harness.graph.plan import qualified_names
 from harness.recording.listener import Guard
 
@@ -56,6 +56,8 @@ class Snapshots:
         self._first_complete = self._modes_read = False
         self._running: list[Inputs | None] = []  # what was kept of the forwards that have not ended
         self._trains = False  # whether autograd has recorded a forward
+        self._uncopied = False  # whether inputs have come that cannot be copied
+        self._idle = False  # whether the model's own forward uses no parameter: its inputs are not kept
         self.by_parts = False
 
     def first(self) -> Snapshot:
@@ -112,6 +114,8 @@ class Snapshots:
         shapes = _shapes(_named_values(self._model))
         if _shapes(self.latest) != shapes:
             self.census()
+        if not self._first and self._uncopied:
+            return "what the model is called with cannot be copied, so that it cannot be run again"
         if not self._first and self._model.training:
             return "the model itself was never called, at most a copy or a part of it was"
         if not self._first:
@@ -128,10 +132,11 @@ class Snapshots:
             "start": self.start,
             "latest": self.latest,
             "modes": self.modes,
-            "first": list(self._first),
-            "recent": list(self._recent),
+            "first": [*filter(are_plain, self._first)],
+            "recent": [*filter(are_plain, self._recent)],
             "trains": self._trains,
             "by_parts": self.by_parts,
+            "uncopied": self._uncopied or not all(map(are_plain, self._first)),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -139,17 +144,24 @@ class Snapshots:
         self.start, self.latest, self.modes = state["start"], state["latest"], state["modes"]
         self._first, self._recent = list(state["first"]), deque(state["recent"])
         self._trains, self.by_parts = state.get("trains", True), state.get("by_parts", False)
+        self._uncopied = state.get("uncopied", False)
         self._first_complete = _is_complete(self._first)
         self._recent_count = sum(map(input_count, self._recent))
 
     def _is_sharded(self) -> bool:
         return any(hasattr(parameter, "full_tensor") for parameter in self._model.parameters())
 
-    def clear(self) -> None:
-        """Discard the inputs."""
-        self._first.clear()
-        self._recent.clear()
-        self._recent_count, self._first_complete, self.by_parts = 0, False, False
+    def follow_root(self) -> None:
+        """Keep the inputs of the model's own forward, since it trains."""
+        self._idle = False
+        if self.by_parts:
+            self._clear()
+
+    def follow_parts(self) -> None:
+        """Keep the inputs of submodules, since the model's own forward uses no parameter."""
+        if not self._idle and not self.by_parts:
+            self._clear()
+        self._idle = True
 
     def add_parts(self, forward: PartsForward) -> None:
         """Keep the inputs of a forward through submodules called on their own."""
@@ -160,8 +172,15 @@ class Snapshots:
 
     def _forward(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         graph = torch.is_grad_enabled()
-        kept = self._keep(args, kwargs, graph=graph, by_parts=False) if module.training else None
+        wanted = module.training and not self._idle
+        kept = self._keep(args, kwargs, graph=graph, by_parts=False) if wanted else None
         self._running.append(kept)
+
+    def _clear(self) -> None:
+        """Discard the inputs."""
+        self._first.clear()
+        self._recent.clear()
+        self._recent_count, self._first_complete, self.by_parts = 0, False, False
 
     def _ended(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._running:
@@ -173,13 +192,14 @@ class Snapshots:
             kept = bool(self._first)
             if (self._trains, not self.by_parts) > (graph, not by_parts) and kept:
                 return None
-            self.clear()
+            self._clear()
             self._trains, self.by_parts = graph, by_parts
         if not self._modes_read:  # once per window: iterating over the modules costs more than a small step
             self.modes = {name: part.training for part, name in qualified_names(self._model).items()}
             self._modes_read = True
         inputs = copy_inputs(args, kwargs, INPUTS)
         if inputs is None:
+            self._uncopied = True
             return None
         if not self._first_complete:
             self._first.append(inputs)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.activations.declared import GateError
-from harness.graph.autograd import ancestry, is_of_compiled
+from harness.graph.autograd import Leaf, ancestry, is_of_compiled
 from harness.graph.making import making
 from harness.graph.producers import Producer
 from harness.graph.provenance import TensorProvenance
@@ -279,7 +279,7 @@ class CallCounter:
                 return
             passes = self.passes if self._gradients else None
             how = self.course, passes, self.on_gradient, known.writes
-            call = KnownCall(opened, ancestry(z).leaves, layout, z, *how)
+            call = KnownCall(opened, self._weights_behind(z), layout, z, *how)
             known.add(call)
         state = self._states.own
         if without and state.tracing is not None and not is_recompute():
@@ -290,6 +290,13 @@ class CallCounter:
         if without and z.requires_grad:  # see `LeafHooks`
             return
         call.add_path(z, prepare(opened.statistics, z, layout.axes, gate, back))
+
+    def _weights_behind(self, z: Tensor) -> tuple[Leaf, ...]:
+        """The leaves behind z by which a call is recognised: inputs may be leaves, too, but change."""
+        trace = self._states.own.tracing
+        known = (self._follow() if trace is None else trace.provenance).weights
+        found = ancestry(z).leaves
+        return tuple(x for x in found if isinstance(x.variable, nn.Parameter) or known.of(x.variable))
 
     def _backward(
         self,

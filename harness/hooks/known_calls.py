@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.graph.autograd import Leaf, ancestry, choices_of, has_choices, ways_to
 from harness.graph.units import UnitLayout, units_in
@@ -29,12 +29,17 @@ def _never() -> bool:
     return False
 
 
+def _is_trained(z: Tensor) -> bool:
+    """Whether a parameter, and not only an input, is behind a pre-activation."""
+    return any(isinstance(leaf.variable, nn.Parameter) for leaf in ancestry(z).leaves)
+
+
 class KnownCall:
     """Calls of a site with the same making: how to recognise them, and the fast paths that count them.
 
     Args:
         opened: the site.
-        leaves: the parameters behind the pre-activation; empty if no graph is recorded.
+        leaves: the parameters behind the pre-activation; empty if no graph shows them.
         layout: layout of the units.
         z: a pre-activation.
         course: knows which layer ran last, which decides if no parameter leads to the pre-activation.
@@ -168,7 +173,7 @@ class KnownCall:
             return False
         if self._ways:
             return all(way.leads_from(node) for way in self._ways)
-        return self._last.layer is self._layer and (self.without or not ancestry(z).leaves)
+        return self._last.layer is self._layer and (self.without or not _is_trained(z))
 
 
 def _counted(
