@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from harness.attribution.loss_graph import behind_loss, bypassed, hidden_of, is_rectified, outputs_of
-from harness.attribution.model_inputs import Inputs, copy_inputs
+from harness.attribution.model_inputs import Inputs, are_plain, copy_inputs
 from harness.attribution.replay import Replay
 from harness.attribution.snapshots import Snapshot, Values, copy_values
 from harness.hooks.passes import GradientPasses, below
@@ -135,7 +135,8 @@ class LossPath:
 
     def state_dict(self) -> dict[str, Any]:
         """State that consists of tensors and plain values."""
-        first, late = (None if kept is None else tuple(kept) for kept in (self._first, self._late))
+        plain = [k if k is not None and are_plain(k.inputs) else None for k in (self._first, self._late)]
+        first, late = (None if kept is None else tuple(kept) for kept in plain)
         facts = {"penalty": self.penalty, "errors": self.errors, "rectified": self.rectified}
         return {"steps": self._steps, "first": first, "late": late, **facts}
 

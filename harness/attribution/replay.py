@@ -26,6 +26,7 @@ from harness.graph.layers import CHANNEL_AXIS, layer_axis
 from harness.hooks.eager import EagerTaps
 from harness.kernels import unit_statistic
 from harness.kernels.layout import as_units
+from harness.recording.attributes import preserve_tensors
 from harness.recording.batches import modes_kept, preserve_state
 from harness.recording.windows import WindowAccumulator
 
@@ -136,7 +137,9 @@ class Replay:
             if leaves is not None:
                 leaves.update(values)
             named = {self._prefix + name: value for name, value in values.items()}
-            yield functional_call(model, named, args, kwargs)
+            with preserve_tensors(self.model):
+                output = functional_call(model, named, args, kwargs)
+            yield output
 
     @contextmanager
     def observing(

@@ -171,6 +171,8 @@ class ConnectionProvenance(TensorProvenance):
         self.found.append(made)
         if tied:
             made.refuse("it shares parameters with another layer")
+        if _is_frozen(layer):
+            made.refuse("the layer before it is frozen: nothing would train new weights")
         if isinstance(bound.get("bias"), Tensor) and id(bound["bias"]) not in self._owners:
             made.refuse("its bias is no parameter of its own: it is computed (pruned, say)")
         return made
@@ -185,7 +187,7 @@ class ConnectionProvenance(TensorProvenance):
             connections.refuse("the layer that reads it is not a plain Linear or convolution")
         else:
             connections.consumers.append(Consumer(self._names[layer], layer, columns.to(x.device)))
-            if _is_frozen(layer) and not _is_frozen(connections.layer):
+            if _is_frozen(layer):
                 connections.refuse("the layer that reads it is frozen: the weights of new units would stay 0")
         if tied and layer is not None:
             connections.refuse("the layer that reads it shares parameters with another")

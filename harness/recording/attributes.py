@@ -48,6 +48,22 @@ def preserve_attributes(model: nn.Module) -> Iterator[None]:
                 _refill(container, kept)
 
 
+@contextmanager
+def preserve_tensors(model: nn.Module) -> Iterator[None]:
+    """Restore which parameters and buffers the modules have after the block.
+
+    `torch.func.functional_call` leaves its own in their places if a tied parameter's module has two names.
+    """
+    tables = [table for module in model.modules() for table in (module._parameters, module._buffers)]
+    before = [(table, dict(table)) for table in tables]
+    try:
+        yield
+    finally:
+        for table, own in before:
+            if any(table.get(name) is not tensor for name, tensor in own.items()):
+                table.update(own)
+
+
 def _attributes(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if name not in OWN}
 

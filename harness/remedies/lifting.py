@@ -85,6 +85,8 @@ def liftable(model: nn.Module, batch: Batch) -> tuple[tuple[UnitConnections, ...
         elif not isinstance(bias := stored(one.norm or one.layer, "bias"), nn.Parameter):
             computed = is_computed(one.norm or one.layer, "bias") or isinstance(bias, Tensor)
             refused[one.site] = f"the layer before it has {'a computed' if computed else 'no'} bias"
+        elif not bias.requires_grad:
+            refused[one.site] = "the bias of the layer before it is frozen"
         elif uses[id(bias)] > 1:
             refused[one.site] = "the layer before it shares its bias with another"
         elif one.repeated:

@@ -330,11 +330,16 @@ def test_a_layer_that_no_input_reached_is_not_dormant() -> None:
     assert torch.equal(model.d.weight, before)
 
 
-def test_units_before_a_frozen_layer_are_not_replaced() -> None:
+@pytest.mark.parametrize("frozen", [[0], [2], [0, 2]])
+def test_frozen_layers_stay_as_they_are(frozen: list[int]) -> None:
     model = net()
-    model[2].requires_grad_(False)
+    for place in frozen:
+        model[place].requires_grad_(False)
     with pytest.raises(ValueError, match="frozen"):
         redo(model, None, torch.randn(32, 8))
+    if 0 in frozen:
+        with pytest.raises(ValueError, match="the bias of the layer before it is frozen"):
+            bias_lift(model, None, torch.randn(32, 8), sites=["1"])
 
 
 def test_replicas_are_refused() -> None:

@@ -44,7 +44,7 @@ class MemberView:
         self._rows: dict[int, tuple[Parameter, int]] = {}
         for p in parameters:
             if place in p.members and not p.fixed:
-                view = nn.Parameter(p.value[p.row(place)], requires_grad=False)
+                view = nn.Parameter(p.value[p.row(place)])
                 owner, leaf = _owner(self.model, p.name)
                 setattr(owner, leaf, view)
                 self._rows[id(view)] = p, p.row(place)
