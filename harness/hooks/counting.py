@@ -31,7 +31,7 @@ from harness.hooks.forward_state import ForwardStates
 from harness.hooks.hook import weakly
 from harness.hooks.known_calls import KnownCall, KnownCalls
 from harness.hooks.masks import Mask, Masking
-from harness.hooks.passes import WRITTEN_VIEW, GradientPasses, LeafHooks, below
+from harness.hooks.passes import WRITTEN_VIEW, GradientPasses, LeafHooks, below, unless_recorded
 from harness.hooks.sites import Caller, OpenSite, SiteBook
 from harness.hooks.unobservable import NO_UNITS, OUT_OF_ORDER, UNDER_TRANSFORM, NotObservable, failure
 from harness.kernels.countable import Uncountable, countable
@@ -177,7 +177,9 @@ class CallCounter:
             if z.grad_fn is None and torch.is_grad_enabled():
                 self.leaves.watch(z, opened.statistics, hook)
             elif z.grad_fn is not None:
-                if not (recompute and self.passes.train()):  # else it is part of a pass that trains
+                if recompute and self.passes.train():  # inside a pass that trains
+                    hook = partial(unless_recorded, hook)
+                else:
                     hook = partial(self.passes.hook, hook, below(z if base is None else base))
                 watch_gradient(z, hook, base)
         if plain is z and not captured:

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any
 from weakref import ref
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle, unserializable_hook
 
@@ -120,6 +121,16 @@ class LeafHooks:
         for _, handle in self._handles.values():
             handle.remove()
         self._handles.clear()
+
+
+def unless_recorded(backward: Callable[[Tensor], None], gradient: Tensor) -> None:
+    """Pass a gradient on, except in a pass that records a graph.
+
+    A forward that runs again in a backward pass may take derivatives itself; the pass that then propagates
+    the gradient of the loss records none.
+    """
+    if not torch.is_grad_enabled():
+        backward(gradient)
 
 
 def below(z: Tensor) -> Any:
