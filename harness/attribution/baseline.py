@@ -76,7 +76,7 @@ def setting_deviation(values: np.ndarray) -> np.ndarray:
         median = _median(before)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = values[rows] / median
-        far = values[rows] > RATIOS["lr"] * median
+        far = values[rows] > np.maximum(RATIOS["lr"] * median, 0.0)
         ratios[rows] = np.where(far & _long_enough(before), ratio, 0.0)
     return ratios
 

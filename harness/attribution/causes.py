@@ -26,20 +26,20 @@ from harness.attribution.dead_units import (
     opens_with_first_buffers,
     runs_otherwise,
 )
-from harness.attribution.event import DRIFT, OUTSIDE, UNTRAINED, Event
+from harness.attribution.event import DRIFT, INPUTS, OUTSIDE, UNTRAINED, Event
 from harness.attribution.evidence import Evidence
 from harness.attribution.findings import LEAST_DEAD, Findings
 from harness.attribution.killing_events import is_falling, killing_events
 from harness.attribution.lasting_causes import (
-    LARGE_OUTPUTS,
     ORDERED,
-    first_of,
     has_far_targets,
+    large_from_start,
     lasting_cause,
     mean,
     order_of_inputs,
 )
 from harness.attribution.loss_rises import FAR, SETTLED
+from harness.attribution.step_series import UNBOUNDED
 
 #: What each label means.
 MEANING = {
@@ -187,6 +187,32 @@ def _by_few(case: Case) -> Cause | None:
     return Cause("none") if case.share < LEAST_DEAD and not case.diverged else None
 
 
+def _by_broken_inputs(case: Case) -> Cause | None:
+    """Inputs that are not finite, at which the training diverged, whatever had died before."""
+    end = case.found.diverged_at
+    broken = [e for e in case.found.events if e.column in INPUTS and e.ratio > UNBOUNDED]
+    now = [e for e in broken if end is not None and e.step <= end <= e.step + 1]
+    return Cause(now[0].label, now[:1]) if now else None
+
+
+def _by_new_parts(case: Case) -> Cause | None:
+    """Parts that took the place of others, and whose units were dead when they were first seen."""
+    for event in case.found.events:
+        if event.column == UNTRAINED and event.label == "surgery" and case.share >= LEAST_DEAD:
+            new = case.dead["born"] & (case.dead["first"] >= event.step)
+            if new.mean() > 0.5:
+                return Cause("surgery", [event])
+    return None
+
+
+def _by_bad_batch(case: Case) -> Cause | None:
+    """A bad batch, which may spoil the statistics of norms, too."""
+    first = case.events[0] if case.events and case.share >= LEAST_DEAD else None
+    if first is None or first.label != "bad_batch" or first.column not in INPUTS:
+        return None
+    return None if order_of_inputs(case.evidence.steps) > ORDERED else Cause("bad_batch", case.events)
+
+
 def _by_evaluation(case: Case) -> Cause | None:
     held_out = case.share >= LEAST_DEAD and case.found.evidence == "probe"
     return Cause("norm_stats") if held_out and is_only_evaluated(case.dead).mean() > 0.5 else None
@@ -209,8 +235,7 @@ def _by_births(case: Case) -> Cause | None:
         return Cause("none")
     if not chance.all():
         label = _birth_cause(born[~chance], layers)
-        large = label == "unknown" and first_of(case.evidence.steps, "output_rms") > LARGE_OUTPUTS
-        return Cause("weight_init" if large else label)
+        return Cause(large_from_start(case.evidence.steps) if label == "unknown" else label)
     known = bool(born["spread"].notna().any())
     below = layers["gain"].median() < BELOW_HE  # biases that are usual are large beside such weights
     return Cause("weight_init" if known and below else _birth_cause(born, layers), chance=known)
@@ -269,6 +294,9 @@ def _lasting(case: Case) -> Cause:
 #: The rules in the order in which they are tried; the last one always knows a cause.
 RULES: tuple[Callable[[Case], Cause | None], ...] = (
     _by_few,
+    _by_broken_inputs,
+    _by_new_parts,
+    _by_bad_batch,
     _by_evaluation,
     _by_births,
     _by_flatness,

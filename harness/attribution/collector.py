@@ -195,10 +195,9 @@ class EvidenceCollector:
         """Copy the parameters, and compare what is not trained with the copy before."""
         before = self._snapshots.latest or self._snapshots.start
         self._snapshots.census()
-        if self._snapshots.latest is not before:
-            trained = {id(p) for optimizer in self._optimizers for p in parameters(optimizer)}
-            latest, modes = self._snapshots.latest, self._snapshots.modes
-            self._untrained.read(self._steps, before, latest, trained, modes)
+        trained = {id(p) for optimizer in self._optimizers for p in parameters(optimizer)}
+        latest, modes = self._snapshots.latest, self._snapshots.modes  # the one before if now not finite
+        self._untrained.read(self._steps, before, latest or before, trained, modes)
 
     def _obstacle(self) -> str:
         """Why the initial network cannot be run again, "" if it can."""

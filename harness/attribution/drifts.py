@@ -33,6 +33,11 @@ NEAR_ZERO = 0.1  # share of its first size below which a loss is near 0
 FAR_OFF = 4.0  # times their own rms by which outputs miss targets that have moved
 SAME = 1.25  # ratio below which what is compared at both times is the same
 FLAT = 1.2  # ratio below which a learning rate has not moved
+#: Settings that must not be below 0: column, label, and what a negative one does.
+NEGATIVE = (
+    ("lr", "step_size", "learning rate is negative, so that steps go up the loss"),
+    ("weight_decay", "decay", "weight decay is negative, so that parameters grow by themselves"),
+)
 FEW = 3  # largest number of windows in which a change is a single one
 
 
@@ -89,7 +94,7 @@ def _with_untrained(
 def changed_words(name: str, change: Mapping[str, Any]) -> str:
     """What `UntrainedState.changes` says of a name."""
     if change["kind"] == NAMES:
-        return f"the model was changed: parameters or buffers went or were renamed ({name})"
+        return f"the model was changed: parameters or buffers went, were renamed or replaced ({name})"
     if change["kind"] in (NORM, BUFFER, FROZEN):
         what = "the frozen parameter" if change["kind"] == FROZEN else "the buffer"
         share = 100 * change["after"]
@@ -190,13 +195,14 @@ def _with_input_drift(steps: StepSeries, found: list[Event]) -> list[Event]:
 
 
 def _with_rate(steps: StepSeries, found: list[Event]) -> list[Event]:
-    """Add a learning rate that rises slowly until the end, or is negative."""
+    """Add a learning rate that rises slowly until the end, and settings that are negative."""
     rate, reach = steps["lr"], steps["reach"]
-    below = np.flatnonzero(rate < 0)
-    if len(below):
-        step = steps.step(below[0])
-        text = f"from step {step:,} on: the learning rate is negative, so that steps go up the loss"
-        return with_cause(found, Event(step, "step_size", "lr", float("inf"), text))
+    for column, label, does in NEGATIVE:
+        below = np.flatnonzero(steps.get(column, np.nan) < 0)
+        if len(below):
+            step = steps.step(below[0])
+            text = f"from step {step:,} on: the {does}"
+            return with_cause(found, Event(step, label, column, float("inf"), text))
     known = np.flatnonzero(np.isfinite(reach) & (reach > 0))
     if any(event.column == "lr" for event in found) or len(known) < 2 * baseline.SHORTEST:
         return found

@@ -16,6 +16,7 @@ from harness.attribution.event import EPISODE, INPUTS, ORDER, OUTSIDE, UNTRAINED
 from harness.attribution.loss_rises import CALM, Rise, loss_rise, own_rise, with_strange
 from harness.attribution.step_series import AS_EVER, UNBOUNDED, StepSeries
 
+ODD = 10.0  # ratio from which inputs are no batch of a usual training, whatever follows
 LASTING = 3  # steps within which a deviation that was there is no new event
 
 
@@ -37,10 +38,10 @@ def events(steps: pd.DataFrame) -> list[Event]:
         column = next(c for c in ORDER if deviations[c][t] > 0)
         goes_on = t < episode_end and (column not in OUTSIDE or first[-1].column in OUTSIDE)
         goes_on |= bool(first) and bool((deviations[column][max(0, t - LASTING) : t] > 0).any())
-        if column in INPUTS and not series.inputs_matter(t):
+        ratio = float(deviations[column][t])
+        if column in INPUTS and ratio < ODD and not series.inputs_matter(t):
             continue
         if not goes_on:
-            ratio = float(deviations[column][t])
             first.append(_event(series, t, column, ratio, facts.get("penalty") is True))
         if not goes_on or not first[-1].inner:  # a symptom may come just before a cause
             episode_end = t + EPISODE

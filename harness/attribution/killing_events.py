@@ -20,7 +20,7 @@ def killing_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
     few = len(deaths) < LEAST_DEAD * found.total
     if found.before is not None:  # most of what died may not be finite any more
         few &= found.before[1] < LEAST_DEAD * found.before[2]
-    standing = found.diverged_at if few else None
+    standing = found.diverged_at if few or not len(deaths) else None
     if standing is not None:
         deaths = np.array([float(standing)])  # it represents the deaths that it prevented
     if not len(deaths):

@@ -30,12 +30,14 @@ DOWNWARD = 0.7  # downward share of its pull on the biases from which a penalty 
 NOT_UPWARD = 0.3  # the same, below which it opens them
 STEEP_LOSS = 20.0  # norm of the gradient at the first outputs, from which the loss is far too steep
 PULLED = 0.7  # share of their own bias in the units' fall, from which a penalty pulled it
+MUCH_MOMENTUM = 0.97  # from which a gradient moves the parameters more than thirty times as far
 LARGE_OUTPUTS = 5.0  # rms of the first outputs, from which the output layer's weights are too large
 SOON = 100  # steps in which deaths follow from an event; a quarter of them must, unless it lasts
 MUCH_DECAY = 0.02  # share of a parameter that decay takes in a step, from which it is blamed
 ORDERED = 0.6  # correlation of the means of successive batches, from which inputs come in an order
 ODD_INPUTS = 10  # times their usual size that inputs are in a bad batch
 FEWEST = 30  # steps from which the order of the inputs can be told
+RECENT = 50  # steps whose inputs may be among the latest that are kept
 GROWN = 5.0  # times their first size to which what comes to a first layer has grown
 FAR_TARGETS = 10.0  # rms of targets - outputs over that of the outputs (at least 1) that is far
 
@@ -57,8 +59,8 @@ def lasting_cause(
         return "input_shift" if ordered else "input_offset"
     if len(layers) and (largest_gain(layers) > LARGE or are_tiny_or_alike(layers)):
         return "weight_init"
-    decay = steps["weight_decay"].max() if len(steps) else 0.0
-    a_step = float((steps["lr"] * steps["weight_decay"]).median()) if decay > 0 else 0.0
+    decay = steps["weight_decay"].abs().max() if len(steps) else 0.0
+    a_step = float((steps["lr"] * steps["weight_decay"]).abs().median()) if decay > 0 else 0.0
     shrunk = mean(shares["decay"]) > 0.5 or layers["growth"].median() < 0.7
     if decay > 0 and (shrunk or a_step > MUCH_DECAY):
         return "decay"
@@ -70,8 +72,8 @@ def lasting_cause(
     long = moved >= LONG_STEP or longest_step(steps, deaths) >= LONG_STEP
     if long and first_of(steps, "output_grad_norm") > STEEP_LOSS:
         return "target_scale"
-    if long and first_of(steps, "output_rms") > LARGE_OUTPUTS:
-        return "weight_init"
+    if long and (large := large_from_start(steps)) != "unknown":
+        return large
     # the weight of a penalty may have grown since the first step
     if loss.get("penalty") and mean(shares["bias"]) > PULLED:
         return "loss_penalty"
@@ -84,7 +86,15 @@ def lasting_cause(
         return "loss_penalty"
     long = moved >= LONG_STEP or longest_step(steps, deaths) >= LONGEST_STEP
     long |= last_steps(steps, deaths, diverged) >= CALM
+    long |= first_of(steps, "momentum") >= MUCH_MOMENTUM
     return "step_size" if long else "unknown"
+
+
+def large_from_start(steps: pd.DataFrame) -> str:
+    """The cause if the first outputs are large: the inputs if these are, else the weights."""
+    if not first_of(steps, "output_rms") > LARGE_OUTPUTS:
+        return "unknown"
+    return "input_offset" if first_of(steps, "input_rms") > LARGE_INPUTS else "weight_init"
 
 
 def is_mostly_penalty(loss: Mapping[str, Any], when: str = "") -> bool:
@@ -103,10 +113,10 @@ def grown_inputs(evidence: Evidence) -> str:
     read = reading(evidence.layers)
     read = read[read["source"].eq("inputs")] if "source" in read else read
     then, now = read["input_rms"], read["input_rms_now"]
-    grown = read[(now > GROWN * then) & (now > LARGE_INPUTS)]
+    grown = read[(now > GROWN * then) & (now > LARGE_INPUTS) & (now < np.inf)]
     rms = evidence.steps["input_rms"].to_numpy(float)
     rms = rms[np.isfinite(rms)]
-    if grown.empty or len(rms) < 2 * EPISODE or np.median(rms[-EPISODE:]) > 2 * np.median(rms[:EPISODE]):
+    if grown.empty or len(rms) < 2 * EPISODE or rms[-RECENT:].max() > 2 * np.median(rms[:EPISODE]):
         return ""
     row = grown.iloc[0]
     place = f"what comes to {place_words(str(row['layer']))} grew from rms {row['input_rms']:.3g} to"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from harness.attribution.birth_causes import LARGE, are_mostly_flat, largest_gain, odd_input
 from harness.attribution.causes import Cause
 from harness.attribution.dead_units import are_outputs
@@ -12,32 +14,35 @@ from harness.attribution.evidence import Evidence
 from harness.attribution.findings import Findings
 from harness.attribution.lasting_causes import (
     LARGE_OUTPUTS,
+    MUCH_MOMENTUM,
     ORDERED,
     first_of,
     has_far_targets,
     order_of_inputs,
 )
 
-MUCH_MOMENTUM = 0.97  # from which a gradient moves the parameters more than thirty times as far
 #: Label of a cause → what to try first. Unknown causes have no entry.
 NEXT_STEP = {
     "bias_init": "Draw the biases at 0 or above.",
     "weight_init": "Draw the weights around 0, at He's scale (torch.nn.init.kaiming_normal_); if they were "
     "trained before, redraw only those of dead units.",
-    "input_offset": "Standardise the inputs: mean 0 and deviation 1 on the training set.",
+    "input_offset": "Standardise the inputs: mean 0 and deviation 1 on the training set, without values "
+    "that stand for padding or for what is missing.",
     "input_shift": "Find what feeds the model other inputs from then on, or standardise them.",
     "bad_batch": "Look at that batch, inputs and targets; clip the gradient's norm, so that one can do less.",
-    "step_size": "Lower the learning rate, warm it up, or clip the gradient's norm.",
-    "labels": "Hold the labels of the batches before and after that step against each other.",
-    "decay": "Lower the weight decay, or leave biases and norms out of it.",
+    "step_size": "Lower the learning rate, warm it up, and clip the gradient's norm.",
+    "labels": "Hold the labels of the batches before and after that step against each other, and what "
+    "the loss makes of them.",
+    "decay": "Lower the weight decay, to a tenth at first.",
     "bias_lr": "Give the biases the learning rate of the weights.",
     "norm_stats": "Hold the norms' running statistics against those of a training batch.",
     "constant": "Look for an offset or a threshold in the model's own code before the activation.",
     "surgery": "Find what writes into the parameters at that step.",
     "forward": "Find what changes that setting or buffer, and whether it should.",
     "unbounded_loss": "Check what the loss expects of its inputs, and its signs; give it a lower bound.",
-    "loss_penalty": "Lower the weight of the penalty.",
-    "target_scale": "Standardise the targets, or scale the outputs to them.",
+    "loss_penalty": "Lower the weight of the penalty, to a hundredth at first.",
+    "target_scale": "Standardise the targets, or scale the outputs to them; if they are classes, average the "
+    "loss over the inputs.",
 }
 
 
@@ -50,8 +55,9 @@ def next_step(cause: Cause, found: Findings, evidence: Evidence) -> str:
 
 def _step_size(cause: Cause, found: Findings, evidence: Evidence) -> str:
     lr, momentum = first_of(evidence.steps, "lr"), first_of(evidence.steps, "momentum")
-    if lr < 0:
-        return f"Make the learning rate positive: at {lr:.3g} the training climbs."
+    rates = evidence.steps["lr"]
+    if (rates < 0).any():
+        return f"Keep the learning rate above 0: at {rates.min():.3g} the training climbs."
     if cause.events:
         event = cause.events[0]
         if event.column == "lr":
@@ -61,7 +67,7 @@ def _step_size(cause: Cause, found: Findings, evidence: Evidence) -> str:
         times = f"{1 / (1 - momentum):.0f} times as far" if momentum < 1 else "ever further"
         return f"Lower the momentum: at {momentum:.3g} a gradient takes the parameters {times}."
     to = f", to {lr / 10:.2g} at first" if lr > 0 else ""
-    return f"Lower the learning rate{to}; warm it up, or clip the gradient's norm."
+    return f"Lower the learning rate{to}; warm it up, and clip the gradient's norm."
 
 
 def _constant(cause: Cause, found: Findings, evidence: Evidence) -> str:
@@ -81,8 +87,15 @@ def _input_shift(cause: Cause, found: Findings, evidence: Evidence) -> str:
 
 def _input_offset(cause: Cause, found: Findings, evidence: Evidence) -> str:
     layer = odd_input(evidence.layers)
-    empty = layer is not None and layer["input_rms"] == 0
-    return "Find out why the inputs are all 0." if empty else ""
+    rms = 1.0 if layer is None else float(layer["input_rms"])
+    if np.isinf(rms):
+        return "Find out which inputs are not finite."
+    return "" if rms else "Find out why the inputs are all 0."
+
+
+def _decay(cause: Cause, found: Findings, evidence: Evidence) -> str:
+    below = (evidence.steps["weight_decay"] < 0).any()
+    return "Make the weight decay positive: below 0 it makes parameters grow." if below else ""
 
 
 def _weight_init(cause: Cause, found: Findings, evidence: Evidence) -> str:
@@ -104,7 +117,11 @@ def _forward(cause: Cause, found: Findings, evidence: Evidence) -> str:
 
 
 def _target_scale(cause: Cause, found: Findings, evidence: Evidence) -> str:
-    return "" if has_far_targets(evidence) else "Scale the loss down, or lower the learning rate."
+    if has_far_targets(evidence):
+        return ""
+    steep = first_of(evidence.steps, "output_grad_norm")
+    times = f" to 1/{steep:,.0f} at first" if 1 < steep < np.inf else ""
+    return f"Scale the loss down{times}, or lower the learning rate as much."
 
 
 #: Label of a cause → what to try if the evidence says more than the label; "" if it does not.
@@ -114,6 +131,7 @@ OF_EVIDENCE: dict[str, Callable[[Cause, Findings, Evidence], str]] = {
     "norm_stats": _norm_stats,
     "input_shift": _input_shift,
     "input_offset": _input_offset,
+    "decay": _decay,
     "weight_init": _weight_init,
     "labels": _labels,
     "forward": _forward,

@@ -29,6 +29,7 @@ from harness.attribution.findings import Findings
 from harness.attribution.killing_events import are_followed
 from harness.attribution.lasting_causes import (
     LARGE_OUTPUTS,
+    MUCH_MOMENTUM,
     ODD_INPUTS,
     ORDERED,
     PENALTY,
@@ -104,7 +105,13 @@ def _input_shift(found: Findings, evidence: Evidence) -> str:
 
 
 def _step_size(found: Findings, evidence: Evidence) -> str:
-    return f"{_before_deaths(found)}; {moved(found, evidence)}" if len(evidence.steps) else ""
+    if not len(evidence.steps):
+        return ""
+    text = f"{_before_deaths(found)}; {moved(found, evidence)}"
+    momentum = first_of(evidence.steps, "momentum")
+    if not MUCH_MOMENTUM <= momentum < 1:
+        return text
+    return f"{text}; with a momentum of {momentum:g}, a gradient goes {1 / (1 - momentum):.0f} times as far"
 
 
 def _bad_batch(found: Findings, evidence: Evidence) -> str:
@@ -135,7 +142,7 @@ def _norm_stats(found: Findings, evidence: Evidence) -> str:
 def _input_offset(found: Findings, evidence: Evidence) -> str:
     layer = odd_input(evidence.layers)
     if layer is None:
-        return ""
+        return f"rms of the model's first inputs {first_of(evidence.steps, 'input_rms'):.3g}"
     if layer["input_rms"] == 0:
         return f"{_handed(layer)} are all 0"
     share = layer["off_centre"]

@@ -7,6 +7,7 @@ steps it was.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -37,6 +38,7 @@ class UntrainedState:
         self._guard = Guard("what is not trained")  # its errors disable only this
         self._step = 0
         self._numbers: dict[str, float] = {}
+        self._objects: dict[str, weakref.ref[nn.Parameter]] = {}
         self.changes: dict[str, dict[str, Any]] = {}
 
     def read(
@@ -80,6 +82,12 @@ class UntrainedState:
         if gone := were - are:  # further names alone may be a new part
             shown = (", ".join(sorted(names)[:2]) for names in (gone, are - were))
             self._note(" → ".join(filter(None, shown)), NAMES, step, 0.0, len(gone))
+        own = dict(self._model.named_parameters())
+        new = {n for n, p in own.items() if (old := self._objects.get(n)) is not None and old() is not p}
+        if new := {n for n in new & before.keys() & now.keys() if _change(before[n], now[n]) >= CHANGED}:
+            shown = ", ".join(sorted(plain_name(name, self._model) for name in new)[:2])
+            self._note(f"others in place of {shown}", NAMES, step, 0.0, len(new))
+        self._objects = {name: weakref.ref(parameter) for name, parameter in own.items()}
         self._numbers, self._step = numbers, step
 
     def _note(self, name: str, kind: str, step: int, before: float, after: float) -> None:

@@ -188,6 +188,7 @@ def test_a_model_whose_activation_is_not_declared() -> None:
         harness.scan(Net(lambda z: (z + z.abs()) / 2), x)
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch 2.11
 def test_models_can_be_copied_pickled_and_compiled(declare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     act = declare(shrink, threshold=0.2)
     monkeypatch.setattr(declared_nets, "shrink", act)

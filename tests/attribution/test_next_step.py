@@ -24,7 +24,7 @@ def diagnosed(model: nn.Module, *, lr: float = 0.05, x: Tensor = X, **options: f
     [
         (8.0, 0.0, "Lower the learning rate, to 0.8 at first"),
         (0.5, 0.99, "Lower the momentum: at 0.99 a gradient takes the parameters 100 times as far"),
-        (-0.5, 0.0, "Make the learning rate positive"),
+        (-0.5, 0.0, "Keep the learning rate above 0"),
     ],
 )
 def test_long_steps_have_several_reasons(lr: float, momentum: float, expected: str) -> None:
