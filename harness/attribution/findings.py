@@ -19,7 +19,7 @@ from harness.detector.verdict import last_census
 
 #: Reasons for starvation that are not sites.
 LOSS, ELSEWHERE, ZEROS, SELECTION = "the loss", "other inputs", "zero weights", "selection"
-UNUSED, MASKS = "not in the loss", "masks"
+UNUSED, MASKS, UNREAD = "not in the loss", "masks", "not read"
 ENOUGH = 30  # inputs that opened a unit without a gradient, from which this is not an accident
 LEAST_DEAD = 0.1  # dead share below which nothing is blamed
 ROWS = ("row_z", "row_size", "bias_size")
@@ -96,7 +96,7 @@ class Findings:
     def cut_off(self) -> int:
         """Number of starved units whose gradient is stopped by dead units."""
         by = self.starved["starved_by"]
-        others = by.isin(("", LOSS, UNUSED, ELSEWHERE, ZEROS, MASKS)) | by.str.startswith(SELECTION)
+        others = by.isin(("", LOSS, UNUSED, ELSEWHERE, ZEROS, MASKS, UNREAD)) | by.str.startswith(SELECTION)
         return int((~others).sum())
 
 

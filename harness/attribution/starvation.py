@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
 
 from harness.attribution.budget import SECONDS
-from harness.attribution.findings import ELSEWHERE, LOSS, MASKS, SELECTION, UNUSED, ZEROS
+from harness.attribution.findings import ELSEWHERE, LOSS, MASKS, SELECTION, UNREAD, UNUSED, ZEROS
 from harness.attribution.model_inputs import input_count
 from harness.attribution.opened_masks import OpenedMasks
 from harness.attribution.replay import Replay
@@ -33,6 +33,7 @@ from harness.recording.windows import WindowAccumulator
 INPUTS = 256  # number of inputs used
 MOST = 16  # largest number of sites examined one by one, FEWEST if a trial takes long
 FEWEST = 4
+LARGE = 1e3  # pre-activation at which a unit would be selected, if anything selects it
 OPEN = 1e-3  # pre-activation of an opened unit: it changes subsequent layers as little as possible
 SELECTING = ("topk", "kthvalue", "sort", "argsort", "argmax", "msort")  # torch functions that select units
 COMPARING = ("max", "amax", "maximum", "fmax")  # those that may, where nothing else stops a gradient
@@ -50,7 +51,8 @@ def starvation(replay: Replay, snapshot: Snapshot, census: pd.DataFrame) -> pd.D
         site, unit, starved_by: the names of the sites whose dead units stop the gradient, one per line; or
         "the loss" (it gives no unit a gradient), "not in the loss" (the path to the outputs is open), "other
         inputs" (on which it is open), "zero weights", "selection: NAME" of the function that never selects
-        them, "masks" (what they lead to is multiplied by exact zeros); "" if none of these is the reason.
+        them, "masks" (what they lead to is multiplied by exact zeros), "not read" (no output depends on
+        them); "" if none of these is the reason.
     """
     table = census.loc[census["state"] == "starved", ["site", "unit"]].assign(starved_by="")
     if table.empty or not snapshot.inputs:
@@ -82,19 +84,23 @@ def starvation(replay: Replay, snapshot: Snapshot, census: pd.DataFrame) -> pd.D
             own = str(rest.at[index, "site"])
             table.at[index, "starved_by"] = "\n".join(name for name in dead if trial.is_before(own, name))
         rest = rest.drop(there)
+    read = pd.Series(True, rest.index)
     if len(rest):
         there = rest.index[_reached(trial.run(dead, forced=rest, fill=True)[0], rest)]
         table.loc[there, "starved_by"] = ZEROS
         rest = rest.drop(there)
-        by = _selected(rest, selecting)
+        read = trial.are_read(rest)
+        by = _selected(rest[read], selecting)
         table.loc[by.index, "starved_by"] = by
         rest = rest.drop(by.index)
     if len(rest):
         with OpenedMasks():
             there = rest.index[_reached(trial.run(dead, forced=rest)[0], rest)]
         table.loc[there, "starved_by"] = MASKS
-        by = _selected(rest.drop(there), trial.compared_after)
+        rest = rest.drop(there)
+        by = _selected(rest[read[rest.index]], trial.compared_after)
         table.loc[by.index, "starved_by"] = by
+        table.loc[rest.index[~read[rest.index]], "starved_by"] = UNREAD
     return table
 
 
@@ -125,6 +131,30 @@ class _Trial:
         """Whether a call of `own` precedes a call of `other`; both may be called several times."""
         return own != other and self.first.get(own, -1) < self.last.get(other, 0)
 
+    def are_read(self, units: pd.DataFrame) -> pd.Series:
+        """Which units' sites are read: the outputs change if all these units are large on every input."""
+        before, read = self._outputs({}), pd.Series(True, units.index)
+        for site, own in units.groupby("site", sort=False)["unit"]:
+            read[own.index] = self._outputs({str(site): own.tolist()}) != before
+        return read
+
+    def _outputs(self, large: Mapping[str, Sequence[int]]) -> list[bytes]:
+        """The outputs if some units of some sites are large."""
+        taps, found = self._replay.taps(WindowAccumulator("stream")), list[bytes]()
+
+        def call(caller: Any, site: str, z: Tensor, layout: UnitLayout) -> None:
+            if site in large:
+                value = arranged(z.data, layout)
+                units = [axis % value.ndim for axis in layout.axes]
+                value.masked_fill_(_own(value, units, large[site]), LARGE)
+
+        taps.counter.on_call = call
+        with self._replay.observing(), torch.no_grad(), taps.attached():
+            for output in self._replay.outputs(self._snapshot):
+                parts = [t for t in _pytree.tree_leaves(output) if isinstance(t, Tensor)]
+                found += [t.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes() for t in parts]
+        return found
+
     def run(
         self, opened: Collection[str] = (), *, forced: pd.DataFrame | None = None, fill: bool = False
     ) -> tuple[Mapping[str, np.ndarray], Sequence[str]]:
@@ -154,10 +184,7 @@ class _Trial:
                 if site in opened:
                     chosen |= value.amax(others, keepdim=True) <= 0 if others else shut
                 if site in always:
-                    sizes = [value.shape[axis] if axis in units else 1 for axis in range(value.ndim)]
-                    own = torch.zeros(math.prod(sizes), dtype=torch.bool, device=value.device)
-                    own[always[site]] = True
-                    chosen |= own.reshape(sizes)
+                    chosen |= _own(value, units, always[site])
                 value.copy_(torch.where(chosen & shut, OPEN, value))
 
         def back(output: Any) -> None:
@@ -209,6 +236,14 @@ class _Selections(TorchFunctionMode):
             for site in trial.called:
                 after.setdefault(site, name)
         return function(*args, **(kwargs or {}))
+
+
+def _own(value: Tensor, axes: Sequence[int], units: Sequence[int]) -> Tensor:
+    """A mask of some units, which broadcasts to a pre-activation with its units on these axes."""
+    sizes = [value.shape[axis] if axis in axes else 1 for axis in range(value.ndim)]
+    own = torch.zeros(math.prod(sizes), dtype=torch.bool, device=value.device)
+    own[list(units)] = True
+    return own.reshape(sizes)
 
 
 def _selected(units: pd.DataFrame, after: Mapping[str, str]) -> pd.Series:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from harness.attribution.evidence import Evidence
-from harness.attribution.findings import ELSEWHERE, LOSS, MASKS, SELECTION, UNUSED, ZEROS, Findings
+from harness.attribution.findings import ELSEWHERE, LOSS, MASKS, SELECTION, UNREAD, UNUSED, ZEROS, Findings
 from harness.detector.counts import on, starved_words
 from harness.formats import place_words
 
@@ -22,6 +22,7 @@ REASONS = {
     UNUSED: "the way to the outputs is open, but no census saw a gradient: the loss leaves out what they "
     "lead to, or gives it no weight",
     ZEROS: "the weights behind them are exactly 0",
+    UNREAD: "no output depends on them: what they lead to is cut off (a slice), or not read",
     MASKS: "what they lead to is masked, or multiplied by exactly 0, on every input (a mask, or a gate or "
     "router that never chooses it)",
 }
