@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from harness.detector.states import dead_fraction
@@ -25,6 +25,7 @@ from harness.remedies.chooser import BIAS_LIFT, LOWER_RATE, NO_DECAY, REDO, REDR
 from harness.remedies.events import RemedyEvent
 from harness.remedies.initializers import DrawRows, Initializer, make_draw
 from harness.remedies.lifting import lift, liftable
+from harness.remedies.lowered_rates import LoweredRates
 from harness.remedies.optimizer_state import OptimizerStateView, TorchOptimizerState
 from harness.remedies.recycle import recycle
 from harness.remedies.redrawing import redraw_layers
@@ -124,7 +125,7 @@ class Auto:
         self._chooser = Chooser(above, every, table)
         self._model, self._recorder, self._share = model, recorder, share
         self._optimizers = as_optimizers(optimizer)
-        self._state = TorchOptimizerState(self._optimizers)
+        self._state, self._rates = TorchOptimizerState(self._optimizers), LoweredRates(self._optimizers)
         self._draw = make_draw(init, generator)
         self._seen = -1  # step of the last census that was checked
 
@@ -162,6 +163,7 @@ class Auto:
         """Restore what `state_dict` returned."""
         self._seen = state["seen"]
         self._chooser.load_state_dict(state["chooser"])
+        self._rates.keep(1 / self.rate)
 
     def _acts(self, batch: Batch) -> dict[str, Doing]:
         return {
@@ -171,15 +173,7 @@ class Auto:
         }
 
     def _lower_rate(self) -> list[RemedyEvent]:
-        shared: set[int] = set()  # a tensor may be the rate of several groups
-        for group in (group for optimizer in self._optimizers for group in optimizer.param_groups):
-            for name in ("lr", "initial_lr"):
-                rate = group.get(name)
-                if isinstance(rate, Tensor) and id(rate) not in shared:
-                    shared.add(id(rate))
-                    rate.div_(LOWER)
-                elif rate is not None and not isinstance(rate, Tensor):
-                    group[name] = rate / LOWER
+        self._rates.lower(LOWER)
         return lowered(self._chooser)
 
 

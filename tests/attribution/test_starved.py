@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from starving import TopK, close, squares, train
+from starving import TopK, close, dead_middle, squares, train
 from torch import Tensor, nn
 
 import harness
@@ -16,13 +16,6 @@ from harness.detector.verdict import verdict
 
 def dead_output() -> nn.Module:
     model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1), nn.ReLU())
-    close(model[2])
-    return model
-
-
-def dead_middle() -> nn.Module:
-    layers = [nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 12), nn.GELU()]
-    model = nn.Sequential(*layers, nn.Linear(12, 8))
     close(model[2])
     return model
 

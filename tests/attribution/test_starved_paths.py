@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from starving import close, squares, train
+from starving import close, dead_middle, squares, train
 from torch import Tensor, nn
 
 import harness
