@@ -152,7 +152,8 @@ class Products(TorchFunctionMode):
 
     def _note(self, name: str, operands: Sequence[Tensor]) -> None:
         weights = [(self._names(tensor), tensor) for tensor in operands]
-        rest = [t.detach() for names, t in weights if not names and t.is_floating_point() and t.ndim]
+        rest = [t.detach() for names, t in weights if not names and t.layout is torch.strided]
+        rest = [t for t in rest if t.is_floating_point() and t.ndim]
         if not rest:
             return
         x = rest[0]

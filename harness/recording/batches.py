@@ -73,13 +73,13 @@ def in_doubt(items: Sequence[Any]) -> bool:
 def _is_one(items: Sequence[Any], required: int) -> bool:
     """Whether the items of a list are parts of one batch."""
     first = items[0]
+    if required > 1 and all(isinstance(item, Tensor) for item in items):
+        return len(items) >= required  # none of them is a whole batch: nodes and edges, say
     if not all(map(_is_batch, items)):
         return _is_batch(first) or _first_tensor(first) is not None
     if isinstance(first, Mapping):
         return any(isinstance(item, Tensor) for item in items)
     tensors = [_first_tensor(item) for item in items]
-    if required > 1 and all(isinstance(item, Tensor) for item in items):
-        return len(items) >= required  # none of them is a whole batch: nodes and edges, say
     lengths = {len(tensor) for tensor in tensors if tensor is not None}
     if len(lengths) > 1 or not any(isinstance(item, Tensor) for item in items):
         return False

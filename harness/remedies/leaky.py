@@ -19,6 +19,10 @@ from harness.remedies.events import RemedyEvent
 from harness.remedies.swapping import put
 from harness.remedies.wiring import trace
 
+NONE = (
+    "expected a model with modules nn.ReLU that its forward calls, each behind layers of one width and with "
+    "its units on one axis, but there is none"
+)
 KIND = "leaky_swap"
 Peaks = Mapping[str, tuple[Tensor, int]]  # site → largest pre-activation of each unit, and their axis
 
@@ -119,7 +123,7 @@ def swap_silent(
     _check(slope, above, units)
     peaks = _peaks(model, batch) if peaks is None else peaks
     if not peaks:
-        raise ValueError("expected a model with modules nn.ReLU that its forward calls, but there is none")
+        raise ValueError(NONE)
     modules, like = modules_by_name(model), next(iter(model.parameters()), torch.zeros(()))
     swapped = {name: _slopes(modules[name], len(peak)) for name, (peak, _) in peaks.items()}
     whole = units == "all"
@@ -156,7 +160,7 @@ def all_partly_leaky(model: nn.Module, batch: Batch) -> None:
     """
     peaks = _peaks(model, batch)
     if not peaks:
-        raise ValueError("expected a model with modules nn.ReLU that its forward calls, but there is none")
+        raise ValueError(NONE)
     modules, like = modules_by_name(model), next(iter(model.parameters()), torch.zeros(()))
     for name, (peak, axis) in peaks.items():
         if not isinstance(modules[name], PartlyLeaky):
