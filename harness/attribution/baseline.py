@@ -81,6 +81,12 @@ def setting_deviation(values: np.ndarray) -> np.ndarray:
     return ratios
 
 
+def middle(values: pd.Series) -> float:
+    """The median of the known values; NaN if there are none (before version 3, pandas warns then)."""
+    known = values.dropna().astype(float)
+    return float(known.median()) if len(known) else float("nan")
+
+
 def _windows(values: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Blocks of steps, each with the `LENGTH` values before every step; NaN before the first."""
     padded = np.concatenate([np.full(LENGTH, np.nan), values[:-1]])

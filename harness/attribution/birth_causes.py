@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from harness.attribution.baseline import middle
 from harness.attribution.findings import BIRTH
 
 NEGATIVE = -5  # standard errors below which the mean of a layer's weights is not chance
@@ -57,7 +58,9 @@ def is_by_chance(born: pd.DataFrame, layers: pd.DataFrame) -> pd.Series:
     """
     causes = pd.Series(birth_causes(born, layers), index=born.index)
     layer = layers.set_index("site").reindex(born["site"])
-    usual = (layer["weight_z"].fillna(0) > NEGATIVE) & (layer["gain"].fillna(1) < LARGE)
+    usual = (layer["weight_z"].astype(float).fillna(0) > NEGATIVE) & (
+        layer["gain"].astype(float).fillna(1) < LARGE
+    )
     odd = ~usual.to_numpy() | is_empty(born, layers) | _is_negative(born) | _has_low_bias(born)
     known_bias = born["bias_size"].notna()
     drawn = causes.eq("weight_init") | (causes.eq("bias_init") & known_bias)
@@ -71,7 +74,7 @@ def hardly_vary(born: pd.DataFrame, layers: pd.DataFrame) -> bool:
     first = reading(layers)
     lowest = born["site"].isin(layers.loc[layers["depth"] == layers["depth"].min(), "site"])
     means = born.loc[lowest, "birth_weight_mean"].astype(float)
-    if is_off_centre(first).any() or (len(means) and float(means.median()) < -FAR):
+    if is_off_centre(first).any() or (len(means) and middle(means) < -FAR):
         return True
     first = first[(normed(first) == "") & first["site"].isin(born["site"]).to_numpy()]
     if ((first["input_rms"] == 0) | (first["off_centre"] > CONSTANT)).any():

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from harness.attribution.baseline import middle
 from harness.attribution.birth_causes import (
     LARGE,
     are_mostly_flat,
@@ -69,7 +70,7 @@ def _is_seen_again(cause: Cause, found: Findings) -> bool:
 
 
 def _by_chance(evidence: Evidence) -> str:
-    gain = evidence.layers["gain"].median()
+    gain = middle(evidence.layers["gain"])
     usual = "weights and biases are as usual ones are drawn"
     return f"{usual}; the weights are at {gain:.2g}× He's scale" if gain < BELOW_HE else usual
 
@@ -93,7 +94,7 @@ def _input_shift(found: Findings, evidence: Evidence) -> str:
     if order > ORDERED:
         mean = evidence.steps["input_mean"]
         if abs(mean.corr(evidence.steps["step"])) > ORDERED:
-            start, end = mean.head(EPISODE).median(), mean.tail(EPISODE).median()
+            start, end = middle(mean.head(EPISODE)), middle(mean.tail(EPISODE))
             return f"they drift: their mean goes from {start:.3g} to {end:.3g} in the course of the training"
         return (
             f"successive batches resemble each other (their means correlate by {order:.2f}): the inputs come "
@@ -162,8 +163,8 @@ def _weight_init(found: Findings, evidence: Evidence) -> str:
     if np.isnan(z):
         return "how the weights were drawn is not known"
     if gain <= LARGE and are_tiny_or_alike(evidence.layers):
-        middle = evidence.layers["gain"].median()
-        return f"the weights of most layers deviate by {middle:.2g}× He's scale: units hardly differ"
+        deviation = middle(evidence.layers["gain"])
+        return f"the weights of most layers deviate by {deviation:.2g}× He's scale: units hardly differ"
     if np.isinf(z):
         return "all weights of a layer are the same, and below 0"
     return f"lowest layer mean of weights {z:+.1f} standard errors, largest gain {gain:.2g}× He"
@@ -172,14 +173,14 @@ def _weight_init(found: Findings, evidence: Evidence) -> str:
 def _decay(found: Findings, evidence: Evidence) -> str:
     if evidence.steps.empty:
         return ""
-    growth, decay = evidence.layers["growth"].median(), evidence.steps["weight_decay"].max()
+    growth, decay = middle(evidence.layers["growth"]), evidence.steps["weight_decay"].max()
     return f"weight decay {decay:.3g}, layers' ‖W‖ at {growth:.2g}× their start (median)"
 
 
 def _bias_lr(found: Findings, evidence: Evidence) -> str:
     if evidence.steps.empty:
         return ""
-    lr, bias = evidence.steps["lr"].median(), evidence.steps["lr_bias"].median()
+    lr, bias = middle(evidence.steps["lr"]), middle(evidence.steps["lr_bias"])
     return f"learning rate {bias:.3g} for biases, {lr:.3g} for weights"
 
 
