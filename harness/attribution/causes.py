@@ -32,8 +32,10 @@ from harness.attribution.evidence import Evidence
 from harness.attribution.findings import LEAST_DEAD, Findings
 from harness.attribution.killing_events import is_falling, killing_events
 from harness.attribution.lasting_causes import (
+    DOWNWARD,
     ORDERED,
     has_far_targets,
+    is_mostly_penalty,
     large_from_start,
     lasting_cause,
     mean,
@@ -272,6 +274,16 @@ def _by_forward(case: Case) -> Cause | None:
     return Cause("forward", [event for event in case.events if event.column == "loss"])
 
 
+def _by_grown_penalty(case: Case) -> Cause | None:
+    """A penalty that has come to make nearly all of the gradient, and pulls downward."""
+    if not case.events or case.is_named or case.events[0].label not in ("labels", "step_size"):
+        return None
+    loss = case.evidence.loss
+    first, late = loss.get("penalty_share", 0.0), loss.get("late_penalty_share", 0.0)
+    grown = is_mostly_penalty(loss, "late_") and late > 2 * first
+    return Cause("loss_penalty") if grown and loss.get("late_penalty_down", 0.0) >= DOWNWARD else None
+
+
 def _by_event(case: Case) -> Cause | None:
     return Cause(case.events[0].label, case.events) if case.events else None
 
@@ -305,6 +317,7 @@ RULES: tuple[Callable[[Case], Cause | None], ...] = (
     _by_order,
     _by_falling_loss,
     _by_forward,
+    _by_grown_penalty,
     _by_event,
     _by_outputs,
     _by_inputs,

@@ -59,8 +59,8 @@ def _why(by: str, dead: pd.DataFrame, found: Findings) -> str:
 def unreached_text(found: Findings, evidence: Evidence) -> list[str]:
     """The units that no backward pass ever reached, though what makes them is known, and trained."""
     layers = evidence.layers
-    others = layers.loc[layers["trained"].ne(True), "site"] if "trained" in layers else []
-    units = found.units[found.units["unreached"] & ~found.units["site"].isin(others)]
+    trained = layers.loc[layers["trained"].eq(True), "site"] if "trained" in layers else []
+    units = found.units[found.units["unreached"] & found.units["site"].isin(trained)]
     counts = units.groupby("site", sort=False).size().sort_values(ascending=False, kind="stable")
     if counts.empty:
         return []
