@@ -160,7 +160,7 @@ class TensorProvenance:
         source = self.get(operands[0])
         if source is None:
             return []
-        if name in ops.ORDER and source.units is not None and units.varying(source.units):
+        if name in ops.ORDER and (source.units is None or units.varying(source.units)):
             return [source._replace(units=None, reason="order statistics have no fixed units") for _ in outs]
         centres = args[1] if len(args) > 1 else kwargs.get("x2")
         if name == "cdist" and any(t is centres for t, _ in weights):

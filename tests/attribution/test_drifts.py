@@ -54,6 +54,31 @@ def test_it_is_a_penalty_if_the_outputs_do_not_feel_it() -> None:
     assert [event.label for event in events(frame)] == ["loss_penalty"]
 
 
+class Kept(nn.Module):
+    """Keeps its hidden layer, which a penalty reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.hidden = nn.Linear(20, 32), nn.Linear(32, 5), torch.empty(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.hidden = torch.relu(self.one(x))
+        return self.two(self.hidden)
+
+
+def test_a_penalty_that_grows_until_it_is_nearly_all_of_the_gradient() -> None:
+    torch.manual_seed(0)
+    model = Kept()
+
+    def loss_of(step: int, rows: Tensor) -> Tensor:
+        weight = 1e-4 * 1.08 ** min(step, 140)
+        return CE(model(X[rows]), Y[rows]) + weight * model.hidden.sum(1).mean()
+
+    found = diagnosed_by(model, loss_of, steps=200, probe=X[:500])
+    assert found.label == "loss_penalty"
+    assert "of a late step's, " in str(found)
+
+
 def test_it_is_the_scale_of_the_loss_if_the_gradient_at_the_outputs_rises_alike() -> None:
     frame = rising(calm(), 5.0, "loss", "output_grad_norm", "grad_norm", "update_norm")
     assert [event.label for event in events(frame) if not event.inner] == ["step_size"]
