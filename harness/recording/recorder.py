@@ -323,8 +323,8 @@ class ActivationRecorder(RecordedData, Uncopied):
         return ran or bool(self._taps.unobserved(self._taps.called))
 
     def _has_rest(self) -> bool:
-        """Whether the last window contains a step, so that leaving closes it."""
-        return self._windows.nonempty and self._closed < self._steps
+        """Whether the last window contains a step, so that leaving closes it; a probe needs no forward."""
+        return (self._windows.nonempty or self.probe is not None) and self._closed < self._steps
 
     def _mask(self, mask: Mask | None) -> None:
         self._taps.counter.masking.tell(mask)

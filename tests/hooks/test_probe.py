@@ -147,3 +147,20 @@ def test_a_new_task_has_a_probe_of_its_own() -> None:
     probed = history[history.evidence == "probe"]
     assert probed.groupby("step").n.first().tolist() == [50, 30]
     assert probed[probed.step == 1].active.tolist() == (z > 0).sum(0).tolist()
+
+
+@pytest.mark.filterwarnings("ignore:nothing was counted in steps")
+def test_the_last_steps_have_a_census_though_the_model_trains_in_evaluation_mode() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 1))
+    x = torch.randn(32, 4)
+    with harness.Recorder(model, census_every=10, probe=x) as recorder:
+        for step in range(25):
+            model.train(step < 10)
+            model(x).sum().backward()
+            if step == 22:
+                nn.init.constant_(model[0].bias.detach(), -100.0)
+            recorder.step()
+    probe = recorder.history().query("evidence == 'probe'")
+    assert probe.step.unique().tolist() == [0, 10, 20, 25]
+    assert set(probe[probe.step == 25].state) == {"dead"}
