@@ -16,8 +16,9 @@ X, Y = inputs()
 def with_deaths() -> nn.Sequential:
     """A network in which a fifth of the units is dead."""
     model = plain()
-    for layer in (model[0], model[2]):
-        nn.init.constant_(layer.bias[:7].detach(), -30.0)
+    for layer in model:
+        if isinstance(layer, nn.Linear) and layer.out_features == 32:
+            nn.init.constant_(layer.bias[:7].detach(), -30.0)
     return model
 
 
@@ -44,8 +45,8 @@ def test_layers_that_others_replace() -> None:
     with harness.Recorder(model, optimizer=optimizer, census_every=10, evidence=True) as recorder:
         for step in range(1, 61):
             if step == 31:
-                model[2] = nn.Linear(32, 32)
-                nn.init.constant_(model[2].bias.detach()[:24], -30.0)
+                model[2] = new = nn.Linear(32, 32)
+                nn.init.constant_(new.bias.detach()[:24], -30.0)
                 optimizer.param_groups[0]["params"] = list(model.parameters())
             rows = torch.randint(0, 4000, (64,))
             stepped(recorder, optimizer, F.cross_entropy(model(X[rows]), Y[rows]))

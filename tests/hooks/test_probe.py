@@ -152,14 +152,14 @@ def test_a_new_task_has_a_probe_of_its_own() -> None:
 @pytest.mark.filterwarnings("ignore:nothing was counted in steps")
 def test_the_last_steps_have_a_census_though_the_model_trains_in_evaluation_mode() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 1))
-    x = torch.randn(32, 4)
+    first, x = nn.Linear(4, 6), torch.randn(32, 4)
+    model = nn.Sequential(first, nn.ReLU(), nn.Linear(6, 1))
     with harness.Recorder(model, census_every=10, probe=x) as recorder:
         for step in range(25):
             model.train(step < 10)
             model(x).sum().backward()
             if step == 22:
-                nn.init.constant_(model[0].bias.detach(), -100.0)
+                nn.init.constant_(first.bias, -100.0)
             recorder.step()
     probe = recorder.history().query("evidence == 'probe'")
     assert probe.step.unique().tolist() == [0, 10, 20, 25]
