@@ -54,7 +54,8 @@ def preserve_tensors(model: nn.Module) -> Iterator[None]:
 
     `torch.func.functional_call` leaves its own in their places if a tied parameter's module has two names.
     """
-    tables: list[Any] = [table for module in model.modules() for table in (module._parameters, module._buffers)]
+    modules = list(model.modules())
+    tables: list[Any] = [table for module in modules for table in (module._parameters, module._buffers)]
     before = [(table, dict(table)) for table in tables]
     try:
         yield
