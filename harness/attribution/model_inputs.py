@@ -33,7 +33,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
 
     Example:
         >>> map_tensors(torch.neg, ([torch.tensor(1)], {"mask": None}))
-        ((tensor(-1),), {'mask': None})
+        ([tensor(-1)], {'mask': None})
     """
     return map_leaves(lambda leaf: isinstance(leaf, Tensor), function, value)
 

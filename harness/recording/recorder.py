@@ -324,7 +324,8 @@ class ActivationRecorder(RecordedData, Uncopied):
 
     def _has_rest(self) -> bool:
         """Whether the last window contains a step, so that leaving closes it; a probe needs no forward."""
-        return (self._windows.nonempty or self.probe is not None) and self._closed < self._steps
+        seen = self._windows.nonempty or (self.probe is not None and self._steps > 0)
+        return seen and self._closed < self._steps
 
     def _mask(self, mask: Mask | None) -> None:
         self._taps.counter.masking.tell(mask)
