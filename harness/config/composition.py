@@ -36,7 +36,7 @@ def compose(words: Sequence[str] = ()) -> RunSpec:
             `--config-dir`, `--config-path` and `--config-name`.
 
     Returns:
-        The validated specification.
+        The validated specification, which may be changed.
 
     Raises:
         ConfigError: a key is unknown, or a value is missing, out of range or of the wrong type.
@@ -46,7 +46,7 @@ def compose(words: Sequence[str] = ()) -> RunSpec:
         0.01
     """
     jobs = plan(words, multirun=False)
-    return jobs[0]
+    return copy.deepcopy(jobs[0])  # parts of it are cached
 
 
 def plan(words: Sequence[str], *, multirun: bool) -> list[RunSpec]:

@@ -85,3 +85,11 @@ def test_one_bad_value_refuses_the_whole_sweep() -> None:
 def test_globs_choose_among_the_choices() -> None:
     names = [s.activation.name for s in plan(["activation=glob(*elu*)"], multirun=True)]
     assert set(names) == {"celu", "crelu", "elu", "gelu", "leaky_relu", "prelu", "relu", "relu6", "selu"}
+
+
+def test_a_specification_that_is_changed_changes_no_other() -> None:
+    compose(["data=mnist"]).data.name = "imagenet"
+    compose(["data=mnist", "seed=3"]).optim.lr = 7.0
+    again = compose(["data=mnist", "seed=4"])
+    assert (again.data.name, again.optim.lr) == ("mnist", compose([]).optim.lr)
+    assert again.optim.lr != 7.0
