@@ -81,7 +81,7 @@ def setting_deviation(values: np.ndarray) -> np.ndarray:
     return ratios
 
 
-def middle(values: pd.Series) -> float:
+def known_median(values: pd.Series) -> float:
     """The median of the known values; NaN if there are none (before version 3, pandas warns then)."""
     known = values.dropna().astype(float)
     return float(known.median()) if len(known) else float("nan")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from harness.attribution.baseline import middle
+from harness.attribution.baseline import known_median
 from harness.attribution.findings import BIRTH
 
 NEGATIVE = -5  # standard errors below which the mean of a layer's weights is not chance
@@ -74,7 +74,7 @@ def hardly_vary(born: pd.DataFrame, layers: pd.DataFrame) -> bool:
     first = reading(layers)
     lowest = born["site"].isin(layers.loc[layers["depth"] == layers["depth"].min(), "site"])
     means = born.loc[lowest, "birth_weight_mean"].astype(float)
-    if is_off_centre(first).any() or (len(means) and middle(means) < -FAR):
+    if is_off_centre(first).any() or (len(means) and known_median(means) < -FAR):
         return True
     first = first[(normed(first) == "") & first["site"].isin(born["site"]).to_numpy()]
     if ((first["input_rms"] == 0) | (first["off_centre"] > CONSTANT)).any():

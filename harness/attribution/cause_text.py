@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from harness.attribution.baseline import middle
+from harness.attribution.baseline import known_median
 from harness.attribution.birth_causes import LARGE_INPUTS, odd_input
 from harness.attribution.causes import MEANING, Cause
 from harness.attribution.dead_units import do_inputs_differ, informative, opens_in_training
@@ -146,7 +146,7 @@ def _excluded(cause: Cause, found: Findings, evidence: Evidence) -> str:
 
 def _odd_model_inputs(steps: pd.DataFrame) -> list[str]:
     """That the model's own inputs, whatever its first layers make of them, are large or off centre."""
-    mean, rms = (middle(steps[name]) for name in ("input_mean", "input_rms"))
+    mean, rms = (known_median(steps[name]) for name in ("input_mean", "input_rms"))
     if not (rms > LARGE_INPUTS or mean**2 > rms**2 / 2):
         return []
     return [f"the model's inputs, which are large or off centre (mean {mean:.3g}, rms {rms:.3g})"]

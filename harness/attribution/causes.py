@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from harness.attribution.baseline import middle
+from harness.attribution.baseline import known_median
 from harness.attribution.birth_causes import are_mostly_flat, birth_causes, hardly_vary, is_by_chance, normed
 from harness.attribution.dead_units import (
     HARDLY,
@@ -240,7 +240,7 @@ def _by_births(case: Case) -> Cause | None:
         label = _birth_cause(born[~chance], layers)
         return Cause(large_from_start(case.evidence.steps) if label == "unknown" else label)
     known = bool(born["spread"].notna().any())
-    below = middle(layers["gain"]) < BELOW_HE  # biases that are usual are large beside such weights
+    below = known_median(layers["gain"]) < BELOW_HE  # biases that are usual are large beside such weights
     return Cause("weight_init" if known and below else _birth_cause(born, layers), chance=known)
 
 

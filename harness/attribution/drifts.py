@@ -178,7 +178,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 def _with_input_drift(steps: StepSeries, found: list[Event]) -> list[Event]:
     """Add a slow drift of the inputs; unless from outside, later events are symptoms."""
     mean, rms = (pd.Series(steps[name]).replace([np.inf, -np.inf], np.nan) for name in INPUTS)
-    size = baseline.middle(rms.iloc[: baseline.LENGTH])
+    size = baseline.known_median(rms.iloc[: baseline.LENGTH])
     if any(event.column in INPUTS for event in found) or len(mean) < 2 * baseline.LENGTH or not size > 0:
         return found
     mean, rms = (v.rolling(baseline.LENGTH, min_periods=baseline.SHORTEST).median() for v in (mean, rms))

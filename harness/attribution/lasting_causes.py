@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.attribution.baseline import middle
+from harness.attribution.baseline import known_median
 from harness.attribution.birth_causes import (
     LARGE,
     LARGE_INPUTS,
@@ -61,8 +61,8 @@ def lasting_cause(
     if len(layers) and (largest_gain(layers) > LARGE or are_tiny_or_alike(layers)):
         return "weight_init"
     decay = steps["weight_decay"].abs().max() if len(steps) else 0.0
-    a_step = middle((steps["lr"] * steps["weight_decay"]).abs()) if decay > 0 else 0.0
-    shrunk = mean(shares["decay"]) > 0.5 or middle(layers["growth"]) < 0.7
+    a_step = known_median((steps["lr"] * steps["weight_decay"]).abs()) if decay > 0 else 0.0
+    shrunk = mean(shares["decay"]) > 0.5 or known_median(layers["growth"]) < 0.7
     if decay > 0 and (shrunk or a_step > MUCH_DECAY):
         return "decay"
     if mean(shares["bias"]) > 0.4 and _fast_biases(steps):

@@ -72,7 +72,7 @@ def copy_inputs(args: Any, kwargs: Mapping[str, Any], most: int) -> Inputs | Non
         None under vmap, if tensors have no values, and if objects cannot be cloned.
     """
     try:
-        given = map_leaves(lambda leaf: isinstance(leaf, np.ndarray), torch.as_tensor, (args, dict(kwargs)))
+        given = map_leaves(lambda leaf: isinstance(leaf, np.ndarray), _tensor_of, (args, dict(kwargs)))
     except TypeError:  # arrays of words, say
         return None
     if any(without_transforms(t) is None or not has_values(t) for t in tensors_in(given)):
@@ -90,6 +90,11 @@ def copy_inputs(args: Any, kwargs: Mapping[str, Any], most: int) -> Inputs | Non
             return (plain.detach() if end is None else plain.detach()[:end]).clone()
 
     return map_tensors(copy, given)
+
+
+def _tensor_of(array: np.ndarray) -> Tensor:
+    """A copy, since torch warns of arrays that cannot be written to, and refuses reversed ones."""
+    return torch.from_numpy(array.copy())
 
 
 def _cloned(given: Inputs) -> Inputs | None:

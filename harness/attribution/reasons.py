@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from harness.attribution.baseline import middle
+from harness.attribution.baseline import known_median
 from harness.attribution.birth_causes import (
     LARGE,
     are_mostly_flat,
@@ -70,7 +70,7 @@ def _is_seen_again(cause: Cause, found: Findings) -> bool:
 
 
 def _by_chance(evidence: Evidence) -> str:
-    gain = middle(evidence.layers["gain"])
+    gain = known_median(evidence.layers["gain"])
     usual = "weights and biases are as usual ones are drawn"
     return f"{usual}; the weights are at {gain:.2g}× He's scale" if gain < BELOW_HE else usual
 
@@ -94,7 +94,7 @@ def _input_shift(found: Findings, evidence: Evidence) -> str:
     if order > ORDERED:
         mean = evidence.steps["input_mean"]
         if abs(mean.corr(evidence.steps["step"])) > ORDERED:
-            start, end = middle(mean.head(EPISODE)), middle(mean.tail(EPISODE))
+            start, end = known_median(mean.head(EPISODE)), known_median(mean.tail(EPISODE))
             return f"they drift: their mean goes from {start:.3g} to {end:.3g} in the course of the training"
         return (
             f"successive batches resemble each other (their means correlate by {order:.2f}): the inputs come "
@@ -163,7 +163,7 @@ def _weight_init(found: Findings, evidence: Evidence) -> str:
     if np.isnan(z):
         return "how the weights were drawn is not known"
     if gain <= LARGE and are_tiny_or_alike(evidence.layers):
-        deviation = middle(evidence.layers["gain"])
+        deviation = known_median(evidence.layers["gain"])
         return f"the weights of most layers deviate by {deviation:.2g}× He's scale: units hardly differ"
     if np.isinf(z):
         return "all weights of a layer are the same, and below 0"
@@ -173,14 +173,14 @@ def _weight_init(found: Findings, evidence: Evidence) -> str:
 def _decay(found: Findings, evidence: Evidence) -> str:
     if evidence.steps.empty:
         return ""
-    growth, decay = middle(evidence.layers["growth"]), evidence.steps["weight_decay"].max()
+    growth, decay = known_median(evidence.layers["growth"]), evidence.steps["weight_decay"].max()
     return f"weight decay {decay:.3g}, layers' ‖W‖ at {growth:.2g}× their start (median)"
 
 
 def _bias_lr(found: Findings, evidence: Evidence) -> str:
     if evidence.steps.empty:
         return ""
-    lr, bias = middle(evidence.steps["lr"]), middle(evidence.steps["lr_bias"])
+    lr, bias = known_median(evidence.steps["lr"]), known_median(evidence.steps["lr_bias"])
     return f"learning rate {bias:.3g} for biases, {lr:.3g} for weights"
 
 

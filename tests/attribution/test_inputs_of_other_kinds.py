@@ -52,9 +52,14 @@ def of_a_list(given: Any) -> Tensor:
     return given[0] + given[1]
 
 
+def _copied(given: Any) -> Tensor:
+    return given if isinstance(given, Tensor) else torch.from_numpy(given.copy())
+
+
 #: What a model is called with, and how it reads this.
 KINDS: dict[str, tuple[Callable[[Tensor], tuple[Any, ...]], Callable[..., Tensor]]] = {
     "array": (lambda x: (x.numpy(),), lambda given: torch.as_tensor(given)),
+    "read-only array": (lambda x: (np.broadcast_to(x.numpy()[::-1], x.shape),), _copied),
     "list": (lambda x: ([x, x],), of_a_list),
     "named tuple": (lambda x: (Pair(x, x),), lambda given: given.first - given.second / 2),
     "object": (lambda x: (Graph(x),), lambda given: given.x),
