@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +14,7 @@ from harness.graph.autograd import Leaf, ancestry, is_of_compiled
 from harness.graph.making import making
 from harness.graph.producers import Producer
 from harness.graph.provenance import TensorProvenance
-from harness.graph.units import UnitLayout, arranged
+from harness.graph.units import UnitLayout
 from harness.hooks._torch import (
     base_to_watch,
     is_recompute,
@@ -28,17 +27,13 @@ from harness.hooks.arguments import WrongArgument
 from harness.hooks.captured import FIRST, FIXED_GATES, is_capturing, keep_alive
 from harness.hooks.course import Course
 from harness.hooks.forward_state import ForwardStates
-from harness.hooks.hook import weakly
 from harness.hooks.known_calls import KnownCall, KnownCalls
-from harness.hooks.masks import Mask, Masking
+from harness.hooks.masks import Masking
 from harness.hooks.passes import WRITTEN_VIEW, GradientPasses, LeafHooks, below, unless_recorded
 from harness.hooks.sites import Caller, OpenSite, SiteBook
+from harness.hooks.sums import SiteSums
 from harness.hooks.unobservable import NO_UNITS, OUT_OF_ORDER, UNDER_TRANSFORM, NotObservable, failure
 from harness.kernels.countable import Uncountable, countable
-from harness.kernels.layout import as_units
-from harness.kernels.prepared import prepare
-from harness.kernels.statistics import UnitStatistics, update, update_gradient, update_open
-from harness.kernels.unit_statistic import unit_rows
 
 ONE_AXIS = "its only axis may be that of the inputs; if it holds units, choose it with axis={name: -1}"
 
@@ -58,6 +53,7 @@ class CallCounter:
 
     Attributes:
         masking: which inputs of a forward count.
+        sums: adds what a call brings to the sums of its site.
         course: the course that the running forward takes.
         passes: separates backward passes that train from those inside a loss.
         leaves: hooks on pre-activations that are leaves.
@@ -65,7 +61,6 @@ class CallCounter:
         reasons: base name of a site → why its first uncounted call was not counted.
         wrong_argument: an argument that turned out to be wrong in a forward; the next census raises it.
         on_call: receives every pre-activation (caller, site, z with its graph, layout); disables fast paths.
-        on_gradient: called for every ∂L/∂z before it is counted.
         paused: whether forwards are currently ignored.
         ambiguous: whether only a trace can tell sites apart.
     """
@@ -85,18 +80,16 @@ class CallCounter:
         self._model, self._states, self._book = model, states, book
         self._follow, self._warm_up = follow, warm_up
         self._eps, self._gradients, self._per_call = gate_eps, gradients, per_call
-        self._lock = threading.RLock()
         self.messages: dict[str, None] = {}
         self.reasons: dict[str, str] = {}
         self._lost = Counter[str]()  # caller → number of its calls that no trace has shown
-        self._back = weakly(self._backward)
         self.masking = Masking(model, self.say)
+        self.sums = SiteSums(states, self.masking, gate_eps, self._refuse, self.failed)
         self.passes = GradientPasses(model)
         self.leaves = LeafHooks(self.passes)
         self.course = Course()
         self.wrong_argument: WrongArgument | None = None
         self.on_call: Callable[[Caller, str, Tensor, UnitLayout], None] | None = None
-        self.on_gradient: Callable[[], None] | None = None
         self.paused = self.ambiguous = False
 
     def count(self, caller: Caller, z: Tensor, known: KnownCalls, recompute: bool) -> None:
@@ -105,15 +98,10 @@ class CallCounter:
             return
         found = None
         try:
-            with self._lock:
+            with self.sums.lock:
                 found = self._count(caller, z, known, recompute)
-        except WrongArgument as error:  # the user's mistake, but it must not end a forward
-            self.wrong_argument = error
-            self.hide(caller, str(error))
-        except (NotObservable, Uncountable, GateError) as error:
-            self.hide(caller, str(error))
         except Exception as error:
-            self.hide(caller, failure("it", error))
+            self._refuse(caller, error)
         finally:
             self._states.own.busy = False
         trace = self._states.own.tracing
@@ -133,7 +121,7 @@ class CallCounter:
             raise NotObservable(f"its values are of type {str(plain.dtype).removeprefix('torch.')}")
         # Before the site is looked up, so that an error leaves no site without a count.
         countable(plain)
-        opens = None if recompute else self._opens(caller, z, plain)
+        opens = None if recompute else self.sums.opens(caller, z, plain)
         opened, layout = self._site(caller, z, known, recompute)
         if opened is None or layout is None:
             return None
@@ -146,30 +134,20 @@ class CallCounter:
                 raise NotObservable(FIXED_GATES)
             keep_alive(opened.statistics)
         if not recompute:
-            gate = caller.gate_of(self._eps) if opened.gate is None else opened.gate
             same_forward = opened.forward == state.forward
             opened.forward = state.forward
             state.busy = True  # our own computations are not part of the model
             with outside_transforms(z, plain):
-                value, axes = arranged(plain.detach(), layout), layout.axes
-                is_open = None if opens is None else arranged(opens, layout)
-                if mask is not None:
-                    found = self.masking.rows(mask, value, is_open, axes, caller.key, opened.site.name)
-                    value, is_open, axes = found
-                if is_open is None:
-                    update(opened.statistics, value, gate, axes, same_forward=same_forward, captured=captured)
-                else:
-                    update_open(opened.statistics, value, is_open, axes, same_forward=same_forward)
-                for extension in opened.statistics.extensions:
-                    extension.update(unit_rows(as_units(value, axes)))
+                given = caller, opened, layout, plain, opens, mask
+                self.sums.add(*given, same_forward=same_forward, captured=captured)
         if self.on_call is not None and not captured:
             state.busy = True
             with outside_transforms(z, plain):
                 self.on_call(caller, opened.site.name, plain, layout)
         state.busy = False
         opened.without_graph |= not recompute and state.graph and not torch.is_grad_enabled()
-        back = partial(self._back, opened.statistics, layout, captured=captured)
-        if self._gradients and z.requires_grad and not (captured and self.on_gradient is not None):
+        back = self.sums.backward(opened.statistics, layout, captured=captured)
+        if self._gradients and z.requires_grad and not (captured and self.sums.on_gradient is not None):
             base = base_to_watch(z, known.writes)
             if base is None and is_view(z) and known.writes():
                 self.say(f"{opened.site.name}: {WRITTEN_VIEW}")
@@ -185,18 +163,6 @@ class CallCounter:
         if plain is z and not captured:
             self._remember(caller, z, known, opened, layout, back)
         return opened, layout
-
-    def _opens(self, caller: Caller, z: Tensor, plain: Tensor) -> Tensor | None:
-        """Which gates are open, where a declaration computes it."""
-        if caller.open_of is None:
-            return None
-        state = self._states.own
-        fast, state.fast, state.busy = state.fast, False, True
-        try:
-            with outside_transforms(z, plain):
-                return caller.open_of(plain)
-        finally:
-            state.fast, state.busy = fast, False
 
     def _site(
         self, caller: Caller, z: Tensor, known: KnownCalls, recompute: bool
@@ -280,18 +246,15 @@ class CallCounter:
                 self.ambiguous = True
                 return
             passes = self.passes if self._gradients else None
-            how = self.course, passes, self.on_gradient, known.writes
+            how = self.course, passes, self.sums.on_gradient, known.writes
             call = KnownCall(opened, self._weights_behind(z), layout, z, *how)
             known.add(call)
         state = self._states.own
         if without and state.tracing is not None and not is_recompute():
             known.learn(call, state.forward)
-        gate = opened.gate
-        if gate is None or layout.splits or opened.statistics.extensions or call.has_path(z):
-            return
         if without and z.requires_grad:  # see `LeafHooks`
             return
-        call.add_path(z, prepare(opened.statistics, z, layout.axes, gate, back))
+        call.prepare(z, self.sums.fast_path(caller, opened, layout, back))
 
     def _weights_behind(self, z: Tensor) -> tuple[Leaf, ...]:
         """The leaves behind z by which a call is recognised: inputs may be leaves, too, but change."""
@@ -300,35 +263,18 @@ class CallCounter:
         found = ancestry(z).leaves
         return tuple(x for x in found if isinstance(x.variable, nn.Parameter) or known.of(x.variable))
 
-    def _backward(
-        self,
-        statistics: UnitStatistics,
-        layout: UnitLayout,
-        gradient: Tensor,
-        mask: Mask | None = None,
-        *,
-        captured: bool = False,
-    ) -> None:
-        try:
-            if self.on_gradient is not None:
-                self.on_gradient()
-            plain = without_transforms(gradient)
-            if plain is not None and plain.device.type != "meta":
-                with self._lock, outside_transforms(gradient, plain):
-                    value, axes = arranged(plain.detach(), layout), layout.axes
-                    if mask is not None:
-                        value, axes = mask.rows(value, axes) or (value, axes)
-                    update_gradient(statistics, value, axes, captured=captured)
-                    for extension in statistics.extensions:
-                        extension.update_gradient(unit_rows(as_units(value, axes)))
-        except Exception as error:
-            self.failed("a gradient", error)
-
     def is_disordered(self, threads: int) -> bool:
         """Whether the order of calls without a graph tells nothing: it varies, or threads mix theirs."""
         if self.course.broken and self.course.relied:
             self.say(OUT_OF_ORDER)
         return self.course.broken or (self.course.ordered and threads > 1)
+
+    def _refuse(self, caller: Caller, error: Exception) -> None:
+        """Record an uncountable call by the error it raised."""
+        if isinstance(error, WrongArgument):  # the user's mistake, but it must not end a forward
+            self.wrong_argument = error
+        own = isinstance(error, WrongArgument | NotObservable | Uncountable | GateError)
+        self.hide(caller, str(error) if own else failure("it", error))
 
     def hide(self, caller: Caller, reason: str) -> None:
         """Record an uncountable call: as a row of its own, or as a warning if the site already has rows."""

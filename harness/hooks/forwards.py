@@ -25,13 +25,13 @@ from harness.hooks.captured import MASKED, NO_FORWARD, is_capturing
 from harness.hooks.compiled.compiled_taps import CompiledTaps
 from harness.hooks.compiled.compiler_stance import CompilerStance
 from harness.hooks.counting import CallCounter
+from harness.hooks.course import LastLayer
 from harness.hooks.discovery import ModuleStack, Trace
 from harness.hooks.forward_state import ForwardState, ForwardStates
 from harness.hooks.function_calls import FunctionCalls
 from harness.hooks.function_taps import FunctionTaps
 from harness.hooks.hook import NO_KEYWORDS, Call, Inert
 from harness.hooks.known_calls import KnownCalls
-from harness.hooks.last_layer import LastLayer
 from harness.hooks.module_registry import ModuleRegistry
 from harness.hooks.sites import Caller, Sink, SiteBook
 from harness.hooks.streams import InputStreams

@@ -21,17 +21,16 @@ from harness.hooks._torch import in_compiled_call, never_compiled, never_traced,
 NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
 
 
-def weakly(method: Callable[..., None]) -> Callable[..., None]:
-    """A function that calls a method as long as its object lives, without keeping it alive.
+def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that calls a method as long as its object lives, without keeping it alive; then gives None.
 
     For hooks on a graph: the model may keep the graph of its last output, and must not be kept by it.
     """
     found = WeakMethod(method)
 
-    def call(*args: Any, **kwargs: Any) -> None:
+    def call(*args: Any, **kwargs: Any) -> Any:
         own = found()
-        if own is not None:
-            own(*args, **kwargs)
+        return None if own is None else own(*args, **kwargs)
 
     return call
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from harness.graph.autograd import Leaf, ancestry, choices_of, has_choices, ways_to
@@ -19,10 +18,12 @@ from harness.hooks._torch import base_to_watch, number_of, numbers_of, watch_gra
 from harness.hooks.course import Course
 from harness.hooks.passes import GradientPasses, below
 from harness.hooks.sites import OpenSite
-from harness.kernels.prepared import PreparedCall
+from harness.kernels.prepared import CheckedCall, PreparedCall
 
 MOST = 64  # shapes of one making with a fast path
 MANY = 512  # known makings of one caller
+
+FastPath = PreparedCall | CheckedCall
 
 
 def _never() -> bool:
@@ -48,6 +49,7 @@ class KnownCall:
         writes: whether the activation works in place now.
 
     Attributes:
+        path_for: makes the fast path for tensors like a pre-activation; None if the site has none.
         without: whether its pre-activations have no graph.
     """
 
@@ -67,6 +69,7 @@ class KnownCall:
         "layout",
         "ndim",
         "opened",
+        "path_for",
         "without",
     )
 
@@ -93,8 +96,9 @@ class KnownCall:
         self._place = self._ways[0].places[0] if near and not self._choices else -1
         self._variable = self._ways[0].variable if near else None
         self._passes, self._before = passes, before
-        self._prepared: dict[torch.Size, PreparedCall] = {}
-        self._latest: PreparedCall | None = None
+        self.path_for: Callable[[Tensor], FastPath | None] | None = None
+        self._prepared: dict[Any, FastPath] = {}
+        self._latest: FastPath | None = None
 
     def count(self, z: Any, forward: int) -> bool:
         """Count a pre-activation; return False without counting if its making or shape differs."""
@@ -131,22 +135,26 @@ class KnownCall:
             watch_gradient(z, partial(_counted, self._passes, self._before, behind, prepared), base)
         return True
 
-    def _like(self, z: Tensor) -> PreparedCall | None:
+    def _like(self, z: Tensor) -> FastPath | None:
+        """The fast path for tensors like z, which is made now if it is new."""
         try:
-            return self._prepared.get(z.shape)
+            like = z.shape, z.stride(), z.dtype
         except RuntimeError:  # nested
             return None
+        found = self._prepared.get(like)
+        if found is None and self.path_for is not None and type(z) is Tensor and self.fits(z):
+            found = self.path_for(z)
+            if found is not None:
+                if len(self._prepared) >= MOST:
+                    del self._prepared[next(iter(self._prepared))]
+                self._prepared[like] = found
+        return found
 
-    def has_path(self, z: Tensor) -> bool:
-        """Whether there is a fast path for the shape of z."""
-        return z.shape in self._prepared
-
-    def add_path(self, z: Tensor, prepared: PreparedCall | None) -> None:
-        """Add a fast path for the shape of z, if there is one."""
-        if prepared is not None:
-            if len(self._prepared) >= MOST:
-                del self._prepared[next(iter(self._prepared))]
-            self._prepared[z.shape] = self._latest = prepared
+    def prepare(self, z: Tensor, path_for: Callable[[Tensor], FastPath | None] | None) -> None:
+        """Take the fast path for tensors like z from now on, if there is one."""
+        if self.path_for is None and path_for is not None:
+            self.path_for = path_for
+            self._latest = self._like(z)
 
     def made(self, z: Tensor) -> bool:
         """Whether z was made in the same way."""
@@ -180,7 +188,7 @@ def _counted(
     passes: GradientPasses,
     before: Callable[[], None] | None,
     leaf: Any,
-    prepared: PreparedCall,
+    prepared: FastPath,
     gradient: Tensor,
 ) -> None:
     """Count ∂L/∂z of a pass that trains; `GradientPasses.hook` would cost another call.

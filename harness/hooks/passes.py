@@ -45,11 +45,12 @@ class GradientPasses:
         dropped: whether some pass did not train.
     """
 
-    __slots__ = ("_known", "_model", "dropped")
+    __slots__ = ("_known", "_latest", "_model", "dropped")
 
     def __init__(self, model: nn.Module) -> None:
         self._model = ref(model)  # a graph that the model keeps holds hooks that hold this
         self._known = (-1, True)  # the last pass that was examined, and whether it trains
+        self._latest: Callable[[], Tensor | None] = lambda: None  # a leaf that it reached, tried first
         self.dropped = False
 
     def train(self, below: Any = None) -> bool:
@@ -62,7 +63,7 @@ class GradientPasses:
         if known[0] == task:
             return known[1]
         try:
-            found = accumulates(below) or any(map(accumulates, self._leaves(below)))
+            found = accumulates(below) or self._accumulates(below)
         except Exception:  # inside torch.func.grad, where parameters have no node
             found = False
         self.dropped |= not found
@@ -73,6 +74,17 @@ class GradientPasses:
         """Pass a gradient on if the running pass trains."""
         if self.train(below):
             backward(gradient)
+
+    def _accumulates(self, below: Any) -> bool:
+        """Whether the running pass accumulates into some leaf."""
+        latest = self._latest()
+        if latest is not None and accumulates(leaf_node(latest)):
+            return True
+        for node in self._leaves(below):
+            if accumulates(node):
+                self._latest = ref(node.variable)
+                return True
+        return False
 
     def _leaves(self, below: Any) -> Iterator[Any]:
         """Nodes of leaves: those of the model's parameters, then all behind a tensor."""

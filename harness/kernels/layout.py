@@ -53,9 +53,21 @@ def as_units(z: Tensor, axes: Axes, *, ordered: bool = True) -> Tensor:
         >>> as_units(torch.zeros(2, 7, 4, 5), (-2, -1)).shape  # heads × features
         torch.Size([14, 20])
     """
+    dims, sizes = unit_order(z, axes, ordered=ordered)
+    return z.permute(dims).reshape(sizes)
+
+
+def unit_order(z: Tensor, axes: Axes, *, ordered: bool = True) -> tuple[list[int], list[int]]:
+    """The order of a tensor's axes as `as_units` arranges them, and the sizes into which it merges them.
+
+    Example:
+        >>> import torch
+        >>> unit_order(torch.zeros(2, 3, 4), -1), unit_order(torch.zeros(2, 3, 4), (-3, -1))
+        (([0, 1, 2], [6, 4]), ([1, 0, 2], [3, 8]))
+    """
     sizes = unit_shape(z, axes)
     if not sizes:
-        return z.reshape(z.numel(), 1)
+        return list(range(z.ndim)), [z.numel(), 1]
     shape, strides = z.shape, z.stride()
     units = [z.ndim + axis for axis in as_axes(axes)]
     outer = [d for d in range(z.ndim) if d not in units]
@@ -69,7 +81,7 @@ def as_units(z: Tensor, axes: Axes, *, ordered: bool = True) -> Tensor:
     merged = [_product([shape[d] for d in outer]), _product(sizes)]
     if inner:
         merged.append(_product([shape[d] for d in inner]))
-    return z.permute(outer + units + inner).reshape(merged)
+    return outer + units + inner, merged
 
 
 def _product(sizes: Iterable[int]) -> int:

@@ -1,23 +1,28 @@
 """PreparedCall: the fast path of a repeated call with the same shape, type and memory layout.
 
 A small network spends more time in Python than in arithmetic. So everything that can be decided once is
-stored in a PreparedCall, which checks that the next tensor is alike and counts it in one call.
+stored in a PreparedCall, which checks that the next tensor is alike and counts it in one call. Tensors whose
+memory the loops cannot read are copied first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from harness.activations.gates import Gate
 from harness.kernels.countable import Uncountable, countable
-from harness.kernels.layout import Axes, as_units
+from harness.kernels.dispatch import HALF
+from harness.kernels.layout import Axes, unit_order
 from harness.kernels.numba import ACCUMULATE_AT
 from harness.kernels.numba_arguments import bounds_of, record_of
 from harness.kernels.numba_gradients import ADD_SQUARES_AT
 from harness.kernels.numba_intrinsics import LIKE
 from harness.kernels.statistics import UnitStatistics
+
+Splits = Sequence[tuple[int, tuple[int, int]]]
 
 
 class PreparedCall:
@@ -29,13 +34,16 @@ class PreparedCall:
         "_arrays",
         "_bounds",
         "_call",
+        "_direct",
         "_dtype",
+        "_gate_of",
+        "_kind",
         "_n",
-        "_positions",
+        "_order",
         "_record",
-        "_rows",
         "_shape",
         "_slow_backward",
+        "_splits",
         "_statistics",
         "_strides",
     )
@@ -44,20 +52,27 @@ class PreparedCall:
         self,
         statistics: UnitStatistics,
         z: Tensor,
-        units: Tensor,
-        gate: Gate,
+        order: list[int],
+        sizes: list[int],
+        gate: Gate | Callable[[], Gate],
         slow_backward: Callable[[Tensor], None],
+        splits: Splits,
     ) -> None:
         arrays = statistics.running.arrays
         assert arrays is not None
         self._shape, self._dtype, self._strides = z.shape, z.dtype, z.stride()
-        self._rows, self._positions = units.shape[0], units[0, 0].numel()
-        self._n = self._rows * self._positions
+        self._kind = torch.float32 if z.dtype in HALF else z.dtype
+        self._splits, self._order = splits, order
+        self._direct = self._laid_out(z).data_ptr() == z.data_ptr()
+        rows, positions = sizes[0], sizes[2] if len(sizes) > 2 else 1
+        self._n = rows * positions
         self._slow_backward = slow_backward
-        self._statistics, self._bounds = statistics, bounds_of(gate, z.dtype)
-        self._record = record_of(self._rows, self._positions, self._bounds, *arrays)
+        self._gate_of = None if isinstance(gate, Gate) else gate
+        self._statistics = statistics
+        self._bounds = bounds_of(gate if isinstance(gate, Gate) else gate(), self._kind)
+        self._record = record_of(rows, positions, self._bounds, *arrays)
         self._call = self._record.ctypes.data
-        self._accumulate, self._add_squares = ACCUMULATE_AT[z.dtype], ADD_SQUARES_AT[z.dtype]
+        self._accumulate, self._add_squares = ACCUMULATE_AT[self._kind], ADD_SQUARES_AT[self._kind]
         self._arrays = arrays  # keeps the addresses in the record valid
 
     # The checks are duplicated, since a method call would cost as much as they do.
@@ -78,18 +93,27 @@ class PreparedCall:
             return False
         if not address:  # lazy zeros, or freed
             return False
-        self._accumulate(address, self._call, same_forward)
+        if self._gate_of is not None:
+            bounds = bounds_of(self._gate_of(), self._kind)
+            if bounds.shape != self._bounds.shape:
+                return False
+            self._bounds[:] = bounds
+        if self._direct:
+            self._accumulate(address, self._call, same_forward)
+        else:
+            units = self._laid_out(z)
+            self._accumulate(units.data_ptr(), self._call, same_forward)
         self._statistics.n += self._n
         return True
 
     def backward(self, gradient: Tensor) -> None:
         """Add the squares of ∂L/∂z; gradients that are not alike go to `slow_backward`."""
+        units = gradient
         try:
             fits = (
                 type(gradient) is Tensor
                 and gradient.dtype is self._dtype
                 and gradient.shape == self._shape
-                and gradient.stride() == self._strides
                 and gradient.is_cpu
                 and not gradient.is_neg()
             )
@@ -99,25 +123,69 @@ class PreparedCall:
         if not address:
             self._slow_backward(gradient)
             return
+        if not self._direct or gradient.stride() != self._strides:
+            units = self._laid_out(gradient)
+            address = units.data_ptr()
         self._add_squares(address, self._call)
         self._statistics.grad_n += self._n
+
+    def _laid_out(self, z: Tensor) -> Tensor:
+        """The values in the order of the loops, (A, F, P), copied if necessary."""
+        z = _split(z, self._splits).permute(self._order).contiguous()
+        return z if z.dtype is self._kind else z.to(self._kind)
+
+
+class CheckedCall:
+    """Counts calls whose tensors are alike where no compiled loop does: on a GPU, or with gates of their own.
+
+    Args:
+        z: an example tensor.
+        count: counts a tensor that is alike, and whether the site was called before in the same forward.
+        backward: receives its gradient.
+    """
+
+    __slots__ = ("_count", "_device", "_dtype", "_shape", "backward")
+
+    def __init__(
+        self, z: Tensor, count: Callable[[Tensor, bool], None], backward: Callable[[Tensor], None]
+    ) -> None:
+        self._shape, self._dtype, self._device = z.shape, z.dtype, z.device
+        self._count, self.backward = count, backward
+
+    def forward(self, z: Tensor, same_forward: bool) -> bool:
+        """Count pre-activations; return False without counting if they are not alike."""
+        try:
+            if (
+                type(z) is not Tensor
+                or z.dtype is not self._dtype
+                or z.shape != self._shape
+                or z.device != self._device
+                or not z.data_ptr()
+            ):
+                return False
+        except RuntimeError:  # as above
+            return False
+        self._count(z, same_forward)
+        return True
 
 
 def prepare(
     statistics: UnitStatistics,
     z: Tensor,
     axes: Axes,
-    gate: Gate,
+    gate: Gate | Callable[[], Gate],
     slow_backward: Callable[[Tensor], None],
+    splits: Splits = (),
 ) -> PreparedCall | None:
     """The fast path for tensors like z; None if there is none.
 
     Args:
         statistics: statistics of the site, changed in place at every call.
         z: an example tensor, as it is passed to the activation.
-        axes: unit axes.
-        gate: where the activation's gate is open; a tensor of thresholds has no fast path.
+        axes: unit axes, after the splits.
+        gate: where the activation's gate is open; a function is asked at every call.
         slow_backward: receives gradients that are not like z.
+        splits: (axis, sizes) to unflatten first.
 
     Example:
         >>> import torch
@@ -126,14 +194,22 @@ def prepare(
         >>> call.forward(torch.ones(3, 2), False), call.forward(torch.ones(4, 2), False)
         (True, False)
     """
-    if type(z) is not Tensor or statistics.running.arrays is None or isinstance(gate.low, Tensor):
+    if type(z) is not Tensor or statistics.running.arrays is None:
         return None
-    if z.dtype not in LIKE or not z.is_cpu or z.is_neg():
+    if not (z.dtype in LIKE or z.dtype in HALF) or not z.is_cpu or z.is_neg():
         return None
     try:
-        units = as_units(countable(z), axes, ordered=False)
+        countable(z)
     except Uncountable:
         return None
-    if not units.numel() or units.shape[1] != statistics.size or units.data_ptr() != z.data_ptr():
+    order, sizes = unit_order(_split(z, splits), axes, ordered=False)
+    if not z.numel() or sizes[1] != statistics.size:
         return None
-    return PreparedCall(statistics, z, units, gate, slow_backward) if units.is_contiguous() else None
+    return PreparedCall(statistics, z, order, sizes, gate, slow_backward, splits)
+
+
+def _split(z: Tensor, splits: Splits) -> Tensor:
+    z = z.detach()
+    for split in splits:
+        z = z.unflatten(*split)
+    return z

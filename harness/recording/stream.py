@@ -62,7 +62,7 @@ class Stream:
         if given is not None and gradients:
             failed = partial(weakly(self.taps.counter.failed), "the loss scale")
             scale = LossScale(given, self.windows.statistics, failed)
-            self.taps.counter.on_gradient, self.windows.before_reading = scale.gradient, scale.close
+            self.taps.counter.sums.on_gradient, self.windows.before_reading = scale.gradient, scale.close
         self._model, self._gradients, self._across_ranks = model, gradients, across_ranks
         self._optimizers = optimizers
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import harness
 from harness.activations import lookup
 from harness.graph import provenance
-from harness.hooks import counting, discovery, function_taps, known_calls
+from harness.hooks import discovery, function_taps, known_calls, sums
 from harness.kernels import dispatch
 from harness.recording import incoming_gradients
 
@@ -25,8 +25,8 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "a trace ends": (discovery.Trace, "to_suspend"),
     "a function is followed": (provenance.TensorProvenance, "follow"),
     "an activation is looked up": (lookup, "bound"),
-    "a pre-activation is counted": (counting, "update"),
-    "a gradient is counted": (counting, "update_gradient"),
+    "a pre-activation is counted": (sums, "update"),
+    "a gradient is counted": (sums, "update_gradient"),
     "a call is recognised": (known_calls.KnownCall, "count"),
     "functions are intercepted": (function_taps.Interceptor, "push"),
     "functions are intercepted no more": (function_taps.Interceptor, "pop"),

@@ -111,12 +111,18 @@ def test_the_fast_path_refuses_what_is_not_alike() -> None:
     for other in (z[:2], z.double(), z.transpose(2, 3), z.to(memory_format=torch.channels_last)):
         assert not call.forward(other, False)
     call.backward(z)
-    call.backward(z.transpose(2, 3))
-    assert len(back) == 1
-    assert statistics.grad_n == 100
+    call.backward(z.transpose(2, 3))  # in another memory layout
+    call.backward(z.to(memory_format=torch.channels_last))
+    assert not back
+    call.backward(z.double())
+    call.backward(z[:2])
+    assert len(back) == 2
+    assert statistics.grad_n == 300
+    squares = 3 * z.double().square().sum((0, 2, 3))
+    assert statistics.sums[GRADIENT].tolist() == pytest.approx(squares.tolist())
     assert statistics.n == 100
     assert prepare(empty(3), z.to("meta"), -3, GATES["relu"], print) is None
-    assert prepare(empty(3), z[:, :, ::2], -3, GATES["relu"], print) is None
+    assert prepare(empty(4), z, -3, GATES["relu"], print) is None
     seen = []
 
     def inside(v: Tensor) -> Tensor:

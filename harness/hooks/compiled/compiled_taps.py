@@ -239,7 +239,7 @@ class CompiledTaps:
             return f"{self.follower} follows every forward"
         if self._per_call or self._counter.ambiguous:
             return "its calls are told apart one by one"
-        if self._counter.on_gradient is not None:
+        if self._counter.sums.on_gradient is not None:
             return "its loss is scaled"
         if self.recomputes:
             return "it recomputes forwards in the backward pass"
