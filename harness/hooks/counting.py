@@ -254,7 +254,7 @@ class CallCounter:
             known.learn(call, state.forward)
         if without and z.requires_grad:  # see `LeafHooks`
             return
-        call.prepare(z, self.sums.fast_path(caller, opened, layout, back))
+        call.prepare(z, self.sums.fast_paths(caller, opened, layout, back))
 
     def _weights_behind(self, z: Tensor) -> tuple[Leaf, ...]:
         """The leaves behind z by which a call is recognised: inputs may be leaves, too, but change."""

@@ -1,4 +1,7 @@
-"""The course of a forward without a graph: which calls it makes is known from how it was called."""
+"""What tells calls apart without a graph: the course of their forward, and the layer that ran last.
+
+Which calls a forward makes is known from how it was called.
+"""
 
 from __future__ import annotations
 

@@ -49,7 +49,6 @@ class KnownCall:
         writes: whether the activation works in place now.
 
     Attributes:
-        path_for: makes the fast path for tensors like a pre-activation; None if the site has none.
         without: whether its pre-activations have no graph.
     """
 
@@ -61,6 +60,7 @@ class KnownCall:
         "_latest",
         "_layer",
         "_passes",
+        "_path_for",
         "_place",
         "_prepared",
         "_variable",
@@ -69,7 +69,6 @@ class KnownCall:
         "layout",
         "ndim",
         "opened",
-        "path_for",
         "without",
     )
 
@@ -96,7 +95,7 @@ class KnownCall:
         self._place = self._ways[0].places[0] if near and not self._choices else -1
         self._variable = self._ways[0].variable if near else None
         self._passes, self._before = passes, before
-        self.path_for: Callable[[Tensor], FastPath | None] | None = None
+        self._path_for: Callable[[Tensor], FastPath | None] | None = None
         self._prepared: dict[Any, FastPath] = {}
         self._latest: FastPath | None = None
 
@@ -142,8 +141,8 @@ class KnownCall:
         except RuntimeError:  # nested
             return None
         found = self._prepared.get(like)
-        if found is None and self.path_for is not None and type(z) is Tensor and self.fits(z):
-            found = self.path_for(z)
+        if found is None and self._path_for is not None and type(z) is Tensor and self.fits(z):
+            found = self._path_for(z)
             if found is not None:
                 if len(self._prepared) >= MOST:
                     del self._prepared[next(iter(self._prepared))]
@@ -151,9 +150,14 @@ class KnownCall:
         return found
 
     def prepare(self, z: Tensor, path_for: Callable[[Tensor], FastPath | None] | None) -> None:
-        """Take the fast path for tensors like z from now on, if there is one."""
-        if self.path_for is None and path_for is not None:
-            self.path_for = path_for
+        """Take the fast path for tensors like z from now on.
+
+        Args:
+            z: a pre-activation.
+            path_for: makes the fast path for tensors like one; None if the site has none.
+        """
+        if self._path_for is None and path_for is not None:
+            self._path_for = path_for
             self._latest = self._like(z)
 
     def made(self, z: Tensor) -> bool:

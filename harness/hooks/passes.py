@@ -78,7 +78,7 @@ class GradientPasses:
     def _accumulates(self, below: Any) -> bool:
         """Whether the running pass accumulates into some leaf."""
         latest = self._latest()
-        if latest is not None and accumulates(leaf_node(latest)):
+        if latest is not None and latest.requires_grad and accumulates(leaf_node(latest)):
             return True
         for node in self._leaves(below):
             if accumulates(node):

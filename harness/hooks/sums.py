@@ -11,6 +11,7 @@ from torch import Tensor
 from harness.activations.gates import Gate
 from harness.graph.units import UnitLayout, arranged
 from harness.hooks._torch import outside_transforms, without_transforms
+from harness.hooks.captured import is_capturing
 from harness.hooks.forward_state import ForwardStates
 from harness.hooks.hook import weakly
 from harness.hooks.known_calls import FastPath
@@ -108,10 +109,10 @@ class SiteSums:
         """What counts ∂L/∂z, and takes a mask; graphs hold it, so it does not keep the model alive."""
         return partial(self._backward, statistics, layout, captured=captured)
 
-    def fast_path(
+    def fast_paths(
         self, caller: Caller, opened: OpenSite, layout: UnitLayout, back: Callable[[Tensor], None]
     ) -> Callable[[Tensor], FastPath | None] | None:
-        """What makes the fast paths of a site; None if it has none."""
+        """What makes the fast path of a site for tensors like a given one; None if it has none."""
         if opened.gate is None and (caller.spelling != "module" or not caller.lasts):
             return None  # the arguments of the next call may give another gate
         self._callers[opened.site.name] = caller
@@ -126,13 +127,16 @@ class SiteSums:
         name = opened.site.name
         if self._callers[name].open_of is None and not opened.statistics.extensions:
             gate = partial(self._gate, name) if opened.gate is None else opened.gate
-            found = prepare(opened.statistics, z, layout.axes, gate, back, layout.splits)
+            arrange = partial(arranged, layout=layout)
+            found = prepare(opened.statistics, z, layout.axes, gate, back, arrange)
             if found is not None:
                 return found
         return CheckedCall(z, partial(self._again, opened, layout), back) if z.numel() else None
 
-    def _repeat(self, opened: OpenSite, layout: UnitLayout, z: Tensor, same_forward: bool) -> None:
-        """Count a known call for which there is no compiled loop."""
+    def _repeat(self, opened: OpenSite, layout: UnitLayout, z: Tensor, same_forward: bool) -> bool:
+        """Count a known call for which there is no compiled loop; returns False if it is being captured."""
+        if is_capturing():
+            return False
         state, caller = self._states.own, self._callers[opened.site.name]
         try:
             opens = self.opens(caller, z, z)
@@ -142,6 +146,7 @@ class SiteSums:
             self._refused(caller, error)
         finally:
             state.busy = False
+        return True
 
     def _learned_gate(self, name: str) -> Gate:
         return self._callers[name].gate_of(self._eps)

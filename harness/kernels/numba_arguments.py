@@ -18,7 +18,7 @@ def bounds_of(gate: Gate, dtype: torch.dtype) -> np.ndarray:
     """The gate in the form the loops expect, in the precision of z: lows (1, units or 1), or (4, 1)."""
     kind = LIKE[dtype].dtype
     if isinstance(gate.low, Tensor):
-        return gate.low.detach().cpu().numpy().astype(kind, copy=False).reshape(1, -1)
+        return gate.low.detach().to("cpu", dtype).numpy().reshape(1, -1)
     if gate.high == np.inf and not gate.has_hole:
         return np.full((1, 1), gate.low, kind)
     return np.array(gate, kind).reshape(4, 1)

@@ -7,8 +7,9 @@ memory the loops cannot read are copied first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,8 +23,6 @@ from harness.kernels.numba_gradients import ADD_SQUARES_AT
 from harness.kernels.numba_intrinsics import LIKE
 from harness.kernels.statistics import UnitStatistics
 
-Splits = Sequence[tuple[int, tuple[int, int]]]
-
 
 class PreparedCall:
     """Counts calls of one site whose tensors are alike; made by `prepare`."""
@@ -31,6 +30,7 @@ class PreparedCall:
     __slots__ = (
         "_accumulate",
         "_add_squares",
+        "_arrange",
         "_arrays",
         "_bounds",
         "_call",
@@ -43,7 +43,6 @@ class PreparedCall:
         "_record",
         "_shape",
         "_slow_backward",
-        "_splits",
         "_statistics",
         "_strides",
     )
@@ -54,22 +53,21 @@ class PreparedCall:
         z: Tensor,
         order: list[int],
         sizes: list[int],
-        gate: Gate | Callable[[], Gate],
+        gate_of: Callable[[], Gate] | None,
+        bounds: np.ndarray,
         slow_backward: Callable[[Tensor], None],
-        splits: Splits,
+        arrange: Callable[[Tensor], Tensor],
     ) -> None:
         arrays = statistics.running.arrays
         assert arrays is not None
         self._shape, self._dtype, self._strides = z.shape, z.dtype, z.stride()
-        self._kind = torch.float32 if z.dtype in HALF else z.dtype
-        self._splits, self._order = splits, order
+        self._kind = _kind(z)
+        self._arrange, self._order = arrange, order
         self._direct = self._laid_out(z).data_ptr() == z.data_ptr()
         rows, positions = sizes[0], sizes[2] if len(sizes) > 2 else 1
         self._n = rows * positions
         self._slow_backward = slow_backward
-        self._gate_of = None if isinstance(gate, Gate) else gate
-        self._statistics = statistics
-        self._bounds = bounds_of(gate if isinstance(gate, Gate) else gate(), self._kind)
+        self._statistics, self._gate_of, self._bounds = statistics, gate_of, bounds
         self._record = record_of(rows, positions, self._bounds, *arrays)
         self._call = self._record.ctypes.data
         self._accumulate, self._add_squares = ACCUMULATE_AT[self._kind], ADD_SQUARES_AT[self._kind]
@@ -108,7 +106,6 @@ class PreparedCall:
 
     def backward(self, gradient: Tensor) -> None:
         """Add the squares of ∂L/∂z; gradients that are not alike go to `slow_backward`."""
-        units = gradient
         try:
             fits = (
                 type(gradient) is Tensor
@@ -123,16 +120,16 @@ class PreparedCall:
         if not address:
             self._slow_backward(gradient)
             return
-        if not self._direct or gradient.stride() != self._strides:
+        if self._direct and gradient.stride() == self._strides:
+            self._add_squares(address, self._call)
+        else:
             units = self._laid_out(gradient)
-            address = units.data_ptr()
-        self._add_squares(address, self._call)
+            self._add_squares(units.data_ptr(), self._call)
         self._statistics.grad_n += self._n
 
     def _laid_out(self, z: Tensor) -> Tensor:
         """The values in the order of the loops, (A, F, P), copied if necessary."""
-        z = _split(z, self._splits).permute(self._order).contiguous()
-        return z if z.dtype is self._kind else z.to(self._kind)
+        return self._arrange(z.detach()).permute(self._order).contiguous().to(self._kind)
 
 
 class CheckedCall:
@@ -140,33 +137,26 @@ class CheckedCall:
 
     Args:
         z: an example tensor.
-        count: counts a tensor that is alike, and whether the site was called before in the same forward.
+        count: receives a tensor that is alike, and whether the site was called before in the same forward;
+            returns whether it counts it.
         backward: receives its gradient.
     """
 
-    __slots__ = ("_count", "_device", "_dtype", "_shape", "backward")
+    __slots__ = ("_count", "_like", "backward")
 
     def __init__(
-        self, z: Tensor, count: Callable[[Tensor, bool], None], backward: Callable[[Tensor], None]
+        self, z: Tensor, count: Callable[[Tensor, bool], bool], backward: Callable[[Tensor], None]
     ) -> None:
-        self._shape, self._dtype, self._device = z.shape, z.dtype, z.device
+        self._like = z.shape, z.dtype, z.device
         self._count, self.backward = count, backward
 
     def forward(self, z: Tensor, same_forward: bool) -> bool:
         """Count pre-activations; return False without counting if they are not alike."""
         try:
-            if (
-                type(z) is not Tensor
-                or z.dtype is not self._dtype
-                or z.shape != self._shape
-                or z.device != self._device
-                or not z.data_ptr()
-            ):
-                return False
+            alike = type(z) is Tensor and (z.shape, z.dtype, z.device) == self._like and z.data_ptr() != 0
         except RuntimeError:  # as above
             return False
-        self._count(z, same_forward)
-        return True
+        return alike and self._count(z, same_forward)
 
 
 def prepare(
@@ -175,17 +165,17 @@ def prepare(
     axes: Axes,
     gate: Gate | Callable[[], Gate],
     slow_backward: Callable[[Tensor], None],
-    splits: Splits = (),
+    arrange: Callable[[Tensor], Tensor] = Tensor.detach,
 ) -> PreparedCall | None:
     """The fast path for tensors like z; None if there is none.
 
     Args:
         statistics: statistics of the site, changed in place at every call.
         z: an example tensor, as it is passed to the activation.
-        axes: unit axes, after the splits.
+        axes: unit axes of the arranged tensor.
         gate: where the activation's gate is open; a function is asked at every call.
         slow_backward: receives gradients that are not like z.
-        splits: (axis, sizes) to unflatten first.
+        arrange: gives the units axes of their own.
 
     Example:
         >>> import torch
@@ -202,14 +192,14 @@ def prepare(
         countable(z)
     except Uncountable:
         return None
-    order, sizes = unit_order(_split(z, splits), axes, ordered=False)
-    if not z.numel() or sizes[1] != statistics.size:
+    order, sizes = unit_order(arrange(z.detach()), axes, ordered=False)
+    gate_of = None if isinstance(gate, Gate) else gate
+    bounds = bounds_of(gate if isinstance(gate, Gate) else gate(), _kind(z))
+    if not z.numel() or sizes[1] != statistics.size or bounds.shape[1] not in (1, statistics.size):
         return None
-    return PreparedCall(statistics, z, order, sizes, gate, slow_backward, splits)
+    return PreparedCall(statistics, z, order, sizes, gate_of, bounds, slow_backward, arrange)
 
 
-def _split(z: Tensor, splits: Splits) -> Tensor:
-    z = z.detach()
-    for split in splits:
-        z = z.unflatten(*split)
-    return z
+def _kind(z: Tensor) -> torch.dtype:
+    """The precision in which the loops read a tensor."""
+    return torch.float32 if z.dtype in HALF else z.dtype

@@ -126,6 +126,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor]]] = {
     "channels": (lambda: Images(Seen(nn.ReLU(), channels)), lambda step: torch.randn(4, 5, 2 + step % 3)),
     "flattened channels": (lambda: Images(Seen(nn.ReLU(), grouped), flat=True), of(4, 5, 3)),
     "learned slopes": (lambda: Dense(Seen(nn.PReLU(6), last)), of(7, 5)),
+    "learned slopes in bfloat16": (lambda: Dense(Seen(nn.PReLU(6), last), torch.bfloat16), halves),
     "one learned slope": (lambda: Dense(Seen(nn.PReLU(), last)), of(7, 5)),
 }  # fmt: skip
 
@@ -160,3 +161,28 @@ def test_counts_and_gradients_are_plain_sums(case: str, statistics: bool) -> Non
         assert census["total"].tolist() == pytest.approx(z.sum(0).tolist(), rel=1e-4, abs=1e-4)
     rms = (torch.stack(seen.squares).sum(0) / len(z)).sqrt()
     assert census["grad_rms"].tolist() == pytest.approx(rms.tolist(), rel=1e-4)
+
+
+def test_a_capture_in_the_middle_of_a_forward_takes_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act, self.capturing = nn.PReLU(), False  # its gate is learned, which no replay reads
+
+        def forward(self, x: Tensor) -> Tensor:
+            with monkeypatch.context() as patch:
+                patch.setattr(torch.cuda, "is_initialized", lambda: self.capturing)
+                patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: self.capturing)
+                return self.act(x)
+
+    part = Part()
+    model = nn.Sequential(nn.Linear(3, 4), part, nn.Linear(4, 1))
+    recorder = harness.Recorder(model, statistics=[Total()])
+    with recorder:
+        for step in range(STEPS):
+            part.capturing = step == 20
+            model(torch.randn(5, 3)).sum().backward()
+            recorder.step()
+        with pytest.warns(UserWarning, match="a captured CUDA graph counts units with a fixed gate alone"):
+            census = recorder.census()
+    assert set(census["n"]) == {5 * (STEPS - 1)}

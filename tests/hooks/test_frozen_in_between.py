@@ -63,3 +63,27 @@ def test_no_forward_is_lost(change: Callable[[nn.Module, int], None]) -> None:
     assert census.groupby("site").ngroups == 3
     for site, active in seen.items():
         assert census.active[census.site == site].tolist() == active.tolist()
+
+
+@pytest.mark.parametrize("change", CHANGES[:2], ids=lambda change: change.__name__)
+def test_no_gradient_is_lost(change: Callable[[nn.Module, int], None]) -> None:
+    """Behind a norm, no leaf right behind the activation shows whether a pass trains."""
+    torch.manual_seed(0)
+    model = nn.Sequential()
+    model.add_module("trunk", nn.Linear(5, 8))
+    model.add_module("head", nn.Sequential(nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1)))
+    squares: list[torch.Tensor] = []
+
+    def look(module: nn.Module, args: tuple[torch.Tensor]) -> None:
+        args[0].register_hook(lambda g: squares.append(g.double().square().sum(0)))
+
+    model.get_submodule("head.1").register_forward_pre_hook(look)
+    with harness.Recorder(model) as recorder:
+        for step in range(40):
+            change(model, step)
+            model.zero_grad()
+            model(torch.randn(4, 5)).sum().backward()
+            recorder.step()
+        census = recorder.census()
+    rms = (torch.stack(squares).sum(0) / 160).sqrt()
+    assert census.grad_rms.tolist() == pytest.approx(rms.tolist(), rel=1e-5)

@@ -101,6 +101,16 @@ def test_any_layout_in_memory(view: str) -> None:
     check(sums, expected(z, -3, GATES["relu"]), tolerance=1e-5)
 
 
+def test_the_fast_path_copies_what_the_loops_cannot_read() -> None:
+    z = torch.randn(4, 3, 10, 5)[:, :, ::2]
+    for batch in (z, z.bfloat16()):
+        statistics = empty(3)
+        call = prepare(statistics, batch, -3, GATES["relu"], print)
+        assert call is not None
+        assert call.forward(batch, False)
+        check(statistics.running, expected(batch.float(), -3, GATES["relu"]), tolerance=1e-5)
+
+
 def test_the_fast_path_refuses_what_is_not_alike() -> None:
     z = torch.randn(4, 3, 5, 5)
     statistics = empty(3)
@@ -123,6 +133,8 @@ def test_the_fast_path_refuses_what_is_not_alike() -> None:
     assert statistics.n == 100
     assert prepare(empty(3), z.to("meta"), -3, GATES["relu"], print) is None
     assert prepare(empty(4), z, -3, GATES["relu"], print) is None
+    slopes = Gate(low=torch.zeros(2))
+    assert prepare(empty(3), z, -3, lambda: slopes, print) is None
     seen = []
 
     def inside(v: Tensor) -> Tensor:
