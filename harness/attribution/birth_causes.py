@@ -25,8 +25,8 @@ ROUNDING = 1e-4  # deviation over the inputs' size that a norm of one value leav
 def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     """Why each unit was born dead: the part of its mean pre-activation that closed it.
 
-    If all parts are 0, nothing came in: the units below are dead, and the cause is "upstream"; if something
-    did come in, it met weights that are 0. If the parts are unknown, or the weights to blame are, the cause
+    If all parts are 0, or what came in is the same for all inputs, the units below are dead, and the cause is
+    "upstream"; if something did come in, it met weights that are 0. If the parts are unknown, or the weights to blame are, the cause
     is "unknown".
     """
     parts = (-born[list(BIRTH)].to_numpy(float)).clip(min=0)
@@ -38,7 +38,10 @@ def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     offset = born["site"].isin(reading(layers)["site"]).to_numpy() & is_off_centre(layer)
     empty = is_empty(born, layers) & ~_has_low_bias(born)
     nothing = ~(total > 0) & ((born["spread"] == 0) | (born[list(BIRTH)].abs().sum(axis=1) == 0)).to_numpy()
-    nothing |= (layer["input_rms"] == 0).to_numpy() & ~reads_inputs(layer)
+    known = layers[layers["layer"].notna()] if "layer" in layers else layers
+    above = (layer["depth"] > known["depth"].min()).to_numpy()
+    nothing |= (layer["input_rms"] == 0).to_numpy() & (above | ~reads_inputs(layer))
+    nothing |= ((born["spread"] == 0).to_numpy() & (layer["off_centre"] > CONSTANT).to_numpy()) & above
     flat = is_flat(born, layers)
     conditions = [empty, flat & (normed(layer) != ""), flat, np.isnan(total), nothing, bias > total / 2]
     conditions += [norm_mean > total / 2, constant > total / 2, negative, offset]
@@ -70,9 +73,15 @@ def is_by_chance(born: pd.DataFrame, layers: pd.DataFrame) -> pd.Series:
 
 
 def hardly_vary(born: pd.DataFrame, layers: pd.DataFrame) -> bool:
-    """Whether the model's inputs are all 0, nearly constant, off centre, or far smaller than the biases."""
+    """Whether the model's inputs are all 0, nearly constant, off centre, or far smaller than the biases.
+
+    They are not asked if the lowest layer's own weights or biases are unusual and closed its units.
+    """
     first = reading(layers)
     lowest = born["site"].isin(layers.loc[layers["depth"] == layers["depth"].min(), "site"])
+    known = born[lowest & born["spread"].notna()]
+    if len(known) and is_by_chance(known, layers).mean() < 0.5:
+        return False
     means = born.loc[lowest, "birth_weight_mean"].astype(float)
     if is_off_centre(first).any() or (len(means) and known_median(means) < -FAR):
         return True

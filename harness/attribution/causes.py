@@ -141,13 +141,9 @@ class Case:
 
     @cached_property
     def born(self) -> pd.DataFrame:
-        """Those that were born dead, or nearly.
-
-        A forward that has changed since does not show the start, nor do norms in evaluation mode.
-        """
+        """Those that were born dead, or nearly; a forward that has changed since does not show the start."""
         dead = self.dead
-        opened = dead["rate_first"].ge(HARDLY) & dead["rate_eval"].isna()
-        return dead[dead["born"] | ((dead["rate_then"] < HARDLY) & ~opened)]
+        return dead[dead["born"] | ((dead["rate_then"] < HARDLY) & ~dead["rate_first"].ge(HARDLY))]
 
     @cached_property
     def own_shares(self) -> pd.DataFrame:
@@ -269,9 +265,12 @@ def _by_falling_loss(case: Case) -> Cause | None:
 
 
 def _by_forward(case: Case) -> Cause | None:
-    if case.is_named or not runs_otherwise(case.dead).mean() > OTHERWISE:
+    if case.is_named:
         return None
-    return Cause("forward", [event for event in case.events if event.column == "loss"])
+    symptoms = [event for event in case.events if event.column in SYMPTOMS]
+    sudden = bool(symptoms) and case.evidence.has_other_forward
+    known = sudden or runs_otherwise(case.dead).mean() > OTHERWISE
+    return Cause("forward", [event for event in symptoms if event.column == "loss" or sudden]) if known else None
 
 
 def _by_grown_penalty(case: Case) -> Cause | None:
@@ -300,8 +299,12 @@ def _by_inputs(case: Case) -> Cause | None:
 
 def _lasting(case: Case) -> Cause:
     label = lasting_cause(case.own_shares, case.evidence, case.found.deaths, case.found.diverged_at)
-    spoilt = label == "unknown" and opens_with_first_buffers(case.dead).mean() > OTHERWISE
-    return Cause("forward" if spoilt else label)
+    if label != "unknown":
+        return Cause(label)
+    if opens_with_first_buffers(case.dead).mean() > OTHERWISE:
+        return Cause("forward")
+    recurring = [event for event in case.found.events if event.again]
+    return Cause("surgery", recurring) if recurring else Cause(label)
 
 
 #: The rules in the order in which they are tried; the last one always knows a cause.

@@ -28,6 +28,7 @@ from harness.attribution.layer_inputs import layer_inputs
 from harness.attribution.layers import behind, layers_of
 from harness.attribution.loss_path import LossPath
 from harness.attribution.model_inputs import input_count
+from harness.attribution.outputs_again import outputs_again
 from harness.attribution.own_parameters import OwnParameters, own_parameters
 from harness.attribution.replay import Layer, Replay
 from harness.attribution.site_replay import BIRTH as SITE_BIRTH
@@ -161,7 +162,8 @@ class EvidenceCollector:
                 units, layers, count = found
                 steps.attrs["replayed"] = count
                 facts = self._attempt({}, self._loss.facts, again, self._snapshots.start, self._biases)
-                steps.attrs["loss"] = facts
+                sizes = steps["output_rms"].to_numpy(float)
+                steps.attrs["loss"] = facts | self._attempt({}, outputs_again, again, self._snapshots, sizes)
             steps.attrs |= {"untrained": self._untrained.changes, "resumed": self._resumed}
             obstacle = "; ".join(filter(None, [obstacle, *self._failed]))
         if error:

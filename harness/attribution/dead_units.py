@@ -51,12 +51,8 @@ def is_only_evaluated(units: pd.DataFrame) -> pd.Series:
 
 
 def runs_otherwise(dead: pd.DataFrame) -> pd.Series:
-    """Which units the first network, run again, closes, though the first census shows them open.
-
-    Norms in evaluation mode, as in a census, are no comparison.
-    """
-    opened = dead["rate_first"].astype(float).ge(OPEN) & dead["rate_eval"].isna()
-    return opened & dead["rate_then"].astype(float).lt(HARDLY)
+    """Which units the first network, run again, closes, though the training shows them open at first."""
+    return dead["rate_first"].astype(float).ge(OPEN) & dead["rate_then"].astype(float).lt(HARDLY)
 
 
 def opens_with_first_buffers(dead: pd.DataFrame) -> pd.Series:

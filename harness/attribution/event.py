@@ -26,6 +26,7 @@ class Event(NamedTuple):
         ratio: ratio to its baseline (for the inputs' mean: the shift in units of their rms).
         text: description.
         inner: whether the training itself produced it, which makes it a symptom, not a cause.
+        again: the later steps in which it came again, if it recurs.
     """
 
     step: int
@@ -34,6 +35,7 @@ class Event(NamedTuple):
     ratio: float
     text: str
     inner: bool = False
+    again: tuple[int, ...] = ()
 
     @property
     def lasts(self) -> bool:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 #: The factors that may have changed for a unit between two times.
 FACTORS = ("weights", "decay", "bias", "norm", "upstream", "data")
+
+OTHER = 0.2  # relative difference of outputs, run again, from which the forward is another
+ALIKE = 1.2  # ratio of outputs, run again, at which the forward is the same
 
 
 class Evidence(NamedTuple):
@@ -39,3 +43,9 @@ class Evidence(NamedTuple):
     def loss(self) -> dict[str, Any]:
         """Facts about the loss, as in `LossPath.facts`. Stored in the attributes of `steps`."""
         return dict(self.steps.attrs.get("loss", {}))
+
+    @property
+    def has_other_forward(self) -> bool:
+        """Whether the network, run again, gives the latest outputs, but not the first: its forward changed."""
+        first, last = (float(self.loss.get(f"again_{when}", np.nan)) for when in ("first", "last"))
+        return first > OTHER and last < ALIKE

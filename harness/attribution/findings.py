@@ -135,7 +135,7 @@ def find(history: pd.DataFrame, evidence: Evidence, thresholds: Thresholds | Non
         died = np.where(died <= first, np.nan, died)
     units["died_at"] = died if diverged is None else np.where(died > diverged, np.nan, died)
     units["rate_stream"] = _stream_rate(history, units)
-    units["rate_first"] = _first_rate(rows, units)
+    units["rate_first"] = _first_rate(rows, history, units, evidence)
     units["suddenness"] = _suddenness(rows, units)
     units = _with_starved(units, whole)
     before = _census_before(rows, diverged)
@@ -164,11 +164,22 @@ def _stream_rate(history: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
     return (last["active"] / last["n"]).to_numpy(float)
 
 
-def _first_rate(rows: pd.DataFrame, units: pd.DataFrame) -> np.ndarray:
-    """The rate of each unit in a census before the first step; NaN if there is none."""
+def _first_rate(
+    rows: pd.DataFrame, history: pd.DataFrame, units: pd.DataFrame, evidence: Evidence
+) -> np.ndarray:
+    """The rate of each unit before the first step, to be held against that of a replay; NaN if unknown.
+
+    It is that of a census before the first step, if norms run there as in training; otherwise that of the
+    first training window, if the replay does not show the start.
+    """
     first = rows[(rows["step"] == 0) & (rows["n"] > 0)].drop_duplicates(UNIT).set_index(UNIT)
     first = of_units(first, units)
-    return (first["active"] / first["n"]).to_numpy(float)
+    rate = (first["active"] / first["n"]).where(units["rate_eval"].isna().to_numpy()).to_numpy(float)
+    if evidence.has_other_forward:
+        seen = history[(history["evidence"] == "stream") & (history["n"] > 0)]
+        seen = of_units(seen.drop_duplicates(UNIT).set_index(UNIT), units)
+        rate = np.where(np.isnan(rate), (seen["active"] / seen["n"]).to_numpy(float), rate)
+    return rate
 
 
 def _with_starved(units: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:

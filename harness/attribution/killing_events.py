@@ -9,6 +9,7 @@ from harness.attribution.event import EPISODE, OUTSIDE, Event
 from harness.attribution.events import calm_before
 from harness.attribution.findings import LEAST_DEAD, Findings
 from harness.attribution.lasting_causes import SOON
+from harness.attribution.recurring_writes import come_just_after
 
 FROM_OUTSIDE = 1.25  # weight of the deaths after an event from outside: others may follow from it
 FALLEN = 10  # times its first size that a loss without a bound falls below 0
@@ -30,6 +31,8 @@ def killing_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
         after = deaths[deaths >= event.step - 1] if standing else found.deaths_from(event).to_numpy(float)
         # an inner event is a symptom of a cause present from the start
         if event.inner or len(after) < 0.5 * len(deaths) or not calm_before(steps, event.step):
+            continue
+        if event.again and not come_just_after(after, event):
             continue
         if standing or are_followed(event, after):
             weight = FROM_OUTSIDE if event.column in OUTSIDE else 1.0

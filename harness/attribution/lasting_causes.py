@@ -134,12 +134,16 @@ def last_steps(steps: pd.DataFrame, deaths: pd.Series, diverged: int | None) -> 
 
 
 def order_of_inputs(steps: pd.DataFrame) -> float:
-    """Correlation of the inputs' mean in successive steps; about 0 if they are shuffled, NaN if unknown."""
+    """Rank correlation of the inputs' mean in successive steps; about 0 if shuffled, NaN if unknown.
+
+    By ranks, a few odd batches in a row make no order.
+    """
     means = steps["input_mean"].to_numpy(float) if len(steps) else np.empty(0)
     means = means[np.isfinite(means)]
     if len(means) < FEWEST or not np.ptp(means) > 0:
         return float("nan")
-    return float(np.corrcoef(means[:-1], means[1:])[0, 1])
+    ranks = pd.Series(means).rank().to_numpy()
+    return float(np.corrcoef(ranks[:-1], ranks[1:])[0, 1])
 
 
 def odd_steps(steps: pd.DataFrame) -> np.ndarray:

@@ -15,7 +15,7 @@ from harness.attribution.birth_causes import (
     largest_gain,
     odd_input,
 )
-from harness.attribution.causes import BELOW_HE, Cause
+from harness.attribution.causes import BELOW_HE, SYMPTOMS, Cause
 from harness.attribution.dead_units import (
     are_outputs,
     is_on_stream_alone,
@@ -56,17 +56,16 @@ def reason(cause: Cause, found: Findings, evidence: Evidence) -> str:
     if cause.chance:
         return f", by chance: {_by_chance(evidence)}"
     if cause.events:
-        seen = f"; {_forward(found, evidence)}" if _is_seen_again(cause, found) else ""
+        seen = f"; {_forward(found, evidence)}" if _is_seen_again(cause) else ""
         return f"; {_dated(cause.events[0], found)}{seen}"
     why = REASONS.get(cause.label)
     text = "" if why is None else why(found, evidence)
     return f"; {text}" if text else ""
 
 
-def _is_seen_again(cause: Cause, found: Findings) -> bool:
+def _is_seen_again(cause: Cause) -> bool:
     """Whether passes through the first network show that its forward changed, which an event suggests."""
-    dead = found.units[found.units["dead"]]
-    return cause.label == "forward" and cause.events[0].column == "loss" and bool(runs_otherwise(dead).any())
+    return cause.label == "forward" and cause.events[0].column in SYMPTOMS
 
 
 def _by_chance(evidence: Evidence) -> str:
@@ -220,7 +219,9 @@ def _forward(found: Findings, evidence: Evidence) -> str:
     parts = [changed_words(name, changes[name]) for name in most]
     if closed:
         text = f"with its first parameters, the network as it runs now closes {closed:,} of the {len(dead):,}"
-        parts.insert(0, f"{text} dead units, which the first census shows open")
+        parts.insert(0, f"{text} dead units, which were open at first")
+    elif evidence.has_other_forward:
+        parts.insert(0, "run again, the network as it is now does not give the outputs of the first forward")
     if opened:
         parts.insert(0, f"with the first buffers, {opened:,} of the {len(dead):,} dead units open now")
     if grown := grown_inputs(evidence):

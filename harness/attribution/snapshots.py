@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from harness.attribution.entrances import PartsForward
+from harness.attribution.loss_graph import outputs_of
 from harness.attribution.model_inputs import Inputs, are_plain, byte_count, copy_inputs, input_count
 from harness.graph.plan import qualified_names
 from harness.recording.listener import Guard
@@ -42,6 +43,7 @@ class Snapshots:
         latest: the same at the last census at which all were finite.
         modes: module name → whether it was in training mode in the last forward.
         by_parts: whether the inputs are those of submodules called on their own.
+        first_outputs: what the first of the kept forwards gave; empty if it was not one of the model.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -59,6 +61,7 @@ class Snapshots:
         self._uncopied = False  # whether inputs have come that cannot be copied
         self._idle = False  # whether the model's own forward uses no parameter: its inputs are not kept
         self.by_parts = False
+        self.first_outputs: list[Tensor] = []
 
     def first(self) -> Snapshot:
         """The values at the start, and the first inputs."""
@@ -136,6 +139,7 @@ class Snapshots:
             "recent": [*filter(are_plain, self._recent)],
             "trains": self._trains,
             "by_parts": self.by_parts,
+            "outputs": self.first_outputs,
             "uncopied": self._uncopied or not all(map(are_plain, self._first)),
         }
 
@@ -145,6 +149,7 @@ class Snapshots:
         self._first, self._recent = list(state["first"]), deque(state["recent"])
         self._trains, self.by_parts = state.get("trains", True), state.get("by_parts", False)
         self._uncopied = state.get("uncopied", False)
+        self.first_outputs = list(state.get("outputs", ()))
         self._first_complete = _is_complete(self._first)
         self._recent_count = sum(map(input_count, self._recent))
 
@@ -180,11 +185,13 @@ class Snapshots:
         """Discard the inputs."""
         self._first.clear()
         self._recent.clear()
+        self.first_outputs.clear()
         self._recent_count, self._first_complete, self.by_parts = 0, False, False
 
     def _ended(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._running:
-            self._running.pop()
+        inputs = self._running.pop() if self._running else None
+        if inputs is not None and not self.first_outputs and self._first and inputs is self._first[0]:
+            self.first_outputs = [out.detach()[:INPUTS].clone() for out in outputs_of(output) if out.ndim]
 
     def _keep(self, args: Any, kwargs: Mapping[str, Any], *, graph: bool, by_parts: bool) -> Inputs | None:
         """Keep inputs of one kind: preferably with a graph, and of the model rather than its submodules."""

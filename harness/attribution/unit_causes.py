@@ -27,7 +27,7 @@ BIRTH_REASONS = {
     "norm_stats": "by the running mean of a norm",
     "flat": "by what stands behind their layer and leaves nothing of it (a norm of one value, say)",
     "input_offset": "by inputs that are off centre, or hardly vary",
-    "upstream": "since nothing comes in from below",
+    "upstream": "since nothing that varies comes in from below",
     "unknown": "by something that is not known",
 }
 #: The word in `Diagnosis.units` for a reason, if it differs.

@@ -185,5 +185,5 @@ def test_rows_that_are_pruned_are_not_said_to_be_fed_by_nothing() -> None:
     nn.init.zeros_(model[2].bias)
     found = diagnosed(model, noise, probe=torch.randn(600, 20))
     assert "20 since all their incoming weights are 0" in found.text
-    assert "nothing comes in from below" not in found.text
+    assert "nothing that varies comes in from below" not in found.text
     assert found.label == "weight_init"
