@@ -26,8 +26,8 @@ def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     """Why each unit was born dead: the part of its mean pre-activation that closed it.
 
     If all parts are 0, or what came in is the same for all inputs, the units below are dead, and the cause is
-    "upstream"; if something did come in, it met weights that are 0. If the parts are unknown, or the weights to blame are, the cause
-    is "unknown".
+    "upstream"; if something did come in, it met weights that are 0. If the parts are unknown, or the weights
+    to blame are, the cause is "unknown".
     """
     parts = (-born[list(BIRTH)].to_numpy(float)).clip(min=0)
     bias, weight_mean, norm_mean, constant, rest = parts.T

@@ -14,6 +14,7 @@ from harness.attribution.dead_units import do_inputs_differ, informative, opens_
 from harness.attribution.event import Event
 from harness.attribution.evidence import Evidence
 from harness.attribution.findings import LEAST_DEAD, Findings
+from harness.attribution.last_window import closed_within
 from harness.attribution.lasting_causes import longest_step, order_of_inputs
 from harness.attribution.loss_rises import LONG_STEP
 from harness.attribution.reasons import moved, penalty, reason
@@ -58,6 +59,8 @@ def no_cause(found: Findings) -> list[str]:
     too_few = too_few_inputs(found)
     if too_few and informative(dead).empty:
         return too_few
+    if closed_within(found):
+        return [*too_few, "No cause is given yet: so far, few units count as dead."]
     if dead.empty:
         whole = "" if found.starved.empty else " in the run as a whole"
         was = "is" if found.uncounted is None else "was"

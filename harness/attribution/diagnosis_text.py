@@ -10,6 +10,7 @@ from harness.attribution.dead_units import has_known_layer, is_only_evaluated, o
 from harness.attribution.event import OUTSIDE
 from harness.attribution.evidence import FACTORS, Evidence
 from harness.attribution.findings import BIRTH, LEAST_DEAD, Findings
+from harness.attribution.last_window import closed_within
 from harness.attribution.starved_text import starved_text, unreached_text
 from harness.attribution.unit_causes import BIRTH_REASONS, birth_reasons, opens_at_birth
 from harness.detector.counts import (
@@ -49,6 +50,7 @@ def diagnosis_text(cause: Cause, found: Findings, units: pd.DataFrame, evidence:
         *_divergence(found),
         _count(found),
         *_uncounted(found),
+        *closed_within(found),
         *starved_text(found),
         *unreached_text(found, evidence),
         *_contrast(found),

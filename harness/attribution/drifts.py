@@ -130,7 +130,7 @@ def _with_loss_drift(
 ) -> list[Event]:
     """Add a slow rise of the loss that longer steps do not explain."""
     step = steps.step(start)
-    names = ("loss", "update_norm", "output_rms", "output_grad_norm", "lr", "weight_decay")
+    names = ("loss", "update_norm", "output_rms", "output_grad_norm", "lr", "weight_decay", *INPUTS)
     smooth = {name: _smooth(steps[name]) for name in names if name in steps}
     later = min(start + SMOOTHED, end - 1)
     first = next((float(x) for x in steps["loss"] if np.isfinite(x) and x > 0), np.nan)
@@ -153,8 +153,11 @@ def _with_loss_drift(
     if far[1] > FAR_OFF and far[1] > 2 * far[0]:
         label, why = "labels", f", and outputs miss their targets by {far[1]:.2g}× their own rms: these moved"
     elif max(ratio("update_norm", start), ratio("update_norm", later)) <= SAME:
-        label, why = "labels", ", though steps are no longer than before, and the inputs the same"
-        if facts.get("penalty") is True and ratio("output_grad_norm", later) < 1.1:
+        label, why = "labels", ", though steps are no longer than before"
+        why += "" if _moved_inputs(smooth, low, end - 1) else ", and the inputs the same"
+        if inputs := _moved_inputs(smooth, low, later):
+            label, why = "input_shift", f", and the inputs with it: {inputs}"
+        elif facts.get("penalty") is True and ratio("output_grad_norm", later) < 1.1:
             why = "; the gradient at the outputs did not: a part of the loss does not read them"
             label = "loss_penalty"
     elif at_outputs >= 0.9 * ratio("loss", start) and ratio("output_rms", start) < SAME:
@@ -165,6 +168,17 @@ def _with_loss_drift(
     else:
         return found
     return with_cause(found, Event(step, label, SLOW, highest, text + why))
+
+
+def _moved_inputs(smooth: Mapping[str, np.ndarray], low: int, later: int) -> str:
+    """How far the inputs have moved between two rows; "" if they have not."""
+    mean, rms = ((smooth[name][low], smooth[name][later]) for name in INPUTS)
+    if not rms[0] > 0:
+        return ""
+    shift, grown = abs(mean[1] - mean[0]) / rms[0], rms[1] / rms[0]
+    parts = [f"their mean moved by {shift:.2g} of their rms"] if shift > baseline.MEAN_SHIFT else []
+    parts += [f"their size by {grown:.3g}×"] if max(grown, 1 / grown) > baseline.RATIOS["input_rms"] else []
+    return ", ".join(parts)
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from harness.attribution import baseline
 from harness.attribution.drifts import what_rose, with_drifts
 from harness.attribution.event import EPISODE, INPUTS, ORDER, OUTSIDE, UNTRAINED, Event, with_cause
 from harness.attribution.loss_rises import CALM, Rise, loss_rise, own_rise, with_strange
-from harness.attribution.recurring_writes import recurring_writes, with_recurring
+from harness.attribution.recurring_writes import as_event, recurring_writes
 from harness.attribution.step_series import AS_EVER, UNBOUNDED, StepSeries
 
 ODD = 10.0  # ratio from which inputs are no batch of a usual training, whatever follows
@@ -49,7 +49,7 @@ def events(steps: pd.DataFrame) -> list[Event]:
             first.append(_event(series, t, column, ratio, facts.get("penalty") is True))
         if not goes_on or not first[-1].inner:  # a symptom may come just before a cause
             episode_end = t + EPISODE
-    first = with_recurring(first, series["step"], writes, recurring)
+    first = sorted([*first, *as_event(series["step"], writes, recurring)], key=lambda event: event.step)
     found = with_drifts(series, first, steps.attrs.get("untrained", {}), facts)
     return _with_other_mode(series, _with_other_optimizer(series, found))
 

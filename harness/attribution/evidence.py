@@ -46,6 +46,6 @@ class Evidence(NamedTuple):
 
     @property
     def has_other_forward(self) -> bool:
-        """Whether the network, run again, gives the latest outputs, but not the first: its forward changed."""
+        """Whether the network, run again, gives the latest outputs, but not the first ones."""
         first, last = (float(self.loss.get(f"again_{when}", np.nan)) for when in ("first", "last"))
         return first > OTHER and last < ALIKE

@@ -35,10 +35,12 @@ MUCH_MOMENTUM = 0.97  # from which a gradient moves the parameters more than thi
 LARGE_OUTPUTS = 5.0  # rms of the first outputs, from which the output layer's weights are too large
 SOON = 100  # steps in which deaths follow from an event; a quarter of them must, unless it lasts
 MUCH_DECAY = 0.02  # share of a parameter that decay takes in a step, from which it is blamed
+STEADILY = 0.9  # rank correlation with the step of a size that grows all the time
 ORDERED = 0.6  # correlation of the means of successive batches, from which inputs come in an order
 ODD_INPUTS = 10  # times their usual size that inputs are in a bad batch
 FEWEST = 30  # steps from which the order of the inputs can be told
 RECENT = 50  # steps whose inputs may be among the latest that are kept
+SWOLLEN = 2.0  # times their first size to which inputs have grown steadily
 GROWN = 5.0  # times their first size to which what comes to a first layer has grown
 FAR_TARGETS = 10.0  # rms of targets - outputs over that of the outputs (at least 1) that is far
 
@@ -54,6 +56,8 @@ def lasting_cause(
         return "labels" if np.isfinite(first_of(steps, "output_rms")) else "weight_init"
     if grown_inputs(evidence):
         return "forward"
+    if growth_of_inputs(steps) > SWOLLEN:
+        return "input_shift"
     read = reading(layers)
     if has_odd_inputs(read).any():
         ordered = order_of_inputs(steps) > ORDERED and not read["input_rms"].gt(LARGE_INPUTS).any()
@@ -144,6 +148,16 @@ def order_of_inputs(steps: pd.DataFrame) -> float:
         return float("nan")
     ranks = pd.Series(means).rank().to_numpy()
     return float(np.corrcoef(ranks[:-1], ranks[1:])[0, 1])
+
+
+def growth_of_inputs(steps: pd.DataFrame) -> float:
+    """Times their first size to which inputs have grown, if they grow all the time; else NaN."""
+    rms = steps["input_rms"].to_numpy(float) if len(steps) else np.empty(0)
+    rms = rms[np.isfinite(rms)]
+    if len(rms) < FEWEST or not np.ptp(rms) > 0 or not rms[0] > 0:
+        return float("nan")
+    steadily = np.corrcoef(pd.Series(rms).rank(), np.arange(len(rms)))[0, 1] > STEADILY
+    return float(np.median(rms[-EPISODE:]) / np.median(rms[:EPISODE])) if steadily else float("nan")
 
 
 def odd_steps(steps: pd.DataFrame) -> np.ndarray:

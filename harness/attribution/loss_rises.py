@@ -96,7 +96,7 @@ def loss_rise(steps: StepSeries, t: int) -> Rise:
     if not np.isfinite(loss[t]) or loss[t] < 0:
         if steps.is_longer(t - 1) or steps.was_rising(t):
             return Rise("step_size", "after it had risen in the steps before", inner=True)
-        return Rise("labels", "though what came before was as ever")
+        return Rise("labels", "though the step before it was no longer than usual")
     before, after = steps.past("loss", t), loss[t : t + EPISODE]
     after = after[np.isfinite(after)]
     high = max(1.3 * np.median(before), np.quantile(before, 0.9))  # a loss near 0 has heavy tails
@@ -126,4 +126,4 @@ def loss_rise(steps: StepSeries, t: int) -> Rise:
         still = "though neither the parameters nor the inputs moved much"
         changed = "what the forward does, or the inputs otherwise, changed"
         return Rise("unknown", f"{how}, {outputs}, {still}: {changed}")
-    return Rise("labels", f"{how}; what came before was as ever")
+    return Rise("labels", f"{how}; the step before it was no longer than usual")

@@ -45,7 +45,7 @@ def outputs_again(replay: Replay, kept: Snapshots, sizes: np.ndarray) -> dict[st
 
 
 def _draws(replay: Replay, first: Snapshot, again: Sequence[Tensor]) -> bool:
-    """Whether two passes differ by chance, or dropout, which a replay leaves out, made those of the training."""
+    """Whether passes differ by chance, or by dropout, which a replay leaves out."""
     for name, module in replay.modules.items():
         dropout = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
         if dropout and replay.modes.get(name, module.training):

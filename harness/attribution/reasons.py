@@ -34,10 +34,12 @@ from harness.attribution.lasting_causes import (
     ODD_INPUTS,
     ORDERED,
     PENALTY,
+    SWOLLEN,
     VERY_LONG_STEP,
     early_step,
     first_of,
     grown_inputs,
+    growth_of_inputs,
     has_far_targets,
     is_broken_from_start,
     last_steps,
@@ -89,6 +91,8 @@ def _dated(event: Event, found: Findings) -> str:
 
 
 def _input_shift(found: Findings, evidence: Evidence) -> str:
+    if (times := growth_of_inputs(evidence.steps)) > SWOLLEN:
+        return f"they grow all the time, to {times:.3g}× their first size"
     order = order_of_inputs(evidence.steps)
     if order > ORDERED:
         mean = evidence.steps["input_mean"]
@@ -158,7 +162,7 @@ def _weight_init(found: Findings, evidence: Evidence) -> str:
         return f"the first outputs have an rms of {large:.3g}, so {which}"
     if is_broken_from_start(evidence.steps, found.diverged_at):
         how = "the parameters are not finite, or far too large"
-        return f"the first loss was not finite, though the inputs were: {how}"
+        return f"{_first_value(evidence)} was not finite, though the inputs were: {how}"
     if np.isnan(z):
         return "how the weights were drawn is not known"
     if gain <= LARGE and are_tiny_or_alike(evidence.layers):
@@ -185,8 +189,9 @@ def _bias_lr(found: Findings, evidence: Evidence) -> str:
 
 def _target_scale(found: Findings, evidence: Evidence) -> str:
     if not has_far_targets(evidence):
-        steep, loss = first_of(evidence.steps, "output_grad_norm"), evidence.steps["loss"].iloc[0]
-        return f"the first loss was {loss:.3g}, and the norm of its gradient at the outputs {steep:.3g}"
+        steep, loss = (first_of(evidence.steps, name) for name in ("output_grad_norm", "loss"))
+        first = "" if np.isnan(loss) else f"the first loss was {loss:.3g}; "
+        return f"{first}the norm of the loss's first gradient at the outputs was {steep:.3g}"
     error, size = evidence.loss["target_error"], evidence.loss["output_rms"]
     return f"in the first step the outputs, of rms {size:.2g}, missed them by an rms of {error:.3g}"
 
@@ -200,9 +205,14 @@ def _loss_penalty(found: Findings, evidence: Evidence) -> str:
 
 def _labels(found: Findings, evidence: Evidence) -> str:
     return (
-        "the first loss was not finite, though the outputs were: a target is not, or the loss divides by 0, "
-        "or takes its logarithm"
+        f"{_first_value(evidence)} was not finite, though the outputs were: a target is not, or the loss "
+        "divides by 0, or takes its logarithm"
     )
+
+
+def _first_value(evidence: Evidence) -> str:
+    """What showed at once that a training was broken."""
+    return "the first update" if np.isnan(evidence.steps["loss"]).all() else "the first loss"
 
 
 def _constant(found: Findings, evidence: Evidence) -> str:

@@ -30,23 +30,23 @@ def recurring_writes(shares: np.ndarray) -> np.ndarray:
     return rows[sizes <= LARGER * beside]
 
 
-def with_recurring(found: list[Event], steps: np.ndarray, shares: np.ndarray, rows: np.ndarray) -> list[Event]:
-    """Add recurring writes to the events, as one.
+def as_event(steps: np.ndarray, shares: np.ndarray, rows: np.ndarray) -> list[Event]:
+    """Recurring writes as one event; none if there are none.
 
     Args:
-        found: the other events.
         steps: the number of each step.
-        shares, rows: as in `recurring_writes`.
+        shares: as in `recurring_writes`.
+        rows: what it returned.
     """
     if not len(rows):
-        return found
-    first, last = int(steps[rows[0]]), int(steps[rows[-1]])
-    text = f"between step {first - 1:,} and step {first:,}: parameters were overwritten by "
-    text += f"{100 * shares[rows[0]]:.3g} % of their norm, not by the optimizer, and again {len(rows) - 1:,} times "
-    text += f"until step {last:,}"
-    later = tuple(int(step) for step in steps[rows[1:]])
-    event = Event(first, "surgery", "written_norm", float(shares[rows[0]]), text, again=later)
-    return sorted([*found, event], key=lambda one: one.step)
+        return []
+    first, *later = (int(step) for step in steps[rows])
+    text = (
+        f"between step {first - 1:,} and step {first:,}: parameters were overwritten by "
+        f"{100 * shares[rows[0]]:.3g} % of their norm, not by the optimizer, and again {len(later):,} times "
+        f"until step {later[-1]:,}"
+    )
+    return [Event(first, "surgery", "written_norm", float(shares[rows[0]]), text, again=tuple(later))]
 
 
 def come_just_after(deaths: np.ndarray, event: Event) -> bool:

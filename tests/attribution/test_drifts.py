@@ -300,3 +300,21 @@ def test_a_norm_of_one_value_is_no_matter_of_the_weights() -> None:
     found = diagnosed_by(model, lambda step, index: CE(model(X[index]), Y[index]), optimizer=optimizer)
     assert found.label in ("constant", "norm_stats"), found.text
     assert "16 by what stands behind their layer and leaves nothing of it" in found.text
+
+
+@pytest.mark.parametrize(("times", "same"), [(1.0, True), (1.6, False)])
+def test_inputs_that_grow_with_a_loss_are_not_called_the_same(times: float, same: bool) -> None:
+    frame = rising(calm(), 5.0, "loss")
+    first = events(rising(frame, times, "input_rms"))[0]
+    assert first.column == "slow loss"
+    assert ("and the inputs the same" in first.text) == same
+
+
+def test_inputs_that_grow_from_the_first_step_on_are_blamed_for_a_divergence() -> None:
+    torch.manual_seed(0)
+    model = plain()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    growing: Callable[[int, Tensor], Tensor] = lambda step, rows: CE(model(X[rows] * (1 + step)), Y[rows])  # noqa: E731
+    found = diagnosed_by(model, growing, steps=80, optimizer=optimizer)
+    assert found.label == "input_shift", found
+    assert "they grow all the time" in found.cause
