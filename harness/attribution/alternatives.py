@@ -6,11 +6,11 @@ Each is one pass over the stream's latest inputs, with the trained parameters as
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from harness.activations.stored import stored
 from harness.attribution.replay import NORMS, Replay
 from harness.attribution.snapshots import Snapshot, Values
+from harness.kernels.same_values import same_values
 
 Rates = dict[str, np.ndarray]  # site → rate per unit
 
@@ -34,7 +34,7 @@ def with_first_buffers(replay: Replay, first: Snapshot, last: Snapshot) -> Rates
         for name, _ in module.named_buffers(prefix, recurse=False) if not isinstance(module, NORMS) else ():
             if name in first.values and name in last.values:
                 buffers[name] = first.values[name]
-    changed = any(not torch.equal(value, last.values[name]) for name, value in buffers.items())
+    changed = any(not same_values(value, last.values[name]) for name, value in buffers.items())
     return _rates(replay, last._replace(values=last.values | buffers)) if changed else {}
 
 

@@ -186,6 +186,6 @@ def doubts(name: str, causal: Sequence[Event], evidence: Evidence) -> list[str]:
             )
         if evidence.loss.get("penalty"):
             doubts.append(f"step size and a penalty in the loss ({penalty(evidence)})")
-    if name in ("step_size", "labels") and len(evidence.steps) and evidence.steps["loss"].isna().all():
+    if name in ("step_size", "labels") and len(evidence.steps) and not evidence.has_loss:
         doubts.append("labels (no loss was given: recorder.step(loss=loss))")
     return doubts

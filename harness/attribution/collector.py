@@ -1,6 +1,6 @@
 """The collector: gathers the evidence of a training run and evaluates it at the end.
 
-Gathering is cheap: thirteen scalars per step (`step_metrics`), and copies of parameters and inputs
+Gathering is cheap: fourteen scalars per step (`step_metrics`), and copies of parameters and inputs
 (`snapshots`). The evaluation (`initial_state`, `counterfactual`) happens once per report. It gives three
 tables from which `harness.attribution.causes` finds the causes without the model.
 """
@@ -40,6 +40,7 @@ from harness.attribution.untrained import UntrainedState
 from harness.attribution.whole_passes import OwnPasses
 from harness.graph.plan import Site, plain_name, without_wrappers
 from harness.hooks.eager import EagerTaps
+from harness.hooks.unobservable import error_line
 from harness.progress import Progress
 from harness.recording.listener import Guard
 
@@ -165,6 +166,7 @@ class EvidenceCollector:
                 sizes = steps["output_rms"].to_numpy(float)
                 steps.attrs["loss"] = facts | self._attempt({}, outputs_again, again, self._snapshots, sizes)
             steps.attrs |= {"untrained": self._untrained.changes, "resumed": self._resumed}
+            steps.attrs["given"] = self._metrics.given
             obstacle = "; ".join(filter(None, [obstacle, *self._failed]))
         if error:
             obstacle = f"it was switched off after step {len(steps):,} ({error})"
@@ -213,7 +215,9 @@ class EvidenceCollector:
         return self._snapshots.prepare_replay()
 
     def _replay(self) -> Replay:
-        return Replay(self._model, self._modes(), self._options, by_parts=self._snapshots.by_parts)
+        replay = Replay(self._model, self._modes(), self._options, by_parts=self._snapshots.by_parts)
+        replay.prepare(self._snapshots.first())
+        return replay
 
     def _replayed(
         self, replay: Replay, sites: Sequence[Site], census: pd.DataFrame | None
@@ -315,7 +319,7 @@ class EvidenceCollector:
             return function(*args)
         except Exception as error:
             what = function.__name__.strip("_")
-            self._failed.append(f"{what} could not be computed ({type(error).__name__}: {error})")
+            self._failed.append(f"{what} could not be computed ({error_line(error)})")
             return default
 
     def _weights(self, replay: Replay, layer: Layer) -> dict[str, float]:

@@ -31,7 +31,10 @@ class ReferenceCopy:
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._copies = [t.detach().clone() for t in tensors]
         self._sizes = np.array([t.numel() for t in tensors], np.int64)
+        self._matrices = np.array([t.ndim > 1 for t in tensors])  # without those that begin as 0
         self._addresses = addresses(self._copies) if flat(self._copies) is not None else None
+        plain = self._addresses is None and all(map(is_plain, tensors))
+        self._first = torch._foreach_norm(self._copies) if plain and tensors else []  # pyright: ignore[reportPrivateImportUsage]
 
     def fits(self, now: Sequence[Tensor]) -> bool:
         """Whether the number of tensors, their shapes, dtypes and devices are unchanged."""
@@ -47,24 +50,40 @@ class ReferenceCopy:
             return False
         return bool(_same(addresses(now), self._addresses, self._sizes, like))
 
-    def update(self, now: Sequence[Tensor]) -> tuple[Any, Any]:
-        """L2 norms of the tensors' movement and of the tensors; updates the copy to the current values."""
+    def update(self, now: Sequence[Tensor]) -> tuple[Any, Any, Any]:
+        """How far the tensors have moved; updates the copy to the current values.
+
+        Returns:
+            L2 norms of the movement and of the tensors, and the largest share of its own norm by which a
+            matrix moved that was not 0 at first (NaN if unknown).
+        """
         if not now:
-            return np.nan, np.nan
-        like = flat(now)
+            return np.nan, np.nan, np.nan
+        like, largest = flat(now), np.nan
         if like is not None and self._addresses is not None:
-            sums = np.zeros(2)
-            _move(addresses(now), self._addresses, self._sizes, like, sums)
-            return float(np.sqrt(sums[0])), float(np.sqrt(sums[1]))
+            sums = np.zeros(3)
+            _move(addresses(now), self._addresses, self._sizes, self._matrices, like, sums)
+            return float(np.sqrt(sums[0])), float(np.sqrt(sums[1])), float(np.sqrt(sums[2]))
         if all(is_plain(t) for t in now):
+            before = torch._foreach_norm(self._copies)  # pyright: ignore[reportPrivateImportUsage]
             torch._foreach_sub_(self._copies, list(now))  # pyright: ignore[reportPrivateImportUsage]
-            distance = norm(self._copies)
+            moved = torch._foreach_norm(self._copies)  # pyright: ignore[reportPrivateImportUsage]
+            distance, largest = _whole(moved), self._largest(moved, before)
             torch._foreach_copy_(self._copies, list(now))  # pyright: ignore[reportPrivateImportUsage]
         else:  # sharded or otherwise special tensors support fewer operations
             distance = norm([t.detach() - copy for t, copy in zip(now, self._copies, strict=True)])
             for t, copy in zip(now, self._copies, strict=True):
                 copy.copy_(t)
-        return distance, norm(now)
+        return distance, norm(now), largest
+
+    def _largest(self, moved: Sequence[Tensor], before: Sequence[Tensor]) -> Any:
+        """The largest share of its norm by which a matrix moved, on its device."""
+        shares = [
+            torch.where(first > 0, distance / size, 0.0).float()
+            for distance, size, first, matrix in zip(moved, before, self._first, self._matrices, strict=True)
+            if matrix
+        ]
+        return torch.stack([share.to(shares[0].device) for share in shares]).max() if shares else np.nan
 
 
 def norm(tensors: Sequence[Tensor]) -> Any:
@@ -84,6 +103,11 @@ def norm(tensors: Sequence[Tensor]) -> Any:
         sharded = [t for t in tensors if hasattr(t, "full_tensor")]
         parts = [torch.linalg.vector_norm(t.detach()) for t in tensors if not hasattr(t, "full_tensor")]
         parts += _sharded_norms(sharded)
+    return _whole(parts)
+
+
+def _whole(parts: Sequence[Tensor]) -> Tensor:
+    """The norm of everything, on the device of the first part."""
     device = parts[0].device
     return torch.linalg.vector_norm(torch.stack([part.to(device).double() for part in parts]))
 
@@ -129,19 +153,27 @@ def addresses(tensors: Sequence[Tensor]) -> np.ndarray:
 
 
 @nb.njit(nogil=True, cache=True, fastmath=REORDER)
-def _move(now, copies, sizes, like, sums):
+def _move(now, copies, sizes, matrices, like, sums):
     for t in range(len(sizes)):
         p, q = values(now[t], sizes[t], like), values(copies[t], sizes[t], like)
+        moved, was = 0.0, 0.0
         for start in range(0, sizes[t], BLOCK):
             here, there = p[start : start + BLOCK], q[start : start + BLOCK]
-            distance, size = like[0] * 0, like[0] * 0
+            distance, size, before = like[0] * 0, like[0] * 0, like[0] * 0
             for i in range(len(here)):  # starts at 0, so that the compiler sees no negative index
                 d = here[i] - there[i]
                 distance += d * d
                 size += here[i] * here[i]
+                before += there[i] * there[i]
             there[:] = here
-            sums[0] += np.float64(distance)
+            moved += np.float64(distance)
+            was += np.float64(before)
             sums[1] += np.float64(size)
+        sums[0] += moved
+        if was == 0:
+            matrices[t] = False
+        elif matrices[t]:
+            sums[2] = max(sums[2], moved / was)
 
 
 @nb.njit(nogil=True, cache=True, fastmath=REORDER)

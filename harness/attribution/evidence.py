@@ -45,6 +45,11 @@ class Evidence(NamedTuple):
         return dict(self.steps.attrs.get("loss", {}))
 
     @property
+    def has_loss(self) -> bool:
+        """Whether the losses were given, finite or not."""
+        return bool(self.steps.attrs.get("given") or self.steps["loss"].notna().any())
+
+    @property
     def has_other_forward(self) -> bool:
         """Whether the network, run again, gives the latest outputs, but not the first ones."""
         first, last = (float(self.loss.get(f"again_{when}", np.nan)) for when in ("first", "last"))

@@ -23,6 +23,8 @@ from harness.attribution.loss_rises import CALM, LONG_STEP
 from harness.formats import place_words
 
 LONGEST_STEP = 0.2  # ‖Δθ‖ / ‖θ‖ from which a single early step may kill by its length
+LONG_LAYER_STEP = 0.5  # ‖Δw‖ / ‖w‖ of one matrix from which a single early step is long
+LAYER_CALM = 0.02  # the same of usual steps, above which they are not short
 VERY_LONG_STEP = 0.02  # the same, from which a penalty in the loss is indistinguishable from long steps
 PENALTY = 0.1  # share of the first gradient's power from which a penalty is blamed
 LATE_PENALTY = 0.3  # the same of a late step, in which the outputs need little of it
@@ -92,6 +94,7 @@ def lasting_cause(
     long = moved >= LONG_STEP or longest_step(steps, deaths) >= LONGEST_STEP
     long |= last_steps(steps, deaths, diverged) >= CALM
     long |= first_of(steps, "momentum") >= MUCH_MOMENTUM
+    long |= longest_layer_step(steps, deaths, diverged) >= LONG_LAYER_STEP
     return "step_size" if long else "unknown"
 
 
@@ -130,11 +133,16 @@ def grown_inputs(evidence: Evidence) -> str:
 
 def last_steps(steps: pd.DataFrame, deaths: pd.Series, diverged: int | None) -> float:
     """Median ‖Δθ‖ / ‖θ‖ just before most deaths, or before the divergence; NaN if unknown."""
-    end = diverged if diverged is not None else float(deaths.median()) if len(deaths) else float("nan")
-    before = steps[(steps["step"] < end) & (steps["step"] >= end - 2 * EPISODE)]
+    before = _before_end(steps, deaths, diverged)
     ratio = (before["update_norm"] / before["weight_norm"]).to_numpy(float)
     ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
     return float(np.median(ratio)) if len(ratio) else float("nan")
+
+
+def _before_end(steps: pd.DataFrame, deaths: pd.Series, diverged: int | None) -> pd.DataFrame:
+    """The steps just before most deaths, or before the divergence."""
+    end = diverged if diverged is not None else float(deaths.median()) if len(deaths) else float("nan")
+    return steps[(steps["step"] < end) & (steps["step"] >= end - 2 * EPISODE)]
 
 
 def order_of_inputs(steps: pd.DataFrame) -> float:
@@ -200,10 +208,25 @@ def longest_step(steps: pd.DataFrame, deaths: pd.Series) -> float:
     return early_step(steps) if late or ratios.empty else float(ratios.max())
 
 
-def _early_steps(steps: pd.DataFrame) -> pd.Series:
+def longest_layer_step(steps: pd.DataFrame, deaths: pd.Series, diverged: int | None) -> float:
+    """Largest ‖Δw‖ / ‖w‖ of a matrix in an early step, which large embeddings hide from `longest_step`.
+
+    NaN if it is unknown, or if steps had become short when most units died.
+    """
+    if "layer_move" not in steps:  # of earlier versions
+        return float("nan")
+    before = _before_end(steps, deaths, diverged)["layer_move"]
+    longest = float(_early(steps)["layer_move"].max())
+    return longest if known_median(before) >= LAYER_CALM else float("nan")
+
+
+def _early(steps: pd.DataFrame) -> pd.DataFrame:
     moved = steps[steps["update_norm"].fillna(0.0) != 0]  # an agent counts steps before it learns
-    steps = moved.head(max(20, len(moved) // 10))
-    steps = steps.set_index("step")
+    return moved.head(max(20, len(moved) // 10)).set_index("step")
+
+
+def _early_steps(steps: pd.DataFrame) -> pd.Series:
+    steps = _early(steps)
     return (steps["update_norm"] / steps["weight_norm"]).mask(np.isinf(steps["update_norm"]), np.inf)
 
 

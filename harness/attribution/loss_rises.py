@@ -70,7 +70,8 @@ def own_rise(steps: StepSeries, t: int, column: str, penalty: bool) -> Rise | No
     # one odd batch alone is no change, though it may leave the network worse
     lasts = len(after) > 0 and not np.median(after) < max(FAR, rise**0.5)
     rises = rise < 10 * FAR and np.fmax.reduce(after, initial=0.0) > FAR * rise  # step by step: it diverges
-    far = rise > ONCE and len(after) > 0 and np.isfinite(after).all()
+    usual = steps.past("loss", t).max()  # near 0, one input of a batch is enough to raise a loss far
+    far = rise > ONCE and len(after) > 0 and np.isfinite(after).all() and steps["loss"][t] > JUMP * usual
     if not (lasts or far) or rises or steps.was_rising(t):
         return None
     if lasts and _comes_back(steps, t, rise):

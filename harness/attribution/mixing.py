@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from harness.attribution.evidence import FACTORS
 from harness.attribution.replay import NORMS, Replay
 from harness.attribution.shapley import Coalition
 from harness.attribution.snapshots import Values
+from harness.kernels.same_values import same_values
 
 OWN = FACTORS[:4]  # factors of a unit's own layer
 
@@ -41,7 +41,7 @@ class Mixture:
         """The own factors of some modules or parameters that differ between the two times."""
         changed: set[str] = set()
         for key, factor in (pair for name in makers for pair in self.factors(name)):
-            if not torch.equal(self._then[key], self._now[key]):
+            if not same_values(self._then[key], self._now[key]):
                 changed.add(factor)
                 if factor == "weights" and key in self._decayed and bool(self._decayed[key].any()):
                     changed.add("decay")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from harness.hooks._torch import outside_transforms, without_transforms
 from harness.kernels.countable import has_values
+from harness.kernels.same_values import same_values
 from harness.recording.batches import tensors_in
 
 OBJECT = 64  # inputs for which an object counts
@@ -55,7 +56,7 @@ def map_leaves(is_leaf: Callable[[Any], bool], function: Callable[[Any], Any], v
 def equal(a: Any, b: Any) -> bool:
     """Whether two nested structures hold the same values."""
     if isinstance(a, Tensor):
-        return isinstance(b, Tensor) and a.shape == b.shape and torch.equal(a, b)
+        return isinstance(b, Tensor) and same_values(a, b)
     if isinstance(a, Mapping):
         return set(a) == set(b) and all(equal(a[name], b[name]) for name in a)
     if isinstance(a, tuple | list):

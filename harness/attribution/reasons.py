@@ -30,6 +30,7 @@ from harness.attribution.findings import Findings
 from harness.attribution.killing_events import are_followed
 from harness.attribution.lasting_causes import (
     LARGE_OUTPUTS,
+    LONG_LAYER_STEP,
     MUCH_MOMENTUM,
     ODD_INPUTS,
     ORDERED,
@@ -43,6 +44,7 @@ from harness.attribution.lasting_causes import (
     has_far_targets,
     is_broken_from_start,
     last_steps,
+    longest_layer_step,
     longest_step,
     odd_steps,
     order_of_inputs,
@@ -212,7 +214,7 @@ def _labels(found: Findings, evidence: Evidence) -> str:
 
 def _first_value(evidence: Evidence) -> str:
     """What showed at once that a training was broken."""
-    return "the first update" if np.isnan(evidence.steps["loss"]).all() else "the first loss"
+    return "the first loss" if evidence.has_loss else "the first update"
 
 
 def _constant(found: Findings, evidence: Evidence) -> str:
@@ -288,14 +290,15 @@ def moved(found: Findings, evidence: Evidence) -> str:
     if np.isinf(longest):
         return f"an early step moved {100 * ratio:.3g} % of ‖θ‖ (median), the longest not finite"
     late = last_steps(evidence.steps, found.deaths, found.diverged_at)
+    layer = longest_layer_step(evidence.steps, found.deaths, found.diverged_at)
+    of_layer = f", and one layer's own weights by {_share(layer)}" if layer >= LONG_LAYER_STEP else ""
     then = (
         f"; those before most deaths, or the divergence, {_share(late)}"
         if late > max(CALM, 3 * ratio)
         else ""
     )
-    if longest > 3 * ratio:
-        return f"an early step moved {_share(ratio)} of ‖θ‖ (median), the longest {_share(longest)}{then}"
-    return f"an early step moved {_share(ratio)} of ‖θ‖ (median){then}"
+    far = f", the longest {_share(longest)}" if longest > 3 * ratio else ""
+    return f"an early step moved {_share(ratio)} of ‖θ‖ (median){far}{of_layer}{then}"
 
 
 def _share(ratio: float) -> str:

@@ -61,6 +61,9 @@ class Replay:
         modes: module name → training mode; other modules keep theirs.
         options: options of the taps that observed its training (gate_eps, per_call, axis).
         by_parts: whether inputs are those of submodules called on their own (`Entrances`).
+
+    Attributes:
+        graph: whether passes record a graph, as a forward needs that sets hooks on its tensors.
     """
 
     def __init__(
@@ -75,10 +78,25 @@ class Replay:
         self.by_parts = by_parts
         self._called, self._prefix = (Parts(model), "model.model.") if by_parts else (model, "model.")
         self.modules = dict(model.named_modules())
+        self.graph = False
+
+    def prepare(self, snapshot: Snapshot) -> None:
+        """Find out with one input whether passes need a graph."""
+        one = snapshot._replace(inputs=snapshot.inputs[:1])
+        for self.graph in (False, True):
+            try:
+                with self.observing():
+                    self.run(one)
+            except RuntimeError:
+                continue
+            return
+        self.graph = False  # it cannot be run at all, which the first pass says
 
     def in_modes(self, modes: Mapping[str, bool]) -> Replay:
         """The same replay with some modules in other modes."""
-        return Replay(self.model, {**self.modes, **modes}, self.options, by_parts=self.by_parts)
+        other = Replay(self.model, {**self.modes, **modes}, self.options, by_parts=self.by_parts)
+        other.graph = self.graph
+        return other
 
     def taps(self, windows: WindowAccumulator, *, gradients: bool = False) -> EagerTaps:
         """Taps that observe the replayed passes, with the same sites as in training."""
@@ -128,6 +146,8 @@ class Replay:
         """
         model = _Ending(self._called, then)
         device = next((value.device for value in snapshot.values.values()), None)
+        if self.graph:
+            trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         for inputs in snapshot.inputs:
             args, kwargs = map_tensors(lambda tensor: tensor.to(device), inputs)
             values = {
@@ -137,7 +157,7 @@ class Replay:
             if leaves is not None:
                 leaves.update(values)
             named = {self._prefix + name: value for name, value in values.items()}
-            with preserve_tensors(self.model):
+            with preserve_tensors(self.model), torch.set_grad_enabled(self.graph or torch.is_grad_enabled()):
                 output = functional_call(model, named, args, kwargs)
             yield output
 

@@ -20,6 +20,7 @@ from harness.attribution.entrances import PartsForward
 from harness.attribution.loss_graph import outputs_of
 from harness.attribution.model_inputs import Inputs, are_plain, byte_count, copy_inputs, input_count
 from harness.graph.plan import qualified_names
+from harness.recording.attributes import has_lazy_parts
 from harness.recording.listener import Guard
 
 INPUTS = 512  # largest number of the first inputs, and of the latest
@@ -60,6 +61,7 @@ class Snapshots:
         self._trains = False  # whether autograd has recorded a forward
         self._uncopied = False  # whether inputs have come that cannot be copied
         self._idle = False  # whether the model's own forward uses no parameter: its inputs are not kept
+        self._lazy = False  # whether parameters of the model have no values yet
         self.by_parts = False
         self.first_outputs: list[Tensor] = []
 
@@ -76,6 +78,7 @@ class Snapshots:
         if self._is_sharded():
             return
         self.start = self.start or copy_values(self._model)
+        self._lazy = has_lazy_parts(self._model)
         begin, end = guard.hook(self._forward), guard.hook(self._ended)
         self._handles.append(self._model.register_forward_pre_hook(begin, with_kwargs=True))
         self._handles.append(self._model.register_forward_hook(end))
@@ -189,6 +192,9 @@ class Snapshots:
         self._recent_count, self._first_complete, self.by_parts = 0, False, False
 
     def _ended(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._lazy:  # the forward has drawn what had no values yet
+            self.start = copy_values(self._model) | self.start
+            self._lazy = has_lazy_parts(self._model)
         inputs = self._running.pop() if self._running else None
         if inputs is not None and not self.first_outputs and self._first and inputs is self._first[0]:
             self.first_outputs = [out.detach()[:INPUTS].clone() for out in outputs_of(output) if out.ndim]

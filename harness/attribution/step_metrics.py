@@ -1,4 +1,4 @@
-"""Step metrics: thirteen scalars per training step, from which events can be dated.
+"""Step metrics: fourteen scalars per training step, from which events can be dated.
 
 Within a step, inputs come first, then the loss, the gradient and the update: the first to leave its baseline
 names the event. All values stay on their device until the table is read.
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -27,14 +28,16 @@ from harness.recording.listener import Guard
 #: input_mean, input_rms: of one of the model's tensor inputs (see `moving_input`); written_norm: norm of
 #: parameter changes since the optimizer's last step that it did not make; the learning rates are the largest
 #: among groups with matrices (lr) and vectors (lr_bias); output_rms, output_grad_norm: see `OutputNorms`;
-#: momentum: that of SGD and the like, which multiplies how far a gradient takes the parameters.
+#: momentum: that of SGD and the like, which multiplies how far a gradient takes the parameters; layer_move:
+#: the largest share of its own norm by which the optimizer moved a matrix.
 COLUMNS = (
     *("input_mean", "input_rms", "written_norm", "loss", "grad_norm", "update_norm", "weight_norm"),
     *("lr", "lr_bias", "weight_decay", "output_rms", "output_grad_norm", "momentum"),
+    "layer_move",
 )
 PLACES = ("", "1", "2", "3")  # of the tensor inputs that are watched
 OTHERS = tuple(f"{name}{place}" for place in PLACES[1:] for name in ("input_mean", "input_rms"))
-STORED = (*COLUMNS[:-1], *OTHERS, COLUMNS[-1])  # in the order in which they came to be
+STORED = (*COLUMNS[:-2], *OTHERS, *COLUMNS[-2:])  # in the order in which they came to be
 BUFFERED = 256  # steps whose scalars stay on the device
 
 
@@ -55,6 +58,7 @@ class StepMetrics:
         self._outputs = OutputNorms()
         self._buffered: list[dict[str, Any]] = []
         self._rows: list[np.ndarray] = []
+        self.given = False  # whether a loss was handed over, be it finite or not
         self.decayed: dict[int, Tensor] = {}  # parameter id → Σ of movements due to weight decay
 
     def attach(self, guard: Guard) -> None:
@@ -78,6 +82,7 @@ class StepMetrics:
         for at, moments in zip(PLACES, self._inputs, strict=False):
             self._row[f"input_mean{at}"], self._row[f"input_rms{at}"] = moments.take()
         self._row["output_rms"], self._row["output_grad_norm"] = self._outputs.take()
+        self.given |= loss is not None
         self._row["loss"] = loss.detach() if isinstance(loss, Tensor) else np.nan if loss is None else loss
         self._buffered.append(self._row)
         self._row = {}
@@ -155,9 +160,13 @@ class StepMetrics:
 
     @torch.no_grad()
     def _after_step(self, place: int) -> None:
-        distance, size = self._references[place].update(parameters(self._optimizers[place]))
+        distance, size, largest = self._references[place].update(parameters(self._optimizers[place]))
         self._add("update_norm", distance)
         self._add("weight_norm", size)
+        before = self._row.get("layer_move", largest)
+        both = isinstance(before, Tensor) and isinstance(largest, Tensor)
+        larger = torch.maximum(before, largest.to(before.device)) if both else max(before, largest)
+        self._row["layer_move"] = larger
 
     def _decay(self, group: Sequence[Tensor], lr: Any, decay: float, options: Mapping[str, Any]) -> None:
         """Add the update due to weight decay: lr λ θ, which a momentum μ multiplies by 1 / (1 - μ)."""
@@ -198,5 +207,6 @@ class StepMetrics:
 
 
 def parameters(optimizer: Optimizer) -> list[Tensor]:
-    """Parameters of an optimizer that require gradients, in its order."""
-    return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    """Parameters of an optimizer that require gradients, in its order, without lazy ones."""
+    own = [p for group in optimizer.param_groups for p in group["params"]]
+    return [p for p in own if p.requires_grad and not is_lazy(p)]

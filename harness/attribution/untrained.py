@@ -11,13 +11,13 @@ import weakref
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from harness.attribution.event import BUFFER, FROZEN, NAMES, NORM, NUMBER
 from harness.attribution.replay import NORMS
 from harness.attribution.snapshots import Values
 from harness.graph.plan import plain_name, qualified_names
+from harness.kernels.same_values import same_values
 from harness.recording.listener import Guard
 
 CHANGED = 0.02  # share of its norm by which a tensor must change
@@ -126,7 +126,7 @@ def _tensors(
 
 def _change(before: Tensor, now: Tensor) -> float:
     """Size of a change over the size before; a change from 0 is infinite."""
-    if before.shape != now.shape or before.device != now.device or torch.equal(before, now):
+    if before.shape != now.shape or before.device != now.device or same_values(before, now):
         return 0.0
     old, new = (value if value.is_complex() else value.double() for value in (before, now))
     return float((new - old).norm() / old.norm())

@@ -13,6 +13,16 @@ OWN = frozenset(vars(nn.Module()))  # torch's own attributes of every module
 MOST = 10_000  # largest number of items of a container that is restored
 
 
+def has_lazy_parts(model: nn.Module) -> bool:
+    """Whether a parameter or buffer has no shape yet, as a forward gives it one.
+
+    Example:
+        >>> has_lazy_parts(nn.LazyLinear(2)), has_lazy_parts(nn.Linear(1, 2))
+        (True, False)
+    """
+    return any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers()))
+
+
 @contextmanager
 def preserve_attributes(model: nn.Module) -> Iterator[None]:
     """Restore the attributes of modules, and the items of lists, dicts and sets in them, after the block.
@@ -90,7 +100,7 @@ def _identities(container: Any) -> list[int]:
 
 def _structure(model: nn.Module) -> list[Any] | None:
     """Which modules there are, and the names of their parameters and buffers; None if some are lazy."""
-    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+    if has_lazy_parts(model):
         return None
     names = [(name, id(module)) for name, module in model.named_modules(remove_duplicate=False)]
     return [

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.rnn import PackedSequence
 
+from harness.kernels.same_values import same_values
 from harness.recording.attributes import preserve_attributes
 
 Batch = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
@@ -187,7 +188,7 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
                     module._buffers[name] = buffer
                     if buffer.shape != kept.shape:  # the forward has resized it
                         buffer.resize_(kept.shape)
-                    if not torch.equal(buffer, kept):
+                    if not same_values(buffer, kept):
                         buffer.copy_(kept)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
+from harness.hooks._torch import is_jit_tracing
 from harness.hooks.captured import FOLLOWED, is_capturing
 from harness.hooks.hook import Call
 from harness.hooks.unobservable import error_line
@@ -34,8 +35,8 @@ class Guard:
         self._said = False
 
     def run(self, function: Callable[..., Any], *args: Any) -> None:
-        """Call a function, unless the listener is off."""
-        if self.error:
+        """Call a function, unless the listener is off, or the call would become part of a trace."""
+        if self.error or is_jit_tracing():
             return
         if is_capturing():
             self.switch_off(RuntimeError(FOLLOWED))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from harness.hooks.discovery import tensors_inside
+from harness.kernels.same_values import same_values
 from harness.recording.batches import (
     Batch,
     as_batches,
@@ -190,7 +191,7 @@ def _is_pair(items: Any, output: Any) -> bool:
     parts = first is not second and memory == second.untyped_storage().data_ptr() != 0
     if len(items) > 2 or not like or (parts and first.data_ptr() != second.data_ptr()):
         return False
-    if not torch.equal(first, second.to(first.device)):
+    if not same_values(first, second.to(first.device)):
         warnings.warn(SEVERAL, stacklevel=4)
     return True
 

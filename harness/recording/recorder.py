@@ -18,6 +18,7 @@ from harness.hooks.arguments import STATE, as_optimizers, check, check_numbers, 
 from harness.hooks.captured import STEP, is_capturing
 from harness.hooks.masks import Mask
 from harness.kernels.unit_statistic import UnitStatistic
+from harness.recording.attributes import has_lazy_parts
 from harness.recording.batches import Batch
 from harness.recording.census_log import CensusLog
 from harness.recording.copied_recorder import Uncopied
@@ -25,7 +26,7 @@ from harness.recording.listener import Listener, Listeners
 from harness.recording.loss_scale import Scaler
 from harness.recording.probe import Probe
 from harness.recording.recorded_data import RecordedData
-from harness.recording.recorder_warnings import NO_STEP, RecorderWarnings
+from harness.recording.recorder_warnings import LAZY, NO_STEP, RecorderWarnings
 from harness.recording.schedule import due
 from harness.recording.stream import Stream
 
@@ -146,7 +147,11 @@ class ActivationRecorder(RecordedData, Uncopied):
         self._attached = True
         self._stream.attach(closing=due(self._steps + 1, self._every))
         self._listeners.attach()
-        if self.probe is not None and self._steps == 0 and not self._log:
+        if self.probe is None or self._steps or self._log:
+            return
+        if has_lazy_parts(self._model):
+            warnings.warn(LAZY, stacklevel=3)
+        else:
             try:
                 self._log.add([self._probe.census(self._steps, self._taps)])
             except BaseException:  # the model rejects a batch: do not enter the block

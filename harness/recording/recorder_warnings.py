@@ -37,6 +37,10 @@ OTHER_MODE = (
     "nothing was counted in steps {first:,} to {last:,}: the forward passes that train ran in a mode that "
     "is not observed. Call model.train(), or use observe='all'"
 )
+LAZY = (
+    "the probe has no census before the first step: the model has lazy parameters, which the first forward "
+    "of the training draws. Pass one batch through it before the recorder is attached, to see the start"
+)
 NOTHING = "nothing was observed: "
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from harness.detector.states import STATES, Thresholds, dead_fraction, summarise
 from harness.graph.plan import Plan
 from harness.hooks.arguments import check_loss_function
 from harness.hooks.masks import Masks, masks_of
+from harness.recording.attributes import has_lazy_parts
 from harness.recording.batches import Batch, evaluation
 from harness.recording.census_html import census_html
 from harness.recording.model_calls import outputs
@@ -106,7 +108,8 @@ def scan(
 ) -> Report:
     """Pass over the batches in evaluation mode, and report which units are dead on them.
 
-    The model's modes, buffers and gradients and all random states are restored afterwards.
+    The model's modes, buffers and gradients and all random states are restored afterwards; one with lazy
+    parameters stays lazy, as a copy of it is scanned.
 
     Args:
         model: any module.
@@ -139,6 +142,8 @@ def scan(
         raise TypeError(f"model: expected a torch.nn.Module, but got {type(model).__name__}")
     if loss is not None:
         check_loss_function(loss)
+    if has_lazy_parts(model):  # their first values are drawn by the first forward: not by this one
+        model = copy.deepcopy(model)
     recorder = ActivationRecorder(
         model,
         census_every=None,

@@ -58,7 +58,7 @@ class Recorder(Observer):
             scale of each backward pass, and inputs with non-finite gradients (from steps that the scaler
             skips) do not count in `grad_rms`. A Recorder cannot detect a scaled loss by itself: without
             `scaler=`, `grad_rms` refers to the scaled loss. `grad_norm` is unscaled either way.
-        evidence: whether to gather what `diagnose()` needs (requires the optimizer): thirteen scalars per
+        evidence: whether to gather what `diagnose()` needs (requires the optimizer): fourteen scalars per
             step, the first and latest parameters, and 512 each of the first and latest inputs.
         output: a folder of runs. The training is stored there as a run, which `open_runs`, all commands of
             `harness-tools` and TensorBoard can read. It is written during training. A Recorder attached after
