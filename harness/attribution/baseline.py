@@ -37,9 +37,10 @@ def ratio_deviation(values: np.ndarray, name: str) -> np.ndarray:
     for rows, before in _windows(np.where(np.isfinite(logs), logs, np.nan)):
         median, noise, highest = _median(before), _noise(before), np.fmax.reduce(before, axis=1)
         usual = np.fmin(DEVIATIONS * noise, highest - median + least)  # a loss near 0 has heavy tails
-        above = np.where(np.isneginf(logs[rows]), np.nan, logs[rows]) - median
+        nothing = np.isneginf(logs[rows])  # inputs that are all 0 are far from any other
+        above = np.where(nothing, -np.inf if name == "input_rms" else np.nan, logs[rows]) - median
         far = (np.abs(above) if name == "input_rms" else above) > np.fmax(least, usual)
-        ratios[rows] = np.where(far & _long_enough(before), np.exp(np.minimum(above, 700.0)), 0.0)
+        ratios[rows] = np.where(far & _long_enough(before), np.exp(np.clip(above, -700.0, 700.0)), 0.0)
     return ratios
 
 
@@ -66,6 +67,8 @@ def written_share(written: np.ndarray, weight: np.ndarray) -> np.ndarray:
     for rows, before in _windows(share):
         usual = np.nan_to_num(_median(before), nan=0.0, posinf=np.inf)
         shares[rows] = np.where((share[rows] > WRITTEN) & (share[rows] > 5 * usual), share[rows], 0.0)
+    if np.median(share[:LENGTH]) > 0:  # the first of writes in nearly every step has no past
+        shares[:SHORTEST] = 0.0
     return shares
 
 

@@ -83,7 +83,9 @@ def hardly_vary(born: pd.DataFrame, layers: pd.DataFrame) -> bool:
     if len(known) and is_by_chance(known, layers).mean() < 0.5:
         return False
     means = born.loc[lowest, "birth_weight_mean"].astype(float)
-    if is_off_centre(first).any() or (len(means) and known_median(means) < -FAR):
+    biases = known_median(born.loc[lowest, "birth_bias"].astype(float))
+    by_bias = len(means) > 0 and biases < min(0.0, known_median(means))  # beside which weights are small
+    if (is_off_centre(first).any() and not by_bias) or (len(means) and known_median(means) < -FAR):
         return True
     first = first[(normed(first) == "") & first["site"].isin(born["site"]).to_numpy()]
     if ((first["input_rms"] == 0) | (first["off_centre"] > CONSTANT)).any():

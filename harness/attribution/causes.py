@@ -66,6 +66,7 @@ MEANING = {
     "unknown": "none of the causes that are known here",
 }
 LABELS = tuple(MEANING)
+SEVERAL = 0.2  # share of the units born dead from which those that are not by chance decide
 CHANCE = 0.2  # dead share below which units born dead by chance need no cause
 MOSTLY = 0.8  # if no unit was born dead, share of units nearly born dead that is enough
 DRIFTED = 0.25  # share of the inputs in the units' fall from which their slow drift is blamed
@@ -232,7 +233,7 @@ def _by_births(case: Case) -> Cause | None:
         return Cause("input_offset")
     if case.share < CHANCE and chance.mean() > 0.5:
         return Cause("none")
-    if not chance.all():
+    if 1 - chance.mean() >= SEVERAL:
         label = _birth_cause(born[~chance], layers)
         return Cause(large_from_start(case.evidence.steps) if label == "unknown" else label)
     known = bool(born["spread"].notna().any())

@@ -24,13 +24,14 @@ from harness.attribution.entrances import Entrances
 from harness.attribution.evidence import Evidence
 from harness.attribution.evidence_tables import layer_table, unit_table
 from harness.attribution.initial_state import InitialState, row_statistics, weight_statistics
+from harness.attribution.kept_gradients import KeptGradients
 from harness.attribution.layer_inputs import layer_inputs
 from harness.attribution.layers import behind, layers_of
 from harness.attribution.loss_path import LossPath
 from harness.attribution.model_inputs import input_count
 from harness.attribution.outputs_again import outputs_again
 from harness.attribution.own_parameters import OwnParameters, own_parameters
-from harness.attribution.replay import Layer, Replay
+from harness.attribution.replay import Replay
 from harness.attribution.site_replay import BIRTH as SITE_BIRTH
 from harness.attribution.site_replay import SiteReplay
 from harness.attribution.snapshots import Snapshot, Snapshots
@@ -70,7 +71,7 @@ class EvidenceCollector:
         self._metrics = StepMetrics(self._model, optimizers)
         self._snapshots = Snapshots(self._model)
         self._untrained, self._optimizers = UntrainedState(self._model), optimizers
-        self._loss = LossPath(self._model, optimizers)
+        self._loss, self._kept = LossPath(self._model, optimizers), KeptGradients(optimizers)
         self._entrances = Entrances(
             self._model,
             on_inputs=self._metrics.read_inputs,
@@ -94,16 +95,15 @@ class EvidenceCollector:
         self._metrics.attach(guard)
         self._snapshots.attach(guard)
         self._loss.attach()
+        self._kept.attach()
         if not self._steps:
             self._snapshot()
 
     def detach(self) -> None:
         """Remove every hook."""
         self._guard = None
-        self._entrances.detach()
-        self._metrics.detach()
-        self._snapshots.detach()
-        self._loss.detach()
+        for part in (self._entrances, self._metrics, self._snapshots, self._loss, self._kept):
+            part.detach()
 
     def step(self, loss: Any) -> None:
         """Record a completed optimizer step; the first ones may be all there is before a divergence."""
@@ -111,6 +111,7 @@ class EvidenceCollector:
         self._snapshots.step()
         self._metrics.step(loss)
         self._loss.step(loss)
+        self._kept.step()
         self._steps += 1
         if self._steps & (self._steps - 1) == 0:
             self._snapshot()
@@ -121,11 +122,10 @@ class EvidenceCollector:
 
     def state_dict(self) -> dict[str, Any]:
         """State that consists of tensors and plain values."""
-        metrics, snapshots = self._metrics.state_dict(), self._snapshots.state_dict()
         return {
             "steps": self._steps,
-            "vitals": metrics,
-            "kept": snapshots,
+            "vitals": self._metrics.state_dict(),
+            "kept": self._snapshots.state_dict(),
             "loss": self._loss.state_dict(),
             "untrained": self._untrained.state_dict(),
         }
@@ -166,7 +166,8 @@ class EvidenceCollector:
                 sizes = steps["output_rms"].to_numpy(float)
                 steps.attrs["loss"] = facts | self._attempt({}, outputs_again, again, self._snapshots, sizes)
             steps.attrs |= {"untrained": self._untrained.changes, "resumed": self._resumed}
-            steps.attrs["given"] = self._metrics.given
+            climbs = any(group.get("maximize") for one in self._optimizers for group in one.param_groups)
+            steps.attrs |= {"given": self._metrics.given, "kept": self._kept.found, "maximize": climbs}
             obstacle = "; ".join(filter(None, [obstacle, *self._failed]))
         if error:
             obstacle = f"it was switched off after step {len(steps):,} ({error})"
@@ -208,9 +209,9 @@ class EvidenceCollector:
         broken = self._entrances.broken
         if self._snapshots.by_parts and broken:
             return (
-                f"only parts of the model are called, and {broken} is handed what parameters made outside of "
-                "any part, so that the network of the start cannot be run again; give the model a forward() "
-                "that makes all of it, and call the model"
+                f"only parts of the model are called, and {broken} is handed what was made outside of any "
+                "part, of parameters or of another part's output, so that the network of the start cannot be "
+                "run again; give the model a forward() that makes all of it, and call the model"
             )
         return self._snapshots.prepare_replay()
 
@@ -293,9 +294,10 @@ class EvidenceCollector:
             row: dict[str, Any] = {"site": site.name, "depth": depth, "units": site.size}
             if site.name in layers:
                 layer = layers[site.name]
-                row |= {"layer": plain_name(layer.names[0], self._model), "source": layer.source}
+                name, latest = layer.names[0], self._snapshots.latest
+                row |= {"layer": plain_name(name, self._model), "source": layer.source}
                 row["normed"] = replay.normed(layer)
-                row |= self._weights(replay, layers[site.name])
+                row |= weight_statistics(name, replay.modules[name], start, latest)
             if site.name in made:
                 row["trained"] = any(map(replay.is_trained, made[site.name]))
             row |= inputs.get(site.name, {})
@@ -321,10 +323,6 @@ class EvidenceCollector:
             what = function.__name__.strip("_")
             self._failed.append(f"{what} could not be computed ({error_line(error)})")
             return default
-
-    def _weights(self, replay: Replay, layer: Layer) -> dict[str, float]:
-        name = layer.names[0]
-        return weight_statistics(name, replay.modules[name], self._snapshots.start, self._snapshots.latest)
 
     def _may_be_bare(self, site: Site) -> bool:
         """Whether single parameters may make a site: one that a single layer makes, or code without one."""

@@ -146,6 +146,8 @@ def _deaths(units: pd.DataFrame, found: Findings, evidence: Evidence) -> list[st
         fall = f"at least {100 * middle:.0f} % of the fall from their largest margin"
         held = f"one window holds {fall}" if middle >= 0.005 else "no single window holds it"
         parts.append(f"They {how}: for half of them, {held}.")
+    if evidence.has_other_forward:
+        return parts  # what a replay shows of the start is not what was
     shares = died[list(FACTORS)].mean().dropna()
     whole = died.loc[~has_known_layer(died, evidence.layers), "upstream"].sum() / max(
         1, died["upstream"].count()

@@ -15,6 +15,7 @@ from harness.attribution.event import (
     EPISODE,
     FROZEN,
     INPUTS,
+    MODE,
     NAMES,
     NORM,
     OUTSIDE,
@@ -38,6 +39,8 @@ NEGATIVE = (
     ("lr", "step_size", "learning rate is negative, so that steps go up the loss"),
     ("weight_decay", "decay", "weight decay is negative, so that parameters grow by themselves"),
 )
+#: Kind of what changed, though no optimizer trains it → the label of the event.
+LABELS = {NORM: "norm_stats", MODE: "norm_stats", FROZEN: "surgery", NAMES: "surgery"}
 FEW = 3  # largest number of windows in which a change is a single one
 
 
@@ -76,11 +79,11 @@ def _with_untrained(
     for name, change in untrained.items():
         (start, end), kind = change["windows"][0], str(change["kind"])
         goes_on = len(change["windows"]) > FEW
-        if start > 0 and not (goes_on and (kind == FROZEN or not change["one_way"])):
+        if (start > 0 or kind == MODE) and not (goes_on and (kind == FROZEN or not change["one_way"])):
             alike.setdefault((start, end, kind, goes_on), []).append(name)
     for (start, end, kind, goes_on), names in alike.items():
         first = untrained[names[0]]
-        label = {NORM: "norm_stats", FROZEN: "surgery", NAMES: "surgery"}.get(kind, "forward")
+        label = LABELS.get(kind, "forward")
         near = [e.step for e in found if start < e.step <= end + 1]
         more = f", and {len(names) - 1} more like it" if len(names) > 1 else ""
         text = f"between step {start:,} and step {end:,}: {changed_words(names[0], first)}{more}"
@@ -99,6 +102,9 @@ def changed_words(name: str, change: Mapping[str, Any]) -> str:
         what = "the frozen parameter" if change["kind"] == FROZEN else "the buffer"
         share = 100 * change["after"]
         return f"{what} {name} changed" + (f", by {share:.3g} % of its norm" if share < 1e6 else "")
+    if change["kind"] == MODE:
+        norm, mode = name.removesuffix(".training"), "training" if change["after"] else "evaluation"
+        return f"the norm {norm} went to {mode} mode"
     before, after, last = (f"{change[key]:.3g}" for key in ("before", "after", "last"))
     return f"{name} went from {before} to {after}" + (f", and on to {last}" if last != after else "")
 

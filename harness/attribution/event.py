@@ -9,7 +9,7 @@ INPUTS = ("input_mean", "input_rms")
 DRIFT = "inputs"  # the column of a slow drift of the inputs
 SLOW = "slow loss"  # that of a slow rise of the loss
 UNTRAINED = "untrained"  # that of what `harness.attribution.untrained` watches, which is of these kinds:
-NUMBER, BUFFER, NORM, FROZEN, NAMES = "number", "buffer", "norm", "frozen", "names"
+NUMBER, BUFFER, NORM, FROZEN, NAMES, MODE = "number", "buffer", "norm", "frozen", "names", "mode"
 SETTINGS = ("written_norm", "input_rms", "input_mean", "weight_decay", "lr")
 OUTSIDE = (*SETTINGS, UNTRAINED)  # these are not consequences
 #: Columns in their causal order inside a step.

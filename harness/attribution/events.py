@@ -83,8 +83,10 @@ def _event(series: StepSeries, t: int, column: str, ratio: float, penalty: bool)
         rise = _of_inputs(series, t, column, ratio)
     elif column == "weight_decay":
         further = _and_on(series[column], t, 1.0)
+        step = series.step(_since(series[column], t))
         rise = Rise("decay", f"weight decay rose to {series[column][t]:.3g}{further}")
     elif column == "lr":
+        step = series.step(_since(series["reach"], t))
         further = _and_on(series["reach"], t, ratio / series["reach"][t])
         usual = np.nanmedian(series["lr"][max(0, t - baseline.LENGTH) : t])
         own = series["lr"][t] / usual > ratio**0.5
@@ -104,6 +106,8 @@ def _of_inputs(series: StepSeries, t: int, column: str, ratio: float) -> Rise:
     label = "input_shift" if stays else "bad_batch"
     if ratio > UNBOUNDED:
         return Rise(label, "inputs were not finite")
+    if column == "input_rms" and ratio < 1 / UNBOUNDED:
+        return Rise(label, f"the inputs were all 0{', and stayed so' if stays else ''}")
     moved = f"mean moved by {ratio:.2g} of their rms"
     moved = f"size moved by {ratio:.3g}×" if column == "input_rms" else moved
     return Rise(label, f"the inputs' {moved} {'and stayed' if stays else 'and came back: a bad batch'}")
@@ -127,6 +131,12 @@ def _of_loss(series: StepSeries, t: int, column: str, ratio: float, penalty: boo
     elif series.ratio("loss", t) >= AS_EVER:
         compared = ", the loss before it no more than it had before"
     return Rise("step_size", f"the gradient {rise}{compared}")
+
+
+def _since(setting: np.ndarray, t: int) -> int:
+    """The row from which a setting has had the value of a row; the first ones have too short a past."""
+    other = np.flatnonzero(~np.isclose(setting[:t], setting[t]))
+    return int(other[-1]) + 1 if len(other) else t
 
 
 def _and_on(setting: np.ndarray, t: int, unit: float) -> str:

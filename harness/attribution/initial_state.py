@@ -145,9 +145,10 @@ def birth_rows(
         low: as in `births`.
     """
     scale = np.where(spread > 0, spread, np.maximum(np.abs(mean), 1e-30))
-    scaled = {name: parts.get(name, 0.0) / scale for name in PARTS[:-1]}
-    scaled["constant"] = scaled["constant"] - low / scale
-    scaled["rest"] = (mean - low) / scale - sum(scaled.values())
+    with np.errstate(invalid="ignore", over="ignore"):  # half precision overflows
+        scaled = {name: parts.get(name, 0.0) / scale for name in PARTS[:-1]}
+        scaled["constant"] = scaled["constant"] - low / scale
+        scaled["rest"] = (mean - low) / scale - sum(scaled.values())
     columns = {f"birth_{name}": part for name, part in scaled.items()}
     return pd.DataFrame({"site": site, "unit": np.arange(len(mean)), **columns, "spread": spread})
 

@@ -12,6 +12,8 @@ from harness.attribution.lasting_causes import SOON
 from harness.attribution.recurring_writes import come_just_after
 
 FROM_OUTSIDE = 1.25  # weight of the deaths after an event from outside: others may follow from it
+LONG_WITHOUT = 0.2  # share of the steps without a death before an event that ends a calm
+NEARLY_ALL = 0.95  # share of the deaths that come after it
 FALLEN = 10  # times its first size that a loss without a bound falls below 0
 
 
@@ -30,7 +32,9 @@ def killing_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
     for event in found.events:
         after = deaths[deaths >= event.step - 1] if standing else found.deaths_from(event).to_numpy(float)
         # an inner event is a symptom of a cause present from the start
-        if event.inner or len(after) < 0.5 * len(deaths) or not calm_before(steps, event.step):
+        if event.inner or len(after) < 0.5 * len(deaths):
+            continue
+        if not calm_before(steps, event.step) and not ends_a_calm(event, after, deaths, len(steps)):
             continue
         if event.again and not come_just_after(after, event):
             continue
@@ -38,6 +42,15 @@ def killing_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
             weight = FROM_OUTSIDE if event.column in OUTSIDE else 1.0
             ranked.append((weight * int((after <= event.step + SOON).sum()), -event.step, event))
     return [event for _, _, event in sorted(ranked, reverse=True)]
+
+
+def ends_a_calm(event: Event, after: np.ndarray, deaths: np.ndarray, steps: int) -> bool:
+    """Whether nearly all units died after an event from outside, and none in the many steps before.
+
+    Long steps that killed none before it have not done it alone.
+    """
+    late = event.step >= max(2 * EPISODE, steps * LONG_WITHOUT)
+    return event.column in OUTSIDE and not event.again and late and len(after) >= NEARLY_ALL * len(deaths)
 
 
 def are_followed(event: Event, deaths: np.ndarray) -> bool:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from harness.attribution.birth_causes import LARGE, are_mostly_flat, largest_gain, odd_input
+from harness.attribution.baseline import known_median
+from harness.attribution.birth_causes import LARGE, are_mostly_flat, is_empty, largest_gain, odd_input
 from harness.attribution.causes import Cause
 from harness.attribution.dead_units import are_outputs
-from harness.attribution.event import UNTRAINED
+from harness.attribution.event import INPUTS, UNTRAINED
 from harness.attribution.evidence import Evidence
 from harness.attribution.findings import Findings
 from harness.attribution.lasting_causes import (
@@ -20,7 +21,9 @@ from harness.attribution.lasting_causes import (
     has_far_targets,
     order_of_inputs,
 )
+from harness.attribution.step_series import UNBOUNDED
 
+DEEP, NARROW = 8, 8  # layers, and units of each, from which chance closes whole layers
 #: Label of a cause → what to try first. Unknown causes have no entry.
 NEXT_STEP = {
     "bias_init": "Draw the biases at 0 or above.",
@@ -58,6 +61,10 @@ def _step_size(cause: Cause, found: Findings, evidence: Evidence) -> str:
     rates = evidence.steps["lr"]
     if (rates < 0).any():
         return f"Keep the learning rate above 0: at {rates.min():.3g} the training climbs."
+    if evidence.steps.attrs.get("kept"):
+        return "Clear the gradients in each step (optimizer.zero_grad()): they are those of all steps so far."
+    if evidence.steps.attrs.get("maximize"):
+        return "Leave out maximize=True, if the loss is to fall: the optimizer climbs it."
     if cause.events:
         event = cause.events[0]
         if event.column == "lr":
@@ -99,15 +106,35 @@ def _decay(cause: Cause, found: Findings, evidence: Evidence) -> str:
 
 
 def _weight_init(cause: Cause, found: Findings, evidence: Evidence) -> str:
+    born = found.units[found.units["dead"] & found.units["born"]]
+    if len(born) and is_empty(born, evidence.layers).mean() > 0.5:
+        return "Find what makes all incoming weights of these units 0 (pruning, a mask), or draw them anew."
+    sizes = evidence.layers["units"]
+    if cause.chance and len(sizes) >= DEEP and known_median(sizes) <= NARROW:
+        return "Make the layers wider, or let what is below 0 through (a leaky ReLU, skips)."
+    if (deviation := _largest_deviation(evidence)) > LARGE_OUTPUTS and not cause.chance:
+        return f"Draw the hidden weights smaller: at the start, pre-activations deviate by {deviation:.3g}."
     large = first_of(evidence.steps, "output_rms") > LARGE_OUTPUTS and not cause.chance
     usual = not largest_gain(evidence.layers) > LARGE
     return "Draw the weights of the output layer smaller." if large and usual else ""
+
+
+def _bad_batch(cause: Cause, found: Findings, evidence: Evidence) -> str:
+    if not any(event.column in INPUTS and event.ratio > UNBOUNDED for event in cause.events):
+        return ""
+    return "Find which inputs of that batch are not finite, and leave out steps whose loss is not."
 
 
 def _labels(cause: Cause, found: Findings, evidence: Evidence) -> str:
     if cause.events:
         return ""
     return "Look for targets that are not finite, and for a division by 0 or a logarithm of 0 in the loss."
+
+
+def _largest_deviation(evidence: Evidence) -> float:
+    """The largest deviation of a site's pre-activations at the start; NaN if none is known."""
+    sites = evidence.units.groupby("site")["spread"].median()
+    return float(sites.max()) if len(sites) else float("nan")
 
 
 def _forward(cause: Cause, found: Findings, evidence: Evidence) -> str:
@@ -134,6 +161,7 @@ OF_EVIDENCE: dict[str, Callable[[Cause, Findings, Evidence], str]] = {
     "decay": _decay,
     "weight_init": _weight_init,
     "labels": _labels,
+    "bad_batch": _bad_batch,
     "forward": _forward,
     "target_scale": _target_scale,
 }

@@ -20,6 +20,7 @@ from harness.attribution.entrances import PartsForward
 from harness.attribution.loss_graph import outputs_of
 from harness.attribution.model_inputs import Inputs, are_plain, byte_count, copy_inputs, input_count
 from harness.graph.plan import qualified_names
+from harness.kernels.same_values import same_values
 from harness.recording.attributes import has_lazy_parts
 from harness.recording.listener import Guard
 
@@ -196,8 +197,14 @@ class Snapshots:
             self.start = copy_values(self._model) | self.start
             self._lazy = has_lazy_parts(self._model)
         inputs = self._running.pop() if self._running else None
-        if inputs is not None and not self.first_outputs and self._first and inputs is self._first[0]:
+        is_first = inputs is not None and bool(self._first) and inputs is self._first[0]
+        if is_first and not self.first_outputs and self._is_at_start():
             self.first_outputs = [out.detach()[:INPUTS].clone() for out in outputs_of(output) if out.ndim]
+
+    def _is_at_start(self) -> bool:
+        """Whether nobody has written into the parameters since the copy of the start."""
+        named, start = self._model.named_parameters(), self.start
+        return all(name in start and same_values(start[name], parameter) for name, parameter in named)
 
     def _keep(self, args: Any, kwargs: Mapping[str, Any], *, graph: bool, by_parts: bool) -> Inputs | None:
         """Keep inputs of one kind: preferably with a graph, and of the model rather than its submodules."""

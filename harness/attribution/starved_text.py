@@ -22,7 +22,7 @@ REASONS = {
     UNUSED: "the way to the outputs is open, but no census saw a gradient: the loss leaves out what they "
     "lead to, or gives it no weight",
     ZEROS: "the weights behind them are exactly 0",
-    UNREAD: "no output depends on them: what they lead to is left out, replaced or detached",
+    UNREAD: "no output changes with them: what they lead to is left out, detached, constant or far too small",
     MASKS: "what they lead to is masked, or multiplied by exactly 0, on every input (a mask, or a gate or "
     "router that never chooses it)",
 }

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from harness.attribution.event import BUFFER, FROZEN, NAMES, NORM, NUMBER
+from harness.attribution.event import BUFFER, FROZEN, MODE, NAMES, NORM, NUMBER
 from harness.attribution.replay import NORMS
 from harness.attribution.snapshots import Values
 from harness.graph.plan import plain_name, qualified_names
@@ -28,7 +28,7 @@ class UntrainedState:
     """Compares one model's untrained state from census to census.
 
     Attributes:
-        changes: name → kind; before, after and last (numbers; of a tensor, the share of its norm that
+        changes: name → kind; before, after and last (numbers, modes; of a tensor, the share of its norm that
             changed); one_way (whether a number always rose, or always fell); windows (the pairs of steps
             between which it changed).
     """
@@ -36,7 +36,8 @@ class UntrainedState:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._guard = Guard("what is not trained")  # its errors disable only this
-        self._step = 0
+        self._step = self._before = 0  # at the last call, and at the one before
+        self._modes: dict[str, bool] = {}  # of the norms, in the first forward of the last window
         self._numbers: dict[str, float] = {}
         self._objects: dict[str, weakref.ref[nn.Parameter]] = {}
         self.changes: dict[str, dict[str, Any]] = {}
@@ -73,6 +74,10 @@ class UntrainedState:
             old = self._numbers.get(name, value)
             if old != value and not (old != old and value != value):
                 self._note(name, NUMBER, step, old, value)
+        norms = {name: modes[name] for name in _norms(self._model) if name in modes}
+        for name in norms.keys() & self._modes.keys():
+            if norms[name] != self._modes[name]:  # since the first forward of the last window
+                self._note(f"{name}.training", MODE, step, self._modes[name], norms[name], since=self._before)
         kinds = dict(_tensors(self._model, trained, modes))
         for name in kinds.keys() & before.keys() & now.keys() if step > self._step else ():
             share = _change(before[name], now[name])
@@ -88,9 +93,13 @@ class UntrainedState:
             shown = ", ".join(sorted(plain_name(name, self._model) for name in new)[:2])
             self._note(f"others in place of {shown}", NAMES, step, 0.0, len(new))
         self._objects = {name: weakref.ref(parameter) for name, parameter in own.items()}
-        self._numbers, self._step = numbers, step
+        if step > self._step:
+            self._before, self._step, self._modes = self._step, step, norms
+        self._numbers = numbers
 
-    def _note(self, name: str, kind: str, step: int, before: float, after: float) -> None:
+    def _note(
+        self, name: str, kind: str, step: int, before: float, after: float, since: int | None = None
+    ) -> None:
         if name not in self.changes and len(self.changes) < MOST:
             first = {"before": before, "after": after, "last": before, "one_way": True}
             self.changes[name] = {"kind": kind, **first, "windows": []}
@@ -99,7 +108,8 @@ class UntrainedState:
             same_way = (change["after"] - change["before"]) * (after - change["last"]) > 0
             change["one_way"] &= same_way or kind != NUMBER
             change["last"] = after
-            change["windows"].append((self._step, step))
+            window = (self._step, step) if since is None else (since, self._step + 1)
+            change["windows"].append(window)
 
 
 def _numbers(model: nn.Module) -> Iterator[tuple[str, float]]:
@@ -108,6 +118,13 @@ def _numbers(model: nn.Module) -> Iterator[tuple[str, float]]:
         for key, value in vars(module).items():
             if isinstance(value, float | bool) and key != "training" and not key.startswith("_"):
                 yield f"{name}.{key}" if name else key, float(value)
+
+
+def _norms(model: nn.Module) -> Iterator[str]:
+    """The names of the norms whose statistics are others in evaluation mode."""
+    for name, module in model.named_modules():
+        if isinstance(module, NORMS) and getattr(module, "running_mean", None) is not None:
+            yield plain_name(name, model)
 
 
 def _tensors(

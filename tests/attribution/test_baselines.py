@@ -19,14 +19,14 @@ def left_slowly(values: np.ndarray, name: str) -> np.ndarray:
         logs = np.log(values)
     for t, log in enumerate(logs):
         past = baseline_of(logs, t)
-        if np.isnan(log) or np.isneginf(log) or len(past) < 8:
+        if np.isnan(log) or (np.isneginf(log) and name != "input_rms") or len(past) < 8:
             continue
         above = log - np.median(past)
         noise = 6 * 1.4826 * np.median(np.abs(past - np.median(past)))
         least = np.log(RATIOS[name])
         usual = min(noise, past.max() - np.median(past) + least)
         if (abs(above) if name == "input_rms" else above) > max(least, usual):
-            found[t] = np.exp(min(above, 700.0))
+            found[t] = np.exp(np.clip(above, -700.0, 700.0))
     return found
 
 

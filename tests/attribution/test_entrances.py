@@ -90,7 +90,7 @@ def test_the_training_is_not_changed_by_a_bit() -> None:
 def test_what_is_made_between_parts_is_the_reason_why_nothing_is_known() -> None:
     diagnosis = train(agent(bias=-9.0, hidden=True))[0].diagnose()
     assert diagnosis.label == "unknown"
-    assert "actor is handed what parameters made outside of any part" in diagnosis.text
+    assert "actor is handed what was made outside of any part, of parameters" in diagnosis.text
     assert "give the model a forward()" in diagnosis.text
 
 

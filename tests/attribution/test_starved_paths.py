@@ -185,5 +185,5 @@ class CutOff(nn.Module):
 def test_what_is_cut_off_is_not_called_unselected() -> None:
     torch.manual_seed(0)
     found = str(train(CutOff(), squares).diagnose())
-    assert "4 of them at :relu: no output depends on them" in found
+    assert "4 of them at :relu: no output changes with them" in found
     assert "selected" not in found
