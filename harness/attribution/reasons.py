@@ -52,6 +52,7 @@ from harness.attribution.lasting_causes import (
 from harness.attribution.loss_rises import CALM
 from harness.formats import place_words
 
+FAR_BELOW_HE = 0.3  # deviation of the weights over He's below which they are unusually small
 HARDLY_ANY = 1e-3  # share of the gradient's power
 
 
@@ -74,6 +75,8 @@ def _is_seen_again(cause: Cause) -> bool:
 
 def _by_chance(evidence: Evidence) -> str:
     gain = known_median(evidence.layers["gain"])
+    if gain < FAR_BELOW_HE:
+        return f"the weights are at {gain:.2g}× He's scale, so that usual biases outweigh them"
     usual = "weights and biases are as usual ones are drawn"
     return f"{usual}; the weights are at {gain:.2g}× He's scale" if gain < BELOW_HE else usual
 

@@ -207,9 +207,11 @@ def test_the_scalars_of_every_step_are_those_computed_by_hand() -> None:
             optimizer.zero_grad()
             loss.backward()
             before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+            matrices = [p.detach().clone() for p in model.parameters() if p.ndim > 1]
             gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
             optimizer.step()
             after = torch.cat([p.detach().flatten() for p in model.parameters()])
+            moved = zip((p for p in model.parameters() if p.ndim > 1), matrices, strict=True)
             recorder.step(loss=loss)
             expected.append(
                 {
@@ -223,6 +225,9 @@ def test_the_scalars_of_every_step_are_those_computed_by_hand() -> None:
                     "lr": 0.1,
                     "lr_bias": 0.5,
                     "weight_decay": 0.02,
+                    "layer_move": max(
+                        float((now.detach() - then).norm() / then.norm()) for now, then in moved
+                    ),
                 }
             )
     steps = recorder.evidence().steps

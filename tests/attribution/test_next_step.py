@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from small_trainings import diagnosed_by, inputs, plain
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import harness
 
@@ -88,3 +91,79 @@ def test_a_healthy_training_needs_no_step() -> None:
     torch.manual_seed(0)
     found = diagnosed(plain())
     assert (found.label, found.next_step, str(found)) == ("none", "", found.text)
+
+
+def test_units_that_a_mask_closes_are_not_drawn_anew() -> None:
+    torch.manual_seed(0)
+    model = plain()
+    prune.ln_structured(model[2], "weight", amount=0.6, n=2, dim=0)
+    with torch.no_grad():
+        model[2].get_parameter("bias").sub_(0.3)
+    found = diagnosed(model)
+    assert found.label == "weight_init"
+    assert found.next_step.startswith("Find what makes all incoming weights of these units 0")
+
+
+def test_an_input_that_is_not_a_number_is_not_clipped() -> None:
+    torch.manual_seed(0)
+    model, x = plain(), X.clone()
+    found = diagnosed_by(
+        model, lambda step, rows: CE(model(x[rows] * (torch.nan if step == 40 else 1)), Y[rows])
+    )
+    assert found.label == "bad_batch"
+    assert "clip" not in found.next_step
+    assert "not finite" in found.next_step
+
+
+def test_an_optimizer_that_climbs() -> None:
+    torch.manual_seed(0)
+    found = diagnosed(plain(), lr=0.5, maximize=True)
+    assert found.label == "step_size"
+    assert found.next_step.startswith("Leave out maximize=True")
+
+
+def test_narrow_networks_are_to_be_wider() -> None:
+    torch.manual_seed(0)
+    sizes = [20, *[3] * 12]
+    hidden = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
+    found = diagnosed(nn.Sequential(*hidden, nn.Linear(3, 5)))
+    assert found.label == "weight_init"
+    assert found.next_step.startswith("Make the layers wider")
+
+
+class Recurrent(nn.Module):
+    """Ten steps of a cell whose recurrent weights are too large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.again, self.act, self.out = (
+            nn.Linear(2, 32),
+            nn.Linear(32, 32),
+            nn.ReLU(),
+            nn.Linear(32, 5),
+        )
+        nn.init.normal_(self.again.weight, 0, 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(len(x), 32)
+        for part in x.split(2, 1):
+            h = self.act(self.inside(part) + self.again(h))
+        return self.out(h)
+
+
+def test_hidden_weights_that_are_too_large_are_not_those_of_the_output() -> None:
+    torch.manual_seed(0)
+    found = diagnosed(Recurrent())
+    assert found.label == "weight_init", found
+    assert found.next_step.startswith("Draw the hidden weights smaller")
+
+
+def test_small_weights_beside_usual_biases_are_not_the_inputs_fault() -> None:
+    torch.manual_seed(0)
+    model = plain()
+    for layer in (model[0], model[2]):
+        nn.init.uniform_(layer.get_parameter("weight"), -0.01, 0.01)
+    found = diagnosed(model, x=X.abs())
+    assert found.label == "weight_init", found
+    assert "so that usual biases outweigh them" in found.cause
+    assert "inputs" not in found.next_step

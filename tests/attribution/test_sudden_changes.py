@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -100,3 +102,55 @@ def test_a_decay_below_0() -> None:
     assert found.label == "decay"
     assert "weight decay is negative" in str(found)
     assert found.next_step.startswith("Make the weight decay positive")
+
+
+CHANGES = {"zeros": lambda x: 0 * x, "constant": torch.ones_like, "small": lambda x: x / 255}
+
+
+@pytest.mark.parametrize("lr", [0.1, 1.0])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_inputs_that_hardly_vary_from_some_step_on(change: Callable[[Tensor], Tensor], lr: float) -> None:
+    """They are blamed though steps are long, as nobody died before."""
+    torch.manual_seed(0)
+    model = plain()
+
+    def loss_of(step: int, rows: Tensor) -> Tensor:
+        return F.cross_entropy(model(change(X[rows]) if step > 100 else X[rows]), Y[rows])
+
+    found = diagnosed_by(model, loss_of, steps=220, lr=lr)
+    if found.label != "none":
+        assert found.label == "input_shift", found
+        assert "step 101: " in found.cause
+        assert ("were all 0, and stayed so" in found.cause) == (change is CHANGES["zeros"])
+    else:
+        assert lr == 0.1
+
+
+@pytest.mark.parametrize("at", [6, 7, 8, 13])
+def test_an_early_jump_of_the_learning_rate_has_its_own_date(at: int) -> None:
+    torch.manual_seed(0)
+    model = plain()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+
+    def loss_of(step: int, rows: Tensor) -> Tensor:
+        optimizer.param_groups[0]["lr"] = 0.05 if step < at else 8.0
+        return F.cross_entropy(model(X[rows]), Y[rows])
+
+    found = diagnosed_by(model, loss_of, optimizer=optimizer, probe=X[:300])
+    assert found.label == "step_size"
+    assert f"step {at}: the learning rate rose to 160×" in str(found)
+
+
+def test_writes_in_every_step_are_usual_from_the_first_on() -> None:
+    """A layer that is normalised before each forward, as in sparse autoencoders, has another first size."""
+    torch.manual_seed(0)
+    model = plain()
+
+    def loss_of(step: int, rows: Tensor) -> Tensor:
+        with torch.no_grad():
+            weight = model[2].get_parameter("weight")
+            weight.div_(weight.norm(dim=1, keepdim=True))
+        return F.cross_entropy(model(X[rows]), Y[rows])
+
+    found = diagnosed_by(model, loss_of, lr=0.3, steps=100)
+    assert "surgery" not in found.events["label"].tolist()
