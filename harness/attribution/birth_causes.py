@@ -29,7 +29,7 @@ def birth_causes(born: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     "upstream"; if something did come in, it met weights that are 0. If the parts are unknown, or the weights
     to blame are, the cause is "unknown".
     """
-    parts = (-born[list(BIRTH)].to_numpy(float)).clip(min=0)
+    parts = _closing_parts(born)
     bias, weight_mean, norm_mean, constant, rest = parts.T
     total = parts.sum(axis=1)
     layer = layers.set_index("site").reindex(born["site"])
@@ -177,10 +177,25 @@ def _is_negative(born: pd.DataFrame) -> np.ndarray:
 
 
 def _has_low_bias(born: pd.DataFrame) -> np.ndarray:
-    """Whether a unit's bias is lower than usual initialisations draw it, and closed the unit."""
-    parts = (-born[list(BIRTH)].to_numpy(float)).clip(min=0)
+    """Whether a unit's bias is lower than usual initialisations draw it, and closed the unit.
+
+    Or higher, if its activation is bounded above.
+    """
+    parts = _closing_parts(born)
     closed = parts[:, 0] > parts.sum(axis=1) / 2
-    return closed & (born["bias_size"].astype(float) < LOW_BIAS).to_numpy()
+    size = born["bias_size"].astype(float).to_numpy()
+    return closed & (np.where(is_above(born), -size, size) < LOW_BIAS)
+
+
+def is_above(born: pd.DataFrame) -> np.ndarray:
+    """Which units are closed though their mean pre-activation is above 0, as an activation bounded above is."""
+    return born[list(BIRTH)].to_numpy(float).sum(axis=1) > 0
+
+
+def _closing_parts(born: pd.DataFrame) -> np.ndarray:
+    """The parts of the mean pre-activations that point to where the units are closed, as sizes."""
+    parts = born[list(BIRTH)].to_numpy(float)
+    return np.where(is_above(born)[:, None], parts, -parts).clip(min=0)
 
 
 def reads_inputs(layer: pd.DataFrame) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.attribution.baseline import known_median
-from harness.attribution.birth_causes import LARGE_INPUTS, odd_input
+from harness.attribution.birth_causes import LARGE_INPUTS, is_above, odd_input
 from harness.attribution.causes import MEANING, Cause
 from harness.attribution.dead_units import do_inputs_differ, informative, opens_in_training
 from harness.attribution.event import Event
@@ -37,7 +37,15 @@ def cause_text(cause: Cause, found: Findings, evidence: Evidence) -> str:
     if cause.label == "unknown":
         return f"Cause{whose}: unknown{_excluded(cause, found, evidence)}."
     why = reason(cause, found, evidence)
-    return f"Cause{whose}: {cause.label} ({MEANING[cause.label]}){why}."
+    return f"Cause{whose}: {cause.label} ({_meaning(cause, found)}){why}."
+
+
+def _meaning(cause: Cause, found: Findings) -> str:
+    """What a label means, here."""
+    born = found.units[found.units["dead"] & found.units["born"]]
+    if cause.label == "bias_init" and len(born) and is_above(born).mean() > 0.5:
+        return "the biases were too high from the start, for activations that are bounded above"
+    return MEANING[cause.label]
 
 
 def _whose(cause: Cause, found: Findings) -> str:

@@ -7,7 +7,14 @@ from collections.abc import Callable
 import numpy as np
 
 from harness.attribution.baseline import known_median
-from harness.attribution.birth_causes import LARGE, are_mostly_flat, is_empty, largest_gain, odd_input
+from harness.attribution.birth_causes import (
+    LARGE,
+    are_mostly_flat,
+    is_above,
+    is_empty,
+    largest_gain,
+    odd_input,
+)
 from harness.attribution.causes import Cause
 from harness.attribution.dead_units import are_outputs
 from harness.attribution.event import INPUTS, UNTRAINED
@@ -54,6 +61,11 @@ def next_step(cause: Cause, found: Findings, evidence: Evidence) -> str:
     of_this = OF_EVIDENCE.get(cause.label)
     special = of_this(cause, found, evidence) if of_this else ""
     return special or NEXT_STEP.get(cause.label, "")
+
+
+def _bias_init(cause: Cause, found: Findings, evidence: Evidence) -> str:
+    born = found.units[found.units["dead"] & found.units["born"]]
+    return "Draw the biases around 0." if len(born) and is_above(born).mean() > 0.5 else ""
 
 
 def _step_size(cause: Cause, found: Findings, evidence: Evidence) -> str:
@@ -153,6 +165,7 @@ def _target_scale(cause: Cause, found: Findings, evidence: Evidence) -> str:
 
 #: Label of a cause → what to try if the evidence says more than the label; "" if it does not.
 OF_EVIDENCE: dict[str, Callable[[Cause, Findings, Evidence], str]] = {
+    "bias_init": _bias_init,
     "step_size": _step_size,
     "constant": _constant,
     "norm_stats": _norm_stats,

@@ -198,7 +198,7 @@ class Replay:
             for name, module in self.modules.items():
                 module.training = self.modes.get(name, module.training)
                 if isinstance(module, nn.modules.dropout._DropoutNd):
-                    module.training = False
+                    module.training &= module.p >= 1  # which lets nothing through, and draws nothing
             with ExitStack() as hooks, torch.no_grad(), preserve_state(self.model), warnings.catch_warnings():
                 for name in {layer.names[0] for layer in layers.values()}:
                     hooks.enter_context(self.modules[name].register_forward_pre_hook(partial(before, name)))

@@ -61,7 +61,8 @@ def birth_reasons(born: pd.DataFrame, found: Findings, evidence: Evidence) -> pd
     known = born[born["spread"].notna()]
     chance = is_by_chance(known, evidence.layers)
     reasons = pd.Series(birth_causes(known, evidence.layers), index=known.index, dtype=object)
-    reasons = reasons.mask(chance, "input_offset" if hardly_vary(known, evidence.layers) else "chance")
+    drawn = chance & reasons.ne("upstream")
+    reasons = reasons.mask(drawn, "input_offset" if hardly_vary(known, evidence.layers) else "chance")
     reasons = reasons.mask(reasons.eq("weight_init") & is_empty(known, evidence.layers), "empty")
     reasons = reasons.mask(is_flat(known, evidence.layers), "flat")
     opened = opens_at_birth(known, found)

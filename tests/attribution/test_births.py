@@ -187,3 +187,25 @@ def test_rows_that_are_pruned_are_not_said_to_be_fed_by_nothing() -> None:
     assert "20 since all their incoming weights are 0" in found.text
     assert "nothing that varies comes in from below" not in found.text
     assert found.label == "weight_init"
+
+
+@pytest.mark.parametrize(("shift", "meaning"), [(12.0, "too high"), (-12.0, "too low")])
+def test_a_bias_may_lie_above_a_bounded_activation(shift: float, meaning: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(200, 10)
+    model = nn.Sequential(nn.Linear(10, 20), nn.ReLU6(), nn.Linear(20, 20), nn.ReLU6(), nn.Linear(20, 2))
+    with torch.no_grad():
+        model[2].get_parameter("bias").add_(shift)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with harness.Recorder(model, optimizer=optimizer, census_every=5, evidence=True, probe=x) as recorder:
+        for _ in range(10):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+            recorder.step()
+    found = recorder.diagnose()
+    assert found.label == "bias_init"
+    assert f"the biases were {meaning} from the start" in found.cause
+    assert found.next_step.startswith(
+        "Draw the biases around 0" if shift > 0 else "Draw the biases at 0 or above"
+    )
