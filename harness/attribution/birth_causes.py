@@ -188,7 +188,7 @@ def _has_low_bias(born: pd.DataFrame) -> np.ndarray:
 
 
 def is_above(born: pd.DataFrame) -> np.ndarray:
-    """Which units are closed though their mean pre-activation is above 0, as an activation bounded above is."""
+    """Which units are closed though their pre-activation is above 0 on average: they are bounded above."""
     return born[list(BIRTH)].to_numpy(float).sum(axis=1) > 0
 
 

@@ -66,7 +66,7 @@ MEANING = {
     "unknown": "none of the causes that are known here",
 }
 LABELS = tuple(MEANING)
-SEVERAL = 0.2  # share of the units born dead from which those that are not by chance decide
+SEVERAL = 0.2  # share of the units born dead from which those decide that are not by chance
 CHANCE = 0.2  # dead share below which units born dead by chance need no cause
 MOSTLY = 0.8  # if no unit was born dead, share of units nearly born dead that is enough
 DRIFTED = 0.25  # share of the inputs in the units' fall from which their slow drift is blamed
@@ -233,8 +233,10 @@ def _by_births(case: Case) -> Cause | None:
         return Cause("input_offset")
     if case.share < CHANCE and chance.mean() > 0.5:
         return Cause("none")
-    if 1 - chance.mean() >= SEVERAL:
-        label = _birth_cause(born[~chance], layers)
+    odd = born[~chance]
+    sizes = layers.set_index("site")["units"].reindex(odd["site"].unique())
+    if len(odd) >= SEVERAL * len(born) or (odd["site"].value_counts() == sizes).any():
+        label = _birth_cause(odd, layers)
         return Cause(large_from_start(case.evidence.steps) if label == "unknown" else label)
     known = bool(born["spread"].notna().any())
     below = known_median(layers["gain"]) < BELOW_HE  # biases that are usual are large beside such weights

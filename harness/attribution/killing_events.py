@@ -41,7 +41,23 @@ def killing_events(found: Findings, steps: pd.DataFrame) -> list[Event]:
         if standing or are_followed(event, after):
             weight = FROM_OUTSIDE if event.column in OUTSIDE else 1.0
             ranked.append((weight * int((after <= event.step + SOON).sum()), -event.step, event))
-    return [event for _, _, event in sorted(ranked, reverse=True)]
+    likeliest = [event for _, _, event in sorted(ranked, reverse=True)]
+    return _latest_first(likeliest, deaths) if likeliest else []
+
+
+def _latest_first(events: list[Event], deaths: np.ndarray) -> list[Event]:
+    """Put an event from outside first, if nearly nobody died between the likeliest one and it."""
+    first = events[0]
+    outside = [event for event in events if event.column in OUTSIDE]
+    if first not in outside:
+        return events
+    for event in sorted(outside, key=lambda one: -one.step):
+        if event.step <= first.step + 2 * EPISODE:
+            break
+        between = ((deaths >= first.step) & (deaths < event.step)).sum()
+        if between <= (1 - NEARLY_ALL) * (deaths >= first.step).sum():
+            return [event, *(one for one in events if one is not event)]
+    return events
 
 
 def ends_a_calm(event: Event, after: np.ndarray, deaths: np.ndarray, steps: int) -> bool:

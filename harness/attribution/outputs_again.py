@@ -47,7 +47,7 @@ def outputs_again(replay: Replay, kept: Snapshots, sizes: np.ndarray) -> dict[st
 def _draws(replay: Replay, first: Snapshot, again: Sequence[Tensor]) -> bool:
     """Whether passes differ by chance, or by dropout, which a replay leaves out."""
     for name, module in replay.modules.items():
-        dropout = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+        dropout = isinstance(module, nn.modules.dropout._DropoutNd) and 0 < module.p < 1
         if dropout and replay.modes.get(name, module.training):
             return True
     return not _difference(_outputs(replay, first), again) < SAME

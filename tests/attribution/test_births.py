@@ -209,3 +209,22 @@ def test_a_bias_may_lie_above_a_bounded_activation(shift: float, meaning: str) -
     assert found.next_step.startswith(
         "Draw the biases around 0" if shift > 0 else "Draw the biases at 0 or above"
     )
+
+
+def test_one_unit_that_stops_all_decides_among_many_that_are_dead_by_chance() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(400, 3)
+    model = nn.Sequential(
+        nn.Linear(3, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1), nn.ReLU()
+    )
+    nn.init.constant_(model[4].get_parameter("bias"), -3.0)
+    optimizer = torch.optim.Adam(model.parameters(), 5e-4)
+    with harness.Recorder(model, optimizer=optimizer, census_every=5, evidence=True) as recorder:
+        for _ in range(20):
+            optimizer.zero_grad()
+            (model(x) - 1).square().mean().backward()
+            optimizer.step()
+            recorder.step()
+    found = recorder.diagnose()
+    assert found.units["cause"].eq("chance").mean() > 0.8
+    assert found.label == "bias_init", found

@@ -48,3 +48,19 @@ def test_validation_inside_a_training_changes_no_mode() -> None:
     found = diagnosed_by(model, loss, steps=80)
     assert found.label == "surgery", found
     assert "mode" not in found.text
+
+
+def test_one_that_did_no_harm_is_not_blamed_for_what_came_later() -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(20)
+    model = nn.Sequential(norm, nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+
+    def loss(step: int, rows: Tensor) -> Tensor:
+        norm.train(step < 51)
+        optimizer.param_groups[0]["lr"] = 10.0 if step >= 101 else 0.05
+        return nn.functional.cross_entropy(model(X[rows]), Y[rows])
+
+    found = diagnosed_by(model, loss, steps=160, optimizer=optimizer)
+    assert found.label == "step_size", found
+    assert "step 101: the learning rate rose" in found.cause
