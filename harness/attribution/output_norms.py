@@ -32,6 +32,9 @@ class OutputNorms:
         """Add the output of a forward; hidden layers that are returned as well are left out."""
         self._guard.run(self._add, output)
 
+    def __bool__(self) -> bool:
+        return bool(self._outputs)
+
     def take(self) -> tuple[Any, Any]:
         """Rms of the outputs since the last call, and the norm of their gradients; NaN if there is none."""
         outputs, values, gradients = self._outputs, self._values, self._gradients

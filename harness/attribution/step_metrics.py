@@ -81,7 +81,7 @@ class StepMetrics:
         """Complete a step."""
         for at, moments in zip(PLACES, self._inputs, strict=False):
             self._row[f"input_mean{at}"], self._row[f"input_rms{at}"] = moments.take()
-        self._row["output_rms"], self._row["output_grad_norm"] = self._outputs.take()
+        self._take_outputs()
         self.given |= loss is not None
         self._row["loss"] = loss.detach() if isinstance(loss, Tensor) else np.nan if loss is None else loss
         self._buffered.append(self._row)
@@ -140,6 +140,8 @@ class StepMetrics:
 
     @torch.no_grad()
     def _before_step(self, place: int) -> None:
+        if self._outputs:  # those before the first update; later ones in the step come from other parameters
+            self._take_outputs()
         now = parameters(self._optimizers[place])
         if not self._references[place].fits(now):  # parameters were added, or moved to another device
             self._references[place] = ReferenceCopy(now)
@@ -185,6 +187,11 @@ class StepMetrics:
     def _take_largest(self, name: str, value: Any) -> None:
         """Keep the largest of the settings of several groups."""
         self._row[name] = max(self._row.get(name, value), value)
+
+    def _take_outputs(self) -> None:
+        rms, gradient = self._outputs.take()
+        self._row.setdefault("output_rms", rms)
+        self._row.setdefault("output_grad_norm", gradient)
 
     def _fetch(self) -> None:
         rows, self._buffered = self._buffered, []

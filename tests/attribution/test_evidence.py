@@ -326,3 +326,19 @@ def test_the_state_continues_elsewhere() -> None:
     assert np.allclose(
         parts.units.select_dtypes("number"), whole.units.select_dtypes("number"), equal_nan=True, atol=0
     )
+
+
+def test_the_outputs_of_a_step_are_those_before_its_first_update() -> None:
+    """A discriminator is run again for the generator, after an update that may have thrown it off."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=100.0)
+    (x, _), (again, _) = batches(2)
+    with harness.Recorder(model, optimizer=optimizer, census_every=1, evidence=True) as recorder:
+        out = model(x)
+        out.square().mean().backward()
+        optimizer.step()
+        model(again).mean().backward()
+        recorder.step()
+    assert recorder.evidence().steps["output_rms"].iloc[0] == pytest.approx(
+        float(out.detach().square().mean().sqrt()), rel=1e-5
+    )
