@@ -49,7 +49,7 @@ from harness.attribution.lasting_causes import (
     odd_steps,
     order_of_inputs,
 )
-from harness.attribution.loss_rises import CALM
+from harness.attribution.loss_rises import CALM, LONG_STEP
 from harness.formats import place_words
 
 FAR_BELOW_HE = 0.3  # deviation of the weights over He's below which they are unusually small
@@ -296,7 +296,8 @@ def moved(found: Findings, evidence: Evidence) -> str:
         return f"an early step moved {100 * ratio:.3g} % of ‖θ‖ (median), the longest not finite"
     late = last_steps(evidence.steps, found.deaths, found.diverged_at)
     layer = longest_layer_step(evidence.steps, found.deaths, found.diverged_at)
-    of_layer = f", and one layer's own weights by {_share(layer)}" if layer >= LONG_LAYER_STEP else ""
+    hidden = layer >= LONG_LAYER_STEP and ratio < LONG_STEP
+    of_layer = f", and one layer's own weights by {_share(layer)}" if hidden else ""
     then = (
         f"; those before most deaths, or the divergence, {_share(late)}"
         if late > max(CALM, 3 * ratio)
