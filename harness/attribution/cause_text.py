@@ -9,15 +9,17 @@ import pandas as pd
 
 from harness.attribution.baseline import known_median
 from harness.attribution.birth_causes import LARGE_INPUTS, is_above, odd_input
-from harness.attribution.causes import MEANING, Cause
+from harness.attribution.causes import Cause
 from harness.attribution.dead_units import do_inputs_differ, informative, opens_in_training
 from harness.attribution.event import Event
 from harness.attribution.evidence import Evidence
 from harness.attribution.findings import LEAST_DEAD, Findings
+from harness.attribution.labels import MEANING
 from harness.attribution.last_window import closed_within
 from harness.attribution.lasting_causes import longest_step, order_of_inputs
 from harness.attribution.loss_rises import LONG_STEP
-from harness.attribution.reasons import moved, penalty, reason
+from harness.attribution.reasons import penalty, reason
+from harness.attribution.step_text import moved
 from harness.formats import place_words
 
 #: What one run cannot distinguish.
@@ -195,5 +197,6 @@ def doubts(name: str, causal: Sequence[Event], evidence: Evidence) -> list[str]:
         if evidence.loss.get("penalty"):
             doubts.append(f"step size and a penalty in the loss ({penalty(evidence)})")
     if name in ("step_size", "labels") and len(evidence.steps) and not evidence.has_loss:
-        doubts.append("labels (no loss was given: recorder.step(loss=loss))")
+        others = "labels, a penalty in the loss" if name == "step_size" else "the loss's own scale"
+        doubts.append(f"{others} (no loss was given: recorder.step(loss=loss))")
     return doubts

@@ -34,38 +34,18 @@ from harness.attribution.killing_events import is_falling, killing_events
 from harness.attribution.lasting_causes import (
     DOWNWARD,
     ORDERED,
+    are_behind,
     has_far_targets,
     is_mostly_penalty,
     large_from_start,
     lasting_cause,
     mean,
+    odd_steps,
     order_of_inputs,
 )
 from harness.attribution.loss_rises import FAR, SETTLED
 from harness.attribution.step_series import UNBOUNDED
 
-#: What each label means.
-MEANING = {
-    "none": "nothing is wrong",
-    "bias_init": "the biases were too low from the start",
-    "weight_init": "the weights, as drawn or as an earlier training left them, kept units closed",
-    "input_offset": "the inputs are too large, too far off centre, or hardly vary",
-    "input_shift": "the inputs moved and stayed there",
-    "bad_batch": "a bad batch, or several",
-    "step_size": "steps that were too long",
-    "labels": "the labels, or the loss itself, changed",
-    "decay": "weight decay",
-    "bias_lr": "the learning rate of the biases",
-    "norm_stats": "the statistics of a norm, as they run or as they are taken",
-    "constant": "a constant of the model's own code behind a layer: an offset or a threshold, no parameter",
-    "surgery": "somebody wrote into the parameters",
-    "forward": "what the forward does changed: a setting, a buffer, the mode, or a branch of its code",
-    "unbounded_loss": "the loss falls far below 0 and keeps falling, as one without a lower bound does",
-    "loss_penalty": "a part of the loss that acts on hidden layers or weights, past the final outputs",
-    "target_scale": "targets that are far larger than the outputs, or a loss as steep as that",
-    "unknown": "none of the causes that are known here",
-}
-LABELS = tuple(MEANING)
 SEVERAL = 0.2  # share of the units born dead from which those decide that are not by chance
 CHANCE = 0.2  # dead share below which units born dead by chance need no cause
 MOSTLY = 0.8  # if no unit was born dead, share of units nearly born dead that is enough
@@ -289,7 +269,15 @@ def _by_grown_penalty(case: Case) -> Cause | None:
 
 
 def _by_event(case: Case) -> Cause | None:
-    return Cause(case.events[0].label, case.events) if case.events else None
+    if not case.events:
+        return None
+    first = case.events[0]
+    if first.column in SYMPTOMS and first.label == "step_size":  # which may follow from the inputs
+        if are_behind(odd_steps(case.evidence.steps), case.found.deaths):
+            return Cause("bad_batch")
+        if case.data > 0.5:
+            return Cause("input_shift")
+    return Cause(first.label, case.events)
 
 
 def _by_outputs(case: Case) -> Cause | None:

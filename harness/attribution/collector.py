@@ -23,7 +23,7 @@ from harness.attribution.counterfactual import CoalitionEvaluator
 from harness.attribution.entrances import Entrances
 from harness.attribution.evidence import Evidence
 from harness.attribution.evidence_tables import layer_table, unit_table
-from harness.attribution.initial_state import InitialState, row_statistics, weight_statistics
+from harness.attribution.initial_state import InitialState, own_rows, weight_statistics
 from harness.attribution.kept_gradients import KeptGradients
 from harness.attribution.layer_inputs import layer_inputs
 from harness.attribution.layers import behind, layers_of
@@ -270,12 +270,8 @@ class EvidenceCollector:
         chains = {site: (layer.names,) for site, layer in layers.items() if site not in found}
         chains |= {site: makers[site] for site in odd if site not in layers}
         start = self._snapshots.start
-        rows_of = [
-            next((rows for rows in tables if len(rows) == sizes[site]), tables[0].head(0))
-            for site, several in chains.items()
-            if (tables := [row_statistics(site, names, replay.modules, start) for names in several])
-        ]
-        rows_of += own.rows()
+        kept = {site for site, layer in layers.items() if replay.normed(layer) != "offset and scale"}
+        rows_of = [*own_rows(chains, sizes, replay.modules, start, kept), *own.rows()]
         progress.step()
         asked_of = ALTERNATIVES if with_deaths else {}
         others = {name: self._attempt({}, ask, replay, first, last) for name, ask in asked_of.items()}

@@ -23,7 +23,7 @@ class Diagnosis:
     """Why the units of a run are dead.
 
     Attributes:
-        label: the run's cause, one of `harness.attribution.causes.LABELS`.
+        label: the run's cause, one of `harness.attribution.labels.LABELS`.
         units: one row per dead unit: site, unit, cause (a key of
             `harness.attribution.unit_causes.UNIT_CAUSES`), born, died_at, the share of every factor (weights,
             decay, bias, norm, upstream, data) in its fall, suddenness (share of the fall from its largest

@@ -135,7 +135,8 @@ def _deaths(units: pd.DataFrame, found: Findings, evidence: Evidence) -> list[st
     text = f"{of_the_dead(found.dead, _when(found))}, {len(died):,} died"
     if len(when):
         first, last = int(when.quantile(0.05, "lower")), int(when.quantile(0.95, "higher"))
-        text += f" at step {first:,}" if first == last else f" in steps {first:,} to {last:,} (nine in ten)"
+        text += f" at step {first:,}" if first == last else f" in steps {first:,} to {last:,}"
+        text += " (nine in ten)" if first != last or when.min() != when.max() else ""
     else:
         text += ", at steps that are not known"
     parts.append(text + ".")

@@ -9,7 +9,7 @@ pre-activation's standard deviation over the inputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -172,10 +172,40 @@ def row_averages(weight: Tensor, module: nn.Module) -> Tensor | None:
     return average.reshape(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
 
 
+def own_rows(
+    chains: Mapping[str, Sequence[Sequence[str]]],
+    sizes: Mapping[str, int],
+    modules: Mapping[str, nn.Module],
+    start: Values,
+    kept: Collection[str],
+) -> list[pd.DataFrame]:
+    """`row_statistics` of several sites.
+
+    Args:
+        chains: site → the layers that may make its units, each with the norm behind it.
+        sizes: site → number of its units, which tells the right layer.
+        modules: the modules by name.
+        start: parameters and buffers at the start.
+        kept: sites at which a norm leaves the layer's own bias.
+    """
+    found = []
+    for site, several in chains.items():
+        tables = [row_statistics(site, names, modules, start, keeps_offset=site in kept) for names in several]
+        found += [next((rows for rows in tables if len(rows) == sizes[site]), t.head(0)) for t in tables[:1]]
+    return found
+
+
 def row_statistics(
-    site: str, names: Sequence[str], modules: Mapping[str, nn.Module], start: Values
+    site: str,
+    names: Sequence[str],
+    modules: Mapping[str, nn.Module],
+    start: Values,
+    *,
+    keeps_offset: bool = False,
 ) -> pd.DataFrame:
     """Each unit's own weights and bias at the start, compared with its layer's.
+
+    `keeps_offset`: whether a norm behind the layer leaves the layer's own bias, too.
 
     Returns:
         site, unit; row_z: mean of the incoming weights in standard errors of as many of the layer's;
@@ -190,7 +220,12 @@ def row_statistics(
     product = isinstance(modules[first], PRODUCT) and weight is not None
     rows = by_unit(weight, modules[first]).flatten(1) if product and weight is not None else None
     bias = None if bias is None or bias.ndim != 1 else bias
-    return row_table(site, rows, bias, is_shift=isinstance(modules[last], NORMS))
+    table = row_table(site, rows, bias, is_shift=isinstance(modules[last], NORMS))
+    own = start.get(f"{first}.bias") if keeps_offset and len(names) > 1 else None
+    if own is not None and own.ndim == 1 and rows is not None and len(own) == len(table):
+        size = (own.double() * rows.shape[1] ** 0.5).cpu().numpy()
+        table["bias_size"] = np.fmin(size, table.get("bias_size", np.nan))
+    return table
 
 
 def row_table(

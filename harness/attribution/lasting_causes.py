@@ -64,6 +64,8 @@ def lasting_cause(
     if has_odd_inputs(read).any():
         ordered = order_of_inputs(steps) > ORDERED and not read["input_rms"].gt(LARGE_INPUTS).any()
         return "input_shift" if ordered else "input_offset"
+    if len(behind_idle_norms(layers)):
+        return "norm_stats"
     if len(layers) and (largest_gain(layers) > LARGE or are_tiny_or_alike(layers)):
         return "weight_init"
     decay = steps["weight_decay"].abs().max() if len(steps) else 0.0
@@ -156,6 +158,13 @@ def order_of_inputs(steps: pd.DataFrame) -> float:
         return float("nan")
     ranks = pd.Series(means).rank().to_numpy()
     return float(np.corrcoef(ranks[:-1], ranks[1:])[0, 1])
+
+
+def behind_idle_norms(layers: pd.DataFrame) -> pd.DataFrame:
+    """The layers that get large inputs from a norm, whose statistics do not fit what comes to it."""
+    if "source" not in layers:  # tables of earlier versions
+        return layers[:0]
+    return layers[layers["source"].eq("norm") & (layers["input_rms"] > LARGE_INPUTS)]
 
 
 def growth_of_inputs(steps: pd.DataFrame) -> float:

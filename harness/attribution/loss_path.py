@@ -168,7 +168,8 @@ class LossPath:
             if loss.grad_fn is not None and reached:
                 self.penalty = bool(self.penalty) or bypassed(loss.grad_fn, outputs, self._model)
             if self.errors[0] != self.errors[0]:
-                self.errors = _errors(loss, reached, given, self._forwards)
+                forwards = self._forwards if len(reached) == 1 else 1  # else the loss is their sum
+                self.errors = _errors(loss, reached, given, forwards)
             if self._forwards == 1 and self._inputs is not None and reached:
                 outs = [out.detach().clone() for out in reached]
                 kept = KeptStep(self._inputs, outs, given, self._parameters, self._values)

@@ -17,6 +17,7 @@ JUMP = 5  # ratio of a jump of the loss to its previous maximum, after which tra
 FAR = 3.0  # ratio from which a rise of the loss over outputs that are as before is the loss's own
 RISEN = 3.0  # ratio of the learning rate to that of the first steps, from which steps are no longer as then
 ONCE = 10.0  # ratio from which even a rise for a moment is no odd batch of a usual training
+LITTLE = 0.1  # power of a rise below which outputs have moved far too little to explain it
 SAME = "though the outputs are as before"
 
 
@@ -53,16 +54,19 @@ def own_rise(steps: StepSeries, t: int, column: str, penalty: bool) -> Rise | No
     The parameters did not cause it, as they would have moved the outputs: it comes from the loss itself.
     """
     rise, moved, at_outputs = (steps.ratio(name, t) for name in (column, "output_rms", "output_grad_norm"))
-    if not 1 / AS_EVER < moved < AS_EVER or steps.is_longer(t - 1):
+    little = max(AS_EVER, max(rise, 0.0) ** LITTLE)
+    if not 1 / little < moved < little or steps.is_longer(t - 1):
         return None
     if not at_outputs > AS_EVER:
         known = penalty and rise > at_outputs * AS_EVER and at_outputs > 1 / AS_EVER
         how = f"{SAME}, and so is the gradient there: a part of the loss does not read them"
         return Rise("loss_penalty", how) if known else None
+    how = f"{SAME}, and the gradient there rose to {at_outputs:.3g}×"
+    if column == "grad_norm" and not np.isfinite(steps["loss"][max(0, t - baseline.LENGTH) : t + 1]).any():
+        return _unseen_rise(steps, t, at_outputs, how)
     if rise < FAR or column != "loss":
         return None
     after = steps["loss"][t + 1 : t + 4] / steps["loss"][t] * rise
-    how = f"{SAME}, and the gradient there rose to {at_outputs:.3g}×"
     if 1 / AS_EVER < rise / at_outputs < AS_EVER:
         alone = len(after) > 1 and np.median(after) < AS_EVER
         how = f"{how}: its scale rose"
@@ -70,6 +74,8 @@ def own_rise(steps: StepSeries, t: int, column: str, penalty: bool) -> Rise | No
     # one odd batch alone is no change, though it may leave the network worse
     lasts = len(after) > 0 and not np.median(after) < max(FAR, rise**0.5)
     rises = rise < 10 * FAR and np.fmax.reduce(after, initial=0.0) > FAR * rise  # step by step: it diverges
+    outputs = steps["output_rms"][t : t + 4]
+    rises &= not np.fmax.reduce(outputs, initial=0.0) < AS_EVER * outputs[0]
     usual = steps.past("loss", t).max()  # near 0, one input of a batch is enough to raise a loss far
     far = rise > ONCE and len(after) > 0 and np.isfinite(after).all() and steps["loss"][t] > JUMP * usual
     if not (lasts or far) or rises or steps.was_rising(t):
@@ -77,6 +83,17 @@ def own_rise(steps: StepSeries, t: int, column: str, penalty: bool) -> Rise | No
     if lasts and _comes_back(steps, t, rise):
         return Rise("bad_batch", f"{how}, in this step alone: its targets threw the outputs off")
     return Rise("labels", how) if lasts else Rise("bad_batch", f"for a moment, {how}")
+
+
+def _unseen_rise(steps: StepSeries, t: int, rise: float, how: str) -> Rise | None:
+    """The same of a loss that was not given, by its gradient at the outputs."""
+    series, usual = steps["output_grad_norm"], steps.past("output_grad_norm", t).max()
+    after = series[t + 1 : t + 4] / series[t] * rise
+    if rise < FAR or not len(after):
+        return None
+    if not np.median(after) < max(FAR, rise**0.5):
+        return Rise("labels", f"{how} (no loss was given)")
+    return Rise("bad_batch", f"for a moment, {how}") if series[t] > JUMP * usual else None
 
 
 def _comes_back(steps: StepSeries, t: int, rise: float) -> bool:

@@ -30,6 +30,7 @@ from harness.attribution.lasting_causes import (
 )
 from harness.attribution.step_series import UNBOUNDED
 
+SCHEDULED = 1.5  # times its first value that a learning rate reaches under a schedule
 DEEP, NARROW = 8, 8  # layers, and units of each, from which chance closes whole layers
 #: Label of a cause → what to try first. Unknown causes have no entry.
 NEXT_STEP = {
@@ -81,12 +82,22 @@ def _step_size(cause: Cause, found: Findings, evidence: Evidence) -> str:
         event = cause.events[0]
         if event.column == "lr":
             return f"Let the learning rate, or the momentum, rise less from step {event.step:,} on."
+        if event.column == "update_norm":
+            return f"Find what begins to train at step {event.step:,}, or has another rate from then on."
         return f"Find what made step {event.step:,} longer than those before; clip the gradient's norm."
     if momentum >= MUCH_MOMENTUM:
         times = f"{1 / (1 - momentum):.0f} times as far" if momentum < 1 else "ever further"
         return f"Lower the momentum: at {momentum:.3g} a gradient takes the parameters {times}."
+    if rates.max() > SCHEDULED * lr:
+        return "Lower the learning rate to a tenth, at all times of its schedule; clip the gradient's norm."
     to = f", to {lr / 10:.2g} at first" if lr > 0 else ""
     return f"Lower the learning rate{to}; warm it up, and clip the gradient's norm."
+
+
+def _surgery(cause: Cause, found: Findings, evidence: Evidence) -> str:
+    if not any("in place of" in event.text for event in cause.events[:1]):
+        return ""
+    return "Look at how the new parameters are drawn, and whether an optimizer trains them."
 
 
 def _constant(cause: Cause, found: Findings, evidence: Evidence) -> str:
@@ -168,6 +179,7 @@ OF_EVIDENCE: dict[str, Callable[[Cause, Findings, Evidence], str]] = {
     "bias_init": _bias_init,
     "step_size": _step_size,
     "constant": _constant,
+    "surgery": _surgery,
     "norm_stats": _norm_stats,
     "input_shift": _input_shift,
     "input_offset": _input_offset,

@@ -30,13 +30,13 @@ from harness.attribution.findings import Findings
 from harness.attribution.killing_events import are_followed
 from harness.attribution.lasting_causes import (
     LARGE_OUTPUTS,
-    LONG_LAYER_STEP,
     MUCH_MOMENTUM,
     ODD_INPUTS,
     ORDERED,
     PENALTY,
     SWOLLEN,
     VERY_LONG_STEP,
+    behind_idle_norms,
     early_step,
     first_of,
     grown_inputs,
@@ -44,12 +44,11 @@ from harness.attribution.lasting_causes import (
     has_far_targets,
     is_broken_from_start,
     last_steps,
-    longest_layer_step,
-    longest_step,
     odd_steps,
     order_of_inputs,
 )
-from harness.attribution.loss_rises import CALM, LONG_STEP
+from harness.attribution.loss_rises import CALM
+from harness.attribution.step_text import moved
 from harness.formats import place_words
 
 FAR_BELOW_HE = 0.3  # deviation of the weights over He's below which they are unusually small
@@ -145,6 +144,9 @@ def _norm_stats(found: Findings, evidence: Evidence) -> str:
     if are_mostly_flat(found.units[found.units["dead"]], evidence.layers):
         nothing = "it leaves nothing of these units, which are the same on all inputs"
         return f"{nothing} (a norm of one value, or a gain of 0, say)"
+    if len(idle := behind_idle_norms(evidence.layers)):
+        layer, rms = idle[["layer", "input_rms"]].iloc[0]
+        return f"what a norm hands to {place_words(str(layer))} has an rms of {rms:.3g}"
     if not is_only_evaluated(found.units).any():
         return ""
     return "training uses the statistics of each batch, evaluation those of the norm, which do not fit"
@@ -206,7 +208,9 @@ def _target_scale(found: Findings, evidence: Evidence) -> str:
 def _loss_penalty(found: Findings, evidence: Evidence) -> str:
     if not max(evidence.loss.get(f"{when}penalty_share", 0.0) for when in ("", "late_")) >= PENALTY:
         return f"{penalty(evidence)}; since then it is their own bias that closed units, so that it grew"
-    usual = "" if early_step(evidence.steps) >= VERY_LONG_STEP else ", which is not unusually far"
+    late = last_steps(evidence.steps, found.deaths, found.diverged_at)
+    far = early_step(evidence.steps) >= VERY_LONG_STEP or late >= CALM
+    usual = "" if far else ", which is not unusually far"
     return f"{penalty(evidence)}; {moved(found, evidence)}{usual}"
 
 
@@ -280,36 +284,10 @@ def _before_deaths(found: Findings) -> str:
         return f"no event stands before {'most of ' if some else ''}the deaths"
     inner = [event for event in before if event.inner]
     event = (inner or before)[0]
-    why = "a symptom" if inner else f"after steps of over {100 * CALM:.0f} % of ‖θ‖"
+    calm = "it recurs" if event.again else f"after steps of over {100 * CALM:.0f} % of ‖θ‖"
+    why = "a symptom" if inner else calm
     after = len(found.deaths_from(event))
     return f"{event.text} ({why}; {after:,} of {deaths:,} dated deaths came at or after it)"
-
-
-def moved(found: Findings, evidence: Evidence) -> str:
-    """How far early steps went."""
-    ratio, longest = early_step(evidence.steps), longest_step(evidence.steps, found.deaths)
-    if np.isnan(ratio):
-        return "how far early steps went is not known"
-    if np.isinf(ratio):
-        return "early steps made parameters infinite"
-    if np.isinf(longest):
-        return f"an early step moved {100 * ratio:.3g} % of ‖θ‖ (median), the longest not finite"
-    late = last_steps(evidence.steps, found.deaths, found.diverged_at)
-    layer = longest_layer_step(evidence.steps, found.deaths, found.diverged_at)
-    hidden = layer >= LONG_LAYER_STEP and ratio < LONG_STEP
-    of_layer = f", and one layer's own weights by {_share(layer)}" if hidden else ""
-    then = (
-        f"; those before most deaths, or the divergence, {_share(late)}"
-        if late > max(CALM, 3 * ratio)
-        else ""
-    )
-    far = f", the longest {_share(longest)}" if longest > 3 * ratio else ""
-    return f"an early step moved {_share(ratio)} of ‖θ‖ (median){far}{of_layer}{then}"
-
-
-def _share(ratio: float) -> str:
-    """A share of ‖θ‖, with two digits below 100 %."""
-    return f"{100 * ratio:.{2 if ratio < 0.995 else 3}g} %"
 
 
 def penalty(evidence: Evidence) -> str:

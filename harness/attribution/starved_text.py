@@ -20,7 +20,7 @@ REASONS = {
     ELSEWHERE: "on other inputs a gradient comes; those that opened them gave none (what follows was closed "
     "on them, positions that are not read, a dropout, inputs that cost no loss)",
     UNUSED: "the way to the outputs is open, but no census saw a gradient: the loss leaves out what they "
-    "lead to, or gives it no weight",
+    "lead to, or gives it no weight, or what they lead to hardly ever opens",
     ZEROS: "the weights behind them are exactly 0",
     UNREAD: "no output changes with them: what they lead to is left out, detached, constant or far too small",
     MASKS: "what they lead to is masked, or multiplied by exactly 0, on every input (a mask, or a gate or "

@@ -58,6 +58,7 @@ class StepMetrics:
         self._outputs = OutputNorms()
         self._buffered: list[dict[str, Any]] = []
         self._rows: list[np.ndarray] = []
+        self._stepping = False  # whether an optimizer makes a step now
         self.given = False  # whether a loss was handed over, be it finite or not
         self.decayed: dict[int, Tensor] = {}  # parameter id → Σ of movements due to weight decay
 
@@ -104,7 +105,8 @@ class StepMetrics:
 
     def read_output(self, module: nn.Module, args: Any, output: Any) -> None:
         """Read the output when a forward of the model ends; those of its submodules may be hidden layers."""
-        if module.training and torch.is_grad_enabled():
+        again = self._stepping and bool(self._outputs)  # a closure is evaluated again, with other parameters
+        if module.training and torch.is_grad_enabled() and not again:
             self._outputs.add(output)
 
     def forget_inputs(self) -> None:
@@ -140,6 +142,7 @@ class StepMetrics:
 
     @torch.no_grad()
     def _before_step(self, place: int) -> None:
+        self._stepping = True
         if self._outputs:  # those before the first update; later ones in the step come from other parameters
             self._take_outputs()
         now = parameters(self._optimizers[place])
@@ -162,6 +165,7 @@ class StepMetrics:
 
     @torch.no_grad()
     def _after_step(self, place: int) -> None:
+        self._stepping = False
         distance, size, largest = self._references[place].update(parameters(self._optimizers[place]))
         self._add("update_norm", distance)
         self._add("weight_norm", size)

@@ -59,12 +59,14 @@ class StepSeries:
         return float(self[name][t] / np.median(before))
 
     def is_longer(self, t: int) -> bool:
-        """Whether an update was longer than those before it, beyond their variation."""
+        """Whether an update was longer than those before it, beyond their variation, or not finite."""
         before = self.past("update_norm", t)
         before = before[before > 0]
         if t < 1 or len(before) < baseline.SHORTEST:
             return False
         least = max(np.log(AS_EVER), _noise(before))
+        if not np.isfinite(self["update_norm"][t]):
+            return True
         return bool(self["update_norm"][t] > np.median(before) * np.exp(least))
 
     def moved(self, rows: slice) -> float:

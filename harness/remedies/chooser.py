@@ -114,7 +114,7 @@ class Chooser:
         """Return the acts to try; () if none is left.
 
         Args:
-            cause: one of `harness.attribution.causes.LABELS`.
+            cause: one of `harness.attribution.labels.LABELS`.
             share: share of the observed units that are dead.
         """
         memory = self._memory

@@ -21,7 +21,7 @@ class AnyCure:
 
     Attributes:
         name: readable name.
-        labels: the causes that it addresses (`harness.attribution.causes.LABELS`), the main one first.
+        labels: the causes that it addresses (`harness.attribution.labels.LABELS`), the main one first.
         change: how much of the training it changes: an existing number (1), the inputs or the course of the
             training (2), the activation or its gradient (3), the network or what acts on it (4).
         groups: what it changes, e.g. configuration groups; cures that share a group are not combined.

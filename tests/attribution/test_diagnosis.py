@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import harness
-from harness.attribution.causes import LABELS, MEANING
 from harness.attribution.evidence import FACTORS
+from harness.attribution.labels import LABELS, MEANING
 
 Change = Callable[[int, nn.Sequential, Tensor], Tensor]
 

@@ -92,3 +92,23 @@ def test_statistics_that_fit_are_not_blamed() -> None:
     found = trained(mlp(), shifted(99).repeat(8, 1)).diagnose()
     assert found.label == "none"
     assert "running statistics" not in found.text
+
+
+def test_a_norm_that_does_not_norm_what_it_hands_on_is_named() -> None:
+    """In evaluation mode from the start, its first statistics let large inputs through."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.BatchNorm1d(8), nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 2)
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with harness.Recorder(model, optimizer=optimizer, census_every=5, evidence=True) as recorder:
+        for _ in range(60):
+            model[0].eval()
+            x = 30 + 3 * torch.randn(48, 8)
+            loss = nn.functional.cross_entropy(model(x), (x[:, 0] > 30).long())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            recorder.step(loss=loss)
+    found = recorder.diagnose()
+    assert found.label == "norm_stats", found

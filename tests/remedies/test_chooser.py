@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.attribution.causes import LABELS
+from harness.attribution.labels import LABELS
 from harness.remedies.chooser import ACTS, SLOWEST, TABLE, Chooser
 
 LIFT, REDO, SLOWER = ("bias_lift",), ("redo",), ("lower_rate", "bias_lift")
