@@ -31,12 +31,13 @@ class KeptGradients:
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
         self._guard = Guard("kept gradients")  # its errors disable only this
         self._handles: list[RemovableHandle] = []
-        self._followed = [_Followed(optimizer) for optimizer in optimizers]
+        self._followed = [_Followed(optimizer, self._guard) for optimizer in optimizers]
 
     @property
     def found(self) -> bool:
         """Whether an optimizer stepped with gradients that were never cleared."""
-        return any(one.found for one in self._followed)
+        windows = [window for one in self._followed for window in one.seen]
+        return any(all(map(bool, window)) for window in windows)
 
     def attach(self) -> None:
         """Register the hooks, if there are steps to look at."""
@@ -59,17 +60,25 @@ class KeptGradients:
 
 
 class _Followed:
-    """One optimizer."""
+    """One optimizer.
 
-    def __init__(self, optimizer: Optimizer) -> None:
-        self.optimizer, self.left, self.found = optimizer, LOOKED, False
+    Attributes:
+        left: steps that are still to be looked at.
+        seen: for each step that was, whether a gradient was there before each of its passes, on the device.
+    """
+
+    def __init__(self, optimizer: Optimizer, guard: Guard) -> None:
+        self.optimizer, self.left, self._guard = optimizer, LOOKED, guard
+        self.seen: list[list[Tensor | bool]] = []
+        self._now: list[Tensor | bool] = []
         self._last: Callable[[], Tensor | None] = lambda: None  # the gradient after the last step
-        self._suspect = self._ran = self._cleared = False
+        self._suspect = False
         self._handle: RemovableHandle | None = None
 
     def before(self, *_: Any) -> None:
         """Judge the passes since the last step."""
-        self.found |= self._ran and not self._cleared
+        if self._now:
+            self.seen.append(self._now)
         self.release()
         parameter = self._smallest()
         self._suspect = parameter is not None and self._last() is parameter.grad
@@ -82,18 +91,17 @@ class _Followed:
         self.left -= 1
         self._last = weakref.ref(parameter.grad)
         if self._suspect:
-            self._handle = parameter.register_hook(lambda _, own=parameter: self._look(own))
+            self._handle = parameter.register_hook(lambda _, own=parameter: self._guard.run(self._look, own))
 
     def release(self) -> None:
         """Remove the hook."""
-        self._ran = self._cleared = False
+        self._now = []
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
 
     def _look(self, parameter: Tensor) -> None:
-        self._ran = True
-        self._cleared |= parameter.grad is None or not bool(parameter.grad.any())
+        self._now.append(False if parameter.grad is None else parameter.grad.any())
 
     def _smallest(self) -> Tensor | None:
         known = [p for p in parameters(self.optimizer) if p.grad is not None]

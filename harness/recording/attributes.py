@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 OWN = frozenset(vars(nn.Module()))  # torch's own attributes of every module
 MOST = 10_000  # largest number of items of a container that is restored
@@ -21,6 +22,20 @@ def has_lazy_parts(model: nn.Module) -> bool:
         (True, False)
     """
     return any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers()))
+
+
+def copy_of_lazy(model: nn.Module) -> nn.Module:
+    """A deep copy of a model with lazy parameters or buffers, which stay lazy in both.
+
+    Example:
+        >>> has_lazy_parts(copy_of_lazy(nn.LazyBatchNorm1d()))
+        True
+    """
+    lazy = [b for b in model.buffers() if isinstance(b, UninitializedBuffer)]  # these cannot be copied
+    memo = {
+        id(b): UninitializedBuffer(requires_grad=False, device=b.device, dtype=b.data.dtype) for b in lazy
+    }
+    return copy.deepcopy(model, memo)
 
 
 @contextmanager

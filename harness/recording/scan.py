@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from harness.detector.states import STATES, Thresholds, dead_fraction, summarise
 from harness.graph.plan import Plan
 from harness.hooks.arguments import check_loss_function
 from harness.hooks.masks import Masks, masks_of
-from harness.recording.attributes import has_lazy_parts
+from harness.recording.attributes import copy_of_lazy, has_lazy_parts
 from harness.recording.batches import Batch, evaluation
 from harness.recording.census_html import census_html
 from harness.recording.model_calls import outputs
@@ -143,7 +142,7 @@ def scan(
     if loss is not None:
         check_loss_function(loss)
     if has_lazy_parts(model):  # their first values are drawn by the first forward: not by this one
-        model = copy.deepcopy(model)
+        model = copy_of_lazy(model)
     recorder = ActivationRecorder(
         model,
         census_every=None,
