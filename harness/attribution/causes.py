@@ -214,8 +214,9 @@ def _by_births(case: Case) -> Cause | None:
     if case.share < CHANCE and chance.mean() > 0.5:
         return Cause("none")
     odd = born[~chance]
-    sizes = layers.set_index("site")["units"].reindex(odd["site"].unique())
-    if len(odd) >= SEVERAL * len(born) or (odd["site"].value_counts() == sizes).any():
+    counts = odd["site"].value_counts()
+    whole = (counts == layers.set_index("site")["units"].reindex(counts.index)).any()
+    if len(odd) >= SEVERAL * len(born) or whole:
         label = _birth_cause(odd, layers)
         return Cause(large_from_start(case.evidence.steps) if label == "unknown" else label)
     known = bool(born["spread"].notna().any())

@@ -68,7 +68,7 @@ class ReferenceCopy:
             before = torch._foreach_norm(self._copies)  # pyright: ignore[reportPrivateImportUsage]
             torch._foreach_sub_(self._copies, list(now))  # pyright: ignore[reportPrivateImportUsage]
             moved = torch._foreach_norm(self._copies)  # pyright: ignore[reportPrivateImportUsage]
-            distance, largest = _whole(moved), self._largest(moved, before)
+            distance, largest = _whole(moved), self._largest(moved, before) if self._first else np.nan
             torch._foreach_copy_(self._copies, list(now))  # pyright: ignore[reportPrivateImportUsage]
         else:  # sharded or otherwise special tensors support fewer operations
             distance = norm([t.detach() - copy for t, copy in zip(now, self._copies, strict=True)])

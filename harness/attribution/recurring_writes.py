@@ -27,7 +27,8 @@ def recurring_writes(shares: np.ndarray) -> np.ndarray:
     sizes = shares[rows]
     beside = np.maximum(np.roll(sizes, 1), np.roll(sizes, -1))
     beside[[0, -1]] = sizes[[1, -2]]
-    return rows[sizes <= LARGER * beside]
+    alike = rows[sizes <= LARGER * beside]
+    return alike if len(alike) >= FEWEST else rows[:0]
 
 
 def as_event(steps: np.ndarray, shares: np.ndarray, rows: np.ndarray) -> list[Event]:

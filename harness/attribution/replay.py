@@ -87,7 +87,7 @@ class Replay:
             try:
                 with self.observing():
                     self.run(one)
-            except RuntimeError:
+            except Exception:
                 continue
             return
         self.graph = False  # it cannot be run at all, which the first pass says

@@ -228,3 +228,24 @@ def test_one_unit_that_stops_all_decides_among_many_that_are_dead_by_chance() ->
     found = recorder.diagnose()
     assert found.units["cause"].eq("chance").mean() > 0.8
     assert found.label == "bias_init", found
+
+
+def test_units_of_several_layers_that_are_not_closed_by_chance() -> None:
+    """Few of many, in an order of layers that is not that of their numbers."""
+    torch.manual_seed(0)
+    x = torch.rand(400, 3)
+    hidden = [part for _ in range(3) for part in (nn.Linear(64, 64), nn.ReLU())]
+    model = nn.Sequential(nn.Linear(3, 64), nn.ReLU(), *hidden, nn.Linear(64, 2))
+    with torch.no_grad():
+        model[2].get_parameter("bias")[:2] -= 30
+        model[4].get_parameter("bias")[:5] -= 30
+    optimizer = torch.optim.SGD(model.parameters(), 1e-4)
+    with harness.Recorder(model, optimizer=optimizer, census_every=5, evidence=True) as recorder:
+        for _ in range(10):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+            recorder.step()
+    found = recorder.diagnose()
+    assert found.units["cause"].eq("bias_init").sum() == 7
+    assert found.label in ("weight_init", "bias_init", "input_offset"), found

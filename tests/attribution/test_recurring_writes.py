@@ -94,3 +94,15 @@ def test_one_that_is_far_larger_is_an_event_of_its_own() -> None:
     recurring, alone = events(frame)
     assert (recurring.step, recurring.again) == (40, (70, 130, 160, 190))
     assert (alone.step, alone.again) == (100, ())
+
+
+def test_few_writes_of_very_different_size_do_not_recur() -> None:
+    frame = quiet()
+    for step, size in zip((40, 70, 100, 130), (8.0, 1.0, 8.0, 1.0), strict=True):
+        frame.loc[frame["step"] == step, "written_norm"] = size
+    assert [(event.step, event.again) for event in events(frame)] == [
+        (40, ()),
+        (70, ()),
+        (100, ()),
+        (130, ()),
+    ]

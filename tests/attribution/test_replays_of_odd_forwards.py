@@ -79,3 +79,44 @@ def test_a_trace_taken_on_the_way_is_that_of_the_model(at: int) -> None:
                 assert len(traced(x[:7])) == 7
             stepped(recorder, optimizer, nn.functional.cross_entropy(model(x), torch.arange(20) % 3))
     assert not recorder.evidence().error
+
+
+class Once(nn.Module):
+    """Refuses to be run again after its training, as one does that reads a stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.over = nn.Linear(10, 16), nn.Linear(16, 3), False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.over:
+            raise ValueError("the stream has ended")
+        return self.two(torch.relu(self.one(x)))
+
+
+def test_a_forward_that_cannot_be_run_again_fails_no_diagnosis() -> None:
+    torch.manual_seed(0)
+    model = Once()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with harness.Recorder(model, optimizer=optimizer, census_every=5, evidence=True) as recorder:
+        for _ in range(10):
+            loss = nn.functional.cross_entropy(model(torch.randn(30, 10)), torch.arange(30) % 3)
+            stepped(recorder, optimizer, loss)
+        model.over = True
+    assert "the stream has ended" in recorder.evidence().error
+    assert recorder.diagnose().text
+
+
+def test_parameters_whose_memory_is_laid_out_anew() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with harness.Recorder(model, optimizer=optimizer, census_every=5, evidence=True) as recorder:
+        for step in range(10):
+            if step == 4:
+                weight = model[0].get_parameter("weight")
+                weight.data = weight.detach().t().contiguous().t()
+            loss = nn.functional.cross_entropy(model(torch.randn(30, 10)), torch.arange(30) % 3)
+            stepped(recorder, optimizer, loss)
+    assert not recorder.evidence().error
+    assert recorder.evidence().steps["update_norm"].gt(0).all()
