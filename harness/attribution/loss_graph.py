@@ -26,6 +26,20 @@ def outputs_of(output: Any) -> list[Tensor]:
     return [t for t in parts if t.requires_grad and t.grad_fn is not None and t.is_floating_point()]
 
 
+def first_values(output: Tensor, most: int) -> Tensor:
+    """A copy of the first values of an output, along its first axes, so that few are kept of a large one.
+
+    Example:
+        >>> ones = Tensor(4, 3, 2)
+        >>> first_values(ones, 100).shape, first_values(ones, 13).shape
+        (torch.Size([4, 3, 2]), torch.Size([2, 3, 2]))
+    """
+    part = output.detach()
+    while part.ndim and part.numel() > most:
+        part = part[: max(1, len(part) * most // part.numel())] if len(part) > 1 else part[0]
+    return part.clone()
+
+
 def hidden_of(outputs: Sequence[Tensor]) -> set[int]:
     """Outputs from which another output is computed: hidden layers that are returned as well."""
     if len(outputs) < 2:

@@ -26,6 +26,7 @@ from harness.recording.listener import Guard
 
 INPUTS = 512  # largest number of inputs kept of a batch
 VALUES = 1 << 20  # largest number of values kept of a gradient, or of the parameters
+OUTPUTS = 1 << 22  # largest number of values in the outputs of a step that is kept
 WALKED = 64  # steps after which the loss's graph is walked again; a part of the loss may begin late
 CLOSE = 0.03  # relative difference at which a replayed output is the same
 UNTOLD = (float("nan"), float("nan"))
@@ -170,7 +171,8 @@ class LossPath:
             if self.errors[0] != self.errors[0]:
                 forwards = self._forwards if len(reached) == 1 else 1  # else the loss is their sum
                 self.errors = _errors(loss, reached, given, forwards)
-            if self._forwards == 1 and self._inputs is not None and reached:
+            small = sum(out.numel() for out in reached) <= OUTPUTS
+            if self._forwards == 1 and self._inputs is not None and reached and small:
                 outs = [out.detach().clone() for out in reached]
                 kept = KeptStep(self._inputs, outs, given, self._parameters, self._values)
                 self._first, self._late = (self._first, kept) if self._steps else (kept, None)

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.attribution.loss_graph import outputs_of
+from harness.attribution.loss_graph import first_values, outputs_of
 from harness.attribution.replay import Replay
-from harness.attribution.snapshots import INPUTS, Snapshot, Snapshots
+from harness.attribution.snapshots import INPUTS, OUTPUTS, Snapshot, Snapshots
 
 SAME = 1e-3  # relative difference at which two passes are the same
 LATEST = 3  # steps whose outputs are compared with those of the latest inputs
@@ -57,7 +57,7 @@ def _outputs(replay: Replay, snapshot: Snapshot) -> list[Tensor]:
     trained = [name for name, parameter in replay.model.named_parameters() if parameter.requires_grad]
     with replay.observing(), torch.enable_grad():
         given = [outputs_of(output) for output in replay.outputs(snapshot, trained)]
-    return [out.detach()[:INPUTS] for outputs in given for out in outputs if out.ndim]
+    return [first_values(out[:INPUTS], OUTPUTS) for outputs in given for out in outputs if out.ndim]
 
 
 def _difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:

@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from harness.attribution.entrances import PartsForward
-from harness.attribution.loss_graph import outputs_of
+from harness.attribution.loss_graph import first_values, outputs_of
 from harness.attribution.model_inputs import Inputs, are_plain, byte_count, copy_inputs, input_count
 from harness.graph.plan import qualified_names
 from harness.kernels.same_values import same_values
@@ -25,6 +25,7 @@ from harness.recording.attributes import has_lazy_parts
 from harness.recording.listener import Guard
 
 INPUTS = 512  # largest number of the first inputs, and of the latest
+OUTPUTS = 2**16  # largest number of values kept of each of the first outputs
 BYTES = 2**26  # largest size of each of these
 
 Values = dict[str, Tensor]  # name → parameter or buffer
@@ -199,7 +200,8 @@ class Snapshots:
         inputs = self._running.pop() if self._running else None
         is_first = inputs is not None and bool(self._first) and inputs is self._first[0]
         if is_first and not self.first_outputs and self._is_at_start():
-            self.first_outputs = [out.detach()[:INPUTS].clone() for out in outputs_of(output) if out.ndim]
+            outputs = [out[:INPUTS] for out in outputs_of(output) if out.ndim]
+            self.first_outputs = [first_values(out, OUTPUTS) for out in outputs]
 
     def _is_at_start(self) -> bool:
         """Whether nobody has written into the parameters since the copy of the start."""

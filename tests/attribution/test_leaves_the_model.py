@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -52,3 +54,22 @@ def test_parameters_stay_the_same_objects(kind: type[nn.Module]) -> None:
     assert recorder.diagnose().label == "bias_init"
     assert [(n, id(p)) for n, p in model.named_parameters(remove_duplicate=False)] == before
     assert all(map(torch.equal, values, model.parameters()))
+
+
+def test_few_values_are_kept_of_large_outputs() -> None:
+    """A language model's logits would take more memory than its parameters."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 40_000))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with harness.Recorder(model, optimizer=optimizer, census_every=2, evidence=True) as recorder:
+        for _ in range(4):
+            loss = nn.functional.cross_entropy(model(torch.randn(128, 4)), torch.arange(128))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            recorder.step(loss=loss)
+    state = io.BytesIO()
+    torch.save(recorder.state_dict(), state)
+    assert len(state.getvalue()) < 8e6  # of 20 million bytes of outputs in each step
+    assert not recorder.evidence().error
+    assert recorder.evidence().loss["again_first"] < 1e-5
