@@ -31,10 +31,9 @@ def copy_of_lazy(model: nn.Module) -> nn.Module:
         >>> has_lazy_parts(copy_of_lazy(nn.LazyBatchNorm1d()))
         True
     """
-    lazy = [b for b in model.buffers() if isinstance(b, UninitializedBuffer)]  # these cannot be copied
-    memo = {
-        id(b): UninitializedBuffer(requires_grad=False, device=b.device, dtype=b.data.dtype) for b in lazy
-    }
+    make: Any = UninitializedBuffer  # these cannot be copied
+    lazy = [buffer for buffer in model.buffers() if isinstance(buffer, make)]
+    memo = {id(buffer): make(device=buffer.device, dtype=buffer.data.dtype) for buffer in lazy}
     return copy.deepcopy(model, memo)
 
 
