@@ -184,10 +184,16 @@ def _has_low_bias(born: pd.DataFrame) -> np.ndarray:
     parts = _closing_parts(born)
     closed = parts[:, 0] > parts.sum(axis=1) / 2
     size = born["bias_size"].astype(float).to_numpy()
-    return closed & (np.where(is_above(born), -size, size) < LOW_BIAS)
+    return closed & (np.where(_is_above(born), -size, size) < LOW_BIAS)
 
 
-def is_above(born: pd.DataFrame) -> np.ndarray:
+def are_mostly_above(units: pd.DataFrame) -> bool:
+    """Whether most units that were born dead lie above the range of their activation, which is bounded."""
+    born = units[units["dead"] & units["born"]]
+    return len(born) > 0 and bool(_is_above(born).mean() > 0.5)
+
+
+def _is_above(born: pd.DataFrame) -> np.ndarray:
     """Which units are closed though their pre-activation is above 0 on average: they are bounded above."""
     return born[list(BIRTH)].to_numpy(float).sum(axis=1) > 0
 
@@ -195,7 +201,7 @@ def is_above(born: pd.DataFrame) -> np.ndarray:
 def _closing_parts(born: pd.DataFrame) -> np.ndarray:
     """The parts of the mean pre-activations that point to where the units are closed, as sizes."""
     parts = born[list(BIRTH)].to_numpy(float)
-    return np.where(is_above(born)[:, None], parts, -parts).clip(min=0)
+    return np.where(_is_above(born)[:, None], parts, -parts).clip(min=0)
 
 
 def reads_inputs(layer: pd.DataFrame) -> np.ndarray:

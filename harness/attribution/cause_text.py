@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.attribution.baseline import known_median
-from harness.attribution.birth_causes import LARGE_INPUTS, is_above, odd_input
+from harness.attribution.birth_causes import LARGE_INPUTS, are_mostly_above, odd_input
 from harness.attribution.causes import Cause
 from harness.attribution.dead_units import do_inputs_differ, informative, opens_in_training
 from harness.attribution.event import Event
@@ -44,8 +44,7 @@ def cause_text(cause: Cause, found: Findings, evidence: Evidence) -> str:
 
 def _meaning(cause: Cause, found: Findings) -> str:
     """What a label means, here."""
-    born = found.units[found.units["dead"] & found.units["born"]]
-    if cause.label == "bias_init" and len(born) and is_above(born).mean() > 0.5:
+    if cause.label == "bias_init" and are_mostly_above(found.units):
         return "the biases were too high from the start, for activations that are bounded above"
     return MEANING[cause.label]
 

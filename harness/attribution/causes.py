@@ -253,10 +253,9 @@ def _by_forward(case: Case) -> Cause | None:
         return None
     symptoms = [event for event in case.events if event.column in SYMPTOMS]
     sudden = bool(symptoms) and case.evidence.has_other_forward
-    known = sudden or runs_otherwise(case.dead).mean() > OTHERWISE
-    return (
-        Cause("forward", [event for event in symptoms if event.column == "loss" or sudden]) if known else None
-    )
+    if not sudden and not runs_otherwise(case.dead).mean() > OTHERWISE:
+        return None
+    return Cause("forward", [event for event in symptoms if event.column == "loss" or sudden])
 
 
 def _by_grown_penalty(case: Case) -> Cause | None:

@@ -24,7 +24,6 @@ from harness.attribution.entrances import Entrances
 from harness.attribution.evidence import Evidence
 from harness.attribution.evidence_tables import layer_table, unit_table
 from harness.attribution.initial_state import InitialState, own_rows, weight_statistics
-from harness.attribution.kept_gradients import KeptGradients
 from harness.attribution.layer_inputs import layer_inputs
 from harness.attribution.layers import behind, layers_of
 from harness.attribution.loss_path import LossPath
@@ -37,6 +36,7 @@ from harness.attribution.site_replay import SiteReplay
 from harness.attribution.snapshots import Snapshot, Snapshots
 from harness.attribution.starvation import starvation
 from harness.attribution.step_metrics import StepMetrics, parameters
+from harness.attribution.uncleared_gradients import UnclearedGradients
 from harness.attribution.untrained import UntrainedState
 from harness.attribution.whole_passes import OwnPasses
 from harness.graph.plan import Site, plain_name, without_wrappers
@@ -71,7 +71,7 @@ class EvidenceCollector:
         self._metrics = StepMetrics(self._model, optimizers)
         self._snapshots = Snapshots(self._model)
         self._untrained, self._optimizers = UntrainedState(self._model), optimizers
-        self._loss, self._kept = LossPath(self._model, optimizers), KeptGradients(optimizers)
+        self._loss, self._uncleared = LossPath(self._model, optimizers), UnclearedGradients(optimizers)
         self._entrances = Entrances(
             self._model,
             on_inputs=self._metrics.read_inputs,
@@ -95,14 +95,14 @@ class EvidenceCollector:
         self._metrics.attach(guard)
         self._snapshots.attach(guard)
         self._loss.attach()
-        self._kept.attach()
+        self._uncleared.attach()
         if not self._steps:
             self._snapshot()
 
     def detach(self) -> None:
         """Remove every hook."""
         self._guard = None
-        for part in (self._entrances, self._metrics, self._snapshots, self._loss, self._kept):
+        for part in (self._entrances, self._metrics, self._snapshots, self._loss, self._uncleared):
             part.detach()
 
     def step(self, loss: Any) -> None:
@@ -111,7 +111,7 @@ class EvidenceCollector:
         self._snapshots.step()
         self._metrics.step(loss)
         self._loss.step(loss)
-        self._kept.step()
+        self._uncleared.step()
         self._steps += 1
         if self._steps & (self._steps - 1) == 0:
             self._snapshot()
@@ -167,7 +167,11 @@ class EvidenceCollector:
                 steps.attrs["loss"] = facts | self._attempt({}, outputs_again, again, self._snapshots, sizes)
             steps.attrs |= {"untrained": self._untrained.changes, "resumed": self._resumed}
             climbs = any(group.get("maximize") for one in self._optimizers for group in one.param_groups)
-            steps.attrs |= {"given": self._metrics.given, "kept": self._kept.found, "maximize": climbs}
+            steps.attrs |= {
+                "given": self._metrics.given,
+                "uncleared": self._uncleared.found,
+                "maximize": climbs,
+            }
             obstacle = "; ".join(filter(None, [obstacle, *self._failed]))
         if error:
             obstacle = f"it was switched off after step {len(steps):,} ({error})"
@@ -270,8 +274,8 @@ class EvidenceCollector:
         chains = {site: (layer.names,) for site, layer in layers.items() if site not in found}
         chains |= {site: makers[site] for site in odd if site not in layers}
         start = self._snapshots.start
-        kept = {site for site, layer in layers.items() if replay.normed(layer) != "offset and scale"}
-        rows_of = [*own_rows(chains, sizes, replay.modules, start, kept), *own.rows()]
+        biased = {site for site, layer in layers.items() if replay.normed(layer) != "offset and scale"}
+        rows_of = [*own_rows(chains, sizes, replay.modules, start, biased), *own.rows()]
         progress.step()
         asked_of = ALTERNATIVES if with_deaths else {}
         others = {name: self._attempt({}, ask, replay, first, last) for name, ask in asked_of.items()}

@@ -40,7 +40,7 @@ NEGATIVE = (
     ("weight_decay", "decay", "weight decay is negative, so that parameters grow by themselves"),
 )
 #: Kind of what changed, though no optimizer trains it → the label of the event.
-LABELS = {NORM: "norm_stats", MODE: "norm_stats", FROZEN: "surgery", NAMES: "surgery"}
+LABEL_OF_KIND = {NORM: "norm_stats", MODE: "norm_stats", FROZEN: "surgery", NAMES: "surgery"}
 FEW = 3  # largest number of windows in which a change is a single one
 
 
@@ -83,7 +83,7 @@ def _with_untrained(
             alike.setdefault((start, end, kind, goes_on), []).append(name)
     for (start, end, kind, goes_on), names in alike.items():
         first = untrained[names[0]]
-        label = LABELS.get(kind, "forward")
+        label = LABEL_OF_KIND.get(kind, "forward")
         near = [e.step for e in found if start < e.step <= end + 1]
         more = f", and {len(names) - 1} more like it" if len(names) > 1 else ""
         text = f"between step {start:,} and step {end:,}: {changed_words(names[0], first)}{more}"

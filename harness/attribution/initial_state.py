@@ -177,7 +177,7 @@ def own_rows(
     sizes: Mapping[str, int],
     modules: Mapping[str, nn.Module],
     start: Values,
-    kept: Collection[str],
+    biased: Collection[str],
 ) -> list[pd.DataFrame]:
     """`row_statistics` of several sites.
 
@@ -186,12 +186,13 @@ def own_rows(
         sizes: site → number of its units, which tells the right layer.
         modules: the modules by name.
         start: parameters and buffers at the start.
-        kept: sites at which a norm leaves the layer's own bias.
+        biased: sites at which no norm removes the layer's own bias.
     """
     found = []
     for site, several in chains.items():
-        tables = [row_statistics(site, names, modules, start, keeps_offset=site in kept) for names in several]
-        found += [next((rows for rows in tables if len(rows) == sizes[site]), t.head(0)) for t in tables[:1]]
+        tables = [row_statistics(site, names, modules, start, biased=site in biased) for names in several]
+        if tables:
+            found.append(next((rows for rows in tables if len(rows) == sizes[site]), tables[0].head(0)))
     return found
 
 
@@ -201,11 +202,11 @@ def row_statistics(
     modules: Mapping[str, nn.Module],
     start: Values,
     *,
-    keeps_offset: bool = False,
+    biased: bool = False,
 ) -> pd.DataFrame:
     """Each unit's own weights and bias at the start, compared with its layer's.
 
-    `keeps_offset`: whether a norm behind the layer leaves the layer's own bias, too.
+    `biased`: whether the norm behind the layer, if there is one, leaves the layer's own bias, too.
 
     Returns:
         site, unit; row_z: mean of the incoming weights in standard errors of as many of the layer's;
@@ -221,7 +222,7 @@ def row_statistics(
     rows = by_unit(weight, modules[first]).flatten(1) if product and weight is not None else None
     bias = None if bias is None or bias.ndim != 1 else bias
     table = row_table(site, rows, bias, is_shift=isinstance(modules[last], NORMS))
-    own = start.get(f"{first}.bias") if keeps_offset and len(names) > 1 else None
+    own = start.get(f"{first}.bias") if biased and len(names) > 1 else None
     if own is not None and own.ndim == 1 and rows is not None and len(own) == len(table):
         size = (own.double() * rows.shape[1] ** 0.5).cpu().numpy()
         table["bias_size"] = np.fmin(size, table.get("bias_size", np.nan))

@@ -156,8 +156,7 @@ def order_of_inputs(steps: pd.DataFrame) -> float:
     means = means[np.isfinite(means)]
     if len(means) < FEWEST or not np.ptp(means) > 0:
         return float("nan")
-    ranks = pd.Series(means).rank().to_numpy()
-    return float(np.corrcoef(ranks[:-1], ranks[1:])[0, 1])
+    return _rank_correlation(means[:-1], means[1:])
 
 
 def behind_idle_norms(layers: pd.DataFrame) -> pd.DataFrame:
@@ -173,8 +172,15 @@ def growth_of_inputs(steps: pd.DataFrame) -> float:
     rms = rms[np.isfinite(rms)]
     if len(rms) < FEWEST or not np.ptp(rms) > 0 or not rms[0] > 0:
         return float("nan")
-    steadily = np.corrcoef(pd.Series(rms).rank(), np.arange(len(rms)))[0, 1] > STEADILY
-    return float(np.median(rms[-EPISODE:]) / np.median(rms[:EPISODE])) if steadily else float("nan")
+    if not _rank_correlation(rms, np.arange(len(rms))) > STEADILY:
+        return float("nan")
+    return float(np.median(rms[-EPISODE:]) / np.median(rms[:EPISODE]))
+
+
+def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    ranks = [pd.Series(values).rank() for values in (a, b)]
+    with np.errstate(invalid="ignore", divide="ignore"):  # values that are all the same
+        return float(np.corrcoef(*ranks)[0, 1])
 
 
 def odd_steps(steps: pd.DataFrame) -> np.ndarray:

@@ -9,8 +9,8 @@ import numpy as np
 from harness.attribution.baseline import known_median
 from harness.attribution.birth_causes import (
     LARGE,
+    are_mostly_above,
     are_mostly_flat,
-    is_above,
     is_empty,
     largest_gain,
     odd_input,
@@ -65,8 +65,7 @@ def next_step(cause: Cause, found: Findings, evidence: Evidence) -> str:
 
 
 def _bias_init(cause: Cause, found: Findings, evidence: Evidence) -> str:
-    born = found.units[found.units["dead"] & found.units["born"]]
-    return "Draw the biases around 0." if len(born) and is_above(born).mean() > 0.5 else ""
+    return "Draw the biases around 0." if are_mostly_above(found.units) else ""
 
 
 def _step_size(cause: Cause, found: Findings, evidence: Evidence) -> str:
@@ -74,7 +73,7 @@ def _step_size(cause: Cause, found: Findings, evidence: Evidence) -> str:
     rates = evidence.steps["lr"]
     if (rates < 0).any():
         return f"Keep the learning rate above 0: at {rates.min():.3g} the training climbs."
-    if evidence.steps.attrs.get("kept"):
+    if evidence.steps.attrs.get("uncleared"):
         return "Clear the gradients in each step (optimizer.zero_grad()): they are those of all steps so far."
     if evidence.steps.attrs.get("maximize"):
         return "Leave out maximize=True, if the loss is to fall: the optimizer climbs it."
@@ -95,9 +94,9 @@ def _step_size(cause: Cause, found: Findings, evidence: Evidence) -> str:
 
 
 def _surgery(cause: Cause, found: Findings, evidence: Evidence) -> str:
-    if not any("in place of" in event.text for event in cause.events[:1]):
+    if not cause.events or cause.events[0].column != UNTRAINED:
         return ""
-    return "Look at how the new parameters are drawn, and whether an optimizer trains them."
+    return "Find what replaces these parameters, or writes into them, and how the new ones are drawn."
 
 
 def _constant(cause: Cause, found: Findings, evidence: Evidence) -> str:

@@ -21,24 +21,24 @@ LATEST = 3  # steps whose outputs are compared with those of the latest inputs
 UNKNOWN = float("nan")
 
 
-def outputs_again(replay: Replay, kept: Snapshots, sizes: np.ndarray) -> dict[str, float]:
+def outputs_again(replay: Replay, snapshots: Snapshots, sizes: np.ndarray) -> dict[str, float]:
     """How far the outputs of a replay are from those of the training.
 
     Args:
         replay: replay of the model.
-        kept: what was kept of the training.
+        snapshots: copies made while it trained.
         sizes: rms of the outputs in every step.
 
     Returns:
         again_first: the relative difference of the first outputs; again_last: how much larger or smaller the
         latest are. NaN if unknown, as in a network that draws numbers; nothing if no output was kept.
     """
-    if not kept.first_outputs:
+    if not snapshots.first_outputs:
         return {}
-    first, last = kept.first(), kept.last()
+    first, last = snapshots.first(), snapshots.last()
     first, last = first._replace(inputs=first.inputs[:1]), last._replace(inputs=last.inputs[-1:])
     again, latest = _outputs(replay, first), _outputs(replay, last)
-    difference = UNKNOWN if _draws(replay, first, again) else _difference(again, kept.first_outputs)
+    difference = UNKNOWN if _draws(replay, first, again) else _difference(again, snapshots.first_outputs)
     known = sizes[-LATEST:][np.isfinite(sizes[-LATEST:])]
     ratio = float(_flat(latest).square().mean().sqrt() / np.median(known)) if latest and len(known) else 0.0
     return {"again_first": difference, "again_last": max(ratio, 1 / ratio) if ratio > 0 else UNKNOWN}

@@ -116,7 +116,7 @@ def _step_size(found: Findings, evidence: Evidence) -> str:
     if not len(evidence.steps):
         return ""
     text = f"{_before_deaths(found)}; {moved(found, evidence)}"
-    if evidence.steps.attrs.get("kept"):
+    if evidence.steps.attrs.get("uncleared"):
         text += "; gradients are added to those of the steps before, as nothing clears them"
     momentum = first_of(evidence.steps, "momentum")
     if not MUCH_MOMENTUM <= momentum < 1:

@@ -169,10 +169,7 @@ class StepMetrics:
         distance, size, largest = self._references[place].update(parameters(self._optimizers[place]))
         self._add("update_norm", distance)
         self._add("weight_norm", size)
-        before = self._row.get("layer_move", largest)
-        both = isinstance(before, Tensor) and isinstance(largest, Tensor)
-        larger = torch.maximum(before, largest.to(before.device)) if both else max(before, largest)
-        self._row["layer_move"] = larger
+        self._take_largest("layer_move", largest)
 
     def _decay(self, group: Sequence[Tensor], lr: Any, decay: float, options: Mapping[str, Any]) -> None:
         """Add the update due to weight decay: lr λ θ, which a momentum μ multiplies by 1 / (1 - μ)."""
@@ -189,8 +186,10 @@ class StepMetrics:
         self._row[name] = value if before is None else (before**2 + value**2) ** 0.5
 
     def _take_largest(self, name: str, value: Any) -> None:
-        """Keep the largest of the settings of several groups."""
-        self._row[name] = max(self._row.get(name, value), value)
+        """Keep the largest value of several groups or optimizers, on its device."""
+        before = self._row.get(name, value)
+        both = isinstance(before, Tensor) and isinstance(value, Tensor)
+        self._row[name] = torch.maximum(before, value.to(before.device)) if both else max(before, value)
 
     def _take_outputs(self) -> None:
         rms, gradient = self._outputs.take()

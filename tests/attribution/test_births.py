@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_trainings import stepped
 from torch import Tensor, nn
 
 import harness
@@ -31,10 +32,7 @@ def diagnosed(
             batch = x(step)
             target = torch.randint(0, 3, (len(batch),), generator=draw)
             loss = nn.functional.cross_entropy(model(batch), target)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            recorder.step(loss=loss)
+            stepped(recorder, optimizer, loss)
     return recorder.diagnose()
 
 
@@ -192,18 +190,10 @@ def test_rows_that_are_pruned_are_not_said_to_be_fed_by_nothing() -> None:
 @pytest.mark.parametrize(("shift", "meaning"), [(12.0, "too high"), (-12.0, "too low")])
 def test_a_bias_may_lie_above_a_bounded_activation(shift: float, meaning: str) -> None:
     torch.manual_seed(0)
-    x = torch.randn(200, 10)
-    model = nn.Sequential(nn.Linear(10, 20), nn.ReLU6(), nn.Linear(20, 20), nn.ReLU6(), nn.Linear(20, 2))
+    model = nn.Sequential(nn.Linear(20, 20), nn.ReLU6(), nn.Linear(20, 20), nn.ReLU6(), nn.Linear(20, 3))
     with torch.no_grad():
         model[2].get_parameter("bias").add_(shift)
-    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
-    with harness.Recorder(model, optimizer=optimizer, census_every=5, evidence=True, probe=x) as recorder:
-        for _ in range(10):
-            optimizer.zero_grad()
-            model(x).square().mean().backward()
-            optimizer.step()
-            recorder.step()
-    found = recorder.diagnose()
+    found = diagnosed(model, noise, probe=noise(99))
     assert found.label == "bias_init"
     assert f"the biases were {meaning} from the start" in found.cause
     assert found.next_step.startswith(
@@ -221,10 +211,7 @@ def test_one_unit_that_stops_all_decides_among_many_that_are_dead_by_chance() ->
     optimizer = torch.optim.Adam(model.parameters(), 5e-4)
     with harness.Recorder(model, optimizer=optimizer, census_every=5, evidence=True) as recorder:
         for _ in range(20):
-            optimizer.zero_grad()
-            (model(x) - 1).square().mean().backward()
-            optimizer.step()
-            recorder.step()
+            stepped(recorder, optimizer, (model(x) - 1).square().mean())
     found = recorder.diagnose()
     assert found.units["cause"].eq("chance").mean() > 0.8
     assert found.label == "bias_init", found
@@ -233,19 +220,12 @@ def test_one_unit_that_stops_all_decides_among_many_that_are_dead_by_chance() ->
 def test_units_of_several_layers_that_are_not_closed_by_chance() -> None:
     """Few of many, in an order of layers that is not that of their numbers."""
     torch.manual_seed(0)
-    x = torch.rand(400, 3)
     hidden = [part for _ in range(3) for part in (nn.Linear(64, 64), nn.ReLU())]
-    model = nn.Sequential(nn.Linear(3, 64), nn.ReLU(), *hidden, nn.Linear(64, 2))
+    model = nn.Sequential(nn.Linear(3, 64), nn.ReLU(), *hidden, nn.Linear(64, 3))
     with torch.no_grad():
         model[2].get_parameter("bias")[:2] -= 30
         model[4].get_parameter("bias")[:5] -= 30
-    optimizer = torch.optim.SGD(model.parameters(), 1e-4)
-    with harness.Recorder(model, optimizer=optimizer, census_every=5, evidence=True) as recorder:
-        for _ in range(10):
-            optimizer.zero_grad()
-            model(x).square().mean().backward()
-            optimizer.step()
-            recorder.step()
-    found = recorder.diagnose()
+    x = torch.rand(400, 3)
+    found = diagnosed(model, lambda _: x)
     assert found.units["cause"].eq("bias_init").sum() == 7
     assert found.label in ("weight_init", "bias_init", "input_offset"), found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_trainings import inputs, plain
+from small_trainings import inputs, plain, stepped
 from torch import nn
 
 import harness
@@ -31,10 +31,7 @@ def diagnosed(
                         layer.bias[:15] -= 50  # pyright: ignore
             rows = torch.randint(0, 4000, (64,))
             loss = nn.functional.cross_entropy(model(X[rows]), Y[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            recorder.step(loss=loss)
+            stepped(recorder, optimizer, loss)
     return recorder.diagnose()
 
 

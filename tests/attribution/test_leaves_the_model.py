@@ -6,6 +6,7 @@ import io
 
 import pytest
 import torch
+from small_trainings import stepped
 from torch import Tensor, nn
 
 import harness
@@ -64,10 +65,7 @@ def test_few_values_are_kept_of_large_outputs() -> None:
     with harness.Recorder(model, optimizer=optimizer, census_every=2, evidence=True) as recorder:
         for _ in range(4):
             loss = nn.functional.cross_entropy(model(torch.randn(128, 4)), torch.arange(128))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            recorder.step(loss=loss)
+            stepped(recorder, optimizer, loss)
     state = io.BytesIO()
     torch.save(recorder.state_dict(), state)
     assert len(state.getvalue()) < 8e6  # of 20 million bytes of outputs in each step

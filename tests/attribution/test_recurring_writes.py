@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from small_trainings import inputs, plain
+from small_trainings import inputs, plain, stepped
 from step_tables import quiet
 from torch import nn
 
@@ -31,10 +31,7 @@ def trained(
             optimizer.param_groups[0]["lr"] = jump if 150 <= step < 154 else 0.05
             rows = torch.randint(0, 4000, (64,))
             loss = CE(model(X[rows]), Y[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            recorder.step(loss=loss)
+            stepped(recorder, optimizer, loss)
             if step % every == 0:
                 write(model, step)
     return recorder.diagnose()

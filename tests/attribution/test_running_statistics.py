@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_trainings import stepped
 from torch import Tensor, nn
 
 import harness
@@ -56,10 +57,7 @@ def trained(model: nn.Module, probe: Tensor, x: Any = shifted) -> harness.Record
             loss = nn.functional.cross_entropy(
                 model(batch), torch.randint(0, 3, (len(batch),), generator=draw)
             )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            recorder.step(loss=loss)
+            stepped(recorder, optimizer, loss)
     return recorder
 
 
@@ -106,9 +104,6 @@ def test_a_norm_that_does_not_norm_what_it_hands_on_is_named() -> None:
             model[0].eval()
             x = 30 + 3 * torch.randn(48, 8)
             loss = nn.functional.cross_entropy(model(x), (x[:, 0] > 30).long())
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            recorder.step(loss=loss)
+            stepped(recorder, optimizer, loss)
     found = recorder.diagnose()
     assert found.label == "norm_stats", found

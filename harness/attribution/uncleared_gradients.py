@@ -1,4 +1,4 @@
-"""Kept gradients: whether an optimizer steps with the gradients of all earlier steps, as nobody clears them.
+"""Uncleared gradients: whether an optimizer steps with those of all earlier steps, as nobody clears them.
 
 A gradient that was cleared is another tensor, or 0 before a backward pass adds to it. Only if the same tensor
 is met again after a step, a hook on one parameter looks at its values, in the next step.
@@ -21,7 +21,7 @@ from harness.recording.listener import Guard
 LOOKED = 4  # steps of each optimizer that are looked at
 
 
-class KeptGradients:
+class UnclearedGradients:
     """Looks at the first steps of some optimizers.
 
     Args:
@@ -29,7 +29,7 @@ class KeptGradients:
     """
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
-        self._guard = Guard("kept gradients")  # its errors disable only this
+        self._guard = Guard("uncleared gradients")  # its errors disable only this
         self._handles: list[RemovableHandle] = []
         self._followed = [_Followed(optimizer, self._guard) for optimizer in optimizers]
 

@@ -47,7 +47,7 @@ def test_gradients_that_nobody_clears_are_named() -> None:
 
 @pytest.mark.parametrize("clear", ["to None", "to 0", "after", "by hand", "accumulate"])
 def test_cleared_gradients_are_not(clear: str) -> None:
-    assert not trained(clear, steps=8).evidence().steps.attrs["kept"]
+    assert not trained(clear, steps=8).evidence().steps.attrs["uncleared"]
 
 
 def test_two_networks_that_share_a_loss() -> None:
@@ -66,4 +66,4 @@ def test_two_networks_that_share_a_loss() -> None:
             model["d"](model["g"](torch.randn(32, 4))).mean().backward()
             ours.step()
             recorder.step()
-    assert not recorder.evidence().steps.attrs["kept"]
+    assert not recorder.evidence().steps.attrs["uncleared"]
