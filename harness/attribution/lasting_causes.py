@@ -178,9 +178,9 @@ def growth_of_inputs(steps: pd.DataFrame) -> float:
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    ranks = [pd.Series(values).rank() for values in (a, b)]
+    first, second = (pd.Series(values).rank() for values in (a, b))
     with np.errstate(invalid="ignore", divide="ignore"):  # values that are all the same
-        return float(np.corrcoef(*ranks)[0, 1])
+        return float(np.corrcoef(first, second)[0, 1])
 
 
 def odd_steps(steps: pd.DataFrame) -> np.ndarray:
